@@ -1,0 +1,1 @@
+"""What a run does: data, model, training, evaluation. Knows nothing of Slurm."""

@@ -1,0 +1,216 @@
+"""YAML with `base:` and `key=value` overrides -> Config. All mistakes are reported in one error."""
+
+import dataclasses
+import difflib
+import os
+import typing
+from pathlib import Path
+
+import yaml
+
+from detector.config.schema import Config, contradictions
+from detector.errors import BadInput, listed
+
+
+def load_config(name: str, overrides: list[str] = ()) -> Config:
+    """The config of a file (or of a recipe that ships with the package, by name) with `key=value` overrides.
+
+    An empty `run.name` becomes the name of the file. Raises BadInput with every mistake at once.
+    """
+    path = find_config(name)
+    said, mistakes = read_with_base(path), []
+    for override in overrides:
+        mistakes += apply_override(said, override)
+    config = build(Config, said, "", mistakes)
+    if not mistakes:
+        mistakes = contradictions(config)
+    if mistakes:
+        raise listed(f"config {name}", mistakes)
+    if not config.run.name:
+        config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=Path(path).stem))
+    return config
+
+
+def from_dict(said: dict, where: str) -> Config:
+    """A config from plain data, such as that in a checkpoint; `where` is named in the error."""
+    mistakes = []
+    config = build(Config, said, "", mistakes)
+    if mistakes:
+        raise listed(where, mistakes)
+    return config
+
+
+def to_dict(config: Config) -> dict:
+    """Plain data: dicts, lists, numbers and texts."""
+    return yaml.safe_load(yaml.safe_dump(_plain(dataclasses.asdict(config))))
+
+
+def to_yaml(config: Config) -> str:
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def flatten(tree: dict, prefix: str = "") -> dict:
+    """{"optim": {"rate": 1}} -> {"optim.rate": 1}"""
+    flat = {}
+    for key, value in tree.items():
+        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def shipped() -> Path:
+    """The folder that holds `configs/` and `slurm/`: the checkout, or what the wheel carries."""
+    package = Path(__file__).resolve().parent.parent
+    return package / "shipped" if (package / "shipped").is_dir() else package.parent
+
+
+def find_config(name: str) -> Path:
+    """A file, or a shipped recipe by name: `custom/bccd`, `configs/custom/bccd.yaml`."""
+    if Path(name).is_file():
+        return Path(name)
+    inside = shipped() / "configs"
+    short = name.removeprefix("configs/").removesuffix(".yaml")
+    if (inside / f"{short}.yaml").is_file():
+        return inside / f"{short}.yaml"
+    known = sorted(str(p.relative_to(inside).with_suffix("")) for p in inside.rglob("*.yaml")
+                   if "base" not in p.relative_to(inside).parts)
+    raise BadInput(f"no such config file: {name}{_did_you_mean(short, known)}. Give a YAML file, or one of: "
+                   + ", ".join(known))
+
+
+def read_with_base(path: Path, seen: tuple[Path, ...] = ()) -> dict:
+    """The options a file states, laid over those of its `base:` (relative to the file)."""
+    path = path.resolve()
+    if path in seen:
+        raise BadInput(f"{path}: base: leads back to itself, over " + " -> ".join(p.name for p in (*seen, path)))
+    try:
+        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"cannot read config file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"config file {path} is not a text file (UTF-8): {error.reason}") from error
+    except yaml.YAMLError as error:
+        raise BadInput(f"broken YAML in {path}: {' '.join(str(error).split())}") from error
+    said = {} if said is None else said
+    if not isinstance(said, dict):
+        raise BadInput(f"{path}: options expected, such as `seed: 1`, not {_show(said)}")
+    base = said.pop("base", None)
+    if base is None:
+        return said
+    if not isinstance(base, str) or not (path.parent / base).is_file():
+        raise BadInput(f"{path}: base: {_show(base)} is no file beside it")
+    return merge(read_with_base(path.parent / base, (*seen, path)), said)
+
+
+def merge(below: dict, above: dict) -> dict:
+    """`above` wins; sections are merged, lists are replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def apply_override(said: dict, override: str) -> list[str]:
+    """Writes one `key=value` into the tree; returns its mistakes."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        return [f"{override!r}: overrides are key=value, such as optim.rate=0.01"]
+    try:
+        value = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        return [f"{key}={text}: the value is no YAML; quote it if it is a text"]
+    *sections, last = key.split(".")
+    for name in sections:
+        inner = said.get(name)
+        said[name] = dict(inner) if isinstance(inner, dict) else {}
+        said = said[name]
+    said[last] = value
+    return []
+
+
+def build(kind: type, said: object, path: str, mistakes: list[str]):
+    """A dataclass from plain data; what is wrong is appended to `mistakes`."""
+    if not isinstance(said, dict):
+        mistakes.append(f"{path.rstrip('.')}={_show(said)}: this is a section, with options such as "
+                        f"{path}{dataclasses.fields(kind)[0].name}")
+        return kind()
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    types, values = typing.get_type_hints(kind), {}
+    for key, value in said.items():
+        if key not in fields:
+            mistakes.append(f"{path}{key}: no such option{_did_you_mean(f'{path}{key}', all_options())}")
+        elif dataclasses.is_dataclass(types[key]):
+            values[key] = build(types[key], value, f"{path}{key}.", mistakes)
+        else:
+            try:
+                values[key] = checked(convert(value, types[key]), fields[key].metadata)
+            except ValueError as error:
+                mistakes.append(f"{path}{key}={_show(value)}: {error}")
+    return kind(**values)
+
+
+def convert(value: object, kind: type):
+    """Plain data -> the type of an option. Raises ValueError that says what is expected."""
+    if typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)[0]
+        items = value if isinstance(value, (list, tuple)) else [] if value in ("", None) else [value]
+        return tuple(convert(item, inner) for item in items)
+    if kind is float and not isinstance(value, bool):
+        try:  # YAML 1.1 reads 1e-2 as a text
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is str and value is None:
+        return ""
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    expected = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}[kind]
+    raise ValueError(f"{expected} expected" + (" (quote it)" if kind is str else ""))
+
+
+def checked(value, metadata: dict):
+    """The value, if it is allowed. Raises ValueError that says what is."""
+    choices, low, high = metadata["choices"], metadata["low"], metadata["high"]
+    if choices and value not in choices:
+        raise ValueError(f"one of {', '.join(choices)}{_did_you_mean(str(value), choices)}")
+    if low is not None and not value >= low or high is not None and not value <= high:
+        bounds = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None)
+        raise ValueError(" and ".join(bounds))
+    return value
+
+
+def all_options(kind: type = Config, path: str = "") -> dict[str, dataclasses.Field]:
+    """Every option by its path, in the order of the schema."""
+    types, options = typing.get_type_hints(kind), {}
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(types[field.name]):
+            options.update(all_options(types[field.name], f"{path}{field.name}."))
+        else:
+            options[path + field.name] = field
+    return options
+
+
+def folder_of(config: Config) -> Path:
+    """Where this run keeps everything."""
+    return Path(os.path.expanduser(config.run.folder)) / config.run.name
+
+
+def _did_you_mean(word: str, known: typing.Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if not close:  # the right word in the wrong section
+        close = [k for k in known if k.rsplit(".")[-1] == word.rsplit(".")[-1]][:1]
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _show(value: object) -> str:
+    text = repr(_plain(value))
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value

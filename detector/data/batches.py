@@ -1,0 +1,74 @@
+"""Which images make up which step: pure functions of (seed, epoch, sizes, batch), the same on every rank.
+
+A group is the images of one range of aspect ratio, so that a batch pads little. A step takes its images from one
+group on all ranks together, so that no rank waits for another one's larger canvas.
+"""
+
+import numpy as np
+
+from detector.randomness import random_order, seed_for
+
+EDGES = 2.0 ** np.array([-1, -2 / 3, -1 / 3, 0, 1 / 3, 2 / 3, 1])  # of height / width; below 1 is landscape
+
+
+def aspect_groups(sizes: np.ndarray, global_batch: int) -> np.ndarray:
+    """The group of each image, int64 [I], for sizes [I, 2] (height, width).
+
+    A group with fewer images than one batch joins its neighbour, so that no image is repeated more than once a batch.
+    """
+    groups = np.searchsorted(EDGES, sizes[:, 0] / np.maximum(sizes[:, 1], 1), side="left")
+    counts = np.bincount(groups, minlength=len(EDGES) + 1)
+    joined, target, collected = np.zeros(len(counts), np.int64), 0, 0
+    for group, count in enumerate(counts):
+        joined[group] = target
+        collected += count
+        if collected >= global_batch and counts[group + 1:].sum() >= global_batch:
+            target, collected = target + 1, 0
+    return joined[groups]
+
+
+def steps_per_epoch(sizes: np.ndarray, global_batch: int) -> int:
+    """The number of steps of every epoch."""
+    return int(sum(-(-count // global_batch) for count in np.bincount(aspect_groups(sizes, global_batch)) if count))
+
+
+def plan_epoch(seed: int, epoch: int, sizes: np.ndarray, global_batch: int) -> np.ndarray:
+    """The images of each step: int64 [steps, global_batch], indices into sizes [I, 2].
+
+    Every image occurs at least once; each group is filled up to whole batches with images of its own. Resuming at a
+    step is a slice of this, and a rank's share is a range of its columns.
+    """
+    groups = aspect_groups(sizes, global_batch)
+    order = random_order(seed_for(seed, "epoch", epoch), len(sizes))
+    order = order[np.argsort(groups[order], kind="stable")]  # by group, shuffled inside each
+    batches, first = [], 0
+    for count in np.bincount(groups):
+        members = order[first:first + count]
+        first += count
+        if count:
+            batches.append(np.resize(members, -(-count // global_batch) * global_batch).reshape(-1, global_batch))
+    plan = np.concatenate(batches)
+    return plan[random_order(seed_for(seed, "steps", epoch), len(plan))]
+
+
+def share(global_batch: int, rank: int, world: int) -> range:
+    """The columns of a step that one rank takes; shares differ by one image at most."""
+    return range(global_batch * rank // world, global_batch * (rank + 1) // world)
+
+
+def micro_batches(columns: range, per_process: int) -> list[range]:
+    """The columns cut into what a process holds at once; the gradients of all of them make one step."""
+    return [columns[first:first + per_process] for first in range(0, len(columns), per_process)]
+
+
+def plan_evaluation(sizes: np.ndarray, batch: int) -> list[np.ndarray]:
+    """Batches of images of like size, each image exactly once; int64 [at most batch] each.
+
+    The batches do not depend on the number of ranks, and rank r predicts batches r, r + world, ...: so padding, and
+    with it every detection, is the same at any world size. The largest come first, so that memory fails early.
+    """
+    ratio = sizes[:, 0] / np.maximum(sizes[:, 1], 1)
+    order = np.lexsort((np.arange(len(sizes)), -sizes[:, 0].astype(np.int64) * sizes[:, 1], ratio))
+    batches = [order[first:first + batch] for first in range(0, len(order), batch)]
+    pixels = [int(sizes[b, 0].max()) * int(sizes[b, 1].max()) for b in batches]
+    return [batches[i] for i in np.argsort([-p for p in pixels], kind="stable")]

@@ -1,0 +1,53 @@
+"""One training or validation example, by key. What it is depends on nothing but the key and the config."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from detector.config.schema import Augment
+from detector.data.files import GREY, read_image
+from detector.data.transforms import augment
+from detector.errors import BadInput
+from detector.randomness import generator, seed_for
+from detector.records import Dataset
+
+Example = tuple[Tensor, dict[str, Tensor]]
+
+
+class Examples(TorchDataset):
+    """Keyed by (epoch, index), so that the same key gives the same example in any worker, on any rank, after any resume.
+
+    An example is an image uint8 [3, H, W] and a target: boxes float32 [N, 4], labels int64 [N], image index int64 [].
+    A broken image does not raise here, in a worker, but is handed on as `broken`: bytes of the message as uint8 [L].
+    """
+
+    def __init__(self, dataset: Dataset, seed: int, config: Augment | None, broken_images: str):
+        self.dataset, self.seed, self.config, self.broken_images = dataset, seed, config, broken_images
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> Example:
+        epoch, index = key
+        rows = self.dataset.rows(index)
+        boxes = torch.from_numpy(self.dataset.boxes[rows].copy())
+        labels = torch.from_numpy(self.dataset.labels[rows].astype(np.int64))
+        target = {"index": torch.tensor(index)}
+        height, width = (int(side) for side in self.dataset.sizes[index])
+        try:
+            image = read_image(self.dataset.path(index), (height, width))
+        except BadInput as error:
+            image = torch.full((3, height, width), GREY, dtype=torch.uint8)
+            boxes, labels = boxes[:0], labels[:0]
+            target["broken"] = torch.frombuffer(bytearray(str(error).encode()), dtype=torch.uint8)
+        if self.config is not None:
+            chance = generator(seed_for(self.seed, "augment", epoch, index))
+            image, boxes, mask = augment(image, boxes, self.config, chance)
+            labels = labels[mask]
+        return image, {**target, "boxes": boxes, "labels": labels}
+
+
+def broken(targets: list[dict[str, Tensor]]) -> list[str]:
+    """The messages of the images in a batch that could not be read."""
+    return [bytes(target["broken"].numpy()).decode() for target in targets if "broken" in target]

@@ -1,0 +1,204 @@
+"""Any layout -> Dataset: read once, cached, checked, with one list of classes for training and validation."""
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import fields, replace
+
+import numpy as np
+
+from detector.config.schema import Data
+from detector.data import coco, per_image_json, shapes, voc
+from detector.distributed import first_on_main
+from detector.errors import BadInput
+from detector.records import CROWD, DIFFICULT, Dataset, keep_images, keep_objects, offsets_of
+
+READERS = {"coco": coco, "voc": voc, "per_image_json": per_image_json, "shapes": coco}
+CACHE_FORMAT = 1    # raise it when what a reader gives changes
+THINNEST = 0.1      # pixels; corners closer than this may become equal when mirrored or scaled in float32
+OUTSIDE = 1.0       # pixels that a box may reach out of its image without being faulty: rounding, not a mistake
+
+
+def read_datasets(config: Data) -> tuple[Dataset, Dataset | None]:
+    """Training and validation images, with the same classes; no validation where `data.val` is empty.
+
+    Collective: one process of each machine reads and caches, the others take its cache.
+    """
+    root = os.path.expanduser(config.root) if config.root or config.format != "shapes" else "data/shapes"
+    if config.format == "shapes":
+        first_on_main(lambda: shapes.draw_once(root))
+    if not os.path.isdir(root):
+        raise BadInput(f"no such folder: data.root={root}. Set data.root to the folder of the data set")
+
+    def read(splits: tuple[str, ...]) -> Dataset:
+        return join([cached(config, root, split) for split in splits])
+
+    train = read_checked(lambda: read(config.train), config)
+    classes = class_list(config, train)
+    train = with_classes(train, classes, strict=False)
+    if not config.val:
+        return train, None
+    val = read_checked(lambda: read(config.val), config)
+    return train, with_classes(val, classes, strict=not config.classes)
+
+
+def read_checked(read, config: Data) -> Dataset:
+    """All ranks read; the first on each machine fills the cache. An empty data set is an error."""
+    dataset = mend(first_on_main(read), config.faulty_boxes)
+    if len(dataset) == 0:
+        raise BadInput(f"empty data set: {dataset.name} below {dataset.root} lists no image")
+    return dataset
+
+
+def cached(config: Data, root: str, split: str) -> Dataset:
+    """One split as its reader gives it, from the cache where its files have not changed."""
+    reader = READERS[config.format]
+    stamps = [(path, status.st_size, status.st_mtime_ns) for path in reader.sources(root, split)
+              for status in [_status(path)]]
+    key = hashlib.sha256(json.dumps([CACHE_FORMAT, config.format, os.path.abspath(root), split, stamps]).encode())
+    path = os.path.join(os.path.expanduser(config.cache), f"{config.format}-{key.hexdigest()[:24]}.npz")
+    try:
+        with np.load(path) as stored:
+            return replace(_unpack(stored), root=root)
+    except (OSError, ValueError, KeyError, EOFError):
+        dataset = reader.read(root, split)
+        _write(path, dataset)
+        return dataset
+
+
+def _status(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError as error:
+        raise BadInput(f"no such annotation file: {path}") from error
+
+
+def _write(path: str, dataset: Dataset) -> None:
+    """Beside, then renamed: a reader never meets half a file. A cache that cannot be written is no error."""
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        handle, beside = tempfile.mkstemp(dir=os.path.dirname(path), suffix=".part")
+    except OSError:
+        return
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **{f.name: np.array(getattr(dataset, f.name)) for f in fields(Dataset)})
+        os.replace(beside, path)
+    except OSError:
+        os.unlink(beside)
+
+
+def _unpack(stored) -> Dataset:
+    def value(name: str):
+        array = stored[name]
+        if name in ("name", "root"):
+            return str(array)
+        return tuple(str(item) for item in array) if name in ("classes", "faults") else array
+    return Dataset(**{f.name: value(f.name) for f in fields(Dataset)})
+
+
+def join(parts: list[Dataset]) -> Dataset:
+    """Several splits as one, such as VOC 07+12; classes are matched by name."""
+    if len(parts) == 1:
+        return parts[0]
+    classes = list(dict.fromkeys(name for part in parts for name in part.classes))
+    parts = [with_classes(part, tuple(classes), strict=True) for part in parts]
+    ids = np.concatenate([part.image_ids for part in parts])
+    if len(np.unique(ids)) < len(ids):  # each split counted from 1
+        ids = np.arange(1, len(ids) + 1)
+    both = {name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("paths", "sizes", "boxes", "labels", "flags", "areas")}
+    return replace(parts[0], name=" + ".join(part.name for part in parts), image_ids=ids,
+                   category_ids=np.arange(1, len(classes) + 1) if len({p.category_ids.tobytes() for p in parts}) > 1
+                   else parts[0].category_ids, faults=sum((part.faults for part in parts), ()),
+                   offsets=offsets_of(np.concatenate([part.boxes_per_image() for part in parts])), **both)
+
+
+def class_list(config: Data, train: Dataset) -> tuple[str, ...]:
+    """What `data.classes` asks for; else all that the training annotations know."""
+    if not config.classes:
+        if not train.classes:
+            raise BadInput(f"{train.name} below {train.root} has no object of any class; nothing can be learned")
+        return train.classes
+    classes = voc.CLASSES if config.classes == ("voc",) else config.classes
+    strangers = [name for name in classes if name not in train.classes] if config.classes != ("voc",) else []
+    if strangers:
+        raise BadInput(f"unknown class {', '.join(strangers)} in data.classes: {train.name} has "
+                       + ", ".join(train.classes[:100]))
+    return tuple(classes)
+
+
+def with_classes(dataset: Dataset, classes: tuple[str, ...], strict: bool) -> Dataset:
+    """The same objects, labelled by the position of their class in `classes`.
+
+    Objects of other classes are left out and counted; `strict` makes them an error.
+    """
+    if dataset.classes == classes:
+        return dataset
+    table = np.array([0] + [classes.index(name) + 1 if name in classes else 0 for name in dataset.classes])
+    labels = table[dataset.labels].astype(np.int32)
+    strangers = sorted({dataset.classes[label - 1] for label in np.unique(dataset.labels[labels == 0])})
+    if strangers and strict:
+        raise BadInput(f"unknown class {', '.join(strangers)} in {dataset.name}: training knows "
+                       f"{', '.join(classes[:100])}. Mend the annotations, or choose with data.classes=[...]")
+    faults = (f"{int((labels == 0).sum())} objects of other classes were left out: {', '.join(strangers)}",)
+    ids = dict(zip(dataset.classes, dataset.category_ids))
+    if all(name in ids for name in classes):
+        category_ids = np.array([ids[name] for name in classes], np.int64)
+    else:  # a class that this file does not know has no id in it
+        category_ids = np.arange(1, len(classes) + 1)
+    kept = keep_objects(replace(dataset, labels=labels), labels > 0)
+    return replace(kept, classes=classes, category_ids=category_ids,
+                   faults=dataset.faults + (faults if strangers else ()))
+
+
+def mend(dataset: Dataset, policy: str) -> Dataset:
+    """Boxes outside their image or without area, by the policy of `data.faulty_boxes`; each kind is counted."""
+    sizes = dataset.sizes[dataset.image_of_row()].astype(np.float32)
+    edges = np.stack([np.zeros_like(sizes[:, 0]), np.zeros_like(sizes[:, 0]), sizes[:, 1], sizes[:, 0]], axis=1)
+    inside = np.minimum(np.maximum(dataset.boxes, 0), edges[:, [2, 3, 2, 3]])
+    finite = np.isfinite(dataset.boxes).all(axis=1)
+    outside = finite & (np.abs(dataset.boxes - inside).max(axis=1, initial=0) > OUTSIDE)
+    fixed = np.where(outside[:, None], inside, dataset.boxes)
+    thin = ~finite | (np.minimum(fixed[:, 2] - fixed[:, 0], fixed[:, 3] - fixed[:, 1]) < THINNEST)
+    faulty = outside | thin
+    if not faulty.any():
+        return dataset
+    if policy == "refuse":
+        raise BadInput(f"{int(faulty.sum())} faulty boxes in {dataset.name} (data.faulty_boxes=refuse); first: "
+                       + _example(dataset, faulty) + ". Mend them, or set data.faulty_boxes=clip or drop")
+    drop = thin if policy == "clip" else faulty
+    cut = outside & ~drop
+    faults = tuple(f"{int(mask.sum())} {what}; first: {_example(dataset, mask)}" for mask, what in
+                   [(cut, "boxes reach outside their image and were cut to it"),
+                    (outside & drop & ~thin, "boxes reach outside their image and were left out"),
+                    (thin, "boxes without area inside their image were left out")] if mask.any())
+    return replace(keep_objects(replace(dataset, boxes=fixed), ~drop), faults=dataset.faults + faults)
+
+
+def _example(dataset: Dataset, mask: np.ndarray) -> str:
+    row = int(np.flatnonzero(mask)[0])
+    image = int(dataset.image_of_row()[row])
+    height, width = dataset.sizes[image]
+    corners = ", ".join(f"{value:g}" for value in dataset.boxes[row])
+    return f"[{corners}] ({dataset.classes[dataset.labels[row] - 1]}) in {dataset.path(image)}, {width}x{height} pixels"
+
+
+def for_training(dataset: Dataset, config: Data) -> Dataset:
+    """What is learned from: without crowd regions and difficult objects, unless the config wants them."""
+    left_out = (0 if config.train_on_crowd else CROWD) | (0 if config.train_on_difficult else DIFFICULT)
+    dataset = keep_objects(dataset, (dataset.flags & left_out) == 0)
+    if config.empty_images == "drop":
+        dataset = keep_images(dataset, dataset.boxes_per_image() > 0)
+    if len(dataset) == 0:
+        raise BadInput(f"empty data set: no image of {dataset.name} is left to train on "
+                       "(data.empty_images, data.train_on_crowd and data.train_on_difficult decide)")
+    return dataset
+
+
+def describe(dataset: Dataset) -> str:
+    """One line: images, objects, classes, and how many images have no object."""
+    bare = int((dataset.boxes_per_image() == 0).sum())
+    return (f"{dataset.name}: {len(dataset)} images ({bare} without objects), {len(dataset.boxes)} objects, "
+            f"{len(dataset.classes)} classes")

@@ -1,0 +1,200 @@
+"""What the ranks of a run do together. The only file that knows torch.distributed.
+
+Every verdict is a collective: a rank never raises, stops or skips alone, because the others would wait for it.
+With one process there is no process group and everything here is immediate.
+"""
+
+import os
+import socket
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Callable, Iterator, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from detector.errors import BadInput
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", 0))
+
+
+def local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def world() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def is_main() -> bool:
+    return rank() == 0
+
+
+@contextmanager
+def process_group(device: str, timeout_minutes: float = 10.0) -> Iterator[torch.device]:
+    """Joins the other ranks (torchrun's five variables) and leaves them again; gives this rank's device.
+
+    CPU tensors travel over gloo, GPU tensors over NCCL. Raises BadInput where there are more processes than GPUs or
+    the port is taken.
+    """
+    chosen = choose_device(device)
+    if world() == 1:
+        yield chosen
+        return
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+    except (RuntimeError, ValueError) as error:
+        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
+            raise BadInput(f"port in use: {address}. Set MASTER_PORT (torchrun: --master-port) to a free one") from error
+        raise BadInput(f"rank {rank()} of {world()} could not meet the others at {address}: "
+                       f"{str(error).splitlines()[0]}") from error
+    try:
+        _refuse_shared_gpus(chosen)
+        yield chosen
+    finally:
+        dist.destroy_process_group()
+
+
+def choose_device(device: str) -> torch.device:
+    """The GPU of this rank, or the CPU. Raises BadInput for a GPU that is not there."""
+    count = torch.cuda.device_count() if device != "cpu" else 0
+    if device == "cuda" and count == 0:
+        raise BadInput("run.device=cuda: this machine has no GPU that PyTorch can use; set run.device=cpu")
+    if count == 0:
+        return torch.device("cpu")
+    # A cluster may show each task one GPU only, which is then its number 0.
+    index = local_rank() if local_rank() < count else 0
+    if index != local_rank() and count > 1:
+        raise BadInput(f"more processes than GPUs: process {local_rank()} on {socket.gethostname()}, which has "
+                       f"{count}. Start {count} processes, or set run.device=cpu")
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+def any_rank(*flags: bool) -> tuple[bool, ...]:
+    """For each flag: is it true on any rank? All ranks get the same answer."""
+    if world() == 1:
+        return flags
+    votes = torch.tensor(flags, dtype=torch.int32)
+    dist.all_reduce(votes, dist.ReduceOp.MAX)
+    return tuple(bool(vote) for vote in votes)
+
+
+def agree(error: Exception | None) -> None:
+    """Raises on every rank if any rank has an error: the rank's own, elsewhere one of the same message."""
+    if world() == 1:
+        if error:
+            raise error
+        return
+    text = str(error).encode() if error else b""
+    kinds = gather_everywhere(np.frombuffer(b"B" + text if isinstance(error, BadInput) else b"R" + text, np.uint8))
+    for other, message in enumerate(kinds):
+        message = bytes(message).decode()
+        if message[1:]:
+            if error:
+                raise error
+            raise (BadInput if message[0] == "B" else RuntimeError)(f"rank {other}: {message[1:]}")
+
+
+def together(function: Callable[[], T]) -> T:
+    """Every rank runs `function`; if one fails, all raise."""
+    value, error = None, None
+    try:
+        value = function()
+    except Exception as caught:  # whatever it is, the others must hear of it
+        error = caught
+    agree(error)
+    return value
+
+
+def first_on_main(function: Callable[[], T]) -> T:
+    """Rank 0 of each machine runs `function` first (it downloads, draws or caches), then the others."""
+    first = together(function if local_rank() == 0 else lambda: None)
+    return together(function if local_rank() != 0 else lambda: first)
+
+
+def only_on_main(function: Callable[[], None]) -> None:
+    """Rank 0 runs `function`; if it fails, all raise."""
+    together(function if is_main() else lambda: None)
+
+
+def from_main(text: str) -> str:
+    """Rank 0's text, on every rank."""
+    return bytes(gather_everywhere(np.frombuffer(text.encode(), np.uint8))[0]).decode()
+
+
+def mean(values: torch.Tensor) -> torch.Tensor:
+    """The mean over all ranks, in place; any device."""
+    if world() > 1:
+        dist.all_reduce(values, dist.ReduceOp.SUM)
+        values /= world()
+    return values
+
+
+def mean_statistics(module: nn.Module) -> None:
+    """Makes the running statistics of learning batch norms the mean over all ranks.
+
+    So every rank holds the same weights and buffers after every step, and any rank's checkpoint is all ranks'.
+    """
+    buffers = [b for norm in module.modules() if isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats
+               for b in (norm.running_mean, norm.running_var)]
+    if world() > 1 and buffers:
+        flat = mean(torch.cat([b.flatten() for b in buffers]))
+        for buffer, values in zip(buffers, flat.split([b.numel() for b in buffers])):
+            buffer.copy_(values.view_as(buffer))
+
+
+def gather_everywhere(values: np.ndarray) -> list[np.ndarray]:
+    """Each rank's array (its first dimension may differ), on every rank. Plain bytes over gloo; nothing is pickled."""
+    if world() == 1:
+        return [values]
+    values = np.ascontiguousarray(values)
+    data = torch.from_numpy(values.reshape(-1).view(np.uint8).copy())
+    counts = [torch.zeros(1, dtype=torch.int64) for _ in range(world())]
+    dist.all_gather(counts, torch.tensor([data.numel()]))
+    longest = max(int(count) for count in counts)
+    padded = torch.zeros(max(longest, 1), dtype=torch.uint8)
+    padded[:data.numel()] = data
+    parts = [torch.empty_like(padded) for _ in range(world())]
+    dist.all_gather(parts, padded)
+    return [part[:int(count)].numpy().view(values.dtype).reshape(-1, *values.shape[1:])
+            for part, count in zip(parts, counts)]
+
+
+def wrap(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module with its gradients averaged over all ranks; the module itself where there is one."""
+    if world() == 1:
+        return module
+    return nn.parallel.DistributedDataParallel(
+        module, device_ids=[device.index] if device.type == "cuda" else None,
+        broadcast_buffers=False, gradient_as_bucket_view=True)  # mean_statistics keeps the buffers equal
+
+
+@contextmanager
+def accumulating(module: nn.Module, last: bool) -> Iterator[None]:
+    """Gradients stay on this rank, except in the last backward pass of a step."""
+    if last or not isinstance(module, nn.parallel.DistributedDataParallel):
+        yield
+    else:
+        with module.no_sync():
+            yield
+
+
+def _refuse_shared_gpus(device: torch.device) -> None:
+    """Two ranks on one GPU would hang NCCL; found by the GPU's own identity, on whatever number each rank sees."""
+    if device.type != "cuda":
+        return
+    mine = f"{socket.gethostname()} {torch.cuda.get_device_properties(device).uuid}"
+    names = [bytes(n).decode() for n in gather_everywhere(np.frombuffer(mine.encode(), np.uint8))]
+    if len(set(names)) < len(names):
+        shared = sorted({name.split()[0] for name in names if names.count(name) > 1})
+        raise BadInput(f"more processes than GPUs on {', '.join(shared)}: two processes got the same GPU. Start one "
+                       "process for each GPU, or set run.device=cpu")

@@ -1,0 +1,1 @@
+"""The network, assembled from torchvision's parts."""

@@ -1,0 +1,1 @@
+"""Where a run runs: this machine, torchrun, Slurm. Never touches a tensor."""
