@@ -18,6 +18,10 @@ from torch import nn
 from detector.errors import BadInput
 
 T = TypeVar("T")
+PATIENCE = timedelta(hours=6)  # for what one rank does while the others wait: downloading, drawing, scoring
+
+
+_patient: dist.ProcessGroup | None = None  # set while there is a process group
 
 
 def rank() -> int:
@@ -57,6 +61,8 @@ def process_group(device: str, timeout_minutes: float = 10.0) -> Iterator[torch.
         raise BadInput(f"rank {rank()} of {world()} could not meet the others at {address}: "
                        f"{str(error).splitlines()[0]}") from error
     try:
+        global _patient
+        _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
         _refuse_shared_gpus(chosen)
         yield chosen
     finally:
@@ -95,8 +101,8 @@ def agree(error: Exception | None) -> None:
             raise error
         return
     text = str(error).encode() if error else b""
-    kinds = gather_everywhere(np.frombuffer(b"B" + text if isinstance(error, BadInput) else b"R" + text, np.uint8))
-    for other, message in enumerate(kinds):
+    said = np.frombuffer((b"B" if isinstance(error, BadInput) else b"R") + text, np.uint8)
+    for other, message in enumerate(gather_everywhere(said, _patient)):
         message = bytes(message).decode()
         if message[1:]:
             if error:
@@ -152,19 +158,19 @@ def mean_statistics(module: nn.Module) -> None:
             buffer.copy_(values.view_as(buffer))
 
 
-def gather_everywhere(values: np.ndarray) -> list[np.ndarray]:
+def gather_everywhere(values: np.ndarray, group: dist.ProcessGroup | None = None) -> list[np.ndarray]:
     """Each rank's array (its first dimension may differ), on every rank. Plain bytes over gloo; nothing is pickled."""
     if world() == 1:
         return [values]
     values = np.ascontiguousarray(values)
     data = torch.from_numpy(values.reshape(-1).view(np.uint8).copy())
     counts = [torch.zeros(1, dtype=torch.int64) for _ in range(world())]
-    dist.all_gather(counts, torch.tensor([data.numel()]))
+    dist.all_gather(counts, torch.tensor([data.numel()]), group)
     longest = max(int(count) for count in counts)
     padded = torch.zeros(max(longest, 1), dtype=torch.uint8)
     padded[:data.numel()] = data
     parts = [torch.empty_like(padded) for _ in range(world())]
-    dist.all_gather(parts, padded)
+    dist.all_gather(parts, padded, group)
     return [part[:int(count)].numpy().view(values.dtype).reshape(-1, *values.shape[1:])
             for part, count in zip(parts, counts)]
 

@@ -1,0 +1,78 @@
+"""python -m detector VERB ...: what torchrun and every launcher run."""
+
+import argparse
+import os
+import sys
+
+from detector import errors
+from detector.config.load import all_options, load_config
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="detector", description=__doc__)
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, about: str, *positional: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=about, description=about)
+        for argument in positional:
+            sub.add_argument(argument)
+        return sub
+
+    train = verb("train", "train a config, or go on with its run", "config")
+    train.add_argument("overrides", nargs="*", metavar="key=value")
+    check = verb("check", "say what is wrong with a config and its data, before anything runs", "config")
+    check.add_argument("overrides", nargs="*", metavar="key=value")
+    evaluate = verb("evaluate", "score a run's checkpoint on its validation data", "run")
+    evaluate.add_argument("overrides", nargs="*", metavar="key=value")
+    evaluate.add_argument("--checkpoint", default="best", help="best, last, or a file")
+    predict = verb("predict", "draw what a run's detector finds in images", "run", "source")
+    predict.add_argument("--score", type=float, default=0.5, help="least score of what is drawn and written")
+    predict.add_argument("--out", default="", help="folder for pictures and JSON; default: RUN/predictions")
+    predict.add_argument("--checkpoint", default="best", help="best, last, or a file")
+    predict.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    verb("options", "every option of a config file, with its default and what is allowed")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one verb and gives the exit status: 0 done, 2 bad input, 75 stopped early, 1 everything else."""
+    said = parser().parse_args(arguments)
+    try:
+        return run(said)
+    except errors.BadInput as error:
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # all ranks of a machine know the same
+            print(f"error: {error}", file=sys.stderr)
+        return errors.BAD_INPUT
+    except errors.NotFinite as error:
+        print(f"error: {error}", file=sys.stderr)
+        return errors.FAILED
+
+
+def run(said: argparse.Namespace) -> int:
+    # torch is imported where it is needed, so that --help and mistakes in a config answer at once
+    if said.verb == "options":
+        for path, field in all_options().items():
+            allowed = " | ".join(map(str, field.metadata["choices"]))
+            print(f"{path} = {field.default!r}\n    {field.metadata['about']}" + (f" [{allowed}]" if allowed else ""))
+        return errors.OK
+    if said.verb == "check":
+        from detector.check import check
+        return check(load_config(said.config, said.overrides))
+    if said.verb == "predict":
+        from detector.distributed import choose_device
+        from detector.predict import predict
+        predict(said.run, said.source, choose_device(said.device), said.score, said.out, said.checkpoint)
+        return errors.OK
+    if said.verb == "evaluate":
+        from detector.score import score_run
+        score_run(said.run, said.overrides, said.checkpoint)
+        return errors.OK
+    from detector.distributed import process_group
+    from detector.train import Outcome, train
+    config = load_config(said.config, said.overrides)
+    with process_group(config.run.device, config.run.timeout_minutes) as device:
+        return errors.OK if train(config, device) is Outcome.FINISHED else errors.STOPPED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""The state of a run on disk: whole files only, the newest good one found again.
+
+A checkpoint holds what cannot be recomputed: weights, momentum, the loss scale, the average, the step; and the
+resolved config and classes, to know what they belong to. No sampler, scheduler or generator has a state.
+"""
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from detector.config.load import flatten, to_dict
+from detector.config.schema import Config
+from detector.errors import BadInput
+
+FORMAT = 1
+
+
+@dataclass
+class TrainState:
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    average: torch.nn.Module | None
+    step: int = 0  # steps done
+
+
+def save(folder: Path, state: TrainState, config: Config, classes: tuple[str, ...], global_batch: int) -> Path:
+    """Writes checkpoints/step-N.pt: beside, flushed, renamed. Raises BadInput on a full disk, with nothing left behind."""
+    path = folder / "checkpoints" / f"step-{state.step:08d}.pt"
+    beside = path.with_suffix(".part")
+    content = {"format": FORMAT, "step": state.step, "model": state.model.state_dict(),
+               "moments": moments(state), "scaler": state.scaler.state_dict(),
+               "ema": state.average.state_dict() if state.average else None,
+               "config": to_dict(config), "classes": list(classes), "global_batch": global_batch}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(beside, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        _flush_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+        written = beside.stat().st_size if beside.exists() else 0
+        beside.unlink(missing_ok=True)
+        free = shutil.disk_usage(folder).free if folder.exists() else 0
+        raise BadInput(f"cannot write checkpoint {path}: {error} ({written >> 20} MiB written, {free >> 20} MiB free). "
+                       "Make room, or set run.folder to another disk; the last good checkpoint is untouched") from error
+    return path
+
+
+def keep_newest(folder: Path, count: int) -> None:
+    """Removes all but the newest checkpoints; best.pt is a file of its own."""
+    for path in step_files(folder)[count:]:
+        path.unlink(missing_ok=True)
+
+
+def mark_best(folder: Path, path: Path) -> None:
+    """best.pt becomes this checkpoint, by rename; a hard link where the disk knows those."""
+    beside = folder / "checkpoints" / "best.part"
+    beside.unlink(missing_ok=True)
+    try:
+        os.link(path, beside)
+    except OSError:
+        shutil.copyfile(path, beside)
+    os.replace(beside, folder / "checkpoints" / "best.pt")
+
+
+def step_files(folder: Path) -> list[Path]:
+    """The checkpoints of a run, newest first."""
+    found = [path for path in (folder / "checkpoints").glob("step-*.pt") if re.fullmatch(r"step-\d+\.pt", path.name)]
+    return sorted(found, reverse=True)
+
+
+def newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that can be read, and a sentence for each that cannot."""
+    notes = []
+    for path in step_files(folder):
+        try:
+            read(path)
+            return path, notes
+        except BadInput as error:
+            notes.append(f"{error}; the one before it is used")
+    return None, notes
+
+
+def read(path: Path) -> dict:
+    """The content of a checkpoint, on the CPU. Raises BadInput for a truncated or foreign file."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise BadInput(f"no such checkpoint: {path}") from error
+    except Exception as error:  # torch.load names no common base for what a foreign file makes it raise
+        raise BadInput(f"{path} is truncated or no checkpoint ({str(error).splitlines()[0][:100]})") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise BadInput(f"{path} is no checkpoint of this program's format {FORMAT}")
+    return content
+
+
+def restore(state: TrainState, content: dict) -> None:
+    """Fills the state; rates and decays stay those of the config."""
+    state.model.load_state_dict(content["model"])
+    for name, weight in state.model.named_parameters():
+        if name in content["moments"]:
+            state.optimizer.state[weight] = {key: value.to(weight.device)
+                                             for key, value in content["moments"][name].items()}
+    if content["scaler"]:
+        state.scaler.load_state_dict(content["scaler"])
+    if state.average is not None:
+        state.average.load_state_dict(content["ema"] or content["model"])
+    state.step = content["step"]
+
+
+def moments(state: TrainState) -> dict[str, dict[str, torch.Tensor]]:
+    """The optimiser's memory of each weight, by the weight's name, so that it does not depend on the groups' order."""
+    return {name: {key: value for key, value in state.optimizer.state[weight].items() if value is not None}
+            for name, weight in state.model.named_parameters() if weight in state.optimizer.state}
+
+
+def changes(content: dict, config: Config, classes: tuple[str, ...], global_batch: int) -> tuple[list[str], list[str]]:
+    """What differs from the run that wrote a checkpoint: what forbids going on with it, and what does not."""
+    before, now = flatten(content["config"]), flatten(to_dict(config))
+    differ = [f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in {**before, **now}
+              if before.get(key) != now.get(key)]
+    forbidden = [line for line in differ if line.startswith("model.")]
+    if content["classes"] != list(classes):
+        forbidden.append(f"classes: {', '.join(content['classes'])} -> {', '.join(classes)} (data.classes, data.train)")
+    if content["global_batch"] != global_batch:
+        forbidden.append(f"batch.size: {content['global_batch']} -> {global_batch} images a step")
+    return forbidden, [line for line in differ if line not in forbidden and not line.startswith("run.")]
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,161 @@
+"""Every rank predicts its share, rank 0 gathers by image id and scores. Each image once: asserted, not hoped."""
+
+import json
+import resource
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import torch
+
+from detector import distributed
+from detector.config.schema import Config
+from detector.data.batches import plan_evaluation
+from detector.data.examples import Examples, broken
+from detector.data.loader import batches
+from detector.errors import BadInput
+from detector.journal import write_whole
+from detector.metrics.coco import coco_metrics, results
+from detector.metrics.voc import voc_metrics
+from detector.model.build import LOSSES, Detector
+from detector.model.input import Side
+from detector.randomness import seed_for, seed_torch
+from detector.records import Dataset, Detections, join_detections
+
+METRICS = {"coco": coco_metrics, "voc": voc_metrics}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    step: int
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    images: int
+    images_per_s: float     # predicting, over all processes
+    elapsed_s: float        # predicting and scoring
+    peak_memory_gib: float  # of rank 0: of its GPU, or of its process
+
+
+def evaluate(model: Detector, dataset: Dataset, config: Config, device: torch.device, step: int,
+             asked: Callable[[], bool] = lambda: False) -> tuple[Evaluation | None, Detections | None, bool]:
+    """Collective. Gives (evaluation, detections, stopped): the first two on rank 0, unless `asked` on any rank.
+
+    The batches are the same for any number of processes, and so are the detections.
+    """
+    started_at = time.monotonic()
+    model.eval()
+    found, losses, seen, stopped = predict_share(model, dataset, config, device, asked)
+    if stopped:
+        return None, None, True
+    detections, losses, seen = gather(found, losses, seen)
+    predicted_s = time.monotonic() - started_at
+    if not distributed.is_main():
+        distributed.together(lambda: None)  # rank 0 scores; if that fails, all hear of it
+        return None, None, False
+
+    def score() -> Evaluation:
+        assert np.array_equal(np.sort(seen), np.arange(len(dataset))), "an image was evaluated twice, or never"
+        metrics, per_class = METRICS[config.evaluate.metric](detections, dataset)
+        metrics |= loss_means(losses)
+        return Evaluation(step, metrics, per_class, len(dataset), len(dataset) / predicted_s,
+                          time.monotonic() - started_at, peak_memory_gib(device))
+    return distributed.together(score), detections, False
+
+
+def predict_share(model: Detector, dataset: Dataset, config: Config, device: torch.device,
+                  asked: Callable[[], bool]) -> tuple[Detections, np.ndarray, np.ndarray, bool]:
+    """This rank's share: detections; rows (batch, images, four losses) float64 [B, 6]; indices of the images [I']."""
+    plan = plan_evaluation(dataset.sizes, config.evaluate.batch)
+    mine = list(range(distributed.rank(), len(plan), distributed.world()))
+    rounds = -(-len(plan) // distributed.world())  # as many on every rank, so that all ask the same number of times
+    loader = iter(batches(Examples(dataset, config.seed, None, config.data.broken_images),
+                          [[(0, int(index)) for index in plan[number]] for number in mine],
+                          config.run.workers, pin=device.type == "cuda"))
+    side = Side(config.evaluate.short_side, config.evaluate.long_side)
+    parts, losses, seen, failure = [], [], [], ""
+    for turn in range(rounds):
+        if turn < len(mine):
+            images, targets = next(loader)
+            failure = failure or next(iter(broken(targets)), "")
+            seed_torch(seed_for(config.seed, "validation", mine[turn]))
+            found, loss = predict_batch(model, images, targets if config.evaluate.loss else None, side, config, device)
+            indices = [int(target["index"]) for target in targets]
+            parts += [flat(dataset.image_ids[index], one) for index, one in zip(indices, found)]
+            losses += [[mine[turn], len(images), *loss.tolist()]] if loss is not None else []
+            seen += indices
+        stop, unreadable = distributed.any_rank(asked(), bool(failure) and config.data.broken_images == "refuse")
+        if unreadable:
+            distributed.agree(BadInput(failure) if failure else None)
+        if stop:
+            return join_detections([]), np.zeros((0, 6)), np.zeros(0, np.int64), True
+    return (join_detections(parts), np.array(losses, np.float64).reshape(-1, 2 + len(LOSSES)),
+            np.array(seen, np.int64), False)
+
+
+def predict_batch(model: Detector, images: list, targets: list | None, side: Side, config: Config,
+                  device: torch.device) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor | None]:
+    """One batch on the device; detections and losses come back on the CPU."""
+    images = [image.to(device, non_blocking=True) for image in images]
+    if targets is not None:
+        targets = [{key: target[key].to(device, non_blocking=True) for key in ("boxes", "labels")}
+                   for target in targets]
+    with autocast(config.run.precision, device):
+        found, loss = model.predict(images, side, targets)
+    return [{key: value.cpu() for key, value in one.items()} for one in found], None if loss is None else loss.cpu()
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Mixed precision, or nothing at fp32."""
+    kinds = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(device.type, kinds[precision], enabled=precision != "fp32")
+
+
+def flat(image_id: int, found: dict[str, torch.Tensor]) -> Detections:
+    count = len(found["scores"])
+    return Detections(np.full(count, image_id, np.int64), found["boxes"].numpy().astype(np.float32),
+                      found["scores"].numpy().astype(np.float32), found["labels"].numpy().astype(np.int32))
+
+
+def gather(found: Detections, losses: np.ndarray, seen: np.ndarray) -> tuple[Detections, np.ndarray, np.ndarray]:
+    """All ranks' shares, detections in the order of image ids, losses in the order of the batches."""
+    columns = [distributed.gather_everywhere(column) for column in
+               (found.image_ids, found.boxes, found.scores, found.labels)]
+    joined = join_detections([Detections(*parts) for parts in zip(*columns)])
+    order = np.argsort(joined.image_ids, kind="stable")
+    losses = np.concatenate(distributed.gather_everywhere(losses))
+    return (Detections(joined.image_ids[order], joined.boxes[order], joined.scores[order], joined.labels[order]),
+            losses[np.argsort(losses[:, 0], kind="stable")], np.concatenate(distributed.gather_everywhere(seen)))
+
+
+def loss_means(losses: np.ndarray) -> dict[str, float]:
+    """Means over images, by name; nothing where no loss was computed."""
+    if not len(losses):
+        return {}
+    means = np.average(losses[:, 2:], axis=0, weights=losses[:, 1])
+    return {"loss": float(means.sum()), **dict(zip(LOSSES, map(float, means)))}
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts it in KiB
+
+
+def write_results(folder: Path, evaluation: Evaluation, detections: Detections, dataset: Dataset,
+                  finished: bool) -> None:
+    """results.json and detections.json (COCO results format)."""
+    write_whole(folder / "detections.json", json.dumps(results(detections, dataset)))
+    write_whole(folder / "results.json",
+                json.dumps({**asdict(evaluation), "data": dataset.name, "finished": finished}, indent=1) + "\n")
+
+
+def table(evaluation: Evaluation) -> str:
+    """Metrics and classes as a person reads them."""
+    lines = [f"{name:>24} {value:8.4f}" for name, value in evaluation.metrics.items()]
+    keys = list(next(iter(evaluation.per_class.values()), {}))
+    lines += ["", f"{'class':>24} " + " ".join(f"{key:>10}" for key in keys)]
+    lines += [f"{name:>24} " + " ".join(f"{values[key]:10.4f}" for key in keys)
+              for name, values in evaluation.per_class.items()]
+    return "\n".join(lines)

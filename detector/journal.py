@@ -1,0 +1,138 @@
+"""What a run says while it goes: console and log.txt, metrics.jsonl, TensorBoard. Only rank 0 writes.
+
+metrics.jsonl is the record: the best evaluation and the patience are read back from it, and a resumed run first cuts
+off what lies after the step it resumes from, so that no step is there twice.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+
+def write_whole(path: Path, text: str) -> None:
+    """The file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    with open(beside, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The whole lines of a metrics.jsonl; a line cut short by a crash is left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def clock(seconds: float) -> str:
+    """h:mm:ss"""
+    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
+
+
+class Journal:
+    """Opened at the step a run starts or resumes from; `total_steps` is for the progress bar and the time left."""
+
+    def __init__(self, folder: Path, step: int, total_steps: int, main: bool):
+        self.folder, self.total_steps, self.main = folder, total_steps, main
+        self.started_at, self.first_step = time.monotonic(), step
+        self.bar = None
+        if not main:
+            return
+        kept = [line for line in read_lines(folder / "metrics.jsonl") if line["step"] <= step]
+        write_whole(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        self.metrics = open(folder / "metrics.jsonl", "a", encoding="utf-8")
+        self.log = open(folder / "log.txt", "a", encoding="utf-8")
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def start_bar(self) -> None:
+        """A progress bar on a terminal; elsewhere each logged step is a plain line."""
+        if self.main and sys.stderr.isatty():
+            self.bar = tqdm(total=self.total_steps, initial=self.first_step, unit="step", dynamic_ncols=True)
+
+    def say(self, text: str, console: bool = True) -> None:
+        """One or more plain lines."""
+        if not self.main:
+            return
+        if console and self.bar:
+            self.bar.write(text, file=sys.stdout)
+        elif console:
+            print(text, flush=True)
+        self.log.write("".join(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n" for line in text.splitlines()))
+        self.log.flush()
+
+    def training(self, step: int, values: dict[str, float]) -> None:
+        """A logged step: losses by name, rate, gradient norm, speed, waiting, memory."""
+        if not self.main:
+            return
+        self._record("train", step, values)
+        elapsed_s = time.monotonic() - self.started_at
+        left_s = elapsed_s / max(step - self.first_step, 1) * (self.total_steps - step)
+        line = (f"step {step}/{self.total_steps} epoch {values['epoch']:.2f} loss {values['loss']:.4f} "
+                f"rate {values['rate']:.3g} {values['images_per_s']:.1f} images/s, waiting {values['data_wait']:.0%}, "
+                f"{clock(left_s)} left")
+        if self.bar:
+            self.bar.set_postfix_str(f"loss {values['loss']:.3f}, {values['images_per_s']:.1f} images/s")
+        self.say(line, console=self.bar is None)
+
+    def advance(self, step: int) -> None:
+        if self.bar:
+            self.bar.update(step - self.bar.n)
+
+    def evaluation(self, step: int, metrics: dict[str, float], per_class: dict[str, dict[str, float]]) -> None:
+        """A finished evaluation; it stays on record, also for the best checkpoint and the patience."""
+        if not self.main:
+            return
+        self._record("evaluation", step, metrics)
+        for name, values in per_class.items():
+            for key, value in values.items():
+                self.board.add_scalar(f"{key} by class/{name}", value, step)
+        self.board.flush()
+        self.say(f"evaluation at step {step}: " + ", ".join(f"{key} {value:.4g}" for key, value in metrics.items()))
+
+    def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """uint8 [H, W, 3]"""
+        if self.main:
+            self.board.add_image(f"validation/{name}", pixels, step, dataformats="HWC")
+
+    def evaluations(self, metric: str) -> list[tuple[int, float]]:
+        """(step, value) of every evaluation on record."""
+        return [(line["step"], line[metric]) for line in read_lines(self.folder / "metrics.jsonl")
+                if line["kind"] == "evaluation" and metric in line]
+
+    def close(self) -> None:
+        if self.main:
+            for thing in (self.metrics, self.log, self.board, *([self.bar] if self.bar else [])):
+                thing.close()
+
+    def _record(self, kind: str, step: int, values: dict[str, float]) -> None:
+        self.metrics.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        self.metrics.flush()
+        for name, value in values.items():
+            self.board.add_scalar(f"{kind}/{name}", value, step)
+        self.board.flush()
+
+
+def best_of(evaluations: list[tuple[int, float]]) -> tuple[int, float] | None:
+    """The step and value of the best evaluation; the first of equals."""
+    return max(evaluations, key=lambda pair: pair[1], default=None)
+
+
+def out_of_patience(evaluations: list[tuple[int, float]], patience: int) -> bool:
+    """Were the last `patience` evaluations all no better than one before them? Never, if patience is 0."""
+    if not patience or not evaluations:
+        return False
+    values = [value for _, value in evaluations]
+    return len(values) - 1 - values.index(max(values)) >= patience

@@ -1,0 +1,96 @@
+"""How a step changes the weights: what a step is, its learning rate, and which weights decay."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from detector.config.schema import Batch, Optim, Schedule
+from detector.data.batches import micro_batches, share, steps_per_epoch
+from detector.errors import BadInput
+
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run's steps are, in numbers that follow from config, data and number of processes."""
+
+    global_batch: int     # images of one step, over all processes
+    micro: list[range]    # columns of the step that this process takes, by turns
+    steps_per_epoch: int
+    total_steps: int
+    rate: float           # after warm-up
+    warmup_steps: int
+    milestones: tuple[int, ...]  # steps
+    sentence: str         # which and how, for the user
+
+
+def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, rank: int, world: int) -> Plan:
+    """Linear scaling, stated once (Goyal et al. 2017, 2.1): k times the reference batch takes k times the rate and a
+    k-th of the warm-up steps; milestones are in epochs and so follow by themselves.
+
+    A batch that does not fit the processes at once is accumulated. Raises BadInput for more processes than images.
+    """
+    size = batch.size or batch.per_process * world
+    if world > size:
+        raise BadInput(f"batch.size={size} cannot be shared by {world} processes: start at most {size}, or set "
+                       f"batch.size={batch.per_process * world} (the rate follows)")
+    micro = micro_batches(share(size, rank, world), batch.per_process)
+    steps = steps_per_epoch(sizes, size)
+    scale = size / optim.reference_batch
+    warmup = round(schedule.warmup_steps / scale)
+    most = -(-size // world)
+    turns = -(-most // batch.per_process)
+    sentence = (f"a step is {size} images: {world} process{'es' * (world > 1)} x {most}"
+                + (f", accumulated over {turns} turns of {batch.per_process}" if turns > 1 else "")
+                + f"; rate {optim.rate:g} x {size}/{optim.reference_batch} = {optim.rate * scale:g} after {warmup} steps "
+                  f"of warm-up; {steps} steps an epoch")
+    return Plan(size, micro, steps, schedule.steps or max(1, round(schedule.epochs * steps)), optim.rate * scale, warmup,
+                tuple(round(epoch * steps) for epoch in schedule.milestones), sentence)
+
+
+def learning_rate(step: int, plan: Plan, schedule: Schedule) -> float:
+    """The rate of step 0, 1, ...: linear warm-up from warmup_factor, then milestones or a cosine to zero."""
+    rate = plan.rate
+    if step < plan.warmup_steps:
+        rate *= schedule.warmup_factor + (1 - schedule.warmup_factor) * step / plan.warmup_steps
+    if schedule.shape == "cosine":
+        return rate * 0.5 * (1 + float(np.cos(np.pi * min(step / plan.total_steps, 1))))
+    return rate * schedule.gamma ** sum(step >= milestone for milestone in plan.milestones)
+
+
+def parameter_groups(model: nn.Module, config: Optim) -> list[dict]:
+    """Learning weights by decay and relative rate, in the order of the model; `relative` is the group's factor."""
+    norms = {id(p) for module in model.modules() if isinstance(module, NORMS) for p in module.parameters()}
+    groups: dict[tuple[float, float], list] = {}
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            norm, bias = id(weight) in norms, name.endswith("bias")
+            decays = config.decay_norms if norm else config.decay_biases or not bias
+            key = (config.decay if decays else 0.0, config.bias_rate if bias and not norm else 1.0)
+            groups.setdefault(key, []).append(weight)
+    return [{"params": weights, "weight_decay": decay, "relative": relative}
+            for (decay, relative), weights in groups.items()]
+
+
+def build_optimizer(model: nn.Module, config: Optim) -> torch.optim.SGD:
+    return torch.optim.SGD(parameter_groups(model, config), lr=config.rate, momentum=config.momentum)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["relative"]
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Exponential moving average of weights and statistics; young averages forget faster, so that the start counts
+    for little: the decay of step n is at most (1 + n) / (10 + n)."""
+    share_of_new = 1 - min(decay, (1 + step) / (10 + step))
+    for old, new in zip(average.state_dict().values(), model.state_dict().values()):
+        if old.is_floating_point():
+            old.lerp_(new, share_of_new)
+        else:
+            old.copy_(new)

@@ -1,0 +1,99 @@
+"""A trained detector on images of one's own: pictures with boxes, and one JSON for all of them."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from detector.config.load import from_dict
+from detector.config.schema import Config
+from detector.checkpoint import read, step_files
+from detector.draw import draw_boxes
+from detector.errors import BadInput
+from detector.evaluate import predict_batch
+from detector.data.files import ENDINGS, read_image
+from detector.journal import write_whole
+from detector.model.build import Detector, build_model, use_channels_last
+from detector.model.input import Side
+
+
+def find_checkpoint(run: str, which: str = "best") -> Path:
+    """A run's checkpoint: best (the newest, where nothing was evaluated yet), last, or a file."""
+    folder = Path(run)
+    if which not in ("best", "last"):
+        return Path(which)
+    if not folder.is_dir():
+        raise BadInput(f"no such run folder: {run}. It is the folder that training made, such as runs/bccd")
+    best, steps = folder / "checkpoints" / "best.pt", step_files(folder)
+    if which == "best" and best.is_file():
+        return best
+    if not steps:
+        raise BadInput(f"no checkpoint in {folder / 'checkpoints'}: has this run trained?")
+    return steps[0]
+
+
+def load_detector(path: Path, device: torch.device) -> tuple[Detector, Config, tuple[str, ...], int]:
+    """The detector of a checkpoint, its average where it has one: model, config, classes, step."""
+    content = read(path)
+    config = from_dict(content["config"], f"config in {path}")
+    model = build_model(config.model, config.evaluate, len(content["classes"]))
+    model.load_state_dict(content["ema"] or content["model"])
+    if config.run.channels_last:
+        model = use_channels_last(model)
+    return model.to(device).eval(), config, tuple(content["classes"]), content["step"]
+
+
+def predict(run: str, source: str, device: torch.device, score: float, out: str, which: str = "best") -> Path:
+    """Draws `source` (an image or a folder of images) into a folder and writes detections.json beside the pictures.
+
+    A broken image is reported and the rest goes on. Raises BadInput where there is no image at all.
+    """
+    paths = image_files(source)
+    model, config, classes, _ = load_detector(find_checkpoint(run, which), device)
+    folder = Path(out) if out else Path(run) / "predictions"
+    side, found = Side(config.evaluate.short_side, config.evaluate.long_side), {}
+    base = source if os.path.isdir(source) else os.path.dirname(source)
+    for path in tqdm(paths, unit="image", disable=None):
+        try:
+            image = read_image(path)
+        except BadInput as error:
+            tqdm.write(f"left out: {error}")
+            continue
+        detections = {key: value.numpy() for key, value in
+                      predict_batch(model, [image], None, side, config, device)[0][0].items()}
+        keep = detections["scores"] >= score
+        detections = {key: value[keep] for key, value in detections.items()}
+        name = os.path.relpath(path, base)
+        picture = draw_boxes(image.permute(1, 2, 0).numpy(), detections["boxes"], detections["labels"], classes,
+                             detections["scores"])
+        target = folder / f"{name}.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(target, quality=92)
+        found[name] = rows(detections, classes)
+    if not found:
+        raise BadInput(f"no image below {source} could be read")
+    write_whole(folder / "detections.json", json.dumps({"classes": classes, "score": score, "images": found}, indent=1))
+    print(f"{sum(map(len, found.values()))} objects in {len(found)} images: pictures and detections.json are in {folder}")
+    return folder
+
+
+def image_files(source: str) -> list[str]:
+    """The image itself, or every image below a folder, in the order of their names."""
+    if os.path.isfile(source):
+        return [source]
+    if not os.path.isdir(source):
+        raise BadInput(f"no such image or folder: {source}")
+    paths = sorted(os.path.join(folder, name) for folder, _, names in os.walk(source) for name in names
+                   if name.lower().endswith(ENDINGS))
+    if not paths:
+        raise BadInput(f"no image in {source}: names that end in {', '.join(ENDINGS)} are looked for")
+    return paths
+
+
+def rows(detections: dict[str, np.ndarray], classes: tuple[str, ...]) -> list[dict]:
+    """Detections of one image for the JSON, the best first; box is x1, y1, x2, y2 in pixels."""
+    return [{"class": classes[int(label) - 1], "score": round(float(value), 4), "box": [round(float(v), 2) for v in box]}
+            for box, value, label in zip(detections["boxes"], detections["scores"], detections["labels"])]
