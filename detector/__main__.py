@@ -64,8 +64,8 @@ def run(said: argparse.Namespace) -> int:
         predict(said.run, said.source, choose_device(said.device), said.score, said.out, said.checkpoint)
         return errors.OK
     if said.verb == "evaluate":
-        from detector.score import score_run
-        score_run(said.run, said.overrides, said.checkpoint)
+        from detector.evaluate import evaluate_run
+        evaluate_run(said.run, said.overrides, said.checkpoint)
         return errors.OK
     from detector.distributed import process_group
     from detector.train import Outcome, train

@@ -11,11 +11,14 @@ import numpy as np
 import torch
 
 from detector import distributed
+from detector.config.load import load_config
 from detector.config.schema import Config
 from detector.data.batches import plan_evaluation
 from detector.data.examples import Examples, broken
 from detector.data.loader import batches
+from detector.data.read import describe, read_for_evaluation
 from detector.errors import BadInput
+from detector.inference import find_checkpoint, load_detector, predict_batch
 from detector.journal import write_whole
 from detector.metrics.coco import coco_metrics, results
 from detector.metrics.voc import voc_metrics
@@ -80,7 +83,8 @@ def predict_share(model: Detector, dataset: Dataset, config: Config, device: tor
             images, targets = next(loader)
             failure = failure or next(iter(broken(targets)), "")
             seed_torch(seed_for(config.seed, "validation", mine[turn]))
-            found, loss = predict_batch(model, images, targets if config.evaluate.loss else None, side, config, device)
+            found, loss = predict_batch(model, images, targets if config.evaluate.loss else None, side,
+                                        config.run.precision, device)
             indices = [int(target["index"]) for target in targets]
             parts += [flat(dataset.image_ids[index], one) for index, one in zip(indices, found)]
             losses += [[mine[turn], len(images), *loss.tolist()]] if loss is not None else []
@@ -92,24 +96,6 @@ def predict_share(model: Detector, dataset: Dataset, config: Config, device: tor
             return join_detections([]), np.zeros((0, 6)), np.zeros(0, np.int64), True
     return (join_detections(parts), np.array(losses, np.float64).reshape(-1, 2 + len(LOSSES)),
             np.array(seen, np.int64), False)
-
-
-def predict_batch(model: Detector, images: list, targets: list | None, side: Side, config: Config,
-                  device: torch.device) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor | None]:
-    """One batch on the device; detections and losses come back on the CPU."""
-    images = [image.to(device, non_blocking=True) for image in images]
-    if targets is not None:
-        targets = [{key: target[key].to(device, non_blocking=True) for key in ("boxes", "labels")}
-                   for target in targets]
-    with autocast(config.run.precision, device):
-        found, loss = model.predict(images, side, targets)
-    return [{key: value.cpu() for key, value in one.items()} for one in found], None if loss is None else loss.cpu()
-
-
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Mixed precision, or nothing at fp32."""
-    kinds = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return torch.autocast(device.type, kinds[precision], enabled=precision != "fp32")
 
 
 def flat(image_id: int, found: dict[str, torch.Tensor]) -> Detections:
@@ -143,12 +129,11 @@ def peak_memory_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts it in KiB
 
 
-def write_results(folder: Path, evaluation: Evaluation, detections: Detections, dataset: Dataset,
-                  finished: bool) -> None:
+def write_results(folder: Path, evaluation: Evaluation, detections: Detections, dataset: Dataset) -> None:
     """results.json and detections.json (COCO results format)."""
     write_whole(folder / "detections.json", json.dumps(results(detections, dataset)))
     write_whole(folder / "results.json",
-                json.dumps({**asdict(evaluation), "data": dataset.name, "finished": finished}, indent=1) + "\n")
+                json.dumps({**asdict(evaluation), "data": dataset.name}, indent=1) + "\n")
 
 
 def table(evaluation: Evaluation) -> str:
@@ -159,3 +144,19 @@ def table(evaluation: Evaluation) -> str:
     lines += [f"{name:>24} " + " ".join(f"{values[key]:10.4f}" for key in keys)
               for name, values in evaluation.per_class.items()]
     return "\n".join(lines)
+
+
+def evaluate_run(run: str, overrides: list[str], which: str) -> None:
+    """Prints the metrics of a run's checkpoint and writes results.json and detections.json into its folder."""
+    path = find_checkpoint(run, which)
+    config = load_config(str(Path(run) / "config.yaml"), overrides)
+    with distributed.process_group(config.run.device, config.run.timeout_minutes) as device:
+        model, config, classes, step = load_detector(path, device, config)
+        val = read_for_evaluation(config.data, classes)
+        evaluation, detections, _ = evaluate(model, val, config, device, step)
+
+        def tell() -> None:
+            write_results(Path(run), evaluation, detections, val)
+            print(f"{path}, step {step}, on {describe(val)}\n{table(evaluation)}\n"
+                  f"{evaluation.images_per_s:.1f} images/s; results.json and detections.json are in {run}")
+        distributed.only_on_main(tell)

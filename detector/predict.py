@@ -8,42 +8,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from detector.config.load import from_dict
-from detector.config.schema import Config
-from detector.checkpoint import read, step_files
+from detector.data.files import ENDINGS, read_image
 from detector.draw import draw_boxes
 from detector.errors import BadInput
-from detector.evaluate import predict_batch
-from detector.data.files import ENDINGS, read_image
+from detector.inference import find_checkpoint, load_detector, predict_batch
 from detector.journal import write_whole
-from detector.model.build import Detector, build_model, use_channels_last
 from detector.model.input import Side
-
-
-def find_checkpoint(run: str, which: str = "best") -> Path:
-    """A run's checkpoint: best (the newest, where nothing was evaluated yet), last, or a file."""
-    folder = Path(run)
-    if which not in ("best", "last"):
-        return Path(which)
-    if not folder.is_dir():
-        raise BadInput(f"no such run folder: {run}. It is the folder that training made, such as runs/bccd")
-    best, steps = folder / "checkpoints" / "best.pt", step_files(folder)
-    if which == "best" and best.is_file():
-        return best
-    if not steps:
-        raise BadInput(f"no checkpoint in {folder / 'checkpoints'}: has this run trained?")
-    return steps[0]
-
-
-def load_detector(path: Path, device: torch.device) -> tuple[Detector, Config, tuple[str, ...], int]:
-    """The detector of a checkpoint, its average where it has one: model, config, classes, step."""
-    content = read(path)
-    config = from_dict(content["config"], f"config in {path}")
-    model = build_model(config.model, config.evaluate, len(content["classes"]))
-    model.load_state_dict(content["ema"] or content["model"])
-    if config.run.channels_last:
-        model = use_channels_last(model)
-    return model.to(device).eval(), config, tuple(content["classes"]), content["step"]
 
 
 def predict(run: str, source: str, device: torch.device, score: float, out: str, which: str = "best") -> Path:
@@ -63,7 +33,7 @@ def predict(run: str, source: str, device: torch.device, score: float, out: str,
             tqdm.write(f"left out: {error}")
             continue
         detections = {key: value.numpy() for key, value in
-                      predict_batch(model, [image], None, side, config, device)[0][0].items()}
+                      predict_batch(model, [image], None, side, config.run.precision, device)[0][0].items()}
         keep = detections["scores"] >= score
         detections = {key: value[keep] for key, value in detections.items()}
         name = os.path.relpath(path, base)

@@ -18,8 +18,9 @@ from detector.data.loader import TrainKeys, batches
 from detector.data.read import describe, for_training, read_datasets
 from detector.data.transforms import draw_short_side
 from detector.errors import BadInput, NotFinite
-from detector.evaluate import autocast, evaluate, peak_memory_gib, write_results
+from detector.evaluate import evaluate, peak_memory_gib, write_results
 from detector.finite import FiniteCheck
+from detector.inference import autocast
 from detector.journal import Journal, best_of, out_of_patience, write_whole
 from detector.model.build import LOSSES, build_model, use_channels_last
 from detector.model.input import Side
@@ -66,7 +67,7 @@ def run_steps(state: TrainState, data: Dataset, val: Dataset | None, plan: Plan,
     total, every = plan.total_steps, round(config.evaluate.every_epochs * plan.steps_per_epoch)
     if state.step and val and due(state.step, every, total) and not evaluated(journal, state.step, config):
         journal.say(f"the evaluation at step {state.step} was cut off; it comes first")
-        if evaluate_and_note(state, val, config, device, journal, stop, total):
+        if evaluate_and_note(state, val, config, device, journal, stop):
             return Outcome.STOPPED
     if state.step >= total or finished(journal, config):
         journal.say(f"finished: {state.step} of {total} steps are done; results are in {journal.folder}")
@@ -98,7 +99,7 @@ def run_steps(state: TrainState, data: Dataset, val: Dataset | None, plan: Plan,
             journal.say(f"asked to stop ({stop.by or 'on another rank'}): step {state.step} is saved, start again to go on")
             return Outcome.STOPPED
         if evaluating:
-            if evaluate_and_note(state, val, config, device, journal, stop, total):
+            if evaluate_and_note(state, val, config, device, journal, stop):
                 return Outcome.STOPPED
             if finished(journal, config):
                 break
@@ -230,7 +231,7 @@ def save(state: TrainState, config: Config, classes: tuple[str, ...], plan: Plan
 
 
 def evaluate_and_note(state: TrainState, val: Dataset, config: Config, device: torch.device, journal: Journal,
-                      stop: StopRequest, total: int) -> bool:
+                      stop: StopRequest) -> bool:
     """Evaluates the average where there is one, records, draws, marks the best. True: asked to stop in between."""
     model = state.average or state.model
     evaluation, detections, stopped = evaluate(model, val, config, device, state.step, lambda: stop.asked)
@@ -245,8 +246,7 @@ def evaluate_and_note(state: TrainState, val: Dataset, config: Config, device: t
         step, _ = best_of(journal.evaluations(config.evaluate.best))
         if step == state.step:
             checkpoint.mark_best(journal.folder, checkpoint.step_files(journal.folder)[0])
-        end = state.step == total or out_of_patience(journal.evaluations(config.evaluate.best), config.schedule.patience)
-        write_results(journal.folder, evaluation, detections, val, end)
+        write_results(journal.folder, evaluation, detections, val)
         draw_validation(journal, state.step, val, detections, config.run.pictures)
     distributed.only_on_main(note)
     return False

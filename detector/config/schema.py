@@ -109,6 +109,7 @@ class Model:
     anchor_sizes: tuple[tuple[float, ...], ...] = option((), "anchor side in pixels, a list for each level; empty: the "
                                                          "usual ones of the body")
     anchor_ratios: tuple[float, ...] = option((0.5, 1.0, 2.0), "anchor height / width")
+    pyramid_width: int = option(256, "fpn: channels of every level (Lin et al. 2017); fewer are faster", low=1)
     head_width: int = option(1024, "fpn: units of the two hidden layers of the box head", low=1)
     dropout: float = option(0.5, "vgg16: in its two hidden layers (Simonyan & Zisserman 2015, 3.1)", low=0, high=0.99)
     class_agnostic: bool = option(False, "one box for each proposal instead of one for each class")

@@ -21,34 +21,35 @@ OUTSIDE = 1.0       # pixels that a box may reach out of its image without being
 
 
 def read_datasets(config: Data) -> tuple[Dataset, Dataset | None]:
-    """Training and validation images, with the same classes; no validation where `data.val` is empty.
-
-    Collective: one process of each machine reads and caches, the others take its cache.
-    """
-    root = os.path.expanduser(config.root) if config.root or config.format != "shapes" else "data/shapes"
-    if config.format == "shapes":
-        first_on_main(lambda: shapes.draw_once(root))
-    if not os.path.isdir(root):
-        raise BadInput(f"no such folder: data.root={root}. Set data.root to the folder of the data set")
-
-    def read(splits: tuple[str, ...]) -> Dataset:
-        return join([cached(config, root, split) for split in splits])
-
-    train = read_checked(lambda: read(config.train), config)
+    """Training and validation images, with the same classes; no validation where `data.val` is empty. Collective."""
+    train = read_splits(config, config.train)
     classes = class_list(config, train)
-    train = with_classes(train, classes, strict=False)
+    return (with_classes(train, classes, strict=False),
+            read_for_evaluation(config, classes) if config.val else None)
+
+
+def read_for_evaluation(config: Data, classes: tuple[str, ...]) -> Dataset:
+    """Validation images, labelled by the classes that a model knows. Collective."""
     if not config.val:
-        return train, None
-    val = read_checked(lambda: read(config.val), config)
-    return train, with_classes(val, classes, strict=not config.classes)
+        raise BadInput("data.val=[]: there is nothing to evaluate on; name a split, such as data.val=val")
+    return with_classes(read_splits(config, config.val), classes, strict=not config.classes)
 
 
-def read_checked(read, config: Data) -> Dataset:
-    """All ranks read; the first on each machine fills the cache. An empty data set is an error."""
-    dataset = mend(first_on_main(read), config.faulty_boxes)
-    if len(dataset) == 0:
-        raise BadInput(f"empty data set: {dataset.name} below {dataset.root} lists no image")
-    return dataset
+def read_splits(config: Data, splits: tuple[str, ...]) -> Dataset:
+    """Several splits as one, with faulty boxes mended. One process of each machine reads and caches, the others take
+    its cache. Raises BadInput for a folder that is not there and for an empty data set."""
+    root = os.path.expanduser(config.root or ("data/shapes" if config.format == "shapes" else ""))
+
+    def read() -> Dataset:
+        if config.format == "shapes":
+            shapes.draw_once(root)
+        if not os.path.isdir(root):
+            raise BadInput(f"no such folder: data.root={root}. Set data.root to the folder of the data set")
+        dataset = join([cached(config, root, split) for split in splits])
+        if len(dataset) == 0:
+            raise BadInput(f"empty data set: {dataset.name} below {dataset.root} lists no image")
+        return mend(dataset, config.faulty_boxes)
+    return first_on_main(read)
 
 
 def cached(config: Data, root: str, split: str) -> Dataset:

@@ -91,7 +91,7 @@ def resnet_fpn(name: str, config: Model) -> Parts:
     network = models.get_model(name, weights=None)
     top = network.fc.in_features
     body = BackboneWithFPN(network, {layer: str(i) for i, layer in enumerate(LAYERS)},
-                           [top // 8, top // 4, top // 2, top], 256)
+                           [top // 8, top // 4, top // 2, top], config.pyramid_width)
     return Parts(body, two_layer_head(config), {"0": 4, "1": 8, "2": 16, "3": 32},
                  ((32,), (64,), (128,), (256,), (512,)), resnet_stages(network))
 
@@ -99,13 +99,14 @@ def resnet_fpn(name: str, config: Model) -> Parts:
 def mobilenet_fpn(config: Model) -> Parts:
     # As in torchvision's detector: batch norms with epsilon 1e-5, though its classifier has 1e-3.
     features = models.mobilenet_v3_large(weights=None, norm_layer=nn.BatchNorm2d).features
-    body = BackboneWithFPN(features, {"13": "0", "16": "1"}, [features[13].out_channels, features[16].out_channels], 256)
+    body = BackboneWithFPN(features, {"13": "0", "16": "1"}, [features[13].out_channels, features[16].out_channels],
+                           config.pyramid_width)
     return Parts(body, two_layer_head(config), {"0": 32, "1": 32}, ((32, 64, 128, 256, 512),) * 3,
                  [list(features[first:last]) for first, last in MOBILENET_STAGES])
 
 
 def two_layer_head(config: Model) -> TwoMLPHead:
-    head = TwoMLPHead(256 * config.pooling_size ** 2, config.head_width)
+    head = TwoMLPHead(config.pyramid_width * config.pooling_size ** 2, config.head_width)
     head.out_channels = config.head_width
     return head
 

@@ -1,0 +1,62 @@
+"""A trained detector from its checkpoint, and what it sees in one batch."""
+
+from pathlib import Path
+
+import torch
+
+from detector.checkpoint import read, step_files
+from detector.config.load import from_dict
+from detector.config.schema import Config
+from detector.errors import BadInput
+from detector.model.build import Detector, build_model, use_channels_last
+from detector.model.input import Side
+
+
+def find_checkpoint(run: str, which: str = "best") -> Path:
+    """A run's checkpoint: best (the newest, where nothing was evaluated yet), last, or a file."""
+    if which not in ("best", "last"):
+        return Path(which)
+    folder = Path(run)
+    if not folder.is_dir():
+        raise BadInput(f"no such run folder: {run}. It is the folder that training made, such as runs/bccd")
+    best, steps = folder / "checkpoints" / "best.pt", step_files(folder)
+    if which == "best" and best.is_file():
+        return best
+    if not steps:
+        raise BadInput(f"no checkpoint in {folder / 'checkpoints'}: has this run trained?")
+    return steps[0]
+
+
+def load_detector(path: Path, device: torch.device,
+                  config: Config | None = None) -> tuple[Detector, Config, tuple[str, ...], int]:
+    """The detector of a checkpoint, its average where it has one: model, config, classes, step.
+
+    A config of one's own may say how to evaluate; the model is the checkpoint's in any case.
+    """
+    content = read(path)
+    stored = from_dict(content["config"], f"config in {path}")
+    config = config or stored
+    model = build_model(stored.model, config.evaluate, len(content["classes"]))
+    model.load_state_dict(content["ema"] or content["model"])
+    if config.run.channels_last:
+        model = use_channels_last(model)
+    return model.to(device).eval(), config, tuple(content["classes"]), content["step"]
+
+
+def predict_batch(model: Detector, images: list, targets: list | None, side: Side, precision: str,
+                  device: torch.device) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor | None]:
+    """One batch on the device; detections, and with targets the four losses, come back on the CPU."""
+    images = [image.to(device, non_blocking=True) for image in images]
+    if targets is not None:
+        targets = [{key: target[key].to(device, non_blocking=True) for key in ("boxes", "labels")}
+                   for target in targets]
+    with autocast(precision, device):
+        found, losses = model.predict(images, side, targets)
+    return [{key: value.cpu() for key, value in one.items()} for one in found], \
+        None if losses is None else losses.cpu()
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Mixed precision, or nothing at fp32."""
+    kinds = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(device.type, kinds[precision], enabled=precision != "fp32")

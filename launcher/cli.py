@@ -1,0 +1,54 @@
+"""fleet-rcnn VERB ...: checks what can be checked here, then starts the detector where it shall run."""
+
+import argparse
+import sys
+
+from detector.config.load import load_config
+from detector.errors import BAD_INPUT, BadInput
+from launcher.job import Job, Resources
+from launcher.local import refuse_too_many, run_here
+
+VERBS = {
+    "train": "CONFIG [key=value ...]     train a config, or go on with its run",
+    "check": "CONFIG [key=value ...]     say what is wrong with a config and its data, before anything runs",
+    "evaluate": "RUN [key=value ...]     score a run's checkpoint on its validation data",
+    "predict": "RUN IMAGE_OR_FOLDER      draw what a run's detector finds",
+    "options": "                         every option of a config, with default and reason",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    verbs = "\n".join(f"  {verb:9} {about}" for verb, about in VERBS.items())
+    top = argparse.ArgumentParser(
+        prog="fleet-rcnn", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        usage="fleet-rcnn VERB ... [--processes N]", description=f"Trains Faster R-CNN detectors.\n\nverbs:\n{verbs}\n\n"
+        "fleet-rcnn VERB --help tells more of one verb. A config is a YAML file or the name of one that ships with the\n"
+        "package, such as custom/bccd. Exit status: 0 done, 2 bad input, 75 stopped early (start again to go on).")
+    top.add_argument("verb", choices=VERBS, metavar="VERB", help="what to do")
+    top.add_argument("--processes", type=int, default=0, metavar="N",
+                     help="processes on this machine; default: one for each GPU, or one on the CPU")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if len(arguments) > 1 and arguments[0] in VERBS and {"-h", "--help"} & set(arguments):
+        return run_here(Job(arguments[0], ("--help",)))
+    said, rest = parser().parse_known_args(arguments)
+    try:
+        if said.processes < 0:
+            raise BadInput(f"--processes {said.processes}: 1 or more, or 0 for what the machine has")
+        if said.verb in ("train", "check"):
+            words = [word for word in rest if not word.startswith("-")]
+            if words:
+                config = load_config(words[0], words[1:])  # mistakes are told here, once, before anything starts
+                if said.processes > 1:
+                    refuse_too_many(said.processes, config.run.device)
+        return run_here(Job(said.verb, tuple(rest), Resources(said.processes)))
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Runs a job here: one process for each GPU of this machine, or one on its CPU."""
+
+import signal
+import subprocess
+import sys
+import time
+
+from detector.errors import BAD_INPUT, OK, STOPPED, BadInput
+from launcher.environment import free_port, local_environment
+from launcher.job import Job
+
+GRACE_S = 30.0  # between asking the other processes to end and ending them
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def run_here(job: Job) -> int:
+    """Starts the processes, hands signals on, and gives the exit status of the job.
+
+    0 if all ended well, 75 if all stopped early; else the status of the first that failed, after the others were ended.
+    """
+    world = job.resources.processes or (gpus_here() or 1 if job.verb in ("train", "evaluate") else 1)
+    port = free_port()
+    processes = [subprocess.Popen(job.command(), env=local_environment(rank, world, port)) for rank in range(world)]
+
+    def forward(number: int, _frame) -> None:
+        for process in processes:
+            if process.poll() is None and number != signal.SIGINT:  # a terminal sends Ctrl-C to all by itself
+                process.send_signal(number)
+    old = {number: signal.signal(number, forward) for number in FORWARDED}
+    try:
+        return wait(processes)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def gpus_here() -> int:
+    """How many GPUs PyTorch can use; imported late because it takes seconds."""
+    import torch
+    return torch.cuda.device_count()
+
+
+def wait(processes: list[subprocess.Popen]) -> int:
+    """The status of the job, once all its processes have ended."""
+    while True:
+        statuses = [process.poll() for process in processes]
+        failed = [(rank, status) for rank, status in enumerate(statuses) if status not in (None, OK, STOPPED)]
+        if failed:
+            rank, status = failed[0]
+            if len(processes) > 1 and status != BAD_INPUT:
+                print(f"rank {rank} ended with {meaning(status)}; ending the others", file=sys.stderr)
+            end(processes)
+            return status if status > 0 else 128 - status
+        if all(status is not None for status in statuses):
+            return max(statuses, default=OK)
+        time.sleep(0.05)
+
+
+def end(processes: list[subprocess.Popen]) -> None:
+    """Kills what does not end by itself: without a peer a rank waits in a collective and can save nothing."""
+    until = time.monotonic() + (GRACE_S if len(processes) > 1 else 0)
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+    for process in processes:
+        try:
+            process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def meaning(status: int) -> str:
+    return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+
+
+def refuse_too_many(processes: int, device: str) -> None:
+    """More processes than GPUs would be refused by each of them; said once, before any starts."""
+    count = gpus_here() if device != "cpu" else 0
+    if device == "cuda" and count == 0:
+        raise BadInput("run.device=cuda: this machine has no GPU that PyTorch can use; set run.device=cpu")
+    if count and processes > count:
+        raise BadInput(f"--processes {processes}: more processes than GPUs, of which this machine has {count}. Start at "
+                       f"most {count}, or set run.device=cpu")
