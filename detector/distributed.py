@@ -134,7 +134,7 @@ def only_on_main(function: Callable[[], None]) -> None:
 
 def from_main(text: str) -> str:
     """Rank 0's text, on every rank."""
-    return bytes(gather_everywhere(np.frombuffer(text.encode(), np.uint8))[0]).decode()
+    return (gather_texts([text] if is_main() else []) or [""])[0]
 
 
 def mean(values: torch.Tensor) -> torch.Tensor:
@@ -175,6 +175,12 @@ def gather_everywhere(values: np.ndarray, group: dist.ProcessGroup | None = None
             for part, count in zip(parts, counts)]
 
 
+def gather_texts(texts: list[str]) -> list[str]:
+    """All ranks' texts, on every rank."""
+    joined = np.frombuffer("\0".join(texts).encode(), np.uint8)
+    return [text for part in gather_everywhere(joined) for text in bytes(part).decode().split("\0") if text]
+
+
 def wrap(module: nn.Module, device: torch.device) -> nn.Module:
     """The module with its gradients averaged over all ranks; the module itself where there is one."""
     if world() == 1:
@@ -199,7 +205,7 @@ def _refuse_shared_gpus(device: torch.device) -> None:
     if device.type != "cuda":
         return
     mine = f"{socket.gethostname()} {torch.cuda.get_device_properties(device).uuid}"
-    names = [bytes(n).decode() for n in gather_everywhere(np.frombuffer(mine.encode(), np.uint8))]
+    names = gather_texts([mine])
     if len(set(names)) < len(names):
         shared = sorted({name.split()[0] for name in names if names.count(name) > 1})
         raise BadInput(f"more processes than GPUs on {', '.join(shared)}: two processes got the same GPU. Start one "

@@ -39,6 +39,7 @@ class Evaluation:
     images_per_s: float     # predicting, over all processes
     elapsed_s: float        # predicting and scoring
     peak_memory_gib: float  # of rank 0: of its GPU, or of its process
+    unreadable: tuple[str, ...]  # images for which a grey picture stood in
 
 
 def evaluate(model: Detector, dataset: Dataset, config: Config, device: torch.device, step: int,
@@ -49,10 +50,11 @@ def evaluate(model: Detector, dataset: Dataset, config: Config, device: torch.de
     """
     started_at = time.monotonic()
     model.eval()
-    found, losses, seen, stopped = predict_share(model, dataset, config, device, asked)
-    if stopped:
+    share = predict_share(model, dataset, config, device, asked)
+    if share is None:
         return None, None, True
-    detections, losses, seen = gather(found, losses, seen)
+    detections, losses, seen = gather(share)
+    unreadable = tuple(distributed.gather_texts(share.unreadable))
     predicted_s = time.monotonic() - started_at
     if not distributed.is_main():
         distributed.together(lambda: None)  # rank 0 scores; if that fails, all hear of it
@@ -63,13 +65,23 @@ def evaluate(model: Detector, dataset: Dataset, config: Config, device: torch.de
         metrics, per_class = METRICS[config.evaluate.metric](detections, dataset)
         metrics |= loss_means(losses)
         return Evaluation(step, metrics, per_class, len(dataset), len(dataset) / predicted_s,
-                          time.monotonic() - started_at, peak_memory_gib(device))
+                          time.monotonic() - started_at, peak_memory_gib(device), unreadable)
     return distributed.together(score), detections, False
 
 
+@dataclass(frozen=True)
+class Share:
+    """What one rank predicted."""
+
+    detections: Detections
+    losses: np.ndarray     # float64 [B, 6]: number of the batch, images in it, four losses
+    seen: np.ndarray       # int64 [I']: indices of the images
+    unreadable: list[str]  # images for which a grey picture stood in
+
+
 def predict_share(model: Detector, dataset: Dataset, config: Config, device: torch.device,
-                  asked: Callable[[], bool]) -> tuple[Detections, np.ndarray, np.ndarray, bool]:
-    """This rank's share: detections; rows (batch, images, four losses) float64 [B, 6]; indices of the images [I']."""
+                  asked: Callable[[], bool]) -> Share | None:
+    """This rank's batches, in rounds of one batch on each rank; None if any rank was asked to stop."""
     plan = plan_evaluation(dataset.sizes, config.evaluate.batch)
     mine = list(range(distributed.rank(), len(plan), distributed.world()))
     rounds = -(-len(plan) // distributed.world())  # as many on every rank, so that all ask the same number of times
@@ -77,11 +89,11 @@ def predict_share(model: Detector, dataset: Dataset, config: Config, device: tor
                           [[(0, int(index)) for index in plan[number]] for number in mine],
                           config.run.workers, pin=device.type == "cuda"))
     side = Side(config.evaluate.short_side, config.evaluate.long_side)
-    parts, losses, seen, failure = [], [], [], ""
+    parts, losses, seen, unreadable = [], [], [], []
     for turn in range(rounds):
         if turn < len(mine):
             images, targets = next(loader)
-            failure = failure or next(iter(broken(targets)), "")
+            unreadable += broken(targets)
             seed_torch(seed_for(config.seed, "validation", mine[turn]))
             found, loss = predict_batch(model, images, targets if config.evaluate.loss else None, side,
                                         config.run.precision, device)
@@ -89,13 +101,14 @@ def predict_share(model: Detector, dataset: Dataset, config: Config, device: tor
             parts += [flat(dataset.image_ids[index], one) for index, one in zip(indices, found)]
             losses += [[mine[turn], len(images), *loss.tolist()]] if loss is not None else []
             seen += indices
-        stop, unreadable = distributed.any_rank(asked(), bool(failure) and config.data.broken_images == "refuse")
-        if unreadable:
-            distributed.agree(BadInput(failure) if failure else None)
+        refused = bool(unreadable) and config.data.broken_images == "refuse"
+        stop, any_refused = distributed.any_rank(asked(), refused)
+        if any_refused:
+            distributed.agree(BadInput(unreadable[0]) if refused else None)
         if stop:
-            return join_detections([]), np.zeros((0, 6)), np.zeros(0, np.int64), True
-    return (join_detections(parts), np.array(losses, np.float64).reshape(-1, 2 + len(LOSSES)),
-            np.array(seen, np.int64), False)
+            return None
+    return Share(join_detections(parts), np.array(losses, np.float64).reshape(-1, 2 + len(LOSSES)),
+                 np.array(seen, np.int64), unreadable)
 
 
 def flat(image_id: int, found: dict[str, torch.Tensor]) -> Detections:
@@ -104,15 +117,17 @@ def flat(image_id: int, found: dict[str, torch.Tensor]) -> Detections:
                       found["scores"].numpy().astype(np.float32), found["labels"].numpy().astype(np.int32))
 
 
-def gather(found: Detections, losses: np.ndarray, seen: np.ndarray) -> tuple[Detections, np.ndarray, np.ndarray]:
-    """All ranks' shares, detections in the order of image ids, losses in the order of the batches."""
+def gather(share: Share) -> tuple[Detections, np.ndarray, np.ndarray]:
+    """All ranks' shares: detections in the order of image ids, losses in the order of the batches, images seen."""
+    found = share.detections
     columns = [distributed.gather_everywhere(column) for column in
                (found.image_ids, found.boxes, found.scores, found.labels)]
     joined = join_detections([Detections(*parts) for parts in zip(*columns)])
     order = np.argsort(joined.image_ids, kind="stable")
-    losses = np.concatenate(distributed.gather_everywhere(losses))
+    losses = np.concatenate(distributed.gather_everywhere(share.losses))
     return (Detections(joined.image_ids[order], joined.boxes[order], joined.scores[order], joined.labels[order]),
-            losses[np.argsort(losses[:, 0], kind="stable")], np.concatenate(distributed.gather_everywhere(seen)))
+            losses[np.argsort(losses[:, 0], kind="stable")],
+            np.concatenate(distributed.gather_everywhere(share.seen)))
 
 
 def loss_means(losses: np.ndarray) -> dict[str, float]:

@@ -4,31 +4,25 @@ import enum
 import json
 import time
 from pathlib import Path
-from typing import Iterator
 
 import torch
-from torch import Tensor, nn
 
 from detector import checkpoint, distributed
 from detector.checkpoint import TrainState
 from detector.config.load import folder_of, to_yaml
 from detector.config.schema import Config
-from detector.data.examples import Examples, broken
-from detector.data.loader import TrainKeys, batches
 from detector.data.read import describe, for_training, read_datasets
-from detector.data.transforms import draw_short_side
-from detector.errors import BadInput, NotFinite
+from detector.errors import BadInput
 from detector.evaluate import evaluate, peak_memory_gib, write_results
 from detector.finite import FiniteCheck
-from detector.inference import autocast
 from detector.journal import Journal, best_of, out_of_patience, write_whole
 from detector.model.build import LOSSES, build_model, use_channels_last
-from detector.model.input import Side
 from detector.model.weights import load_weights
-from detector.optim import Plan, build_optimizer, learning_rate, plan_run, set_rate, update_average
+from detector.optim import Plan, build_optimizer, learning_rate, plan_run
 from detector.pictures import draw_validation
-from detector.randomness import generator, seed_for, seed_torch
+from detector.randomness import seed_for, seed_torch
 from detector.records import Dataset
+from detector.step import Steps, train_step
 from detector.stopping import StopRequest
 from detector.surroundings import surroundings
 
@@ -76,21 +70,23 @@ def run_steps(state: TrainState, data: Dataset, val: Dataset | None, plan: Plan,
     steps = iter(Steps(data, plan, config, state.step, device))
     check, since = FiniteCheck(device), time.monotonic()
     journal.start_bar()
-    waited_s, logged = 0.0, state.step
+    waited_s, logged, unreadable = 0.0, state.step, []
     while state.step < total:
-        losses, norm, wait_s = train_step(state, module, steps, plan, config, device, check)
+        done = train_step(state, module, steps, plan, config, device, check)
         state.step += 1
-        waited_s += wait_s
+        waited_s += done.wait_s
+        unreadable += done.unreadable
         journal.advance(state.step)
         if due(state.step, config.run.log_every_steps, total):
-            means = distributed.mean(losses)
-            elapsed_s = time.monotonic() - since
+            means, elapsed_s = distributed.mean(done.losses), time.monotonic() - since
             journal.training(state.step, {
                 "epoch": state.step / plan.steps_per_epoch, "loss": float(means.sum()),
                 **dict(zip(LOSSES, means.tolist())), "rate": learning_rate(state.step - 1, plan, config.schedule),
-                "gradient_norm": float(norm), "images_per_s": (state.step - logged) * plan.global_batch / elapsed_s,
+                "gradient_norm": float(done.gradient_norm),
+                "images_per_s": (state.step - logged) * plan.global_batch / elapsed_s,
                 "data_wait": waited_s / elapsed_s, "memory_gib": peak_memory_gib(device)})
-            waited_s, logged, since = 0.0, state.step, time.monotonic()
+            tell_unreadable(journal, unreadable)
+            waited_s, logged, unreadable, since = 0.0, state.step, [], time.monotonic()
         stopping, = distributed.any_rank(stop.asked)
         evaluating = bool(val) and due(state.step, every, total)
         if stopping or evaluating or due(state.step, config.run.save_every_steps, total):
@@ -106,71 +102,6 @@ def run_steps(state: TrainState, data: Dataset, val: Dataset | None, plan: Plan,
             since = time.monotonic()
     journal.say(f"finished: {state.step} of {total} steps are done; results are in {journal.folder}")
     return Outcome.FINISHED
-
-
-def train_step(state: TrainState, module: nn.Module, steps: Iterator, plan: Plan, config: Config, device: torch.device,
-               check: FiniteCheck) -> tuple[Tensor, Tensor, float]:
-    """One optimiser step. Gives this rank's losses [4], the gradient norm [] and the seconds waited for data.
-
-    The loss of each turn is weighted by its images, so that the sum over turns and ranks is the mean over the global
-    batch, however it is shared.
-    """
-    side = Side(draw_short_side(config.augment.short_sides, generator(seed_for(config.seed, "side", state.step))),
-                config.augment.long_side)
-    rate = learning_rate(state.step, plan, config.schedule)
-    set_rate(state.optimizer, rate)
-    module.train()
-    total, wait_s, indices, unreadable = 0.0, 0.0, [], []
-    for turn, columns in enumerate(plan.micro):
-        asked_at = time.monotonic()
-        images, targets = next(steps)
-        wait_s += time.monotonic() - asked_at
-        indices += [int(target["index"]) for target in targets]
-        unreadable += broken(targets)
-        images, targets = to_device(images, targets, device)
-        seed_torch(seed_for(config.seed, "sampling", state.step, columns.start))
-        weight = len(columns) * distributed.world() / plan.global_batch
-        with distributed.accumulating(module, last=turn == len(plan.micro) - 1):
-            with autocast(config.run.precision, device):
-                losses = module(images, targets, side)
-            state.scaler.scale(losses.sum() * weight).backward()
-        total = total + losses.detach() * weight
-    check.note(total, {"step": state.step, "rate": rate, "images": indices})
-    evidence = check.failed()
-    refused = bool(unreadable) and config.data.broken_images == "refuse"
-    any_bad, any_refused = distributed.any_rank(evidence is not None, refused)
-    if any_refused:
-        distributed.agree(BadInput(unreadable[0]) if refused else None)
-    if any_bad:
-        raise NotFinite(describe_failure(folder_of(config), evidence, state))
-    state.scaler.unscale_(state.optimizer)
-    weights = [weight for weight in module.parameters() if weight.grad is not None]
-    norm = nn.utils.clip_grad_norm_(weights, config.optim.clip_norm or float("inf"))
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.optimizer.zero_grad(set_to_none=True)
-    distributed.mean_statistics(state.model)
-    if state.average is not None:
-        update_average(state.average, state.model, config.optim.ema, state.step)
-    return total, norm, wait_s
-
-
-def to_device(images: list[Tensor], targets: list[dict[str, Tensor]], device: torch.device) -> tuple[list, list]:
-    return ([image.to(device, non_blocking=True) for image in images],
-            [{key: target[key].to(device, non_blocking=True) for key in ("boxes", "labels")} for target in targets])
-
-
-class Steps:
-    """This rank's micro-batches, from a step on to the end of the run."""
-
-    def __init__(self, data: Dataset, plan: Plan, config: Config, first_step: int, device: torch.device):
-        keys = TrainKeys(config.seed, data.sizes, plan.global_batch, plan.micro, first_step, plan.total_steps,
-                         plan.steps_per_epoch)
-        examples = Examples(data, config.seed, config.augment, config.data.broken_images)
-        self.loader = batches(examples, keys, config.run.workers, pin=device.type == "cuda")
-
-    def __iter__(self) -> Iterator:
-        return iter(self.loader)
 
 
 def build_state(config: Config, classes: tuple[str, ...], plan: Plan, folder: Path,
@@ -240,8 +171,6 @@ def evaluate_and_note(state: TrainState, val: Dataset, config: Config, device: t
         return True
 
     def note() -> None:
-        if config.evaluate.best not in evaluation.metrics:
-            raise BadInput(f"evaluate.best={config.evaluate.best}: one of {', '.join(evaluation.metrics)}")
         journal.evaluation(state.step, evaluation.metrics, evaluation.per_class)
         step, _ = best_of(journal.evaluations(config.evaluate.best))
         if step == state.step:
@@ -250,6 +179,12 @@ def evaluate_and_note(state: TrainState, val: Dataset, config: Config, device: t
         draw_validation(journal, state.step, val, detections, config.run.pictures)
     distributed.only_on_main(note)
     return False
+
+
+def tell_unreadable(journal: Journal, messages: list[str]) -> None:
+    """Every rank's images that could not be read since the last line. Collective."""
+    for message in distributed.gather_texts(messages):
+        journal.say(f"could not be read, a grey picture stands in: {message}")
 
 
 def evaluated(journal: Journal, step: int, config: Config) -> bool:
@@ -261,14 +196,3 @@ def finished(journal: Journal, config: Config) -> bool:
     """Has the metric stopped getting better for too long? Rank 0's record counts."""
     gone = out_of_patience(journal.evaluations(config.evaluate.best), config.schedule.patience)
     return distributed.from_main(str(gone)) == "True"
-
-
-def describe_failure(folder: Path, evidence: dict | None, state: TrainState) -> str:
-    """Writes what this rank knows of a step whose loss is not finite, and says where."""
-    path = folder / f"not-finite-rank{distributed.rank()}.json"
-    known = evidence or {"step": state.step, "losses": "finite on this rank"}
-    write_whole(path, json.dumps({**known, "amp_scale": state.scaler.get_scale()}, indent=1, default=str) + "\n")
-    return f"the loss is not finite at step {known['step']}; {path} and its neighbours describe it. All ranks stopped " \
-           "together; the last checkpoint is from before. A lower optim.rate or optim.clip_norm=10 often helps"
-
-

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 BODIES = ("vgg16", "resnet18_c4", "resnet34_c4", "resnet50_c4", "resnet101_c4", "resnet152_c4", "resnet18_fpn",
           "resnet34_fpn", "resnet50_fpn", "resnet101_fpn", "resnet152_fpn", "mobilenet_v3_large_fpn")
+METRICS = {"coco": ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
+           "voc": ("AP", "AP_11point")}  # what an evaluation gives, the headline first
 
 
 def option(default, about: str, choices: tuple = (), low: float | None = None, high: float | None = None):
@@ -195,6 +197,9 @@ def contradictions(config: Config) -> list[str]:
         found.append(f"model.weights='' with model.frozen_stages={config.model.frozen_stages} and model.norm="
                      f"{config.model.norm}: random weights would stay random. Name weights, or set "
                      "model.frozen_stages=0 and model.norm=trained")
+    if config.evaluate.best not in METRICS[config.evaluate.metric]:
+        found.append(f"evaluate.best={config.evaluate.best}: evaluate.metric={config.evaluate.metric} gives "
+                     + ", ".join(METRICS[config.evaluate.metric]))
     stages = 6 if config.model.body.startswith("mobilenet") else 5
     if config.model.frozen_stages > stages:
         found.append(f"model.frozen_stages={config.model.frozen_stages}: {config.model.body} has {stages} stages")

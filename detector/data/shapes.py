@@ -3,6 +3,7 @@
 Real JPEG files and a real annotation file, so that every part of the road from disk to AP is used, without a download.
 """
 
+import colorsys
 import json
 import math
 import os
@@ -19,6 +20,7 @@ IMAGES = {"train": 480, "val": 120}
 SIZES = ((160, 224), (224, 160), (192, 192), (144, 256), (256, 144))  # height, width
 MOST_OBJECTS = 10
 TURN = 0.35               # radians that a shape may be turned either way
+HUE_SPREAD = 0.06         # of the circle of hues, either way; neighbours are 0.17 apart
 EMPTY_SHARE = 0.06      # of images have no object
 COVERED_AT_MOST = 0.30  # of a shape's box may be hidden by the shapes drawn after it
 
@@ -78,13 +80,20 @@ def draw_image(state: np.random.RandomState) -> tuple[Image.Image, list[tuple[in
         left, top, right, bottom = mask.getbbox()
         if any(_share_covered(box, (left, top, right, bottom)) > COVERED_AT_MOST for _, box in objects):
             continue
-        colour = tuple(int(c) for c in state.randint(0, 256, 3))
+        colour = class_colour(label, state)
         fill = Image.fromarray((np.array(colour) + grain).clip(0, 255).astype(np.uint8))
         edge = Image.new("RGB", picture.size, tuple(255 - c if abs(c - 128) > 40 else 0 for c in colour))
         picture.paste(edge, (0, 0), mask)
         picture.paste(fill, (0, 0), shrunk(mask))
         objects.append((label, (left, top, right, bottom)))
     return picture, objects
+
+
+def class_colour(label: int, state: np.random.RandomState) -> tuple[int, int, int]:
+    """Mostly one hue for each class, as tomatoes are mostly red; brightness and saturation say nothing."""
+    hue = (label / len(CLASSES) + state.uniform(-HUE_SPREAD, HUE_SPREAD)) % 1
+    red, green, blue = colorsys.hsv_to_rgb(hue, state.uniform(0.45, 1), state.uniform(0.45, 1))
+    return int(255 * red), int(255 * green), int(255 * blue)
 
 
 def ground(state: np.random.RandomState, height: int, width: int) -> Image.Image:

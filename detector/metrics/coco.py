@@ -8,9 +8,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detector.boxes import to_xywh
+from detector.config.schema import METRICS
 from detector.records import CROWD, DIFFICULT, Dataset, Detections
 
-NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 IGNORED_AREA = 1e11  # beyond every size range: pycocotools then ignores the object, without a crowd's own IoU
 
 
@@ -36,7 +36,7 @@ def coco_metrics(detections: Detections, dataset: Dataset) -> tuple[dict[str, fl
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class], all sizes, 100 detections
     per_class = {name: {"AP": _mean(precision[:, :, c]), "AP50": _mean(precision[0, :, c])}
                  for c, name in enumerate(dataset.classes)}
-    return dict(zip(NAMES, (float(value) for value in evaluation.stats))), per_class
+    return dict(zip(METRICS["coco"], (float(value) for value in evaluation.stats))), per_class
 
 
 def results(detections: Detections, dataset: Dataset) -> list[dict]:

@@ -6,6 +6,7 @@ Boxes here are x2-exclusive, so their widths equal the kit's `xmax - xmin + 1` o
 import numpy as np
 
 from detector.boxes import intersection_over_union
+from detector.config.schema import METRICS
 from detector.records import CROWD, DIFFICULT, Dataset, Detections
 
 IOU = 0.5
@@ -24,7 +25,7 @@ def voc_metrics(detections: Detections, dataset: Dataset) -> tuple[dict[str, flo
                            "AP_11point": eleven_point_ap(recall, precision) if objects else -1.0}
     known = [values for values in per_class.values() if values["AP"] >= 0]
     return {key: float(np.mean([values[key] for values in known])) if known else -1.0
-            for key in ("AP", "AP_11point")}, per_class
+            for key in METRICS["voc"]}, per_class
 
 
 def matched(detections: Detections, dataset: Dataset, label: int) -> tuple[np.ndarray, int]:

@@ -1,0 +1,110 @@
+"""One training step: a pure function of (config, step, rank) and the state it changes."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from detector import distributed
+from detector.checkpoint import TrainState
+from detector.config.load import folder_of
+from detector.config.schema import Config
+from detector.data.examples import Examples, broken
+from detector.data.loader import TrainKeys, batches
+from detector.data.transforms import draw_short_side
+from detector.errors import BadInput, NotFinite
+from detector.finite import FiniteCheck
+from detector.inference import autocast
+from detector.journal import write_whole
+from detector.model.input import Side
+from detector.optim import Plan, learning_rate, set_rate, update_average
+from detector.randomness import generator, seed_for, seed_torch
+from detector.records import Dataset
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step tells: of this rank, and not yet fetched from the device."""
+
+    losses: Tensor          # float32 [4], see model/build.py's LOSSES; the sum over ranks is the mean over the images
+    gradient_norm: Tensor   # float32 [], before clipping
+    wait_s: float           # for data
+    unreadable: list[str]   # images that could not be read
+
+
+def train_step(state: TrainState, module: nn.Module, steps: Iterator, plan: Plan, config: Config, device: torch.device,
+               check: FiniteCheck) -> Step:
+    """One optimiser step, on all ranks together; on a loss that is not finite, or an image that is refused, all raise.
+
+    The loss of each turn is weighted by its images, so that the sum over turns and ranks is the mean over the global
+    batch, however it is shared.
+    """
+    side = Side(draw_short_side(config.augment.short_sides, generator(seed_for(config.seed, "side", state.step))),
+                config.augment.long_side)
+    rate = learning_rate(state.step, plan, config.schedule)
+    set_rate(state.optimizer, rate)
+    module.train()
+    total, wait_s, indices, unreadable = 0.0, 0.0, [], []
+    for turn, columns in enumerate(plan.micro):
+        asked_at = time.monotonic()
+        images, targets = next(steps)
+        wait_s += time.monotonic() - asked_at
+        indices += [int(target["index"]) for target in targets]
+        unreadable += broken(targets)
+        images, targets = to_device(images, targets, device)
+        seed_torch(seed_for(config.seed, "sampling", state.step, columns.start))
+        weight = len(columns) * distributed.world() / plan.global_batch
+        with distributed.accumulating(module, last=turn == len(plan.micro) - 1):
+            with autocast(config.run.precision, device):
+                losses = module(images, targets, side)
+            state.scaler.scale(losses.sum() * weight).backward()
+        total = total + losses.detach() * weight
+    check.note(total, {"step": state.step, "rate": rate, "images": indices})
+    evidence = check.failed()
+    refused = bool(unreadable) and config.data.broken_images == "refuse"
+    any_bad, any_refused = distributed.any_rank(evidence is not None, refused)
+    if any_refused:
+        distributed.agree(BadInput(unreadable[0]) if refused else None)
+    if any_bad:
+        raise NotFinite(describe_failure(folder_of(config), evidence, state))
+    state.scaler.unscale_(state.optimizer)
+    weights = [weight for weight in module.parameters() if weight.grad is not None]
+    norm = nn.utils.clip_grad_norm_(weights, config.optim.clip_norm or float("inf"))
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    distributed.mean_statistics(state.model)
+    if state.average is not None:
+        update_average(state.average, state.model, config.optim.ema, state.step)
+    return Step(total, norm, wait_s, unreadable)
+
+
+def to_device(images: list[Tensor], targets: list[dict[str, Tensor]], device: torch.device) -> tuple[list, list]:
+    return ([image.to(device, non_blocking=True) for image in images],
+            [{key: target[key].to(device, non_blocking=True) for key in ("boxes", "labels")} for target in targets])
+
+
+class Steps:
+    """This rank's micro-batches, from a step on to the end of the run."""
+
+    def __init__(self, data: Dataset, plan: Plan, config: Config, first_step: int, device: torch.device):
+        keys = TrainKeys(config.seed, data.sizes, plan.global_batch, plan.micro, first_step, plan.total_steps,
+                         plan.steps_per_epoch)
+        examples = Examples(data, config.seed, config.augment, config.data.broken_images)
+        self.loader = batches(examples, keys, config.run.workers, pin=device.type == "cuda")
+
+    def __iter__(self) -> Iterator:
+        return iter(self.loader)
+
+
+def describe_failure(folder: Path, evidence: dict | None, state: TrainState) -> str:
+    """Writes what this rank knows of a step whose loss is not finite, and says where."""
+    path = folder / f"not-finite-rank{distributed.rank()}.json"
+    known = evidence or {"step": state.step, "losses": "finite on this rank"}
+    write_whole(path, json.dumps({**known, "amp_scale": state.scaler.get_scale()}, indent=1, default=str) + "\n")
+    return f"the loss is not finite at step {known['step']}; {path} and its neighbours describe it. All ranks stopped " \
+           "together; the last checkpoint is from before. A lower optim.rate or optim.clip_norm=10 often helps"

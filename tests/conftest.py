@@ -1,0 +1,66 @@
+"""What many tests need: a few drawn images, real data where there is some, and a detector that is small and fast."""
+
+from pathlib import Path
+
+import pytest
+
+from detector.data import shapes
+
+REPO = Path(__file__).resolve().parent.parent
+SHARED = REPO.parent / "shared" / "data"
+
+# One step of this takes a fifth of a second on a CPU core; everything is as in a large detector, only narrow.
+TINY = ["model.body=resnet18_fpn", "model.weights=", "model.norm=trained", "model.frozen_stages=0",
+        "model.pyramid_width=16", "model.head_width=32", "model.anchor_sizes=[[8],[16],[32],[64],[128]]",
+        "model.rpn.before_nms_train=50", "model.rpn.after_nms_train=20", "model.rpn.before_nms_eval=50",
+        "model.rpn.after_nms_eval=20", "model.rpn.batch=32", "model.roi.batch=16", "augment.short_sides=[64]",
+        "augment.long_side=128", "evaluate.short_side=64", "evaluate.long_side=128", "evaluate.score=0.0",
+        "evaluate.detections=5", "batch.size=4", "batch.per_process=2", "optim.reference_batch=4",
+        "schedule.warmup_steps=2", "run.device=cpu", "run.workers=0", "run.log_every_steps=1", "run.pictures=1"]
+
+
+@pytest.fixture(scope="session")
+def shapes_root(tmp_path_factory) -> Path:
+    """The embedded data set, ten images small."""
+    root = tmp_path_factory.mktemp("shapes") / "shapes"
+    root.mkdir()
+    shapes.draw_split(str(root), "train", 10)
+    shapes.draw_split(str(root), "val", 5)
+    return root
+
+
+@pytest.fixture
+def tiny(shapes_root, tmp_path) -> list[str]:
+    """Overrides for a run on ten images that lives in the test's own folder."""
+    return [*TINY, "data.format=shapes", f"data.root={shapes_root}", f"data.cache={tmp_path / 'cache'}",
+            f"run.folder={tmp_path / 'runs'}", "run.name=tiny"]
+
+
+@pytest.fixture
+def config_file(tmp_path) -> Path:
+    """A config file that says nothing; overrides say it all."""
+    path = tmp_path / "empty.yaml"
+    path.write_text("")
+    return path
+
+
+def shared_data(name: str) -> Path:
+    """A folder of real data beside the checkout; the test is skipped, saying so, where there is none."""
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"real data is absent: no folder {name} in shared/data beside the checkout")
+    return SHARED / name
+
+
+@pytest.fixture
+def bccd() -> Path:
+    return shared_data("bccd")
+
+
+@pytest.fixture
+def coco_tiny() -> Path:
+    return shared_data("coco_tiny")
+
+
+@pytest.fixture
+def heads() -> Path:
+    return shared_data("heads")

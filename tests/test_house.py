@@ -1,0 +1,105 @@
+"""The house rules: who may import whom, what is said in one place only, and how large a room may be."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import REPO
+
+LEVELS = {
+    0: "errors config.schema records boxes randomness distributed",
+    1: "config.load data.files data.coco data.voc data.per_image_json data.shapes data.read data.transforms "
+       "data.examples data.batches model.bodies model.pooling model.input model.weights metrics.coco metrics.voc",
+    2: "step checkpoint journal stopping finite draw pictures surroundings inference data.loader model.build optim",
+    3: "train evaluate predict check",
+    4: "__main__",
+}
+LEVEL = {f"detector.{name}": level for level, names in LEVELS.items() for name in names.split()}
+ONE_VERB_FROM_ANOTHER = {("detector.train", "detector.evaluate")}
+LAUNCHER = {
+    "launcher.cli": {"launcher.job", "launcher.local", "detector.config.load", "detector.errors"},
+    "launcher.local": {"launcher.job", "launcher.environment", "detector.errors"},
+    "launcher.job": set(),
+    "launcher.environment": set(),
+}
+# What -> the only files that may say it.
+ONLY_HERE = {
+    r"SLURM_": {"launcher/environment.py", "launcher/cluster.py"},
+    r"import submitit": {"launcher/environment.py", "launcher/cluster.py"},
+    r"torch\.distributed|DistributedDataParallel": {"detector/distributed.py"},
+    r"^\s*(import yaml|from yaml)": {"detector/config/load.py"},
+    r"torch\.Generator\(|np\.random\.[A-Z]\w*\(|default_rng\(|manual_seed\(|random\.Random\(": {"detector/randomness.py"},
+}
+SAY_NOTHING = {"utils", "misc", "common", "helpers", "manager", "base", "engine", "core"}
+SOURCES = sorted([*(REPO / "detector").rglob("*.py"), *(REPO / "launcher").rglob("*.py")])
+ALL = [*SOURCES, *sorted((REPO / "tests").rglob("*.py"))]
+
+
+def module_of(path) -> str:
+    return ".".join(path.relative_to(REPO).with_suffix("").parts)
+
+
+def imports(path) -> set[str]:
+    """Modules of ours that a file imports, at its top or inside a function."""
+    known = {module_of(source) for source in SOURCES}
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found & known
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.name != "__init__.py"], ids=module_of)
+def test_imports_go_down(path):
+    name = module_of(path)
+    if name.startswith("launcher."):
+        assert imports(path) <= LAUNCHER[name]
+        return
+    for other in imports(path):
+        assert other.startswith("detector."), f"{name} imports {other}: the detector does not know who launched it"
+        same_verb_level = LEVEL[name] == LEVEL[other] == 3 and (name, other) not in ONE_VERB_FROM_ANOTHER
+        assert LEVEL[other] <= LEVEL[name] and not same_verb_level, f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("pattern", ONLY_HERE)
+def test_said_in_one_place_only(pattern):
+    where = {str(path.relative_to(REPO)) for path in SOURCES
+             if any(re.search(pattern, line.split("#")[0]) for line in code_lines(path))}
+    assert where <= ONLY_HERE[pattern]
+
+
+def code_lines(path) -> list[str]:
+    """The lines of a file without its docstrings."""
+    tree, lines = ast.parse(path.read_text()), path.read_text().splitlines()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
+            text = node.body[0]
+            lines[text.lineno - 1:text.end_lineno] = [""] * (text.end_lineno - text.lineno + 1)
+    return lines
+
+
+@pytest.mark.parametrize("path", ALL, ids=module_of)
+def test_rooms_stay_small_and_have_a_name(path):
+    text = path.read_text()
+    assert path.stem not in SAY_NOTHING
+    assert text.count("\n") <= (400 if "tests" in path.parts else 250), "this file asks to be two"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            assert node.end_lineno - node.lineno <= 80, f"{node.name} asks to be two"
+    assert max((len(line) for line in text.splitlines()), default=0) <= 120
+
+
+def test_the_top_level_is_as_agreed():
+    names = subprocess.run(["git", "ls-files"], cwd=REPO, capture_output=True, text=True, check=True).stdout.split()
+    top = {name.split("/")[0] for name in names}
+    assert {name for name in top if not name.startswith(".")} == {
+        "pyproject.toml", "README.md", "Makefile", "LICENSE", "launcher", "detector", "slurm", "configs", "tests"}
+
+
+def test_the_command_answers_without_loading_torch():
+    code = "import sys, launcher.cli, detector.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPO).returncode == 0

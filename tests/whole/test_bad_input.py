@@ -1,0 +1,115 @@
+"""Bad input gets one clear line and exit status 2, and leaves nothing half-written."""
+
+import json
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+from processes import REPO
+
+pytestmark = pytest.mark.whole
+
+
+def fleet(*arguments: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "launcher.cli", *arguments], cwd=REPO, capture_output=True, text=True,
+                          timeout=120, **options)
+
+
+def assert_refused(done: subprocess.CompletedProcess, folder, *words: str) -> None:
+    said = done.stderr.strip()
+    assert done.returncode == 2, done.stdout + said
+    assert "Traceback" not in said and said.startswith("error: ") and said.count("error: ") == 1, said
+    for word in words:
+        assert word in said, said
+    assert not (folder / "runs").exists(), "something was written"
+
+
+@pytest.mark.parametrize("override, words", [
+    ("data.root=/nowhere", ["no such folder", "/nowhere", "data.root"]),
+    ("data.train=elsewhere", ["elsewhere", "no such file", "data.train"]),
+    ("optim.rat=1", ["optim.rat", "no such option", "did you mean optim.rate"]),
+    ("optim.rate=fast", ["optim.rate='fast'", "a number expected"]),
+    ("model.body=resnet5_fpn", ["resnet5_fpn", "one of", "did you mean resnet50_fpn"]),
+    ("data.classes=[circle,hexagon]", ["unknown class hexagon", "circle, square"]),
+    ("model.weights=/nowhere.pth", ["/nowhere.pth", "no such file"]),
+    ("run.device=cuda", ["no GPU", "run.device=cpu"]),
+    ("evaluate.best=mAP", ["evaluate.best", "AP50"]),
+])
+def test_a_wrong_option(tiny, config_file, tmp_path, override, words):
+    if "cuda" in override and subprocess.run(["nvidia-smi"], capture_output=True).returncode == 0:
+        pytest.skip("this machine has a GPU")
+    assert_refused(fleet("train", str(config_file), *tiny, "schedule.steps=1", override), tmp_path, *words)
+
+
+def test_no_such_config_file_and_broken_yaml(tiny, tmp_path):
+    assert_refused(fleet("train", "custom/bcdd", *tiny), tmp_path, "custom/bcdd", "did you mean custom/bccd")
+    (tmp_path / "broken.yaml").write_text("optim: {rate: 1\nseed: [")
+    assert_refused(fleet("train", str(tmp_path / "broken.yaml"), *tiny), tmp_path, "broken YAML", "line")
+
+
+def write_data(shapes_root, tmp_path, change) -> list[str]:
+    """A copy of the data set with changed annotations; overrides that select it."""
+    root = tmp_path / "changed"
+    shutil.copytree(shapes_root, root)
+    path = root / "annotations" / "instances_train.json"
+    said = json.loads(path.read_text())
+    change(said, root)
+    path.write_text(json.dumps(said))
+    return [f"data.root={root}"]
+
+
+def test_an_empty_data_set(tiny, config_file, shapes_root, tmp_path):
+    changed = write_data(shapes_root, tmp_path, lambda said, _: said.update(images=[], annotations=[]))
+    assert_refused(fleet("train", str(config_file), *tiny, *changed), tmp_path, "empty data set")
+
+
+def test_an_unknown_class_in_val(tiny, config_file, shapes_root, tmp_path):
+    def rename(said, _):
+        said["categories"][0]["name"] = "disc"
+    changed = write_data(shapes_root, tmp_path, rename)
+    assert_refused(fleet("train", str(config_file), *tiny, *changed), tmp_path, "unknown class circle", "disc")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_corrupt_image_stops_the_run_by_name_or_is_replaced(tiny, config_file, shapes_root, tmp_path, workers):
+    def cut(_, root):
+        for path in (root / "train").iterdir():
+            path.write_bytes(path.read_bytes()[:1000])
+    changed = write_data(shapes_root, tmp_path, cut)
+    arguments = ["train", str(config_file), *tiny, *changed, f"run.workers={workers}", "schedule.steps=1"]
+    done = fleet(*arguments)
+    assert done.returncode == 2 and "corrupt image" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not list((tmp_path / "runs").rglob("*.pt"))
+    done = fleet(*arguments, "data.broken_images=grey", "data.val=[]")
+    assert done.returncode == 0 and "could not be read" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_no_half_file(tiny, config_file, tmp_path):
+    def small_files_only():  # as a full disk does, this fails in the middle of a checkpoint
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+    done = fleet("train", str(config_file), *tiny, "schedule.steps=2", preexec_fn=small_files_only)
+    assert done.returncode == 2 and "cannot write checkpoint" in done.stderr, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr and "MiB free" in done.stderr
+    assert not list((tmp_path / "runs" / "tiny" / "checkpoints").iterdir())
+
+
+def test_a_port_in_use(tiny, config_file, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = subprocess.run(
+            [sys.executable, "-m", "detector", "train", str(config_file), *tiny], cwd=REPO, capture_output=True,
+            text=True, timeout=120, env={**os.environ, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2",
+                                         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])})
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 2 and len(errors) == 1 and "port in use" in errors[0] and "MASTER_PORT" in errors[0]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_more_processes_than_images_of_a_step(tiny, config_file, tmp_path):
+    done = fleet("train", str(config_file), *tiny, "batch.size=1", "--processes", "2")
+    assert_refused(done, tmp_path, "batch.size=1", "2 processes")

@@ -1,0 +1,113 @@
+"""Cut at any step and started again, a run ends with the same weights and momentum, bit for bit."""
+
+import json
+import signal
+import time
+
+import pytest
+import torch
+from processes import finish, start, train
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+pytestmark = pytest.mark.whole
+STEPS = 7  # two epochs and a bit: ten images in steps of four are three an epoch
+RUN = [f"schedule.steps={STEPS}", "schedule.shape=cosine", "optim.ema=0.9", "augment.photometric=0.5",
+       "augment.jitter=[0.7,1.4]", "evaluate.every_epochs=1"]
+
+
+def final(folder) -> dict:
+    return torch.load(folder / "checkpoints" / f"step-{STEPS:08d}.pt", weights_only=True)
+
+
+def assert_same(a: dict, b: dict) -> None:
+    for part in ("model", "ema"):
+        assert a[part].keys() == b[part].keys()
+        for name in a[part]:
+            assert torch.equal(a[part][name], b[part][name]), f"{part} {name}"
+    assert a["moments"].keys() == b["moments"].keys() and a["moments"]
+    for name, moments in a["moments"].items():
+        for key, value in moments.items():
+            assert torch.equal(value, b["moments"][name][key]), f"momentum of {name}"
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["1 process", "2 processes"])
+def uncut(request, shapes_root, tmp_path_factory):
+    """One run from start to end, with that many processes: (processes, overrides, config, its folder)."""
+    from conftest import TINY
+    tmp = tmp_path_factory.mktemp("uncut")
+    config = tmp / "empty.yaml"
+    config.write_text("")
+    overrides = [*TINY, *RUN, "data.format=shapes", f"data.root={shapes_root}", f"data.cache={tmp / 'cache'}",
+                 f"run.folder={tmp}"]
+    train(0, config, [*overrides, "run.name=uncut"], request.param)
+    return request.param, overrides, config, tmp
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_cut_twice_in_one_epoch_ends_with_the_same_weights(uncut, workers):
+    processes, overrides, config, folder = uncut
+    overrides = [*overrides, f"run.name=cut-{workers}", f"run.workers={workers}"]
+    last = str(processes - 1)  # the signal reaches one rank only
+    assert "starting from random weights" in train(4, config, overrides, processes, STOPPED_RANK=last)
+    assert "after step 4" in train(5, config, overrides, processes, STOPPED_RANK="0")
+    assert "after step 5" in train(0, config, overrides, processes)
+    assert_same(final(folder / f"cut-{workers}"), final(folder / "uncut"))
+    assert_journal_has_each_step_once(folder / f"cut-{workers}", folder / "uncut")
+
+
+def assert_journal_has_each_step_once(cut, uncut) -> None:
+    """The record of a cut run is that of the uncut one, but for what a clock measures."""
+    def record(folder):
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [{k: v for k, v in line.items() if k not in ("images_per_s", "data_wait", "memory_gib")}
+                for line in lines]
+    assert record(cut) == record(uncut)
+    assert [line["step"] for line in record(cut) if line["kind"] == "train"] == list(range(1, STEPS + 1))
+    board = EventAccumulator(str(cut / "tensorboard"))
+    board.Reload()
+    assert [event.step for event in board.Scalars("train/loss")] == list(range(1, STEPS + 1))
+
+
+def test_a_finished_run_says_so_and_exits_0(uncut):
+    processes, overrides, config, folder = uncut
+    before = final(folder / "uncut")
+    assert f"finished: {STEPS} of {STEPS} steps" in train(0, config, [*overrides, "run.name=uncut"], processes)
+    assert_same(final(folder / "uncut"), before)
+
+
+def test_a_run_cut_in_its_last_evaluation_evaluates_and_does_not_train(uncut):
+    processes, overrides, config, folder = uncut
+    if processes == 2:
+        return  # the record decides, and only rank 0 has one
+    lines = (folder / "uncut" / "metrics.jsonl").read_text().splitlines()
+    kept = [line for line in lines if not ('"evaluation"' in line and f'"step": {STEPS},' in line)]
+    assert len(kept) == len(lines) - 1
+    (folder / "uncut" / "metrics.jsonl").write_text("\n".join(kept) + "\n")
+    said = train(0, config, [*overrides, "run.name=uncut"])
+    assert "it comes first" in said and f"evaluation at step {STEPS}" in said and "epoch" not in said.split("cut off")[1]
+    assert (folder / "uncut" / "metrics.jsonl").read_text().splitlines() == lines
+
+
+def test_a_real_signal_at_a_random_moment_loses_nothing(uncut):
+    processes, overrides, config, folder = uncut
+    overrides = [*overrides, f"run.name=signal-{processes}"]
+    running = start(["-m", "detector", "train", str(config), *overrides], processes)
+    time.sleep(9 + time.time() % 2)  # somewhere between start-up and the end
+    for process in running:
+        process.send_signal(signal.SIGUSR1)
+    statuses, said = finish(running)
+    # Before the handler stands, a signal ends the process at once; afterwards it stops or has already finished.
+    assert set(statuses) <= {75, 0, -signal.SIGUSR1}, said
+    train(0, config, overrides, processes)
+    assert_same(final(folder / f"signal-{processes}"), final(folder / "uncut"))
+
+
+@pytest.mark.parametrize("change, named", [
+    ("model.pooling=pool", "model.pooling"), ("batch.size=2", "batch.size"), ("data.classes=[circle]", "classes")])
+def test_going_on_with_another_model_or_batch_is_refused_by_name(uncut, change, named):
+    processes, overrides, config, _ = uncut
+    if processes == 2:
+        return  # decided before the processes meet
+    from processes import run
+    statuses, said = run(["-m", "detector", "train", str(config), *overrides, "run.name=uncut", change])
+    assert statuses == [2] and named in said and "run.name" in said and "Traceback" not in said
