@@ -99,7 +99,7 @@ def run_steps(state: TrainState, data: Dataset, val: Dataset | None, plan: Plan,
                 return Outcome.STOPPED
             if finished(journal, config):
                 break
-            since = time.monotonic()
+            waited_s, logged, since = 0.0, state.step, time.monotonic()
     journal.say(f"finished: {state.step} of {total} steps are done; results are in {journal.folder}")
     return Outcome.FINISHED
 

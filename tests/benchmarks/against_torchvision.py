@@ -4,7 +4,7 @@
 
 Both get the same images, size, network, steps, rate, batch and number of threads. The two trainings of a seed run at
 the same time, each with half of the cores, so that whatever else the machine does slows both alike. Both are scored by
-pycocotools. Prints a table, and appends one JSON line to tests/benchmarks/results/against_torchvision.jsonl.
+pycocotools. Prints a table, and appends a JSON line for each seed to tests/benchmarks/results/against_torchvision.jsonl.
 
 The peer is torchvision's own: its FasterRCNN, its transform, and the loop of references/detection/train.py and engine.py
 (SGD with momentum 0.9; linear warm-up from 1/1000 over the first epoch, 1000 steps at most; the rate times 0.1 at 16/26
@@ -171,24 +171,22 @@ def main() -> None:
     from detector.surroundings import surroundings
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
     pairs = []
+    Path(said.out).parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for seed in said.seeds:
             pairs.append(run_pair(said.config, said.overrides, seed, folder, threads))
             ours, peer = pairs[-1]
+            line = {"benchmark": "against_torchvision", "config": said.config, "overrides": said.overrides,
+                    "seed": seed, "threads_each": threads, "ours": ours, "peer": peer, **surroundings()}
+            with open(said.out, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
             print(f"seed {seed}: AP {ours['AP']:.3f} / {peer['AP']:.3f}  AP50 {ours['AP50']:.3f} / {peer['AP50']:.3f}  "
                   f"images/s {ours['images_per_s']:.2f} / {peer['images_per_s']:.2f}  (ours / torchvision)", flush=True)
-    line = {"benchmark": "against_torchvision", "config": said.config, "overrides": said.overrides,
-            "seeds": said.seeds, "threads_each": threads, "ours": [o for o, _ in pairs], "peer": [p for _, p in pairs],
-            **surroundings()}
     for key in ("AP", "AP50", "images_per_s"):
         a, b = (statistics.mean(run[key] for run in side) for side in zip(*pairs))
         ratios = sorted(o[key] / max(p[key], 1e-9) for o, p in pairs)
-        line[key] = {"ours": a, "peer": b, "ratio_median": statistics.median(ratios), "ratios": ratios}
         print(f"{key}: ours {a:.4f}, torchvision {b:.4f}; ratio median {statistics.median(ratios):.3f} "
               f"({ratios[0]:.3f} to {ratios[-1]:.3f})")
-    Path(said.out).parent.mkdir(parents=True, exist_ok=True)
-    with open(said.out, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":
