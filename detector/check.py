@@ -48,10 +48,10 @@ def image_problems(dataset: Dataset) -> list[str]:
         except BadInput as error:
             unreadable.append(str(error))
             continue
-        if annotated not in (size, size[::-1]):  # swapped: boxes were drawn on the unturned photograph, which is read so
+        if annotated not in (size, size[::-1]):  # swapped: the boxes were drawn on the unturned photograph
             sizes.append(f"{path} is {size[1]}x{size[0]}, annotated {annotated[1]}x{annotated[0]}")
-    return [f"{len(found)} {what} in {dataset.name}: {'; '.join(found[:SHOWN])}{'; ...' * (len(found) > SHOWN)}. {remedy}"
-            for found, what, remedy in
+    return [f"{len(found)} {what} in {dataset.name}: {'; '.join(found[:SHOWN])}"
+            + f"{'; ...' * (len(found) > SHOWN)}. {remedy}" for found, what, remedy in
             ((missing, "image files are missing", "Bring them, or remove their annotations"),
              (unreadable, "images cannot be opened", "Replace or remove them, or set data.broken_images=grey"),
              (sizes, "images have another size than annotated", "Bring the images that were annotated")) if found]

@@ -29,7 +29,7 @@ class TrainState:
 
 
 def save(folder: Path, state: TrainState, config: Config, classes: tuple[str, ...], global_batch: int) -> Path:
-    """Writes checkpoints/step-N.pt: beside, flushed, renamed. Raises BadInput on a full disk, with nothing left behind."""
+    """Writes checkpoints/step-N.pt: beside, flushed, renamed. A full disk is BadInput, with nothing left behind."""
     path = folder / "checkpoints" / f"step-{state.step:08d}.pt"
     beside = path.with_suffix(".part")
     content = {"format": FORMAT, "step": state.step, "model": state.model.state_dict(),

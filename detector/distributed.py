@@ -57,7 +57,7 @@ def process_group(device: str, timeout_minutes: float = 10.0) -> Iterator[torch.
     except (RuntimeError, ValueError) as error:
         address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
-            raise BadInput(f"port in use: {address}. Set MASTER_PORT (torchrun: --master-port) to a free one") from error
+            raise BadInput(f"port in use: {address}. Set MASTER_PORT (torchrun: --master-port) to another") from error
         raise BadInput(f"rank {rank()} of {world()} could not meet the others at {address}: "
                        f"{str(error).splitlines()[0]}") from error
     try:

@@ -9,6 +9,7 @@ from typing import Callable
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from detector import distributed
 from detector.config.load import load_config
@@ -90,7 +91,8 @@ def predict_share(model: Detector, dataset: Dataset, config: Config, device: tor
                           config.run.workers, pin=device.type == "cuda"))
     side = Side(config.evaluate.short_side, config.evaluate.long_side)
     parts, losses, seen, unreadable = [], [], [], []
-    for turn in range(rounds):
+    for turn in tqdm(range(rounds), "evaluating", unit="batch", leave=False,
+                     disable=None if distributed.is_main() else True):  # None: only on a terminal
         if turn < len(mine):
             images, targets = next(loader)
             unreadable += broken(targets)

@@ -45,10 +45,10 @@ def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, 
     turns = -(-most // batch.per_process)
     sentence = (f"a step is {size} images: {world} process{'es' * (world > 1)} x {most}"
                 + (f", accumulated over {turns} turns of {batch.per_process}" if turns > 1 else "")
-                + f"; rate {optim.rate:g} x {size}/{optim.reference_batch} = {optim.rate * scale:g} after {warmup} steps "
-                  f"of warm-up; {steps} steps an epoch")
-    return Plan(size, micro, steps, schedule.steps or max(1, round(schedule.epochs * steps)), optim.rate * scale, warmup,
-                tuple(round(epoch * steps) for epoch in schedule.milestones), sentence)
+                + f"; rate {optim.rate:g} x {size}/{optim.reference_batch} = {optim.rate * scale:g} after {warmup} "
+                  f"steps of warm-up; {steps} steps an epoch")
+    return Plan(size, micro, steps, schedule.steps or max(1, round(schedule.epochs * steps)), optim.rate * scale,
+                warmup, tuple(round(epoch * steps) for epoch in schedule.milestones), sentence)
 
 
 def learning_rate(step: int, plan: Plan, schedule: Schedule) -> float:

@@ -45,8 +45,10 @@ def predict(run: str, source: str, device: torch.device, score: float, out: str,
         found[name] = rows(detections, classes)
     if not found:
         raise BadInput(f"no image below {source} could be read")
-    write_whole(folder / "detections.json", json.dumps({"classes": classes, "score": score, "images": found}, indent=1))
-    print(f"{sum(map(len, found.values()))} objects in {len(found)} images: pictures and detections.json are in {folder}")
+    said = {"classes": classes, "score": score, "images": found}
+    write_whole(folder / "detections.json", json.dumps(said, indent=1) + "\n")
+    count = sum(map(len, found.values()))
+    print(f"{count} objects in {len(found)} images: pictures and detections.json are in {folder}")
     return folder
 
 
@@ -65,5 +67,6 @@ def image_files(source: str) -> list[str]:
 
 def rows(detections: dict[str, np.ndarray], classes: tuple[str, ...]) -> list[dict]:
     """Detections of one image for the JSON, the best first; box is x1, y1, x2, y2 in pixels."""
-    return [{"class": classes[int(label) - 1], "score": round(float(value), 4), "box": [round(float(v), 2) for v in box]}
-            for box, value, label in zip(detections["boxes"], detections["scores"], detections["labels"])]
+    return [{"class": classes[int(label) - 1], "score": round(float(score), 4),
+             "box": [round(float(value), 2) for value in box]}
+            for box, score, label in zip(detections["boxes"], detections["scores"], detections["labels"])]

@@ -106,5 +106,5 @@ def describe_failure(folder: Path, evidence: dict | None, state: TrainState) -> 
     path = folder / f"not-finite-rank{distributed.rank()}.json"
     known = evidence or {"step": state.step, "losses": "finite on this rank"}
     write_whole(path, json.dumps({**known, "amp_scale": state.scaler.get_scale()}, indent=1, default=str) + "\n")
-    return f"the loss is not finite at step {known['step']}; {path} and its neighbours describe it. All ranks stopped " \
-           "together; the last checkpoint is from before. A lower optim.rate or optim.clip_norm=10 often helps"
+    return (f"the loss is not finite at step {known['step']}; {path} and its neighbours describe it. All ranks stopped "
+            "together; the last checkpoint is from before. A lower optim.rate or optim.clip_norm=10 often helps")

@@ -92,7 +92,8 @@ def run_steps(state: TrainState, data: Dataset, val: Dataset | None, plan: Plan,
         if stopping or evaluating or due(state.step, config.run.save_every_steps, total):
             save(state, config, data.classes, plan, journal)
         if stopping:
-            journal.say(f"asked to stop ({stop.by or 'on another rank'}): step {state.step} is saved, start again to go on")
+            journal.say(f"asked to stop ({stop.by or 'on another rank'}): step {state.step} is saved, start again to "
+                        "go on")
             return Outcome.STOPPED
         if evaluating:
             if evaluate_and_note(state, val, config, device, journal, stop):

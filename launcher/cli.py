@@ -21,9 +21,11 @@ def parser() -> argparse.ArgumentParser:
     verbs = "\n".join(f"  {verb:9} {about}" for verb, about in VERBS.items())
     top = argparse.ArgumentParser(
         prog="fleet-rcnn", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-        usage="fleet-rcnn VERB ... [--processes N]", description=f"Trains Faster R-CNN detectors.\n\nverbs:\n{verbs}\n\n"
-        "fleet-rcnn VERB --help tells more of one verb. A config is a YAML file or the name of one that ships with the\n"
-        "package, such as custom/bccd. Exit status: 0 done, 2 bad input, 75 stopped early (start again to go on).")
+        usage="fleet-rcnn VERB ... [--processes N]",
+        description=f"Trains Faster R-CNN detectors.\n\nverbs:\n{verbs}\n\n"
+        "fleet-rcnn VERB --help tells more of one verb. A config is a YAML file or the name of one that ships\n"
+        "with the package, such as custom/bccd. Exit status: 0 done, 2 bad input, 75 stopped early (start\n"
+        "again to go on).")
     top.add_argument("verb", choices=VERBS, metavar="VERB", help="what to do")
     top.add_argument("--processes", type=int, default=0, metavar="N",
                      help="processes on this machine; default: one for each GPU, or one on the CPU")

@@ -80,5 +80,5 @@ def refuse_too_many(processes: int, device: str) -> None:
     if device == "cuda" and count == 0:
         raise BadInput("run.device=cuda: this machine has no GPU that PyTorch can use; set run.device=cpu")
     if count and processes > count:
-        raise BadInput(f"--processes {processes}: more processes than GPUs, of which this machine has {count}. Start at "
-                       f"most {count}, or set run.device=cpu")
+        raise BadInput(f"--processes {processes}: more processes than GPUs, of which this machine has {count}. Start "
+                       f"at most {count}, or set run.device=cpu")

@@ -30,7 +30,8 @@ ONLY_HERE = {
     r"import submitit": {"launcher/environment.py", "launcher/cluster.py"},
     r"torch\.distributed|DistributedDataParallel": {"detector/distributed.py"},
     r"^\s*(import yaml|from yaml)": {"detector/config/load.py"},
-    r"torch\.Generator\(|np\.random\.[A-Z]\w*\(|default_rng\(|manual_seed\(|random\.Random\(": {"detector/randomness.py"},
+    r"torch\.Generator\(|np\.random\.[A-Z]\w*\(|default_rng\(|manual_seed\(|random\.Random\(":
+        {"detector/randomness.py"},
 }
 SAY_NOTHING = {"utils", "misc", "common", "helpers", "manager", "base", "engine", "core"}
 SOURCES = sorted([*(REPO / "detector").rglob("*.py"), *(REPO / "launcher").rglob("*.py")])

@@ -71,14 +71,13 @@ def find_config(name: str) -> Path:
     short = name.removeprefix("configs/").removesuffix(".yaml")
     if (inside / f"{short}.yaml").is_file():
         return inside / f"{short}.yaml"
-    known = sorted(str(p.relative_to(inside).with_suffix("")) for p in inside.rglob("*.yaml")
-                   if "base" not in p.relative_to(inside).parts)
+    known = sorted(str(path.relative_to(inside).with_suffix("")) for path in inside.rglob("*.yaml"))
     raise BadInput(f"no such config file: {name}{_did_you_mean(short, known)}. Give a YAML file, or one of: "
                    + ", ".join(known))
 
 
 def read_with_base(path: Path, seen: tuple[Path, ...] = ()) -> dict:
-    """The options a file states, laid over those of its `base:` (relative to the file)."""
+    """The options a file states, laid over those of its `base:` (a file relative to it, or a shipped recipe)."""
     path = path.resolve()
     if path in seen:
         raise BadInput(f"{path}: base: leads back to itself, over " + " -> ".join(p.name for p in (*seen, path)))
@@ -96,9 +95,10 @@ def read_with_base(path: Path, seen: tuple[Path, ...] = ()) -> dict:
     base = said.pop("base", None)
     if base is None:
         return said
-    if not isinstance(base, str) or not (path.parent / base).is_file():
-        raise BadInput(f"{path}: base: {_show(base)} is no file beside it")
-    return merge(read_with_base(path.parent / base, (*seen, path)), said)
+    if not isinstance(base, str):
+        raise BadInput(f"{path}: base: {_show(base)} is no name of a file")
+    beside = path.parent / base
+    return merge(read_with_base(beside if beside.is_file() else find_config(base), (*seen, path)), said)
 
 
 def merge(below: dict, above: dict) -> dict:

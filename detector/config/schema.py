@@ -97,12 +97,12 @@ class Roi:
 class Model:
     body: str = option("resnet50_fpn", "network below the RPN; fpn: pyramid, c4: stride 16 with layer4 as box head",
                        choices=BODIES)
-    weights: str = option("imagenet", "imagenet, coco (torchvision's), the name of one of torchvision's weight entries, or a file; "
-                              "empty: start from random weights")
+    weights: str = option("imagenet", "imagenet, coco (torchvision's), the name of one of torchvision's weight "
+                          "entries, or a file; empty: start from random weights")
     norm: str = option("frozen", "batch norms: frozen ones keep statistics and weights, trained ones learn both "
                        "(except in frozen stages)", choices=("frozen", "trained"))
-    frozen_stages: int = option(2, "first stages that do not learn: ResNet stem, layer1 ... layer4 (0-5), VGG16 conv1 ... "
-                                "conv5 (0-5), MobileNetV3 stages (0-6)", low=0, high=6)
+    frozen_stages: int = option(2, "first stages that do not learn: ResNet stem, layer1 ... layer4 (0-5), VGG16 "
+                                "conv1 ... conv5 (0-5), MobileNetV3 stages (0-6)", low=0, high=6)
     pooling: str = option("align", "of proposals: RoIAlign, max pooling or spatial-transformer crop",
                           choices=("align", "pool", "crop"))
     pooling_size: int = option(7, "cells of a pooled proposal in each direction", low=1)

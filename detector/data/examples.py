@@ -16,7 +16,7 @@ Example = tuple[Tensor, dict[str, Tensor]]
 
 
 class Examples(TorchDataset):
-    """Keyed by (epoch, index), so that the same key gives the same example in any worker, on any rank, after any resume.
+    """Keyed by (epoch, index): the same key gives the same example in any worker, on any rank, after any resume.
 
     An example is an image uint8 [3, H, W] and a target: boxes float32 [N, 4], labels int64 [N], image index int64 [].
     A broken image does not raise here, in a worker, but is handed on as `broken`: bytes of the message as uint8 [L].

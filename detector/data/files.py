@@ -36,8 +36,8 @@ def read_image(path: str, size: tuple[int, int] | None = None) -> torch.Tensor:
     except (OSError, RuntimeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise unreadable(path, error) from error
     if size is not None and tuple(image.shape[1:]) != tuple(size):
-        raise BadInput(f"image {path} is {image.shape[2]}x{image.shape[1]} pixels (width x height), its annotations say "
-                       f"{size[1]}x{size[0]}: mend the annotations, or bring the image they were made on")
+        raise BadInput(f"image {path} is {image.shape[2]}x{image.shape[1]} pixels (width x height), its annotations "
+                       f"say {size[1]}x{size[0]}: mend the annotations, or bring the image they were made on")
     return image
 
 

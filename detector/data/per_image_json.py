@@ -88,5 +88,5 @@ def _read_json(path: str) -> list[tuple[str, list[float]]]:
         raise BadInput(f'{path}: {{"labels": [...], "boxes": [[x1, y1, x2, y2], ...]}} expected '
                        f"({type(error).__name__}: {error})") from error
     if len(labels) != len(boxes) or any(len(box) != 4 for box in boxes):
-        raise BadInput(f"{path}: {len(labels)} labels for {len(boxes)} boxes; as many are needed, with four numbers a box")
+        raise BadInput(f"{path}: {len(labels)} labels for {len(boxes)} boxes; as many are needed, four numbers a box")
     return list(zip(labels, boxes))

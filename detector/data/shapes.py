@@ -122,7 +122,8 @@ def ground(state: np.random.RandomState, height: int, width: int) -> Image.Image
     return picture
 
 
-def shape_mask(name: str, size: tuple[int, int], centre: tuple[float, float], radius: float, turn: float) -> Image.Image:
+def shape_mask(name: str, size: tuple[int, int], centre: tuple[float, float], radius: float,
+               turn: float) -> Image.Image:
     """The pixels of one shape: 255 inside, 0 outside, size (height, width)."""
     mask = Image.new("L", (size[1], size[0]))
     draw = ImageDraw.Draw(mask)

@@ -44,7 +44,8 @@ def flip(image: Tensor, boxes: Tensor, probability: float, generator: torch.Gene
 def mirror(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Left and right change places; twice is the identity."""
     width = image.shape[-1]
-    return F.horizontal_flip(image), torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
+    mirrored = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
+    return F.horizontal_flip(image), mirrored
 
 
 def jitter(image: Tensor, boxes: Tensor, low: float, high: float,

@@ -61,7 +61,7 @@ def _split_file(root: str, split: str) -> str:
     there = sorted(f[:-4] for f in os.listdir(folder) if f.endswith(".txt")) if os.path.isdir(folder) else []
     raise BadInput(f"no VOC split {split!r}: no such file as {os.path.join(folder, name)}.txt. "
                    + (f"There are: {', '.join(there[:20])}" if there else
-                      "data.root must hold Annotations, ImageSets/Main and JPEGImages, or folders such as VOC2007 that do"))
+                      "data.root holds Annotations, ImageSets/Main, JPEGImages, or folders such as VOC2007 with these"))
 
 
 def _images_of(root: str, split: str) -> tuple[str, list[str]]:
@@ -96,5 +96,5 @@ def _read_xml(path: str) -> tuple[tuple[int, int] | None, list[tuple]]:
             flags = DIFFICULT if (entry.findtext("difficult") or "0").strip() == "1" else 0
             found.append((entry.findtext("name").strip(), flags, *corners))
     except (TypeError, ValueError, AttributeError) as error:
-        raise BadInput(f"{path}: each object needs a name and a bndbox with xmin, ymin, xmax, ymax as numbers") from error
+        raise BadInput(f"{path}: each object needs a name and a bndbox of numbers xmin, ymin, xmax, ymax") from error
     return ((height, width) if height and width else None), found

@@ -15,7 +15,7 @@ IGNORED_AREA = 1e11  # beyond every size range: pycocotools then ignores the obj
 
 
 def coco_metrics(detections: Detections, dataset: Dataset) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """The twelve numbers, and for each class AP and AP50. -1 where there is no object to be found, as pycocotools has it.
+    """The twelve numbers, and for each class AP and AP50; -1 where there is nothing to be found, as in pycocotools.
 
     Crowd regions and difficult objects are ignored: what hits them is neither right nor wrong.
     """

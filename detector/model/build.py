@@ -41,7 +41,7 @@ class Detector(nn.Module):
     @torch.no_grad()
     def predict(self, images: list[Tensor], side: Side, targets: list[dict[str, Tensor]] | None = None
                 ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
-        """Detections of each image (boxes [K, 4] in its own pixels, scores [K], labels [K]); with targets also the losses.
+        """Detections of each image: boxes [K, 4] in its own pixels, scores [K], labels [K]; with targets also losses.
 
         The losses share the features, and are drawn from the same samplers as in training; dropout stays off.
         """

@@ -27,7 +27,7 @@ def resized(height: int, width: int, side: Side) -> tuple[float, tuple[int, int]
 
 
 def to_batch(images: list[Tensor], side: Side, channels_last: bool) -> ImageList:
-    """uint8 [3, H, W] each -> float32 [B, 3, H', W'] with H' and W' multiples of STRIDE, zeros below and on the right."""
+    """uint8 [3, H, W] each -> float32 [B, 3, H', W'], H' and W' multiples of STRIDE, zeros below and on the right."""
     mean, std = (images[0].new_tensor(v, dtype=torch.float32)[:, None, None] for v in (MEAN, STD))
     ready = []
     for image in images:

@@ -73,8 +73,8 @@ def read_weights(name: str) -> tuple[dict[str, Tensor], list[str]]:
     try:
         entry: WeightsEnum = models.get_weight(name)
     except (ValueError, KeyError, AttributeError) as error:
-        raise BadInput(f"model.weights={name}: no such file, and torchvision has no weights of this name. Use imagenet, "
-                       "coco, a name such as ResNet50_Weights.IMAGENET1K_V2, or a file") from error
+        raise BadInput(f"model.weights={name}: no such file, and torchvision has no weights of this name. Use "
+                       "imagenet, coco, a name such as ResNet50_Weights.IMAGENET1K_V2, or a file") from error
     try:
         state = entry.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:

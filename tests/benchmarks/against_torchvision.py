@@ -4,10 +4,10 @@
 
 Both get the same images, size, network, steps, rate, batch and number of threads. The two trainings of a seed run at
 the same time, each with half of the cores, so that whatever else the machine does slows both alike. Both are scored by
-pycocotools. Prints a table, and appends a JSON line for each seed to tests/benchmarks/results/against_torchvision.jsonl.
+pycocotools. Prints a table, and appends a JSON line for each seed to tests/benchmarks/results/.
 
-The peer is torchvision's own: its FasterRCNN, its transform, and the loop of references/detection/train.py and engine.py
-(SGD with momentum 0.9; linear warm-up from 1/1000 over the first epoch, 1000 steps at most; the rate times 0.1 at 16/26
+The peer is torchvision's own: its FasterRCNN, its transform, and the loop of references/detection (train.py, engine.py;
+SGD with momentum 0.9; linear warm-up from 1/1000 over the first epoch, 1000 steps at most; the rate times 0.1 at 16/26
 and 22/26 of the epochs, as its defaults have it; horizontal flips; batches of like aspect ratio; the loss read at every
 step). What differs is what is ours: loader, batch plan, schedule, memory layout and step.
 """

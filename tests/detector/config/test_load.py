@@ -1,0 +1,454 @@
+"""What a config file with its overrides becomes, and what is said about every mistake in it."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from detector.config.load import (all_options, apply_override, find_config, flatten, folder_of, from_dict, load_config,
+                                  merge, read_with_base, shipped, to_dict, to_yaml)
+from detector.config.schema import Config
+from detector.errors import BadInput
+
+RECIPES = sorted((shipped() / "configs").rglob("*.yaml"))
+LONGEST = 25  # lines of a recipe
+
+
+def write(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def said_about(*overrides: str) -> str:
+    """The error that these overrides give on top of a config without mistakes."""
+    with pytest.raises(BadInput) as caught:
+        load_config("shapes/demo", list(overrides))
+    return str(caught.value)
+
+
+def value_of(config: Config, path: str):
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def tree(path: str, value) -> dict:
+    """("optim.rate", 1) -> {"optim": {"rate": 1}}"""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return value
+
+
+# Where a value comes from
+
+def test_nothing_said_is_the_defaults():
+    assert from_dict({}, "nothing") == Config()
+
+
+def test_an_empty_file_is_the_defaults_with_the_name_of_the_file(tmp_path):
+    name = write(tmp_path / "mine.yaml", "")
+    config = load_config(name, ["data.format=shapes"])
+    assert config.run.name == "mine"
+    assert config.optim == Config().optim
+
+
+def test_a_name_that_is_given_stays(tmp_path):
+    name = write(tmp_path / "mine.yaml", "data: {format: shapes}\nrun: {name: other}")
+    assert load_config(name).run.name == "other"
+    assert load_config(name, ["run.name=third"]).run.name == "third"
+
+
+def test_an_override_wins_over_the_file_and_the_file_over_its_base(tmp_path):
+    write(tmp_path / "below.yaml", "data: {format: shapes}\noptim: {rate: 1, momentum: 0.1, decay: 0.1}")
+    name = write(tmp_path / "above.yaml", "base: below.yaml\noptim: {rate: 2, momentum: 0.2}")
+    optim = load_config(name, ["optim.rate=3"]).optim
+    assert (optim.rate, optim.momentum, optim.decay) == (3, 0.2, 0.1)
+
+
+def test_a_later_override_wins():
+    assert load_config("shapes/demo", ["seed=1", "seed=2"]).seed == 2
+
+
+def test_an_override_reaches_a_section_that_the_file_does_not_mention(tmp_path):
+    name = write(tmp_path / "mine.yaml", "data: {format: shapes}")
+    assert load_config(name, ["model.rpn.batch=64"]).model.rpn.batch == 64
+
+
+def test_sections_are_merged_and_lists_replaced():
+    below = {"a": {"x": 1, "y": [1, 2, 3]}, "b": 1, "c": {"z": 1}}
+    above = {"a": {"y": [9]}, "b": {"now": "a section"}, "c": 2}
+    assert merge(below, above) == {"a": {"x": 1, "y": [9]}, "b": {"now": "a section"}, "c": 2}
+    assert merge({}, above) == above and merge(below, {}) == below
+    assert below["a"] == {"x": 1, "y": [1, 2, 3]}, "merging writes to neither"
+
+
+def test_a_base_is_relative_to_the_file_and_may_have_a_base(tmp_path, monkeypatch):
+    write(tmp_path / "base" / "lowest.yaml", "data: {format: shapes}\nseed: 1\nbatch: {size: 4}")
+    write(tmp_path / "base" / "middle.yaml", "base: lowest.yaml\nseed: 2")
+    name = write(tmp_path / "top.yaml", "base: base/middle.yaml")
+    monkeypatch.chdir(tmp_path / "base")  # where the user stands does not matter
+    config = load_config(name)
+    assert (config.seed, config.batch.size, config.run.name) == (2, 4, "top")
+
+
+@pytest.mark.parametrize("files", [{"a": "a"}, {"a": "b", "b": "a"}, {"a": "b", "b": "c", "c": "b"}])
+def test_bases_in_a_circle_are_named(tmp_path, files):
+    for name, base in files.items():
+        write(tmp_path / f"{name}.yaml", f"base: {base}.yaml")
+    with pytest.raises(BadInput, match="leads back to itself") as caught:
+        load_config(str(tmp_path / "a.yaml"))
+    assert all(f"{name}.yaml" in str(caught.value) for name in files)
+
+
+@pytest.mark.parametrize("base", ["gone.yaml", "5", "[a.yaml, b.yaml]", "."])
+def test_a_base_that_is_no_file_is_named_with_the_file_that_asks_for_it(tmp_path, base):
+    name = write(tmp_path / "mine.yaml", f"base: {base}")
+    with pytest.raises(BadInput, match="mine.yaml: base: .*is no file"):
+        load_config(name)
+
+
+@pytest.mark.parametrize("text", ["optim: {rate: 1", "optim:\n\trate: 1", "a: b: c", "key: @"])
+def test_broken_yaml_names_the_file_and_the_line(tmp_path, text):
+    name = write(tmp_path / "mine.yaml", text)
+    with pytest.raises(BadInput, match=r"broken YAML in .*mine\.yaml.*line \d"):
+        load_config(name)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(b"seed: \xff\xfe")
+    with pytest.raises(BadInput, match=r"mine\.yaml is not a text file"):
+        load_config(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize("text", ["- seed", "seed", "3"])
+def test_a_file_without_options_says_what_is_expected(tmp_path, text):
+    name = write(tmp_path / "mine.yaml", text)
+    with pytest.raises(BadInput, match="options expected"):
+        load_config(name)
+
+
+def test_a_file_that_vanishes_is_an_error_with_its_name(tmp_path):
+    with pytest.raises(BadInput, match="cannot read config file .*gone.yaml"):
+        read_with_base(tmp_path / "gone.yaml")
+
+
+# Types
+
+@pytest.mark.parametrize("override, value", [
+    ("optim.rate=1e-2", 0.01),                 # YAML 1.1 reads a text here
+    ("optim.rate=1E-2", 0.01),
+    ("optim.rate=5.e-4", 0.0005),
+    ("optim.rate=1", 1.0),
+    ("optim.rate='0.5'", 0.5),
+    ("batch.size=16.0", 16),
+    ("seed=1_000", 1000),
+    ("run.channels_last=false", False),
+    ("run.channels_last=no", False),
+    ("data.root=", ""),
+    ("data.root=null", ""),
+    ("run.name='007'", "007"),
+    ("data.root=/data/a=b", "/data/a=b"),      # only the first = parts key and value
+    ("data.train=train2017", ("train2017",)),  # one item needs no brackets
+    ("data.train=[a, b]", ("a", "b")),
+    ("data.val=", ()),
+    ("data.val=[]", ()),
+    ("data.val=null", ()),
+    ("schedule.milestones=[1e1, 11]", (10.0, 11.0)),
+    ("model.anchor_sizes=[[32], [64, 128]]", ((32.0,), (64.0, 128.0))),
+    ("model.anchor_sizes=[32, 64]", ((32.0,), (64.0,))),
+])
+def test_a_value_gets_the_type_of_its_option(override, value):
+    found = value_of(load_config("shapes/demo", [override]), override.partition("=")[0])
+    assert found == value
+    assert type(found) is type(value)
+    assert not isinstance(value, tuple) or [type(item) for item in found] == [type(item) for item in value]
+
+
+def test_a_float_in_a_file_may_be_written_with_an_exponent(tmp_path):
+    name = write(tmp_path / "mine.yaml", "data: {format: shapes}\noptim: {rate: 1e-2, decay: 5e-4}")
+    assert (load_config(name).optim.rate, load_config(name).optim.decay) == (0.01, 0.0005)
+
+
+@pytest.mark.parametrize("override, expected", [
+    ("optim.rate=fast", "a number expected"),
+    ("optim.rate=true", "a number expected"),
+    ("optim.rate=", "a number expected"),
+    ("optim.rate=[1]", "a number expected"),
+    ("batch.size=1.5", "a whole number expected"),
+    ("batch.size=true", "a whole number expected"),
+    ("batch.size=many", "a whole number expected"),
+    ("batch.size=1e2", "a whole number expected"),  # a text to YAML, and no float is asked for
+    ("run.channels_last=1", "true or false expected"),
+    ("run.channels_last=maybe", "true or false expected"),
+    ("run.name=7", "a text expected (quote it)"),
+    ("data.classes=[yes, no]", "a text expected (quote it)"),  # YAML reads true and false
+    ("data.train=[2007]", "a text expected (quote it)"),
+    ("augment.short_sides=[600, wide]", "a whole number expected"),
+    ("schedule.milestones={a: 1}", "a number expected"),
+    ("model.anchor_sizes=[[small]]", "a number expected"),
+])
+def test_a_value_of_another_type_is_named_with_what_is_expected(override, expected):
+    path = override.partition("=")[0]
+    assert re.search(rf"{re.escape(path)}=.*: {re.escape(expected)}", said_about(override))
+
+
+def test_the_value_is_shown_as_it_was_understood():
+    assert "optim.rate='fast': a number expected" in said_about("optim.rate=fast")
+    assert "data.classes=[True, 'cat']: a text expected (quote it)" in said_about("data.classes=[yes, cat]")
+
+
+# What is allowed: from the schema itself, so that no option is forgotten
+
+BOUNDED = [(path, edge, field.metadata[edge]) for path, field in all_options().items() for edge in ("low", "high")
+           if field.metadata[edge] is not None]
+CHOSEN = [(path, field.metadata["choices"]) for path, field in all_options().items() if field.metadata["choices"]]
+
+
+@pytest.mark.parametrize("path, edge, bound", BOUNDED)
+def test_a_bound_itself_is_allowed_and_what_lies_beyond_it_is_not(path, edge, bound):
+    assert value_of(from_dict(tree(path, bound), "bound"), path) == bound
+    beyond, says = (bound - 1, "at least") if edge == "low" else (bound + 1, "at most")
+    with pytest.raises(BadInput, match=rf"{path}={beyond}: .*{says} {bound}"):
+        from_dict(tree(path, beyond), "beyond")
+
+
+@pytest.mark.parametrize("path, edge, bound", [row for row in BOUNDED if all_options()[row[0]].type is float])
+def test_what_is_no_number_lies_within_no_bound(path, edge, bound):
+    with pytest.raises(BadInput, match=f"{path}=nan: .*at "):
+        from_dict(tree(path, float("nan")), "not a number")
+
+
+@pytest.mark.parametrize("path, choices", CHOSEN)
+def test_each_choice_is_allowed_and_others_list_them(path, choices):
+    for choice in choices:
+        assert value_of(from_dict(tree(path, choice), "choice"), path) == choice
+    with pytest.raises(BadInput, match=f"{path}='xyz': one of {', '.join(choices)}"):
+        from_dict(tree(path, "xyz"), "no choice")
+
+
+def test_every_default_is_allowed():
+    assert from_dict(to_dict(Config()), "defaults") == Config()
+
+
+def test_every_option_says_what_it_is():
+    assert all(len(field.metadata["about"]) > 3 for field in all_options().values())
+
+
+def test_nobody_writes_to_a_config():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().optim.rate = 1
+
+
+# Mistakes
+
+def test_all_mistakes_are_in_one_error_each_with_path_value_and_what_is_allowed(tmp_path):
+    write(tmp_path / "below.yaml", "data: {format: shapes}\nrun: {workers: -1}")
+    name = write(tmp_path / "mine.yaml", "\n".join([
+        "base: below.yaml",
+        "optim: {rate: fast, momntum: 0.9}",
+        "model: {body: resnet50fpn, rpn: {nms_iou: 1.5}}",
+        "augment: 3",
+        "colour: blue"]))
+    with pytest.raises(BadInput) as caught:
+        load_config(name, ["seed=x", "nonsense", "batch.sise=4", "data.root=[1"])
+    first, *lines = str(caught.value).splitlines()
+    expected = [
+        r"run\.workers=-1: at least 0",
+        r"optim\.rate='fast': a number expected",
+        r"optim\.momntum: no such option \(did you mean optim\.momentum\?\)",
+        r"model\.body='resnet50fpn': one of .*resnet101_fpn.*\(did you mean resnet50_fpn\?\)",
+        r"model\.rpn\.nms_iou=1\.5: at least 0 and at most 1",
+        r"augment=3: this is a section, with options such as augment\.flip",
+        r"colour: no such option",
+        r"seed='x': a whole number expected",
+        r"'nonsense': overrides are key=value, such as optim\.rate=0\.01",
+        r"batch\.sise: no such option \(did you mean batch\.size\?\)",
+        r"data\.root=\[1: the value is no YAML; quote it"]
+    for pattern in expected:
+        assert sum(bool(re.search(pattern, line)) for line in lines) == 1, (pattern, lines)
+    assert len(lines) == len(expected)
+    assert name in first and f"{len(expected)} mistakes" in first
+
+
+def test_one_mistake_is_one_line():
+    assert len(said_about("optim.rate=fast").splitlines()) == 1
+
+
+@pytest.mark.parametrize("typed, meant", [
+    ("optim.rte", "optim.rate"),
+    ("optim.momemtum", "optim.momentum"),
+    ("model.rpn.positive_oiu", "model.rpn.positive_iou"),
+    ("modell.body", "model.body"),            # a section that is not there: its options are what was meant
+    ("rate", "optim.rate"),                   # the section was forgotten
+    ("epochs", "schedule.epochs"),
+    ("batch_size", "batch.size"),
+    ("optim.warmup_steps", "schedule.warmup_steps"),
+    ("train.epochs", "schedule.epochs"),      # a section that other programs have
+    ("data.workers", "run.workers"),          # the right word in the wrong section
+    ("run.classes", "data.classes"),
+    ("optim.epochs", "schedule.epochs"),
+    ("optim.gamma", "schedule.gamma"),
+    ("model.dropuot", "model.dropout"),
+])
+def test_the_option_that_was_meant_is_named(typed, meant):
+    assert f"{typed}: no such option (did you mean {meant}?)" in said_about(f"{typed}=1")
+
+
+def test_a_word_like_no_other_suggests_nothing():
+    assert "did you mean" not in said_about("zzzzzzzz=1")
+
+
+def test_an_override_without_key_or_value_sign_changes_nothing():
+    for override in ("", "=", "=3", "optim.rate"):
+        said = {"seed": 1}
+        assert len(apply_override(said, override)) == 1
+        assert said == {"seed": 1}
+
+
+@pytest.mark.parametrize("overrides, named", [
+    (["augment.short_sides=[]"], "augment.short_sides"),
+    (["augment.short_sides=[600, 31]"], "augment.short_sides"),
+    (["augment.jitter=[1]"], "augment.jitter"),
+    (["augment.jitter=[2, 1]"], "augment.jitter"),
+    (["augment.jitter=[0, 1]"], "augment.jitter"),
+    (["augment.jitter=[.nan, 1]"], "augment.jitter"),
+    (["data.train=[]"], "data.train"),
+    (["data.format=coco", "data.root="], "data.root"),
+    (["model.roi.box_weights=[10, 10, 5]"], "model.roi.box_weights"),
+    (["model.roi.box_weights=[10, 10, 5, 0]"], "model.roi.box_weights"),
+    (["model.rpn.negative_iou=0.8"], "model.rpn.negative_iou"),
+    (["model.anchor_ratios=[]"], "model.anchor_ratios"),
+    (["model.anchor_ratios=[0.5, -1]"], "model.anchor_ratios"),
+    (["model.anchor_sizes=[[32], []]"], "model.anchor_sizes"),
+    (["model.anchor_sizes=[[32, 0]]"], "model.anchor_sizes"),
+    (["model.frozen_stages=1"], "model.frozen_stages"),   # the demo starts from random weights
+    (["model.norm=frozen"], "model.norm"),
+    (["model.weights=imagenet", "model.frozen_stages=6"], "model.frozen_stages"),  # a ResNet has five
+    (["evaluate.metric=voc", "evaluate.best=AP75"], "evaluate.best"),
+    (["evaluate.best=accuracy"], "evaluate.best"),
+    (["schedule.epochs=0"], "schedule.epochs"),
+])
+def test_values_that_contradict_each_other_are_refused(overrides, named):
+    assert named in said_about(*overrides)
+
+
+def test_all_contradictions_are_in_one_error():
+    message = said_about("schedule.epochs=0", "data.train=[]", "model.norm=frozen")
+    assert "3 mistakes" in message
+    assert all(path in message for path in ("schedule.epochs", "data.train", "model.norm"))
+
+
+@pytest.mark.parametrize("overrides", [
+    ["schedule.epochs=0", "schedule.steps=1"],
+    ["model.weights=imagenet", "model.norm=frozen", "model.frozen_stages=5"],
+    ["model.body=mobilenet_v3_large_fpn", "model.weights=imagenet", "model.frozen_stages=6"],
+    ["model.rpn.negative_iou=0.7"],
+    ["augment.jitter=[0.1, 4]"],
+    ["data.val=[]"],
+])
+def test_the_edge_of_a_contradiction_is_allowed(overrides):
+    load_config("shapes/demo", overrides)
+
+
+# There and back
+
+CHANGES = ["seed=3", "optim.rate=1e-5", "run.name=yes-it-is", "data.classes=['yes', '1', 'déjà vu']", "data.val=[]",
+           "model.anchor_sizes=[[8], [16, 32]]", "augment.jitter=[0.1, 2]", "run.channels_last=false", "batch.size=0"]
+
+
+@pytest.mark.parametrize("overrides", [[], CHANGES])
+def test_a_config_written_as_yaml_reads_back_the_same(tmp_path, overrides):
+    config = load_config("shapes/demo", overrides)
+    assert from_dict(to_dict(config), "there and back") == config
+    name = write(tmp_path / "config.yaml", to_yaml(config))
+    assert load_config(name) == config
+
+
+def test_plain_data_holds_every_option_once():
+    assert sorted(flatten(to_dict(Config()))) == sorted(all_options())
+
+
+def test_a_written_config_has_the_order_of_the_schema():
+    assert list(flatten(to_dict(Config()))) == list(all_options())
+    places = [to_yaml(Config()).index(f"\n{section}:") for section in ("data", "batch", "model", "optim", "seed")]
+    assert places == sorted(places)
+
+
+def test_plain_data_is_only_what_any_yaml_reader_knows():
+    def kinds(value):
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+        return {type(value)}.union(*map(kinds, inner))
+    assert kinds(to_dict(Config())) <= {dict, list, str, int, float, bool}
+
+
+def test_mistakes_in_plain_data_name_where_it_comes_from():
+    with pytest.raises(BadInput, match=r"checkpoint 7: .*2 mistakes[\s\S]*seed=-1[\s\S]*sead"):
+        from_dict({"seed": -1, "sead": 1}, "checkpoint 7")
+
+
+def test_flatten():
+    assert flatten({"a": 1, "b": {"c": 2, "d": {"e": [3]}}, "f": {}}) == {"a": 1, "b.c": 2, "b.d.e": [3]}
+    assert flatten({}) == {}
+
+
+def test_a_run_has_its_folder_below_run_folder_and_home_is_understood(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = load_config("shapes/demo", ["run.folder=~/runs", "run.name=first"])
+    assert folder_of(config) == tmp_path / "runs" / "first"
+
+
+# Recipes
+
+@pytest.mark.parametrize("name", ["shapes/demo", "configs/shapes/demo.yaml", "shapes/demo.yaml", "configs/shapes/demo"])
+def test_a_recipe_is_found_by_name_from_anywhere(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert find_config(name) == shipped() / "configs" / "shapes" / "demo.yaml"
+
+
+def test_a_file_of_ones_own_comes_before_a_recipe(tmp_path, monkeypatch):
+    write(tmp_path / "configs" / "shapes" / "demo.yaml", "seed: 5\ndata: {format: shapes}")
+    monkeypatch.chdir(tmp_path)
+    assert load_config("configs/shapes/demo.yaml").seed == 5
+
+
+@pytest.mark.parametrize("name", ["shapes/dmo", "configs/shapes/dmo.yaml"])
+def test_a_name_that_is_no_config_lists_the_recipes(name):
+    with pytest.raises(BadInput, match=r"did you mean shapes/demo\?") as caught:
+        find_config(name)
+    for path in RECIPES:
+        known = str(path.relative_to(shipped() / "configs").with_suffix(""))
+        assert known in str(caught.value) or "base/" in known
+
+
+@pytest.mark.parametrize("name", ["", ".", "configs", "shapes"])
+def test_a_folder_is_no_config(name):
+    with pytest.raises(BadInput, match="no such config file"):
+        find_config(name)
+
+
+def test_there_are_recipes():
+    assert len(RECIPES) >= 5
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_short_loads_and_reads_back(path, tmp_path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LONGEST
+    config = load_config(str(path), ["data.root=/data"])
+    assert config.run.name
+    assert load_config(write(tmp_path / "config.yaml", to_yaml(config))) == config
+
+
+@pytest.mark.parametrize("path", [p for p in RECIPES if "base" not in p.parts], ids=lambda path: path.stem)
+def test_a_recipe_opens_with_what_it_is_and_the_command_that_runs_it(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for line, word in zip(lines, ("What", "Expected", "Hardware", "Command")):
+        assert line.startswith(f"# {word}: ")
+    assert str(path.relative_to(shipped())) in lines[3], "the command is for this file"
+
+
+def test_recipes_do_not_share_a_run_folder():
+    names = [load_config(str(path), ["data.root=/data"]).run.name for path in RECIPES]
+    assert len(set(names)) == len(names)

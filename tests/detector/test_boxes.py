@@ -1,0 +1,117 @@
+"""The box convention: xyxy, pixels, float32, x2 and y2 exclusive; and the conversions at its border."""
+
+import numpy as np
+import pytest
+
+from detector import boxes
+from detector.randomness import drawing_state
+
+
+def array(*rows) -> np.ndarray:
+    return np.array(rows, np.float32).reshape(-1, 4)
+
+
+def covered(box: np.ndarray) -> set[tuple[int, int]]:
+    """The unit pixels of a box with whole corners, one by one."""
+    x1, y1, x2, y2 = (int(v) for v in box)
+    return {(x, y) for x in range(x1, x2) for y in range(y1, y2)}
+
+
+def random_boxes(seed: int, count: int) -> np.ndarray:
+    """Boxes with whole corners in 0 ... 12; some have swapped corners or no area."""
+    return drawing_state(seed).randint(0, 13, (count, 4)).astype(np.float32)
+
+
+def test_no_boxes():
+    none = boxes.empty()
+    assert none.shape == (0, 4) and none.dtype == np.float32
+    assert boxes.area(none).shape == (0,)
+    assert boxes.clip(none, 10, 10).shape == (0, 4)
+    for convert in (boxes.from_xywh, boxes.to_xywh, boxes.from_voc):
+        assert convert(none).shape == (0, 4)
+        assert convert([]).shape == (0, 4)
+
+
+@pytest.mark.parametrize("xywh, xyxy", [
+    ((0, 0, 10, 20), (0, 0, 10, 20)),
+    ((5, 6, 1, 1), (5, 6, 6, 7)),             # one pixel
+    ((1.5, 2.25, 3, 4.5), (1.5, 2.25, 4.5, 6.75)),
+    ((-2, -3, 5, 5), (-2, -3, 3, 2)),
+    ((7, 7, 0, 0), (7, 7, 7, 7)),
+])
+def test_coco_there_and_back(xywh, xyxy):
+    ours = boxes.from_xywh([xywh])
+    assert ours.dtype == np.float32
+    assert ours.tolist() == [list(xyxy)]
+    assert boxes.to_xywh(ours).tolist() == [list(xywh)]
+
+
+@pytest.mark.parametrize("voc, xyxy", [
+    ((1, 1, 1, 1), (0, 0, 1, 1)),             # the first pixel
+    ((1, 1, 500, 375), (0, 0, 500, 375)),     # a whole image of 500 x 375
+    ((48, 240, 195, 371), (47, 239, 195, 371)),
+    ((0, 0, 10, 10), (0, 0, 10, 10)),         # counted from 0: stays inside the image
+    ((0, 5, 10, 10), (0, 4, 10, 10)),
+])
+def test_voc_counts_from_one_and_includes_the_last_pixel(voc, xyxy):
+    ours = boxes.from_voc([voc])
+    assert ours.dtype == np.float32
+    assert ours.tolist() == [list(xyxy)]
+
+
+def test_conversions_take_any_kind_of_number_and_leave_it_as_it_was():
+    for kind in (np.uint8, np.uint16, np.int64, np.float64):  # unsigned corners must not wrap around
+        given = np.array([[1, 2, 0, 3]], kind)
+        assert boxes.from_xywh(given).tolist() == [[1, 2, 1, 5]]
+        assert boxes.from_voc(given).tolist() == [[0, 1, 0, 3]]
+        assert given.tolist() == [[1, 2, 0, 3]]
+
+
+@pytest.mark.parametrize("box, pixels", [
+    ((0, 0, 1, 1), 1), ((2, 3, 6, 8), 20), ((0, 0, 0.5, 4), 2), ((3, 3, 3, 9), 0),
+    ((5, 0, 1, 4), 0), ((5, 5, 1, 1), 0),     # corners swapped in one direction, and in both
+])
+def test_area(box, pixels):
+    assert boxes.area(array(box)).tolist() == [pixels]
+
+
+def test_area_is_the_number_of_pixels():
+    given = random_boxes(1, 60)
+    assert boxes.area(given).tolist() == [len(covered(box)) for box in given]
+
+
+@pytest.mark.parametrize("box, inside", [
+    ((2, 3, 9, 8), (2, 3, 9, 8)),
+    ((-5, -5, 100, 100), (0, 0, 20, 10)),     # the image is 20 wide and 10 high
+    ((15, 8, 25, 12), (15, 8, 20, 10)),
+    ((30, 30, 40, 40), (20, 10, 20, 10)),     # outside: no area is left
+])
+def test_clip(box, inside):
+    assert boxes.clip(array(box), height=10, width=20).tolist() == [list(inside)]
+
+
+@pytest.mark.parametrize("a, b, overlap", [
+    ((0, 0, 2, 2), (0, 0, 2, 2), 1),
+    ((0, 0, 2, 2), (1, 0, 3, 2), 2 / 6),
+    ((0, 0, 2, 2), (1, 1, 3, 3), 1 / 7),
+    ((0, 0, 4, 4), (1, 1, 3, 3), 4 / 16),
+    ((0, 0, 2, 2), (2, 0, 4, 2), 0),          # they touch; x2 is exclusive
+    ((0, 0, 2, 2), (5, 5, 6, 6), 0),
+    ((1, 1, 1, 1), (1, 1, 1, 1), 0),          # no area on either side
+    ((1, 1, 1, 5), (0, 0, 9, 9), 0),
+])
+def test_overlap(a, b, overlap):
+    for first, second in ((a, b), (b, a)):
+        assert boxes.intersection_over_union(array(first), array(second)) == pytest.approx(np.array([[overlap]]))
+
+
+def test_overlap_is_shared_pixels_over_all_pixels():
+    a, b = random_boxes(2, 25), random_boxes(3, 20)
+    slow = [[len(covered(x) & covered(y)) / max(len(covered(x) | covered(y)), 1) for y in b] for x in a]
+    assert np.abs(boxes.intersection_over_union(a, b) - slow).max() < 1e-12
+
+
+@pytest.mark.parametrize("rows, columns", [(0, 0), (0, 3), (3, 0)])
+def test_overlap_with_no_boxes(rows, columns):
+    found = boxes.intersection_over_union(random_boxes(4, rows), random_boxes(5, columns))
+    assert found.shape == (rows, columns) and found.dtype == np.float64
