@@ -1,7 +1,9 @@
 """YAML with `base:` and `key=value` overrides -> Config. All mistakes are reported in one error."""
 
+import contextlib
 import dataclasses
 import difflib
+import math
 import os
 import typing
 from pathlib import Path
@@ -82,7 +84,7 @@ def read_with_base(path: Path, seen: tuple[Path, ...] = ()) -> dict:
     if path in seen:
         raise BadInput(f"{path}: base: leads back to itself, over " + " -> ".join(p.name for p in (*seen, path)))
     try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+        said = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"cannot read config file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -101,6 +103,14 @@ def read_with_base(path: Path, seen: tuple[Path, ...] = ()) -> dict:
     return merge(read_with_base(beside if beside.is_file() else find_config(base), (*seen, path)), said)
 
 
+def read_yaml(text: str):
+    """Dicts, lists and texts: what a text means is decided by the type of its option, not by YAML 1.1.
+
+    That would make a text of 1e-2, a number of the range 16:20 and a boolean of a class called no.
+    """
+    return yaml.load(text, Loader=yaml.BaseLoader)
+
+
 def merge(below: dict, above: dict) -> dict:
     """`above` wins; sections are merged, lists are replaced."""
     merged = dict(below)
@@ -116,7 +126,7 @@ def apply_override(said: dict, override: str) -> list[str]:
     if not equals or not key:
         return [f"{override!r}: overrides are key=value, such as optim.rate=0.01"]
     try:
-        value = yaml.safe_load(text) if text else ""
+        value = read_yaml(text) if text else ""
     except yaml.YAMLError:
         return [f"{key}={text}: the value is no YAML; quote it if it is a text"]
     *sections, last = key.split(".")
@@ -155,19 +165,23 @@ def convert(value: object, kind: type):
         inner = typing.get_args(kind)[0]
         items = value if isinstance(value, (list, tuple)) else [] if value in ("", None) else [value]
         return tuple(convert(item, inner) for item in items)
-    if kind is float and not isinstance(value, bool):
-        try:  # YAML 1.1 reads 1e-2 as a text
-            return float(value)
-        except (TypeError, ValueError):
-            pass
-    if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if kind is str and value is None:
-        return ""
-    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-        return value
+    if kind is str and not isinstance(value, (dict, list)):
+        return "" if value is None else str(value)
+    if kind is bool and str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    if kind in (int, float) and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):
+            return int(value) if kind is int and str(value).lstrip("+-").isdigit() else _finite(value, kind)
     expected = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}[kind]
-    raise ValueError(f"{expected} expected" + (" (quote it)" if kind is str else ""))
+    raise ValueError(f"{expected} expected")
+
+
+def _finite(value: object, kind: type):
+    """A number that is no NaN and not infinite, and whole if it must be: 1e3 is a whole number."""
+    number = float(value)
+    if not math.isfinite(number) or kind is int and not number.is_integer():
+        raise ValueError
+    return kind(number)
 
 
 def checked(value, metadata: dict):
