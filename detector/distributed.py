@@ -4,6 +4,7 @@ Every verdict is a collective: a rank never raises, stops or skips alone, becaus
 With one process there is no process group and everything here is immediate.
 """
 
+import inspect
 import os
 import socket
 from contextlib import contextmanager
@@ -185,9 +186,11 @@ def wrap(module: nn.Module, device: torch.device) -> nn.Module:
     """The module with its gradients averaged over all ranks; the module itself where there is one."""
     if world() == 1:
         return module
-    return nn.parallel.DistributedDataParallel(
-        module, device_ids=[device.index] if device.type == "cuda" else None,
-        broadcast_buffers=False, gradient_as_bucket_view=True)  # mean_statistics keeps the buffers equal
+    parallel = nn.parallel.DistributedDataParallel
+    newer = "forward_sync_buffers" in inspect.signature(parallel).parameters  # the name since PyTorch 2.12 or so
+    buffers = {"forward_sync_buffers" if newer else "broadcast_buffers": False}  # mean_statistics keeps them equal
+    return parallel(module, device_ids=[device.index] if device.type == "cuda" else None,
+                    gradient_as_bucket_view=True, **buffers)
 
 
 @contextmanager

@@ -18,21 +18,22 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, classes
                scores: np.ndarray | None = None) -> Image.Image:
     """The picture uint8 [H, W, 3] with boxes [N, 4]; nothing to draw gives the picture itself.
 
-    Each box is a bright line on a black one; each name stands in black on a plate of its class's colour, above its box
+    Each box is a bright line between two black ones; each name stands in black on a plate of its class's colour, above its box
     if there is room and never outside the picture. Better scores are drawn later, and so lie on top.
     """
     picture = Image.fromarray(image).convert("RGB")
     draw = ImageDraw.Draw(picture)
     size = max(11, min(picture.size) // 32)
     font = ImageFont.load_default(size)
-    line = max(1, size // 8)
+    line = max(2, size // 6)
     order = range(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
     for row in order:
         colour = class_colour(int(labels[row]))
         x1, y1, x2, y2 = (float(v) for v in boxes[row])
         x2, y2 = max(x2 - 1, x1), max(y2 - 1, y1)  # exclusive corner -> last pixel
         draw.rectangle([x1, y1, x2, y2], outline=(0, 0, 0), width=line + 2)
-        draw.rectangle([x1 + 1, y1 + 1, max(x2 - 1, x1 + 1), max(y2 - 1, y1 + 1)], outline=colour, width=line)
+        if min(x2 - x1, y2 - y1) > 2:
+            draw.rectangle([x1 + 1, y1 + 1, x2 - 1, y2 - 1], outline=colour, width=line)
         text = classes[int(labels[row]) - 1] + ("" if scores is None else f" {scores[row]:.2f}")
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         width, height = right - left + 6, bottom - top + 6

@@ -5,7 +5,7 @@ import resource
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from detector.config.load import load_config
 from detector.config.schema import Config
 from detector.data.batches import plan_evaluation
 from detector.data.examples import Examples, broken
-from detector.data.loader import batches
+from detector.data.loader import Batch, open_batches
 from detector.data.read import describe, read_for_evaluation
 from detector.errors import BadInput
 from detector.inference import find_checkpoint, load_detector, predict_batch
@@ -86,9 +86,15 @@ def predict_share(model: Detector, dataset: Dataset, config: Config, device: tor
     plan = plan_evaluation(dataset.sizes, config.evaluate.batch)
     mine = list(range(distributed.rank(), len(plan), distributed.world()))
     rounds = -(-len(plan) // distributed.world())  # as many on every rank, so that all ask the same number of times
-    loader = iter(batches(Examples(dataset, config.seed, None, config.data.broken_images),
-                          [[(0, int(index)) for index in plan[number]] for number in mine],
-                          config.run.workers, pin=device.type == "cuda"))
+    keys = [[(0, int(index)) for index in plan[number]] for number in mine]
+    examples = Examples(dataset, config.seed, None, config.data.broken_images)
+    with open_batches(examples, keys, config.run.workers, pin=device.type == "cuda") as loader:
+        return predict_rounds(model, dataset, config, device, asked, loader, mine, rounds)
+
+
+def predict_rounds(model: Detector, dataset: Dataset, config: Config, device: torch.device, asked: Callable[[], bool],
+                   loader: Iterator[Batch], mine: list[int], rounds: int) -> Share | None:
+    """Batch number mine[0], mine[1], ... as they come from the loader; a rank that has run out still votes."""
     side = Side(config.evaluate.short_side, config.evaluate.long_side)
     parts, losses, seen, unreadable = [], [], [], []
     for turn in tqdm(range(rounds), "evaluating", unit="batch", leave=False,

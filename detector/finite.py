@@ -24,10 +24,12 @@ class FiniteCheck:
         event.record()
         self.pending.append((host, event, about))
 
-    def failed(self) -> dict | None:
-        """What is known of a step whose loss was not finite; None if those that are due were. On a GPU the newest
-        step is not due yet."""
-        ready = len(self.pending) - (1 if self.on_gpu else 0)
+    def failed(self, wait: bool = False) -> dict | None:
+        """What is known of a step whose loss was not finite; None if all that are due were finite.
+
+        On a GPU the newest step is not due yet, unless `wait`: before its weights are saved it must be known.
+        """
+        ready = len(self.pending) - (1 if self.on_gpu and not wait else 0)
         taken, self.pending = self.pending[:ready], self.pending[ready:]
         for losses, event, about in taken:
             if event is not None:

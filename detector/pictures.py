@@ -1,5 +1,7 @@
 """A fixed set of validation pictures, ground truth beside predictions, at every evaluation."""
 
+from pathlib import Path
+
 import numpy as np
 
 from detector.data.files import read_image
@@ -8,6 +10,7 @@ from detector.errors import BadInput
 from detector.journal import Journal
 from detector.records import Dataset, Detections
 
+LEAST_SIDE = 320   # pixels; smaller pictures are enlarged, or names would cover what they name
 LEAST_SCORE = 0.3  # of a detection that is drawn; everything from 0.05 on would hide the picture
 
 
@@ -25,12 +28,13 @@ def draw_validation(journal: Journal, step: int, dataset: Dataset, detections: D
             image = read_image(dataset.path(index), tuple(dataset.sizes[index])).permute(1, 2, 0).numpy()
         except BadInput:
             continue  # it was counted when it was predicted
-        rows = dataset.rows(index)
+        rows, enlarge = dataset.rows(index), -(-LEAST_SIDE // min(image.shape[:2]))
+        image = image.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
         found = (detections.image_ids == dataset.image_ids[index]) & (detections.scores >= LEAST_SCORE)
         sheet = side_by_side(
-            draw_boxes(image, dataset.boxes[rows], dataset.labels[rows], dataset.classes),
-            draw_boxes(image, detections.boxes[found], detections.labels[found], dataset.classes,
+            draw_boxes(image, enlarge * dataset.boxes[rows], dataset.labels[rows], dataset.classes),
+            draw_boxes(image, enlarge * detections.boxes[found], detections.labels[found], dataset.classes,
                        detections.scores[found]), ("ground truth", f"predicted, step {step}"))
-        name = dataset.path(index).rsplit("/", 1)[-1]
-        sheet.save(folder / f"{index:06d}-{name}.jpg", quality=90)
-        journal.picture(step, f"{index:06d}-{name}", np.asarray(sheet))
+        name = f"{index:06d}-{Path(dataset.path(index)).stem}"
+        sheet.save(folder / f"{name}.jpg", quality=90)
+        journal.picture(step, name, np.asarray(sheet))

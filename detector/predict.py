@@ -39,7 +39,7 @@ def predict(run: str, source: str, device: torch.device, score: float, out: str,
         name = os.path.relpath(path, base)
         picture = draw_boxes(image.permute(1, 2, 0).numpy(), detections["boxes"], detections["labels"], classes,
                              detections["scores"])
-        target = folder / f"{name}.jpg"
+        target = folder / (name if name.endswith(".jpg") else f"{name}.jpg")
         target.parent.mkdir(parents=True, exist_ok=True)
         picture.save(target, quality=92)
         found[name] = rows(detections, classes)

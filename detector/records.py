@@ -4,6 +4,7 @@ I images, N annotated objects, K detections, C classes. Both are flat arrays: no
 forked workers share the memory instead of copying it page by page.
 """
 
+import os
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +23,7 @@ class Dataset:
     root: str                   # folder that `paths` are relative to
     classes: tuple[str, ...]    # [C]
     category_ids: np.ndarray    # int64 [C], the annotation file's own id of each class
-    paths: np.ndarray           # bytes (utf-8) [I]
+    paths: np.ndarray           # bytes (utf-8) [I]; an absolute one stands for itself
     image_ids: np.ndarray       # int64 [I]
     sizes: np.ndarray           # int32 [I, 2], height and width as annotated, pixels
     offsets: np.ndarray         # int64 [I + 1]; image i owns rows offsets[i]:offsets[i + 1] of what follows
@@ -36,7 +37,7 @@ class Dataset:
         return len(self.paths)
 
     def path(self, index: int) -> str:
-        return f"{self.root}/{self.paths[index].decode()}"
+        return os.path.join(self.root, self.paths[index].decode())
 
     def rows(self, index: int) -> slice:
         """The rows of `boxes`, `labels`, `flags` and `areas` that belong to image `index`."""

@@ -2,8 +2,8 @@
 
 import json
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Iterator
 
 import torch
@@ -11,19 +11,42 @@ from torch import Tensor, nn
 
 from detector import distributed
 from detector.checkpoint import TrainState
-from detector.config.load import folder_of
 from detector.config.schema import Config
 from detector.data.examples import Examples, broken
-from detector.data.loader import TrainKeys, batches
+from detector.data.loader import Batch, TrainKeys, open_batches
 from detector.data.transforms import draw_short_side
 from detector.errors import BadInput, NotFinite
 from detector.finite import FiniteCheck
 from detector.inference import autocast
-from detector.journal import write_whole
+from detector.journal import Journal, write_whole
 from detector.model.input import Side
 from detector.optim import Plan, learning_rate, set_rate, update_average
 from detector.randomness import generator, seed_for, seed_torch
 from detector.records import Dataset
+from detector.stopping import StopRequest
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that stays the same while the state changes."""
+
+    config: Config
+    data: Dataset        # to learn from
+    val: Dataset | None  # to evaluate on
+    plan: Plan
+    device: torch.device
+    journal: Journal
+    stop: StopRequest
+    check: FiniteCheck
+
+    def evaluation_due(self, step: int) -> bool:
+        every = round(self.config.evaluate.every_epochs * self.plan.steps_per_epoch)
+        return self.val is not None and due(step, every, self.plan.total_steps)
+
+
+def due(step: int, every: int, total: int) -> bool:
+    """After this many steps, is it time? Every so often, and at the end."""
+    return step == total or (every > 0 and step % every == 0)
 
 
 @dataclass(frozen=True)
@@ -34,19 +57,20 @@ class Step:
     gradient_norm: Tensor   # float32 [], before clipping
     wait_s: float           # for data
     unreadable: list[str]   # images that could not be read
+    stopping: bool          # was any rank asked to stop?
 
 
-def train_step(state: TrainState, module: nn.Module, steps: Iterator, plan: Plan, config: Config, device: torch.device,
-               check: FiniteCheck) -> Step:
+def train_step(state: TrainState, module: nn.Module, steps: Iterator[Batch], run: Run) -> Step:
     """One optimiser step, on all ranks together; on a loss that is not finite, or an image that is refused, all raise.
 
     The loss of each turn is weighted by its images, so that the sum over turns and ranks is the mean over the global
     batch, however it is shared.
     """
-    side = Side(draw_short_side(config.augment.short_sides, generator(seed_for(config.seed, "side", state.step))),
-                config.augment.long_side)
+    config, plan = run.config, run.plan
     rate = learning_rate(state.step, plan, config.schedule)
     set_rate(state.optimizer, rate)
+    side = Side(draw_short_side(config.augment.short_sides, generator(seed_for(config.seed, "side", state.step))),
+                config.augment.long_side)
     module.train()
     total, wait_s, indices, unreadable = 0.0, 0.0, [], []
     for turn, columns in enumerate(plan.micro):
@@ -55,24 +79,34 @@ def train_step(state: TrainState, module: nn.Module, steps: Iterator, plan: Plan
         wait_s += time.monotonic() - asked_at
         indices += [int(target["index"]) for target in targets]
         unreadable += broken(targets)
-        images, targets = to_device(images, targets, device)
+        images, targets = to_device(images, targets, run.device)
         seed_torch(seed_for(config.seed, "sampling", state.step, columns.start))
         weight = len(columns) * distributed.world() / plan.global_batch
         with distributed.accumulating(module, last=turn == len(plan.micro) - 1):
-            with autocast(config.run.precision, device):
+            with autocast(config.run.precision, run.device):
                 losses = module(images, targets, side)
             state.scaler.scale(losses.sum() * weight).backward()
         total = total + losses.detach() * weight
-    check.note(total, {"step": state.step, "rate": rate, "images": indices})
-    evidence = check.failed()
-    refused = bool(unreadable) and config.data.broken_images == "refuse"
-    any_bad, any_refused = distributed.any_rank(evidence is not None, refused)
+    run.check.note(total, {"step": state.step, "rate": rate, "images": indices})
+    stopping = vote(run.check.failed(), unreadable, state, run)
+    norm = update_weights(state, config)
+    return Step(total, norm, wait_s, unreadable, stopping)
+
+
+def vote(evidence: dict | None, unreadable: list[str], state: TrainState, run: Run) -> bool:
+    """The verdicts of a step in one collective: raises on all ranks, or says whether any was asked to stop."""
+    refused = bool(unreadable) and run.config.data.broken_images == "refuse"
+    any_bad, any_refused, stopping = distributed.any_rank(evidence is not None, refused, run.stop.asked)
     if any_refused:
         distributed.agree(BadInput(unreadable[0]) if refused else None)
-    if any_bad:
-        raise NotFinite(describe_failure(folder_of(config), evidence, state))
+    refuse_not_finite(any_bad, evidence, state, run)
+    return stopping
+
+
+def update_weights(state: TrainState, config: Config) -> Tensor:
+    """Clips, steps, averages; gives the norm of the gradient before clipping, float32 []."""
     state.scaler.unscale_(state.optimizer)
-    weights = [weight for weight in module.parameters() if weight.grad is not None]
+    weights = [weight for weight in state.model.parameters() if weight.grad is not None]
     norm = nn.utils.clip_grad_norm_(weights, config.optim.clip_norm or float("inf"))
     state.scaler.step(state.optimizer)
     state.scaler.update()
@@ -80,7 +114,7 @@ def train_step(state: TrainState, module: nn.Module, steps: Iterator, plan: Plan
     distributed.mean_statistics(state.model)
     if state.average is not None:
         update_average(state.average, state.model, config.optim.ema, state.step)
-    return Step(total, norm, wait_s, unreadable)
+    return norm
 
 
 def to_device(images: list[Tensor], targets: list[dict[str, Tensor]], device: torch.device) -> tuple[list, list]:
@@ -88,23 +122,22 @@ def to_device(images: list[Tensor], targets: list[dict[str, Tensor]], device: to
             [{key: target[key].to(device, non_blocking=True) for key in ("boxes", "labels")} for target in targets])
 
 
-class Steps:
+def open_steps(data: Dataset, plan: Plan, config: Config, first_step: int,
+               device: torch.device) -> AbstractContextManager[Iterator[Batch]]:
     """This rank's micro-batches, from a step on to the end of the run."""
-
-    def __init__(self, data: Dataset, plan: Plan, config: Config, first_step: int, device: torch.device):
-        keys = TrainKeys(config.seed, data.sizes, plan.global_batch, plan.micro, first_step, plan.total_steps,
-                         plan.steps_per_epoch)
-        examples = Examples(data, config.seed, config.augment, config.data.broken_images)
-        self.loader = batches(examples, keys, config.run.workers, pin=device.type == "cuda")
-
-    def __iter__(self) -> Iterator:
-        return iter(self.loader)
+    keys = TrainKeys(config.seed, data.sizes, plan.global_batch, plan.micro, first_step, plan.total_steps,
+                     plan.steps_per_epoch)
+    examples = Examples(data, config.seed, config.augment, config.data.broken_images)
+    return open_batches(examples, keys, config.run.workers, pin=device.type == "cuda")
 
 
-def describe_failure(folder: Path, evidence: dict | None, state: TrainState) -> str:
-    """Writes what this rank knows of a step whose loss is not finite, and says where."""
-    path = folder / f"not-finite-rank{distributed.rank()}.json"
+def refuse_not_finite(any_bad: bool, evidence: dict | None, state: TrainState, run: Run) -> None:
+    """If the loss of any rank was not finite, every rank writes what it knows of the step and raises."""
+    if not any_bad:
+        return
+    path = run.journal.folder / f"not-finite-rank{distributed.rank()}.json"
     known = evidence or {"step": state.step, "losses": "finite on this rank"}
     write_whole(path, json.dumps({**known, "amp_scale": state.scaler.get_scale()}, indent=1, default=str) + "\n")
-    return (f"the loss is not finite at step {known['step']}; {path} and its neighbours describe it. All ranks stopped "
-            "together; the last checkpoint is from before. A lower optim.rate or optim.clip_norm=10 often helps")
+    raise NotFinite(f"the loss is not finite at step {known['step']}; {path} and its neighbours describe it. All ranks "
+                    "stopped together; the last checkpoint is from before. A lower optim.rate or optim.clip_norm=10 "
+                    "often helps")

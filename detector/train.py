@@ -3,7 +3,9 @@
 import enum
 import json
 import time
+from contextlib import closing
 from pathlib import Path
+from typing import Iterator
 
 import torch
 
@@ -11,6 +13,7 @@ from detector import checkpoint, distributed
 from detector.checkpoint import TrainState
 from detector.config.load import folder_of, to_yaml
 from detector.config.schema import Config
+from detector.data.loader import Batch
 from detector.data.read import describe, for_training, read_datasets
 from detector.errors import BadInput
 from detector.evaluate import evaluate, peak_memory_gib, write_results
@@ -22,7 +25,7 @@ from detector.optim import Plan, build_optimizer, learning_rate, plan_run
 from detector.pictures import draw_validation
 from detector.randomness import seed_for, seed_torch
 from detector.records import Dataset
-from detector.step import Steps, train_step
+from detector.step import Run, Step, due, open_steps, refuse_not_finite, train_step
 from detector.stopping import StopRequest
 from detector.surroundings import surroundings
 
@@ -32,77 +35,98 @@ class Outcome(enum.Enum):
     STOPPED = "stopped"
 
 
-def due(step: int, every: int, total: int) -> bool:
-    """After this many steps, is it time? Every so often, and at the end."""
-    return step == total or (every > 0 and step % every == 0)
-
-
 def train(config: Config, device: torch.device) -> Outcome:
-    """Trains, from the newest checkpoint of the run folder if there is one. Collective."""
+    """Trains, from the newest checkpoint of the run folder if there is one. Collective.
+
+    A signal that comes before the first step is noted, too, and leaves after it.
+    """
+    with StopRequest() as stop:
+        folder, plan, state, data, val, said = prepare(config, device)
+        with closing(distributed.together(lambda: open_journal(folder, config, state, plan))) as journal:
+            for line in said:
+                journal.say(line)
+            run = Run(config, data, val, plan, device, journal, stop, FiniteCheck(device))
+            outcome = run_steps(state, run)
+            if outcome is Outcome.FINISHED:
+                journal.say(f"finished: {state.step} of {plan.total_steps} steps are done; results are in {folder}")
+            return outcome
+
+
+def prepare(config: Config, device: torch.device
+            ) -> tuple[Path, Plan, TrainState, Dataset, Dataset | None, list[str]]:
+    """Everything that can be wrong before the first step; nothing is written. The last is what to tell the user."""
     folder = folder_of(config)
     whole, val = read_datasets(config.data)
     data = for_training(whole, config.data)
     plan = plan_run(config.batch, config.optim, config.schedule, data.sizes, distributed.rank(), distributed.world())
     state, origin = build_state(config, data.classes, plan, folder, device)
-    with StopRequest() as stop:
-        journal = distributed.together(lambda: open_journal(folder, config, state, plan))
-        try:
-            for line in (*origin, describe(data), *data.faults, *([describe(val), *val.faults] if val else []),
-                         plan.sentence, f"{device}, {config.run.precision}, {data.sizes.shape[0]} images an epoch"):
-                journal.say(line)
-            return run_steps(state, data, val, plan, config, device, journal, stop)
-        finally:
-            journal.close()
+    counts = [describe(data), *data.faults, *([describe(val), *val.faults] if val else [])]
+    return folder, plan, state, data, val, [*origin, *counts, plan.sentence, f"{device}, {config.run.precision}"]
 
 
-def run_steps(state: TrainState, data: Dataset, val: Dataset | None, plan: Plan, config: Config, device: torch.device,
-              journal: Journal, stop: StopRequest) -> Outcome:
-    """The loop: step by step from state.step to the end, with what is due between them."""
-    total, every = plan.total_steps, round(config.evaluate.every_epochs * plan.steps_per_epoch)
-    if state.step and val and due(state.step, every, total) and not evaluated(journal, state.step, config):
-        journal.say(f"the evaluation at step {state.step} was cut off; it comes first")
-        if evaluate_and_note(state, val, config, device, journal, stop):
+def run_steps(state: TrainState, run: Run) -> Outcome:
+    """What an earlier start left to be done, then the loop."""
+    if state.step and run.evaluation_due(state.step) and not evaluated(state, run):
+        run.journal.say(f"the evaluation at step {state.step} was cut off; it comes first")
+        if evaluate_and_note(state, run):
             return Outcome.STOPPED
-    if state.step >= total or finished(journal, config):
-        journal.say(f"finished: {state.step} of {total} steps are done; results are in {journal.folder}")
+    if state.step >= run.plan.total_steps or finished_early(run):
         return Outcome.FINISHED
-    module = distributed.wrap(state.model, device)
-    steps = iter(Steps(data, plan, config, state.step, device))
-    check, since = FiniteCheck(device), time.monotonic()
-    journal.start_bar()
-    waited_s, logged, unreadable = 0.0, state.step, []
+    with open_steps(run.data, run.plan, run.config, state.step, run.device) as steps:
+        return run_loop(state, run, steps)
+
+
+def run_loop(state: TrainState, run: Run, steps: Iterator[Batch]) -> Outcome:
+    """Step by step from state.step to the end, with what is due between them."""
+    module, total = distributed.wrap(state.model, run.device), run.plan.total_steps
+    run.journal.start_bar()
+    pace = Pace(state.step)
     while state.step < total:
-        done = train_step(state, module, steps, plan, config, device, check)
+        done = train_step(state, module, steps, run)
         state.step += 1
-        waited_s += done.wait_s
-        unreadable += done.unreadable
-        journal.advance(state.step)
-        if due(state.step, config.run.log_every_steps, total):
-            means, elapsed_s = distributed.mean(done.losses), time.monotonic() - since
-            journal.training(state.step, {
-                "epoch": state.step / plan.steps_per_epoch, "loss": float(means.sum()),
-                **dict(zip(LOSSES, means.tolist())), "rate": learning_rate(state.step - 1, plan, config.schedule),
-                "gradient_norm": float(done.gradient_norm),
-                "images_per_s": (state.step - logged) * plan.global_batch / elapsed_s,
-                "data_wait": waited_s / elapsed_s, "memory_gib": peak_memory_gib(device)})
-            tell_unreadable(journal, unreadable)
-            waited_s, logged, unreadable, since = 0.0, state.step, [], time.monotonic()
-        stopping, = distributed.any_rank(stop.asked)
-        evaluating = bool(val) and due(state.step, every, total)
-        if stopping or evaluating or due(state.step, config.run.save_every_steps, total):
-            save(state, config, data.classes, plan, journal)
-        if stopping:
-            journal.say(f"asked to stop ({stop.by or 'on another rank'}): step {state.step} is saved, start again to "
-                        "go on")
+        pace.add(done)
+        run.journal.advance(state.step)
+        if due(state.step, run.config.run.log_every_steps, total):
+            log(state, run, done, pace)
+            pace = Pace(state.step)
+        if done.stopping or run.evaluation_due(state.step) or due(state.step, run.config.run.save_every_steps, total):
+            save(state, run)
+        if done.stopping:
+            run.journal.say(f"asked to stop ({run.stop.by or 'on another rank'}): step {state.step} is saved, start "
+                            "again to go on")
             return Outcome.STOPPED
-        if evaluating:
-            if evaluate_and_note(state, val, config, device, journal, stop):
+        if run.evaluation_due(state.step):
+            if evaluate_and_note(state, run):
                 return Outcome.STOPPED
-            if finished(journal, config):
+            if finished_early(run):
                 break
-            waited_s, logged, since = 0.0, state.step, time.monotonic()
-    journal.say(f"finished: {state.step} of {total} steps are done; results are in {journal.folder}")
+            pace = Pace(state.step)
     return Outcome.FINISHED
+
+
+class Pace:
+    """What has come together since the last logged step."""
+
+    def __init__(self, step: int):
+        self.first_step, self.started_at = step, time.monotonic()
+        self.waited_s, self.unreadable = 0.0, []
+
+    def add(self, done: Step) -> None:
+        self.waited_s += done.wait_s
+        self.unreadable += done.unreadable
+
+
+def log(state: TrainState, run: Run, done: Step, pace: Pace) -> None:
+    """One line of the record: the losses of this step, the pace since the last one. Collective."""
+    means, elapsed_s = distributed.mean(done.losses), time.monotonic() - pace.started_at
+    run.journal.training(state.step, {
+        "epoch": state.step / run.plan.steps_per_epoch, "loss": float(means.sum()), **dict(zip(LOSSES, means.tolist())),
+        "rate": learning_rate(state.step - 1, run.plan, run.config.schedule),
+        "gradient_norm": float(done.gradient_norm),
+        "images_per_s": (state.step - pace.first_step) * run.plan.global_batch / elapsed_s,
+        "data_wait": pace.waited_s / elapsed_s, "memory_gib": peak_memory_gib(run.device)})
+    for message in distributed.gather_texts(pace.unreadable):
+        run.journal.say(f"could not be read, a grey picture stands in: {message}")
 
 
 def build_state(config: Config, classes: tuple[str, ...], plan: Plan, folder: Path,
@@ -154,46 +178,48 @@ def open_journal(folder: Path, config: Config, state: TrainState, plan: Plan) ->
     return Journal(folder, state.step, plan.total_steps, distributed.is_main())
 
 
-def save(state: TrainState, config: Config, classes: tuple[str, ...], plan: Plan, journal: Journal) -> None:
-    """Rank 0 writes; if it cannot, all ranks stop."""
+def save(state: TrainState, run: Run) -> None:
+    """Rank 0 writes; if it cannot, or the last loss was not finite, all ranks stop."""
+    evidence = run.check.failed(wait=True)
+    refuse_not_finite(*distributed.any_rank(evidence is not None), evidence, state, run)
+
     def write() -> None:
-        checkpoint.save(journal.folder, state, config, classes, plan.global_batch)
-        checkpoint.keep_newest(journal.folder, config.run.keep)
+        checkpoint.save(run.journal.folder, state, run.config, run.data.classes, run.plan.global_batch)
+        checkpoint.keep_newest(run.journal.folder, run.config.run.keep)
     distributed.only_on_main(write)
 
 
-def evaluate_and_note(state: TrainState, val: Dataset, config: Config, device: torch.device, journal: Journal,
-                      stop: StopRequest) -> bool:
+def evaluate_and_note(state: TrainState, run: Run) -> bool:
     """Evaluates the average where there is one, records, draws, marks the best. True: asked to stop in between."""
     model = state.average or state.model
-    evaluation, detections, stopped = evaluate(model, val, config, device, state.step, lambda: stop.asked)
+    evaluation, detections, stopped = evaluate(model, run.val, run.config, run.device, state.step,
+                                               lambda: run.stop.asked)
     if stopped:
-        journal.say(f"asked to stop in the evaluation at step {state.step}; it will come first when started again")
+        run.journal.say(f"asked to stop in the evaluation at step {state.step}; it comes first when started again")
         return True
 
     def note() -> None:
-        journal.evaluation(state.step, evaluation.metrics, evaluation.per_class)
-        step, _ = best_of(journal.evaluations(config.evaluate.best))
-        if step == state.step:
-            checkpoint.mark_best(journal.folder, checkpoint.step_files(journal.folder)[0])
-        write_results(journal.folder, evaluation, detections, val)
-        draw_validation(journal, state.step, val, detections, config.run.pictures)
+        # The record comes last: what is on record needs not be done again.
+        folder, record = run.journal.folder, run.journal.evaluations(run.config.evaluate.best)
+        write_results(folder, evaluation, detections, run.val)
+        draw_validation(run.journal, state.step, run.val, detections, run.config.run.pictures)
+        value = evaluation.metrics[run.config.evaluate.best]
+        if best_of([*record, (state.step, value)]) == (state.step, value):
+            checkpoint.mark_best(folder, checkpoint.step_files(folder)[0])
+        run.journal.evaluation(state.step, evaluation.metrics, evaluation.per_class)
+        for message in evaluation.unreadable:
+            run.journal.say(f"could not be read, a grey picture stands in: {message}")
     distributed.only_on_main(note)
     return False
 
 
-def tell_unreadable(journal: Journal, messages: list[str]) -> None:
-    """Every rank's images that could not be read since the last line. Collective."""
-    for message in distributed.gather_texts(messages):
-        journal.say(f"could not be read, a grey picture stands in: {message}")
-
-
-def evaluated(journal: Journal, step: int, config: Config) -> bool:
+def evaluated(state: TrainState, run: Run) -> bool:
     """Is the evaluation of this step on record? Rank 0's record counts."""
-    return distributed.from_main(str(any(s == step for s, _ in journal.evaluations(config.evaluate.best)))) == "True"
+    on_record = run.journal.evaluations(run.config.evaluate.best)
+    return distributed.from_main(str(any(step == state.step for step, _ in on_record))) == "True"
 
 
-def finished(journal: Journal, config: Config) -> bool:
+def finished_early(run: Run) -> bool:
     """Has the metric stopped getting better for too long? Rank 0's record counts."""
-    gone = out_of_patience(journal.evaluations(config.evaluate.best), config.schedule.patience)
-    return distributed.from_main(str(gone)) == "True"
+    on_record = run.journal.evaluations(run.config.evaluate.best)
+    return distributed.from_main(str(out_of_patience(on_record, run.config.schedule.patience))) == "True"

@@ -22,13 +22,16 @@ def run_here(job: Job) -> int:
     port = free_port()
     processes = [subprocess.Popen(job.command(), env=local_environment(rank, world, port)) for rank in range(world)]
 
+    asked: set[int] = set()
+
     def forward(number: int, _frame) -> None:
+        asked.add(number)
         for process in processes:
             if process.poll() is None and number != signal.SIGINT:  # a terminal sends Ctrl-C to all by itself
                 process.send_signal(number)
     old = {number: signal.signal(number, forward) for number in FORWARDED}
     try:
-        return wait(processes)
+        return wait(processes, asked)
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
@@ -40,10 +43,13 @@ def gpus_here() -> int:
     return torch.cuda.device_count()
 
 
-def wait(processes: list[subprocess.Popen]) -> int:
-    """The status of the job, once all its processes have ended."""
+def wait(processes: list[subprocess.Popen], asked: set[int] = frozenset()) -> int:
+    """The status of the job, once all its processes have ended.
+
+    A process that a signal in `asked` ended was still starting up: it had nothing to save, and counts as stopped early.
+    """
     while True:
-        statuses = [process.poll() for process in processes]
+        statuses = [STOPPED if -(process.poll() or 0) in asked else process.poll() for process in processes]
         failed = [(rank, status) for rank, status in enumerate(statuses) if status not in (None, OK, STOPPED)]
         if failed:
             rank, status = failed[0]

@@ -91,7 +91,7 @@ def test_rooms_stay_small_and_have_a_name(path):
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             assert node.end_lineno - node.lineno <= 80, f"{node.name} asks to be two"
-    assert max((len(line) for line in text.splitlines()), default=0) <= 120
+    assert max((len(line) for line in text.splitlines()), default=0) <= (140 if "tests" in path.parts else 120)
 
 
 def test_the_top_level_is_as_agreed():

@@ -1,5 +1,7 @@
 """One training or validation example, by key. What it is depends on nothing but the key and the config."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,9 +26,25 @@ class Examples(TorchDataset):
 
     def __init__(self, dataset: Dataset, seed: int, config: Augment | None, broken_images: str):
         self.dataset, self.seed, self.config, self.broken_images = dataset, seed, config, broken_images
+        self.shared: dict[str, Tensor] = {}  # the data set's arrays, once workers have asked for them
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def __getstate__(self) -> dict:
+        """For a worker: the arrays of the data set travel as tensors, which PyTorch hands over in shared memory."""
+        arrays = {name: value for name, value in vars(self.dataset).items() if isinstance(value, np.ndarray)}
+        if not self.shared:
+            self.shared = {name: torch.frombuffer(bytearray(value.tobytes()), dtype=torch.uint8).share_memory_()
+                           for name, value in arrays.items() if value.size}
+        kinds = {name: (arrays[name].dtype, arrays[name].shape) for name in self.shared}
+        return {**vars(self), "dataset": replace(self.dataset, **dict.fromkeys(self.shared)), "kinds": kinds}
+
+    def __setstate__(self, state: dict) -> None:
+        kinds = state.pop("kinds")
+        arrays = {name: state["shared"][name].numpy().view(kind).reshape(shape)
+                  for name, (kind, shape) in kinds.items()}
+        vars(self).update(state, dataset=replace(state["dataset"], **arrays))
 
     def __getitem__(self, key: tuple[int, int]) -> Example:
         epoch, index = key

@@ -1,6 +1,9 @@
 """Keys -> batches, in worker processes that leave stop signals to the training process."""
 
+import multiprocessing
 import signal
+from contextlib import contextmanager
+from multiprocessing import forkserver
 from typing import Iterable, Iterator
 
 import numpy as np
@@ -38,10 +41,38 @@ class TrainKeys:
                 yield [(epoch, int(plan[row, column])) for column in columns]
 
 
-def batches(examples: Examples, keys: Iterable[list[tuple[int, int]]], workers: int, pin: bool) -> DataLoader:
-    """The batches of these keys, in their order; `pin` puts them where a GPU can fetch them without waiting."""
-    return DataLoader(examples, batch_sampler=keys, num_workers=workers, collate_fn=collate, pin_memory=pin,
-                      worker_init_fn=ignore_stop_signals, prefetch_factor=4 if workers else None)
+@contextmanager
+def open_batches(examples: Examples, keys: Iterable[list[tuple[int, int]]], workers: int,
+                 pin: bool) -> Iterator[Iterator[Batch]]:
+    """The batches of these keys, in their order; `pin` puts them where a GPU can fetch them without waiting.
+
+    Leaving the context ends the workers. Left to the interpreter's exit they would be sent SIGTERM, which they ignore,
+    and be waited for without end.
+    """
+    batches = iter(DataLoader(examples, batch_sampler=keys, num_workers=workers, collate_fn=collate, pin_memory=pin,
+                              worker_init_fn=ignore_stop_signals, prefetch_factor=4 if workers else None,
+                              multiprocessing_context=worker_context() if workers else None))
+    try:
+        yield batches
+    finally:
+        if workers:
+            batches._shutdown_workers()  # DataLoader has no public way to end its workers
+
+
+def worker_context() -> multiprocessing.context.BaseContext:
+    """Workers are forked from a server without threads, never from the training process.
+
+    A fork of that may happen while a thread of gloo or NCCL holds a lock of the interpreter; the worker then waits for
+    it for ever. The server is started with the stop signals blocked, and so are its workers.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["detector.data.examples"])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return context
 
 
 def collate(examples: list[Example]) -> Batch:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
+import zipfile
 from dataclasses import fields, replace
 
 import numpy as np
@@ -61,11 +62,14 @@ def cached(config: Data, root: str, split: str) -> Dataset:
     path = os.path.join(os.path.expanduser(config.cache), f"{config.format}-{key.hexdigest()[:24]}.npz")
     try:
         with np.load(path) as stored:
-            return replace(_unpack(stored), root=root)
-    except (OSError, ValueError, KeyError, EOFError):
-        dataset = reader.read(root, split)
-        _write(path, dataset)
-        return dataset
+            dataset = replace(_unpack(stored), root=root)
+        if len(dataset) and os.path.exists(dataset.path(0)):  # else the images have moved
+            return dataset
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass
+    dataset = reader.read(root, split)
+    _write(path, dataset)
+    return dataset
 
 
 def _status(path: str) -> os.stat_result:
