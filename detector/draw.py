@@ -18,8 +18,8 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, classes
                scores: np.ndarray | None = None) -> Image.Image:
     """The picture uint8 [H, W, 3] with boxes [N, 4]; nothing to draw gives the picture itself.
 
-    Each box is a bright line between two black ones; each name stands in black on a plate of its class's colour, above its box
-    if there is room and never outside the picture. Better scores are drawn later, and so lie on top.
+    Each box is a bright line between two black ones; each name stands in black on a plate of its class's colour, above
+    its box if there is room and never outside the picture. Better scores are drawn later, and so lie on top.
     """
     picture = Image.fromarray(image).convert("RGB")
     draw = ImageDraw.Draw(picture)

@@ -87,7 +87,7 @@ def predict_share(model: Detector, dataset: Dataset, config: Config, device: tor
     mine = list(range(distributed.rank(), len(plan), distributed.world()))
     rounds = -(-len(plan) // distributed.world())  # as many on every rank, so that all ask the same number of times
     keys = [[(0, int(index)) for index in plan[number]] for number in mine]
-    examples = Examples(dataset, config.seed, None, config.data.broken_images)
+    examples = Examples(dataset, config.seed, None)
     with open_batches(examples, keys, config.run.workers, pin=device.type == "cuda") as loader:
         return predict_rounds(model, dataset, config, device, asked, loader, mine, rounds)
 

@@ -76,7 +76,7 @@ def parameter_groups(model: nn.Module, config: Optim) -> list[dict]:
 
 
 def build_optimizer(model: nn.Module, config: Optim) -> torch.optim.SGD:
-    return torch.optim.SGD(parameter_groups(model, config), lr=config.rate, momentum=config.momentum)
+    return torch.optim.SGD(parameter_groups(model, config), lr=config.rate, momentum=config.momentum, fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -32,6 +32,7 @@ class Dataset:
     flags: np.ndarray           # uint8 [N], CROWD | DIFFICULT
     areas: np.ndarray           # float32 [N], pixels: COCO's mask area, which decides small, medium or large
     faults: tuple[str, ...] = ()  # what reading met and did about it, one sentence each
+    cacheable: bool = True      # false where it depends on more files than the annotations
 
     def __len__(self) -> int:
         return len(self.paths)

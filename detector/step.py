@@ -127,7 +127,7 @@ def open_steps(data: Dataset, plan: Plan, config: Config, first_step: int,
     """This rank's micro-batches, from a step on to the end of the run."""
     keys = TrainKeys(config.seed, data.sizes, plan.global_batch, plan.micro, first_step, plan.total_steps,
                      plan.steps_per_epoch)
-    examples = Examples(data, config.seed, config.augment, config.data.broken_images)
+    examples = Examples(data, config.seed, config.augment)
     return open_batches(examples, keys, config.run.workers, pin=device.type == "cuda")
 
 

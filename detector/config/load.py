@@ -44,7 +44,7 @@ def from_dict(said: dict, where: str) -> Config:
 
 def to_dict(config: Config) -> dict:
     """Plain data: dicts, lists, numbers and texts."""
-    return yaml.safe_load(yaml.safe_dump(_plain(dataclasses.asdict(config))))
+    return _plain(dataclasses.asdict(config))
 
 
 def to_yaml(config: Config) -> str:
@@ -100,7 +100,11 @@ def read_with_base(path: Path, seen: tuple[Path, ...] = ()) -> dict:
     if not isinstance(base, str):
         raise BadInput(f"{path}: base: {_show(base)} is no name of a file")
     beside = path.parent / base
-    return merge(read_with_base(beside if beside.is_file() else find_config(base), (*seen, path)), said)
+    try:
+        below = beside if beside.is_file() else find_config(base)
+    except BadInput as error:
+        raise BadInput(f"{path}: base: {base}: {error}") from error
+    return merge(read_with_base(below, (*seen, path)), said)
 
 
 def read_yaml(text: str):
@@ -108,7 +112,18 @@ def read_yaml(text: str):
 
     That would make a text of 1e-2, a number of the range 16:20 and a boolean of a class called no.
     """
-    return yaml.load(text, Loader=yaml.BaseLoader)
+    return yaml.load(text, Loader=_Loader)
+
+
+class _Loader(yaml.BaseLoader):
+    """Refuses a key that is said twice in one place, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node, deep=False):
+        said = [key.value for key, _ in node.value]
+        twice = sorted({str(key) for key in said if said.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"said twice: {', '.join(twice)}", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def merge(below: dict, above: dict) -> dict:
@@ -134,7 +149,8 @@ def apply_override(said: dict, override: str) -> list[str]:
         inner = said.get(name)
         said[name] = dict(inner) if isinstance(inner, dict) else {}
         said = said[name]
-    said[last] = value
+    both = isinstance(value, dict) and isinstance(said.get(last), dict)
+    said[last] = merge(said[last], value) if both else value
     return []
 
 
@@ -148,7 +164,8 @@ def build(kind: type, said: object, path: str, mistakes: list[str]):
     types, values = typing.get_type_hints(kind), {}
     for key, value in said.items():
         if key not in fields:
-            mistakes.append(f"{path}{key}: no such option{_did_you_mean(f'{path}{key}', all_options())}")
+            mistakes += [f"{name}: no such option{_did_you_mean(name, all_options())}"
+                         for name in flatten({f"{path}{key}": value})]
         elif dataclasses.is_dataclass(types[key]):
             values[key] = build(types[key], value, f"{path}{key}.", mistakes)
         else:
@@ -213,9 +230,9 @@ def folder_of(config: Config) -> Path:
 
 def _did_you_mean(word: str, known: typing.Iterable[str]) -> str:
     known = list(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if not close:  # the right word in the wrong section
-        close = [k for k in known if k.rsplit(".")[-1] == word.rsplit(".")[-1]][:1]
+    last = word.split(".")[-1]
+    close = [k for k in known if k.split(".")[-1] == last][:1]  # the right word in the wrong section
+    close = close or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f" (did you mean {close[0]}?)" if close else ""
 
 

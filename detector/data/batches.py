@@ -47,7 +47,7 @@ def plan_epoch(seed: int, epoch: int, sizes: np.ndarray, global_batch: int) -> n
         first += count
         if count:
             batches.append(np.resize(members, -(-count // global_batch) * global_batch).reshape(-1, global_batch))
-    plan = np.concatenate(batches)
+    plan = np.concatenate([np.zeros((0, global_batch), np.int64), *batches])
     return plan[random_order(seed_for(seed, "steps", epoch), len(plan))]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 
@@ -41,18 +42,24 @@ def read(root: str, split: str) -> Dataset:
     if missing:
         raise BadInput(f"{path} is no COCO annotation file: it has no list named {' and '.join(missing)}")
     mistakes: list[str] = []
-    categories = _by_id(said["categories"], "category", ("name",), mistakes)
-    images = _by_id(said["images"], "image", ("file_name",), mistakes)
-    folder = _image_folder(root, split, path, images)
-    rows = [(os.path.join(folder, image["file_name"]), key, *_size(root, folder, image))
-            for key, image in images.items()] if not mistakes else []
+    categories = _by_id(said["categories"], "category", "name", mistakes)
+    images = _by_id(said["images"], "image", "file_name", mistakes)
+    names = [str(category["name"]) for category in categories.values()]
+    _tell([f"category name {name} occurs twice" for name in dict.fromkeys(names) if names.count(name) > 1],
+          "classes are told apart by their names", mistakes)
     objects = _objects(said["annotations"], images, categories, mistakes)
     if mistakes:
         raise listed(path, mistakes)
-    return assemble(f"coco {split}", root, [c["name"] for c in categories.values()], list(categories), rows, objects)
+    folder = _image_folder(root, split, path, images)
+    rows = [(os.path.join(folder, image["file_name"]), key, *_size(root, folder, image))
+            for key, image in images.items()]
+    unsized = sum(not _annotated_size(image) for image in images.values())
+    faults = (f"{unsized} images have no annotated size; it was read from the images, at every start",) * bool(unsized)
+    dataset = assemble(f"coco {split}", root, names, list(categories), rows, objects, faults)
+    return replace(dataset, cacheable=not unsized)
 
 
-def _by_id(entries: list, what: str, needed: tuple[str, ...], mistakes: list[str]) -> dict[int, dict]:
+def _by_id(entries: list, what: str, needed: str, mistakes: list[str]) -> dict[int, dict]:
     """Entries by their id, in the order of the ids, so that class order does not depend on the file's."""
     found: dict[int, dict] = {}
     wrong = []
@@ -63,11 +70,11 @@ def _by_id(entries: list, what: str, needed: tuple[str, ...], mistakes: list[str
                          else f"{what} number {position} is no object")
         elif key in found:
             wrong.append(f"{what} id {key} occurs twice")
-        elif any(not entry.get(name) for name in needed):
-            wrong.append(f"{what} {key} has no {' and '.join(name for name in needed if not entry.get(name))}")
+        elif entry.get(needed) in (None, ""):
+            wrong.append(f"{what} {key} has no {needed}")
         else:
             found[key] = entry
-    _tell(wrong, f"each {what} needs an integer id of its own and {', '.join(needed)}", mistakes)
+    _tell(wrong, f"each {what} needs an integer id of its own and a {needed}", mistakes)
     return dict(sorted(found.items())) if what == "category" else found
 
 
@@ -79,7 +86,7 @@ def _objects(annotations: list, images: dict, categories: dict, mistakes: list[s
     for position, note in enumerate(annotations):
         try:
             x, y, width, height = map(float, note["bbox"])
-            crowd = CROWD if note.get("iscrowd") else 0
+            crowd = CROWD if int(note.get("iscrowd") or 0) else 0
             image, category = _integer(note["image_id"]), _integer(note["category_id"])
         except (KeyError, TypeError, ValueError, AttributeError):
             name = note.get("id", f"number {position}") if isinstance(note, dict) else f"number {position}"
@@ -123,7 +130,9 @@ def _image_folder(root: str, split: str, annotations: str, images: dict[int, dic
 
 def _size(root: str, folder: str, image: dict) -> tuple[int, int]:
     """Height and width as annotated; from the image's header where the annotation does not say."""
+    return _annotated_size(image) or image_size(os.path.join(root, folder, image["file_name"]))
+
+
+def _annotated_size(image: dict) -> tuple[int, int] | None:
     height, width = _integer(image.get("height")), _integer(image.get("width"))
-    if height and width:
-        return height, width
-    return image_size(os.path.join(root, folder, image["file_name"]))
+    return (height, width) if height and width else None

@@ -24,8 +24,8 @@ class Examples(TorchDataset):
     A broken image does not raise here, in a worker, but is handed on as `broken`: bytes of the message as uint8 [L].
     """
 
-    def __init__(self, dataset: Dataset, seed: int, config: Augment | None, broken_images: str):
-        self.dataset, self.seed, self.config, self.broken_images = dataset, seed, config, broken_images
+    def __init__(self, dataset: Dataset, seed: int, config: Augment | None):
+        self.dataset, self.seed, self.config = dataset, seed, config
         self.shared: dict[str, Tensor] = {}  # the data set's arrays, once workers have asked for them
 
     def __len__(self) -> int:

@@ -1,5 +1,7 @@
 """Image files: their size without decoding, and their pixels as uint8 RGB."""
 
+import re
+
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -17,9 +19,10 @@ def image_size(path: str) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(0x0112, 1) in ROTATES
+            # Pillow has turned a TIFF already when it is opened.
+            turned = image.format != "TIFF" and image.getexif().get(0x0112, 1) in ROTATES
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise unreadable(path, error) from error
+        raise unreadable(path, error, "Replace it, or remove it and its annotations") from error
     return (width, height) if turned else (height, width)
 
 
@@ -34,19 +37,19 @@ def read_image(path: str, size: tuple[int, int] | None = None) -> torch.Tensor:
         if size is not None and tuple(image.shape[1:]) != tuple(size):
             image = _decode(path, turn=False)
     except (OSError, RuntimeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise unreadable(path, error) from error
+        raise unreadable(path, error, "Replace or remove it, or set data.broken_images=grey") from error
     if size is not None and tuple(image.shape[1:]) != tuple(size):
         raise BadInput(f"image {path} is {image.shape[2]}x{image.shape[1]} pixels (width x height), its annotations "
                        f"say {size[1]}x{size[0]}: mend the annotations, or bring the image they were made on")
     return image
 
 
-def unreadable(path: str, error: Exception) -> BadInput:
+def unreadable(path: str, error: Exception, remedy: str) -> BadInput:
     if isinstance(error, FileNotFoundError):
         return BadInput(f"no such image file: {path}")
     reason = "no image format that is known" if isinstance(error, UnidentifiedImageError) else \
-        str(error).splitlines()[0] if str(error) else type(error).__name__
-    return BadInput(f"corrupt image {path}: {reason}. Replace or remove it, or set data.broken_images=grey")
+        re.sub(r"^[\w:]+, \S+:\d+, ", "", str(error).splitlines()[0]) if str(error) else type(error).__name__
+    return BadInput(f"corrupt image {path}: {reason.rstrip('.')}. {remedy}")
 
 
 def _decode(path: str, turn: bool) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import multiprocessing
 import signal
 from contextlib import contextmanager
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from typing import Iterable, Iterator
 
 import numpy as np
@@ -67,6 +67,7 @@ def worker_context() -> multiprocessing.context.BaseContext:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["detector.data.examples"])
+    resource_tracker.ensure_running()  # the server would start it, and starting it unblocks signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         forkserver.ensure_running()

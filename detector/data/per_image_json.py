@@ -58,7 +58,8 @@ def _pairs(root: str, split: str) -> list[tuple[str, str]]:
         stems = stems[int(first or 0):int(last or len(stems))]
     elif os.path.isfile(listing):
         with open(listing, encoding="utf-8") as file:
-            wanted = [os.path.splitext(line.strip())[0] for line in file if line.strip()]
+            lines = [line.strip() for line in file if line.strip()]
+        wanted = [line if line in targets else os.path.splitext(line)[0] for line in lines]
         strangers = [stem for stem in wanted if stem not in targets]
         if strangers:
             raise BadInput(f"{listing} names {', '.join(strangers[:5])}, for which there is no JSON in {root}")

@@ -68,7 +68,8 @@ def cached(config: Data, root: str, split: str) -> Dataset:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass
     dataset = reader.read(root, split)
-    _write(path, dataset)
+    if dataset.cacheable:
+        _write(path, dataset)
     return dataset
 
 
@@ -99,6 +100,8 @@ def _unpack(stored) -> Dataset:
         array = stored[name]
         if name in ("name", "root"):
             return str(array)
+        if name == "cacheable":
+            return bool(array)
         return tuple(str(item) for item in array) if name in ("classes", "faults") else array
     return Dataset(**{f.name: value(f.name) for f in fields(Dataset)})
 
@@ -166,7 +169,7 @@ def mend(dataset: Dataset, policy: str) -> Dataset:
     finite = np.isfinite(dataset.boxes).all(axis=1)
     outside = finite & (np.abs(dataset.boxes - inside).max(axis=1, initial=0) > OUTSIDE)
     fixed = np.where(outside[:, None], inside, dataset.boxes)
-    thin = ~finite | (np.minimum(fixed[:, 2] - fixed[:, 0], fixed[:, 3] - fixed[:, 1]) < THINNEST)
+    thin = ~finite | (np.minimum(inside[:, 2] - inside[:, 0], inside[:, 3] - inside[:, 1]) < THINNEST)
     faulty = outside | thin
     if not faulty.any():
         return dataset

@@ -13,6 +13,7 @@ import tempfile
 import numpy as np
 from PIL import Image, ImageDraw
 
+from detector.errors import BadInput
 from detector.randomness import drawing_state, seed_for
 
 CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
@@ -36,9 +37,13 @@ def draw_once(root: str) -> None:
     try:
         for split, count in IMAGES.items():
             draw_split(beside, split, count)
-        if os.path.isdir(root) and not os.listdir(root):
-            os.rmdir(root)
-        os.rename(beside, root)
+        try:
+            os.rename(beside, root)  # takes the place of an empty folder, too
+        except OSError as error:
+            if os.path.isfile(os.path.join(root, "annotations", "instances_val.json")):
+                return  # another machine on a shared disk was faster
+            raise BadInput(f"cannot draw the shapes into data.root={root}: {error.strerror}. Name a folder that does "
+                           "not exist yet, or is empty") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -19,9 +19,9 @@ def augment(image: Tensor, boxes: Tensor, config: Augment, generator: torch.Gene
     """All transforms that are on. Gives image, boxes of what is still visible, and the mask bool [N] of those."""
     before = boxes
     image, boxes = flip(image, boxes, config.flip, generator)
-    image, boxes, zoom = jitter(image, boxes, config.jitter[0], config.jitter[1], generator)
+    image, boxes, shrunk = jitter(image, boxes, config.jitter[0], config.jitter[1], generator)
     image = photometric(image, config.photometric, generator)
-    mask = visible(boxes, area(before) * zoom ** 2)
+    mask = visible(boxes, area(before) * shrunk)
     return image, boxes[mask], mask
 
 
@@ -53,8 +53,8 @@ def jitter(image: Tensor, boxes: Tensor, low: float, high: float,
     """Scale jitter (Ghiasi et al. 2021, "Simple Copy-Paste", 3.2): the zoom is uniform between low and high.
 
     Above 1: a crop of H / zoom x W / zoom pixels, which the resize on the device enlarges; the pixels of an object
-    stay as many, so the third value, by which its side in pixels of this image has changed, is 1. Below 1: the image
-    is shrunk and lies on a grey canvas of its old size; the third value is the zoom.
+    stay as many, so the third value, by which its area in pixels has changed, is 1. Below 1: the image is shrunk and
+    lies on a grey canvas of its old size; the third value is what became of its area.
     """
     if low == high == 1:
         return image, boxes, 1.0
@@ -66,12 +66,13 @@ def jitter(image: Tensor, boxes: Tensor, low: float, high: float,
         top, left = round(down * (height - new_height)), round(right * (width - new_width))
         boxes = inside(boxes - boxes.new_tensor([left, top, left, top]), new_height, new_width)
         return image[:, top:top + new_height, left:left + new_width].contiguous(), boxes, 1.0
-    new_height, new_width = max(1, round(height * zoom)), max(1, round(width * zoom))
+    new_height, new_width = (max(min(side, 2), round(side * zoom)) for side in (height, width))  # 1 x 1 cannot be made
     top, left = round(down * (height - new_height)), round(right * (width - new_width))
     canvas = torch.full_like(image, FILL)
     canvas[:, top:top + new_height, left:left + new_width] = F.resize(image, [new_height, new_width], antialias=True)
     scale = boxes.new_tensor([new_width / width, new_height / height] * 2)
-    return canvas, inside(boxes * scale + boxes.new_tensor([left, top, left, top]), height, width), zoom
+    boxes = inside(boxes * scale + boxes.new_tensor([left, top, left, top]), height, width)
+    return canvas, boxes, new_height * new_width / (height * width)
 
 
 def photometric(image: Tensor, probability: float, generator: torch.Generator) -> Tensor:

@@ -94,7 +94,10 @@ def _read_xml(path: str) -> tuple[tuple[int, int] | None, list[tuple]]:
         for entry in root.iter("object"):
             corners = [float(entry.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")]
             flags = DIFFICULT if (entry.findtext("difficult") or "0").strip() == "1" else 0
-            found.append((entry.findtext("name").strip(), flags, *corners))
+            name = entry.findtext("name").strip()
+            if not name:
+                raise ValueError("empty name")
+            found.append((name, flags, *corners))
     except (TypeError, ValueError, AttributeError) as error:
         raise BadInput(f"{path}: each object needs a name and a bndbox of numbers xmin, ymin, xmax, ymax") from error
     return ((height, width) if height and width else None), found

@@ -11,8 +11,6 @@ from detector.data import coco
 from detector.errors import BadInput
 from detector.records import CROWD
 
-REAL = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "coco_tiny"
-
 # Ids with gaps and in no order, categories that are not sorted, an image without objects, fields that are missing.
 SMALL = {
     "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}],
@@ -102,7 +100,8 @@ def test_ids_may_be_texts_of_digits(tmp_path):
 
 
 def test_ids_may_start_at_zero_and_be_large(tmp_path):
-    said = {"categories": [{"id": 0, "name": "cat"}], "images": [{"id": 2**53, "file_name": "a", "height": 9, "width": 9}],
+    said = {"categories": [{"id": 0, "name": "cat"}],
+            "images": [{"id": 2**53, "file_name": "a", "height": 9, "width": 9}],
             "annotations": [{"image_id": 2**53, "category_id": 0, "bbox": [1, 2, 3, 4]}]}
     dataset = read(tmp_path, said)
     assert dataset.labels.tolist() == [1], "0 is the background, so the class with id 0 is label 1"
@@ -116,7 +115,8 @@ def test_an_area_that_is_no_number_is_that_of_the_box(tmp_path, area, read_as):
     assert read(tmp_path, said).areas.tolist() == [read_as]
 
 
-@pytest.mark.parametrize("crowd, flag", [(0, 0), (1, CROWD), (False, 0), (True, CROWD), (None, 0), ("0", 0), ("1", CROWD)])
+@pytest.mark.parametrize("crowd, flag", [(0, 0), (1, CROWD), (False, 0), (True, CROWD), (None, 0), ("0", 0),
+                                         ("1", CROWD)])
 def test_a_crowd_is_marked_by_one(tmp_path, crowd, flag):
     said = small()
     said["annotations"] = [{**said["annotations"][0], "iscrowd": crowd}]
@@ -268,9 +268,11 @@ def test_all_kinds_of_mistakes_are_in_one_error(tmp_path):
     said = small()
     said["categories"].append({"id": 3, "name": "horse"})
     said["images"].append({"id": None, "file_name": "d.jpg"})
-    said["annotations"] += [{"id": 8, "image_id": 5, "category_id": 3}, {**said["annotations"][0], "id": 9, "image_id": 99}]
+    said["annotations"] += [{"id": 8, "image_id": 5, "category_id": 3},
+                            {**said["annotations"][0], "id": 9, "image_id": 99}]
     message = mistakes(tmp_path, said)
-    for part in ("category id 3 occurs twice", "image number 3 has id None", "annotation 8", "annotation 9 is of image 99"):
+    for part in ("category id 3 occurs twice", "image number 3 has id None", "annotation 8",
+                 "annotation 9 is of image 99"):
         assert part in message
     assert "4 mistakes" in message.splitlines()[0]
 
@@ -284,19 +286,19 @@ def test_many_mistakes_of_one_kind_show_the_first_and_the_number_of_the_others(t
 
 # Real data
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data/coco_tiny")
 @pytest.mark.parametrize("split", ["train2017", "val2017"])
-def test_a_part_of_coco_is_read_as_it_stands(split):
-    dataset = coco.read(str(REAL), split)
-    said = json.loads((REAL / "annotations" / f"instances_{split}.json").read_text(encoding="utf-8"))
+def test_a_part_of_coco_is_read_as_it_stands(coco_tiny, split):
+    dataset = coco.read(str(coco_tiny), split)
+    said = json.loads((coco_tiny / "annotations" / f"instances_{split}.json").read_text(encoding="utf-8"))
     names = {category["id"]: category["name"] for category in said["categories"]}
     assert len(dataset) == len(said["images"]) and len(dataset.boxes) == len(said["annotations"])
     for index, image in enumerate(said["images"]):
         notes = [note for note in said["annotations"] if note["image_id"] == image["id"]]
         rows = dataset.rows(index)
+        found = [dataset.classes[label - 1] for label in dataset.labels[rows]]
         assert Path(dataset.path(index)).is_file()
         assert dataset.sizes[index].tolist() == [image["height"], image["width"]]
-        assert [dataset.classes[label - 1] for label in dataset.labels[rows]] == [names[n["category_id"]] for n in notes]
+        assert found == [names[note["category_id"]] for note in notes]
         assert dataset.flags[rows].tolist() == [CROWD * note["iscrowd"] for note in notes]
         assert np.allclose(dataset.areas[rows], [note["area"] for note in notes])
         xywh = np.array([note["bbox"] for note in notes]).reshape(-1, 4)

@@ -213,6 +213,7 @@ def test_an_orientation_that_does_not_exist_turns_nothing(tmp_path):
 
 # Files that are no image
 
+@pytest.mark.filterwarnings("ignore:Truncated File Read")  # Pillow's own remark about a TIFF
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".bmp", ".gif", ".webp", ".tif"])
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.9])
 def test_a_file_cut_short_names_itself_and_the_remedy(tmp_path, ending, share):
@@ -233,7 +234,20 @@ def test_a_file_that_is_no_image_names_itself_and_the_remedy(tmp_path, content, 
     path.write_bytes(content)
     with pytest.raises(BadInput) as caught:
         read(str(path))
-    assert f"corrupt image {path}: " in str(caught.value) and "data.broken_images=grey" in str(caught.value)
+    assert f"corrupt image {path}: " in str(caught.value)
+    # Without a size from the annotations no grey picture can stand in.
+    assert ("data.broken_images=grey" if read is read_image else "remove it and its annotations") in str(caught.value)
+
+
+def test_a_header_that_promises_more_than_a_machine_can_hold_is_refused(tmp_path):
+    path = tmp_path / "bomb.png"
+    png_16_bit_rgb(path, np.zeros((1, 2, 3), np.uint16))
+    data = bytearray(path.read_bytes())
+    data[16:24] = struct.pack(">II", 30_000, 30_000)          # width and height,
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))  # and the checksum that belongs to them
+    path.write_bytes(data)
+    with pytest.raises(BadInput, match="corrupt image .*bomb.png"):
+        image_size(str(path))
 
 
 @pytest.mark.parametrize("read", [read_image, image_size])

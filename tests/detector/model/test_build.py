@@ -31,8 +31,8 @@ def randomise(model: nn.Module) -> None:
             module.bias.data.normal_(0, 0.2)
             module.running_mean.normal_(0, 0.2)
             module.running_var.uniform_(0.5, 2)
-        elif name.startswith(("rpn.head", "roi_heads")) and hasattr(module, "weight") and not name.endswith("bbox_pred"):
-            nn.init.kaiming_normal_(module.weight)
+        elif name.startswith(("rpn.head", "roi_heads")) and isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight, a=9 if name.endswith("bbox_pred") else 0)  # boxes move a little
 
 
 def pictures(*sizes: tuple[int, int]) -> list[torch.Tensor]:
@@ -146,12 +146,11 @@ def test_every_learning_weight_gets_a_gradient_whatever_is_in_the_images(body, p
     assert (boxes > 0).all() if targets == "one image empty" else (boxes == 0).all()
 
 
-@pytest.mark.parametrize("kind", ["frozen", "trained"])
 @pytest.mark.parametrize("body", BODIES)
-def test_every_body_fits_its_pooling_and_head(body, kind):
+def test_every_body_fits_its_pooling_and_head(body):
     """Shapes alone, on the meta device: an image 96 x 128 has ceil(side / stride) cells at each level."""
     with torch.device("meta"):
-        model = build_model(Model(body=body, norm=kind), Evaluate(), classes=4)
+        model = build_model(Model(body=body, norm="trained"), Evaluate(), classes=4)
         levels = model.backbone(torch.empty(1, 3, 96, 128))
         strides, size = model.roi_heads.box_roi_pool.strides, model.roi_heads.box_roi_pool.size
         for name, stride in strides.items():
@@ -164,8 +163,7 @@ def test_every_body_fits_its_pooling_and_head(body, kind):
     each = model.rpn.anchor_generator.num_anchors_per_location()
     assert [level.shape[1] for level in logits] == each
     norms = {type(module) for module in model.modules() if isinstance(module, (nn.BatchNorm2d, FrozenBatchNorm2d))}
-    expected = {FrozenBatchNorm2d} if kind == "frozen" else {nn.BatchNorm2d, FrozenBatchNorm2d}  # first stages: frozen
-    assert norms == (set() if body == "vgg16" else expected)
+    assert norms == (set() if body == "vgg16" else {nn.BatchNorm2d, FrozenBatchNorm2d})  # two stages are frozen
 
 
 def test_class_agnostic_learns_one_box_and_shows_it_to_every_class():

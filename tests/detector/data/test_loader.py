@@ -1,0 +1,270 @@
+"""Keys become the same batches in any number of workers; workers leave stop signals alone; broken images say so."""
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detector.config.schema import Augment
+from detector.data.batches import micro_batches, plan_epoch, share, steps_per_epoch
+from detector.data.examples import Examples, broken
+from detector.data.files import GREY
+from detector.data.loader import STOP_SIGNALS, TrainKeys, collate, ignore_stop_signals, open_batches
+from detector.randomness import drawing_state
+from detector.records import Dataset, assemble
+
+ALL = Augment(flip=0.5, jitter=(0.5, 2.0), photometric=0.5)
+COUNT = 7
+
+
+def some_images(folder, count: int = COUNT) -> Dataset:
+    """Noise of 10 x 12 pixels and other sizes; image i has i % 3 objects."""
+    images, objects = [], []
+    for i in range(count):
+        height, width = 10 + i, 12 + 2 * (i % 2)
+        noise = drawing_state(i).randint(0, 256, (height, width, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(folder / f"{i}.png")
+        images.append((f"{i}.png", 100 + i, height, width))
+        objects += [(i, 1 + n, 0, 1, n, n, n + 6, n + 7) for n in range(i % 3)]
+    return assemble("some", str(folder), ["cat", "dog"], [1, 2], images, np.array(objects, np.float64))
+
+
+@pytest.fixture
+def dataset(tmp_path) -> Dataset:
+    return some_images(tmp_path)
+
+
+def keys_of(sizes: np.ndarray, first: int, last: int, batch: int = 4, per_process: int = 2, rank: int = 0,
+            world: int = 1, seed: int = 3) -> TrainKeys:
+    return TrainKeys(seed, sizes, batch, micro_batches(share(batch, rank, world), per_process), first, last,
+                     steps_per_epoch(sizes, batch))
+
+
+def loaded(examples: Examples, keys, workers: int) -> list:
+    """All batches."""
+    with open_batches(examples, keys, workers, pin=False) as found:
+        return list(found)
+
+
+def plain(found) -> list:
+    """Batches as lists of numbers, to compare them."""
+    return [([image.tolist() for image in images], [{name: value.tolist() for name, value in target.items()}
+                                                    for target in targets]) for images, targets in found]
+
+
+# Keys
+
+def test_keys_are_the_plan_of_one_epoch_after_another(dataset):
+    steps = steps_per_epoch(dataset.sizes, 4)
+    slow = []
+    for epoch in range(3):
+        for row in plan_epoch(3, epoch, dataset.sizes, 4).tolist():
+            slow += [[(epoch, image) for image in row[:2]], [(epoch, image) for image in row[2:]]]
+    keys = keys_of(dataset.sizes, 0, 3 * steps)
+    assert list(keys) == slow and len(keys) == len(slow)
+
+
+def test_asking_twice_gives_the_same_keys(dataset):
+    keys = keys_of(dataset.sizes, 1, 9)
+    assert list(keys) == list(keys) != []
+    iter(keys)  # DataLoader asks once more and throws it away
+    assert list(keys) == list(keys_of(dataset.sizes, 1, 9))
+
+
+def test_starting_at_any_step_is_a_slice(dataset):
+    total = 3 * steps_per_epoch(dataset.sizes, 4) + 1
+    whole = list(keys_of(dataset.sizes, 0, total))
+    for first in range(total + 1):
+        assert list(keys_of(dataset.sizes, first, total)) == whole[2 * first:]  # two micro-batches a step
+
+
+def test_nothing_is_left_to_do_after_the_last_step(dataset):
+    assert list(keys_of(dataset.sizes, 5, 5)) == [] and len(keys_of(dataset.sizes, 5, 5)) == 0
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5, 8])
+def test_all_ranks_together_see_each_step_of_one(dataset, world):
+    alone = list(keys_of(dataset.sizes, 0, 4, batch=8, per_process=8))
+    ranks = [list(keys_of(dataset.sizes, 0, 4, batch=8, per_process=8, rank=rank, world=world))
+             for rank in range(world)]
+    assert [sum((keys[step] for keys in ranks), []) for step in range(4)] == alone
+
+
+def test_a_single_image_is_enough(tmp_path):
+    keys = keys_of(some_images(tmp_path, 1).sizes, 0, 2)
+    assert list(keys) == [[(0, 0), (0, 0)]] * 2 + [[(1, 0), (1, 0)]] * 2
+
+
+# Examples
+
+def test_an_example_is_what_the_data_set_says(dataset):
+    examples = Examples(dataset, seed=0, config=None)
+    assert len(examples) == COUNT
+    for index in range(COUNT):
+        image, target = examples[(0, index)]
+        with Image.open(dataset.path(index)) as stored:
+            assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(stored))
+        assert image.dtype == torch.uint8
+        assert set(target) == {"index", "boxes", "labels"} and int(target["index"]) == index
+        assert target["boxes"].dtype == torch.float32 and target["labels"].dtype == torch.int64
+        assert target["boxes"].tolist() == [[n, n, n + 6, n + 7] for n in range(index % 3)]
+        assert target["labels"].tolist() == [1 + n for n in range(index % 3)]
+
+
+def test_an_image_without_objects_has_boxes_of_shape_0_4(dataset):
+    for config in (None, ALL):
+        _, target = Examples(dataset, 0, config)[(0, 0)]
+        assert target["boxes"].shape == (0, 4) and target["labels"].shape == (0,)
+
+
+def test_the_same_key_gives_the_same_example_and_another_epoch_another(dataset):
+    one, other = (Examples(dataset, 5, ALL) for _ in range(2))
+    for index in range(COUNT):
+        other[(9, index)]  # what was asked before does not matter
+        assert plain([collate([one[(1, index)]])]) == plain([collate([other[(1, index)]])])
+    first = [one[(0, index)][0].tolist() for index in range(COUNT)]
+    assert first != [one[(1, index)][0].tolist() for index in range(COUNT)]
+    assert first != [Examples(dataset, 6, ALL)[(0, index)][0].tolist() for index in range(COUNT)]
+
+
+def test_labels_stay_with_their_boxes_where_some_are_cut_off(tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    places = [(x, y) for x in range(0, 40, 10) for y in range(0, 40, 10)]
+    objects = [(0, 1 + n, 0, 100, x + n / 16, y, x + 5 + n / 16, y + 5) for n, (x, y) in enumerate(places)]
+    dataset = assemble("", str(tmp_path), [str(n) for n in range(16)], list(range(16)), [("a.png", 1, 40, 40)],
+                       np.array(objects))
+    examples = Examples(dataset, 0, Augment(flip=0, jitter=(2, 2)))
+    fewest = 16
+    for epoch in range(20):
+        _, target = examples[(epoch, 0)]
+        whole = target["boxes"][:, 2] - target["boxes"][:, 0] == 5  # not cut on the left or the right
+        sixteenths = (target["boxes"][:, 0][whole] * 16).round().long() % 16
+        assert sixteenths.tolist() == (target["labels"][whole] - 1).tolist(), "each box carries its number"
+        fewest = min(fewest, len(target["labels"]))
+    assert fewest < 16
+
+
+def test_changing_an_example_leaves_the_data_set_alone(dataset):
+    before = dataset.boxes.copy()
+    _, target = Examples(dataset, 0, None)[(0, 2)]
+    target["boxes"] += 1
+    assert np.array_equal(dataset.boxes, before)
+
+
+# Workers
+
+@pytest.mark.parametrize("count", [1, COUNT])  # of one image, which has no objects; and of several
+def test_examples_that_travel_to_a_worker_are_the_same(tmp_path, count):
+    examples = Examples(some_images(tmp_path, count), 3, ALL)
+    travelled = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(examples))))
+    for there in (travelled, examples):  # and those that stayed at home are still whole
+        assert len(there) == count and there.dataset.classes == ("cat", "dog")
+        for index in range(count):
+            assert plain([collate([there[(1, index)]])]) == plain([collate([examples[(1, index)]])])
+    for name in ("paths", "image_ids", "sizes", "offsets", "boxes", "labels", "flags", "areas"):
+        there, here = getattr(travelled.dataset, name), getattr(examples.dataset, name)
+        assert there.dtype == here.dtype and np.array_equal(there, here)
+
+
+def test_any_number_of_workers_gives_the_same_batches(dataset):
+    examples, keys = Examples(dataset, 3, ALL), keys_of(dataset.sizes, 1, 5)
+    none, two = (plain(loaded(examples, keys, workers)) for workers in (0, 2))
+    assert none == two and len(none) == len(keys)
+
+
+def test_resuming_loads_the_rest_of_what_was_to_be_loaded(dataset):
+    examples = Examples(dataset, 3, ALL)
+    whole = plain(loaded(examples, keys_of(dataset.sizes, 0, 6), 0))
+    assert plain(loaded(examples, keys_of(dataset.sizes, 2, 6), 2)) == whole[4:]  # two micro-batches a step
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_there_may_be_nothing_to_load(dataset, workers):
+    assert loaded(Examples(dataset, 3, ALL), keys_of(dataset.sizes, 4, 4), workers) == []
+
+
+def test_leaving_ends_the_workers_with_batches_left_and_after_an_error(dataset):
+    children = set(multiprocessing.active_children())
+    for error in (None, KeyError):
+        with pytest.raises(KeyError) if error else contextlib.nullcontext():
+            with open_batches(Examples(dataset, 3, None), keys_of(dataset.sizes, 0, 40), 2, False) as found:
+                next(found)
+                workers = set(multiprocessing.active_children()) - children
+                assert len(workers) == 2
+                if error:
+                    raise error
+        assert not any(worker.is_alive() for worker in workers)
+
+
+@pytest.mark.parametrize("before", [0, 2])  # batches: the workers are only starting, or have both delivered one
+def test_workers_ignore_stop_signals(dataset, before):
+    examples, keys = Examples(dataset, 3, None), keys_of(dataset.sizes, 0, 40)
+    children = set(multiprocessing.active_children())
+    with open_batches(examples, keys, 2, pin=False) as found:
+        got = [next(found) for _ in range(before)]
+        workers = set(multiprocessing.active_children()) - children
+        assert len(workers) == 2
+        for worker in workers:
+            for number in STOP_SIGNALS:
+                os.kill(worker.pid, number)
+        got += list(found)  # a worker that ended would raise here
+    assert plain(got) == plain(loaded(examples, keys, 0))
+
+
+def test_the_signals_of_a_terminal_and_of_a_cluster_are_among_those_ignored():
+    assert {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2} <= set(STOP_SIGNALS)
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        ignore_stop_signals(0)
+        assert all(signal.getsignal(number) is signal.SIG_IGN for number in STOP_SIGNALS)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# Broken images
+
+def break_image(dataset: Dataset, index: int, how: str) -> None:
+    path = dataset.path(index)
+    if how == "missing":
+        os.unlink(path)
+    elif how == "other size":
+        Image.new("RGB", (5, 5)).save(path)
+    else:
+        with open(path, "rb") as file:
+            data = file.read()
+        with open(path, "wb") as file:
+            file.write(data[:len(data) // 2] if how == "cut short" else b"")
+
+
+@pytest.mark.parametrize("policy", ["refuse", "grey"])
+@pytest.mark.parametrize("how", ["cut short", "empty", "missing", "other size"])
+def test_a_broken_image_is_grey_without_objects_and_says_so(dataset, how, policy):
+    break_image(dataset, 2, how)
+    for config in (None, Augment(flip=1)):
+        image, target = Examples(dataset, 0, config)[(0, 2)]
+        assert tuple(image.shape) == (3, *dataset.sizes[2]) and (image == GREY).all()
+        assert target["boxes"].shape == (0, 4) and target["labels"].shape == (0,) and int(target["index"]) == 2
+        message, = broken([target])
+        assert dataset.path(2) in message
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_image_in_a_batch_raises_in_no_worker_and_leaves_the_others_whole(dataset, workers):
+    break_image(dataset, 2, "cut short")
+    keys = [[(0, 1), (0, 2)], [(0, 4), (0, 5)]]
+    first, second = loaded(Examples(dataset, 0, None), keys, workers)
+    message, = broken(first[1])
+    assert "corrupt image" in message and dataset.path(2) in message
+    assert first[1][0]["boxes"].shape == (1, 4) and "broken" not in first[1][0]
+    assert broken(second[1]) == []
+
+
+def test_no_targets_have_no_broken_images():
+    assert broken([]) == []

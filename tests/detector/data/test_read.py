@@ -1,0 +1,396 @@
+"""From any layout to a checked Dataset: the cache, one list of classes, faulty boxes, what is learned from."""
+
+import contextlib
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detector.config.schema import Data
+from detector.data import shapes, voc
+from detector.data.read import (READERS, cached, describe, for_training, join, mend, read_datasets,
+                                read_for_evaluation, read_splits, with_classes)
+from detector.errors import BadInput
+from detector.records import CROWD, DIFFICULT, Dataset, assemble
+
+NAN, INF = float("nan"), float("inf")
+
+
+def write_coco(root: Path, split: str, classes: dict[int, str], images: int, objects: list[tuple]) -> Path:
+    """Images 100 wide and 50 high, with ids 10, 11, ...; objects: (image from 0, class id, xywh) and maybe iscrowd."""
+    path = root / "annotations" / f"instances_{split}.json"
+    for folder in (path.parent, root / split):
+        folder.mkdir(parents=True, exist_ok=True)
+    for i in range(images):
+        (root / split / f"{i}.png").touch()
+    path.write_text(json.dumps({
+        "categories": [{"id": key, "name": name} for key, name in classes.items()],
+        "images": [{"id": 10 + i, "file_name": f"{i}.png", "height": 50, "width": 100} for i in range(images)],
+        "annotations": [{"id": n, "image_id": 10 + image, "category_id": key, "bbox": box, "iscrowd": sum(crowd)}
+                        for n, (image, key, box, *crowd) in enumerate(objects)]}))
+    return path
+
+
+def write_voc(root: Path, split: str, notes: dict[str, list[tuple]]) -> None:
+    """notes: for each stem its objects, (name, difficult, xmin, ymin, xmax, ymax)."""
+    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(notes))
+    for stem, objects in notes.items():
+        (root / "JPEGImages" / f"{stem}.jpg").touch()
+        body = "".join(f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{x1}</xmin>"
+                       f"<ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+                       for name, difficult, x1, y1, x2, y2 in objects)
+        (root / "Annotations" / f"{stem}.xml").write_text(
+            f"<annotation><size><width>100</width><height>50</height></size>{body}</annotation>")
+
+
+def settings(tmp_path: Path, **more) -> Data:
+    return Data(**{"format": "coco", "root": str(tmp_path / "data"), "cache": str(tmp_path / "cache"), **more})
+
+
+def boxes_in_image(boxes: list, image_id: int = 1) -> Dataset:
+    """One image, 100 wide and 50 high, with these boxes; the area of box n is n."""
+    objects = [(0, 1 + n % 2, 0, n, *box) for n, box in enumerate(boxes)]
+    return assemble("some", "/data", ["cat", "dog"], [1, 2], [("a.jpg", image_id, 50, 100)], np.array(objects))
+
+
+def same(a: Dataset, b: Dataset) -> bool:
+    """Equal in every field, and of the same kind."""
+    return all(type(x) is type(y) and np.array_equal(x, y) and np.asarray(x).dtype == np.asarray(y).dtype
+               for x, y in ((getattr(a, field.name), getattr(b, field.name)) for field in fields(Dataset)))
+
+
+def names(dataset: Dataset) -> list[str]:
+    return [dataset.classes[label - 1] for label in dataset.labels]
+
+
+@pytest.fixture
+def parsed(monkeypatch) -> list[str]:
+    """The splits that were parsed, in order, whatever their format."""
+    said: list[str] = []
+    for module in {id(module): module for module in READERS.values()}.values():
+        def read(root: str, split: str, parse=module.read) -> Dataset:
+            said.append(split)
+            return parse(root, split)
+        monkeypatch.setattr(module, "read", read)
+    return said
+
+
+# The cache. Each tree is a split `train`; the file that is returned holds a 9 or a 4 to change.
+
+def coco_tree(root: Path) -> Path:
+    return write_coco(root, "train", {3: "cat", 7: "dög"}, 3, [(2, 7, [1, 2, 3, 4]), (0, 3, [5, 5, 5, 5], 1)])
+
+
+def voc_tree(root: Path) -> Path:
+    write_voc(root, "train", {"b": [("dog", 1, 1, 1, 9, 9)], "a": []})
+    return root / "Annotations" / "b.xml"
+
+
+def json_tree(root: Path) -> Path:
+    for folder in ("input", "target"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for stem, boxes in (("a", []), ("b", [[1, 2, 4, 3]])):
+        Image.new("RGB", (6, 4)).save(root / "input" / f"{stem}.png")
+        (root / "target" / f"{stem}.json").write_text(json.dumps({"labels": ["cat"] * len(boxes), "boxes": boxes}))
+    (root / "train.txt").write_text("b\na")
+    return root / "target" / "b.json"
+
+
+@pytest.mark.parametrize("format, tree", [("coco", coco_tree), ("voc", voc_tree), ("per_image_json", json_tree)])
+def test_a_second_reading_does_not_parse_again_and_a_changed_file_is_read_anew(tmp_path, parsed, format, tree):
+    changing = tree(tmp_path / "data")
+    config = settings(tmp_path, format=format)
+    first, second = (cached(config, config.root, "train") for _ in range(2))
+    assert parsed == ["train"] and same(first, second)
+    assert len(list((tmp_path / "cache").iterdir())) == 1, "one file, and no part of one beside it"
+    status, text = changing.stat(), changing.read_text()
+    changing.write_text(text.replace("9", "8").replace("4", "5"))  # of the same length: the time must tell
+    os.utime(changing, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    third = cached(config, config.root, "train")
+    assert parsed == ["train", "train"] and not np.array_equal(first.boxes, third.boxes)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not an archive", "half"])
+def test_a_damaged_cache_is_read_anew_and_mended(tmp_path, parsed, content):
+    coco_tree(tmp_path / "data")
+    config = settings(tmp_path)
+    first = cached(config, config.root, "train")
+    stored, = (tmp_path / "cache").iterdir()
+    stored.write_bytes(stored.read_bytes()[:stored.stat().st_size // 2] if content == "half" else content)
+    assert all(same(first, cached(config, config.root, "train")) for _ in range(2))
+    assert len(parsed) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, parsed):
+    file = coco_tree(tmp_path / "data")
+    config = settings(tmp_path, cache=str(file / "cache"))  # below a file there can be no folder
+    assert same(*(cached(config, config.root, "train") for _ in range(2))) and len(parsed) == 2
+
+
+def test_splits_and_roots_do_not_share_a_cache(tmp_path, parsed):
+    places = [(str(tmp_path / root), split) for root in ("data", "other") for split in ("a", "b")]
+    for count, (root, split) in enumerate(places, start=1):
+        os.utime(write_coco(Path(root), split, {}, count, []), ns=(0, 0))  # of the same time
+    config = settings(tmp_path)
+    assert [len(cached(config, *place)) for _ in range(2) for place in places] == [1, 2, 3, 4] * 2
+    assert len(parsed) == 4, "without objects, too"
+
+
+def test_images_that_arrive_after_the_annotations_were_read_are_found(tmp_path):
+    coco_tree(tmp_path / "data")
+    config = settings(tmp_path)
+    (tmp_path / "data" / "train").rename(tmp_path / "elsewhere")
+    cached(config, config.root, "train")
+    (tmp_path / "elsewhere").rename(tmp_path / "data" / "images")
+    assert Path(cached(config, config.root, "train").path(0)).is_file()
+
+
+def test_a_size_that_came_from_an_image_follows_the_image(tmp_path):
+    path = write_coco(tmp_path / "data", "train", {1: "cat"}, 1, [])
+    path.write_text(path.read_text().replace('"height": 50, ', ""))
+    config = settings(tmp_path)
+    for height in (4, 5):
+        Image.new("RGB", (6, height)).save(tmp_path / "data" / "train" / "0.png")
+        assert cached(config, config.root, "train").sizes.tolist() == [[height, 6]]
+
+
+# What is not there
+
+def test_what_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(BadInput, match=f"no such folder: data.root={tmp_path}/data"):
+        read_splits(settings(tmp_path, root="~/data"), ("train",))
+    write_coco(tmp_path / "data", "train", {1: "cat"}, 0, [])
+    with pytest.raises(BadInput, match="empty data set: coco train"):
+        read_datasets(settings(tmp_path, val=()))
+    write_voc(tmp_path / "data", "train", {"a": []})
+    of_voc = settings(tmp_path, format="voc", val=())
+    with pytest.raises(BadInput, match="voc train .*no object of any class"):
+        read_datasets(of_voc)
+    voc_tree(tmp_path / "data").unlink()
+    with pytest.raises(BadInput, match=r"no such annotation file: .*Annotations/b\.xml"):
+        read_datasets(of_voc)
+
+
+def test_no_remedy_is_offered_that_is_taken_already(tmp_path):
+    """An image whose header cannot be read, where sizes come from headers: grey must help, or not be advised."""
+    json_tree(tmp_path / "data")
+    (tmp_path / "data" / "input" / "a.png").write_bytes(b"")
+    try:
+        read_splits(settings(tmp_path, format="per_image_json", broken_images="grey"), ("train",))
+    except BadInput as error:
+        assert "data.broken_images=grey" not in str(error)
+
+
+def test_every_format_of_the_schema_has_a_reader_and_shapes_draw_themselves(tmp_path, monkeypatch):
+    assert set(next(field for field in fields(Data) if field.name == "format").metadata["choices"]) == set(READERS)
+    monkeypatch.setattr(shapes, "IMAGES", {"train": 3, "val": 2})
+    train, val = read_datasets(settings(tmp_path, format="shapes"))
+    assert (len(train), len(val)) == (3, 2) and train.classes == val.classes == shapes.CLASSES
+
+
+# One list of classes
+
+ANY = [1, 1, 9, 9]  # a box where boxes do not matter
+
+
+def test_classes_are_matched_by_name_whatever_their_ids_and_order(tmp_path):
+    write_coco(tmp_path / "data", "train", {1: "cat", 2: "dog", 9: "emu"}, 1, [(0, key, ANY) for key in (1, 2, 9)])
+    write_coco(tmp_path / "data", "val", {1: "emu", 4: "cat", 5: "dog"}, 2, [(1, key, ANY) for key in (5, 1, 4)])
+    train, val = read_datasets(settings(tmp_path))
+    assert train.classes == val.classes == ("cat", "dog", "emu")
+    assert names(train) == ["cat", "dog", "emu"] and names(val) == ["dog", "emu", "cat"]
+    assert train.category_ids.tolist() == [1, 2, 9]
+    assert val.category_ids.tolist() == [4, 5, 1], "the ids of the file that is scored"
+    assert val.faults == ()
+
+
+@pytest.mark.parametrize("classes, key", [({7: "dog"}, 7), ({1: "dog", 2: "fox"}, 1)])
+def test_validation_may_lack_a_class_and_may_list_one_that_no_object_has(tmp_path, classes, key):
+    write_coco(tmp_path / "data", "train", {1: "cat", 2: "dog"}, 1, [(0, 2, ANY)])
+    write_coco(tmp_path / "data", "val", classes, 1, [(0, key, ANY)])
+    _, val = read_datasets(settings(tmp_path))
+    assert val.classes == ("cat", "dog") and names(val) == ["dog"]
+    assert len(set(val.category_ids.tolist())) == 2
+
+
+def test_an_unknown_class_is_an_error_that_lists_those_that_are_known(tmp_path):
+    write_coco(tmp_path / "data", "train", {1: "cat", 2: "dog"}, 1, [(0, 1, ANY)])
+    write_coco(tmp_path / "data", "val", {1: "cat", 2: "Dog"}, 1, [(0, 2, ANY)])
+    with pytest.raises(BadInput, match="unknown class Dog in coco val: training knows cat, dog"):
+        read_datasets(settings(tmp_path))
+    with pytest.raises(BadInput, match="unknown class horse, emu in data.classes: coco train has cat, dog"):
+        read_datasets(settings(tmp_path, classes=("cat", "horse", "emu")))
+
+
+def test_chosen_classes_are_in_the_order_of_the_choice_and_others_are_counted(tmp_path):
+    objects = [(0, key, ANY) for key in (1, 2, 3, 3)]
+    write_coco(tmp_path / "data", "train", {1: "cat", 2: "dog", 3: "emu"}, 2, objects)
+    write_coco(tmp_path / "data", "val", {1: "emu", 2: "fox", 3: "cat"}, 1, objects)
+    train, val = read_datasets(settings(tmp_path, classes=("emu", "cat")))
+    assert train.classes == val.classes == ("emu", "cat")
+    assert names(train) == ["cat", "emu", "emu"] and names(val) == ["emu", "cat", "cat"]
+    assert len(train) == 2 and train.category_ids.tolist() == [3, 1] and val.category_ids.tolist() == [1, 3]
+    assert train.faults == ("1 objects of other classes were left out: dog",)
+    assert val.faults == ("1 objects of other classes were left out: fox",)
+
+
+def test_voc_stands_for_its_twenty_classes(tmp_path):
+    write_voc(tmp_path / "data", "train", {"a": [("dog", 0, *ANY), ("wolf", 0, *ANY)]})
+    write_voc(tmp_path / "data", "val", {"b": [("cat", 0, *ANY)]})
+    train, val = read_datasets(settings(tmp_path, format="voc", classes=("voc",)))
+    assert train.classes == val.classes == voc.CLASSES
+    assert names(train) == ["dog"] and names(val) == ["cat"]
+    assert train.faults == ("1 objects of other classes were left out: wolf",)
+
+
+def test_a_model_is_evaluated_with_the_classes_that_it_knows(tmp_path):
+    write_coco(tmp_path / "data", "val", {1: "dog", 2: "cat"}, 1, [(0, 1, ANY)])
+    val = read_for_evaluation(settings(tmp_path), ("cat", "dog"))
+    assert val.classes == ("cat", "dog") and val.labels.tolist() == [2]
+    assert with_classes(val, ("cat", "dog"), strict=True) is val
+    with pytest.raises(BadInput, match=r"data\.val=\[\]: there is nothing to evaluate on"):
+        read_for_evaluation(settings(tmp_path, val=()), ("cat",))
+
+
+# Several splits
+
+def test_splits_are_joined_in_their_order(tmp_path):
+    write_voc(tmp_path / "data" / "VOC2007", "trainval", {"a": [("cat", 0, 1, 1, 9, 9)], "b": []})
+    write_voc(tmp_path / "data" / "VOC2012", "trainval", {"c": [("dog", 0, 1, 1, 5, 5), ("cat", 1, 1, 1, 3, 3)]})
+    joined = read_splits(settings(tmp_path, format="voc"), ("2007/trainval", "2012/trainval"))
+    assert [Path(joined.path(i)).relative_to(tmp_path / "data").as_posix() for i in range(3)] == [
+        "VOC2007/JPEGImages/a.jpg", "VOC2007/JPEGImages/b.jpg", "VOC2012/JPEGImages/c.jpg"]
+    assert joined.offsets.tolist() == [0, 1, 1, 3] and joined.boxes[:, 2].tolist() == [9, 5, 3]
+    assert names(joined) == ["cat", "dog", "cat"] and joined.flags.tolist() == [0, 0, DIFFICULT]
+    assert joined.name == "voc 2007/trainval + voc 2012/trainval"
+
+
+def test_image_ids_are_kept_unless_splits_share_them():
+    first, second = boxes_in_image([ANY], image_id=7), boxes_in_image([], image_id=9)
+    assert join([first, second]).image_ids.tolist() == [7, 9]
+    assert join([first, second, first]).image_ids.tolist() == [1, 2, 3]
+    assert join([first]) is first
+
+
+def test_joined_splits_match_their_classes_by_name_and_one_may_be_empty(tmp_path):
+    write_coco(tmp_path / "data", "a", {1: "cat", 2: "dog"}, 1, [(0, 1, ANY), (0, 2, ANY)])
+    write_coco(tmp_path / "data", "b", {1: "dog", 2: "emu"}, 1, [(0, 1, ANY), (0, 2, ANY)])
+    write_coco(tmp_path / "data", "none", {1: "cat"}, 0, [])
+    for splits in (("a", "b"), ("a", "none", "b"), ("a", "b", "none")):
+        joined = read_splits(settings(tmp_path), splits)
+        assert joined.classes == ("cat", "dog", "emu") and names(joined) == ["cat", "dog", "dog", "emu"]
+        assert len(set(joined.category_ids.tolist())) == 3
+    with pytest.raises(BadInput, match="empty data set: coco none"):
+        read_splits(settings(tmp_path), ("none", "none"))
+
+
+# Faulty boxes. In an image 100 wide and 50 high: the box; what clip leaves of it (None: nothing); whether drop does.
+
+FAULTS = [
+    ([10, 10, 20, 20], [10, 10, 20, 20], True),
+    ([0, 0, 100, 50], [0, 0, 100, 50], True),            # all of it
+    ([-0.5, 0, 10, 50.75], [-0.5, 0, 10, 50.75], True),  # less than a pixel: rounding
+    ([90, 40, 120, 60], [90, 40, 100, 50], False),
+    ([-20, -20, 200, 200], [0, 0, 100, 50], False),
+    ([-20, 5, 5, 9], [0, 5, 5, 9], False),
+    ([5, 5, 5, 9], None, False),                         # no width
+    ([5, 5, 9, 5], None, False),                         # no height
+    ([30, 30, 20, 20], None, False),                     # corners swapped
+    ([5, 5, 5.05, 9], None, False),                      # as good as no width
+    ([150, 10, 160, 20], None, False),                   # wholly outside
+    ([98, 60, 120, 70], None, False),
+    ([100, 10, 101, 20], None, False),                   # outside by one pixel: none of it is in the image
+    ([-1, 10, 0, 20], None, False),
+    ([NAN, 10, 20, 20], None, False),
+    ([0, 0, INF, 10], None, False),
+]
+
+
+@pytest.mark.parametrize("box, clipped, stays", FAULTS)
+def test_a_faulty_box_is_clipped_dropped_or_refused(box, clipped, stays):
+    dataset = boxes_in_image([[1, 1, 2, 2], box, [3, 3, 4, 4]])
+    for policy, left in (("clip", clipped), ("drop", box if stays else None)):
+        mended = mend(dataset, policy)
+        assert mended.boxes.tolist() == [[1, 1, 2, 2], *([left] if left else []), [3, 3, 4, 4]]
+        assert mended.areas.tolist() == [0, *([1] if left else []), 2], "what belongs to a box goes with it"
+        assert mended.offsets.tolist() == [0, len(mended.boxes)]
+    if stays:
+        assert mend(dataset, "clip") is mend(dataset, "drop") is mend(dataset, "refuse") is dataset
+    else:
+        with pytest.raises(BadInput, match="1 faulty boxes in some"):
+            mend(dataset, "refuse")
+
+
+@pytest.mark.parametrize("policy", ["clip", "drop"])
+def test_every_faulty_box_is_counted_once(policy):
+    none, dataset = boxes_in_image([]), boxes_in_image([box for box, _, _ in FAULTS])
+    assert mend(none, policy) is mend(none, "refuse") is none
+    mended = mend(dataset, policy)
+    cut = sum(int(fault.split()[0]) for fault in mended.faults if "were cut" in fault)
+    left_out = sum(int(fault.split()[0]) for fault in mended.faults if "left out" in fault)
+    assert left_out == len(dataset.boxes) - len(mended.boxes)
+    assert cut == (sum(clipped is not None and not stays for _, clipped, stays in FAULTS) if policy == "clip" else 0)
+    assert cut + left_out == sum(not stays for _, _, stays in FAULTS)
+
+
+def test_what_is_mended_is_named_with_its_first_example():
+    dataset = boxes_in_image([[1, 1, 2, 2], [90, 40, 120, 60], [-9, 0, 5, 5], [7, 7, 7, 7]])
+    cut, thin = mend(dataset, "clip").faults
+    assert cut.startswith("2 boxes") and "[90, 40, 120, 60] (dog) in /data/a.jpg, 100x50 pixels" in cut
+    assert thin.startswith("1 boxes without area") and "[7, 7, 7, 7] (dog)" in thin
+    outside, thin = mend(dataset, "drop").faults
+    assert outside.startswith("2 boxes") and "left out" in outside and thin.startswith("1 boxes without area")
+    with pytest.raises(BadInput, match=r"3 faulty boxes in some .*100x50 pixels\. .*data\.faulty_boxes=clip or drop"):
+        mend(dataset, "refuse")
+
+
+def test_the_policy_of_the_config_is_followed_and_the_cache_serves_every_policy(tmp_path, parsed):
+    boxes = ([1, 1, 5, 5], [90, 1, 50, 5], [1, 1, 0, 0])
+    write_coco(tmp_path / "data", "train", {1: "cat"}, 1, [(0, 1, box) for box in boxes])
+    for policy, left in (("drop", 1), ("clip", 2)):
+        for dataset in read_datasets(settings(tmp_path, val=("train",), faulty_boxes=policy)):
+            assert len(dataset.boxes) == left and len(dataset.faults) == 2
+    assert read_datasets(settings(tmp_path, val=()))[1] is None
+    with pytest.raises(BadInput, match="2 faulty boxes in coco train"):
+        read_datasets(settings(tmp_path, val=(), faulty_boxes="refuse"))
+    assert parsed == ["train"]
+
+
+# What is learned from
+
+def test_crowds_are_kept_for_scoring_and_left_out_of_training(tmp_path):
+    write_coco(tmp_path / "data", "train", {1: "cat"}, 2, [(0, 1, [1, 1, 5, 5]), (0, 1, ANY, 1), (1, 1, ANY, 1)])
+    config = settings(tmp_path, val=("train",))
+    train, val = read_datasets(config)
+    assert train.flags.tolist() == val.flags.tolist() == [0, CROWD, CROWD]
+    learned = for_training(train, config)
+    assert learned.boxes.tolist() == [[1, 1, 6, 6]] and learned.boxes_per_image().tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("crowd, difficult, flags", [
+    (False, False, [0]), (True, False, [0, CROWD]), (False, True, [0, DIFFICULT]),
+    (True, True, [0, CROWD, DIFFICULT, CROWD | DIFFICULT])])
+def test_crowds_and_difficult_objects_have_an_option_each(tmp_path, crowd, difficult, flags):
+    objects = [(0, 1, flag, 1, *ANY) for flag in (0, CROWD, DIFFICULT, CROWD | DIFFICULT)]
+    dataset = assemble("some", "", ["cat"], [1], [("a", 1, 50, 100)], np.array(objects))
+    config = settings(tmp_path, train_on_crowd=crowd, train_on_difficult=difficult)
+    assert for_training(dataset, config).flags.tolist() == flags
+
+
+@pytest.mark.parametrize("options, ids", [({}, [0, 1, 2, 3]), ({"empty_images": "drop"}, [1]),  # 2: nothing but a crowd
+                                          ({"empty_images": "drop", "train_on_crowd": True}, [1, 2])])
+def test_images_without_objects_are_kept_or_dropped_as_the_config_says(tmp_path, options, ids):
+    objects = np.array([(1, 1, 0, 1, *ANY), (2, 1, CROWD, 1, *ANY)])
+    dataset = assemble("some", "", ["cat"], [1], [(str(i), i, 50, 100) for i in range(4)], objects)
+    assert for_training(dataset, settings(tmp_path, **options)).image_ids.tolist() == ids
+    assert describe(dataset) == "some: 4 images (2 without objects), 2 objects, 1 classes"
+    refused = pytest.raises(BadInput, match="no image of some is left to train on .*data.empty_images")
+    with refused if options else contextlib.nullcontext():
+        assert len(for_training(boxes_in_image([]), settings(tmp_path, **options))) == 1

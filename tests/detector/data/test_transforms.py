@@ -1,0 +1,278 @@
+"""Augmentation keeps boxes on their objects, in their image, with an area; and is a pure function of its generator."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from detector.config.schema import Augment
+from detector.data.transforms import (FILL, LEAST_SIDE, LEAST_VISIBLE, area, augment, draw_short_side, flip, inside,
+                                      jitter, mirror, photometric, uniform, visible)
+from detector.randomness import drawing_state, generator
+
+SEEDS = range(30)
+ALL = Augment(flip=0.5, jitter=(0.3, 3.0), photometric=0.5)
+
+
+def picture(seed: int) -> Tensor:
+    """Noise, 3 x (8 ... 40) x (8 ... 40)."""
+    state = drawing_state(seed)
+    height, width = state.randint(8, 41, 2)
+    return torch.from_numpy(state.randint(0, 256, (3, height, width)).astype(np.uint8))
+
+
+def boxes_in(image: Tensor, seed: int, count: int = 12) -> Tensor:
+    """Boxes with an area, on quarters of a pixel, which float32 mirrors without rounding; some touch the border."""
+    state, (height, width) = drawing_state(seed + 1000), image.shape[-2:]
+    x, y = (np.sort(state.randint(0, 4 * side + 1, (count, 2)), axis=1) / 4 for side in (width, height))
+    found = torch.from_numpy(np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1).astype(np.float32))
+    return found[area(found) > 0]
+
+
+def box(*corners: float) -> Tensor:
+    return torch.tensor([corners], dtype=torch.float32).reshape(-1, 4)
+
+
+NONE = box()
+
+
+def block(height: int, width: int, corners: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
+    """A black image with a white block, and the block's box."""
+    image = torch.zeros(3, height, width, dtype=torch.uint8)
+    x1, y1, x2, y2 = corners
+    image[:, y1:y2, x1:x2] = 255
+    return image, box(*corners)
+
+
+def box_of(white: Tensor) -> list[float]:
+    """The box around the white pixels, found by looking at each; none of them is no box."""
+    y, x = torch.nonzero(white, as_tuple=True)
+    return [int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1] if len(x) else []
+
+
+# Flip
+
+def test_mirrored_by_hand():
+    image = torch.arange(6, dtype=torch.uint8).reshape(1, 2, 3).expand(3, 2, 3)
+    mirrored, boxes = mirror(image, box(0, 0, 1, 2))
+    assert mirrored[0].tolist() == [[2, 1, 0], [5, 4, 3]]
+    assert boxes.tolist() == [[2, 0, 3, 2]]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_mirrored_twice_is_the_identity(seed):
+    image = picture(seed)
+    boxes = boxes_in(image, seed)
+    twice, back = mirror(*mirror(image, boxes))
+    assert torch.equal(twice, image) and torch.equal(back, boxes)
+
+
+def test_a_mirrored_box_of_any_fraction_comes_back_as_near_as_float32_can_say():
+    image, chance = torch.zeros(3, 2, 1333, dtype=torch.uint8), generator(0)
+    boxes = torch.rand(200, 4, generator=chance) * torch.tensor([1333.0, 2, 1333, 2])
+    _, back = mirror(*mirror(image, boxes))
+    assert (back - boxes).abs().max() <= np.spacing(np.float32(1333))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_mirrored_box_stays_on_its_object(seed):
+    state = drawing_state(seed)
+    x1, y1 = state.randint(0, 10), state.randint(0, 10)
+    image, boxes = block(12, 14, (x1, y1, x1 + state.randint(1, 15 - x1), y1 + state.randint(1, 13 - y1)))
+    mirrored, moved = mirror(image, boxes)
+    assert moved[0].tolist() == box_of(mirrored[0])
+
+
+@pytest.mark.parametrize("probability, share", [(0.0, 0), (1.0, 1), (0.5, 0.5), (0.2, 0.2)])
+def test_a_flip_is_as_frequent_as_asked(probability, share):
+    image = picture(1)
+    count = sum(not torch.equal(flip(image, NONE, probability, generator(seed))[0], image) for seed in range(400))
+    assert abs(count / 400 - share) <= (0 if probability in (0, 1) else 0.1)
+
+
+# Scale jitter
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_crop_is_a_part_of_the_image_and_its_box_what_is_left_of_the_object(seed):
+    image, boxes = block(24, 30, (9, 6, 21, 18))
+    crop, moved, scale = jitter(image, boxes, 1.5, 3.0, generator(seed))
+    height, width = crop.shape[-2:]
+    assert 24 / 3 - 1 <= height <= 24 / 1.5 + 1 and 30 / 3 - 1 <= width <= 30 / 1.5 + 1
+    assert scale == 1
+    left = box_of(crop[0])
+    assert moved[0].tolist() == left if left else area(moved)[0] == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_shrunk_image_lies_on_a_grey_canvas_and_its_box_follows(seed):
+    image, boxes = block(24, 30, (8, 6, 20, 18))
+    canvas, moved, area = jitter(image, boxes, 0.4, 0.8, generator(seed))
+    assert canvas.shape == image.shape and canvas.dtype == torch.uint8
+    assert 10 * 12 <= round(area * 24 * 30) <= 19 * 24  # 0.4 and 0.8 of 24 x 30, in whole pixels
+    found = box_of(canvas[0] > 180)  # whiter than the canvas and than the blurred edge
+    assert np.abs(np.array(found) - moved[0].numpy()).max() <= 1
+    on_canvas = int((canvas[0] != FILL).sum())
+    assert on_canvas <= round(area * 24 * 30)
+
+
+def test_no_jitter_gives_back_what_it_got_and_draws_nothing():
+    image, boxes, chance = picture(1), boxes_in(picture(1), 1), generator(7)
+    before = chance.get_state()
+    same, still, scale = jitter(image, boxes, 1.0, 1.0, chance)
+    assert same is image and still is boxes and scale == 1
+    assert torch.equal(chance.get_state(), before)
+
+
+@pytest.mark.parametrize("low, high", [(0.1, 0.1), (4.0, 4.0), (0.1, 4.0)])
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 9), (9, 1), (2, 3)])
+def test_the_smallest_image_keeps_at_least_a_pixel(low, high, height, width):
+    image = torch.zeros(3, height, width, dtype=torch.uint8)
+    for seed in range(10):
+        changed, boxes, _ = jitter(image, box(0, 0, width, height), low, high, generator(seed))
+        assert min(changed.shape[-2:]) >= 1 and boxes.shape == (1, 4)
+
+
+# Photometric
+
+def test_colours_stay_uint8_and_boxes_have_nothing_to_do_with_them():
+    image = picture(3)
+    for seed in range(10):
+        changed = photometric(image, 1.0, generator(seed))
+        assert changed.dtype == torch.uint8 and changed.shape == image.shape
+        assert not torch.equal(changed, image)
+
+
+def test_no_colour_change_at_probability_zero():
+    image = picture(3)
+    assert photometric(image, 0.0, generator(0)) is image
+
+
+# What is left of an object
+
+@pytest.mark.parametrize("after, whole, stays", [
+    (box(0, 0, 10, 10), 100, True),              # not cut
+    (box(0, 0, 10, 2), 100, True),               # a fifth is enough
+    (box(0, 0, 10, 1.9), 100, False),            # less is not
+    (box(0, 0, 0, 10), 100, False),              # nothing is left
+    (box(0, 0, 10, 0), 100, False),
+    (box(0, 0, 0.5, 10), 10, False),             # cut to less than a pixel
+    (box(0, 0, 0.5, 10), 5, True),               # thin from the start, and not cut
+    (box(3, 3, 3, 3), 0, False),                 # no area from the start
+])
+def test_an_object_stays_where_enough_of_it_is_visible(after, whole, stays):
+    assert visible(after, torch.tensor([float(whole)])).tolist() == [stays]
+    assert LEAST_VISIBLE == 0.2 and LEAST_SIDE == 1, "the table above is written for these"
+
+
+@pytest.mark.parametrize("given, cut", [
+    ((2, 3, 5, 6), (2, 3, 5, 6)), ((-5, -5, 50, 50), (0, 0, 20, 10)), ((-5, 2, 3, 4), (0, 2, 3, 4)),
+    ((30, 30, 40, 40), (20, 10, 20, 10))])
+def test_inside(given, cut):
+    assert inside(box(*given), 10, 20).tolist() == [list(cut)]
+
+
+def test_area():
+    assert area(box(1, 2, 4, 6)).tolist() == [12]
+    assert area(box(4, 2, 1, 6)).tolist() == area(box(4, 6, 1, 2)).tolist() == [0], "corners swapped"
+    assert area(NONE).tolist() == []
+
+
+# All together, over many seeds
+
+@pytest.mark.parametrize("config", [ALL, Augment(flip=1), Augment(jitter=(0.2, 0.9)), Augment(jitter=(1.1, 4)),
+                                    Augment()], ids=["all", "flip", "shrink", "crop", "default"])
+def test_no_box_leaves_its_image_and_none_without_area_survives(config):
+    for seed in SEEDS:
+        image = picture(seed)
+        boxes = boxes_in(image, seed)
+        changed, left, mask = augment(image, boxes, config, generator(seed))
+        height, width = changed.shape[-2:]
+        assert left.dtype == torch.float32 and left.shape == (int(mask.sum()), 4)
+        assert mask.dtype == torch.bool and mask.shape == (len(boxes),)
+        assert (left >= 0).all() and (left <= left.new_tensor([width, height, width, height])).all()
+        assert (area(left) > 0).all()
+        assert changed.dtype == torch.uint8 and changed.shape[0] == 3
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_same_generator_gives_the_same_and_the_input_stays_as_it_was(seed):
+    image = picture(seed)
+    boxes = boxes_in(image, seed)
+    before = image.clone(), boxes.clone()
+    torch.manual_seed(seed)  # the common generator has no say
+    first = augment(image, boxes, ALL, generator(seed))
+    torch.manual_seed(seed + 1)
+    second = augment(image, boxes, ALL, generator(seed))
+    assert all(torch.equal(a, b) for a, b in zip(first, second))
+    assert torch.equal(image, before[0]) and torch.equal(boxes, before[1])
+
+
+def test_other_generators_give_other_examples():
+    image = picture(5)
+    found = {augment(image, NONE, ALL, generator(seed))[0].numpy().tobytes() for seed in range(30)}
+    assert len(found) >= 29
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_image_is_changed_in_the_same_way_whatever_its_boxes(seed):
+    image = picture(seed)
+    with_boxes, without = (augment(image, boxes, ALL, generator(seed))[0] for boxes in (boxes_in(image, seed), NONE))
+    assert torch.equal(with_boxes, without)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_boxes_stay_no_boxes(seed):
+    _, boxes, mask = augment(picture(seed), NONE, ALL, generator(seed))
+    assert boxes.shape == (0, 4) and boxes.dtype == torch.float32 and mask.shape == (0,)
+
+
+def test_everything_off_gives_back_the_pixels_and_boxes():
+    image = picture(2)
+    boxes = boxes_in(image, 2)
+    same, still, mask = augment(image, boxes, Augment(flip=0), generator(0))
+    assert torch.equal(same, image) and torch.equal(still, boxes) and mask.all()
+
+
+def test_a_box_without_area_does_not_come_through_even_where_everything_is_off():
+    _, boxes, mask = augment(picture(2), torch.cat([box(3, 3, 3, 6), box(1, 1, 4, 4), box(6, 6, 5, 7)]),
+                             Augment(flip=0), generator(0))
+    assert mask.tolist() == [False, True, False] and boxes.tolist() == [[1, 1, 4, 4]]
+
+
+@pytest.mark.parametrize("boxes", [box(0, 0, 64, 48), box(10, 10, 20, 20), box(30, 30, 30.75, 40),
+                                   box(5, 40, 25, 41.5)],
+                         ids=["whole image", "square", "thinner than a pixel", "thinner than a pixel when shrunk"])
+def test_shrinking_cuts_nothing_off_and_so_loses_no_object(boxes):
+    image = torch.zeros(3, 48, 64, dtype=torch.uint8)
+    for seed in SEEDS:
+        _, _, mask = augment(image, boxes, Augment(flip=0, jitter=(0.3, 0.95)), generator(seed))
+        assert mask.all(), f"seed {seed}"
+
+
+def test_a_crop_loses_exactly_the_objects_of_which_too_little_is_in_it():
+    image = torch.zeros(3, 40, 60, dtype=torch.uint8)
+    boxes = torch.tensor([[x, y, x + 9, y + 9] for x in range(0, 50, 7) for y in range(0, 30, 7)], dtype=torch.float32)
+    for seed in SEEDS:
+        config = Augment(flip=0, jitter=(1.2, 3))
+        _, _, mask = augment(image, boxes, config, generator(seed))
+        chance = generator(seed)
+        flip(image, boxes, 0, chance)  # draws as augment does
+        _, moved, _ = jitter(image, boxes, *config.jitter, chance)
+        for kept, (x1, y1, x2, y2) in zip(mask.tolist(), moved.tolist()):
+            seen = (x2 - x1) * (y2 - y1) / 81
+            assert kept == (seen == 1 or seen >= LEAST_VISIBLE and min(x2 - x1, y2 - y1) >= LEAST_SIDE)
+
+
+# Numbers
+
+def test_uniform_lies_between_its_ends():
+    chance = generator(0)
+    drawn = [uniform(2, 3, chance) for _ in range(300)]
+    assert 2 <= min(drawn) < 2.1 and 2.9 < max(drawn) < 3
+    assert uniform(5, 5, chance) == 5
+
+
+def test_a_short_side_is_one_of_those_and_each_of_them_occurs():
+    assert {draw_short_side((640, 672, 800), generator(seed)) for seed in range(40)} == {640, 672, 800}
+    assert draw_short_side((600,), generator(0)) == 600
+    assert draw_short_side((640, 672), generator(3)) == draw_short_side((640, 672), generator(3))

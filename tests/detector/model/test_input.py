@@ -1,0 +1,92 @@
+"""Images to one batch, and boxes there and back, beside torchvision's GeneralizedRCNNTransform."""
+
+import random
+
+import pytest
+import torch
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from detector.model.input import MEAN, STD, STRIDE, Side, resized, scale_boxes, scale_targets, to_batch
+
+
+def peer(side: Side) -> GeneralizedRCNNTransform:
+    return GeneralizedRCNNTransform(side.short, side.long, list(MEAN), list(STD)).eval()
+
+
+def pictures(*sizes: tuple[int, int]) -> list[torch.Tensor]:
+    return [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in sizes]
+
+
+@pytest.mark.parametrize("height, width, side, expected", [
+    (480, 640, Side(800, 1333), (800, 1066)),    # 640 * 800 / 480 = 1066.7, cut off
+    (640, 480, Side(800, 1333), (1066, 800)),
+    (600, 600, Side(600, 1000), (600, 600)),     # as it is
+    (100, 1000, Side(800, 1333), (133, 1333)),   # the cap of the long side decides
+    (1200, 900, Side(300, 1000), (400, 300)),    # smaller
+    (1, 3000, Side(100, 300), (1, 300)),         # a line stays a line of one pixel
+    (3000, 1, Side(100, 300), (300, 1))])
+def test_the_short_side_decides_unless_the_long_one_passes_its_cap(height, width, side, expected):
+    scale, size = resized(height, width, side)
+    assert size == expected
+    assert min(height, width) * scale <= side.short + 1e-6 and max(height, width) * scale <= side.long + 1e-6
+
+
+def test_sizes_are_torchvisions_to_the_pixel():
+    """Hundreds of sizes, because one pixel more or less shows only where a product is almost whole."""
+    chance, wrong = random.Random(0), []
+    for _ in range(300):
+        side = Side(chance.choice((64, 75, 96)), chance.choice((96, 120, 133)))
+        height, width = chance.randint(20, 200), chance.randint(20, 200)
+        theirs = peer(side)([torch.zeros(3, height, width)])[0].image_sizes[0]
+        wrong += [(height, width, side)] * (resized(height, width, side)[1] != theirs)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("sizes", [[(50, 70)], [(50, 70), (90, 40), (64, 64)], [(33, 200)], [(64, 96)]])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_pixels_are_torchvisions(sizes, channels_last):
+    torch.manual_seed(0)
+    images, side = pictures(*sizes), Side(64, 120)
+    ours = to_batch(images, side, channels_last)
+    theirs, _ = peer(side)([image / 255 for image in images])
+    assert ours.image_sizes == [tuple(size) for size in theirs.image_sizes]
+    assert ours.tensors.shape == theirs.tensors.shape and ours.tensors.dtype == torch.float32
+    assert all(length % STRIDE == 0 for length in ours.tensors.shape[-2:])
+    torch.testing.assert_close(ours.tensors, theirs.tensors, atol=1e-5, rtol=1e-5)
+    if channels_last:
+        assert ours.tensors.is_contiguous(memory_format=torch.channels_last)
+    for canvas, (height, width) in zip(ours.tensors, ours.image_sizes):  # zeros below and on the right, nothing else
+        assert not canvas[:, height:].any() and not canvas[:, :, width:].any()
+        assert canvas[:, height - 1].any() and canvas[:, :, width - 1].any()
+
+
+@pytest.mark.parametrize("colour, expected", [
+    ((0, 0, 0), [-m / s for m, s in zip(MEAN, STD)]),
+    ((255, 255, 255), [(1 - m) / s for m, s in zip(MEAN, STD)])])
+def test_colours_become_deviations_from_the_mean(colour, expected):
+    image = torch.tensor(colour, dtype=torch.uint8)[:, None, None].expand(3, 32, 32)
+    batch = to_batch([image], Side(32, 32), channels_last=False)
+    assert batch.tensors[0, :, 16, 16].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_boxes_there_and_back():
+    torch.manual_seed(0)
+    boxes = torch.rand(20, 4) * 400
+    there = scale_boxes(boxes, (480, 640), (800, 1066))
+    torch.testing.assert_close(scale_boxes(there, (800, 1066), (480, 640)), boxes, atol=1e-4, rtol=0)
+    whole = torch.tensor([[0.0, 0, 640, 480]])
+    torch.testing.assert_close(scale_boxes(whole, (480, 640), (800, 1066)), torch.tensor([[0.0, 0, 1066, 800]]))
+
+
+def test_targets_are_torchvisions_and_nothing_is_written_to():
+    torch.manual_seed(0)
+    images, side = pictures((50, 70), (90, 40)), Side(64, 120)
+    targets = [{"boxes": torch.tensor([[1.0, 2, 30, 44], [0, 0, 70, 50]]), "labels": torch.tensor([2, 1])},
+               {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}]
+    before = [target["boxes"].clone() for target in targets]
+    ours = scale_targets(targets, images, to_batch(images, side, False))
+    _, theirs = peer(side)([image / 255 for image in images], targets)
+    for mine, one, given, copy in zip(ours, theirs, targets, before):
+        torch.testing.assert_close(mine["boxes"], one["boxes"])
+        assert torch.equal(mine["labels"], given["labels"]) and torch.equal(given["boxes"], copy)
+    assert ours[1]["boxes"].shape == (0, 4)

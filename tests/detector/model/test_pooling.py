@@ -1,0 +1,147 @@
+"""Pooling of boxes: torchvision's where torchvision has it, a slow loop for the crop, no memory of earlier batches."""
+
+import math
+
+import pytest
+import torch
+from torchvision.ops import MultiScaleRoIAlign, roi_pool
+
+from detector.model.pooling import RoiPooling, crop
+
+PYRAMID = {"0": 4, "1": 8, "2": 16, "3": 32}
+KINDS = ("align", "pool", "crop")
+
+
+def pyramid(height: int, width: int, images: int = 2) -> dict[str, torch.Tensor]:
+    return {name: torch.randn(images, 2, height // stride, width // stride) for name, stride in PYRAMID.items()}
+
+
+def random_boxes(count: int, height: int, width: int) -> torch.Tensor:
+    first = torch.rand(count, 2) * torch.tensor([width, height]) * 0.9
+    return torch.cat([first, first + torch.rand(count, 2) * (torch.tensor([width, height]) - first)], dim=1)
+
+
+def slow_crop(feature: torch.Tensor, rois: torch.Tensor, points: int, stride: int) -> torch.Tensor:
+    """One sample after the other: bilinear between four cells, a cell outside the map counting as 0."""
+    channels, height, width = feature.shape[1:]
+    out = torch.zeros(len(rois), channels, points, points)
+    for r, (image, x1, y1, x2, y2) in enumerate(rois.tolist()):
+        for i in range(points):
+            for j in range(points):
+                x = x1 / stride + j * (x2 - x1) / stride / (points - 1)
+                y = y1 / stride + i * (y2 - y1) / stride / (points - 1)
+                for column in (math.floor(x), math.floor(x) + 1):
+                    for row in (math.floor(y), math.floor(y) + 1):
+                        if 0 <= column < width and 0 <= row < height:
+                            share = (1 - abs(x - column)) * (1 - abs(y - row))
+                            out[r, :, i, j] += share * feature[int(image), :, row, column]
+    return out
+
+
+@pytest.mark.parametrize("sampling_ratio", [2, 0])
+def test_align_is_torchvisions_on_a_pyramid(sampling_ratio):
+    torch.manual_seed(0)
+    features, size = pyramid(512, 640), (512, 640)
+    boxes = [torch.cat([random_boxes(30, *size), torch.tensor([[0.0, 0, side, side] for side in (20, 150, 300, 500)])]),
+             random_boxes(7, *size)]
+    ours = RoiPooling("align", 7, PYRAMID, sampling_ratio)(features, boxes, [size, size])
+    theirs = MultiScaleRoIAlign(list(PYRAMID), 7, sampling_ratio)(features, boxes, [size, size])
+    assert ours.shape == (41, 2, 7, 7)
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("side, level", [(20, 0), (111, 0), (113, 1), (223, 1), (225, 2), (447, 2), (449, 3), (470, 3)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_box_is_pooled_from_the_level_of_its_size(kind, side, level):
+    """A box of side 224 belongs to stride 16, each half or double of it to the next level (FPN, eq. 1)."""
+    features = {name: torch.full((1, 1, 512 // stride, 512 // stride), float(name)) for name, stride in PYRAMID.items()}
+    pooled = RoiPooling(kind, 3, PYRAMID)(features, [torch.tensor([[4.0, 4, 4 + side, 4 + side]])], [(512, 512)])
+    torch.testing.assert_close(pooled, torch.full((1, 1, 3, 3), float(level)))
+
+
+def test_pool_is_torchvisions():
+    torch.manual_seed(0)
+    feature, boxes = torch.randn(3, 2, 8, 10), [random_boxes(n, 128, 160) for n in (4, 0, 6)]
+    ours = RoiPooling("pool", 7, {"0": 16})({"0": feature}, boxes, [(128, 160)] * 3)
+    torch.testing.assert_close(ours, roi_pool(feature, boxes, 7, 1 / 16))
+
+
+@pytest.mark.parametrize("size, max_pool", [(7, False), (7, True), (3, False), (2, True)])
+def test_crop_is_the_slow_loop(size, max_pool):
+    """With max_pool: twice as many samples in each direction, then the largest of each 2 x 2."""
+    torch.manual_seed(0)
+    feature = torch.randn(2, 2, 5, 6)  # of an image 80 x 96
+    boxes = [torch.tensor([[0.0, 0, 96, 80], [10, 20, 60, 33], [40, 5, 41, 6], [-20, -9, 30, 12], [70, 60, 130, 99]]),
+             torch.tensor([[8.0, 8, 88, 72]])]
+    rois = torch.cat([torch.tensor([[0.0]] * 5 + [[1.0]]), torch.cat(boxes)], dim=1)
+    ours = RoiPooling("crop", size, {"0": 16}, max_pool=max_pool)({"0": feature}, boxes, [(80, 96)] * 2)
+    slow = slow_crop(feature, rois, 2 * size if max_pool else size, 16)
+    if max_pool:
+        slow = slow.reshape(6, 2, size, 2, size, 2).amax(dim=(3, 5))
+    torch.testing.assert_close(ours, slow, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("height, width", [(1, 4), (4, 1), (1, 1)])
+def test_crop_is_the_slow_loop_on_a_map_of_one_cell(height, width):
+    """As the highest level of a pyramid is for an image no larger than its stride."""
+    torch.manual_seed(0)
+    feature = torch.randn(1, 2, height, width)
+    rois = torch.tensor([[0.0, 0, 0, 16 * width, 16 * height], [0, 4, 4, 12, 12]])
+    torch.testing.assert_close(crop(feature, rois, 3, 1 / 16), slow_crop(feature, rois, 3, 16), atol=1e-5, rtol=1e-5)
+
+
+def test_crop_keeps_the_order_of_boxes_of_several_images():
+    torch.manual_seed(0)
+    feature = torch.randn(3, 2, 4, 4)
+    rois = torch.tensor([[2.0, 0, 0, 40, 30], [0, 5, 5, 60, 60], [2, 10, 0, 20, 60], [1, 0, 0, 64, 64],
+                         [0, 1, 2, 30, 40]])
+    torch.testing.assert_close(crop(feature, rois, 5, 1 / 16), slow_crop(feature, rois, 5, 16), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("strides", [{"0": 16}, PYRAMID])
+def test_each_image_is_pooled_from_its_own_map(kind, strides):
+    """All at once gives what one image after the other gives, an image without boxes among them."""
+    torch.manual_seed(0)
+    pooling = RoiPooling(kind, 3, strides)
+    features = {name: torch.randn(3, 2, 128 // stride, 160 // stride) for name, stride in strides.items()}
+    boxes = [random_boxes(4, 128, 160), torch.zeros(0, 4), random_boxes(2, 128, 160)]
+    together = pooling(features, boxes, [(128, 160)] * 3)
+    alone = [pooling({name: level[i:i + 1] for name, level in features.items()}, [boxes[i]], [(128, 160)])
+             for i in range(3)]
+    torch.testing.assert_close(together, torch.cat(alone))
+    assert [len(part) for part in alone] == [4, 0, 2]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("strides", [{"0": 16}, PYRAMID])
+def test_no_boxes_give_no_features_and_a_gradient_all_the_same(kind, strides):
+    features = {name: torch.randn(2, 2, 64 // stride, 64 // stride, requires_grad=True)
+                for name, stride in strides.items()}
+    pooled = RoiPooling(kind, 7, strides)(features, [torch.zeros(0, 4)] * 2, [(64, 64)] * 2)
+    assert pooled.shape == (0, 2, 7, 7)
+    weight = torch.ones((), requires_grad=True)
+    (weight * pooled).sum().backward()  # what the box head makes of it
+    assert weight.grad == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_given_does_not_depend_on_what_was_seen_before(kind):
+    """torchvision infers the strides from the first batch and keeps them."""
+    torch.manual_seed(0)
+    image, boxes = (128, 160), [random_boxes(5, 128, 160)]
+    features = pyramid(*image, images=1)
+    used, fresh = RoiPooling(kind, 3, PYRAMID), RoiPooling(kind, 3, PYRAMID)
+    small = {name: torch.randn(1, 2, 1, 1) for name in PYRAMID}  # a map that tells nothing of its stride
+    used(small, [torch.tensor([[0.0, 0, 9, 9]])], [(9, 9)])
+    assert torch.equal(used(features, boxes, [image]), fresh(features, boxes, [image]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_reach_the_features_and_not_the_boxes(kind):
+    torch.manual_seed(0)
+    feature = torch.randn(1, 2, 4, 4, requires_grad=True)
+    boxes = torch.tensor([[3.0, 5, 50, 60]], requires_grad=True)
+    RoiPooling(kind, 3, {"0": 16})({"0": feature}, [boxes], [(64, 64)]).sum().backward()
+    assert feature.grad.abs().sum() > 0
+    assert boxes.grad is None or not boxes.grad.any()

@@ -1,0 +1,211 @@
+"""What ranks do together: immediate with one process, and once for real with two."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from detector import distributed
+from detector.errors import BadInput
+from launcher.environment import free_port, local_environment
+
+VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_process_that_nobody_launched_is_the_only_one():
+    assert (distributed.rank(), distributed.local_rank(), distributed.world(), distributed.is_main()) == (0, 0, 1, True)
+
+
+def test_one_process_needs_no_group():
+    with distributed.process_group("cpu") as device:
+        assert device == torch.device("cpu")
+        assert not torch.distributed.is_initialized()
+
+
+def test_one_process_agrees_with_itself():
+    assert distributed.any_rank(True, False) == (True, False) and distributed.any_rank() == ()
+    values = torch.tensor([1.0, 2.0])
+    assert distributed.mean(values) is values and values.tolist() == [1, 2]
+    assert distributed.from_main("text") == "text" and distributed.from_main("") == ""
+    assert distributed.gather_texts(["a", "b"]) == ["a", "b"] and distributed.gather_texts([]) == []
+
+
+@pytest.mark.parametrize("array", [np.arange(6).reshape(2, 3), np.zeros((0, 4), np.float32), np.zeros(0, np.int64)])
+def test_one_process_gathers_its_own_array(array):
+    (same,) = distributed.gather_everywhere(array)
+    assert np.array_equal(same, array) and same.dtype == array.dtype and same.shape == array.shape
+
+
+def test_one_process_does_everything_once_and_itself():
+    calls = []
+    assert distributed.together(lambda: 3) == 3
+    assert distributed.first_on_main(lambda: calls.append("first") or 4) == 4
+    assert distributed.only_on_main(lambda: calls.append("main")) is None
+    assert calls == ["first", "main"]
+
+
+@pytest.mark.parametrize("error", [BadInput("no such file"), ValueError("wrong"), ValueError()])
+@pytest.mark.parametrize("way", ["together", "first_on_main", "only_on_main"])
+def test_one_process_raises_its_own_error(way, error):
+    def fail() -> None:
+        raise error
+    with pytest.raises(type(error)) as caught:
+        getattr(distributed, way)(fail)
+    assert caught.value is error
+    distributed.agree(None)
+
+
+@pytest.mark.parametrize("mine, others, expected", [
+    (None, [None], None), (None, [BadInput("no file")], BadInput), (None, [ValueError("wrong")], RuntimeError),
+    (BadInput("mine"), [None], BadInput), (ValueError("mine"), [BadInput("theirs")], ValueError),
+    (ValueError(), [None], ValueError), (None, [ValueError()], RuntimeError)])  # also where an error says nothing
+def test_an_error_on_any_rank_is_raised_on_every_rank(mine, others, expected, monkeypatch):
+    """The other ranks are made up here: what each sends is what this process would send in its place."""
+    def sent(error) -> np.ndarray:
+        said = []
+        with monkeypatch.context() as patched:
+            patched.setattr(distributed, "world", lambda: 2)
+            patched.setattr(distributed, "gather_everywhere", lambda values, group=None: said.append(values) or [])
+            distributed.agree(error)
+        return said[0]
+    messages = [sent(error) for error in [mine, *others]]
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(distributed, "gather_everywhere", lambda values, group=None: messages)
+    if expected is None:
+        distributed.agree(mine)
+        return
+    with pytest.raises(expected) as caught:
+        distributed.agree(mine)
+    assert caught.value is mine if mine else "rank 1" in str(caught.value)
+
+
+def test_one_process_keeps_its_model_and_its_statistics():
+    model = nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2))
+    assert distributed.wrap(model, torch.device("cpu")) is model
+    before = model[1].running_mean.clone()
+    distributed.mean_statistics(model)
+    assert torch.equal(model[1].running_mean, before)
+    for last in (False, True):
+        with distributed.accumulating(model, last):
+            model(torch.ones(2, 2, 1, 1)).sum().backward()
+    assert model[0].weight.grad is not None
+
+
+@pytest.mark.parametrize("device, gpus, local_rank, expected", [
+    ("cpu", 4, 2, "cpu"), ("auto", 0, 0, "cpu"), ("auto", 4, 2, "cuda:2"), ("cuda", 1, 0, "cuda:0"),
+    ("cuda", 1, 3, "cuda:0")])  # a cluster may show each task its own GPU only, as number 0
+def test_each_process_takes_its_own_device(device, gpus, local_rank, expected, monkeypatch):
+    taken = []
+    monkeypatch.setenv("LOCAL_RANK", str(local_rank))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    assert distributed.choose_device(device) == torch.device(expected)
+    assert taken == ([torch.device(expected).index] if "cuda" in expected else [])
+
+
+@pytest.mark.parametrize("device, gpus, local_rank, message", [
+    ("cuda", 0, 0, "no GPU that PyTorch can use; set run.device=cpu"),
+    ("auto", 2, 2, "more processes than GPUs: process 2 on .* which has 2. Start 2 processes, or set run.device=cpu")])
+def test_a_gpu_that_is_not_there_is_bad_input(device, gpus, local_rank, message, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", str(local_rank))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(BadInput, match=message):
+        distributed.choose_device(device)
+
+
+def test_a_port_in_use_is_bad_input(monkeypatch):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        environment = local_environment(0, 2, other.getsockname()[1])
+        for name in VARIABLES:
+            monkeypatch.setenv(name, environment[name])
+        with pytest.raises(BadInput, match=f"port in use: 127.0.0.1:{other.getsockname()[1]}. Set MASTER_PORT"):
+            with distributed.process_group("cpu", timeout_minutes=0.1):
+                pytest.fail("two processes on one port")
+
+
+TWO = '''
+import numpy as np, torch
+from torch import nn
+from detector import distributed
+from detector.errors import BadInput
+
+def raised(function):
+    try:
+        function()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+def fail(error):
+    raise error
+
+with distributed.process_group("cpu", 1.0):
+    rank = distributed.rank()
+    assert (distributed.world(), distributed.is_main()) == (2, rank == 0)
+    assert distributed.any_rank(rank == 1, False, True) == (True, False, True)
+
+    # Uneven shares, one of them empty; every rank gets all of them, in the order of the ranks.
+    for shares in ([np.ones((2, 4), np.float32), np.zeros((0, 4), np.float32)], [np.arange(3), np.arange(1)],
+                   [np.zeros((0, 6)), np.zeros((0, 6))]):
+        for got, sent in zip(distributed.gather_everywhere(shares[rank]), shares, strict=True):
+            assert np.array_equal(got, sent) and got.dtype == sent.dtype and got.shape == sent.shape
+    assert distributed.gather_texts([["a", "\\u00e4"], []][rank]) == ["a", "\\u00e4"]
+    assert distributed.from_main(["zero", ""][rank]) == "zero" and distributed.from_main(["", "one"][rank]) == ""
+
+    assert distributed.mean(torch.tensor([1.0, 4.0 * rank])).tolist() == [1, 2]
+    norm = nn.BatchNorm2d(1)
+    norm.running_mean.fill_(rank)
+    distributed.mean_statistics(norm)
+    assert norm.running_mean.item() == 0.5 and norm.running_var.item() == 1
+
+    # A failure on one rank is raised on both: its own there, its message elsewhere.
+    for way in (distributed.together, distributed.only_on_main, distributed.first_on_main):
+        said = raised(lambda: way(lambda: fail(BadInput("no file")) if rank == 0 else None))
+        assert said == ["BadInput: no file", "BadInput: rank 0: no file"][rank], said
+    said = raised(lambda: distributed.together(lambda: fail(KeyError("x")) if rank == 1 else None))
+    assert said == ["RuntimeError: rank 1: 'x'", "KeyError: 'x'"][rank], said
+    assert raised(lambda: distributed.together(lambda: 3)) is None
+    ran = []
+    distributed.only_on_main(lambda: ran.append(rank))
+    assert ran == ([0] if rank == 0 else [])
+
+    # Gradients stay on their rank until the last turn of a step, and are means over the ranks then.
+    torch.manual_seed(0)
+    layer = nn.Linear(1, 1, bias=False)
+    module = distributed.wrap(layer, torch.device("cpu"))
+    for turn in range(2):
+        with distributed.accumulating(module, last=turn == 1):
+            module(torch.full((1, 1), 1.0 + rank)).sum().backward()
+        assert layer.weight.grad.item() == (1 + rank if turn == 0 else (2 + 4) / 2)
+assert not torch.distributed.is_initialized()
+print("done")
+'''
+
+
+def test_two_processes_decide_together(tmp_path):
+    script, repo, port = tmp_path / "two.py", Path(__file__).resolve().parents[2], free_port()
+    script.write_text(TWO)
+    path = os.pathsep.join([str(repo), *filter(None, [os.environ.get("PYTHONPATH")])])
+    running = [subprocess.Popen([sys.executable, str(script)], text=True, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, env={**local_environment(rank, 2, port), "PYTHONPATH": path})
+               for rank in range(2)]
+    try:
+        said = [process.communicate(timeout=120)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.returncode for process in running] == [0, 0], "\n".join(said)
+    assert all("done" in text for text in said)

@@ -1,0 +1,106 @@
+"""The command: help, mistakes told once before anything starts, and what becomes of a command line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher import cli, local
+from launcher.job import Job, Resources
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "launcher.cli", *arguments], cwd=REPO, capture_output=True, text=True)
+
+
+@pytest.fixture
+def started(monkeypatch) -> list[Job]:
+    """The jobs that would have been started."""
+    jobs = []
+    monkeypatch.setattr(cli, "run_here", lambda job: jobs.append(job) or 0)
+    return jobs
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch) -> str:
+    """A config of a data set that is not there, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("data: {root: /nowhere}\n")
+    return "mine.yaml"
+
+
+def test_help_names_every_verb():
+    done = command("--help")
+    assert done.returncode == 0 and done.stderr == ""
+    for verb in ("train", "check", "evaluate", "predict", "options"):
+        assert f"\n  {verb} " in done.stdout
+    assert "--processes N" in done.stdout and "75 stopped early" in done.stdout
+
+
+def test_each_verb_has_help_of_its_own(monkeypatch, capfd):
+    """Told once, however many GPUs there are."""
+    monkeypatch.setattr(local, "gpus_here", lambda: 2)
+    monkeypatch.chdir(REPO)
+    for verb in cli.VERBS:
+        assert cli.main([verb, "--help"]) == 0
+        assert capfd.readouterr().out.count("usage: ") == 1, verb
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["trian"], "'train', 'check'"), ([], "VERB"), (["--processes", "two", "train", "x"], "invalid int value: 'two'")])
+def test_a_command_line_that_makes_no_sense_is_status_2(arguments, said):
+    done = command(*arguments)
+    assert done.returncode == 2 and said in done.stderr and done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["train", "check"])
+@pytest.mark.parametrize("arguments, said", [
+    (["none.yaml"], ["no such config file: none.yaml"]),
+    (["mine.yaml", "optim.rat=1"], ["optim.rat: no such option (did you mean optim.rate?)"]),
+    (["mine.yaml", "optim.rate=fast", "model.pooling=max", "seed"],  # all mistakes at once
+     ["3 mistakes", "optim.rate='fast': a number expected", "model.pooling='max': one of align, pool, crop",
+      "overrides are key=value"]),
+    (["mine.yaml", "--processes", "-1"], ["--processes -1"])])
+def test_bad_input_is_one_error_and_nothing_starts(verb, arguments, said, config, started, tmp_path, capsys):
+    before = set(tmp_path.iterdir())
+    assert cli.main([verb, *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("error:") == 1 and err.startswith("error: ")
+    assert all(part in err for part in said)
+    assert started == [] and set(tmp_path.iterdir()) == before  # no run folder
+
+
+def test_a_bad_config_ends_the_command_with_status_2(tmp_path):
+    done = command("train", "custom/bccd", "optim.rate=fast", f"run.folder={tmp_path / 'runs'}")
+    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    assert done.stderr.count("error:") == 1 and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("arguments, job", [
+    (["train", "mine.yaml", "seed=1"], Job("train", ("mine.yaml", "seed=1"))),
+    (["train", "mine.yaml", "--processes", "2", "seed=1"], Job("train", ("mine.yaml", "seed=1"), Resources(2))),
+    (["--processes", "2", "check", "mine.yaml"], Job("check", ("mine.yaml",), Resources(2))),
+    (["evaluate", "runs/a", "--checkpoint", "last"], Job("evaluate", ("runs/a", "--checkpoint", "last"))),
+    (["predict", "runs/a", "b.jpg", "--score", "0.3"], Job("predict", ("runs/a", "b.jpg", "--score", "0.3"))),
+    (["options"], Job("options", ()))])
+def test_what_is_asked_for_is_what_is_started(arguments, job, config, started, monkeypatch):
+    monkeypatch.setattr(local, "gpus_here", lambda: 2)
+    assert cli.main(arguments) == 0
+    assert started == [job]
+
+
+def test_the_status_of_the_job_is_the_status_of_the_command(config, monkeypatch):
+    for status in (0, 1, 2, 75, 137):
+        monkeypatch.setattr(cli, "run_here", lambda job, status=status: status)
+        assert cli.main(["train", "mine.yaml"]) == status
+
+
+def test_more_processes_than_gpus_are_refused(config, started, monkeypatch, capsys):
+    monkeypatch.setattr(local, "gpus_here", lambda: 2)
+    assert cli.main(["train", "mine.yaml", "--processes", "3"]) == 2
+    assert "more processes than GPUs" in capsys.readouterr().err and started == []
+    assert cli.main(["train", "mine.yaml", "--processes", "3", "run.device=cpu"]) == 0 and len(started) == 1
