@@ -106,8 +106,8 @@ def mobilenet_fpn(config: Model) -> Parts:
 
 
 def resnet(name: str) -> nn.Module:
-    """torchvision's, where each residual branch begins as zero: it learns faster from random weights (Goyal et al. 2017,
-    5.1); other weights take its place."""
+    """torchvision's, where each residual branch begins as zero, which learns faster from random weights (Goyal et al.
+    2017, 5.1); weights from elsewhere take its place."""
     return models.get_model(name, weights=None, zero_init_residual=True)
 
 

@@ -136,7 +136,7 @@ def run_peer(config, seed: int, out: str) -> None:
                                     found["scores"].numpy(), found["labels"].numpy().astype(np.int32)))
     metrics, _ = coco_metrics(join_detections(parts), val)
     Path(out).write_text(json.dumps({"AP": metrics["AP"], "AP50": metrics["AP50"],
-                                     "images_per_s": plan.global_batch / statistics.median(seconds)}))
+                                     "images_per_s": plan.global_batch * len(seconds) / sum(seconds)}))
 
 
 def run_pair(config_name: str, overrides: list[str], seed: int, folder: str, threads: int) -> tuple[dict, dict]:
@@ -152,8 +152,11 @@ def run_pair(config_name: str, overrides: list[str], seed: int, folder: str, thr
         sys.exit(f"a training failed: ours {ours.returncode}, torchvision's {peer.poll()}")
     results = json.loads(Path(f"{folder}/ours-{seed}/results.json").read_text())["metrics"]
     lines = [json.loads(line) for line in Path(f"{folder}/ours-{seed}/metrics.jsonl").read_text().splitlines()]
-    speeds = [line["images_per_s"] for line in lines if line["kind"] == "train"]
-    return ({"AP": results["AP"], "AP50": results["AP50"], "images_per_s": statistics.median(speeds)},
+    # Each line is the pace since the one before; all steps over all seconds, as for the peer.
+    logged = [(line["step"], line["images_per_s"]) for line in lines if line["kind"] == "train"]
+    steps = [step - before for (step, _), before in zip(logged, [0] + [step for step, _ in logged])]
+    seconds = sum(count / pace for count, (_, pace) in zip(steps, logged))
+    return ({"AP": results["AP"], "AP50": results["AP50"], "images_per_s": sum(steps) / seconds},
             json.loads(Path(out).read_text()))
 
 
