@@ -1,15 +1,19 @@
 """python -m detector VERB ...: what torchrun and every launcher run."""
 
 import argparse
+import errno
 import os
 import sys
+import traceback
 
 from detector import errors
 from detector.config.load import all_options, load_config
 
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)  # full, over quota, read-only, not allowed
+
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="detector", description=__doc__)
+    top = argparse.ArgumentParser(prog="fleet-rcnn", description=__doc__)
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, about: str, *positional: str) -> argparse.ArgumentParser:
@@ -43,16 +47,30 @@ def main(arguments: list[str] | None = None) -> int:
         if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # all ranks of a machine know the same
             print(f"error: {error}", file=sys.stderr)
         return errors.BAD_INPUT
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        print(f"error: cannot write {error.filename or 'a file'}: {error.strerror}. Make room, or name another folder "
+              "(run.folder, data.cache, --out)", file=sys.stderr)
+        return errors.BAD_INPUT
     except errors.NotFinite as error:
         print(f"error: {error}", file=sys.stderr)
         return errors.FAILED
+    except Exception:
+        if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+            raise
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(errors.FAILED)  # at once: its peers may wait in a collective, and an orderly end would wait for them
 
 
 def run(said: argparse.Namespace) -> int:
     # torch is imported where it is needed, so that --help and mistakes in a config answer at once
     if said.verb == "options":
         for path, field in all_options().items():
-            allowed = " | ".join(map(str, field.metadata["choices"]))
+            low, high = field.metadata["low"], field.metadata["high"]
+            bounds = [f">= {low}"] * (low is not None) + [f"<= {high}"] * (high is not None)
+            allowed = " | ".join(field.metadata["choices"]) or ", ".join(bounds)
             print(f"{path} = {field.default!r}\n    {field.metadata['about']}" + (f" [{allowed}]" if allowed else ""))
         return errors.OK
     if said.verb == "check":

@@ -1,11 +1,13 @@
 """What is wrong with a config and its data, said before anything runs."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from tqdm import tqdm
 
 from detector.config.schema import Config
-from detector.data.files import image_size
+from detector.data.files import read_image
 from detector.data.read import describe, for_training, read_datasets
 from detector.errors import BAD_INPUT, OK, BadInput
 from detector.optim import plan_run
@@ -36,22 +38,23 @@ def check(config: Config) -> int:
 
 
 def image_problems(dataset: Dataset) -> list[str]:
-    """Images that are missing, cannot be opened, or have another size than annotated: one sentence for each kind."""
-    missing, unreadable, sizes = [], [], []
-    for index in range(len(dataset)):
-        path, annotated = dataset.path(index), tuple(int(side) for side in dataset.sizes[index])
-        if not os.path.isfile(path):
-            missing.append(path)
-            continue
+    """Every image is read as in training; one sentence for those that are missing, and one for what cannot be used."""
+    def problem(index: int) -> tuple[str, str]:
+        path = dataset.path(index)
         try:
-            size = image_size(path)
+            read_image(path, tuple(int(side) for side in dataset.sizes[index]))
         except BadInput as error:
-            unreadable.append(str(error))
-            continue
-        if annotated not in (size, size[::-1]):  # swapped: the boxes were drawn on the unturned photograph
-            sizes.append(f"{path} is {size[1]}x{size[0]}, annotated {annotated[1]}x{annotated[0]}")
-    return [f"{len(found)} {what} in {dataset.name}: {'; '.join(found[:SHOWN])}"
-            + f"{'; ...' * (len(found) > SHOWN)}. {remedy}" for found, what, remedy in
-            ((missing, "image files are missing", "Bring them, or remove their annotations"),
-             (unreadable, "images cannot be opened", "Replace or remove them, or set data.broken_images=grey"),
-             (sizes, "images have another size than annotated", "Bring the images that were annotated")) if found]
+            return ("cannot be used", str(error)) if os.path.isfile(path) else ("are missing", path)
+        return "", ""
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding lets other threads run
+        found = list(tqdm(pool.map(problem, range(len(dataset))), dataset.name, len(dataset), unit="image", leave=False,
+                          disable=None))
+    remedies = {"are missing": "Bring them, or remove their annotations", "cannot be used": "Mend or remove them"}
+    sentences = []
+    for what, remedy in remedies.items():
+        said = [text for kind, text in found if kind == what]
+        more = f"; and {len(said) - SHOWN} more" if len(said) > SHOWN else ""
+        if said:
+            sentences.append(f"{len(said)} images of {dataset.name} {what}: {'; '.join(said[:SHOWN])}{more}. {remedy}")
+    return sentences

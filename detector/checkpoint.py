@@ -4,6 +4,7 @@ A checkpoint holds what cannot be recomputed: weights, momentum, the loss scale,
 resolved config and classes, to know what they belong to. No sampler, scheduler or generator has a state.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -44,9 +45,13 @@ def save(folder: Path, state: TrainState, config: Config, classes: tuple[str, ..
             os.fsync(file.fileno())
         os.replace(beside, path)
         _flush_folder(path.parent)
+        for later in step_files(folder):  # of a branch that was given up because they could not be read
+            if later.name > path.name:
+                later.unlink()
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
-        written = beside.stat().st_size if beside.exists() else 0
-        beside.unlink(missing_ok=True)
+        written = beside.stat().st_size if beside.is_file() else 0
+        with contextlib.suppress(OSError):
+            beside.unlink()
         free = shutil.disk_usage(folder).free if folder.exists() else 0
         raise BadInput(f"cannot write checkpoint {path}: {error} ({written >> 20} MiB written, {free >> 20} MiB free). "
                        "Make room, or set run.folder to another disk; the last good checkpoint is untouched") from error
@@ -95,7 +100,8 @@ def read(path: Path) -> dict:
     except FileNotFoundError as error:
         raise BadInput(f"no such checkpoint: {path}") from error
     except Exception as error:  # torch.load names no common base for what a foreign file makes it raise
-        raise BadInput(f"{path} is truncated or no checkpoint ({str(error).splitlines()[0][:100]})") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0][:100]
+        raise BadInput(f"{path} is truncated or no checkpoint ({reason})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise BadInput(f"{path} is no checkpoint of this program's format {FORMAT}")
     return content
@@ -106,7 +112,8 @@ def restore(state: TrainState, content: dict) -> None:
     state.model.load_state_dict(content["model"])
     for name, weight in state.model.named_parameters():
         if name in content["moments"]:
-            state.optimizer.state[weight] = {key: value.to(weight.device)
+            # In the weight's own memory layout: the fused step walks both side by side.
+            state.optimizer.state[weight] = {key: torch.empty_like(weight).copy_(value)
                                              for key, value in content["moments"][name].items()}
     if content["scaler"]:
         state.scaler.load_state_dict(content["scaler"])

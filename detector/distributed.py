@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from detector.errors import BadInput
+from detector.errors import BadInput, NotFinite
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=6)  # for what one rank does while the others wait: downloading, drawing, scoring
@@ -60,14 +60,16 @@ def process_group(device: str, timeout_minutes: float = 10.0) -> Iterator[torch.
         if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
             raise BadInput(f"port in use: {address}. Set MASTER_PORT (torchrun: --master-port) to another") from error
         raise BadInput(f"rank {rank()} of {world()} could not meet the others at {address}: "
-                       f"{str(error).splitlines()[0]}") from error
+                       f"{(str(error) or type(error).__name__).splitlines()[0]}") from error
     try:
         global _patient
         _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
         _refuse_shared_gpus(chosen)
         yield chosen
-    finally:
+    except (BadInput, NotFinite):  # all ranks raise these together
         dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()  # after any other error the peers may be in a collective: leave without waiting
 
 
 def choose_device(device: str) -> torch.device:
@@ -78,10 +80,11 @@ def choose_device(device: str) -> torch.device:
     if count == 0:
         return torch.device("cpu")
     # A cluster may show each task one GPU only, which is then its number 0.
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", local_rank() + 1))
+    if here > count > 1:
+        raise BadInput(f"more processes than GPUs: {here} processes on {socket.gethostname()}, which has {count}. "
+                       f"Start {count} processes, or set run.device=cpu")
     index = local_rank() if local_rank() < count else 0
-    if index != local_rank() and count > 1:
-        raise BadInput(f"more processes than GPUs: process {local_rank()} on {socket.gethostname()}, which has "
-                       f"{count}. Start {count} processes, or set run.device=cpu")
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
 
@@ -101,8 +104,8 @@ def agree(error: Exception | None) -> None:
         if error:
             raise error
         return
-    text = str(error).encode() if error else b""
-    said = np.frombuffer((b"B" if isinstance(error, BadInput) else b"R") + text, np.uint8)
+    text = str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}" if error else ""
+    said = np.frombuffer((b"B" if isinstance(error, BadInput) else b"R") + text.encode(errors="replace"), np.uint8)
     for other, message in enumerate(gather_everywhere(said, _patient)):
         message = bytes(message).decode()
         if message[1:]:

@@ -10,7 +10,7 @@ GAP = 6  # pixels between two pictures side by side
 
 def class_colour(label: int) -> tuple[int, int, int]:
     """A colour of its own for each class: hues far from each other (the golden angle), always bright."""
-    red, green, blue = colorsys.hsv_to_rgb((label * 0.381966) % 1, 0.75, 1.0)
+    red, green, blue = colorsys.hsv_to_rgb((label * 0.381966) % 1, 0.6, 1.0)
     return int(255 * red), int(255 * green), int(255 * blue)
 
 
@@ -37,8 +37,8 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, classes
         text = classes[int(labels[row]) - 1] + ("" if scores is None else f" {scores[row]:.2f}")
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         width, height = right - left + 6, bottom - top + 6
-        x = min(max(x1, 0), max(picture.width - width, 0))
-        y = y1 - height if y1 >= height else min(max(y1, 0), max(picture.height - height, 0))
+        x = min(max(x1, 0), max(picture.width - width - 1, 0))
+        y = y1 - height if y1 >= height else min(max(y1, 0), max(picture.height - height - 1, 0))
         draw.rectangle([x, y, x + width, y + height], fill=colour, outline=(0, 0, 0))
         draw.text((x + 3 - left, y + 3 - top), text, fill=(0, 0, 0), font=font)
     return picture

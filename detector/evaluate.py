@@ -17,7 +17,7 @@ from detector.config.schema import Config
 from detector.data.batches import plan_evaluation
 from detector.data.examples import Examples, broken
 from detector.data.loader import Batch, open_batches
-from detector.data.read import describe, read_for_evaluation
+from detector.data.read import describe, read_for_evaluation, without_ignored
 from detector.errors import BadInput
 from detector.inference import find_checkpoint, load_detector, predict_batch
 from detector.journal import write_whole
@@ -87,7 +87,7 @@ def predict_share(model: Detector, dataset: Dataset, config: Config, device: tor
     mine = list(range(distributed.rank(), len(plan), distributed.world()))
     rounds = -(-len(plan) // distributed.world())  # as many on every rank, so that all ask the same number of times
     keys = [[(0, int(index)) for index in plan[number]] for number in mine]
-    examples = Examples(dataset, config.seed, None)
+    examples = Examples(without_ignored(dataset, config.data), config.seed, None)
     with open_batches(examples, keys, config.run.workers, pin=device.type == "cuda") as loader:
         return predict_rounds(model, dataset, config, device, asked, loader, mine, rounds)
 

@@ -76,7 +76,13 @@ def parameter_groups(model: nn.Module, config: Optim) -> list[dict]:
 
 
 def build_optimizer(model: nn.Module, config: Optim) -> torch.optim.SGD:
-    return torch.optim.SGD(parameter_groups(model, config), lr=config.rate, momentum=config.momentum, fused=True)
+    """SGD whose momentum begins as zeros: the fused step would take uninitialised memory where fp16 skips the first."""
+    optimizer = torch.optim.SGD(parameter_groups(model, config), lr=config.rate, momentum=config.momentum, fused=True)
+    if config.momentum:
+        for group in optimizer.param_groups:
+            for weight in group["params"]:
+                optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+    return optimizer
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -24,6 +24,9 @@ def predict(run: str, source: str, device: torch.device, score: float, out: str,
     paths = image_files(source)
     model, config, classes, _ = load_detector(find_checkpoint(run, which), device)
     folder = Path(out) if out else Path(run) / "predictions"
+    if os.path.isdir(source) and folder.resolve() == Path(source).resolve():
+        raise BadInput(f"--out {folder}: this is the folder of the images; drawing there would replace them")
+    model.roi_heads.score_thresh = min(model.roi_heads.score_thresh, score)
     side, found = Side(config.evaluate.short_side, config.evaluate.long_side), {}
     base = source if os.path.isdir(source) else os.path.dirname(source)
     for path in tqdm(paths, unit="image", disable=None):
@@ -40,6 +43,8 @@ def predict(run: str, source: str, device: torch.device, score: float, out: str,
         picture = draw_boxes(image.permute(1, 2, 0).numpy(), detections["boxes"], detections["labels"], classes,
                              detections["scores"])
         target = folder / (name if name.endswith(".jpg") else f"{name}.jpg")
+        if target.resolve() == Path(path).resolve():
+            raise BadInput(f"--out {folder}: this is the folder of {path}; drawing there would replace it")
         target.parent.mkdir(parents=True, exist_ok=True)
         picture.save(target, quality=92)
         found[name] = rows(detections, classes)

@@ -53,7 +53,7 @@ def due(step: int, every: int, total: int) -> bool:
 class Step:
     """What one step tells: of this rank, and not yet fetched from the device."""
 
-    losses: Tensor          # float32 [4], see model/build.py's LOSSES; the sum over ranks is the mean over the images
+    losses: Tensor          # float32 [4], see model/build.py's LOSSES; the mean over ranks is the mean over the images
     gradient_norm: Tensor   # float32 [], before clipping
     wait_s: float           # for data
     unreadable: list[str]   # images that could not be read
@@ -63,8 +63,8 @@ class Step:
 def train_step(state: TrainState, module: nn.Module, steps: Iterator[Batch], run: Run) -> Step:
     """One optimiser step, on all ranks together; on a loss that is not finite, or an image that is refused, all raise.
 
-    The loss of each turn is weighted by its images, so that the sum over turns and ranks is the mean over the global
-    batch, however it is shared.
+    The loss of each turn is weighted by its images, so that the sum over turns, averaged over ranks, is the mean over
+    the global batch, however it is shared.
     """
     config, plan = run.config, run.plan
     rate = learning_rate(state.step, plan, config.schedule)
@@ -87,7 +87,7 @@ def train_step(state: TrainState, module: nn.Module, steps: Iterator[Batch], run
                 losses = module(images, targets, side)
             state.scaler.scale(losses.sum() * weight).backward()
         total = total + losses.detach() * weight
-    run.check.note(total, {"step": state.step, "rate": rate, "images": indices})
+    run.check.note(total, {"step": state.step, "rate": rate, "images": [run.data.path(index) for index in indices]})
     stopping = vote(run.check.failed(), unreadable, state, run)
     norm = update_weights(state, config)
     return Step(total, norm, wait_s, unreadable, stopping)
@@ -137,7 +137,9 @@ def refuse_not_finite(any_bad: bool, evidence: dict | None, state: TrainState, r
         return
     path = run.journal.folder / f"not-finite-rank{distributed.rank()}.json"
     known = evidence or {"step": state.step, "losses": "finite on this rank"}
-    write_whole(path, json.dumps({**known, "amp_scale": state.scaler.get_scale()}, indent=1, default=str) + "\n")
+    norm = nn.utils.get_total_norm([w.grad for w in state.model.parameters() if w.grad is not None])
+    write_whole(path, json.dumps({**known, "gradient_norm": float(norm), "amp_scale": state.scaler.get_scale()},
+                                 indent=1) + "\n")
     raise NotFinite(f"the loss is not finite at step {known['step']}; {path} and its neighbours describe it. All ranks "
                     "stopped together; the last checkpoint is from before. A lower optim.rate or optim.clip_norm=10 "
                     "often helps")

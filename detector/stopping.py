@@ -27,7 +27,7 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
+        if self.by == "SIGINT" == signal.Signals(number).name:
             raise KeyboardInterrupt
         self.asked, self.by = True, signal.Signals(number).name
         if number == signal.SIGINT:

@@ -118,13 +118,15 @@ class Pace:
 
 def log(state: TrainState, run: Run, done: Step, pace: Pace) -> None:
     """One line of the record: the losses of this step, the pace since the last one. Collective."""
-    means, elapsed_s = distributed.mean(done.losses), time.monotonic() - pace.started_at
-    run.journal.training(state.step, {
-        "epoch": state.step / run.plan.steps_per_epoch, "loss": float(means.sum()), **dict(zip(LOSSES, means.tolist())),
+    means = distributed.mean(done.losses).tolist()  # waits for the device, and so comes before the clock is read
+    elapsed_s = time.monotonic() - pace.started_at
+    values = {
+        "epoch": state.step / run.plan.steps_per_epoch, "loss": sum(means), **dict(zip(LOSSES, means)),
         "rate": learning_rate(state.step - 1, run.plan, run.config.schedule),
         "gradient_norm": float(done.gradient_norm),
         "images_per_s": (state.step - pace.first_step) * run.plan.global_batch / elapsed_s,
-        "data_wait": pace.waited_s / elapsed_s, "memory_gib": peak_memory_gib(run.device)})
+        "data_wait": pace.waited_s / elapsed_s, "memory_gib": peak_memory_gib(run.device)}
+    distributed.only_on_main(lambda: run.journal.training(state.step, values))
     for message in distributed.gather_texts(pace.unreadable):
         run.journal.say(f"could not be read, a grey picture stands in: {message}")
 
@@ -138,6 +140,8 @@ def build_state(config: Config, classes: tuple[str, ...], plan: Plan, folder: Pa
     found, notes = checkpoint.newest(folder) if distributed.is_main() else (None, [])
     said = json.loads(distributed.from_main(json.dumps([str(found) if found else "", notes])))
     path, notes = said
+    if notes and not path:
+        raise BadInput("; ".join(notes) + f". No checkpoint of {folder} is left; move it away, or set run.name=...")
     content = distributed.together(lambda: checkpoint.read(Path(path)) if path else None)
     if content:
         forbidden, other = checkpoint.changes(content, config, classes, plan.global_batch)
@@ -205,7 +209,7 @@ def evaluate_and_note(state: TrainState, run: Run) -> bool:
         draw_validation(run.journal, state.step, run.val, detections, run.config.run.pictures)
         value = evaluation.metrics[run.config.evaluate.best]
         if best_of([*record, (state.step, value)]) == (state.step, value):
-            checkpoint.mark_best(folder, checkpoint.step_files(folder)[0])
+            checkpoint.mark_best(folder, folder / "checkpoints" / f"step-{state.step:08d}.pt")
         run.journal.evaluation(state.step, evaluation.metrics, evaluation.per_class)
         for message in evaluation.unreadable:
             run.journal.say(f"could not be read, a grey picture stands in: {message}")

@@ -2,11 +2,12 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from detector.config.load import load_config
 from detector.errors import BAD_INPUT, BadInput
 from launcher.job import Job, Resources
-from launcher.local import refuse_too_many, run_here
+from launcher.local import processes_here, run_here
 
 VERBS = {
     "train": "CONFIG [key=value ...]     train a config, or go on with its run",
@@ -35,21 +36,30 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if len(arguments) > 1 and arguments[0] in VERBS and {"-h", "--help"} & set(arguments):
-        return run_here(Job(arguments[0], ("--help",)))
+        return run_here(Job(arguments[0], ("--help",), Resources(1)))
     said, rest = parser().parse_known_args(arguments)
     try:
-        if said.processes < 0:
-            raise BadInput(f"--processes {said.processes}: 1 or more, or 0 for what the machine has")
-        if said.verb in ("train", "check"):
-            words = [word for word in rest if not word.startswith("-")]
-            if words:
-                config = load_config(words[0], words[1:])  # mistakes are told here, once, before anything starts
-                if said.processes > 1:
-                    refuse_too_many(said.processes, config.run.device)
-        return run_here(Job(said.verb, tuple(rest), Resources(said.processes)))
+        return run_here(Job(said.verb, tuple(rest), resources(said.verb, rest, said.processes)))
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+
+
+def resources(verb: str, rest: list[str], processes: int) -> Resources:
+    """What the verb runs on. Mistakes in a config are told here, once, before anything starts."""
+    if processes < 0:
+        raise BadInput(f"--processes {processes}: 1 or more, or 0 for what the machine has")
+    if processes > 1 and verb not in ("train", "evaluate"):
+        raise BadInput(f"--processes {processes}: {verb} runs in one process")
+    words = [word for word in rest if not word.startswith("-")]
+    overrides = [word for word in words[1:] if "=" in word]
+    if not words or verb not in ("train", "check", "evaluate"):
+        return Resources()
+    if verb == "evaluate":
+        config = load_config(str(Path(words[0]) / "config.yaml"), overrides) if Path(words[0]).is_dir() else None
+        return Resources(processes_here(processes, config.run.device, most=0)) if config else Resources()
+    config = load_config(words[0], words[1:])
+    return Resources(processes_here(processes, config.run.device, config.batch.size) if verb == "train" else 1)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,8 @@ def run_here(job: Job) -> int:
 
     0 if all ended well, 75 if all stopped early; else the status of the first that failed, after the others were ended.
     """
-    world = job.resources.processes or (gpus_here() or 1 if job.verb in ("train", "evaluate") else 1)
-    port = free_port()
-    processes = [subprocess.Popen(job.command(), env=local_environment(rank, world, port)) for rank in range(world)]
-
+    world, port = job.resources.processes or (gpus_here() or 1 if job.verb in ("train", "evaluate") else 1), free_port()
+    processes: list[subprocess.Popen] = []
     asked: set[int] = set()
 
     def forward(number: int, _frame) -> None:
@@ -31,7 +29,9 @@ def run_here(job: Job) -> int:
                 process.send_signal(number)
     old = {number: signal.signal(number, forward) for number in FORWARDED}
     try:
-        return wait(processes, asked)
+        for rank in range(world):
+            processes.append(subprocess.Popen(job.command(), env=local_environment(rank, world, port)))
+        return wait(processes, asked if job.verb == "train" else frozenset())
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
@@ -49,7 +49,7 @@ def wait(processes: list[subprocess.Popen], asked: set[int] = frozenset()) -> in
     A process that a signal in `asked` ended was still starting up: it had nothing to save, and counts as stopped early.
     """
     while True:
-        statuses = [STOPPED if -(process.poll() or 0) in asked else process.poll() for process in processes]
+        statuses = [STOPPED if -(status or 0) in asked else status for status in [p.poll() for p in processes]]
         failed = [(rank, status) for rank, status in enumerate(statuses) if status not in (None, OK, STOPPED)]
         if failed:
             rank, status = failed[0]
@@ -80,11 +80,15 @@ def meaning(status: int) -> str:
     return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
 
-def refuse_too_many(processes: int, device: str) -> None:
-    """More processes than GPUs would be refused by each of them; said once, before any starts."""
-    count = gpus_here() if device != "cpu" else 0
-    if device == "cuda" and count == 0:
+def processes_here(wish: int, device: str, most: int) -> int:
+    """How many processes to start: as wished, or one for each GPU (`most` at the most), or one on the CPU.
+
+    Raises BadInput for more than there are GPUs, once, before any process would say so.
+    """
+    count = gpus_here() if device != "cpu" and wish != 1 else 0
+    if device == "cuda" and count == 0 and wish != 1:
         raise BadInput("run.device=cuda: this machine has no GPU that PyTorch can use; set run.device=cpu")
-    if count and processes > count:
-        raise BadInput(f"--processes {processes}: more processes than GPUs, of which this machine has {count}. Start "
-                       f"at most {count}, or set run.device=cpu")
+    if count and wish > count:
+        raise BadInput(f"--processes {wish}: more processes than GPUs, of which this machine has {count}. Start at "
+                       f"most {count}, or set run.device=cpu")
+    return wish or min(count or 1, most or count or 1)

@@ -1,10 +1,13 @@
 """What many tests need: a few drawn images, real data where there is some, and a detector that is small and fast."""
 
+import os
 from pathlib import Path
 
-import pytest
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small work on many threads is slower, most of all on a busy machine
 
-from detector.data import shapes
+import pytest  # noqa: E402
+
+from detector.data import shapes  # noqa: E402
 
 REPO = Path(__file__).resolve().parent.parent
 SHARED = REPO.parent / "shared" / "data"

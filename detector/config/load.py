@@ -183,7 +183,7 @@ def convert(value: object, kind: type):
         items = value if isinstance(value, (list, tuple)) else [] if value in ("", None) else [value]
         return tuple(convert(item, inner) for item in items)
     if kind is str and not isinstance(value, (dict, list)):
-        return "" if value is None else str(value)
+        return "" if value in (None, "null", "~") else str(value)
     if kind is bool and str(value).lower() in ("true", "false"):
         return str(value).lower() == "true"
     if kind in (int, float) and isinstance(value, (int, float, str)) and not isinstance(value, bool):

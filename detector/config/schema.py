@@ -141,7 +141,7 @@ class Schedule:
     gamma: float = option(0.1, "factor at a milestone", low=0, high=1)
     warmup_steps: int = option(1000, "steps of linear warm-up at reference_batch; fewer steps at a larger batch", low=0)
     warmup_factor: float = option(0.001, "rate at step 0, as a share", low=0, high=1)
-    patience: int = option(0, "stop after this many evaluations without a better stop_metric; 0: never", low=0)
+    patience: int = option(0, "stop after this many evaluations without a better evaluate.best; 0: never", low=0)
 
 
 @dataclass(frozen=True)
@@ -197,6 +197,13 @@ def contradictions(config: Config) -> list[str]:
         found.append(f"model.weights='' with model.frozen_stages={config.model.frozen_stages} and model.norm="
                      f"{config.model.norm}: random weights would stay random. Name weights, or set "
                      "model.frozen_stages=0 and model.norm=trained")
+    levels = 5 if config.model.body.startswith("resnet") and config.model.body.endswith("_fpn") else \
+        3 if config.model.body.startswith("mobilenet") else 1
+    if len(config.model.anchor_sizes) not in (0, 1, levels) or len({len(s) for s in config.model.anchor_sizes}) > 1:
+        found.append(f"model.anchor_sizes={[list(s) for s in config.model.anchor_sizes]}: {config.model.body} has "
+                     f"{levels} levels; give a list for each, all equally long, or one list for all")
+    if config.model.roi.negative_iou > config.model.roi.positive_iou:
+        found.append("model.roi.negative_iou is above model.roi.positive_iou: a proposal would be both")
     if config.evaluate.best not in METRICS[config.evaluate.metric]:
         found.append(f"evaluate.best={config.evaluate.best}: evaluate.metric={config.evaluate.metric} gives "
                      + ", ".join(METRICS[config.evaluate.metric]))

@@ -1,7 +1,9 @@
 """Keys -> batches, in worker processes that leave stop signals to the training process."""
 
 import multiprocessing
+import os
 import signal
+import threading
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from typing import Iterable, Iterator
@@ -50,7 +52,7 @@ def open_batches(examples: Examples, keys: Iterable[list[tuple[int, int]]], work
     and be waited for without end.
     """
     batches = iter(DataLoader(examples, batch_sampler=keys, num_workers=workers, collate_fn=collate, pin_memory=pin,
-                              worker_init_fn=ignore_stop_signals, prefetch_factor=4 if workers else None,
+                              worker_init_fn=start_worker, prefetch_factor=4 if workers else None,
                               multiprocessing_context=worker_context() if workers else None))
     try:
         yield batches
@@ -81,7 +83,17 @@ def collate(examples: list[Example]) -> Batch:
     return [image for image, _ in examples], [target for _, target in examples]
 
 
-def ignore_stop_signals(_worker: int) -> None:
+def start_worker(_worker: int) -> None:
+    """A worker leaves signals to its training process, and ends with it, also where that was killed."""
+    ignore_stop_signals()
+
+    def end_with_parent() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def ignore_stop_signals() -> None:
     """Slurm signals every process of a job; a worker that ended early would take its training process with it."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

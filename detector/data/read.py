@@ -1,6 +1,7 @@
 """Any layout -> Dataset: read once, cached, checked, with one list of classes for training and validation."""
 
 import hashlib
+import itertools
 import json
 import os
 import tempfile
@@ -152,10 +153,8 @@ def with_classes(dataset: Dataset, classes: tuple[str, ...], strict: bool) -> Da
                        f"{', '.join(classes[:100])}. Mend the annotations, or choose with data.classes=[...]")
     faults = (f"{int((labels == 0).sum())} objects of other classes were left out: {', '.join(strangers)}",)
     ids = dict(zip(dataset.classes, dataset.category_ids))
-    if all(name in ids for name in classes):
-        category_ids = np.array([ids[name] for name in classes], np.int64)
-    else:  # a class that this file does not know has no id in it
-        category_ids = np.arange(1, len(classes) + 1)
+    free = itertools.count(int(max(dataset.category_ids, default=0)) + 1)  # for classes that this file does not know
+    category_ids = np.array([ids[name] if name in ids else next(free) for name in classes], np.int64)
     kept = keep_objects(replace(dataset, labels=labels), labels > 0)
     return replace(kept, classes=classes, category_ids=category_ids,
                    faults=dataset.faults + (faults if strangers else ()))
@@ -193,10 +192,15 @@ def _example(dataset: Dataset, mask: np.ndarray) -> str:
     return f"[{corners}] ({dataset.classes[dataset.labels[row] - 1]}) in {dataset.path(image)}, {width}x{height} pixels"
 
 
+def without_ignored(dataset: Dataset, config: Data) -> Dataset:
+    """The same images, with the objects that a loss is computed on."""
+    left_out = (0 if config.train_on_crowd else CROWD) | (0 if config.train_on_difficult else DIFFICULT)
+    return keep_objects(dataset, (dataset.flags & left_out) == 0)
+
+
 def for_training(dataset: Dataset, config: Data) -> Dataset:
     """What is learned from: without crowd regions and difficult objects, unless the config wants them."""
-    left_out = (0 if config.train_on_crowd else CROWD) | (0 if config.train_on_difficult else DIFFICULT)
-    dataset = keep_objects(dataset, (dataset.flags & left_out) == 0)
+    dataset = without_ignored(dataset, config)
     if config.empty_images == "drop":
         dataset = keep_images(dataset, dataset.boxes_per_image() > 0)
     if len(dataset) == 0:

@@ -127,11 +127,20 @@ def freeze(parts: Parts, stages: int) -> None:
         module.requires_grad_(False)
 
 
+class FrozenNorm(FrozenBatchNorm2d):
+    """torchvision's, in the precision of its input: under autocast the float32 of its weights would spread."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return x * scale.to(x.dtype).reshape(1, -1, 1, 1) + shift.to(x.dtype).reshape(1, -1, 1, 1)
+
+
 def freeze_norms(module: nn.Module, everywhere: bool, eps: float | None) -> nn.Module:
     """Batch norms as fixed scale and shift: all of them, or those that `freeze` has reached. Same state dict."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d) and (everywhere or not child.weight.requires_grad):
-            frozen = FrozenBatchNorm2d(child.num_features, child.eps if eps is None else eps)
+            frozen = FrozenNorm(child.num_features, child.eps if eps is None else eps)
             frozen.load_state_dict(child.state_dict())
             setattr(module, name, frozen)
         else:

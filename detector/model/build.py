@@ -9,6 +9,7 @@ from typing import Iterator
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
@@ -28,12 +29,17 @@ class Detector(nn.Module):
         super().__init__()
         self.backbone, self.rpn, self.roi_heads = backbone, rpn, roi_heads
         self.channels_last = False
+        self.rpn_score = rpn.score_thresh  # holds in evaluation: in training a batch might be left without a proposal
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]], side: Side) -> Tensor:
         """Images uint8 [3, H, W] and targets (boxes [N, 4], labels [N]) -> the four losses, float32 [4], as LOSSES."""
         batch = to_batch(images, side, self.channels_last)
         targets = scale_targets(targets, images, batch)
-        features = self.backbone(batch.tensors)
+        return self.losses(batch, self.backbone(batch.tensors), targets)
+
+    def losses(self, batch: ImageList, features: dict[str, Tensor], targets: list[dict[str, Tensor]]) -> Tensor:
+        """float32 [4], as LOSSES, of targets in the pixels of the batch."""
+        self.rpn.score_thresh = 0.0
         proposals, rpn_losses = self.rpn(batch, features, targets)
         _, roi_losses = self.roi_heads(features, proposals, batch.image_sizes, targets)
         return torch.stack([{**rpn_losses, **roi_losses}[name].float() for name in LOSSES])
@@ -47,17 +53,15 @@ class Detector(nn.Module):
         """
         batch = to_batch(images, side, self.channels_last)
         features = self.backbone(batch.tensors)
+        self.rpn.score_thresh = self.rpn_score
         proposals, _ = self.rpn(batch, features)
         found, _ = self.roi_heads(features, proposals, batch.image_sizes)
         for detections, image, size in zip(found, images, batch.image_sizes):
             detections["boxes"] = scale_boxes(detections["boxes"], size, tuple(image.shape[-2:]))
         if targets is None:
             return found, None
-        targets = scale_targets(targets, images, batch)
         with sampling(self.rpn), sampling(self.roi_heads):
-            proposals, rpn_losses = self.rpn(batch, features, targets)
-            _, roi_losses = self.roi_heads(features, proposals, batch.image_sizes, targets)
-        return found, torch.stack([{**rpn_losses, **roi_losses}[name].float() for name in LOSSES])
+            return found, self.losses(batch, features, scale_targets(targets, images, batch))
 
 
 @contextmanager

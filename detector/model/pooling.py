@@ -43,7 +43,7 @@ class RoiPooling(nn.Module):
         if self.kind == "align":
             return roi_align(feature, rois, self.size, scale, self.sampling_ratio or -1)
         if self.kind == "pool":
-            return roi_pool(feature, rois, self.size, scale)
+            return roi_pool(feature.float(), rois, self.size, scale)  # it takes rois of the features' own type only
         if not self.max_pool:
             return crop(feature, rois, self.size, scale)
         return max_pool2d(crop(feature, rois, 2 * self.size, scale), 2)
@@ -60,15 +60,15 @@ def crop(feature: Tensor, rois: Tensor, points: int, scale: float) -> Tensor:
     steps = torch.linspace(0, 1, points, device=rois.device, dtype=rois.dtype)
     x = corners[:, 0, None] + steps * (corners[:, 2] - corners[:, 0])[:, None]  # [R, points]
     y = corners[:, 1, None] + steps * (corners[:, 3] - corners[:, 1])[:, None]
-    x, y = 2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1      # grid_sample's -1 ... 1
+    x, y = (2 * x + 1) / width - 1, (2 * y + 1) / height - 1                  # grid_sample's -1 ... 1, over the edges
     grid = torch.stack([x[:, None, :].expand(-1, points, -1), y[:, :, None].expand(-1, -1, points)], dim=-1)
-    parts = [rois.new_zeros((0, feature.shape[1], points, points), dtype=feature.dtype)]
+    parts = [rois.new_zeros((0, feature.shape[1], points, points))]
     order = []
     for image in range(len(feature)):  # each image samples from its own map; nothing is copied once per box
         rows = torch.where(rois[:, 0] == image)[0]
         order.append(rows)
         if len(rows):
-            tall = grid[rows].reshape(1, -1, points, 2).to(feature.dtype)  # the boxes of one image, one below another
-            sampled = grid_sample(feature[image:image + 1], tall, align_corners=True, padding_mode="zeros")
+            tall = grid[rows].reshape(1, -1, points, 2)  # the boxes of one image, one below another
+            sampled = grid_sample(feature[image:image + 1].float(), tall, align_corners=False, padding_mode="zeros")
             parts.append(sampled.reshape(feature.shape[1], len(rows), points, points).transpose(0, 1))
     return torch.cat(parts)[torch.argsort(torch.cat(order))]

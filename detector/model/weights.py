@@ -1,6 +1,7 @@
 """Weights from elsewhere: torchvision's by name, or a file; and a report by name of what became of each tensor."""
 
 import os
+import pickle
 from dataclasses import dataclass
 from urllib.error import URLError
 
@@ -75,12 +76,14 @@ def read_weights(name: str) -> tuple[dict[str, Tensor], list[str]]:
     except (ValueError, KeyError, AttributeError) as error:
         raise BadInput(f"model.weights={name}: no such file, and torchvision has no weights of this name. Use "
                        "imagenet, coco, a name such as ResNet50_Weights.IMAGENET1K_V2, or a file") from error
+    place = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(entry.url))
     try:
         state = entry.get_state_dict(progress=False, check_hash=True)
+    except (EOFError, pickle.UnpicklingError) as error:
+        raise BadInput(f"model.weights={name}: {place} is broken. Remove it, and download {entry.url} again") from error
     except (URLError, OSError, RuntimeError) as error:
-        place = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(entry.url))
         raise BadInput(f"model.weights={name}: the file is not there and could not be downloaded ({error}). Download "
-                       f"{entry.url} elsewhere and put it at {place}, or set model.weights to a file") from error
+                       f"{entry.url} elsewhere and put it at {place}") from error
     return state, list(entry.meta["categories"]) if name.startswith("FasterRCNN") else []
 
 
@@ -88,7 +91,8 @@ def _read_file(path: str) -> tuple[dict[str, Tensor], list[str]]:
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load names no common base for what a foreign file makes it raise
-        raise BadInput(f"model.weights={path} is no file of tensors: {str(error).splitlines()[0]}") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise BadInput(f"model.weights={path} is no file of tensors: {reason}") from error
     names = ["__background__", *stored["classes"]] if isinstance(stored, dict) and "classes" in stored else []
     while isinstance(stored, dict) and isinstance(stored.get("model", stored.get("state_dict")), dict):
         stored = stored.get("ema") or stored.get("model", stored.get("state_dict"))
@@ -134,17 +138,17 @@ def fill(model: nn.Module, state: dict[str, Tensor], names: list[str], classes: 
 def match_classes(ours: dict[str, Tensor], state: dict[str, Tensor], names: list[str], classes: tuple[str, ...]) -> int:
     """Replaces the predictor's rows in `state` by rows in our order; a class it does not know keeps ours.
 
-    Returns how many classes were found.
+    Returns how many classes were found. A class-agnostic box has no rows by class and stays as it is.
     """
-    if not names or ["__background__", *classes] == names or not set(names) & set(classes):
+    if not names or ["__background__", *classes] == names:
         return 0
     pairs = [(0, 0)] + [(c, names.index(name)) for c, name in enumerate(classes, start=1) if name in names]
-    for key in [key for key in state if key.startswith(PREDICTOR)]:
-        theirs, mine = state[key], ours[key].clone()
-        a, b = len(mine) // (len(classes) + 1), len(theirs) // len(names)  # rows of one class: 1, or 4 of a box
-        if a != b or a == 0 or mine.shape[1:] != theirs.shape[1:]:
-            return 0
+    for key in [key for key in state if key.startswith(PREDICTOR) and key in ours]:
+        theirs, mine, rows = state[key], ours[key].clone(), 1 if "cls_score" in key else 4
+        expected = (rows * (len(classes) + 1), rows * len(names))
+        if (len(mine), len(theirs)) != expected or mine.shape[1:] != theirs.shape[1:]:
+            continue
         for c, other in pairs:
-            mine[c * a:(c + 1) * a] = theirs[other * b:(other + 1) * b]
+            mine[c * rows:(c + 1) * rows] = theirs[other * rows:(other + 1) * rows]
         state[key] = mine
     return len(pairs) - 1

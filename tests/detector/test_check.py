@@ -63,22 +63,33 @@ def test_a_missing_image_is_named(run_check, root):
     status, said = run_check()
     assert status == BAD_INPUT and "1 problems" in said
     line = next(line for line in said.splitlines() if line.startswith("problem:"))
-    assert "1 image files are missing" in line and str(root / "train" / "3.png") in line and "Bring them" in line
+    assert "1 images of coco train are missing" in line and str(root / "train" / "3.png") in line and "Bring them" in line
 
 
 def test_an_image_that_cannot_be_opened_is_named(run_check, root):
     (root / "val" / "1.png").write_text("no image")
     status, said = run_check()
-    assert status == BAD_INPUT and "1 images cannot be opened" in said and str(root / "val" / "1.png") in said
+    assert status == BAD_INPUT and "1 images of coco val cannot be used" in said and str(root / "val" / "1.png") in said
     assert "data.broken_images=grey" in said
 
 
-@pytest.mark.parametrize("width, height, wrong", [(40, 31, True), (80, 60, True), (30, 40, False), (40, 30, False)])
-def test_another_size_than_annotated_is_named_unless_the_photograph_was_turned(width, height, wrong, run_check, root):
+@pytest.mark.parametrize("width, height, wrong", [(40, 31, True), (80, 60, True), (30, 40, True), (40, 30, False)])
+def test_another_size_than_annotated_is_named(width, height, wrong, run_check, root):
     image(root / "train" / "2.png", width, height)
     status, said = run_check()
     assert (status == BAD_INPUT) is wrong
-    assert (f"2.png is {width}x{height}, annotated 40x30" in said) is wrong
+    assert (f"2.png is {width}x{height} pixels (width x height), its annotations say 40x30" in said) is wrong
+
+
+def test_a_photograph_that_was_turned_after_annotation_is_fine_and_a_truncated_one_is_not(run_check, root):
+    path = root / "train" / "2.png"
+    turned = Image.Exif()
+    turned[0x0112] = 6  # shown as 30 x 40, stored and annotated as 40 x 30
+    Image.new("RGB", (40, 30)).save(path, exif=turned)
+    assert run_check()[0] == OK
+    path.write_bytes(path.read_bytes()[:-20])  # its header can still be read
+    status, said = run_check()
+    assert status == BAD_INPUT and "1 images of coco train cannot be used" in said and str(path) in said
 
 
 def test_all_kinds_of_problems_of_all_splits_are_told_at_once_and_long_lists_cut(run_check, root):
@@ -90,7 +101,7 @@ def test_all_kinds_of_problems_of_all_splits_are_told_at_once_and_long_lists_cut
     problems = [line for line in said.splitlines() if line.startswith("problem:")]
     assert status == BAD_INPUT and len(problems) == 3 and said.splitlines()[-1] == "3 problems"
     missing = next(line for line in problems if "missing" in line)
-    assert f"{SHOWN + 2} image files are missing" in missing and "; ..." in missing
+    assert f"{SHOWN + 2} images of coco train are missing" in missing and "; and 2 more" in missing
     assert missing.count(".png") == SHOWN
 
 

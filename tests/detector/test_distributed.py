@@ -117,7 +117,7 @@ def test_each_process_takes_its_own_device(device, gpus, local_rank, expected, m
 
 @pytest.mark.parametrize("device, gpus, local_rank, message", [
     ("cuda", 0, 0, "no GPU that PyTorch can use; set run.device=cpu"),
-    ("auto", 2, 2, "more processes than GPUs: process 2 on .* which has 2. Start 2 processes, or set run.device=cpu")])
+    ("auto", 2, 2, "more processes than GPUs: 3 processes on .* which has 2. Start 2 processes, or set run.device=cpu")])
 def test_a_gpu_that_is_not_there_is_bad_input(device, gpus, local_rank, message, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", str(local_rank))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
@@ -176,7 +176,7 @@ with distributed.process_group("cpu", 1.0):
         said = raised(lambda: way(lambda: fail(BadInput("no file")) if rank == 0 else None))
         assert said == ["BadInput: no file", "BadInput: rank 0: no file"][rank], said
     said = raised(lambda: distributed.together(lambda: fail(KeyError("x")) if rank == 1 else None))
-    assert said == ["RuntimeError: rank 1: 'x'", "KeyError: 'x'"][rank], said
+    assert said == ["RuntimeError: rank 1: KeyError: 'x'", "KeyError: 'x'"][rank], said
     assert raised(lambda: distributed.together(lambda: 3)) is None
     ran = []
     distributed.only_on_main(lambda: ran.append(rank))

@@ -159,3 +159,18 @@ def test_the_average_forgets_faster_while_it_is_young(step, decay, share_of_old)
     for tensor in state.values():
         torch.testing.assert_close(tensor, torch.full((2,), share_of_old * 4 + (1 - share_of_old) * 8))
     assert all((tensor == 8).all() for tensor in model.state_dict().values())
+
+
+def test_fp16_may_skip_the_first_step_and_the_second_is_a_plain_one():
+    """The fused step is told of an infinite gradient, leaves the weights alone, and must not remember anything."""
+    weight = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(weight.weight)
+    optimizer = build_optimizer(weight, Optim(rate=1, momentum=0.9, decay=0))
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    for gradient in (float("inf"), 1.0):
+        optimizer.zero_grad()
+        scaler.scale(weight(torch.full((1, 1), gradient)).sum()).backward()
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+    assert weight.weight.item() == -1

@@ -81,9 +81,9 @@ def test_a_bad_config_ends_the_command_with_status_2(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, job", [
-    (["train", "mine.yaml", "seed=1"], Job("train", ("mine.yaml", "seed=1"))),
+    (["train", "mine.yaml", "seed=1"], Job("train", ("mine.yaml", "seed=1"), Resources(2))),
     (["train", "mine.yaml", "--processes", "2", "seed=1"], Job("train", ("mine.yaml", "seed=1"), Resources(2))),
-    (["--processes", "2", "check", "mine.yaml"], Job("check", ("mine.yaml",), Resources(2))),
+    (["check", "mine.yaml"], Job("check", ("mine.yaml",), Resources(1))),
     (["evaluate", "runs/a", "--checkpoint", "last"], Job("evaluate", ("runs/a", "--checkpoint", "last"))),
     (["predict", "runs/a", "b.jpg", "--score", "0.3"], Job("predict", ("runs/a", "b.jpg", "--score", "0.3"))),
     (["options"], Job("options", ()))])
@@ -91,6 +91,11 @@ def test_what_is_asked_for_is_what_is_started(arguments, job, config, started, m
     monkeypatch.setattr(local, "gpus_here", lambda: 2)
     assert cli.main(arguments) == 0
     assert started == [job]
+
+
+def test_only_training_and_evaluation_run_in_several_processes(config, started, capsys):
+    assert cli.main(["--processes", "2", "check", "mine.yaml"]) == 2 and started == []
+    assert "check runs in one process" in capsys.readouterr().err
 
 
 def test_the_status_of_the_job_is_the_status_of_the_command(config, monkeypatch):

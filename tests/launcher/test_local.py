@@ -13,7 +13,7 @@ import pytest
 from detector.errors import BAD_INPUT, OK, STOPPED, BadInput
 from launcher import local
 from launcher.job import Job, Resources
-from launcher.local import FORWARDED, refuse_too_many, run_here, wait
+from launcher.local import FORWARDED, processes_here, run_here, wait
 
 START = "import os, signal, sys, time\nfrom pathlib import Path\nrank = int(os.environ['RANK'])\nhere = Path({!r})\n"
 READY = "(here / f'ready{rank}').touch()\n"
@@ -176,15 +176,23 @@ def test_as_many_processes_as_asked_for_or_as_there_are_gpus(verb, asked, gpus, 
 
 @pytest.mark.parametrize("processes, device, gpus, message", [
     (4, "auto", 2, "--processes 4: more processes than GPUs, of which this machine has 2. Start at most 2"),
-    (4, "cuda", 2, "more processes than GPUs"), (1, "cuda", 0, "no GPU that PyTorch can use; set run.device=cpu"),
+    (4, "cuda", 2, "more processes than GPUs"), (2, "cuda", 0, "no GPU that PyTorch can use; set run.device=cpu"),
     (2, "auto", 2, None), (4, "auto", 0, None), (4, "cpu", 2, None)])  # CPU processes are as many as one likes
 def test_too_many_processes_are_refused_before_any_starts(processes, device, gpus, message, monkeypatch):
     monkeypatch.setattr(local, "gpus_here", lambda: gpus)
     if message is None:
-        refuse_too_many(processes, device)
+        assert processes_here(processes, device, most=0) == processes
         return
     with pytest.raises(BadInput, match=message):
-        refuse_too_many(processes, device)
+        processes_here(processes, device, most=0)
+
+
+@pytest.mark.parametrize("device, gpus, most, processes", [
+    ("auto", 8, 16, 8), ("auto", 8, 4, 4), ("auto", 8, 0, 8), ("auto", 0, 16, 1), ("cpu", 8, 16, 1)])
+def test_without_a_wish_there_is_a_process_for_each_gpu_but_none_without_an_image(device, gpus, most, processes,
+                                                                                monkeypatch):
+    monkeypatch.setattr(local, "gpus_here", lambda: gpus)
+    assert processes_here(0, device, most) == processes
 
 
 def test_a_job_says_its_command():

@@ -31,8 +31,8 @@ def test_an_installed_wheel_helps_and_finds_a_config_by_name(tmp_path):
     pip("install", "--no-deps", "--no-index", "--target", str(home), str(wheel))
 
     def fleet(*arguments: str) -> subprocess.CompletedProcess:
-        # -P and another folder: nothing of the checkout can be meant; the dependencies are this environment's
-        return subprocess.run([sys.executable, "-P", "-c", "import sys; from launcher.cli import main; sys.exit(main())",
+        # In another folder nothing of the checkout can be meant; the dependencies are this environment's.
+        return subprocess.run([sys.executable, "-c", "import sys; from launcher.cli import main; sys.exit(main())",
                                *arguments], cwd=tmp_path, capture_output=True, text=True,
                               env={**os.environ, "PYTHONPATH": str(home)})
     assert (home / "bin" / "fleet-rcnn").is_file()

@@ -130,8 +130,8 @@ def test_a_file_that_is_no_config_is_named_with_the_reason(tmp_path, content, pa
     ("data.train=[2007, 2012]", ("2007", "2012")), ("data.classes=[yes, no, 1]", ("yes", "no", "1")),
     ("data.val=", ()), ("data.val=[]", ()),
     ("schedule.milestones=[1e1, 11]", (10.0, 11.0)),
-    ("model.anchor_sizes=[[32], [64, 128]]", ((32.0,), (64.0, 128.0))),
-    ("model.anchor_sizes=[32, 64]", ((32.0,), (64.0,))),
+    ("model.anchor_sizes=[[32, 64]]", ((32.0, 64.0),)),
+    ("model.anchor_sizes=[8, 16, 32, 64, 128]", ((8.0,), (16.0,), (32.0,), (64.0,), (128.0,))),
 ])
 def test_a_value_gets_the_type_of_its_option(override, value):
     found = value_of(load_config("shapes/demo", [override]), override.partition("=")[0])
@@ -291,7 +291,9 @@ def test_an_override_without_key_or_value_sign_changes_nothing():
     (["model.roi.box_weights=[10, 10, 5, 0]"], "model.roi.box_weights"),
     (["model.rpn.negative_iou=0.8"], "model.rpn.negative_iou"),
     (["model.anchor_ratios=[]"], "model.anchor_ratios"), (["model.anchor_ratios=[0.5, -1]"], "model.anchor_ratios"),
-    (["model.anchor_sizes=[[32], []]"], "model.anchor_sizes"), (["model.anchor_sizes=[[32, 0]]"], "model.anchor_sizes"),
+    (["model.anchor_sizes=[[32], []]"], "model.anchor_sizes"), (["model.anchor_sizes=[[8], [16]]"], "has 5 levels"),
+    (["model.anchor_sizes=[[8], [16], [32], [64], [128, 256]]"], "equally long"),
+    (["model.roi.negative_iou=0.6"], "model.roi.negative_iou"), (["model.anchor_sizes=[[32, 0]]"], "model.anchor_sizes"),
     (["model.frozen_stages=1"], "model.frozen_stages"),    # the demo starts from random weights
     (["model.norm=frozen"], "model.norm"),
     (["model.weights=imagenet", "model.frozen_stages=6"], "model.frozen_stages"),  # a ResNet has five
@@ -311,17 +313,15 @@ def test_all_contradictions_are_in_one_error():
 @pytest.mark.parametrize("overrides", [
     ["schedule.epochs=0", "schedule.steps=1"],
     ["model.weights=imagenet", "model.norm=frozen", "model.frozen_stages=5"],
-    ["model.body=mobilenet_v3_large_fpn", "model.weights=imagenet", "model.frozen_stages=6"],
+    ["model.body=mobilenet_v3_large_fpn", "model.weights=imagenet", "model.frozen_stages=6", "model.anchor_sizes=[]"],
     ["model.rpn.negative_iou=0.7", "augment.jitter=[0.1, 4]", "data.val=[]"],
 ])
 def test_the_edge_of_a_contradiction_is_allowed(overrides):
     load_config("shapes/demo", overrides)
 
 
-# There and back
-
 CHANGES = ["seed=3", "optim.rate=1e-5", "run.name=007", "data.classes=[yes, 1, déjà vu, 16:20, null]", "data.val=[]",
-           "model.anchor_sizes=[[8], [16, 32]]", "augment.jitter=[0.1, 2]", "run.channels_last=false", "batch.size=0"]
+           "model.anchor_sizes=[[8, 16]]", "augment.jitter=[0.1, 2]", "run.channels_last=false", "batch.size=0"]
 
 
 @pytest.mark.parametrize("overrides", [[], CHANGES])

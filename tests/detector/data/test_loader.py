@@ -5,6 +5,9 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -221,7 +224,7 @@ def test_the_signals_of_a_terminal_and_of_a_cluster_are_among_those_ignored():
     assert {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2} <= set(STOP_SIGNALS)
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
-        ignore_stop_signals(0)
+        ignore_stop_signals()
         assert all(signal.getsignal(number) is signal.SIG_IGN for number in STOP_SIGNALS)
     finally:
         for number, handler in before.items():
@@ -268,3 +271,30 @@ def test_a_broken_image_in_a_batch_raises_in_no_worker_and_leaves_the_others_who
 
 def test_no_targets_have_no_broken_images():
     assert broken([]) == []
+
+
+def test_workers_end_with_a_training_process_that_was_killed(tmp_path):
+    """They are children of a server, not of the process they work for, and nobody is left to end them."""
+    code = f"""
+import multiprocessing, os, sys
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from pathlib import Path
+from test_loader import Examples, keys_of, open_batches, some_images
+if __name__ == "__main__":
+    dataset = some_images(Path({str(tmp_path)!r}))
+    with open_batches(Examples(dataset, 3, None), keys_of(dataset.sizes, 0, 40), 1, pin=False) as found:
+        next(found)
+        print(multiprocessing.active_children()[0].pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+""".replace("import multiprocessing,", "import signal, multiprocessing,")
+    script = tmp_path / "killed.py"
+    script.write_text(code)
+    done = subprocess.run([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, timeout=60,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)})
+    worker = int(done.stdout)
+    for _ in range(200):
+        if not os.path.exists(f"/proc/{worker}"):
+            return
+        time.sleep(0.05)
+    os.kill(worker, signal.SIGKILL)
+    raise AssertionError("the worker was still there after ten seconds")

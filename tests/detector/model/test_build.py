@@ -10,6 +10,8 @@ from torchvision.models.detection import (FasterRCNN_ResNet50_FPN_Weights, faste
                                           fasterrcnn_resnet50_fpn)
 from torchvision.ops import FrozenBatchNorm2d
 
+from detector.model.bodies import FrozenNorm
+
 from detector.config.load import load_config
 from detector.config.schema import BODIES, Evaluate, Model, Roi, Rpn
 from detector.model.build import LOSSES, build_model, use_channels_last
@@ -162,8 +164,8 @@ def test_every_body_fits_its_pooling_and_head(body):
         logits, _ = model.rpn.head(list(levels.values()))
     each = model.rpn.anchor_generator.num_anchors_per_location()
     assert [level.shape[1] for level in logits] == each
-    norms = {type(module) for module in model.modules() if isinstance(module, (nn.BatchNorm2d, FrozenBatchNorm2d))}
-    assert norms == (set() if body == "vgg16" else {nn.BatchNorm2d, FrozenBatchNorm2d})  # two stages are frozen
+    norms = {type(module) for module in model.modules() if isinstance(module, (nn.BatchNorm2d, FrozenNorm))}
+    assert norms == (set() if body == "vgg16" else {nn.BatchNorm2d, FrozenNorm})  # two stages are frozen
 
 
 def test_class_agnostic_learns_one_box_and_shows_it_to_every_class():
