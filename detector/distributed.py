@@ -4,6 +4,7 @@ Every verdict is a collective: a rank never raises, stops or skips alone, becaus
 With one process there is no process group and everything here is immediate.
 """
 
+import gc
 import inspect
 import os
 import socket
@@ -67,9 +68,17 @@ def process_group(device: str, timeout_minutes: float = 10.0) -> Iterator[torch.
         _refuse_shared_gpus(chosen)
         yield chosen
     except (BadInput, NotFinite):  # all ranks raise these together
-        dist.destroy_process_group()
+        _leave()
         raise
-    dist.destroy_process_group()  # after any other error the peers may be in a collective: leave without waiting
+    _leave()  # not after other errors: the peers may be in a collective, and would be waited for
+
+
+def _leave() -> None:
+    """Nothing may hold a group any longer: its threads would be alive when the interpreter ends, and abort it."""
+    global _patient
+    _patient = None
+    gc.collect()
+    dist.destroy_process_group()
 
 
 def choose_device(device: str) -> torch.device:

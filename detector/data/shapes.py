@@ -21,7 +21,7 @@ IMAGES = {"train": 480, "val": 120}
 SIZES = ((160, 224), (224, 160), (192, 192), (144, 256), (256, 144))  # height, width
 MOST_OBJECTS = 10
 TURN = 0.35               # radians that a shape may be turned either way
-HUE_SPREAD = 0.06         # of the circle of hues, either way; neighbours are 0.17 apart
+HUE_SPREAD = 0.05         # of the circle of hues, either way; neighbours are 0.17 apart
 EMPTY_SHARE = 0.06      # of images have no object
 COVERED_AT_MOST = 0.30  # of a shape's box may be hidden by the shapes drawn after it
 
@@ -79,7 +79,7 @@ def draw_image(state: np.random.RandomState) -> tuple[Image.Image, list[tuple[in
     grain = state.normal(0, 8, (height, width, 1))
     for _ in range(state.randint(1, MOST_OBJECTS + 1)):
         label = int(state.randint(len(CLASSES))) + 1
-        radius = float(np.exp(state.uniform(np.log(10), np.log(0.32 * min(height, width)))))
+        radius = float(np.exp(state.uniform(np.log(12), np.log(0.32 * min(height, width)))))
         centre = state.uniform(radius + 1, width - radius - 1), state.uniform(radius + 1, height - radius - 1)
         mask = shape_mask(CLASSES[label - 1], (height, width), centre, radius, state.uniform(-TURN, TURN))
         left, top, right, bottom = mask.getbbox()

@@ -76,7 +76,7 @@ def vgg16(config: Model) -> Parts:
 
 
 def resnet_c4(name: str, config: Model) -> Parts:
-    network = resnet(name)
+    network = models.get_model(name, weights=None)
     body = OneLevel()
     for part in ("conv1", "bn1", "relu", "maxpool", *LAYERS[:3]):
         body.add_module(part, getattr(network, part))
@@ -88,7 +88,7 @@ def resnet_c4(name: str, config: Model) -> Parts:
 
 
 def resnet_fpn(name: str, config: Model) -> Parts:
-    network = resnet(name)
+    network = models.get_model(name, weights=None)
     top = network.fc.in_features
     body = BackboneWithFPN(network, {layer: str(i) for i, layer in enumerate(LAYERS)},
                            [top // 8, top // 4, top // 2, top], config.pyramid_width)
@@ -103,12 +103,6 @@ def mobilenet_fpn(config: Model) -> Parts:
                            config.pyramid_width)
     return Parts(body, two_layer_head(config), {"0": 32, "1": 32}, ((32, 64, 128, 256, 512),) * 3,
                  [list(features[first:last]) for first, last in MOBILENET_STAGES])
-
-
-def resnet(name: str) -> nn.Module:
-    """torchvision's, where each residual branch begins as zero, which learns faster from random weights (Goyal et al.
-    2017, 5.1); weights from elsewhere take its place."""
-    return models.get_model(name, weights=None, zero_init_residual=True)
 
 
 def two_layer_head(config: Model) -> TwoMLPHead:

@@ -92,9 +92,6 @@ class Predictor(nn.Module):
         super().__init__()
         self.cls_score = nn.Linear(channels, classes + 1)
         self.bbox_pred = nn.Linear(channels, 4 if class_agnostic else 4 * (classes + 1))
-        for layer, deviation in ((self.cls_score, 0.01), (self.bbox_pred, 0.001)):  # Girshick 2015, Fast R-CNN, 2.3
-            nn.init.normal_(layer.weight, std=deviation)
-            nn.init.zeros_(layer.bias)
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         scores, deltas = self.cls_score(hidden).float(), self.bbox_pred(hidden).float()

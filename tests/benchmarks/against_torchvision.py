@@ -9,8 +9,7 @@ pycocotools. Prints a table, and appends a JSON line for each seed to tests/benc
 The peer is torchvision's own: its FasterRCNN, its transform, and the loop of references/detection (train.py, engine.py;
 SGD with momentum 0.9; linear warm-up from 1/1000 over the first epoch, 1000 steps at most; the rate times 0.1 at 16/26
 and 22/26 of the epochs, as its defaults have it; horizontal flips; batches of like aspect ratio; the loss read at every
-step). What differs is what is ours: loader, batch plan, schedule, initial weights of residual branches
-and predictor, and step.
+step). What differs is what is ours: loader, batch plan, schedule and step.
 """
 
 import argparse
