@@ -17,11 +17,11 @@ OBJECTS = [(2, 1, 0, 100, 0, 0, 10, 10),
 @pytest.fixture
 def three():
     """Three images: two objects, none, two."""
-    return assemble("three", "/root", ["cat", "dog"], [3, 7], IMAGES, np.array(OBJECTS))
+    return assemble("three", "/data", ["cat", "dog"], [3, 7], IMAGES, np.array(OBJECTS))
 
 
 def none(images: int = 0):
-    return assemble("none", "/root", [], [], IMAGES[:images], np.zeros((0, 8)))
+    return assemble("none", "/data", [], [], IMAGES[:images], np.zeros((0, 8)))
 
 
 def test_objects_in_any_order_end_up_with_their_image(three):
@@ -34,7 +34,7 @@ def test_objects_in_any_order_end_up_with_their_image(three):
 
 def test_what_is_said_of_images_and_classes(three):
     assert len(three) == 3
-    assert [three.path(i) for i in range(3)] == ["/root/a.jpg", "/root/b.jpg", "/root/ordner/ä.png"]
+    assert [three.path(i) for i in range(3)] == ["/data/a.jpg", "/data/b.jpg", "/data/ordner/ä.png"]
     assert three.image_ids.tolist() == [11, 12, 13]
     assert three.sizes.tolist() == [[100, 200], [50, 60], [70, 80]]
     assert three.classes == ("cat", "dog") and three.category_ids.tolist() == [3, 7]
