@@ -68,10 +68,15 @@ def test_an_empty_data_set(tiny, config_file, shapes_root, tmp_path):
 
 
 def test_an_unknown_class_in_val(tiny, config_file, shapes_root, tmp_path):
+    val = json.loads((shapes_root / "annotations" / "instances_val.json").read_text())
+    known = {category["id"]: category["name"] for category in val["categories"]}
+    found = val["annotations"][0]["category_id"]
+
     def rename(said, _):
-        said["categories"][0]["name"] = "disc"
+        next(category for category in said["categories"] if category["id"] == found)["name"] = "disc"
     changed = write_data(shapes_root, tmp_path, rename)
-    assert_refused(fleet("train", str(config_file), *tiny, *changed), tmp_path, "unknown class circle", "disc")
+    done = fleet("train", str(config_file), *tiny, *changed)
+    assert_refused(done, tmp_path, f"unknown class {known[found]}", "disc")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
