@@ -46,14 +46,17 @@ def load_detector(path: Path, device: torch.device,
 def predict_batch(model: Detector, images: list, targets: list | None, side: Side, precision: str,
                   device: torch.device) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor | None]:
     """One batch on the device; detections, and with targets the four losses, come back on the CPU."""
-    images = [image.to(device, non_blocking=True) for image in images]
-    if targets is not None:
-        targets = [{key: target[key].to(device, non_blocking=True) for key in ("boxes", "labels")}
-                   for target in targets]
+    images, moved = to_device(images, targets or [], device)
     with autocast(precision, device):
-        found, losses = model.predict(images, side, targets)
+        found, losses = model.predict(images, side, None if targets is None else moved)
     return [{key: value.cpu() for key, value in one.items()} for one in found], \
         None if losses is None else losses.cpu()
+
+
+def to_device(images: list, targets: list, device: torch.device) -> tuple[list, list]:
+    """Images, and of targets what a loss needs; the copies do not wait for each other."""
+    return ([image.to(device, non_blocking=True) for image in images],
+            [{key: target[key].to(device, non_blocking=True) for key in ("boxes", "labels")} for target in targets])
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

@@ -17,7 +17,7 @@ from detector.data.loader import Batch, TrainKeys, open_batches
 from detector.data.transforms import draw_short_side
 from detector.errors import BadInput, NotFinite
 from detector.finite import FiniteCheck
-from detector.inference import autocast
+from detector.inference import autocast, to_device
 from detector.journal import Journal, write_whole
 from detector.model.input import Side
 from detector.optim import Plan, learning_rate, set_rate, update_average
@@ -87,7 +87,7 @@ def train_step(state: TrainState, module: nn.Module, steps: Iterator[Batch], run
                 losses = module(images, targets, side)
             state.scaler.scale(losses.sum() * weight).backward()
         total = total + losses.detach() * weight
-    run.check.note(total, {"step": state.step, "rate": rate, "images": [run.data.path(index) for index in indices]})
+    run.check.note(total, {"step": state.step, "rate": rate, "images": indices})
     stopping = vote(run.check.failed(), unreadable, state, run)
     norm = update_weights(state, config)
     return Step(total, norm, wait_s, unreadable, stopping)
@@ -117,11 +117,6 @@ def update_weights(state: TrainState, config: Config) -> Tensor:
     return norm
 
 
-def to_device(images: list[Tensor], targets: list[dict[str, Tensor]], device: torch.device) -> tuple[list, list]:
-    return ([image.to(device, non_blocking=True) for image in images],
-            [{key: target[key].to(device, non_blocking=True) for key in ("boxes", "labels")} for target in targets])
-
-
 def open_steps(data: Dataset, plan: Plan, config: Config, first_step: int,
                device: torch.device) -> AbstractContextManager[Iterator[Batch]]:
     """This rank's micro-batches, from a step on to the end of the run."""
@@ -136,7 +131,8 @@ def refuse_not_finite(any_bad: bool, evidence: dict | None, state: TrainState, r
     if not any_bad:
         return
     path = run.journal.folder / f"not-finite-rank{distributed.rank()}.json"
-    known = evidence or {"step": state.step, "losses": "finite on this rank"}
+    known = {"step": state.step, "losses": "finite on this rank", "images": [], **(evidence or {})}
+    known["images"] = [run.data.path(index) for index in known["images"]]
     norm = nn.utils.get_total_norm([w.grad for w in state.model.parameters() if w.grad is not None])
     write_whole(path, json.dumps({**known, "gradient_norm": float(norm), "amp_scale": state.scaler.get_scale()},
                                  indent=1) + "\n")

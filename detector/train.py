@@ -1,5 +1,6 @@
 """The training loop. What a step does is a function of (config, step, rank), so a run can be cut at any step."""
 
+import copy
 import enum
 import json
 import time
@@ -159,11 +160,7 @@ def build_state(config: Config, classes: tuple[str, ...], plan: Plan, folder: Pa
     else:
         notes.append("starting from random weights")
     model = (use_channels_last(model) if config.run.channels_last else model).to(device)
-    average = None
-    if config.optim.ema:
-        average = build_model(config.model, config.evaluate, len(classes))
-        average.load_state_dict(model.state_dict())
-        average = (use_channels_last(average) if config.run.channels_last else average).to(device).requires_grad_(False)
+    average = copy.deepcopy(model).requires_grad_(False) if config.optim.ema else None
     scaler = torch.amp.GradScaler(device.type, enabled=config.run.precision == "fp16")
     state = TrainState(model, build_optimizer(model, config.optim), scaler, average)
     if content:
