@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import WeightsEnum
 
-from detector.config.schema import Model
+from detector.config.model import Model
 from detector.errors import BadInput
 
 COCO = {"resnet50_fpn": "FasterRCNN_ResNet50_FPN_Weights.COCO_V1",
