@@ -12,7 +12,8 @@ from torchvision import models
 from detector.config.model import BODIES, Model
 from detector.config.schema import Evaluate
 from detector.errors import BadInput
-from detector.model.build import Predictor, build_model
+from detector.model.build import build_model
+from detector.model.roi import Predictor
 from detector.model.weights import PREDICTOR, fill, load_weights, read_weights, weights_name
 
 SMALL = Model(body="resnet18_fpn", weights="", norm="trained", frozen_stages=0, pooling_size=1, pyramid_width=16,
