@@ -85,9 +85,3 @@ def scale_boxes(boxes: Tensor, before: tuple[int, int], after: tuple[int, int]) 
     """Boxes [N, 4] of an image of one (height, width), in the pixels of its copy of another."""
     down, right = after[0] / before[0], after[1] / before[1]
     return boxes * boxes.new_tensor([right, down, right, down])
-
-
-def scale_targets(targets: list[dict[str, Tensor]], images: list[Tensor], side: Side) -> list[dict[str, Tensor]]:
-    """Targets in the pixels of the batch. Boxes of a frame are relative to its corner already."""
-    return [{**target, "boxes": scale_boxes(target["boxes"], size, resized(*size, side)[1])}
-            for target, size in zip(targets, (tuple(image.shape[-2:]) for image in images))]

@@ -18,6 +18,7 @@ STATIC = ["batch.groups=static", "batch.frame=chunk", "augment.mirrored_copies=t
     (["model.stride_in_1x1=true"], "resnet18_fpn has no bottlenecks"),
     (["model.body=vgg16", "model.ceil_pool=true", "model.anchor_sizes=[]"], "vgg16 has no such pool"),
     (["model.canvas_multiple=16"], "multiples of 32 only"), (["model.canvas_multiple=0"], "at least 1"),
+    (["model.body=vgg16", "model.anchor_sizes=[]", "model.canvas_multiple=1", "model.heads=torchvision"], "whole cells"),
     (["schedule.period=0"], "at least 1"), (["model.pooling=align_v2"], "align_original"),
     (["model.pixels=bgr"], "torchvision, caffe, detectron2")])
 def test_what_does_not_go_together_is_refused(overrides, said):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from detector.model.input import MEAN, PIXELS, STD, STRIDE, Input, Side, resized, scale_boxes, scale_targets, to_batch
+from detector.model.input import MEAN, PIXELS, STD, STRIDE, Input, Side, resized, scale_boxes, to_batch
+from detector.model.truth import pad_truth
 
 
 def peer(side: Side) -> GeneralizedRCNNTransform:
@@ -84,7 +85,8 @@ def test_targets_are_torchvisions_and_nothing_is_written_to():
     targets = [{"boxes": torch.tensor([[1.0, 2, 30, 44], [0, 0, 70, 50]]), "labels": torch.tensor([2, 1])},
                {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}]
     before = [target["boxes"].clone() for target in targets]
-    ours = scale_targets(targets, images, side)
+    sizes = [tuple(image.shape[-2:]) for image in images]
+    ours = pad_truth(targets, sizes, [resized(*size, side)[1] for size in sizes], extent=0).lists()
     _, theirs = peer(side)([image / 255 for image in images], targets)
     for mine, one, given, copy in zip(ours, theirs, targets, before):
         torch.testing.assert_close(mine["boxes"], one["boxes"])
