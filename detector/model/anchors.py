@@ -32,8 +32,8 @@ class Anchors:
     def grid(self, shapes: list[tuple[int, int]], canvas: tuple[int, int], like: Tensor) -> Tensor:
         """All anchors float32 [N, 4] on feature maps of these (height, width): level, row, column, anchor.
 
-        A level's stride is the canvas over the map, whole pixels, as in torchvision; that of a map that ends with a part
-        of a cell has to be stated.
+        A level's stride is the canvas over the map, whole pixels, as in torchvision; where a map ends with a part of a
+        cell, it has to be stated.
         """
         strides = [(self.stride or canvas[0] // height, self.stride or canvas[1] // width) for height, width in shapes]
         levels = []

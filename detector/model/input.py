@@ -23,6 +23,7 @@ class Pixels:
 
 PIXELS = {"torchvision": Pixels(False, tuple(255 * v for v in MEAN), tuple(255 * v for v in STD)),
           "caffe": Pixels(True, (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0)),  # of py-faster-rcnn and its heirs
+          "caffe_rgb": Pixels(False, (123.0, 117.0, 104.0), (1.0, 1.0, 1.0)),  # torchvision's copy of Caffe's VGG16
           "detectron2": Pixels(True, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))}  # its MSRA weights, R-50.pkl
 
 
