@@ -58,8 +58,18 @@ class Model:
                        "(except in frozen stages)", choices=("frozen", "trained"))
     frozen_stages: int = option(2, "first stages that do not learn: ResNet stem, layer1 ... layer4 (0-5), VGG16 "
                                 "conv1 ... conv5 (0-5), MobileNetV3 stages (0-6)", low=0, high=6)
-    pooling: str = option("align", "of proposals: RoIAlign, max pooling or spatial-transformer crop",
-                          choices=("align", "pool", "crop"))
+    stride_in_1x1: bool = option(False, "ResNet-50 and deeper: a bottleneck strides in its first convolution, as "
+                                 "Caffe's weights (MSRA) want it; others have none")
+    ceil_pool: bool = option(False, "ResNet: the pool of the stem pads nothing and rounds up, as in Caffe")
+    pixels: str = option("torchvision", "what the weights expect. torchvision: RGB, 0-1, ImageNet's mean and "
+                         "deviation; caffe, detectron2: BGR, 0-255, their means; caffe_rgb: RGB, 0-255, of "
+                         "VGG16_Weights.IMAGENET1K_FEATURES",
+                         choices=("torchvision", "caffe", "caffe_rgb", "detectron2"))
+    canvas_multiple: int = option(32, "sides of a batch are padded to multiples of this, pixels; a pyramid needs 32",
+                                  low=1)
+    pooling: str = option("align", "of proposals: torchvision's RoIAlign, detectron2's (half a cell to the upper "
+                          "left), that of the published tables, max pooling or spatial-transformer crop",
+                          choices=("align", "align_detectron2", "align_original", "pool", "crop"))
     pooling_size: int = option(7, "cells of a pooled proposal in each direction", low=1)
     sampling_ratio: int = option(2, "align: samples in a cell in each direction; 0: as many as pixels", low=0)
     crop_max_pool: bool = option(True, "crop: sample twice as finely and take the maximum of 2 x 2")
@@ -82,6 +92,12 @@ class Model:
 def model_contradictions(config: Model) -> list[str]:
     """Values of the model that are allowed alone and not together, one sentence each."""
     found = []
+    if config.canvas_multiple % 32 and config.body.endswith("_fpn"):
+        found.append(f"model.canvas_multiple={config.canvas_multiple}: the levels of {config.body} fit each other on "
+                     "multiples of 32 only")
+    if config.canvas_multiple % 16 and config.heads == "torchvision":
+        found.append(f"model.heads=torchvision with model.canvas_multiple={config.canvas_multiple}: its anchors need "
+                     "whole cells; take a multiple of 16")
     if len(config.roi.box_weights) != 4 or min(config.roi.box_weights) <= 0:
         found.append(f"model.roi.box_weights={list(config.roi.box_weights)}: four numbers above 0")
     if config.rpn.negative_iou > config.rpn.positive_iou:

@@ -50,13 +50,21 @@ class Data:
 class Batch:
     size: int = option(16, "images of one optimiser step, over all processes; 0: per_process x processes", low=0)
     per_process: int = option(2, "images a process holds at once; gradients of the rest are accumulated", low=1)
+    groups: str = option("shuffled", "shuffled: ranges of aspect ratio, mixed anew each epoch; static: chunks of the "
+                         "images sorted by ratio, the same in every epoch, the widest rest never trains",
+                         choices=("shuffled", "static"))
+    frame: str = option("own", "own: each image keeps its size; chunk: all images of a static chunk are cut and padded "
+                        "to one ratio, and the padding counts as image", choices=("own", "chunk"))
 
 
 @dataclass(frozen=True)
 class Augment:
     flip: float = option(0.5, "probability of a horizontal flip", low=0, high=1)
     short_sides: tuple[int, ...] = option((800,), "short side in pixels; one is drawn for each step")
-    long_side: int = option(1333, "cap of the long side, pixels", low=32)
+    mirrored_copies: bool = option(False, "instead of random flips, every image a second time, mirrored: an epoch has "
+                                   "twice as many")
+    most_boxes: int = option(0, "a random choice of so many objects where an image has more; 0: all of them", low=0)
+    long_side: int = option(1333, "cap of the long side, pixels; 0: none", low=0)
     jitter: tuple[float, ...] = option((1.0, 1.0), "scale jitter, from and to: above 1 zooms into a crop, below 1 "
                                        "shrinks the image on its canvas")
     photometric: float = option(0.0, "probability of each of: brightness, contrast, saturation, hue", low=0, high=1)
@@ -79,7 +87,10 @@ class Optim:
 class Schedule:
     epochs: float = option(12.0, "passes over the training images", low=0)
     steps: int = option(0, "optimiser steps; 0: schedule.epochs decides", low=0)
-    shape: str = option("milestones", "how the rate falls", choices=("milestones", "cosine"))
+    shape: str = option("milestones", "how the rate falls; periodic: at the start of each epoch e = 1, 2, ... that "
+                        "schedule.period + 1 divides", choices=("milestones", "cosine", "periodic"))
+    period: int = option(5, "periodic: the first drop comes after so many epochs, as lr_decay of the published tables",
+                         low=1)
     milestones: tuple[float, ...] = option((8.0, 11.0), "epochs at which the rate is multiplied by gamma")
     gamma: float = option(0.1, "factor at a milestone", low=0, high=1)
     warmup_steps: int = option(1000, "steps of linear warm-up at reference_batch; fewer steps at a larger batch", low=0)
@@ -95,7 +106,7 @@ class Evaluate:
     best: str = option("AP", "the metric that best.pt and schedule.patience follow; the more the better")
     batch: int = option(2, "images a process predicts at once", low=1)
     short_side: int = option(800, "pixels", low=32)
-    long_side: int = option(1333, "cap, pixels", low=32)
+    long_side: int = option(1333, "cap, pixels; 0: none", low=0)
     score: float = option(0.05, "detections below this score are left out", low=0, high=1)
     nms_iou: float = option(0.5, "overlap above which NMS removes the weaker detection of a class", low=0, high=1)
     detections: int = option(100, "most detections of one image", low=1)
@@ -128,10 +139,29 @@ def contradictions(config: Config) -> list[str]:
         found.append("data.train=[]: at least one split is needed")
     if not config.data.root and config.data.format != "shapes":
         found.append("data.root='': name the folder of the data set, for example data.root=/data/coco")
-    found += model_contradictions(config.model)
+    found += [*model_contradictions(config.model), *feeding_contradictions(config)]
     if config.evaluate.best not in METRICS[config.evaluate.metric]:
         found.append(f"evaluate.best={config.evaluate.best}: evaluate.metric={config.evaluate.metric} gives "
                      + ", ".join(METRICS[config.evaluate.metric]))
     if config.schedule.epochs == 0 and config.schedule.steps == 0:
         found.append("schedule.epochs=0: nothing to train; give epochs, or schedule.steps")
+    return found
+
+
+def feeding_contradictions(config: Config) -> list[str]:
+    """The same for how images reach the network."""
+    found, augment = [], config.augment
+    for path, cap in (("augment.long_side", augment.long_side), ("evaluate.long_side", config.evaluate.long_side)):
+        if 0 < cap < 32:
+            found.append(f"{path}={cap}: 32 pixels or more, or 0 for no cap")
+    if augment.mirrored_copies and augment.flip:
+        found.append(f"augment.mirrored_copies with augment.flip={augment.flip:g}: copies would be flipped back; set "
+                     "augment.flip=0")
+    if config.batch.frame == "chunk":
+        if config.batch.groups != "static":
+            found.append(f"batch.frame=chunk with batch.groups={config.batch.groups}: only a static chunk has a ratio; "
+                         "set batch.groups=static")
+        if len(augment.short_sides) > 1 or set(augment.jitter) != {1}:
+            found.append(f"batch.frame=chunk with augment.short_sides={list(augment.short_sides)} and augment.jitter="
+                         f"{list(augment.jitter)}: a frame is cut in pixels of one size; give one side, and no jitter")
     return found

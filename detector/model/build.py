@@ -4,6 +4,7 @@ Its state dict has torchvision's names, so `fasterrcnn_resnet50_fpn` and `faster
 """
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Iterator
 
 import torch
@@ -15,7 +16,7 @@ from detector.config.schema import Evaluate
 from detector.model.anchors import Anchors
 from detector.model.bodies import Parts, build_body, freeze, freeze_norms
 from detector.model.coding import BoxCoding, grown
-from detector.model.input import Side, scale_boxes, to_batch
+from detector.model.input import PIXELS, Input, Side, resized, scale_boxes, to_batch
 from detector.model.pooling import RoiPooling
 from detector.model.reference import torchvision_heads
 from detector.model.roi import Predictor, RoiHeads
@@ -32,15 +33,17 @@ class Detector(nn.Module):
     def __init__(self, backbone: nn.Module, rpn: nn.Module, roi_heads: nn.Module, extent: int = 0):
         super().__init__()
         self.backbone, self.rpn, self.roi_heads, self.extent = backbone, rpn, roi_heads, extent
-        self.channels_last = False
+        self.input = Input()
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]], side: Side) -> Tensor:
         """Images uint8 [3, H, W] and targets (boxes [N, 4], labels [N]) -> the four losses, float32 [4], as LOSSES."""
-        batch = to_batch(images, side, self.channels_last)
-        return self.losses(batch, self.backbone(batch.tensors), self.truth(targets, images, batch))
+        batch = to_batch(images, side, self.input, [target.get("frame") for target in targets])
+        return self.losses(batch, self.backbone(batch.tensors), self.truth(targets, images, side))
 
-    def truth(self, targets: list[dict[str, Tensor]], images: list[Tensor], batch: ImageList) -> Truth:
-        return pad_truth(targets, [tuple(image.shape[-2:]) for image in images], batch.image_sizes, self.extent)
+    def truth(self, targets: list[dict[str, Tensor]], images: list[Tensor], side: Side) -> Truth:
+        """Objects in the pixels of the batch; boxes in a frame count from its corner already."""
+        sizes = [tuple(image.shape[-2:]) for image in images]
+        return pad_truth(targets, sizes, [resized(*size, side)[1] for size in sizes], self.extent)
 
     def losses(self, batch: ImageList, features: dict[str, Tensor], truth: Truth) -> Tensor:
         """float32 [4], as LOSSES, of objects in the pixels of the batch."""
@@ -55,7 +58,7 @@ class Detector(nn.Module):
 
         The losses share the features, and are drawn from the same samplers as in training; dropout stays off.
         """
-        batch = to_batch(images, side, self.channels_last)
+        batch = to_batch(images, side, self.input)
         features = self.backbone(batch.tensors)
         proposals, _ = self.rpn(batch, features)
         found, _ = self.roi_heads(features, proposals, batch.image_sizes)
@@ -65,7 +68,7 @@ class Detector(nn.Module):
         if targets is None:
             return found, None
         with sampling(self.rpn), sampling(self.roi_heads):
-            return found, self.losses(batch, features, self.truth(targets, images, batch))
+            return found, self.losses(batch, features, self.truth(targets, images, side))
 
 
 @contextmanager
@@ -88,6 +91,7 @@ def build_model(config: Model, evaluate: Evaluate, classes: int) -> Detector:
     rpn, roi_heads = heads(parts, anchors_of(config, parts), pooling, predictor, config, evaluate)
     freeze(parts, config.frozen_stages)
     model = Detector(parts.body, rpn, roi_heads, int(config.plus_one))
+    model.input = Input(PIXELS[config.pixels], config.canvas_multiple)
     return freeze_norms(model, everywhere=config.norm == "frozen", eps=frozen_eps(config))
 
 
@@ -95,7 +99,8 @@ def anchors_of(config: Model, parts: Parts) -> Anchors:
     sizes = config.anchor_sizes or parts.anchor_sizes
     if len(sizes) == 1:  # one list is for every level
         sizes = sizes * len(parts.anchor_sizes)
-    return Anchors(tuple(map(tuple, sizes)), tuple(config.anchor_ratios), config.legacy_anchors)
+    stride = parts.strides["0"] if len(parts.anchor_sizes) == 1 else 0
+    return Anchors(tuple(map(tuple, sizes)), tuple(config.anchor_ratios), config.legacy_anchors, stride)
 
 
 def our_heads(parts: Parts, anchors: Anchors, pooling: RoiPooling, predictor: Predictor, config: Model,
@@ -109,5 +114,5 @@ def our_heads(parts: Parts, anchors: Anchors, pooling: RoiPooling, predictor: Pr
 
 def use_channels_last(model: Detector) -> Detector:
     """Weights and inputs in the layout that convolutions are fastest in."""
-    model.channels_last = True
+    model.input = replace(model.input, channels_last=True)
     return model.to(memory_format=torch.channels_last)
