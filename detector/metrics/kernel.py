@@ -119,5 +119,7 @@ def _result_rows(detections: Detections, truth: Truth) -> np.ndarray:
     places = np.searchsorted(truth.image_ids, detections.image_ids)
     assert np.array_equal(truth.image_ids[places.clip(max=len(truth.image_ids) - 1)], detections.image_ids), \
         "detections of an image that the data set does not have"
-    return np.concatenate([places[:, None], to_xywh(detections.boxes), detections.scores[:, None],
-                           detections.labels[:, None]], axis=1).astype(np.float64)
+    rows = np.empty((len(detections), 7))
+    rows[:, 0], rows[:, 1:5], rows[:, 5], rows[:, 6] = places, to_xywh(detections.boxes), detections.scores, \
+        detections.labels
+    return rows
