@@ -13,7 +13,8 @@ VERBS = {
     "train": "CONFIG [key=value ...]     train a config, or go on with its run",
     "check": "CONFIG [key=value ...]     say what is wrong with a config and its data, before anything runs",
     "evaluate": "RUN [key=value ...]     score a run's checkpoint on its validation data",
-    "predict": "RUN IMAGE_OR_FOLDER      draw what a run's detector finds",
+    "predict": "RUN SOURCE               draw what it finds in an image, a folder, a video or camera:0",
+    "export": "RUN --format onnx|torchscript|weights     its detector for other programs",
     "options": "                         every option of a config, with default and reason",
 }
 

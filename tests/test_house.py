@@ -11,9 +11,11 @@ from conftest import REPO
 LEVELS = {
     0: "errors config.schema records boxes randomness distributed",
     1: "config.load data.files data.coco data.voc data.per_image_json data.shapes data.read data.transforms "
-       "data.examples data.batches model.bodies model.pooling model.input model.weights metrics.coco metrics.voc",
-    2: "step checkpoint journal stopping finite draw pictures surroundings inference data.loader model.build optim",
-    3: "train evaluate predict check",
+       "data.examples data.batches model.bodies model.pooling model.input model.weights metrics.coco metrics.voc "
+       "model.anchors",
+    2: "step checkpoint journal stopping finite draw pictures surroundings inference data.loader model.build optim "
+       "frames loaded predictions portable",
+    3: "train evaluate predict check export",
     4: "__main__",
 }
 LEVEL = {f"detector.{name}": level for level, names in LEVELS.items() for name in names.split()}

@@ -26,6 +26,12 @@ def resized(height: int, width: int, side: Side) -> tuple[float, tuple[int, int]
     return scale, (max(1, int(height * scale)), max(1, int(width * scale)))
 
 
+def canvas_of(image: Tensor, side: Side) -> tuple[int, int]:
+    """Height and width of the batch that an image [3, H, W] alone makes; images of one canvas add no padding."""
+    _, (height, width) = resized(*image.shape[-2:], side)
+    return -(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE
+
+
 def to_batch(images: list[Tensor], side: Side, channels_last: bool) -> ImageList:
     """uint8 [3, H, W] each -> float32 [B, 3, H', W'], H' and W' multiples of STRIDE, zeros below and on the right."""
     mean, std = (images[0].new_tensor(v, dtype=torch.float32)[:, None, None] for v in (MEAN, STD))
