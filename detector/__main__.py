@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate = verb("evaluate", "score a run's checkpoint on its validation data", "run")
     evaluate.add_argument("overrides", nargs="*", metavar="key=value")
     evaluate.add_argument("--checkpoint", default="best", help="best, last, or a file")
+    evaluate.add_argument("--time", action="store_true", help="instead: milliseconds per image, on CPU and GPU")
     predict = verb("predict", "draw what a run's detector finds in images, a video or a camera", "run", "source")
     predict.add_argument("--score", type=float, default=0.5, help="least score of what is drawn and written")
     predict.add_argument("--out", default="", help="folder for pictures, JSON and CSV; default: RUN/predictions")
@@ -90,6 +91,10 @@ def run(said: argparse.Namespace) -> int:
     if said.verb == "export":
         from detector.export import export
         export(said.run, said.format, said.out, said.checkpoint, said.images)
+        return errors.OK
+    if said.verb == "evaluate" and said.time:
+        from detector.timing import time_run
+        time_run(said.run, said.overrides, said.checkpoint)
         return errors.OK
     if said.verb == "evaluate":
         from detector.evaluate import evaluate_run

@@ -56,6 +56,8 @@ def resources(verb: str, rest: list[str], processes: int) -> Resources:
     overrides = [word for word in words[1:] if "=" in word]
     if not words or verb not in ("train", "check", "evaluate"):
         return Resources()
+    if "--time" in rest:
+        return Resources(1)
     if verb == "evaluate":
         config = load_config(str(Path(words[0]) / "config.yaml"), overrides) if Path(words[0]).is_dir() else None
         return Resources(processes_here(processes, config.run.device, most=0)) if config else Resources()

@@ -15,7 +15,7 @@ LEVELS = {
        "model.anchors",
     2: "step checkpoint journal stopping finite draw pictures surroundings inference data.loader model.build optim "
        "frames loaded predictions portable",
-    3: "train evaluate predict check export",
+    3: "train evaluate predict check export timing",
     4: "__main__",
 }
 LEVEL = {f"detector.{name}": level for level, names in LEVELS.items() for name in names.split()}
