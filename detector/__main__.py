@@ -37,6 +37,10 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     predict.add_argument("--batch", type=int, default=4, help="images that are predicted at once")
     predict.add_argument("--frames", type=int, default=0, help="stop after so many images or frames; 0: all")
+    view = verb("view", "look at data as the network will see it, or at anchors over it", "what")
+    view.add_argument("words", nargs="*", metavar="CONFIG key=value",
+                      help="view CONFIG key=value ...: the data; view anchors CONFIG key=value ...: the anchors")
+    view.add_argument("--out", default="", help="page to write; default: view.html or anchors.html")
     export = verb("export", "write a run's detector for other programs, and compare it with the model", "run")
     export.add_argument("--format", default="onnx", choices=("onnx", "torchscript", "weights"))
     export.add_argument("--out", default="", help="file to write; default: RUN/export/detector.*")
@@ -88,6 +92,10 @@ def run(said: argparse.Namespace) -> int:
         from detector.predict import predict
         return predict(said.run, said.source, said.device, said.score, said.out, said.checkpoint, said.batch,
                        said.frames)
+    if said.verb == "view":
+        from detector.view import view
+        view(said.what, said.words, said.out)
+        return errors.OK
     if said.verb == "export":
         from detector.export import export
         export(said.run, said.format, said.out, said.checkpoint, said.images)

@@ -14,6 +14,7 @@ VERBS = {
     "check": "CONFIG [key=value ...]     say what is wrong with a config and its data, before anything runs",
     "evaluate": "RUN [key=value ...]     score a run's checkpoint on its validation data",
     "predict": "RUN SOURCE               draw what it finds in an image, a folder, a video or camera:0",
+    "view": "CONFIG | anchors CONFIG     the data as the network will see it; anchors over it, and what they reach",
     "export": "RUN --format onnx|torchscript|weights     its detector for other programs",
     "options": "                         every option of a config, with default and reason",
 }

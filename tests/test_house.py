@@ -12,10 +12,10 @@ LEVELS = {
     0: "errors config.schema records boxes randomness distributed",
     1: "config.load data.files data.coco data.voc data.per_image_json data.shapes data.read data.transforms "
        "data.examples data.batches model.bodies model.pooling model.input model.weights metrics.coco metrics.voc "
-       "model.anchors",
+       "model.anchors statistics reach thumbnails",
     2: "step checkpoint journal stopping finite draw pictures surroundings inference data.loader model.build optim "
-       "frames loaded predictions portable",
-    3: "train evaluate predict check export timing",
+       "frames loaded predictions portable seen page.assemble",
+    3: "train evaluate predict check export timing view",
     4: "__main__",
 }
 LEVEL = {f"detector.{name}": level for level, names in LEVELS.items() for name in names.split()}
