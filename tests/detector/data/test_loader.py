@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from detector.config.schema import Augment
-from detector.data.batches import micro_batches, plan_epoch, share, steps_per_epoch
+from detector.data.batches import micro_batches, plan_epoch, steps_per_epoch
 from detector.data.examples import Examples, broken
 from detector.data.files import GREY
 from detector.data.loader import STOP_SIGNALS, TrainKeys, collate, ignore_stop_signals, open_batches
@@ -45,7 +45,7 @@ def dataset(tmp_path) -> Dataset:
 
 def keys_of(sizes: np.ndarray, first: int, last: int, batch: int = 4, per_process: int = 2, rank: int = 0,
             world: int = 1, seed: int = 3) -> TrainKeys:
-    return TrainKeys(seed, sizes, batch, micro_batches(share(batch, rank, world), per_process), first, last,
+    return TrainKeys(seed, sizes, batch, micro_batches(batch, per_process, rank, world), first, last,
                      steps_per_epoch(sizes, batch))
 
 
