@@ -54,7 +54,8 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heart: Hear
     leave_if_asked(stop)
     said = [*world_table(seats), f"{versions()}; {config.run.precision}", *notes, *origin,
             *elastic_notes(config, batch, content), plan.sentence, describe_schedule(plan, config.schedule),
-            *(line for dataset in (data, val) if dataset for line in (describe(dataset), *dataset.faults)), few_cores(seats, config.run.workers)]
+            *(line for split in (data, val) if split for line in (describe(split), *split.faults)),
+            few_cores(seats, config.run.workers)]
     return state, Prepared(plan, data, val, [line for line in said if line])
 
 
