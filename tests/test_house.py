@@ -13,7 +13,7 @@ LEVELS = {
     1: "config.load data.files data.coco data.voc data.per_image_json data.shapes data.read data.transforms "
        "data.examples data.batches data.chunks "
        "model.bodies model.pooling model.input model.weights model.layouts model.weight_files model.coding model.truth "
-       "model.anchors model.anchor_plan model.align model.atlas model.nms model.sampling model.rpn model.roi "
+       "model.anchors model.anchor_plan model.folding model.align model.atlas model.nms model.sampling model.rpn model.roi "
        "model.reference metrics.coco metrics.voc metrics.analysis metrics.kernel metrics.matching metrics.errors "
        "metrics.operating statistics reach thumbnails",
     2: "step start waiting saving status heartbeat checkpoint journal finite draw pictures surroundings inference "
