@@ -34,6 +34,14 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--out", default="", help="folder for pictures and JSON; default: RUN/predictions")
     predict.add_argument("--checkpoint", default="best", help="best, last, or a file")
     predict.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    data = verb("data", "the data sets of the published tables: list them, or get one").add_subparsers(
+        dest="action", required=True, metavar="list | get NAME")
+    listing = data.add_parser("list", help="which there are, where they go, what is there, what is missing, licence")
+    get = data.add_parser("get", help="download, verify, unpack and check one; a second start goes on")
+    get.add_argument("name")
+    get.add_argument("--keep", action="store_true", help="leave the archives in ROOT/downloads")
+    for sub in (listing, get):
+        sub.add_argument("--root", default="data", help="folder that holds all data sets; default: data")
     verb("options", "every option of a config file, with its default and what is allowed")
     return top
 
@@ -72,6 +80,10 @@ def run(said: argparse.Namespace) -> int:
             bounds = [f">= {low}"] * (low is not None) + [f"<= {high}"] * (high is not None)
             allowed = " | ".join(field.metadata["choices"]) or ", ".join(bounds)
             print(f"{path} = {field.default!r}\n    {field.metadata['about']}" + (f" [{allowed}]" if allowed else ""))
+        return errors.OK
+    if said.verb == "data":
+        from detector import obtain
+        print(obtain.listing(said.root)) if said.action == "list" else obtain.get(said.name, said.root, said.keep)
         return errors.OK
     if said.verb == "check":
         from detector.check import check

@@ -14,6 +14,7 @@ VERBS = {
     "check": "CONFIG [key=value ...]     say what is wrong with a config and its data, before anything runs",
     "evaluate": "RUN [key=value ...]     score a run's checkpoint on its validation data",
     "predict": "RUN IMAGE_OR_FOLDER      draw what a run's detector finds",
+    "data": "list | get NAME             the data sets of the tables: which there are, and how they come here",
     "options": "                         every option of a config, with default and reason",
 }
 
