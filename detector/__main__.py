@@ -42,6 +42,14 @@ def parser() -> argparse.ArgumentParser:
     get.add_argument("--keep", action="store_true", help="leave the archives in ROOT/downloads")
     for sub in (listing, get):
         sub.add_argument("--root", default="data", help="folder that holds all data sets; default: data")
+    tables = verb("tables", "the published tables: printed, and measured in run folders")
+    form = tables.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true")
+    form.add_argument("--csv", action="store_true")
+    form.add_argument("--html", metavar="FILE", nargs="?", const="tables.html", help="default: tables.html")
+    form.add_argument("--models", action="store_true", help="parameters and operations of each row's model instead")
+    tables.add_argument("--row", default="", help="this row alone")
+    tables.add_argument("--runs", default="runs", help="folder of the run folders; default: runs")
     verb("options", "every option of a config file, with its default and what is allowed")
     return top
 
@@ -84,6 +92,10 @@ def run(said: argparse.Namespace) -> int:
     if said.verb == "data":
         from detector import obtain
         print(obtain.listing(said.root)) if said.action == "list" else obtain.get(said.name, said.root, said.keep)
+        return errors.OK
+    if said.verb == "tables":
+        from detector.tables.show import show
+        show(said.row, said.runs, said.html, said.markdown, said.csv, said.models)
         return errors.OK
     if said.verb == "check":
         from detector.check import check
