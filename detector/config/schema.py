@@ -60,13 +60,21 @@ class Data:
 class Batch:
     size: int = option(16, "images of one optimiser step, over all processes; 0: per_process x processes", low=0)
     per_process: int = option(2, "images a process holds at once; gradients of the rest are accumulated", low=1)
+    groups: str = option("shuffled", "shuffled: ranges of aspect ratio, mixed anew each epoch; static: chunks of the "
+                         "images sorted by ratio, the same in every epoch, the widest rest never trains",
+                         choices=("shuffled", "static"))
+    frame: str = option("own", "own: each image keeps its size; chunk: all images of a static chunk are cut and padded "
+                        "to one ratio, and the padding counts as image", choices=("own", "chunk"))
 
 
 @dataclass(frozen=True)
 class Augment:
     flip: float = option(0.5, "probability of a horizontal flip", low=0, high=1)
     short_sides: tuple[int, ...] = option((800,), "short side in pixels; one is drawn for each step")
-    long_side: int = option(1333, "cap of the long side, pixels", low=32)
+    mirrored_copies: bool = option(False, "instead of random flips, every image a second time, mirrored: an epoch has "
+                                   "twice as many")
+    most_boxes: int = option(0, "a random choice of so many objects where an image has more; 0: all of them", low=0)
+    long_side: int = option(1333, "cap of the long side, pixels; 0: none", low=0)
     jitter: tuple[float, ...] = option((1.0, 1.0), "scale jitter, from and to: above 1 zooms into a crop, below 1 "
                                        "shrinks the image on its canvas")
     photometric: float = option(0.0, "probability of each of: brightness, contrast, saturation, hue", low=0, high=1)
@@ -105,8 +113,17 @@ class Model:
                        "(except in frozen stages)", choices=("frozen", "trained"))
     frozen_stages: int = option(2, "first stages that do not learn: ResNet stem, layer1 ... layer4 (0-5), VGG16 "
                                 "conv1 ... conv5 (0-5), MobileNetV3 stages (0-6)", low=0, high=6)
-    pooling: str = option("align", "of proposals: RoIAlign, max pooling or spatial-transformer crop",
-                          choices=("align", "pool", "crop"))
+    stride_in_1x1: bool = option(False, "ResNet-50 and deeper: a bottleneck strides in its first convolution, as "
+                                 "Caffe's weights (MSRA) want it")
+    ceil_pool: bool = option(False, "ResNet: the pool of the stem pads nothing and rounds up, as in Caffe")
+    pixels: str = option("torchvision", "what the weights expect. torchvision: RGB, 0-1, ImageNet's mean and "
+                         "deviation; caffe, detectron2: BGR, 0-255, their means",
+                         choices=("torchvision", "caffe", "detectron2"))
+    canvas_multiple: int = option(32, "sides of a batch are padded to multiples of this, pixels; a pyramid needs 32",
+                                  low=1)
+    pooling: str = option("align", "of proposals: torchvision's RoIAlign, detectron2's (half a cell to the upper "
+                          "left), that of the published tables, max pooling or spatial-transformer crop",
+                          choices=("align", "align_detectron2", "align_original", "pool", "crop"))
     pooling_size: int = option(7, "cells of a pooled proposal in each direction", low=1)
     sampling_ratio: int = option(2, "align: samples in a cell in each direction; 0: as many as pixels", low=0)
     crop_max_pool: bool = option(True, "crop: sample twice as finely and take the maximum of 2 x 2")
@@ -138,7 +155,10 @@ class Optim:
 class Schedule:
     epochs: float = option(12.0, "passes over the training images", low=0)
     steps: int = option(0, "optimiser steps; 0: schedule.epochs decides", low=0)
-    shape: str = option("milestones", "how the rate falls", choices=("milestones", "cosine"))
+    shape: str = option("milestones", "how the rate falls; periodic: at the start of each epoch e = 1, 2, ... that "
+                        "schedule.period + 1 divides", choices=("milestones", "cosine", "periodic"))
+    period: int = option(5, "periodic: the first drop comes after so many epochs, as lr_decay of the published tables",
+                         low=1)
     milestones: tuple[float, ...] = option((8.0, 11.0), "epochs at which the rate is multiplied by gamma")
     gamma: float = option(0.1, "factor at a milestone", low=0, high=1)
     warmup_steps: int = option(1000, "steps of linear warm-up at reference_batch; fewer steps at a larger batch", low=0)
@@ -154,7 +174,7 @@ class Evaluate:
     best: str = option("AP", "the metric that best.pt and schedule.patience follow; the more the better")
     batch: int = option(2, "images a process predicts at once", low=1)
     short_side: int = option(800, "pixels", low=32)
-    long_side: int = option(1333, "cap, pixels", low=32)
+    long_side: int = option(1333, "cap, pixels; 0: none", low=0)
     score: float = option(0.05, "detections below this score are left out", low=0, high=1)
     nms_iou: float = option(0.5, "overlap above which NMS removes the weaker detection of a class", low=0, high=1)
     detections: int = option(100, "most detections of one image", low=1)

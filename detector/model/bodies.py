@@ -75,8 +75,19 @@ def vgg16(config: Model) -> Parts:
                  [layers[first:last] for first, last in VGG_STAGES])
 
 
-def resnet_c4(name: str, config: Model) -> Parts:
+def resnet(name: str, config: Model) -> nn.Module:
+    """torchvision's classifier; with the stride and the pool where the networks of He et al. had them in Caffe."""
     network = models.get_model(name, weights=None)
+    if config.stride_in_1x1:
+        for block in (getattr(network, layer)[0] for layer in LAYERS[1:]):
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+    if config.ceil_pool:
+        network.maxpool = nn.MaxPool2d(3, stride=2, padding=0, ceil_mode=True)
+    return network
+
+
+def resnet_c4(name: str, config: Model) -> Parts:
+    network = resnet(name, config)
     body = OneLevel()
     for part in ("conv1", "bn1", "relu", "maxpool", *LAYERS[:3]):
         body.add_module(part, getattr(network, part))
@@ -88,7 +99,7 @@ def resnet_c4(name: str, config: Model) -> Parts:
 
 
 def resnet_fpn(name: str, config: Model) -> Parts:
-    network = models.get_model(name, weights=None)
+    network = resnet(name, config)
     top = network.fc.in_features
     body = BackboneWithFPN(network, {layer: str(i) for i, layer in enumerate(LAYERS)},
                            [top // 8, top // 4, top // 2, top], config.pyramid_width)
@@ -140,5 +151,3 @@ def freeze_norms(module: nn.Module, everywhere: bool, eps: float | None) -> nn.M
         else:
             freeze_norms(child, everywhere, eps)
     return module
-
-

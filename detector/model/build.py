@@ -4,6 +4,7 @@ Its state dict has torchvision's names, so `fasterrcnn_resnet50_fpn` and `faster
 """
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Iterator
 
 import torch
@@ -15,7 +16,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from detector.config.schema import Evaluate, Model
 from detector.model.bodies import build_body, freeze, freeze_norms
-from detector.model.input import Side, scale_boxes, scale_targets, to_batch
+from detector.model.input import PIXELS, Input, Side, scale_boxes, scale_targets, to_batch
 from detector.model.pooling import RoiPooling
 from detector.model.weights import frozen_eps
 
@@ -28,13 +29,13 @@ class Detector(nn.Module):
     def __init__(self, backbone: nn.Module, rpn: nn.Module, roi_heads: nn.Module):
         super().__init__()
         self.backbone, self.rpn, self.roi_heads = backbone, rpn, roi_heads
-        self.channels_last = False
+        self.input = Input()
         self.rpn_score = rpn.score_thresh  # holds in evaluation: in training a batch might be left without a proposal
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]], side: Side) -> Tensor:
         """Images uint8 [3, H, W] and targets (boxes [N, 4], labels [N]) -> the four losses, float32 [4], as LOSSES."""
-        batch = to_batch(images, side, self.channels_last)
-        targets = scale_targets(targets, images, batch)
+        batch = to_batch(images, side, self.input, [target.get("frame") for target in targets])
+        targets = scale_targets(targets, images, side)
         return self.losses(batch, self.backbone(batch.tensors), targets)
 
     def losses(self, batch: ImageList, features: dict[str, Tensor], targets: list[dict[str, Tensor]]) -> Tensor:
@@ -51,7 +52,7 @@ class Detector(nn.Module):
 
         The losses share the features, and are drawn from the same samplers as in training; dropout stays off.
         """
-        batch = to_batch(images, side, self.channels_last)
+        batch = to_batch(images, side, self.input)
         features = self.backbone(batch.tensors)
         self.rpn.score_thresh = self.rpn_score
         proposals, _ = self.rpn(batch, features)
@@ -61,7 +62,7 @@ class Detector(nn.Module):
         if targets is None:
             return found, None
         with sampling(self.rpn), sampling(self.roi_heads):
-            return found, self.losses(batch, features, scale_targets(targets, images, batch))
+            return found, self.losses(batch, features, scale_targets(targets, images, side))
 
 
 @contextmanager
@@ -120,10 +121,11 @@ def build_model(config: Model, evaluate: Evaluate, classes: int) -> Detector:
         tuple(config.roi.box_weights), evaluate.score, evaluate.nms_iou, evaluate.detections)
     freeze(parts, config.frozen_stages)
     model = Detector(parts.body, rpn, roi_heads)
+    model.input = Input(PIXELS[config.pixels], config.canvas_multiple)
     return freeze_norms(model, everywhere=config.norm == "frozen", eps=frozen_eps(config))
 
 
 def use_channels_last(model: Detector) -> Detector:
     """Weights and inputs in the layout that convolutions are fastest in."""
-    model.channels_last = True
+    model.input = replace(model.input, channels_last=True)
     return model.to(memory_format=torch.channels_last)

@@ -81,8 +81,8 @@ def section(title: str, members: list[Line]) -> str:
     widths = "".join(f'<col style="width:{width}rem">' for width in WIDTHS)
     head = "".join(f'<th data-column="{n}">{html.escape(name)}</th>' for n, name in enumerate(columns))
     bodies = "".join(body(one) for one in members)
-    return (f'<h2>{html.escape(title)}</h2><div class="frame"><table>{widths}<thead><tr>{head}</tr></thead>{bodies}</table>'
-            '</div>\n')
+    return (f'<h2>{html.escape(title)}</h2><div class="frame"><table>{widths}<thead><tr>{head}</tr></thead>'
+            f'{bodies}</table></div>\n')
 
 
 def body(one: Line) -> str:
