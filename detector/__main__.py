@@ -26,9 +26,12 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("overrides", nargs="*", metavar="key=value")
     check = verb("check", "say what is wrong with a config and its data, before anything runs", "config")
     check.add_argument("overrides", nargs="*", metavar="key=value")
-    evaluate = verb("evaluate", "score a run's checkpoint on its validation data", "run")
+    evaluate = verb("evaluate", "score a run's checkpoint on its validation data, or weights from elsewhere")
+    evaluate.add_argument("run", nargs="?", default="", help="a run folder; not with --weights")
     evaluate.add_argument("overrides", nargs="*", metavar="key=value")
     evaluate.add_argument("--checkpoint", default="best", help="best, last, or a file")
+    evaluate.add_argument("--weights", default="", metavar="FILE", help="another program's weights instead of a run")
+    evaluate.add_argument("--recipe", default="", metavar="ROW", help="with --weights: a row of the tables, or a config")
     predict = verb("predict", "draw what a run's detector finds in images", "run", "source")
     predict.add_argument("--score", type=float, default=0.5, help="least score of what is drawn and written")
     predict.add_argument("--out", default="", help="folder for pictures and JSON; default: RUN/predictions")
@@ -105,6 +108,15 @@ def run(said: argparse.Namespace) -> int:
         from detector.predict import predict
         predict(said.run, said.source, choose_device(said.device), said.score, said.out, said.checkpoint)
         return errors.OK
+    if said.verb == "evaluate" and said.weights:
+        from detector.evaluate_weights import evaluate_weights
+        if not said.recipe:
+            raise errors.BadInput("--weights needs --recipe: a row of the tables, or a config, that says what they are "
+                                  "the weights of")
+        evaluate_weights(said.weights, said.recipe, [word for word in (said.run, *said.overrides) if word])
+        return errors.OK
+    if said.verb == "evaluate" and not said.run:
+        raise errors.BadInput("evaluate what? Name a run folder, such as runs/bccd, or --weights FILE --recipe ROW")
     if said.verb == "evaluate":
         from detector.evaluate import evaluate_run
         evaluate_run(said.run, said.overrides, said.checkpoint)

@@ -15,11 +15,11 @@ LEVELS = {
        "model.weight_files metrics.coco metrics.voc data.visual_genome data.imagenet_det data.catalogue "
        "data.download data.unpack metrics.visual_genome",
     2: "step checkpoint journal stopping finite draw pictures surroundings inference data.loader model.build optim",
-    3: "train evaluate predict check obtain",
+    3: "train evaluate evaluate_weights predict check obtain",
     4: "tables.printed tables.measured tables.lines tables.page tables.models tables.show __main__",
 }
 LEVEL = {f"detector.{name}": level for level, names in LEVELS.items() for name in names.split()}
-ONE_VERB_FROM_ANOTHER = {("detector.train", "detector.evaluate")}
+ONE_VERB_FROM_ANOTHER = {("detector.train", "detector.evaluate"), ("detector.evaluate_weights", "detector.evaluate")}
 LAUNCHER = {
     "launcher.reproduce": {"detector.config.load", "detector.errors"},
     "launcher.cli": {"launcher.job", "launcher.local", "launcher.reproduce", "detector.config.load", "detector.errors"},

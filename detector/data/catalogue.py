@@ -11,6 +11,7 @@ ROBOTS = "https://thor.robots.ox.ac.uk/pascal/VOC"
 COCO = "http://images.cocodataset.org"
 GENOME = "https://homes.cs.washington.edu/~ranjay/visualgenome/data/dataset"
 SPLITS = "https://raw.githubusercontent.com/peteanderson80/bottom-up-attention/master/data/genome"
+MSRA = "https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA"
 VOCABULARY = 2500  # classes of the published Visual Genome row
 
 
@@ -92,6 +93,13 @@ SOURCES = {
         {"train.txt": 98077, "val.txt": 5000, "test.txt": 5000, "image_data.json": 0, "objects.json": 0,
          "VG_100K": 0, "VG_100K_2": 0,
          f"{VOCABULARY}/objects_vocab.txt": VOCABULARY}),
+    "caffe_weights": Source(
+        "Caffe's ImageNet weights, which the rows of the tables start from: VGG16 with fc6 and fc7, ResNet-50 and -101",
+        "VGG16: CC BY 4.0; ResNets: MIT", "weights", "model: {weights: ROOT/weights/R-101.pkl, pixels: caffe}",
+        # VGG16 as its record at Zenodo keeps and checks it; the ResNets are detectron2's copies of MSRA's models
+        (Remote("https://zenodo.org/records/4515252/files/vgg16_caffe.pth", 553, "md5:433ad40ddbd662d6448e13a6cef812f2"),
+         Remote(f"{MSRA}/R-50.pkl", 103), Remote(f"{MSRA}/R-101.pkl", 179)),
+        {"vgg16_caffe.pth": 0, "R-50.pkl": 0, "R-101.pkl": 0}),
     "imagenet_det": Source(
         "ImageNet DET (ILSVRC 2014 to 2017), 200 classes", "for research and education, by agreement with ImageNet",
         "ILSVRC",

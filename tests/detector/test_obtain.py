@@ -205,7 +205,7 @@ def test_the_catalogue_is_in_order():
         assert all(known[remote.url] == remote.checksum for remote in SOURCES[name].files)
     lengths = {"md5": 32, "sha256": 64}
     for source in SOURCES.values():
-        assert source.expected and source.licence and source.use.startswith("data: {format: ")
+        assert source.expected and source.licence and source.use.startswith(("data: {format: ", "model: {weights: "))
         for remote in source.files:
             kind, _, digits = remote.checksum.partition(":")
             assert remote.url.startswith("http") and remote.megabytes > 0
