@@ -14,6 +14,7 @@ from detector import checkpoint, distributed
 from detector.checkpoint import TrainState
 from detector.config.load import folder_of, to_yaml
 from detector.config.schema import Config
+from detector.data.batches import epoch_sizes
 from detector.data.loader import Batch
 from detector.data.read import describe, for_training, read_datasets
 from detector.errors import BadInput
@@ -59,7 +60,8 @@ def prepare(config: Config, device: torch.device
     folder = folder_of(config)
     whole, val = read_datasets(config.data)
     data = for_training(whole, config.data)
-    plan = plan_run(config.batch, config.optim, config.schedule, data.sizes, distributed.rank(), distributed.world())
+    sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
+    plan = plan_run(config.batch, config.optim, config.schedule, sizes, distributed.rank(), distributed.world())
     state, origin = build_state(config, data.classes, plan, folder, device)
     counts = [describe(data), *data.faults, *([describe(val), *val.faults] if val else [])]
     return folder, plan, state, data, val, [*origin, *counts, plan.sentence, f"{device}, {config.run.precision}"]

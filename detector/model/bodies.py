@@ -12,7 +12,7 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.ops import FrozenBatchNorm2d
 
-from detector.config.schema import Model
+from detector.config.model import Model
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 VGG_STAGES = ((0, 5), (5, 10), (10, 17), (17, 24), (24, 30))  # of vgg16.features: conv1 ... conv5 with their pools

@@ -14,7 +14,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
-from detector.config.schema import Evaluate, Model
+from detector.config.model import Model
+from detector.config.schema import Evaluate
 from detector.model.bodies import build_body, freeze, freeze_norms
 from detector.model.input import PIXELS, Input, Side, scale_boxes, scale_targets, to_batch
 from detector.model.pooling import RoiPooling

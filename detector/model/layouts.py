@@ -9,7 +9,7 @@ import re
 import torch
 from torch import Tensor
 
-from detector.config.schema import Model
+from detector.config.model import Model
 
 HEAD = "roi_heads.box_head."
 PREDICTOR = "roi_heads.box_predictor."

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from detector.config.schema import Model
+from detector.config.model import Model
 from detector.errors import BadInput
 from detector.model.layouts import to_our_names
 from detector.model.weight_files import read_weights

@@ -13,7 +13,8 @@ from torchvision.ops import FrozenBatchNorm2d
 from detector.model.bodies import FrozenNorm
 
 from detector.config.load import load_config
-from detector.config.schema import BODIES, Evaluate, Model, Roi, Rpn
+from detector.config.model import BODIES, Model, Roi, Rpn
+from detector.config.schema import Evaluate
 from detector.model.build import LOSSES, build_model, use_channels_last
 from detector.model.input import Side
 from detector.model.weights import load_weights

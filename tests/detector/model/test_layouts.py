@@ -10,7 +10,8 @@ from torch.nn.functional import relu
 from torchvision.models import get_model
 from torchvision.ops import roi_align
 
-from detector.config.schema import Evaluate, Model
+from detector.config.model import Model
+from detector.config.schema import Evaluate
 from detector.model.build import build_model
 from detector.model.layouts import to_our_names
 from detector.model.weights import fill, load_weights

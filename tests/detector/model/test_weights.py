@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-from detector.config.schema import BODIES, Evaluate, Model
+from detector.config.model import BODIES, Model
+from detector.config.schema import Evaluate
 from detector.errors import BadInput
 from detector.model.build import Predictor, build_model
 from detector.model.weight_files import read_weights
