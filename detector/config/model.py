@@ -20,6 +20,18 @@ class Rpn:
     after_nms_eval: int = option(1000, "the same in evaluation", low=1)
     nms_iou: float = option(0.7, "overlap above which NMS removes the weaker proposal", low=0, high=1)
     score: float = option(0.0, "proposals below this score are left out", low=0, high=1)
+    before_nms_per: str = option("level", "what before_nms_* counts: the best of each level, or of the image over all "
+                                 "levels, which then also go through NMS together", choices=("level", "image"))
+    after_nms_per: str = option("image", "what after_nms_* counts", choices=("level", "image"))
+    nms_rounds: int = option(32, "training on a GPU: rounds of an NMS that does not wait for the device, see "
+                             "detector/model/nms.py; 0: torchvision's, which does", low=0)
+    width: int = option(0, "channels of its hidden layer; 0: as many as the features have", low=0)
+    two_way: bool = option(False, "two scores for each anchor, background and object, under a softmax")
+    straddling: bool = option(True, "anchors that cross the border of the image learn, too")
+    best_anchor: bool = option(True, "the anchors that an object overlaps most are its own, whatever their overlap")
+    box_beta: float = option(1 / 9, "smooth L1 is quadratic below; 1 / sigma^2", low=1e-6)
+    box_mean: str = option("sampled", "the boxes' loss is divided by the samples of the whole batch, or for each image "
+                           "by those of the last one", choices=("sampled", "last_image"))
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,11 @@ class Roi:
     batch: int = option(512, "proposals sampled for each image", low=1)
     positive_share: float = option(0.25, "at most this share of them are objects", low=0, high=1)
     box_weights: tuple[float, ...] = option((10.0, 10.0, 5.0, 5.0), "scale of dx, dy, dw, dh (inverse deviations)")
+    background_from: float = option(0.0, "a proposal below this overlap is not even background", low=0, high=1)
+    replacement: bool = option(False, "background is drawn with replacement, so that roi.batch is always full")
+    box_beta: float = option(1 / 9, "smooth L1 is quadratic below; 1 / sigma^2", low=1e-6)
+    init: str = option("uniform", "the predictor's weights at first: PyTorch's, or N(0, 0.01) for classes and "
+                       "N(0, 0.001) for boxes", choices=("uniform", "normal"))
 
 
 @dataclass(frozen=True)
@@ -62,6 +79,11 @@ class Model:
     head_width: int = option(1024, "fpn: units of the two hidden layers of the box head", low=1)
     dropout: float = option(0.5, "vgg16: in its two hidden layers (Simonyan & Zisserman 2015, 3.1)", low=0, high=0.99)
     class_agnostic: bool = option(False, "one box for each proposal instead of one for each class")
+    heads: str = option("ours", "RPN and RoI heads: ours, or torchvision's as a reference",
+                        choices=("ours", "torchvision"))
+    plus_one: bool = option(False, "boxes end with their last pixel: width = x2 - x1 + 1 in overlaps, deltas and NMS")
+    legacy_anchors: bool = option(False, "py-faster-rcnn's: ratios rounded at the size of a cell, around its centre")
+    clamp_deltas: bool = option(True, "a box is made at most 62.5 times as wide or high as what it starts from")
     rpn: Rpn = section(Rpn)
     roi: Roi = section(Roi)
 
@@ -95,7 +117,24 @@ def model_contradictions(config: Model) -> list[str]:
                      f"{levels} levels; give a list for each, all equally long, or one list for all")
     if config.roi.negative_iou > config.roi.positive_iou:
         found.append("model.roi.negative_iou is above model.roi.positive_iou: a proposal would be both")
+    if config.roi.background_from >= config.roi.negative_iou:
+        found.append(f"model.roi.background_from={config.roi.background_from}: below model.roi.negative_iou="
+                     f"{config.roi.negative_iou}, or there would be no background")
+    changed = [key for key, value, usual in of_our_heads(config) if value != usual]
+    if config.heads == "torchvision" and changed:
+        found.append("model.heads=torchvision does not know " + ", ".join(changed) + ": leave them as they are")
     stages = 6 if config.body.startswith("mobilenet") else 5
     if config.frozen_stages > stages:
         found.append(f"model.frozen_stages={config.frozen_stages}: {config.body} has {stages} stages")
     return found
+
+
+def of_our_heads(config: Model) -> list[tuple[str, object, object]]:
+    """Options that torchvision's heads do not have: path, value, default."""
+    keys = {"": ("plus_one", "legacy_anchors", "clamp_deltas"),
+            "rpn.": ("before_nms_per", "after_nms_per", "width", "two_way", "straddling", "best_anchor", "box_beta",
+                     "box_mean"),
+            "roi.": ("background_from", "replacement", "box_beta")}
+    here = {"": config, "rpn.": config.rpn, "roi.": config.roi}
+    return [(f"model.{path}{key}", getattr(here[path], key), type(here[path]).__dataclass_fields__[key].default)
+            for path, names in keys.items() for key in names]

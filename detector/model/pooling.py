@@ -9,6 +9,8 @@ from torch.nn.functional import avg_pool2d, grid_sample, max_pool2d
 from torchvision.ops import roi_align, roi_pool
 from torchvision.ops.poolers import LevelMapper
 
+from detector.model.atlas import align_on_pyramid
+
 
 class RoiPooling(nn.Module):
     """Pools every box from the level of the pyramid that fits its size (Lin et al. 2017, FPN, eq. 1).
@@ -33,6 +35,9 @@ class RoiPooling(nn.Module):
         if len(levels) == 1:
             return self.pool(*levels[0], rois)
         level = self.level_of(boxes)
+        if self.kind == "align" and self.training:
+            return align_on_pyramid([feature for feature, _ in levels], list(self.strides.values()), level, rois,
+                                    self.size, self.sampling_ratio or -1)
         pooled = rois.new_zeros((len(rois), levels[0][0].shape[1], self.size, self.size), dtype=levels[0][0].dtype)
         for number, (feature, scale) in enumerate(levels):
             rows = torch.where(level == number)[0]

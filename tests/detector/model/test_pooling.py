@@ -44,10 +44,12 @@ def test_align_is_torchvisions_on_a_pyramid(sampling_ratio):
     features, size = pyramid(512, 640), (512, 640)
     boxes = [torch.cat([random_boxes(30, *size), torch.tensor([[0.0, 0, side, side] for side in (20, 150, 300, 500)])]),
              random_boxes(7, *size)]
-    ours = RoiPooling("align", 7, PYRAMID, sampling_ratio)(features, boxes, [size, size])
+    ours = RoiPooling("align", 7, PYRAMID, sampling_ratio).eval()(features, boxes, [size, size])
     theirs = MultiScaleRoIAlign(list(PYRAMID), 7, sampling_ratio)(features, boxes, [size, size])
     assert ours.shape == (41, 2, 7, 7)
     torch.testing.assert_close(ours, theirs)
+    in_training = RoiPooling("align", 7, PYRAMID, sampling_ratio).train()(features, boxes, [size, size])
+    torch.testing.assert_close(in_training, theirs, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("side, level", [(20, 0), (111, 0), (113, 1), (223, 1), (225, 2), (447, 2), (449, 3), (470, 3)])

@@ -12,7 +12,8 @@ from torchvision import models
 from detector.config.model import BODIES, Model
 from detector.config.schema import Evaluate
 from detector.errors import BadInput
-from detector.model.build import Predictor, build_model
+from detector.model.build import build_model
+from detector.model.roi import Predictor
 from detector.model.weight_files import read_weights
 from detector.model.weights import PREDICTOR, fill, load_weights, weights_name
 
