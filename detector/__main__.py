@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("overrides", nargs="*", metavar="key=value")
     evaluate.add_argument("--checkpoint", default="best", help="best, last, or a file")
     evaluate.add_argument("--weights", default="", metavar="FILE", help="another program's weights instead of a run")
-    evaluate.add_argument("--recipe", default="", metavar="ROW", help="with --weights: a row of the tables, or a config")
+    evaluate.add_argument("--recipe", default="", metavar="ROW", help="with --weights: a row of a table, or a config")
     predict = verb("predict", "draw what a run's detector finds in images", "run", "source")
     predict.add_argument("--score", type=float, default=0.5, help="least score of what is drawn and written")
     predict.add_argument("--out", default="", help="folder for pictures and JSON; default: RUN/predictions")

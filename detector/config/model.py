@@ -59,7 +59,7 @@ class Model:
     frozen_stages: int = option(2, "first stages that do not learn: ResNet stem, layer1 ... layer4 (0-5), VGG16 "
                                 "conv1 ... conv5 (0-5), MobileNetV3 stages (0-6)", low=0, high=6)
     stride_in_1x1: bool = option(False, "ResNet-50 and deeper: a bottleneck strides in its first convolution, as "
-                                 "Caffe's weights (MSRA) want it")
+                                 "Caffe's weights (MSRA) want it; others have none")
     ceil_pool: bool = option(False, "ResNet: the pool of the stem pads nothing and rounds up, as in Caffe")
     pixels: str = option("torchvision", "what the weights expect. torchvision: RGB, 0-1, ImageNet's mean and "
                          "deviation; caffe, detectron2: BGR, 0-255, their means",
@@ -91,10 +91,6 @@ class Model:
 def model_contradictions(config: Model) -> list[str]:
     """Values of the model that are allowed alone and not together, one sentence each."""
     found = []
-    if config.stride_in_1x1 and not config.body.startswith(("resnet50", "resnet101", "resnet152")):
-        found.append(f"model.stride_in_1x1: {config.body} has no bottlenecks; ResNet-50, -101 and -152 have")
-    if config.ceil_pool and not config.body.startswith("resnet"):
-        found.append(f"model.ceil_pool: {config.body} has no such pool; ResNets have")
     if config.canvas_multiple % 32 and config.body.endswith("_fpn"):
         found.append(f"model.canvas_multiple={config.canvas_multiple}: the levels of {config.body} fit each other on "
                      "multiples of 32 only")

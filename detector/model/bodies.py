@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
+from torchvision.models.resnet import Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
 from detector.config.model import Model
@@ -78,7 +79,7 @@ def vgg16(config: Model) -> Parts:
 def resnet(name: str, config: Model) -> nn.Module:
     """torchvision's classifier; with the stride and the pool where the networks of He et al. had them in Caffe."""
     network = models.get_model(name, weights=None)
-    if config.stride_in_1x1:
+    if config.stride_in_1x1 and isinstance(network.layer2[0], Bottleneck):
         for block in (getattr(network, layer)[0] for layer in LAYERS[1:]):
             block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
     if config.ceil_pool:

@@ -15,8 +15,6 @@ STATIC = ["batch.groups=static", "batch.frame=chunk", "augment.mirrored_copies=t
     (["batch.frame=chunk"], "set batch.groups=static"),
     ([*STATIC, "augment.short_sides=[128, 160]"], "augment.short_sides=[128, 160]"),
     ([*STATIC, "augment.jitter=[0.5, 1]"], "augment.jitter=[0.5, 1.0]"),
-    (["model.stride_in_1x1=true"], "resnet18_fpn has no bottlenecks"),
-    (["model.body=vgg16", "model.ceil_pool=true", "model.anchor_sizes=[]"], "vgg16 has no such pool"),
     (["model.canvas_multiple=16"], "multiples of 32 only"), (["model.canvas_multiple=0"], "at least 1"),
     (["schedule.period=0"], "at least 1"), (["model.pooling=align_v2"], "align_original"),
     (["model.pixels=bgr"], "torchvision, caffe, detectron2")])
@@ -28,7 +26,9 @@ def test_what_does_not_go_together_is_refused(overrides, said):
 
 @pytest.mark.parametrize("overrides", [
     STATIC, ["batch.groups=static"], ["augment.long_side=0", "evaluate.long_side=0"], ["augment.long_side=32"],
-    ["model.canvas_multiple=64"], ["model.body=vgg16", "model.canvas_multiple=1", "model.anchor_sizes=[]"],
+    ["model.canvas_multiple=64"], ["model.stride_in_1x1=true"],
+    ["model.body=vgg16", "model.ceil_pool=true", "model.anchor_sizes=[]"],
+    ["model.body=vgg16", "model.canvas_multiple=1", "model.anchor_sizes=[]"],
     ["model.body=resnet152_c4", "model.stride_in_1x1=true", "model.ceil_pool=true", "model.anchor_sizes=[]"]])
 def test_the_edge_of_it_is_allowed(overrides):
     load_config("shapes/demo", overrides)
