@@ -6,6 +6,7 @@ import data_trees
 import pytest
 
 from detector.__main__ import main
+from detector.config.load import load_config
 from detector.tables.printed import published
 from launcher.reproduce import trainings
 
@@ -33,9 +34,10 @@ def test_a_row_trains_tests_and_is_reported(row, roots, tmp_path, capsys):
     assert main(command) == 0, capsys.readouterr().err
     folder = tmp_path / row
     results = json.loads((folder / "results.json").read_text())
-    assert results["step"] == 1 and all(-1 <= value <= 100 for value in results["metrics"].values())
+    best = load_config(f"tables/{row}").evaluate.best
+    assert results["step"] == 1 and -1 <= results["metrics"][best] <= 1 and results["metrics"]["loss"] > 0
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["kind"] for line in lines] == ["train", "evaluation"] and 0 < lines[0]["loss"] < 50
+    assert [line["kind"] for line in lines] == ["train", "evaluation"] and 0 < lines[0]["loss"] < 100
     for path in (folder / "checkpoints").iterdir():
         path.unlink()  # they are large, and there are many rows
 
