@@ -40,7 +40,7 @@ small { color: var(--soft); } small.open { color: var(--open); }
 tr.measured .bar i { background: var(--bar); }
 """
 # rem: row, printed or measured, the nine of HEADER, gap, speed-up, tolerance, seed
-WIDTHS = (15, 5, 8, 4, 3.5, 3.5, 5.5, 4, 6.5, 5.5, 6.5, 3.2, 4.5, 5.8, 3.5)
+WIDTHS = (16.5, 5, 7.5, 3.8, 3.2, 3.4, 5.2, 3.8, 6.5, 5.3, 6.3, 3.2, 4.5, 5.8, 4)
 SCRIPT = """
 for (const head of document.querySelectorAll("th")) head.onclick = () => {
   const table = head.closest("table"), column = head.dataset.column, down = head.dataset.by === "up";
