@@ -62,8 +62,9 @@ class Model:
                                  "Caffe's weights (MSRA) want it; others have none")
     ceil_pool: bool = option(False, "ResNet: the pool of the stem pads nothing and rounds up, as in Caffe")
     pixels: str = option("torchvision", "what the weights expect. torchvision: RGB, 0-1, ImageNet's mean and "
-                         "deviation; caffe, detectron2: BGR, 0-255, their means",
-                         choices=("torchvision", "caffe", "detectron2"))
+                         "deviation; caffe, detectron2: BGR, 0-255, their means; caffe_rgb: RGB, 0-255, of "
+                         "VGG16_Weights.IMAGENET1K_FEATURES",
+                         choices=("torchvision", "caffe", "caffe_rgb", "detectron2"))
     canvas_multiple: int = option(32, "sides of a batch are padded to multiples of this, pixels; a pyramid needs 32",
                                   low=1)
     pooling: str = option("align", "of proposals: torchvision's RoIAlign, detectron2's (half a cell to the upper "
@@ -94,6 +95,9 @@ def model_contradictions(config: Model) -> list[str]:
     if config.canvas_multiple % 32 and config.body.endswith("_fpn"):
         found.append(f"model.canvas_multiple={config.canvas_multiple}: the levels of {config.body} fit each other on "
                      "multiples of 32 only")
+    if config.canvas_multiple % 16 and config.heads == "torchvision":
+        found.append(f"model.heads=torchvision with model.canvas_multiple={config.canvas_multiple}: its anchors need "
+                     "whole cells; take a multiple of 16")
     if len(config.roi.box_weights) != 4 or min(config.roi.box_weights) <= 0:
         found.append(f"model.roi.box_weights={list(config.roi.box_weights)}: four numbers above 0")
     if config.rpn.negative_iou > config.rpn.positive_iou:

@@ -19,6 +19,7 @@ class Anchors:
     sizes: tuple[tuple[float, ...], ...]
     ratios: tuple[float, ...]
     legacy: bool = False
+    stride: int = 0  # of the only level, pixels; 0: what the canvas is over the map
 
     def per_cell(self) -> list[int]:
         return [len(sizes) * len(self.ratios) for sizes in self.sizes]
@@ -31,9 +32,10 @@ class Anchors:
     def grid(self, shapes: list[tuple[int, int]], canvas: tuple[int, int], like: Tensor) -> Tensor:
         """All anchors float32 [N, 4] on feature maps of these (height, width): level, row, column, anchor.
 
-        A level's stride is the canvas over the map, whole pixels, as in torchvision.
+        A level's stride is the canvas over the map, whole pixels, as in torchvision; where a map ends with a part of a
+        cell, it has to be stated.
         """
-        strides = [(canvas[0] // height, canvas[1] // width) for height, width in shapes]
+        strides = [(self.stride or canvas[0] // height, self.stride or canvas[1] // width) for height, width in shapes]
         levels = []
         for cell, (height, width), (down, right) in zip(self.cells([d for d, _ in strides]), shapes, strides):
             y = torch.arange(height, device=like.device, dtype=torch.float32)[:, None] * down

@@ -41,7 +41,7 @@ class Detector(nn.Module):
         return self.losses(batch, self.backbone(batch.tensors), self.truth(targets, images, side))
 
     def truth(self, targets: list[dict[str, Tensor]], images: list[Tensor], side: Side) -> Truth:
-        """In the pixels of the batch. Boxes of a frame are relative to its corner already."""
+        """Objects in the pixels of the batch; boxes in a frame count from its corner already."""
         sizes = [tuple(image.shape[-2:]) for image in images]
         return pad_truth(targets, sizes, [resized(*size, side)[1] for size in sizes], self.extent)
 
@@ -99,7 +99,8 @@ def anchors_of(config: Model, parts: Parts) -> Anchors:
     sizes = config.anchor_sizes or parts.anchor_sizes
     if len(sizes) == 1:  # one list is for every level
         sizes = sizes * len(parts.anchor_sizes)
-    return Anchors(tuple(map(tuple, sizes)), tuple(config.anchor_ratios), config.legacy_anchors)
+    stride = parts.strides["0"] if len(parts.anchor_sizes) == 1 else 0
+    return Anchors(tuple(map(tuple, sizes)), tuple(config.anchor_ratios), config.legacy_anchors, stride)
 
 
 def our_heads(parts: Parts, anchors: Anchors, pooling: RoiPooling, predictor: Predictor, config: Model,

@@ -23,6 +23,7 @@ class Pixels:
 
 PIXELS = {"torchvision": Pixels(False, tuple(255 * v for v in MEAN), tuple(255 * v for v in STD)),
           "caffe": Pixels(True, (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0)),  # of py-faster-rcnn and its heirs
+          "caffe_rgb": Pixels(False, (123.0, 117.0, 104.0), (1.0, 1.0, 1.0)),  # torchvision's copy of Caffe's VGG16
           "detectron2": Pixels(True, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))}  # its MSRA weights, R-50.pkl
 
 
@@ -85,9 +86,3 @@ def scale_boxes(boxes: Tensor, before: tuple[int, int], after: tuple[int, int]) 
     """Boxes [N, 4] of an image of one (height, width), in the pixels of its copy of another."""
     down, right = after[0] / before[0], after[1] / before[1]
     return boxes * boxes.new_tensor([right, down, right, down])
-
-
-def scale_targets(targets: list[dict[str, Tensor]], images: list[Tensor], side: Side) -> list[dict[str, Tensor]]:
-    """Targets in the pixels of the batch. Boxes of a frame are relative to its corner already."""
-    return [{**target, "boxes": scale_boxes(target["boxes"], size, resized(*size, side)[1])}
-            for target, size in zip(targets, (tuple(image.shape[-2:]) for image in images))]

@@ -43,7 +43,10 @@ def read_weights(name: str) -> Stored:
     except (URLError, OSError, RuntimeError) as error:
         raise BadInput(f"model.weights={name}: the file is not there and could not be downloaded ({error}). Download "
                        f"{entry.url} elsewhere and put it at {place}") from error
-    return Stored(state, list(entry.meta["categories"]) if name.startswith("FasterRCNN") else [], {})
+    pixels = "caffe_rgb" if name == "VGG16_Weights.IMAGENET1K_FEATURES" else "torchvision"
+    strides = {"stride_in_1x1": False, "ceil_pool": False} if "ResNet" in name else {}
+    return Stored(state, list(entry.meta["categories"]) if name.startswith("FasterRCNN") else [],
+                  {"pixels": pixels, **strides})
 
 
 def _read_file(path: str) -> Stored:
@@ -61,15 +64,20 @@ def _read_file(path: str) -> Stored:
                   else value for key, value in stored.items()}
     if not isinstance(stored, dict) or not all(isinstance(value, Tensor) for value in stored.values()):
         raise BadInput(f"model.weights={path}: a dict of tensors expected, or one below {', '.join(BELOW)}")
-    return Stored(stored, names, settings_of(whole))
+    return Stored(stored, names, settings_of(whole, stored))
 
 
-def settings_of(whole: dict) -> dict[str, object]:
-    """What a released checkpoint of jwyang/faster-rcnn.pytorch says of its model, as options of ours below `model.`."""
+def settings_of(whole: dict, tensors: dict[str, Tensor]) -> dict[str, object]:
+    """What a file tells of the network it was trained in, as options of ours below `model.`: a released checkpoint of
+    jwyang/faster-rcnn.pytorch by what it holds, Caffe2's names by being those of MSRA's networks."""
+    if any(key.startswith("res2_0_branch2a") for key in tensors):
+        return {"stride_in_1x1": True}
     if "pooling_mode" not in whole:
         return {}
+    resnet = any("RCNN_base.1.running_mean" in key for key in tensors)  # VGG16 has no norms
     pooling = {"align": "align_original"}.get(whole["pooling_mode"], whole["pooling_mode"])
-    return {"pooling": pooling, "class_agnostic": bool(whole.get("class_agnostic", False))}
+    return {"pixels": "caffe", "pooling": pooling, "class_agnostic": bool(whole.get("class_agnostic", False)),
+            **({"stride_in_1x1": True, "ceil_pool": True} if resnet else {})}
 
 
 def read_pickle(path: str) -> object:

@@ -60,13 +60,16 @@ def load_weights(model: nn.Module, config: Model, classes: tuple[str, ...]) -> R
     """Fills the model from `model.weights`. Raises BadInput where there is no such file or nothing in it fits."""
     name = weights_name(config)
     stored = read_weights(name)
-    report = fill(model, to_our_names(stored.tensors, config), stored.names, classes)
+    broken = [key for key, value in stored.tensors.items() if not value.isfinite().all()]
+    tensors = {key: value for key, value in stored.tensors.items() if key not in broken}
+    report = fill(model, to_our_names(tensors, config), stored.names, classes)
     if not report.loaded:
         raise BadInput(f"model.weights={name}: no tensor in it fits {config.body}; it holds "
                        + ", ".join(list(stored.tensors)[:5]) + ", ...")
-    notes = tuple(f"trained with model.{key}={value}, here it is {getattr(config, key)}"
-                  for key, value in stored.settings.items() if getattr(config, key) != value)
-    return replace(report, notes=notes)
+    notes = [f"not finite and left out ({len(broken)}): {', '.join(broken)}"] * bool(broken)
+    notes += [f"trained with model.{key}={value}, here it is {getattr(config, key)}"
+                  for key, value in stored.settings.items() if getattr(config, key) != value]
+    return replace(report, notes=tuple(notes))
 
 
 def fill(model: nn.Module, state: dict[str, Tensor], names: list[str], classes: tuple[str, ...]) -> Report:

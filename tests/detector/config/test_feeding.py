@@ -16,8 +16,9 @@ STATIC = ["batch.groups=static", "batch.frame=chunk", "augment.mirrored_copies=t
     ([*STATIC, "augment.short_sides=[128, 160]"], "augment.short_sides=[128, 160]"),
     ([*STATIC, "augment.jitter=[0.5, 1]"], "augment.jitter=[0.5, 1.0]"),
     (["model.canvas_multiple=16"], "multiples of 32 only"), (["model.canvas_multiple=0"], "at least 1"),
+    (["model.body=vgg16", "model.anchor_sizes=[]", "model.canvas_multiple=1", "model.heads=torchvision"], "whole cells"),
     (["schedule.period=0"], "at least 1"), (["model.pooling=align_v2"], "align_original"),
-    (["model.pixels=bgr"], "torchvision, caffe, detectron2")])
+    (["model.pixels=bgr"], "torchvision, caffe, caffe_rgb, detectron2")])
 def test_what_does_not_go_together_is_refused(overrides, said):
     with pytest.raises(BadInput) as caught:
         load_config("shapes/demo", overrides)

@@ -12,7 +12,8 @@ from detector.config.schema import Augment
 from detector.data.batches import epoch_sizes, plan_epoch, share, steps_per_epoch
 from detector.data.chunks import Frames, chunk_ratios, chunks, framed, start_of_window
 from detector.data.examples import Examples
-from detector.model.input import PIXELS, Input, Side, resized, scale_targets, to_batch
+from detector.model.input import PIXELS, Input, Side, resized, to_batch
+from detector.model.truth import pad_truth
 from detector.randomness import drawing_state, generator
 from detector.records import assemble
 
@@ -163,8 +164,8 @@ def test_a_frame_is_the_slow_one_for_every_draw(height, width, ratio):
         expected, kept = slow_frame((height, width), boxes.tolist(), ratio, SIDE, frame[0] or frame[1])
         assert frame == expected
         assert mask.tolist() == [box is not None for box in kept]
-        scaled = scale_targets([{"boxes": found - torch.tensor([0.0, 0, 1, 1])}],
-                               [torch.empty(3, height, width)], SIDE)[0]["boxes"]
+        target = {"boxes": found, "labels": torch.ones(len(found), dtype=torch.int64)}
+        scaled = pad_truth([target], [(height, width)], [resized(height, width, SIDE)[1]], extent=1).lists()[0]["boxes"]
         whole = torch.tensor([box for box in kept if box]).reshape(-1, 4)
         torch.testing.assert_close(scaled, whole.to(scaled.dtype), atol=1e-3, rtol=0)
 
@@ -251,7 +252,8 @@ def test_a_batch_in_frames_is_one_canvas_with_padding_that_counts_as_image(few):
         images, targets = zip(*(examples[(0, int(index))] for index in row))
         batch = to_batch(list(images), side, how, [target["frame"] for target in targets])
         assert set(batch.image_sizes) == {tuple(batch.tensors.shape[-2:])}
-        scaled = scale_targets(list(targets), list(images), side)
+        before = [tuple(image.shape[-2:]) for image in images]
+        scaled = pad_truth(targets, before, [resized(*size, side)[1] for size in before], extent=0).lists()
         for image, target, whole, canvas in zip(images, targets, scaled, batch.tensors):
             top, left, height, width, *_ = target["frame"]
             alone = to_batch([image], side, how).tensors[0]

@@ -4,9 +4,11 @@ import random
 
 import pytest
 import torch
+from torchvision.models import VGG16_Weights
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from detector.model.input import MEAN, PIXELS, STD, STRIDE, Input, Side, resized, scale_boxes, scale_targets, to_batch
+from detector.model.input import MEAN, PIXELS, STD, STRIDE, Input, Side, resized, scale_boxes, to_batch
+from detector.model.truth import pad_truth
 
 
 def peer(side: Side) -> GeneralizedRCNNTransform:
@@ -84,7 +86,8 @@ def test_targets_are_torchvisions_and_nothing_is_written_to():
     targets = [{"boxes": torch.tensor([[1.0, 2, 30, 44], [0, 0, 70, 50]]), "labels": torch.tensor([2, 1])},
                {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}]
     before = [target["boxes"].clone() for target in targets]
-    ours = scale_targets(targets, images, side)
+    sizes = [tuple(image.shape[-2:]) for image in images]
+    ours = pad_truth(targets, sizes, [resized(*size, side)[1] for size in sizes], extent=0).lists()
     _, theirs = peer(side)([image / 255 for image in images], targets)
     for mine, one, given, copy in zip(ours, theirs, targets, before):
         torch.testing.assert_close(mine["boxes"], one["boxes"])
@@ -111,6 +114,14 @@ def test_caffes_pixels_are_blue_first_in_0_to_255_without_their_mean(name, means
         plane = [[value - means[channel] for value in row] for row in rgb[colour]]
         for y, x in ((0, 0), (39, 59), (7, 12), (20, 31), (38, 1)):
             assert float(batch.tensors[0, channel, y, x]) == pytest.approx(bilinear(plane, y, x, 2), abs=1e-3)
+
+
+def test_torchvisions_own_vgg_of_caffe_has_the_means_that_torchvision_says():
+    theirs = VGG16_Weights.IMAGENET1K_FEATURES.transforms()
+    image = torch.tensor([10, 120, 250], dtype=torch.uint8)[:, None, None].expand(3, 32, 32)
+    ours = to_batch([image], Side(32, 0), Input(PIXELS["caffe_rgb"])).tensors[0, :, 5, 5]
+    expected = (torch.tensor([10.0, 120, 250]) / 255 - torch.tensor(theirs.mean)) / torch.tensor(theirs.std)
+    torch.testing.assert_close(ours, expected, atol=2e-3, rtol=0)  # their means are rounded
 
 
 def bilinear(plane: list[list[float]], y: int, x: int, scale: float) -> float:

@@ -151,14 +151,20 @@ def test_the_originals_vgg_detector(tmp_path):
 
 @pytest.mark.parametrize("said, notes", [
     ({}, ()), ({"pooling_mode": "crop"}, ("trained with model.pooling=crop, here it is align_original",)),
-    ({"class_agnostic": True}, ("trained with model.class_agnostic=True, here it is False",))])
+    ({"class_agnostic": True}, ("trained with model.class_agnostic=True, here it is False",)),
+    ({"here": {"stride_in_1x1": False, "ceil_pool": False, "pixels": "torchvision"}},
+     ("trained with model.pixels=caffe, here it is torchvision", "trained with model.stride_in_1x1=True, here it is False",
+      "trained with model.ceil_pool=True, here it is False"))])
 def test_a_checkpoint_that_was_trained_otherwise_says_so(said, notes, tmp_path):
-    state = {"RCNN_cls_score.weight": torch.zeros(4, 2048), "RCNN_made_up.weight": torch.zeros(2)}
+    state = {"RCNN_base.1.running_mean": torch.zeros(64), "RCNN_cls_score.weight": torch.zeros(4, 2048),
+             "RCNN_bbox_pred.bias": torch.tensor([0, float("nan")]), "RCNN_made_up.weight": torch.zeros(2)}
+    notes = ("not finite and left out (1): RCNN_bbox_pred.bias", *notes)
     save_original(state, tmp_path / "old.pth", **said)
-    config = replace(ORIGINAL, body="resnet50_c4", weights=str(tmp_path / "old.pth"))
+    config = replace(ORIGINAL, body="resnet50_c4", weights=str(tmp_path / "old.pth"), **said.get("here", {}))
     report = load_weights(build_model(config, Evaluate(), 3), config, CLASSES)
     assert report.notes == notes and all(note in str(report) for note in notes)
-    assert report.left_out == ["RCNN_made_up.weight"] and report.loaded == ["roi_heads.box_predictor.cls_score.weight"]
+    assert report.left_out == ["RCNN_made_up.weight"] and report.loaded == [
+        "backbone.bn1.running_mean", "roi_heads.box_predictor.cls_score.weight"]
 
 
 # detectron2

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torchvision.models import WeightsEnum
 
 from detector.errors import BadInput
 from detector.model.weight_files import read_pickle, read_weights
@@ -71,9 +72,23 @@ def test_a_broken_or_foreign_pickle_is_named(content, tmp_path):
         read_weights(str(tmp_path / "w.pkl"))
 
 
-@pytest.mark.parametrize("whole, settings", [
-    ({}, {}), ({"pooling_mode": "align"}, {"pooling": "align_original", "class_agnostic": False}),
-    ({"pooling_mode": "crop", "class_agnostic": True}, {"pooling": "crop", "class_agnostic": True})])
-def test_a_checkpoint_of_the_original_says_how_it_was_trained(whole, settings, tmp_path):
-    torch.save({"model": {"a": torch.ones(1)}, "epoch": 3, **whole}, tmp_path / "w.pth")
+ORIGINAL = {"pooling": "align_original", "class_agnostic": False, "pixels": "caffe"}
+
+
+@pytest.mark.parametrize("whole, key, settings", [
+    ({}, "RCNN_base.0.weight", {}), ({"pooling_mode": "align"}, "RCNN_base.0.weight", ORIGINAL),
+    ({"pooling_mode": "align"}, "RCNN_base.1.running_mean", {**ORIGINAL, "stride_in_1x1": True, "ceil_pool": True}),
+    ({"pooling_mode": "crop", "class_agnostic": True}, "a", {**ORIGINAL, "pooling": "crop", "class_agnostic": True}),
+    ({}, "res2_0_branch2a_w", {"stride_in_1x1": True}), ({}, "layer1.0.conv1.weight", {})])
+def test_a_file_tells_what_it_was_trained_with(whole, key, settings, tmp_path):
+    torch.save({"model": {key: torch.ones(1)}, "epoch": 3, **whole}, tmp_path / "w.pth")
     assert read_weights(str(tmp_path / "w.pth")).settings == settings
+
+
+@pytest.mark.parametrize("name, settings", [
+    ("VGG16_Weights.IMAGENET1K_V1", {"pixels": "torchvision"}),
+    ("VGG16_Weights.IMAGENET1K_FEATURES", {"pixels": "caffe_rgb"}),
+    ("ResNet50_Weights.IMAGENET1K_V2", {"pixels": "torchvision", "stride_in_1x1": False, "ceil_pool": False})])
+def test_torchvisions_weights_tell_what_they_were_trained_with(name, settings, monkeypatch):
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *args, **kwargs: {"a": torch.ones(1)})
+    assert read_weights(name).settings == settings
