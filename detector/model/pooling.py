@@ -9,6 +9,7 @@ from torch.nn.functional import avg_pool2d, grid_sample, max_pool2d
 from torchvision.ops import roi_align, roi_pool
 from torchvision.ops.poolers import LevelMapper
 
+from detector.model.align import align_by_sums
 from detector.model.atlas import align_on_pyramid
 
 
@@ -32,12 +33,14 @@ class RoiPooling(nn.Module):
         image = torch.cat([torch.full_like(b[:, :1], i) for i, b in enumerate(boxes)])
         rois = torch.cat([image, torch.cat(boxes)], dim=1)
         levels = [(features[name], 1 / stride) for name, stride in self.strides.items()]
+        level = self.level_of(boxes) if len(levels) > 1 else torch.zeros_like(image[:, 0], dtype=torch.int64)
+        pyramid = [feature for feature, _ in levels], list(self.strides.values()), level, rois, self.size
+        if self.kind == "align" and self.sampling_ratio and not rois.is_cuda:
+            return align_by_sums(*pyramid, self.sampling_ratio)
         if len(levels) == 1:
             return self.pool(*levels[0], rois)
-        level = self.level_of(boxes)
-        if self.kind == "align" and self.training:
-            return align_on_pyramid([feature for feature, _ in levels], list(self.strides.values()), level, rois,
-                                    self.size, self.sampling_ratio or -1)
+        if self.kind == "align" and self.training:  # in evaluation, the host may wait, and coordinates stay small
+            return align_on_pyramid(*pyramid, self.sampling_ratio or -1)
         pooled = rois.new_zeros((len(rois), levels[0][0].shape[1], self.size, self.size), dtype=levels[0][0].dtype)
         for number, (feature, scale) in enumerate(levels):
             rows = torch.where(level == number)[0]
