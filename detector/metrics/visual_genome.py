@@ -6,7 +6,7 @@ them have nothing to be found in a test split, and how those count decides the m
 
 import numpy as np
 
-from detector.metrics.voc import area_ap, curve, matched
+from detector.metrics.voc import area_ap, curves
 from detector.records import Dataset, Detections
 
 
@@ -14,10 +14,8 @@ def visual_genome_metrics(detections: Detections, dataset: Dataset
                           ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """AP: the plain mean over all classes, where one without an object counts 0; AP_weighted: each class counts as
     often as it has objects. For each class AP and its number of objects; 0 where there is no object at all."""
-    per_class = {}
-    for label, name in enumerate(dataset.classes, start=1):
-        right, objects = matched(detections, dataset, label)
-        per_class[name] = {"AP": area_ap(*curve(right, objects)) if objects else 0.0, "objects": float(objects)}
+    per_class = {name: {"AP": area_ap(recall, precision) if count else 0.0, "objects": float(count)}
+                 for name, (recall, precision, count) in zip(dataset.classes, curves(detections, dataset))}
     precisions = np.array([values["AP"] for values in per_class.values()])
     objects = np.array([values["objects"] for values in per_class.values()])
     return {"AP": float(precisions.mean()) if len(precisions) else 0.0,
