@@ -8,6 +8,7 @@ from detector.config.load import load_config
 from detector.errors import BAD_INPUT, BadInput
 from launcher.job import Job, Resources
 from launcher.local import processes_here, run_here
+from launcher.reproduce import reproduce
 
 VERBS = {
     "train": "CONFIG [key=value ...]     train a config, or go on with its run",
@@ -16,6 +17,9 @@ VERBS = {
     "predict": "RUN SOURCE               draw what it finds in an image, a folder, a video or camera:0",
     "view": "CONFIG | anchors CONFIG     the data as the network will see it; anchors over it, and what they reach",
     "export": "RUN --format onnx|torchscript|weights     its detector for other programs",
+    "data": "list | get NAME             the data sets of the tables: which there are, and how they come here",
+    "reproduce": "ROW [--seeds 3] [key=value ...]     train and test a row of the published tables",
+    "tables": "[--markdown|--html|--csv|--models]     the published tables, printed and measured",
     "options": "                         every option of a config, with default and reason",
 }
 
@@ -37,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["reproduce"]:
+        return reproduce(arguments[1:], main)
     if len(arguments) > 1 and arguments[0] in VERBS and {"-h", "--help"} & set(arguments):
         return run_here(Job(arguments[0], ("--help",), Resources(1)))
     said, rest = parser().parse_known_args(arguments)
