@@ -2,13 +2,36 @@
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
+
+from detector.config.schema import option
+
+CODE = Path(__file__).resolve().parent.parent  # the checkout, site-packages, or a run's own copy of the code
 
 
 @dataclass(frozen=True)
 class Resources:
-    """Processes on this machine; 0 leaves it to the machine: one for each GPU, or one for its CPU."""
+    """What a run may use. A cluster file states a site's own values once, the command line those of one run."""
 
-    processes: int = 0
+    processes: int = option(0, "processes on each node; 0: one for each GPU, or one on the CPU", low=0)
+    nodes: int = option(1, "machines", low=1)
+    gpus: int = option(0, "GPUs of each node", low=0)
+    cores: int = option(0, "CPU cores of each process; 0: its loader workers and one more", low=0)
+    memory_gib: int = option(0, "memory of each node; 0: the cluster's default", low=0)
+    minutes: int = option(0, "time limit; 0: the partition's default", low=0)
+    notice_s: int = option(120, "seconds between the stop signal and the time limit; Slurm may be a minute early", low=10)
+    partition: str = option("", "empty: the cluster's default")
+    account: str = option("", "empty: the user's default")
+    constraint: str = option("", "features of the nodes")
+    shared: str = option("", "folder that all nodes see, below which runs must lie; empty: not checked")
+    modules: tuple[str, ...] = option((), "environment modules to load")
+    setup: tuple[str, ...] = option((), "lines of shell that come before the run")
+    container: str = option("", "command in front of python, such as: apptainer exec --nv /images/torch.sif")
+    sbatch: tuple[str, ...] = option((), "further options of sbatch, such as --qos=long")
+
+    @property
+    def per_node(self) -> int:
+        return self.processes or self.gpus or 1
 
 
 @dataclass(frozen=True)
@@ -21,4 +44,10 @@ class Job:
 
     def command(self) -> list[str]:
         """The command line of one process."""
-        return [sys.executable, "-m", "detector", self.verb, *self.arguments]
+        return [*starter(CODE, "detector"), self.verb, *self.arguments]
+
+
+def starter(code: Path, package: str) -> list[str]:
+    """How Python starts a package: a run's copy of the code is started by its folder, so that the folder a user
+    happens to be in never takes its place."""
+    return [sys.executable, str(code)] if (code / "__main__.py").is_file() else [sys.executable, "-m", package]

@@ -10,15 +10,22 @@ from launcher.environment import free_port, local_environment
 from launcher.job import Job
 
 GRACE_S = 30.0  # between asking the other processes to end and ending them
-FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+KEPT = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+FORWARDED = (*KEPT, signal.SIGINT)
 
 
 def run_here(job: Job) -> int:
-    """Starts the processes, hands signals on, and gives the exit status of the job.
+    """One process for each rank of this machine; gives the exit status of the job."""
+    asked = job.resources.processes or job.resources.gpus
+    world, port = asked or (gpus_here() or 1 if job.verb in ("train", "evaluate") else 1), free_port()
+    return run_processes(job, [local_environment(rank, world, port) for rank in range(world)])
+
+
+def run_processes(job: Job, environments: list[dict[str, str]]) -> int:
+    """Starts a process in each environment, hands signals on, and gives the exit status of the job.
 
     0 if all ended well, 75 if all stopped early; else the status of the first that failed, after the others were ended.
     """
-    world, port = job.resources.processes or (gpus_here() or 1 if job.verb in ("train", "evaluate") else 1), free_port()
     processes: list[subprocess.Popen] = []
     asked: set[int] = set()
 
@@ -28,13 +35,26 @@ def run_here(job: Job) -> int:
             if process.poll() is None and number != signal.SIGINT:  # a terminal sends Ctrl-C to all by itself
                 process.send_signal(number)
     old = {number: signal.signal(number, forward) for number in FORWARDED}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, KEPT)
     try:
-        for rank in range(world):
-            processes.append(subprocess.Popen(job.command(), env=local_environment(rank, world, port)))
+        for environment in environments:
+            processes.append(start(job, environment))
+            for number in asked & set(KEPT):  # one that came while it was being started
+                processes[-1].send_signal(number)
         return wait(processes, asked if job.verb == "train" else frozenset())
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def start(job: Job, environment: dict[str, str]) -> subprocess.Popen:
+    """A training is started with the stop signals blocked, and lets them in when it can note them: one that comes
+    while it starts up is kept for then."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, KEPT if job.verb == "train" else ())
+    try:
+        return subprocess.Popen(job.command(), env=environment)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def gpus_here() -> int:
