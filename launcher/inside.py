@@ -1,16 +1,17 @@
 """What runs inside a Slurm job, around srun: begin, task, end.
 
-    begin VERB RUN            may this job start (again)? Says which restart it is
-    task VERB ARGUMENTS...    one rank: a task of srun, or a process of torchrun
-    end VERB RUN STATUS       asks Slurm for a requeue if the run stopped early; else gives STATUS on
+    begin VERB ARGUMENTS...          may this job start (again)? Says which restart it is
+    task VERB ARGUMENTS...           one rank: a task of srun, or a process of torchrun
+    end STATUS VERB ARGUMENTS...     asks Slurm for a requeue if the run stopped early; else gives STATUS on
+    blocked COMMAND...               COMMAND, with the stop signals kept until it lets them in
 
 A run that stopped early is no failure: its tasks end with 0, for srun would kill the others of a task that does not,
 and `end` finds in the run's status.json what became of it.
 """
 
-import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -18,134 +19,147 @@ import time
 from pathlib import Path
 
 from detector.errors import BAD_INPUT, FAILED, OK, STOPPED, BadInput
-from launcher.environment import SlurmJob, host_names, run_slurm, slurm_environment, slurm_job
+from launcher import record
+from launcher.environment import SlurmJob, fields, host_names, job_state, slurm, slurm_job, task_environment
 from launcher.job import Job
-from launcher.local import run_processes
-from launcher.record import last_checkpoint, launched, read_json, write_json
+from launcher.local import KEPT, meaning, nothing, run_processes
+from launcher.record import last_checkpoint, run_of, status_of
+from launcher.watch import Watch, patience_s
 
-BY_SIGNAL = tuple(128 + number for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2))
+BY_SIGNAL = tuple(128 + number for number in KEPT)
 REQUEUE_S = 60  # a job that asked for a requeue is killed within this
 
 
 def main(arguments: list[str] | None = None) -> int:
     said = sys.argv[1:] if arguments is None else arguments
     try:
-        if said[:1] == ["begin"] and len(said) == 3:
-            return begin(said[1], Path(said[2]))
+        if said[:1] == ["begin"] and len(said) >= 3:
+            return begin(said[1], tuple(said[2:]))
         if said[:1] == ["task"] and len(said) >= 3:
             return task(said[1], tuple(said[2:]))
-        if said[:1] == ["end"] and len(said) == 4:
-            return end(said[1], Path(said[2]), int(said[3]))
-        print(f"{__doc__}", file=sys.stderr)
+        if said[:1] == ["end"] and len(said) >= 4 and said[1].isdigit():
+            return end(int(said[1]), said[2], tuple(said[3:]))
+        if said[:1] == ["blocked"] and len(said) >= 2:
+            signal.pthread_sigmask(signal.SIG_BLOCK, KEPT)
+            os.execvp(said[1], said[1:])
+        print(__doc__, file=sys.stderr)
         return BAD_INPUT
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
 
 
-def begin(verb: str, run: Path) -> int:
+def begin(verb: str, arguments: tuple[str, ...]) -> int:
     """0, or 1 where all restarts are used up, or the last one has brought nothing."""
-    job, allowed = the_job(), launched(run, verb).get("restarts", 0)
-    step = last_checkpoint(run)
-    starts = run / "slurm" / f"starts-{verb}.jsonl"
-    before = [json.loads(line) for line in starts.read_text().splitlines()] if starts.is_file() else []
-    before = [line for line in before if line["job"] == job.name and line["restart"] < job.restarts]
+    job, (run, config) = the_job(), run_of(verb, arguments)
+    step, allowed = last_checkpoint(run), config.run.restarts
+    before = [line for line in record.jobs_of(run)
+              if line["job"] == job.name and line["verb"] == verb and 0 < line.get("restart", 0) < job.restarts]
     refused = ""
     if job.restarts > allowed:
         refused = f"all {allowed} restarts are used (run.restarts)"
-    elif verb == "train" and before and before[-1]["restart"] > 0 and before[-1]["step"] == step:
-        refused = f"no progress: restart {before[-1]['restart']} began at step {step}, too. The log says what ended it"
+    elif verb != "evaluate" and before and before[-1]["step"] == step and status_of(run).get("state") != "finished":
+        refused = (f"no progress since restart {before[-1]['restart']}, which began at step {step} as well. "
+                   "The log above says what ended it")
     times = f", restart {job.restarts} of {allowed}" if job.restarts else ""
-    print(f"Slurm job {job.name} on {job.nodes}{times}: {verb} {run.name}, {step} steps are saved"
-          + (f"; not started again: {refused}" if refused else ""), flush=True)
+    print(f"Slurm job {job.name} on {job.nodes}{times}: {verb} {run.name}, {step} steps are saved", flush=True)
     if refused:
+        print(f"not started again: {refused}. `fleet-rcnn {verb}` as before starts anew from there", flush=True)
         return FAILED
-    starts.parent.mkdir(parents=True, exist_ok=True)
-    with open(starts, "a", encoding="utf-8") as file:
-        file.write(json.dumps({"job": job.name, "restart": job.restarts, "step": step, "at": time.time()}) + "\n")
-    if verb == "train":
-        write_json(run / "status.json", {**read_json(run / "status.json"), "state": "starting", "at": time.time()})
+    record.note_job(run, job=job.name, verb=verb, restart=job.restarts, step=step, nodes=job.nodes,
+                    log=job_state(job.name).get("StdOut", ""))
+    shutil.rmtree(run / record.FAILED, ignore_errors=True)
+    for half in (run / "slurm").glob("*.save_tmp"):  # submitit refuses to write a result beside one that was cut off
+        half.unlink(missing_ok=True)
+    if verb != "evaluate":
+        record.write_json(run / "status.json", {**status_of(run), "state": "starting", "at": time.time()})
     return OK
 
 
 def task(verb: str, arguments: tuple[str, ...]) -> int:
-    """One rank, with this process beside it to hand signals on and to say what became of it."""
-    environment = slurm_environment()
-    status = run_processes(Job(verb, arguments), [environment])
-    if status in (OK, STOPPED):
-        return OK
-    print(f"rank {environment['RANK']} on {socket.gethostname()} ended with exit status {status}", file=sys.stderr, flush=True)
-    if status != BAD_INPUT:
-        wait_for_requeue(the_job())
+    """One rank, for which to have stopped early is to have ended well."""
+    status = one_rank(verb, arguments)
+    return OK if status == STOPPED else status
+
+
+def one_rank(verb: str, arguments: tuple[str, ...]) -> int:
+    """The exit status of one rank, with this process beside it to hand signals on and to say what became of it."""
+    environment, (run, config) = task_environment(), run_of(verb, arguments)
+    rank, host = int(environment["RANK"]), socket.gethostname()
+    look = Watch(run, patience_s(config)) if rank == 0 else nothing
+    status = run_processes(Job(verb, arguments), [environment], look)
+    if status not in (OK, STOPPED, BAD_INPUT):
+        how = meaning(128 - status if status > 128 else status)
+        print(f"rank {rank} on {host} ended with {how}", file=sys.stderr, flush=True)
+        record.write_json(run / record.FAILED / f"rank-{rank:05d}.json",
+                          {"rank": rank, "host": host, "how": how, "signal": status > 128, "at": time.time()})
     return status
 
 
-def end(verb: str, run: Path, status: int) -> int:
+def end(status: int, verb: str, arguments: tuple[str, ...]) -> int:
     """The exit status of the job, if it lives on: a requeue ends this process, too."""
-    job, said = the_job(), read_json(run / "status.json") if verb == "train" else {}
-    early = said.get("state") == "stopped" or status in BY_SIGNAL and said.get("state", "starting") == "starting"
-    if early:
-        return requeue(job, run, verb, said)
+    job, (run, config) = the_job(), run_of(verb, arguments)
+    said = status_of(run) if verb != "evaluate" else {}
+    if said.get("state") == "stopped" or status in BY_SIGNAL and said.get("state", "starting") == "starting":
+        seconds = said.get("saved_in_s")
+        saved = (f"saved step {said['step']} in {seconds:.1f} s" if said.get("state") == "stopped" and seconds is not None
+                 else f"stopped before there was something to save; step {last_checkpoint(run)} is on disk")
+        return requeue(job, saved, config.run.restarts, verb)
     if status in (OK, BAD_INPUT):
         return status
-    print(f"{verb} {run.name} ended with exit status {status}" + (last_seen(run) if verb == "train" else ""),
-          file=sys.stderr, flush=True)
-    wait_for_requeue(job)
+    print(f"{verb} {run.name}: {first_to_fail(run, status)}", file=sys.stderr, flush=True)
+    silent = silent_nodes(job)
+    if silent:
+        return requeue(job, f"{', '.join(silent)} does not answer, step {last_checkpoint(run)} is on disk",
+                       config.run.restarts, verb)
     return status
 
 
-def requeue(job: SlurmJob, run: Path, verb: str, said: dict) -> int:
-    allowed = launched(run, verb).get("restarts", 0)
-    saved = (f"saved step {said['step']} in {said['saved_in_s']:.1f} s" if said.get("saved_in_s") is not None
-             else f"stopped before there was something to save, {last_checkpoint(run)} steps are on disk")
+def requeue(job: SlurmJob, saved: str, allowed: int, verb: str) -> int:
+    """Asks for it, unless Slurm has it in hand: then the job was cancelled, or is in the queue again already."""
+    state = job_state(job.name)["JobState"]
+    if state != "RUNNING":
+        print(f"{saved}; Slurm says that the job is {state}, so nothing is asked for", flush=True)
+        return STOPPED
     if job.restarts >= allowed:
-        print(f"{saved}; not requeued: all {allowed} restarts are used (run.restarts)", flush=True)
+        print(f"{saved}; not requeued: all {allowed} restarts are used (run.restarts). `fleet-rcnn {verb}` as before "
+              "goes on", flush=True)
         return STOPPED
     print(f"{saved}, asked for a requeue (restart {job.restarts + 1} of {allowed})", flush=True)
     try:
-        run_slurm("scontrol", "requeue", job.name)
+        slurm("scontrol", "requeue", job.name)
     except BadInput as error:  # a preempted job may be in the queue again already
         print(error, file=sys.stderr, flush=True)
     time.sleep(REQUEUE_S)
     return STOPPED
 
 
-def wait_for_requeue(job: SlurmJob) -> None:
-    """If a node of the job is gone, stays until Slurm has seen it, too: a job that ends before is not requeued."""
-    gone = silent_nodes(job)
-    if gone:
-        patience_s = REQUEUE_S + int(re.search(r"SlurmdTimeout\s*=\s*(\d+)", run_slurm("scontrol", "show", "config"))[1])
-        print(f"{', '.join(gone)} of job {job.name} does not answer: Slurm should requeue the job within {patience_s} s",
-              file=sys.stderr, flush=True)
-        time.sleep(patience_s)
+def first_to_fail(run: Path, status: int) -> str:
+    """Who ended first, and where all ranks were: a rank that a signal ended takes the others down with it."""
+    ended = [record.read_json(path) for path in (run / record.FAILED).glob("rank-*.json")]
+    ended = sorted((said for said in ended if "at" in said), key=lambda said: (not said["signal"], said["at"]))
+    beats = [f"  {record.seen(beat)}" for beat in record.heartbeats(run)[:16]]
+    first = f"rank {ended[0]['rank']} on {ended[0]['host']} ended with {ended[0]['how']}" if ended else f"ended with {status}"
+    return "\n".join([first, *beats])
 
 
 def silent_nodes(job: SlurmJob) -> list[str]:
     """Nodes of the job whose slurmd takes no connection."""
-    default = re.search(r"SlurmdPort\s*=\s*(\d+)", run_slurm("scontrol", "show", "config"))[1]
+    default = re.search(r"SlurmdPort\s*=\s*(\d+)", slurm("scontrol", "show", "config"))[1]
     silent = []
     for name in host_names(job.nodes):
-        said = run_slurm("scontrol", "-o", "show", "node", name)
-        port = re.search(r"\bPort=(\d+)", said)
+        said = fields(slurm("scontrol", "-o", "show", "node", name))
         try:
-            socket.create_connection((re.search(r"NodeAddr=(\S+)", said)[1], int(port[1] if port else default)), 5).close()
+            socket.create_connection((said["NodeAddr"], int(said.get("Port", default))), 5).close()
         except OSError:
             silent.append(name)
     return silent
 
 
-def last_seen(run: Path) -> str:
-    """Where each rank was, from its heartbeat; the oldest first."""
-    beats = sorted((read_json(path) for path in (run / "heartbeats").glob("rank-*.json")), key=lambda beat: beat.get("at", 0))
-    lines = [f"rank {beat['rank']} on {beat['host']}: {beat['phase']} at step {beat['step']}, "
-             f"last seen {time.time() - beat['at']:.0f} s ago" for beat in beats if "at" in beat]
-    return "".join(f"\n  {line}" for line in lines[:16])
-
-
 def the_job() -> SlurmJob:
-    job = slurm_job(os.environ)
+    job = slurm_job()
     if job is None:
-        raise BadInput("this is for the inside of a Slurm job: SLURM_JOB_ID is not set")
+        raise BadInput("this is for the inside of a Slurm job, and this is none")
     return job
 
 

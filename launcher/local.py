@@ -4,28 +4,45 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Callable
 
 from detector.errors import BAD_INPUT, OK, STOPPED, BadInput
 from launcher.environment import free_port, local_environment
 from launcher.job import Job
 
-GRACE_S = 30.0  # between asking the other processes to end and ending them
+GRACE_S = 20.0  # between asking the other processes to end and ending them
 KEPT = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 FORWARDED = (*KEPT, signal.SIGINT)
 
 
-def run_here(job: Job) -> int:
+def nothing() -> None:
+    """What is looked at when there is nothing to look at."""
+
+
+def run_here(job: Job, look: Callable[[], None] = nothing) -> int:
     """One process for each rank of this machine; gives the exit status of the job."""
     asked = job.resources.processes or job.resources.gpus
     world, port = asked or (gpus_here() or 1 if job.verb in ("train", "evaluate") else 1), free_port()
-    return run_processes(job, [local_environment(rank, world, port) for rank in range(world)])
+    return run_processes(job, [local_environment(rank, world, port) for rank in range(world)], look)
 
 
-def run_processes(job: Job, environments: list[dict[str, str]]) -> int:
+def run_command(command: list[str], environment: dict[str, str]) -> int:
+    """One program that takes care of the processes by itself, such as torchrun; signals are handed on."""
+    return run_all([lambda: subprocess.Popen(command, env=environment)], frozenset(), nothing)
+
+
+def run_processes(job: Job, environments: list[dict[str, str]], look: Callable[[], None] = nothing) -> int:
     """Starts a process in each environment, hands signals on, and gives the exit status of the job.
 
     0 if all ended well, 75 if all stopped early; else the status of the first that failed, after the others were ended.
+    `look` is called now and then while they run.
     """
+    starts = [lambda environment=environment: start(job, environment) for environment in environments]
+    return run_all(starts, set(KEPT) if job.verb == "train" else frozenset(), look)
+
+
+def run_all(starts: list[Callable[[], subprocess.Popen]], stopping: set[int], look: Callable[[], None]) -> int:
+    """`stopping`: the signals of which a process may end, when they were sent here, without having failed."""
     processes: list[subprocess.Popen] = []
     asked: set[int] = set()
 
@@ -37,11 +54,11 @@ def run_processes(job: Job, environments: list[dict[str, str]]) -> int:
     old = {number: signal.signal(number, forward) for number in FORWARDED}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, KEPT)
     try:
-        for environment in environments:
-            processes.append(start(job, environment))
+        for start_one in starts:
+            processes.append(start_one())
             for number in asked & set(KEPT):  # one that came while it was being started
                 processes[-1].send_signal(number)
-        return wait(processes, asked if job.verb == "train" else frozenset())
+        return wait(processes, asked, stopping, look)
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
@@ -63,13 +80,15 @@ def gpus_here() -> int:
     return torch.cuda.device_count()
 
 
-def wait(processes: list[subprocess.Popen], asked: set[int] = frozenset()) -> int:
+def wait(processes: list[subprocess.Popen], asked: set[int] = frozenset(), stopping: set[int] = frozenset(KEPT),
+         look: Callable[[], None] = nothing) -> int:
     """The status of the job, once all its processes have ended.
 
     A process that a signal in `asked` ended was still starting up: it had nothing to save, and counts as stopped early.
     """
     while True:
-        statuses = [STOPPED if -(status or 0) in asked else status for status in [p.poll() for p in processes]]
+        look()
+        statuses = [STOPPED if -(status or 0) in asked & stopping else status for status in [p.poll() for p in processes]]
         failed = [(rank, status) for rank, status in enumerate(statuses) if status not in (None, OK, STOPPED)]
         if failed:
             rank, status = failed[0]

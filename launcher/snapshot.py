@@ -1,4 +1,4 @@
-"""The code and config of a submission, kept in the run folder: what is edited later does not reach a queued run."""
+"""The code of a submission, kept in the run folder: what is edited later does not reach a queued run."""
 
 import shutil
 import subprocess
@@ -13,9 +13,9 @@ import signal
 import sys
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["task"]:  # a signal that comes while Python starts is kept
+    if sys.argv[1:2] in (["task"], ["blocked"]):  # a signal that comes while Python starts is kept
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2))
-    if sys.argv[1:2] in (["begin"], ["task"], ["end"]):
+    if sys.argv[1:2] in (["begin"], ["task"], ["end"], ["blocked"]):
         from launcher.inside import main
     else:
         from detector.__main__ import main
@@ -23,9 +23,9 @@ if __name__ == "__main__":
 '''
 
 
-def take_snapshot(run: Path) -> Path:
-    """Copies launcher and detector to RUN/code/; gives that folder. It replaces the copy of an earlier submission."""
-    beside, code = run / "code.part", run / "code"
+def take_snapshot(code: Path) -> Path:
+    """Copies launcher and detector to the folder `code`; gives it. It replaces the copy of an earlier submission."""
+    beside = code.with_name(code.name + ".part")
     try:
         shutil.rmtree(beside, ignore_errors=True)
         for package in ("launcher", "detector"):
@@ -43,6 +43,8 @@ def take_snapshot(run: Path) -> Path:
 
 def commit() -> str:
     """Of the checkout that this code lies in, with + if files differ from it; empty elsewhere."""
+    if (CODE / "COMMIT").is_file():
+        return (CODE / "COMMIT").read_text(encoding="utf-8").strip()
     if not (CODE / ".git").exists():
         return ""
     said = subprocess.run(["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"], cwd=CODE,
