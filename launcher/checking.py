@@ -7,6 +7,7 @@ import sys
 from detector.errors import BAD_INPUT, OK, BadInput
 from launcher import preflight
 from launcher.job import Job, Resources
+from launcher.local import run_here
 from launcher.record import run_of
 
 
@@ -25,7 +26,7 @@ def check(rest: list[str], wanted: Resources, on: str) -> int:
     for problem in found:
         print(f"problem: {problem}")
     sys.stdout.flush()
-    status = subprocess.run(Job("check", words).command()).returncode
+    status = run_here(Job("check", words, Resources(1)))
     if found and status == OK:
         print(f"{len(found)} problem{'s' * (len(found) > 1)} above, none in the data")
     return BAD_INPUT if found and status == OK else status

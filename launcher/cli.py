@@ -9,7 +9,7 @@ from typing import Callable
 
 from detector.config.load import load_config
 from detector.errors import BAD_INPUT, OK, BadInput
-from launcher import following, site
+from launcher import checking, following, site
 from launcher.job import Job, Resources
 from launcher.local import nothing, processes_here, run_here
 from launcher.record import run_of
@@ -89,8 +89,7 @@ def act(said: argparse.Namespace, rest: list[str], typed: str) -> int:
     on_slurm = said.on in ("slurm", "sbatch")
     wanted = site.resources(said, on_slurm)
     if said.verb == "check":
-        from launcher.checking import check
-        return check(rest, wanted, said.on)
+        return checking.check(rest, wanted, said.on)
     refuse_what_does_not_go_together(said, wanted)
     if on_slurm:
         return submit(said, Job(said.verb, tuple(rest), wanted), typed)
