@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from detector.config.schema import Batch, Optim, Schedule
-from detector.data.batches import micro_batches, share, steps_per_epoch
+from detector.data.batches import micro_batches, steps_per_epoch
 from detector.errors import BadInput
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -37,18 +37,25 @@ def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, 
     if world > size:
         raise BadInput(f"batch.size={size} cannot be shared by {world} processes: start at most {size}, or set "
                        f"batch.size={batch.per_process * world} (the rate follows)")
-    micro = micro_batches(share(size, rank, world), batch.per_process)
     steps = steps_per_epoch(sizes, size)
     scale = size / optim.reference_batch
     warmup = round(schedule.warmup_steps / scale)
-    most = -(-size // world)
-    turns = -(-most // batch.per_process)
+    shares = [micro_batches(size, batch.per_process, other, world) for other in range(world)]
+    most, turns = max(sum(map(len, micro)) for micro in shares), max(map(len, shares))
     sentence = (f"a step is {size} images: {world} process{'es' * (world > 1)} x {most}"
                 + (f", accumulated over {turns} turns of {batch.per_process}" if turns > 1 else "")
                 + f"; rate {optim.rate:g} x {size}/{optim.reference_batch} = {optim.rate * scale:g} after {warmup} "
                   f"steps of warm-up; {steps} steps an epoch")
-    return Plan(size, micro, steps, schedule.steps or max(1, round(schedule.epochs * steps)), optim.rate * scale,
+    return Plan(size, shares[rank], steps, schedule.steps or max(1, round(schedule.epochs * steps)), optim.rate * scale,
                 warmup, tuple(round(epoch * steps) for epoch in schedule.milestones), sentence)
+
+
+def describe_schedule(plan: Plan, schedule: Schedule) -> str:
+    """One line: how long, and how the rate falls."""
+    falls = [str(step) for step in plan.milestones if step < plan.total_steps]
+    how = "falling along a cosine to 0" if schedule.shape == "cosine" else \
+        f"the rate times {schedule.gamma:g} at step {', '.join(falls)}" if falls else "the rate stays"
+    return f"{plan.total_steps} steps ({plan.total_steps / plan.steps_per_epoch:.3g} epochs), {how}"
 
 
 def learning_rate(step: int, plan: Plan, schedule: Schedule) -> float:

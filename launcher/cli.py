@@ -165,7 +165,8 @@ def rows_of(file: str, job: Job) -> list[Job]:
     if not rows:
         raise BadInput(f"--array {file}: it holds no line of key=value ...")
     if shared:
-        raise BadInput(f"--array {file}: several lines lead to one run folder, {', '.join(shared)}. Give each a run.name=...")
+        raise BadInput(f"--array {file}: several lines lead to one run folder, {', '.join(shared)}. Give each a "
+                       "run.name=...")
     return rows
 
 

@@ -69,6 +69,7 @@ def begin(verb: str, arguments: tuple[str, ...]) -> int:
     record.note_job(run, job=job.name, verb=verb, restart=job.restarts, step=step, nodes=job.nodes,
                     log=job_state(job.name).get("StdOut", ""))
     shutil.rmtree(run / record.FAILED, ignore_errors=True)
+    (run / record.STOPPED).unlink(missing_ok=True)
     for half in (run / "slurm").glob("*.save_tmp"):  # submitit refuses to write a result beside one that was cut off
         half.unlink(missing_ok=True)
     if verb != "evaluate":
@@ -88,6 +89,8 @@ def one_rank(verb: str, arguments: tuple[str, ...]) -> int:
     rank, host = int(environment["RANK"]), socket.gethostname()
     look = Watch(run, patience_s(config)) if rank == 0 else nothing
     status = run_processes(Job(verb, arguments), [environment], look)
+    if status == STOPPED:
+        record.write_whole(run / record.STOPPED, "")
     if status not in (OK, STOPPED, BAD_INPUT):
         how = meaning(128 - status if status > 128 else status)
         print(f"rank {rank} on {host} ended with {how}", file=sys.stderr, flush=True)
@@ -100,10 +103,11 @@ def end(status: int, verb: str, arguments: tuple[str, ...]) -> int:
     """The exit status of the job, if it lives on: a requeue ends this process, too."""
     job, (run, config) = the_job(), run_of(verb, arguments)
     said = status_of(run) if verb != "evaluate" else {}
-    if said.get("state") == "stopped" or status in BY_SIGNAL and said.get("state", "starting") == "starting":
+    early = (run / record.STOPPED).exists() or said.get("state") == "stopped"
+    if early or status in BY_SIGNAL and said.get("state", "starting") == "starting":
         seconds = said.get("saved_in_s")
-        saved = (f"saved step {said['step']} in {seconds:.1f} s" if said.get("state") == "stopped" and seconds is not None
-                 else f"stopped before there was something to save; step {last_checkpoint(run)} is on disk")
+        saved = (f"saved step {said['step']} in {seconds:.1f} s" if early and seconds is not None else
+                 f"stopped before there was something to save; step {last_checkpoint(run)} is on disk")
         return requeue(job, saved, config.run.restarts, verb)
     if status in (OK, BAD_INPUT):
         return status
@@ -139,7 +143,7 @@ def first_to_fail(run: Path, status: int) -> str:
     ended = [record.read_json(path) for path in (run / record.FAILED).glob("rank-*.json")]
     ended = sorted((said for said in ended if "at" in said), key=lambda said: (not said["signal"], said["at"]))
     beats = [f"  {record.seen(beat)}" for beat in record.heartbeats(run)[:16]]
-    first = f"rank {ended[0]['rank']} on {ended[0]['host']} ended with {ended[0]['how']}" if ended else f"ended with {status}"
+    first = "rank {rank} on {host} was the first to end, with {how}".format(**ended[0]) if ended else f"ended with {status}"
     return "\n".join([first, *beats])
 
 

@@ -12,6 +12,7 @@ from launcher.job import Job
 
 GRACE_S = 20.0  # between asking the other processes to end and ending them
 KEPT = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+RESTARTABLE = ("train", "evaluate")  # go on, or begin again, when they are started again
 FORWARDED = (*KEPT, signal.SIGINT)
 
 
@@ -38,7 +39,7 @@ def run_processes(job: Job, environments: list[dict[str, str]], look: Callable[[
     `look` is called now and then while they run.
     """
     starts = [lambda environment=environment: start(job, environment) for environment in environments]
-    return run_all(starts, set(KEPT) if job.verb == "train" else frozenset(), look)
+    return run_all(starts, set(KEPT) if job.verb in RESTARTABLE else frozenset(), look)
 
 
 def run_all(starts: list[Callable[[], subprocess.Popen]], stopping: set[int], look: Callable[[], None]) -> int:
@@ -65,9 +66,8 @@ def run_all(starts: list[Callable[[], subprocess.Popen]], stopping: set[int], lo
 
 
 def start(job: Job, environment: dict[str, str]) -> subprocess.Popen:
-    """A training is started with the stop signals blocked, and lets them in when it can note them: one that comes
-    while it starts up is kept for then."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, KEPT if job.verb == "train" else ())
+    """It starts with the stop signals blocked, and lets them in when it can note them: one that comes before is kept."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, KEPT)
     try:
         return subprocess.Popen(job.command(), env=environment)
     finally:
@@ -88,7 +88,8 @@ def wait(processes: list[subprocess.Popen], asked: set[int] = frozenset(), stopp
     """
     while True:
         look()
-        statuses = [STOPPED if -(status or 0) in asked & stopping else status for status in [p.poll() for p in processes]]
+        ended = [process.poll() for process in processes]
+        statuses = [STOPPED if -(status or 0) in asked & stopping else status for status in ended]
         failed = [(rank, status) for rank, status in enumerate(statuses) if status not in (None, OK, STOPPED)]
         if failed:
             rank, status = failed[0]

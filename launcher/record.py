@@ -10,7 +10,8 @@ from detector.config.load import folder_of, load_config
 from detector.config.schema import Config
 from detector.errors import BadInput
 
-FAILED = "slurm/failed"  # a file for each rank that ended badly in this start
+FAILED = "slurm/failed"    # a file for each rank that ended badly in this start
+STOPPED = "slurm/stopped"  # is there if a rank stopped early in this start
 
 
 def run_of(verb: str, arguments: tuple[str, ...]) -> tuple[Path, Config]:

@@ -8,11 +8,13 @@ from detector.config.schema import Config
 from launcher.record import heartbeats, seen
 
 EVERY_S = 5.0  # between two looks: one small file for each rank
+GRACE_S = 10.0
 SHOWN = 8      # ranks that are named
 
 
 def patience_s(config: Config) -> float:
-    return 60 * config.run.timeout_minutes
+    """A bit longer than the detector's own: it says the same by itself, unless rank 0 is what stands still."""
+    return 60 * config.run.stalled_minutes + GRACE_S if config.run.stalled_minutes else float("inf")
 
 
 class Watch:
@@ -40,4 +42,4 @@ def standstill(beats: list[dict]) -> str:
     lines += [f"  {seen(beat)}" for beat in others[:SHOWN]]
     if len(others) > SHOWN:
         lines.append(f"  and {len(others) - SHOWN} more")
-    return "\n".join([*lines, "Each rank's Python stack is in the log; run.timeout_minutes ends the wait"])
+    return "\n".join([*lines, "The Python stacks of all ranks are in heartbeats/rank-*.stacks.txt of the run folder"])

@@ -9,10 +9,11 @@ import pytest
 from conftest import REPO
 
 LEVELS = {
-    0: "errors config.schema records boxes randomness distributed",
+    0: "errors config.schema records boxes randomness distributed stopping",
     1: "config.load data.files data.coco data.voc data.per_image_json data.shapes data.read data.transforms "
        "data.examples data.batches model.bodies model.pooling model.input model.weights metrics.coco metrics.voc",
-    2: "step checkpoint journal stopping finite draw pictures surroundings inference data.loader model.build optim",
+    2: "step start waiting saving status heartbeat checkpoint journal finite draw pictures surroundings inference "
+       "data.loader model.build optim",
     3: "train evaluate predict check",
     4: "__main__",
 }
