@@ -7,6 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from detector.config.schema import Config
+from detector.data.batches import epoch_sizes
 from detector.data.files import read_image
 from detector.data.read import describe, for_training, read_datasets
 from detector.errors import BAD_INPUT, OK, BadInput
@@ -30,7 +31,8 @@ def check(config: Config) -> int:
         problems += image_problems(dataset)
     if val is None:
         print("no validation: data.val is empty")
-    print(plan_run(config.batch, config.optim, config.schedule, train.sizes, 0, 1).sentence)
+    sizes = epoch_sizes(train.sizes, config.augment.mirrored_copies)
+    print(plan_run(config.batch, config.optim, config.schedule, sizes, 0, 1).sentence)
     for problem in problems:
         print(f"problem: {problem}")
     print(f"{len(problems)} problems" if problems else "no problem found")

@@ -54,9 +54,10 @@ def predict_batch(model: Detector, images: list, targets: list | None, side: Sid
 
 
 def to_device(images: list, targets: list, device: torch.device) -> tuple[list, list]:
-    """Images, and of targets what a loss needs; the copies do not wait for each other."""
+    """Images, and of targets what a loss needs; the copies do not wait for each other. A frame stays: it is numbers."""
     return ([image.to(device, non_blocking=True) for image in images],
-            [{key: target[key].to(device, non_blocking=True) for key in ("boxes", "labels")} for target in targets])
+            [{**{key: target[key].to(device, non_blocking=True) for key in ("boxes", "labels")},
+              **({"frame": target["frame"]} if "frame" in target else {})} for target in targets])
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

@@ -14,7 +14,7 @@ from detector import checkpoint, distributed
 from detector.checkpoint import TrainState
 from detector.config.load import folder_of, to_yaml
 from detector.config.schema import Batch, Config
-from detector.data.batches import micro_batches
+from detector.data.batches import epoch_sizes, micro_batches
 from detector.data.read import describe, for_training, read_datasets
 from detector.errors import BadInput, Stopped
 from detector.heartbeat import Heartbeat
@@ -49,7 +49,8 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heart: Hear
     heart.beat("building the model")
     content, notes = find_state(folder_of(config))
     batch = kept_batch(config.batch, content)
-    plan = plan_run(batch, config.optim, config.schedule, data.sizes, distributed.rank(), distributed.world())
+    sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
+    plan = plan_run(batch, config.optim, config.schedule, sizes, distributed.rank(), distributed.world())
     state, origin = build_state(config, data.classes, plan, content, device)
     leave_if_asked(stop)
     said = [*world_table(seats), f"{versions()}; {config.run.precision}", *notes, *origin,

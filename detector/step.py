@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from detector import distributed
 from detector.checkpoint import TrainState
 from detector.config.schema import Config
+from detector.data.batches import epoch_sizes
+from detector.data.chunks import Frames, chunk_ratios
 from detector.data.examples import Examples, broken
 from detector.data.loader import Batches, TrainKeys, open_batches
 from detector.data.transforms import draw_short_side
@@ -122,9 +124,14 @@ def update_weights(state: TrainState, config: Config) -> Tensor:
 def open_steps(data: Dataset, plan: Plan, config: Config, first_step: int,
                device: torch.device) -> AbstractContextManager[Batches]:
     """This rank's micro-batches, from a step on to the end of the run."""
-    keys = TrainKeys(config.seed, data.sizes, plan.global_batch, plan.micro, first_step, plan.total_steps,
-                     plan.steps_per_epoch)
-    examples = Examples(data, config.seed, config.augment)
+    sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
+    keys = TrainKeys(config.seed, sizes, plan.global_batch, plan.micro, first_step, plan.total_steps,
+                     plan.steps_per_epoch, config.batch.groups)
+    frames = None
+    if config.batch.frame == "chunk":
+        frames = Frames(chunk_ratios(sizes, plan.global_batch),
+                        Side(config.augment.short_sides[0], config.augment.long_side))
+    examples = Examples(data, config.seed, config.augment, frames)
     return open_batches(examples, keys, config.run.workers, pin=device.type == "cuda", turns=len(plan.micro))
 
 

@@ -132,7 +132,7 @@ def save(state: TrainState, run: Run, must: bool) -> None:
     """The state of now will be on disk; training goes on meanwhile. Collective.
 
     Unless it `must` be, it is left out where the disk has not finished the one before. What went wrong with that one
-    raises on all ranks.
+    raises on all ranks. A step that is on disk already is left alone.
     """
     ensure_finite(state, run)
     run.heart.beat("saving", state.step)
@@ -140,6 +140,8 @@ def save(state: TrainState, run: Run, must: bool) -> None:
     def start() -> None:
         if must:
             run.saver.wait()
+        if state.step == run.saver.step:
+            return
         content = checkpoint.content_of(state, run.config, run.data.classes, run.plan.global_batch)
         if not run.saver.start(content):
             run.journal.say(f"step {state.step} is not saved: step {run.saver.step} is still being written")
@@ -148,9 +150,8 @@ def save(state: TrainState, run: Run, must: bool) -> None:
 
 def leave(state: TrainState, run: Run) -> None:
     """All ranks are here at the same step, as one was asked to stop; when this returns the step is safe on disk."""
-    started_at, new = time.monotonic(), state.step != run.saver.step
-    if new:
-        save(state, run, must=True)
+    started_at, new = time.monotonic(), state.step != run.saver.step  # of which only rank 0 knows
+    save(state, run, must=True)
     distributed.only_on_main(run.saver.wait)
     elapsed_s = time.monotonic() - started_at
     run.status.tell("stopped", step=state.step, saved_in_s=run.saver.saved_in_s, by=run.stop.by)

@@ -6,6 +6,7 @@ group on all ranks together, so that no rank waits for another one's larger canv
 
 import numpy as np
 
+from detector.data.chunks import chunks
 from detector.randomness import random_order, seed_for
 
 EDGES = 2.0 ** np.array([-1, -2 / 3, -1 / 3, 0, 1 / 3, 2 / 3, 1])  # of height / width; below 1 is landscape
@@ -27,17 +28,34 @@ def aspect_groups(sizes: np.ndarray, global_batch: int) -> np.ndarray:
     return joined[groups]
 
 
-def steps_per_epoch(sizes: np.ndarray, global_batch: int) -> int:
+def epoch_sizes(sizes: np.ndarray, mirrored_copies: bool) -> np.ndarray:
+    """The sizes of all that an epoch is made of: the images [I, 2], and where wanted their mirrored copies after them.
+
+    In a key (epoch, index) an index from I on is the mirrored copy of image index - I.
+    """
+    return np.concatenate([sizes, sizes]) if mirrored_copies else sizes
+
+
+def steps_per_epoch(sizes: np.ndarray, global_batch: int, groups: str = "shuffled") -> int:
     """The number of steps of every epoch."""
+    if groups == "static":
+        return len(sizes) // global_batch
     return int(sum(-(-count // global_batch) for count in np.bincount(aspect_groups(sizes, global_batch)) if count))
 
 
-def plan_epoch(seed: int, epoch: int, sizes: np.ndarray, global_batch: int) -> np.ndarray:
+def plan_epoch(seed: int, epoch: int, sizes: np.ndarray, global_batch: int, groups: str = "shuffled") -> np.ndarray:
     """The images of each step: int64 [steps, global_batch], indices into sizes [I, 2].
 
-    Every image occurs at least once; each group is filled up to whole batches with images of its own. Resuming at a
-    step is a slice of this, and a rank's share is a range of its columns.
+    Shuffled: every image occurs at least once; each group is filled up to whole batches with images of its own. Static:
+    the chunks of data/chunks.py, in another order each epoch. Resuming at a step is a slice of this, and a rank's share
+    is a range of its columns.
     """
+    plan = chunks(sizes, global_batch) if groups == "static" else shuffled(seed, epoch, sizes, global_batch)
+    return plan[random_order(seed_for(seed, "steps", epoch), len(plan))]
+
+
+def shuffled(seed: int, epoch: int, sizes: np.ndarray, global_batch: int) -> np.ndarray:
+    """Batches of the groups, one group after the other: int64 [steps, global_batch]."""
     groups = aspect_groups(sizes, global_batch)
     order = random_order(seed_for(seed, "epoch", epoch), len(sizes))
     order = order[np.argsort(groups[order], kind="stable")]  # by group, shuffled inside each
@@ -47,8 +65,7 @@ def plan_epoch(seed: int, epoch: int, sizes: np.ndarray, global_batch: int) -> n
         first += count
         if count:
             batches.append(np.resize(members, -(-count // global_batch) * global_batch).reshape(-1, global_batch))
-    plan = np.concatenate([np.zeros((0, global_batch), np.int64), *batches])
-    return plan[random_order(seed_for(seed, "steps", epoch), len(plan))]
+    return np.concatenate([np.zeros((0, global_batch), np.int64), *batches])
 
 
 def share(count: int, rank: int, world: int) -> range:

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from detector.config.schema import Augment
+from detector.data.chunks import Frames, framed
 from detector.data.files import GREY, read_image
-from detector.data.transforms import augment
+from detector.data.transforms import augment, mirror
 from detector.errors import BadInput
 from detector.randomness import generator, seed_for
 from detector.records import Dataset
@@ -20,12 +21,13 @@ Example = tuple[Tensor, dict[str, Tensor]]
 class Examples(TorchDataset):
     """Keyed by (epoch, index): the same key gives the same example in any worker, on any rank, after any resume.
 
-    An example is an image uint8 [3, H, W] and a target: boxes float32 [N, 4], labels int64 [N], image index int64 [].
+    An example is an image uint8 [3, H, W] and a target: boxes float32 [N, 4], labels int64 [N], image index int64 [];
+    with frames also `frame`, see data/chunks.py. An index from the number of images on is a mirrored copy.
     A broken image does not raise here, in a worker, but is handed on as `broken`: bytes of the message as uint8 [L].
     """
 
-    def __init__(self, dataset: Dataset, seed: int, config: Augment | None):
-        self.dataset, self.seed, self.config = dataset, seed, config
+    def __init__(self, dataset: Dataset, seed: int, config: Augment | None, frames: Frames | None = None):
+        self.dataset, self.seed, self.config, self.frames = dataset, seed, config, frames
         self.shared: dict[str, Tensor] = {}  # the data set's arrays, once workers have asked for them
 
     def __len__(self) -> int:
@@ -47,7 +49,8 @@ class Examples(TorchDataset):
         vars(self).update(state, dataset=replace(state["dataset"], **arrays))
 
     def __getitem__(self, key: tuple[int, int]) -> Example:
-        epoch, index = key
+        epoch, entry = key
+        copy, index = divmod(entry, len(self.dataset))
         rows = self.dataset.rows(index)
         boxes = torch.from_numpy(self.dataset.boxes[rows].copy())
         labels = torch.from_numpy(self.dataset.labels[rows].astype(np.int64))
@@ -59,10 +62,21 @@ class Examples(TorchDataset):
             image = torch.full((3, height, width), GREY, dtype=torch.uint8)
             boxes, labels = boxes[:0], labels[:0]
             target["broken"] = torch.frombuffer(bytearray(str(error).encode()), dtype=torch.uint8)
+        if copy:
+            image, boxes = mirror(image, boxes)
         if self.config is not None:
-            chance = generator(seed_for(self.seed, "augment", epoch, index))
+            chance = generator(seed_for(self.seed, "augment", epoch, entry))
             image, boxes, mask = augment(image, boxes, self.config, chance)
             labels = labels[mask]
+        if self.frames is not None:
+            chance = generator(seed_for(self.seed, "frame", epoch, entry))
+            target["frame"], boxes, mask = framed(image.shape[-2:], boxes, float(self.frames.ratios[entry]),
+                                                  self.frames.side, chance)
+            labels = labels[mask]
+        if self.config is not None and 0 < self.config.most_boxes < len(boxes):
+            chance = generator(seed_for(self.seed, "boxes", epoch, entry))
+            chosen = torch.randperm(len(boxes), generator=chance)[:self.config.most_boxes]
+            boxes, labels = boxes[chosen], labels[chosen]
         return image, {**target, "boxes": boxes, "labels": labels}
 
 

@@ -29,9 +29,9 @@ class TrainKeys:
     """
 
     def __init__(self, seed: int, sizes: np.ndarray, global_batch: int, micro: list[range], first_step: int,
-                 last_step: int, steps: int):
+                 last_step: int, steps: int, groups: str = "shuffled"):
         self.seed, self.sizes, self.global_batch, self.micro = seed, sizes, global_batch, micro
-        self.first_step, self.last_step, self.steps = first_step, last_step, steps
+        self.first_step, self.last_step, self.steps, self.groups = first_step, last_step, steps, groups
 
     def __len__(self) -> int:
         return (self.last_step - self.first_step) * len(self.micro)
@@ -41,7 +41,7 @@ class TrainKeys:
         for step in range(self.first_step, self.last_step):
             epoch, row = divmod(step, self.steps)
             if epoch != planned:
-                plan, planned = plan_epoch(self.seed, epoch, self.sizes, self.global_batch), epoch
+                plan, planned = plan_epoch(self.seed, epoch, self.sizes, self.global_batch, self.groups), epoch
             for columns in self.micro:
                 yield [(epoch, int(plan[row, column])) for column in columns]
 

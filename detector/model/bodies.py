@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
+from torchvision.models.resnet import Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
-from detector.config.schema import Model
+from detector.config.model import Model
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 VGG_STAGES = ((0, 5), (5, 10), (10, 17), (17, 24), (24, 30))  # of vgg16.features: conv1 ... conv5 with their pools
@@ -75,8 +76,19 @@ def vgg16(config: Model) -> Parts:
                  [layers[first:last] for first, last in VGG_STAGES])
 
 
-def resnet_c4(name: str, config: Model) -> Parts:
+def resnet(name: str, config: Model) -> nn.Module:
+    """torchvision's classifier; with the stride and the pool where the networks of He et al. had them in Caffe."""
     network = models.get_model(name, weights=None)
+    if config.stride_in_1x1 and isinstance(network.layer2[0], Bottleneck):
+        for block in (getattr(network, layer)[0] for layer in LAYERS[1:]):
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+    if config.ceil_pool:
+        network.maxpool = nn.MaxPool2d(3, stride=2, padding=0, ceil_mode=True)
+    return network
+
+
+def resnet_c4(name: str, config: Model) -> Parts:
+    network = resnet(name, config)
     body = OneLevel()
     for part in ("conv1", "bn1", "relu", "maxpool", *LAYERS[:3]):
         body.add_module(part, getattr(network, part))
@@ -88,7 +100,7 @@ def resnet_c4(name: str, config: Model) -> Parts:
 
 
 def resnet_fpn(name: str, config: Model) -> Parts:
-    network = models.get_model(name, weights=None)
+    network = resnet(name, config)
     top = network.fc.in_features
     body = BackboneWithFPN(network, {layer: str(i) for i, layer in enumerate(LAYERS)},
                            [top // 8, top // 4, top // 2, top], config.pyramid_width)
@@ -140,5 +152,3 @@ def freeze_norms(module: nn.Module, everywhere: bool, eps: float | None) -> nn.M
         else:
             freeze_norms(child, everywhere, eps)
     return module
-
-

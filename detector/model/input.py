@@ -13,8 +13,33 @@ STRIDE = 32                   # canvases are multiples of this, so that every le
 
 
 @dataclass(frozen=True)
+class Pixels:
+    """What colours become before the network sees them: (colour - mean) / std, of colours in 0 ... 255."""
+
+    bgr: bool
+    mean: tuple[float, float, float]  # in the order of the network's channels
+    std: tuple[float, float, float]
+
+
+PIXELS = {"torchvision": Pixels(False, tuple(255 * v for v in MEAN), tuple(255 * v for v in STD)),
+          "caffe": Pixels(True, (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0)),  # of py-faster-rcnn and its heirs
+          "caffe_rgb": Pixels(False, (123.0, 117.0, 104.0), (1.0, 1.0, 1.0)),  # torchvision's copy of Caffe's VGG16
+          "detectron2": Pixels(True, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))}  # its MSRA weights, R-50.pkl
+
+
+@dataclass(frozen=True)
+class Input:
+    """How pixels reach the network; the same for all images of a model."""
+
+    pixels: Pixels = PIXELS["torchvision"]
+    multiple: int = STRIDE
+    channels_last: bool = False
+
+
+@dataclass(frozen=True)
 class Side:
-    """How large the network sees an image: the short side in pixels, unless the long side would pass its cap."""
+    """How large the network sees an image: the short side in pixels, unless the long side would pass its cap (0: none).
+    """
 
     short: int
     long: int
@@ -22,34 +47,42 @@ class Side:
 
 def resized(height: int, width: int, side: Side) -> tuple[float, tuple[int, int]]:
     """The scale, and the height and width in whole pixels that follow (cut off, as torchvision's detectors do)."""
-    scale = min(side.short / min(height, width), side.long / max(height, width))
+    scale = side.short / min(height, width)
+    if side.long:
+        scale = min(scale, side.long / max(height, width))
     return scale, (max(1, int(height * scale)), max(1, int(width * scale)))
 
 
-def to_batch(images: list[Tensor], side: Side, channels_last: bool) -> ImageList:
-    """uint8 [3, H, W] each -> float32 [B, 3, H', W'], H' and W' multiples of STRIDE, zeros below and on the right."""
-    mean, std = (images[0].new_tensor(v, dtype=torch.float32)[:, None, None] for v in (MEAN, STD))
-    ready = []
-    for image in images:
+def to_batch(images: list[Tensor], side: Side, how: Input, frames: list[tuple | None] | None = None) -> ImageList:
+    """uint8 [3, H, W] each -> float32 [B, 3, H', W'], sides multiples of how.multiple, zeros below and on the right.
+
+    A frame (top, left, height, width, canvas height, canvas width; see data/frames.py) says which part of the resized
+    image is taken, and how large it counts with the zeros around it.
+    """
+    ready, sizes = [], []
+    for image, frame in zip(images, frames or [None] * len(images)):
         _, size = resized(*image.shape[-2:], side)
-        image = (image.float() / 255 - mean) / std
-        ready.append(interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0])
-    height = -(-max(image.shape[-2] for image in ready) // STRIDE) * STRIDE
-    width = -(-max(image.shape[-1] for image in ready) // STRIDE) * STRIDE
-    layout = torch.channels_last if channels_last else torch.contiguous_format
+        image = interpolate(normalised(image, how.pixels)[None], size=size, mode="bilinear", align_corners=False)[0]
+        if frame is not None:
+            top, left, height, width = frame[:4]
+            image = image[:, top:top + height, left:left + width]
+        ready.append(image)
+        sizes.append(tuple(image.shape[-2:]) if frame is None else tuple(frame[4:]))
+    height, width = (-(-max(lengths) // how.multiple) * how.multiple for lengths in zip(*sizes))
+    layout = torch.channels_last if how.channels_last else torch.contiguous_format
     batch = torch.empty((len(ready), 3, height, width), device=ready[0].device, memory_format=layout).zero_()
     for canvas, image in zip(batch, ready):
         canvas[:, :image.shape[-2], :image.shape[-1]] = image
-    return ImageList(batch, [tuple(image.shape[-2:]) for image in ready])
+    return ImageList(batch, sizes)
+
+
+def normalised(image: Tensor, pixels: Pixels) -> Tensor:
+    """uint8 [3, H, W], RGB -> float32 [3, H, W] in the order and the range that the weights expect."""
+    mean, std = (image.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (pixels.mean, pixels.std))
+    return ((image.flip(0) if pixels.bgr else image).float() - mean) / std
 
 
 def scale_boxes(boxes: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Tensor:
     """Boxes [N, 4] of an image of one (height, width), in the pixels of its copy of another."""
     down, right = after[0] / before[0], after[1] / before[1]
     return boxes * boxes.new_tensor([right, down, right, down])
-
-
-def scale_targets(targets: list[dict[str, Tensor]], images: list[Tensor], batch: ImageList) -> list[dict[str, Tensor]]:
-    """Targets in the pixels of the batch."""
-    return [{**target, "boxes": scale_boxes(target["boxes"], tuple(image.shape[-2:]), size)}
-            for target, image, size in zip(targets, images, batch.image_sizes)]

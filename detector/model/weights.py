@@ -1,23 +1,22 @@
 """Weights from elsewhere: torchvision's by name, or a file; and a report by name of what became of each tensor."""
 
-import os
-import pickle
-from dataclasses import dataclass
-from urllib.error import URLError
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torchvision import models
-from torchvision.models import WeightsEnum
 
-from detector.config.schema import Model
+from detector.config.model import Model
 from detector.errors import BadInput
+from detector.model.layouts import to_our_names
+from detector.model.weight_files import read_weights
 
 COCO = {"resnet50_fpn": "FasterRCNN_ResNet50_FPN_Weights.COCO_V1",
         "mobilenet_v3_large_fpn": "FasterRCNN_MobileNet_V3_Large_FPN_Weights.COCO_V1"}
 # torchvision runs these weights without an epsilon in the frozen batch norms (fasterrcnn_resnet50_fpn's last lines).
 EPS = {"FasterRCNN_ResNet50_FPN_Weights.COCO_V1": 0.0}
 PREDICTOR = "roi_heads.box_predictor."
+RPN_SCORES = "rpn.head.cls_logits."
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,10 @@ class Report:
     other_shape: list[str]  # in both, of different shape: "name [2, 3] here, [4, 3] there"
     fresh: list[str]        # in the model, not filled: they keep their random values
     classes: int = 0        # classes whose rows of the predictor were found by their name
+    notes: tuple[str, ...] = ()  # where the file was trained otherwise than this model computes
 
     def __str__(self) -> str:
-        lines = [f"{len(self.loaded)} tensors loaded"]
+        lines = [f"{len(self.loaded)} tensors loaded", *self.notes]
         lines += [f"{self.classes} classes matched by name"] * bool(self.classes)
         for what, names in (("left out", self.left_out), ("other shape", self.other_shape), ("fresh", self.fresh)):
             lines += [f"{what} ({len(names)}): {', '.join(names)}"] * bool(names)
@@ -59,66 +59,17 @@ def frozen_eps(config: Model) -> float | None:
 def load_weights(model: nn.Module, config: Model, classes: tuple[str, ...]) -> Report:
     """Fills the model from `model.weights`. Raises BadInput where there is no such file or nothing in it fits."""
     name = weights_name(config)
-    state, names = read_weights(name)
-    report = fill(model, to_our_names(state, config.body), names, classes)
+    stored = read_weights(name)
+    broken = [key for key, value in stored.tensors.items() if not value.isfinite().all()]
+    tensors = {key: value for key, value in stored.tensors.items() if key not in broken}
+    report = fill(model, to_our_names(tensors, config), stored.names, classes)
     if not report.loaded:
         raise BadInput(f"model.weights={name}: no tensor in it fits {config.body}; it holds "
-                       + ", ".join(list(state)[:5]) + ", ...")
-    return report
-
-
-def read_weights(name: str) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors, and the class names from label 0 on where they are known."""
-    if os.path.isfile(os.path.expanduser(name)):
-        return _read_file(os.path.expanduser(name))
-    try:
-        entry: WeightsEnum = models.get_weight(name)
-    except (ValueError, KeyError, AttributeError) as error:
-        raise BadInput(f"model.weights={name}: no such file, and torchvision has no weights of this name. Use "
-                       "imagenet, coco, a name such as ResNet50_Weights.IMAGENET1K_V2, or a file") from error
-    place = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(entry.url))
-    try:
-        state = entry.get_state_dict(progress=False, check_hash=True)
-    except (EOFError, pickle.UnpicklingError) as error:
-        raise BadInput(f"model.weights={name}: {place} is broken. Remove it, and download {entry.url} again") from error
-    except (URLError, OSError, RuntimeError) as error:
-        raise BadInput(f"model.weights={name}: the file is not there and could not be downloaded ({error}). Download "
-                       f"{entry.url} elsewhere and put it at {place}") from error
-    return state, list(entry.meta["categories"]) if name.startswith("FasterRCNN") else []
-
-
-def _read_file(path: str) -> tuple[dict[str, Tensor], list[str]]:
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load names no common base for what a foreign file makes it raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise BadInput(f"model.weights={path} is no file of tensors: {reason}") from error
-    names = ["__background__", *stored["classes"]] if isinstance(stored, dict) and "classes" in stored else []
-    while isinstance(stored, dict) and isinstance(stored.get("model", stored.get("state_dict")), dict):
-        stored = stored.get("ema") or stored.get("model", stored.get("state_dict"))
-    if not isinstance(stored, dict) or not all(isinstance(value, Tensor) for value in stored.values()):
-        raise BadInput(f"model.weights={path}: a dict of tensors expected, or one below `model` or `state_dict`")
-    return stored, names
-
-
-def to_our_names(state: dict[str, Tensor], body: str) -> dict[str, Tensor]:
-    """A classifier's names as the detector's; a detector's stay as they are."""
-    if any(key.startswith(("backbone.", "rpn.", "roi_heads.")) for key in state):
-        return state
-    head = "roi_heads.box_head."
-    if body == "vgg16":
-        moves = {"features.": "backbone.", "classifier.0.": f"{head}fc6.", "classifier.3.": f"{head}fc7."}
-    elif body.endswith("_c4"):
-        moves = {"layer4.": f"{head}layer4.", "fc.": "fc.", "": "backbone."}
-    elif body.startswith("mobilenet"):
-        moves = {"features.": "backbone.body."}
-    else:
-        moves = {"fc.": "fc.", "": "backbone.body."}
-    named = {}
-    for key, value in state.items():
-        start = next((start for start in moves if key.startswith(start)), None)
-        named[key if start is None else moves[start] + key[len(start):]] = value
-    return named
+                       + ", ".join(list(stored.tensors)[:5]) + ", ...")
+    notes = [f"not finite and left out ({len(broken)}): {', '.join(broken)}"] * bool(broken)
+    notes += [f"trained with model.{key}={value}, here it is {getattr(config, key)}"
+                  for key, value in stored.settings.items() if getattr(config, key) != value]
+    return replace(report, notes=tuple(notes))
 
 
 def fill(model: nn.Module, state: dict[str, Tensor], names: list[str], classes: tuple[str, ...]) -> Report:
@@ -126,6 +77,7 @@ def fill(model: nn.Module, state: dict[str, Tensor], names: list[str], classes: 
     ours = model.state_dict()
     counters = {key for key in state if key.endswith("num_batches_tracked")}
     state = {key: value for key, value in state.items() if key not in counters or key in ours}
+    match_scores(ours, state)
     matched = match_classes(ours, state, names, classes)
     fitting = {key: value for key, value in state.items() if key in ours and ours[key].shape == value.shape}
     model.load_state_dict(fitting, strict=False)
@@ -152,3 +104,20 @@ def match_classes(ours: dict[str, Tensor], state: dict[str, Tensor], names: list
             mine[c * rows:(c + 1) * rows] = theirs[other * rows:(other + 1) * rows]
         state[key] = mine
     return len(pairs) - 1
+
+
+def match_scores(ours: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+    """Replaces the RPN's scores in `state` by scores of our kind: one logit for each anchor, or two of a softmax.
+
+    Two are those of all anchors for background, then of all for object. The softmax of two is the sigmoid of their
+    difference, so both say the same.
+    """
+    for key in (f"{RPN_SCORES}weight", f"{RPN_SCORES}bias"):
+        theirs, mine = state.get(key), ours.get(key)
+        if theirs is None or mine is None:
+            continue
+        if len(theirs) == 2 * len(mine):
+            background, found = theirs.chunk(2)
+            state[key] = found - background
+        elif 2 * len(theirs) == len(mine):
+            state[key] = torch.cat([torch.zeros_like(theirs), theirs])

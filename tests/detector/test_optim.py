@@ -174,3 +174,56 @@ def test_fp16_may_skip_the_first_step_and_the_second_is_a_plain_one():
         scaler.step(optimizer)
         scaler.update()
     assert weight.weight.item() == -1
+
+
+# The rule of the published tables: batch, epochs, lr_decay, rate -> rate of each epoch (RECIPE 5).
+PUBLISHED = [
+    (1, 6, 5, 1e-3, [1e-3] * 5 + [1e-4]), (4, 9, 8, 4e-3, [4e-3] * 8 + [4e-4]),
+    (16, 10, 8, 1e-2, [1e-2] * 8 + [1e-3] * 2), (24, 11, 10, 1e-2, [1e-2] * 10 + [1e-3]),
+    (1, 7, 5, 1e-3, [1e-3] * 5 + [1e-4] * 2), (4, 10, 8, 4e-3, [4e-3] * 8 + [4e-4] * 2),
+    (24, 12, 10, 1e-2, [1e-2] * 10 + [1e-3] * 2), (16, 6, 4, 1e-2, [1e-2] * 4 + [1e-3] * 2),
+    (16, 10, 4, 1e-2, [1e-2] * 4 + [1e-3] * 5 + [1e-4]),
+    (4, 20, 5, 1e-3, [1e-3] * 5 + [1e-4] * 6 + [1e-5] * 6 + [1e-6] * 3)]
+
+
+@pytest.mark.parametrize("size, epochs, decay, rate, expected", PUBLISHED)
+def test_the_rate_of_every_epoch_is_that_of_the_published_tables(size, epochs, decay, rate, expected):
+    """At the first and the last step of each epoch; and a loop that multiplies as the original's does says the same."""
+    schedule = Schedule(epochs=epochs, shape="periodic", period=decay, warmup_steps=0)
+    plan = plan_run(Batch(size, 1, groups="static"), Optim(rate=rate, reference_batch=size), schedule, SIZES, 0, 1)
+    assert plan.steps_per_epoch == 100 // size and plan.total_steps == epochs * plan.steps_per_epoch
+    slow = rate
+    for epoch in range(1, epochs + 1):
+        if epoch % (decay + 1) == 0:
+            slow *= 0.1
+        for step in ((epoch - 1) * plan.steps_per_epoch, epoch * plan.steps_per_epoch - 1):
+            assert learning_rate(step, plan, schedule) == pytest.approx(expected[epoch - 1]) == pytest.approx(slow)
+
+
+def test_static_chunks_say_what_never_trains():
+    plan = plan_run(Batch(24, 2, groups="static"), OPTIM, SCHEDULE, SIZES, 0, 2)
+    assert plan.steps_per_epoch == 4 and plan.sentence.endswith("in which the 4 widest of 100 images never train")
+    assert "never" not in plan_run(Batch(25, 2, groups="static"), OPTIM, SCHEDULE, SIZES, 0, 2).sentence
+    with pytest.raises(BadInput, match="100 images make no whole batch"):
+        plan_run(Batch(101, 2, groups="static"), OPTIM, SCHEDULE, SIZES, 0, 2)
+
+
+def test_the_originals_groups_biases_learn_twice_as_fast_and_do_not_decay():
+    """VGG16 of the published tables, two steps beside torch's SGD on two groups made by hand; and its clip at 10."""
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
+    theirs.load_state_dict(ours.state_dict())
+    config = Optim(rate=0.1, decay=5e-4, decay_biases=False, bias_rate=2)
+    mine = build_optimizer(ours, config)
+    other = torch.optim.SGD([{"params": [theirs.weight], "lr": 0.1, "weight_decay": 5e-4},
+                             {"params": [theirs.bias], "lr": 0.2, "weight_decay": 0}], momentum=0.9)
+    for step in range(2):
+        x = torch.randn(4, 3) * 50
+        for model, optimizer in ((ours, mine), (theirs, other)):
+            optimizer.zero_grad()
+            (model(x) ** 2).mean().backward()
+            set_rate(mine, 0.1)
+            nn.utils.clip_grad_norm_(model.parameters(), 10)
+            optimizer.step()
+    torch.testing.assert_close(ours.weight, theirs.weight)
+    torch.testing.assert_close(ours.bias, theirs.bias)

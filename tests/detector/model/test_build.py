@@ -13,7 +13,8 @@ from torchvision.ops import FrozenBatchNorm2d
 from detector.model.bodies import FrozenNorm
 
 from detector.config.load import load_config
-from detector.config.schema import BODIES, Evaluate, Model, Roi, Rpn
+from detector.config.model import BODIES, Model, Roi, Rpn
+from detector.config.schema import Evaluate
 from detector.model.build import LOSSES, build_model, use_channels_last
 from detector.model.input import Side
 from detector.model.weights import load_weights
@@ -101,7 +102,7 @@ def test_recipes_have_torchvisions_numbers(body):
     config = load_config(f"coco/{body}")
     with torch.device("meta"):
         theirs = numbers(PEERS[body](weights=None, weights_backbone=None))
-        assert numbers(build_model(config.model, config.evaluate, classes=90)) == theirs
+        assert numbers(build_model(replace(config.model, heads="torchvision"), config.evaluate, classes=90)) == theirs
 
 
 def test_coco_weights_are_run_as_torchvision_runs_them(monkeypatch):
@@ -160,9 +161,9 @@ def test_every_body_fits_its_pooling_and_head(body):
         hidden = model.roi_heads.box_head(torch.empty(5, model.backbone.out_channels, size, size))
         scores, deltas = model.roi_heads.box_predictor(hidden)
         assert (scores.shape, deltas.shape) == ((5, 5), (5, 20))
-        assert len(model.rpn.anchor_generator.sizes) == len(levels)
+        assert len(model.rpn.anchors.sizes) == len(levels)
         logits, _ = model.rpn.head(list(levels.values()))
-    each = model.rpn.anchor_generator.num_anchors_per_location()
+    each = model.rpn.anchors.per_cell()
     assert [level.shape[1] for level in logits] == each
     norms = {type(module) for module in model.modules() if isinstance(module, (nn.BatchNorm2d, FrozenNorm))}
     assert norms == (set() if body == "vgg16" else {nn.BatchNorm2d, FrozenNorm})  # two stages are frozen
@@ -257,8 +258,8 @@ def test_frozen_and_trained_norms_share_their_names():
     ("resnet18_c4", ((16, 48),), ((16, 48),))])
 def test_anchors_are_those_of_the_config(body, said, expected):
     model = build_model(replace(SMALL, body=body, anchor_sizes=said, anchor_ratios=(0.5, 2.0)), Evaluate(), classes=2)
-    assert model.rpn.anchor_generator.sizes == expected
-    for sizes, anchors in zip(expected, model.rpn.anchor_generator.cell_anchors):
+    assert model.rpn.anchors.sizes == expected
+    for sizes, anchors in zip(expected, map(torch.tensor, model.rpn.anchors.cells([16] * len(expected)))):
         width, height = anchors[:, 2] - anchors[:, 0], anchors[:, 3] - anchors[:, 1]
         want = [size * (root ** 0.5) ** sign for root, sign in ((0.5, 1), (2.0, 1)) for size in sizes]
         assert height.tolist() == pytest.approx(want, abs=1)  # torchvision rounds corners to whole pixels

@@ -4,9 +4,11 @@ import random
 
 import pytest
 import torch
+from torchvision.models import VGG16_Weights
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from detector.model.input import MEAN, STD, STRIDE, Side, resized, scale_boxes, scale_targets, to_batch
+from detector.model.input import MEAN, PIXELS, STD, STRIDE, Input, Side, resized, scale_boxes, to_batch
+from detector.model.truth import pad_truth
 
 
 def peer(side: Side) -> GeneralizedRCNNTransform:
@@ -47,7 +49,7 @@ def test_sizes_are_torchvisions_to_the_pixel():
 def test_pixels_are_torchvisions(sizes, channels_last):
     torch.manual_seed(0)
     images, side = pictures(*sizes), Side(64, 120)
-    ours = to_batch(images, side, channels_last)
+    ours = to_batch(images, side, Input(channels_last=channels_last))
     theirs, _ = peer(side)([image / 255 for image in images])
     assert ours.image_sizes == [tuple(size) for size in theirs.image_sizes]
     assert ours.tensors.shape == theirs.tensors.shape and ours.tensors.dtype == torch.float32
@@ -65,7 +67,7 @@ def test_pixels_are_torchvisions(sizes, channels_last):
     ((255, 255, 255), [(1 - m) / s for m, s in zip(MEAN, STD)])])
 def test_colours_become_deviations_from_the_mean(colour, expected):
     image = torch.tensor(colour, dtype=torch.uint8)[:, None, None].expand(3, 32, 32)
-    batch = to_batch([image], Side(32, 32), channels_last=False)
+    batch = to_batch([image], Side(32, 32), Input())
     assert batch.tensors[0, :, 16, 16].tolist() == pytest.approx(expected, abs=1e-5)
 
 
@@ -84,9 +86,68 @@ def test_targets_are_torchvisions_and_nothing_is_written_to():
     targets = [{"boxes": torch.tensor([[1.0, 2, 30, 44], [0, 0, 70, 50]]), "labels": torch.tensor([2, 1])},
                {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}]
     before = [target["boxes"].clone() for target in targets]
-    ours = scale_targets(targets, images, to_batch(images, side, False))
+    sizes = [tuple(image.shape[-2:]) for image in images]
+    ours = pad_truth(targets, sizes, [resized(*size, side)[1] for size in sizes], extent=0).lists()
     _, theirs = peer(side)([image / 255 for image in images], targets)
     for mine, one, given, copy in zip(ours, theirs, targets, before):
         torch.testing.assert_close(mine["boxes"], one["boxes"])
         assert torch.equal(mine["labels"], given["labels"]) and torch.equal(given["boxes"], copy)
     assert ours[1]["boxes"].shape == (0, 4)
+
+
+@pytest.mark.parametrize("height, width, expected", [
+    (100, 1000, (600, 6000)), (1000, 100, (6000, 600)), (300, 400, (600, 800)), (1200, 900, (800, 600))])
+def test_without_a_cap_the_short_side_decides(height, width, expected):
+    assert resized(height, width, Side(600, 0))[1] == expected
+
+
+@pytest.mark.parametrize("name, means", [("caffe", [102.9801, 115.9465, 122.7717]),
+                                         ("detectron2", [103.53, 116.28, 123.675])])
+def test_caffes_pixels_are_blue_first_in_0_to_255_without_their_mean(name, means):
+    """Against a slow version that subtracts and then samples, one value after the other."""
+    torch.manual_seed(0)
+    image = torch.randint(0, 256, (3, 20, 30), dtype=torch.uint8)
+    batch = to_batch([image], Side(40, 0), Input(PIXELS[name], multiple=1))
+    assert batch.tensors.shape == (1, 3, 40, 60)
+    rgb = image.tolist()
+    for channel, colour in enumerate((2, 1, 0)):  # blue, green, red
+        plane = [[value - means[channel] for value in row] for row in rgb[colour]]
+        for y, x in ((0, 0), (39, 59), (7, 12), (20, 31), (38, 1)):
+            assert float(batch.tensors[0, channel, y, x]) == pytest.approx(bilinear(plane, y, x, 2), abs=1e-3)
+
+
+def test_torchvisions_own_vgg_of_caffe_has_the_means_that_torchvision_says():
+    theirs = VGG16_Weights.IMAGENET1K_FEATURES.transforms()
+    image = torch.tensor([10, 120, 250], dtype=torch.uint8)[:, None, None].expand(3, 32, 32)
+    ours = to_batch([image], Side(32, 0), Input(PIXELS["caffe_rgb"])).tensors[0, :, 5, 5]
+    expected = (torch.tensor([10.0, 120, 250]) / 255 - torch.tensor(theirs.mean)) / torch.tensor(theirs.std)
+    torch.testing.assert_close(ours, expected, atol=2e-3, rtol=0)  # their means are rounded
+
+
+def bilinear(plane: list[list[float]], y: int, x: int, scale: float) -> float:
+    """Pixel y, x of a picture enlarged by scale, its centre mapped back, edges repeated (as OpenCV's INTER_LINEAR)."""
+    height, width = len(plane), len(plane[0])
+    down = min(max((y + 0.5) / scale - 0.5, 0), height - 1)
+    right = min(max((x + 0.5) / scale - 0.5, 0), width - 1)
+    top, left = int(down), int(right)
+    total = 0.0
+    for row, share_y in ((top, 1 - (down - top)), (min(top + 1, height - 1), down - top)):
+        for column, share_x in ((left, 1 - (right - left)), (min(left + 1, width - 1), right - left)):
+            total += share_y * share_x * plane[row][column]
+    return total
+
+
+@pytest.mark.parametrize("multiple, expected", [(1, (50, 70)), (16, (64, 80)), (32, (64, 96))])
+def test_the_canvas_is_a_multiple(multiple, expected):
+    batch = to_batch(pictures((50, 70), (50, 60)), Side(50, 0), Input(multiple=multiple))
+    assert batch.tensors.shape[-2:] == expected and batch.image_sizes == [(50, 70), (50, 60)]
+
+
+def test_a_frame_takes_a_part_of_the_resized_image_and_counts_with_its_canvas():
+    torch.manual_seed(0)
+    images, side, how = pictures((40, 20), (30, 30)), Side(30, 0), Input(multiple=1)
+    whole = to_batch(images, side, how).tensors
+    framed = to_batch(images, side, how, [(20, 0, 30, 30, 40, 30), None])
+    assert framed.image_sizes == [(40, 30), (30, 30)] and framed.tensors.shape == (2, 3, 40, 30)
+    assert torch.equal(framed.tensors[0, :, :30], whole[0, :, 20:50]) and not framed.tensors[0, :, 30:].any()
+    assert torch.equal(framed.tensors[1, :, :30], whole[1, :, :30])

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign, roi_pool
 
-from detector.model.pooling import RoiPooling, crop
+from detector.model.pooling import RoiPooling, align_original, crop
 
 PYRAMID = {"0": 4, "1": 8, "2": 16, "3": 32}
-KINDS = ("align", "pool", "crop")
+KINDS = ("align", "align_detectron2", "align_original", "pool", "crop")
 
 
 def pyramid(height: int, width: int, images: int = 2) -> dict[str, torch.Tensor]:
@@ -44,10 +44,12 @@ def test_align_is_torchvisions_on_a_pyramid(sampling_ratio):
     features, size = pyramid(512, 640), (512, 640)
     boxes = [torch.cat([random_boxes(30, *size), torch.tensor([[0.0, 0, side, side] for side in (20, 150, 300, 500)])]),
              random_boxes(7, *size)]
-    ours = RoiPooling("align", 7, PYRAMID, sampling_ratio)(features, boxes, [size, size])
+    ours = RoiPooling("align", 7, PYRAMID, sampling_ratio).eval()(features, boxes, [size, size])
     theirs = MultiScaleRoIAlign(list(PYRAMID), 7, sampling_ratio)(features, boxes, [size, size])
     assert ours.shape == (41, 2, 7, 7)
     torch.testing.assert_close(ours, theirs)
+    in_training = RoiPooling("align", 7, PYRAMID, sampling_ratio).train()(features, boxes, [size, size])
+    torch.testing.assert_close(in_training, theirs, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("side, level", [(20, 0), (111, 0), (113, 1), (223, 1), (225, 2), (447, 2), (449, 3), (470, 3)])
@@ -96,6 +98,90 @@ def test_crop_keeps_the_order_of_boxes_of_several_images():
     rois = torch.tensor([[2.0, 0, 0, 40, 30], [0, 5, 5, 60, 60], [2, 10, 0, 20, 60], [1, 0, 0, 64, 64],
                          [0, 1, 2, 30, 40]])
     torch.testing.assert_close(crop(feature, rois, 5, 1 / 16), slow_crop(feature, rois, 5, 16), atol=1e-5, rtol=1e-5)
+
+
+def slow_align_original(feature: torch.Tensor, rois: torch.Tensor, stride: int) -> torch.Tensor:
+    """Number by number: 8 x 8 samples at the corners of 7 x 7 bins that span the box and one cell more, then the mean
+    of the four corners of each bin."""
+    channels, height, width = feature.shape[1:]
+    out = torch.zeros(len(rois), channels, 7, 7, dtype=feature.dtype)
+    for r, (image, x1, y1, x2, y2) in enumerate(rois.tolist()):
+        corner = torch.zeros(channels, 8, 8, dtype=feature.dtype)
+        for i in range(8):
+            for j in range(8):
+                x = x1 / stride + j * (x2 / stride - x1 / stride + 1) / 7
+                y = y1 / stride + i * (y2 / stride - y1 / stride + 1) / 7
+                if not (0 <= x < width and 0 <= y < height):
+                    continue
+                left, top = min(math.floor(x), width - 2), min(math.floor(y), height - 2)
+                here = feature[int(image)]
+                upper = (1 - (x - left)) * here[:, top, left] + (x - left) * here[:, top, left + 1]
+                lower = (1 - (x - left)) * here[:, top + 1, left] + (x - left) * here[:, top + 1, left + 1]
+                corner[:, i, j] = (1 - (y - top)) * upper + (y - top) * lower
+        for i in range(7):
+            for j in range(7):
+                out[r, :, i, j] = (corner[:, i, j] + corner[:, i, j + 1] + corner[:, i + 1, j]
+                                   + corner[:, i + 1, j + 1]) / 4
+    return out
+
+
+AT_THE_EDGES = [[0.0, 0, 96, 80], [10, 20, 60, 33], [40, 5, 41, 6], [-20, -9, 30, 12], [70, 60, 130, 99],
+                [79, 63, 95, 79], [82, 66, 93, 77], [0, 0, 0, 0], [-40, -40, -30, -30], [200, 10, 210, 20]]
+
+
+@pytest.mark.parametrize("height, width", [(5, 6), (2, 2), (2, 9), (38, 57)])
+def test_align_original_is_the_slow_loop(height, width):
+    torch.manual_seed(0)
+    feature = torch.randn(2, 3, height, width)
+    boxes = [torch.tensor(AT_THE_EDGES), random_boxes(40, 16 * height, 16 * width)]
+    rois = torch.cat([torch.tensor([[0.0]] * len(boxes[0]) + [[1.0]] * 40), torch.cat(boxes)], dim=1)
+    ours = RoiPooling("align_original", 7, {"0": 16})({"0": feature}, boxes, [(16 * height, 16 * width)] * 2)
+    torch.testing.assert_close(ours, slow_align_original(feature, rois, 16), atol=2e-5, rtol=1e-5)
+    assert ours.abs().sum() > 0
+
+
+def test_align_original_by_hand():
+    """One row of four cells 0, 10, 20, 30 in a map of two equal rows, a box from 1.5 to 2.5 cells and one cell more:
+    samples at 1.5, 1.5 + 2/7, ..., 3.5 are 15, 15 + 20/7, ..., 35: beyond the last centre the line goes on. Each bin is
+    the mean of its two corners."""
+    feature = torch.tensor([0.0, 10, 20, 30]).repeat(2, 1)[None, None]
+    box = torch.tensor([[24.0, 0, 40, 8]])
+    pooled = RoiPooling("align_original", 7, {"0": 16})({"0": feature}, [box], [(32, 64)])
+    assert pooled[0, 0, 0].tolist() == pytest.approx([15 + (2 * j + 1) * 10 / 7 for j in range(7)], abs=1e-4)
+    outside = RoiPooling("align_original", 7, {"0": 16})({"0": feature}, [torch.tensor([[64.0, 0, 80, 8]])], [(32, 64)])
+    assert not outside.any(), "a sample at the right edge, x = W, is outside"
+
+
+@pytest.mark.parametrize("height, width", [(1, 4), (4, 1), (1, 1)])
+def test_align_original_on_a_map_of_one_cell_gives_that_cell(height, width):
+    """There is no line through one cell: it is repeated."""
+    feature = torch.full((1, 1, height, width), 3.0)
+    rois = torch.tensor([[0.0, 0, 0, 8, 8]])
+    samples = align_original(feature, rois, 8, 1 / 16)
+    inside = torch.arange(8) * 1.5 / 7
+    expected = 3.0 * (inside < height)[:, None] * (inside < width)[None, :]
+    torch.testing.assert_close(samples[0, 0], expected)
+
+
+def test_align_original_has_the_slow_loops_gradient():
+    torch.manual_seed(0)
+    feature = torch.randn(1, 2, 5, 6, dtype=torch.float64, requires_grad=True)
+    rois = torch.cat([torch.zeros(len(AT_THE_EDGES), 1), torch.tensor(AT_THE_EDGES)], dim=1)
+    weight = torch.randn(len(rois), 2, 7, 7)
+    ours = RoiPooling("align_original", 7, {"0": 16})({"0": feature}, [rois[:, 1:]], [(80, 96)])
+    mine, = torch.autograd.grad((ours * weight).sum(), feature)
+    theirs, = torch.autograd.grad((slow_align_original(feature, rois, 16) * weight).sum(), feature)
+    torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+    assert mine.abs().sum() > 0
+
+
+def test_align_detectron2_lies_half_a_cell_to_the_upper_left():
+    """Whole cells: a box over cells 1 and 2 takes their values, where torchvision's align takes the means between."""
+    feature = torch.tensor([0.0, 10, 20, 30, 40]).repeat(4, 1)[None, None]
+    box = [torch.tensor([[16.0, 16, 48, 48]])]
+    pooled = {kind: RoiPooling(kind, 2, {"0": 16}, sampling_ratio=1)({"0": feature}, box, [(64, 80)])[0, 0, 0].tolist()
+              for kind in ("align", "align_detectron2")}
+    assert pooled == {"align": [15, 25], "align_detectron2": [10, 20]}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,10 +9,13 @@ import torch
 from torch import nn
 from torchvision import models
 
-from detector.config.schema import BODIES, Evaluate, Model
+from detector.config.model import BODIES, Model
+from detector.config.schema import Evaluate
 from detector.errors import BadInput
-from detector.model.build import Predictor, build_model
-from detector.model.weights import PREDICTOR, fill, load_weights, read_weights, weights_name
+from detector.model.build import build_model
+from detector.model.roi import Predictor
+from detector.model.weight_files import read_weights
+from detector.model.weights import PREDICTOR, fill, load_weights, weights_name
 
 SMALL = Model(body="resnet18_fpn", weights="", norm="trained", frozen_stages=0, pooling_size=1, pyramid_width=16,
               head_width=32)
@@ -197,8 +200,9 @@ def test_a_checkpoint_of_ours_brings_its_average_and_its_classes(tmp_path):
 def test_tensors_may_lie_below_a_usual_key(wrap, tmp_path):
     state = {"a": torch.ones(2)}
     torch.save({wrap: state, "epoch": 3} if wrap else state, tmp_path / "w.pth")
-    tensors, names = read_weights(str(tmp_path / "w.pth"))
-    assert torch.equal(tensors["a"], state["a"]) and list(tensors) == ["a"] and names == []
+    stored = read_weights(str(tmp_path / "w.pth"))
+    assert torch.equal(stored.tensors["a"], state["a"]) and list(stored.tensors) == ["a"]
+    assert stored.names == [] and stored.settings == {}
 
 
 def test_nothing_that_fits_is_an_error(tmp_path):

@@ -1,0 +1,36 @@
+"""A run whose images come as those of the published tables: it trains, and a cut run goes on where it was."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import REPO
+
+pytestmark = pytest.mark.whole
+FED = ["batch.groups=static", "batch.frame=chunk", "augment.mirrored_copies=true", "augment.flip=0",
+       "augment.long_side=0", "evaluate.long_side=0", "augment.most_boxes=2", "model.pixels=caffe",
+       "model.pooling=align_original", "schedule.shape=periodic", "schedule.period=1", "schedule.epochs=1",
+       "batch.size=6", "evaluate.every_epochs=0", "run.workers=1"]
+
+
+def train(*overrides: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "detector", "train", "configs/shapes/demo.yaml", *overrides], cwd=REPO,
+                          capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_it_trains_and_a_run_in_two_parts_ends_with_the_same_weights(tiny, tmp_path):
+    """Ten images and ten copies are three steps of six; the two widest never train."""
+    said = train(*tiny, *FED, "run.name=whole")
+    assert "3 steps an epoch, in which the 2 widest of 20 images never train" in said
+    train(*tiny, *FED, "run.name=parts", "schedule.steps=1")
+    train(*tiny, *FED, "run.name=parts", "schedule.steps=3")
+    ends = [torch.load(tmp_path / "runs" / name / "checkpoints" / "step-00000003.pt", weights_only=True)["model"]
+            for name in ("whole", "parts")]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "runs" / "whole" / "metrics.jsonl").open()
+              if "rate" in line]
+    assert len(losses) == 3 and all(0 < loss < 100 for loss in losses)
