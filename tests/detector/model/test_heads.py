@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from refuse_waiting import RefuseWaiting
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.models.detection.roi_heads import RoIHeads
 
 from detector.config.model import Model, Roi, Rpn
@@ -143,6 +144,24 @@ def test_the_mode_above_refuses_what_waits():
         model = build_model(replace(SMALL, heads="torchvision"), Evaluate(), classes=3).train()
         images, targets = scene(2)
         model.losses(*stages(model, images, targets))
+
+
+GPU = {"pyramid": SMALL, "one level": ONE_LEVEL, "as many samples as pixels": replace(SMALL, sampling_ratio=0),
+       "max pooling": replace(ONE_LEVEL, pooling="pool"),
+       "the original's switches": replace(ONE_LEVEL, plus_one=True, legacy_anchors=True,
+                                          rpn=replace(ONE_LEVEL.rpn, straddling=False, two_way=True, box_mean="last_image"),
+                                          roi=replace(ONE_LEVEL.roi, replacement=True))}
+
+
+@pytest.mark.parametrize("config", GPU.values(), ids=list(GPU))
+def test_on_an_imagined_gpu_shapes_alone_are_enough_forwards(config):
+    """PyTorch's fake tensors have a device and a shape and no content: whoever asks for one, or mixes devices, is told."""
+    with FakeTensorMode(), torch.device("cuda"):
+        model = build_model(config, Evaluate(), classes=3).train()
+        images = [torch.zeros(3, 96, 128, dtype=torch.uint8) for _ in range(2)]
+        targets = [{"boxes": torch.zeros(n, 4), "labels": torch.zeros(n, dtype=torch.int64)} for n in (3, 0)]
+        losses = model(images, targets, SIDE)
+    assert losses.device.type == "cuda" and losses.shape == (4,)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
