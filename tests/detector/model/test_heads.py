@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from refuse_waiting import RefuseWaiting
 from torchvision.models.detection.roi_heads import RoIHeads
 
 from detector.config.model import Model, Roi, Rpn
@@ -19,20 +19,6 @@ SMALL = Model(body="resnet18_fpn", weights="", norm="trained", frozen_stages=0, 
               head_width=32, anchor_sizes=((8,), (16,), (32,), (64,), (128,)),
               rpn=Rpn(before_nms_train=200, after_nms_train=150), roi=Roi(batch=64))
 ONE_LEVEL = replace(SMALL, body="resnet18_c4", norm="frozen", anchor_sizes=((16, 32, 64),))
-FORBIDDEN = ("aten.nonzero", "aten._local_scalar_dense", "aten.masked_select", "aten.is_nonzero", "aten._unique",
-             "aten.unique", "aten.equal", "aten._to_cpu")
-
-
-class RefuseWaiting(TorchDispatchMode):
-    """Raises where the host would have to know what is in a tensor: item(), nonzero(), masks as an index."""
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = str(function)
-        assert not name.startswith(FORBIDDEN), f"{name} waits for the device"
-        if name.startswith(("aten.index", "aten._index_put", "aten.index_put")) and len(args) > 1:
-            indices = args[1] if isinstance(args[1], (list, tuple)) else []
-            assert not any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices), name
-        return function(*args, **(kwargs or {}))
 
 
 def pair(config: Model, classes: int = 3):

@@ -1,0 +1,19 @@
+"""What would make the host wait for a GPU, refused on the CPU."""
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+FORBIDDEN = ("aten.nonzero", "aten._local_scalar_dense", "aten.masked_select", "aten.is_nonzero", "aten._unique",
+             "aten.unique", "aten.equal", "aten._to_cpu")
+
+
+class RefuseWaiting(TorchDispatchMode):
+    """Raises where the host would have to know what is in a tensor: item(), nonzero(), masks as an index."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function)
+        assert not name.startswith(FORBIDDEN), f"{name} waits for the device"
+        if name.startswith(("aten.index", "aten._index_put", "aten.index_put")) and len(args) > 1:
+            indices = args[1] if isinstance(args[1], (list, tuple)) else []
+            assert not any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices), name
+        return function(*args, **(kwargs or {}))

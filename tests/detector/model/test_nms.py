@@ -1,0 +1,75 @@
+"""NMS by a mask: the loop that everyone knows, torchvision's kernel and the rounds agree."""
+
+import pytest
+import torch
+from torchvision.ops import nms
+
+from detector.model.coding import grown
+from detector.model.nms import by_rounds, survivors
+
+
+def slow_nms(boxes: list[list[float]], threshold: float, extent: int = 0) -> list[int]:
+    """Boxes from best to worst; one is kept if no kept one overlaps it by more than the threshold (RECIPE 1.6)."""
+    def area(x1, y1, x2, y2):
+        return (x2 - x1 + extent) * (y2 - y1 + extent)
+
+    kept = []
+    for number, box in enumerate(boxes):
+        for other in (boxes[k] for k in kept):
+            width = min(box[2], other[2]) - max(box[0], other[0]) + extent
+            height = min(box[3], other[3]) - max(box[1], other[1]) + extent
+            shared = max(width, 0) * max(height, 0)
+            if shared / (area(*box) + area(*other) - shared) > threshold:
+                break
+        else:
+            kept.append(number)
+    return kept
+
+
+def random_boxes(groups: int, count: int, side: float) -> torch.Tensor:
+    first = torch.rand(groups, count, 2) * side
+    return torch.cat([first, first + 5 + torch.rand(groups, count, 2) * 20], dim=2)
+
+
+@pytest.mark.parametrize("extent", [0, 1])
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("side", [5, 40, 200])
+def test_the_mask_is_that_of_the_loop(side, threshold, extent):
+    torch.manual_seed(0)
+    boxes = random_boxes(3, 60, side)
+    for found in (survivors(grown(boxes, extent), threshold, 0), by_rounds(grown(boxes, extent), threshold, 60)):
+        for mask, group in zip(found, boxes):
+            assert mask.nonzero().flatten().tolist() == slow_nms(group.tolist(), threshold, extent)
+
+
+@pytest.mark.parametrize("rounds", range(12))
+def test_too_few_rounds_keep_only_boxes_that_nms_keeps(rounds):
+    """A chain: each box overlaps the next one only, so NMS keeps every other, and each round settles one more."""
+    boxes = torch.tensor([[[8.0 * k, 0, 8.0 * k + 16, 10] for k in range(10)]])
+    expected = {0, 2, 4, 6, 8}
+    assert slow_nms(boxes[0].tolist(), 0.3) == sorted(expected)
+    found = set(by_rounds(boxes, 0.3, rounds)[0].nonzero().flatten().tolist())
+    assert found <= expected
+    assert rounds < 9 or found == expected
+    assert 0 in found
+
+
+def test_a_box_without_area_is_not_there():
+    boxes = torch.zeros(1, 4, 4)
+    boxes[0, 1] = torch.tensor([0.0, 0, 10, 10])
+    for found in (survivors(boxes, 0.5, 0), by_rounds(boxes, 0.5, 4)):
+        assert bool(found[0, 1])
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 4), (2, 0, 4)])
+def test_no_boxes(shape):
+    assert survivors(torch.zeros(shape), 0.5, 0).shape == shape[:2]
+    assert by_rounds(torch.zeros(shape), 0.5, 3).shape == shape[:2]
+
+
+def test_groups_do_not_see_each_other():
+    torch.manual_seed(0)
+    one = random_boxes(1, 30, 10)
+    together = survivors(torch.cat([one, one]), 0.5, 0)
+    assert torch.equal(together[0], together[1])
+    assert together[0].nonzero().flatten().tolist() == nms(one[0], torch.arange(30.0).flip(0), 0.5).sort()[0].tolist()
