@@ -29,11 +29,23 @@ def parser() -> argparse.ArgumentParser:
     evaluate = verb("evaluate", "score a run's checkpoint on its validation data", "run")
     evaluate.add_argument("overrides", nargs="*", metavar="key=value")
     evaluate.add_argument("--checkpoint", default="best", help="best, last, or a file")
-    predict = verb("predict", "draw what a run's detector finds in images", "run", "source")
+    evaluate.add_argument("--time", action="store_true", help="instead: milliseconds per image, on CPU and GPU")
+    predict = verb("predict", "draw what a run's detector finds in images, a video or a camera", "run", "source")
     predict.add_argument("--score", type=float, default=0.5, help="least score of what is drawn and written")
-    predict.add_argument("--out", default="", help="folder for pictures and JSON; default: RUN/predictions")
+    predict.add_argument("--out", default="", help="folder for pictures, JSON and CSV; default: RUN/predictions")
     predict.add_argument("--checkpoint", default="best", help="best, last, or a file")
     predict.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    predict.add_argument("--batch", type=int, default=4, help="images that are predicted at once")
+    predict.add_argument("--frames", type=int, default=0, help="stop after so many images or frames; 0: all")
+    view = verb("view", "look at data as the network will see it, or at anchors over it", "what")
+    view.add_argument("words", nargs="*", metavar="CONFIG key=value",
+                      help="view CONFIG key=value ...: the data; view anchors CONFIG key=value ...: the anchors")
+    view.add_argument("--out", default="", help="page to write; default: view.html or anchors.html")
+    export = verb("export", "write a run's detector for other programs, and compare it with the model", "run")
+    export.add_argument("--format", default="onnx", choices=("onnx", "torchscript", "weights"))
+    export.add_argument("--out", default="", help="file to write; default: RUN/export/detector.*")
+    export.add_argument("--checkpoint", default="best", help="best, last, or a file")
+    export.add_argument("--images", default="", help="image or folder to compare on; default: the validation data")
     verb("options", "every option of a config file, with its default and what is allowed")
     return top
 
@@ -77,9 +89,20 @@ def run(said: argparse.Namespace) -> int:
         from detector.check import check
         return check(load_config(said.config, said.overrides))
     if said.verb == "predict":
-        from detector.distributed import choose_device
         from detector.predict import predict
-        predict(said.run, said.source, choose_device(said.device), said.score, said.out, said.checkpoint)
+        return predict(said.run, said.source, said.device, said.score, said.out, said.checkpoint, said.batch,
+                       said.frames)
+    if said.verb == "view":
+        from detector.view import view
+        view(said.what, said.words, said.out)
+        return errors.OK
+    if said.verb == "export":
+        from detector.export import export
+        export(said.run, said.format, said.out, said.checkpoint, said.images)
+        return errors.OK
+    if said.verb == "evaluate" and said.time:
+        from detector.timing import time_run
+        time_run(said.run, said.overrides, said.checkpoint)
         return errors.OK
     if said.verb == "evaluate":
         from detector.evaluate import evaluate_run

@@ -126,16 +126,20 @@ def flat(image_id: int, found: dict[str, torch.Tensor]) -> Detections:
 
 
 def gather(share: Share) -> tuple[Detections, np.ndarray, np.ndarray]:
-    """All ranks' shares: detections in the order of image ids, losses in the order of the batches, images seen."""
+    """All ranks' shares as one, on every rank, as flat arrays."""
     found = share.detections
     columns = [distributed.gather_everywhere(column) for column in
-               (found.image_ids, found.boxes, found.scores, found.labels)]
-    joined = join_detections([Detections(*parts) for parts in zip(*columns)])
+               (found.image_ids, found.boxes, found.scores, found.labels, share.losses, share.seen)]
+    return merge([Share(Detections(*four), losses, seen, []) for *four, losses, seen in zip(*columns)])
+
+
+def merge(shares: list[Share]) -> tuple[Detections, np.ndarray, np.ndarray]:
+    """Detections in the order of image ids, losses in the order of the batches, images seen: whoever had which."""
+    joined = join_detections([share.detections for share in shares])
     order = np.argsort(joined.image_ids, kind="stable")
-    losses = np.concatenate(distributed.gather_everywhere(share.losses))
+    losses = np.concatenate([share.losses for share in shares])
     return (Detections(joined.image_ids[order], joined.boxes[order], joined.scores[order], joined.labels[order]),
-            losses[np.argsort(losses[:, 0], kind="stable")],
-            np.concatenate(distributed.gather_everywhere(share.seen)))
+            losses[np.argsort(losses[:, 0], kind="stable")], np.concatenate([share.seen for share in shares]))
 
 
 def loss_means(losses: np.ndarray) -> dict[str, float]:

@@ -13,7 +13,9 @@ VERBS = {
     "train": "CONFIG [key=value ...]     train a config, or go on with its run",
     "check": "CONFIG [key=value ...]     say what is wrong with a config and its data, before anything runs",
     "evaluate": "RUN [key=value ...]     score a run's checkpoint on its validation data",
-    "predict": "RUN IMAGE_OR_FOLDER      draw what a run's detector finds",
+    "predict": "RUN SOURCE               draw what it finds in an image, a folder, a video or camera:0",
+    "view": "CONFIG | anchors CONFIG     the data as the network will see it; anchors over it, and what they reach",
+    "export": "RUN --format onnx|torchscript|weights     its detector for other programs",
     "options": "                         every option of a config, with default and reason",
 }
 
@@ -55,6 +57,8 @@ def resources(verb: str, rest: list[str], processes: int) -> Resources:
     overrides = [word for word in words[1:] if "=" in word]
     if not words or verb not in ("train", "check", "evaluate"):
         return Resources()
+    if "--time" in rest:
+        return Resources(1)
     if verb == "evaluate":
         config = load_config(str(Path(words[0]) / "config.yaml"), overrides) if Path(words[0]).is_dir() else None
         return Resources(processes_here(processes, config.run.device, most=0)) if config else Resources()

@@ -11,11 +11,14 @@ from conftest import REPO
 LEVELS = {
     0: "errors config.option config.model config.schema records boxes randomness distributed",
     1: "config.load data.files data.coco data.voc data.per_image_json data.shapes data.read data.transforms "
-       "data.examples data.batches data.chunks model.bodies model.pooling model.input model.weights model.layouts "
-       "model.weight_files model.coding model.truth model.anchors model.align model.atlas model.nms model.sampling "
-       "model.rpn model.roi model.reference metrics.coco metrics.voc",
-    2: "step checkpoint journal stopping finite draw pictures surroundings inference data.loader model.build optim",
-    3: "train evaluate predict check",
+       "data.examples data.batches data.chunks "
+       "model.bodies model.pooling model.input model.weights model.layouts model.weight_files model.coding model.truth "
+       "model.anchors model.anchor_plan model.align model.atlas model.nms model.sampling model.rpn model.roi "
+       "model.reference metrics.coco metrics.voc metrics.analysis metrics.kernel metrics.matching metrics.errors "
+       "metrics.operating statistics reach thumbnails",
+    2: "step checkpoint journal stopping finite draw pictures surroundings inference data.loader model.build optim "
+       "frames loaded predictions portable seen page.assemble",
+    3: "train evaluate predict check export timing view",
     4: "__main__",
 }
 LEVEL = {f"detector.{name}": level for level, names in LEVELS.items() for name in names.split()}

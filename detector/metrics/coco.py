@@ -1,68 +1,46 @@
-"""COCO's twelve numbers by pycocotools, fed from flat arrays. (cocodataset.org, "Detection evaluation")"""
-
-import contextlib
-import io
+"""COCO's twelve numbers, in all and by class. (cocodataset.org, "Detection evaluation")"""
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from detector.boxes import to_xywh
 from detector.config.schema import METRICS
-from detector.records import CROWD, DIFFICULT, Dataset, Detections
+from detector.metrics import kernel
+from detector.records import Dataset, Detections
 
-IGNORED_AREA = 1e11  # beyond every size range: pycocotools then ignores the object, without a crowd's own IoU
+# Where each of the twelve lies in the kernel's arrays: IoUs, size (all, small, medium, large), cap (1, 10, 100).
+ALL_IOUS, IOU_50, IOU_75 = slice(None), slice(0, 1), slice(5, 6)
+PRECISIONS = {"AP": (ALL_IOUS, 0, 2), "AP50": (IOU_50, 0, 2), "AP75": (IOU_75, 0, 2), "APs": (ALL_IOUS, 1, 2),
+              "APm": (ALL_IOUS, 2, 2), "APl": (ALL_IOUS, 3, 2)}
+RECALLS = {"AR1": (0, 0), "AR10": (0, 1), "AR100": (0, 2), "ARs": (1, 2), "ARm": (2, 2), "ARl": (3, 2)}
 
 
-def coco_metrics(detections: Detections, dataset: Dataset) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """The twelve numbers, and for each class AP and AP50; -1 where there is nothing to be found, as in pycocotools.
+def coco_metrics(detections: Detections, dataset: Dataset,
+                 truth: kernel.Truth | None = None) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """The twelve numbers, and for each class AP, AP50, AP75, APs, APm and APl; -1 where there is nothing to be found.
 
-    Crowd regions and difficult objects are ignored: what hits them is neither right nor wrong.
+    `truth` is kernel.index(dataset), kept from an earlier evaluation.
     """
-    truth = COCO()
-    truth.dataset = {"info": {}, "images": [{"id": int(i)} for i in dataset.image_ids],
-                     "annotations": _annotations(dataset),
-                     "categories": [{"id": c} for c in range(1, len(dataset.classes) + 1)]}
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what we return
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(_result_rows(detections)) if len(detections) else COCO(), "bbox")
-        if not len(detections):  # without a category its results would be taken for broken
-            evaluation.cocoDt.dataset = {**truth.dataset, "annotations": []}
-            evaluation.cocoDt.createIndex()
-        evaluation.params.imgIds = [int(i) for i in dataset.image_ids]
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class], all sizes, 100 detections
-    per_class = {name: {"AP": _mean(precision[:, :, c]), "AP50": _mean(precision[0, :, c])}
-                 for c, name in enumerate(dataset.classes)}
-    return dict(zip(METRICS["coco"], (float(value) for value in evaluation.stats))), per_class
+    return summary(kernel.curves(detections, truth or kernel.index(dataset)), dataset.classes)
+
+
+def summary(curves: kernel.Curves, classes: tuple[str, ...]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """What coco_metrics gives, from the arrays; the twelve have the bits of pycocotools' `stats`."""
+    metrics = {name: _mean(curves.precision[ious, :, :, size, cap]) for name, (ious, size, cap) in PRECISIONS.items()}
+    metrics |= {name: _mean(curves.recall[:, :, size, cap]) for name, (size, cap) in RECALLS.items()}
+    per_class = {name: {key: _mean(curves.precision[ious, :, c, size, cap])
+                        for key, (ious, size, cap) in PRECISIONS.items()} for c, name in enumerate(classes)}
+    return {name: metrics[name] for name in METRICS["coco"]}, per_class
 
 
 def results(detections: Detections, dataset: Dataset) -> list[dict]:
     """COCO's results format, with the ids of the annotation file; its server and its tools read it."""
     boxes = to_xywh(detections.boxes).round(3).tolist()
-    return [{"image_id": int(i), "category_id": int(dataset.category_ids[label - 1]), "bbox": box, "score": score}
-            for i, label, box, score in zip(detections.image_ids, detections.labels, boxes,
-                                            detections.scores.astype(np.float64).round(6).tolist())]
+    categories = dataset.category_ids[detections.labels - 1].tolist()
+    return [{"image_id": image, "category_id": category, "bbox": box, "score": score}
+            for image, category, box, score in zip(detections.image_ids.tolist(), categories, boxes,
+                                                   detections.scores.astype(np.float64).round(6).tolist())]
 
 
-def _annotations(dataset: Dataset) -> list[dict]:
-    image_ids = dataset.image_ids[dataset.image_of_row()]
-    areas = np.where(dataset.flags & DIFFICULT, IGNORED_AREA, dataset.areas)
-    return [{"id": n, "image_id": int(image), "category_id": int(label), "bbox": box, "area": area,
-             "iscrowd": int(crowd)}
-            for n, (image, label, box, area, crowd) in enumerate(
-                zip(image_ids, dataset.labels, to_xywh(dataset.boxes).tolist(), areas.tolist(),
-                    (dataset.flags & CROWD) > 0), start=1)]
-
-
-def _result_rows(detections: Detections) -> np.ndarray:
-    """pycocotools' own array form: image, x, y, width, height, score, category; float64 [K, 7]."""
-    return np.concatenate([detections.image_ids[:, None], to_xywh(detections.boxes), detections.scores[:, None],
-                           detections.labels[:, None]], axis=1).astype(np.float64)
-
-
-def _mean(precision: np.ndarray) -> float:
-    known = precision[precision > -1]
+def _mean(values: np.ndarray) -> float:
+    known = values[values > -1]
     return float(known.mean()) if known.size else -1.0

@@ -5,55 +5,31 @@ Boxes here are x2-exclusive, so their widths equal the kit's `xmax - xmin + 1` o
 
 import numpy as np
 
-from detector.boxes import intersection_over_union
 from detector.config.schema import METRICS
-from detector.records import CROWD, DIFFICULT, Dataset, Detections
-
-IOU = 0.5
+from detector.metrics.matching import ABOVE_HALF, ignored_objects, match_voc, overlapping
+from detector.records import Dataset, Detections
 
 
 def voc_metrics(detections: Detections, dataset: Dataset) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """Means over the classes that have objects: AP (area, since 2010) and AP_11point (before); and both for each class.
 
-    A class without a countable object is -1 and outside the mean.
+    A class without a countable object is -1 and outside the mean. What goes to a difficult object or a crowd is neither
+    right nor wrong.
     """
+    ignored = ignored_objects(dataset)
+    match = match_voc(detections, dataset, overlapping(detections, dataset, ABOVE_HALF, crowds=False), ignored)
+    rows = np.flatnonzero(~match.ignored)
+    rows = rows[np.lexsort((-detections.scores[rows], detections.labels[rows]))]
+    bounds = np.searchsorted(detections.labels[rows], np.arange(1, len(dataset.classes) + 2))
+    counts = np.bincount(dataset.labels[~ignored], minlength=len(dataset.classes) + 1)
     per_class = {}
     for label, name in enumerate(dataset.classes, start=1):
-        right, objects = matched(detections, dataset, label)
-        recall, precision = curve(right, objects)
-        per_class[name] = {"AP": area_ap(recall, precision) if objects else -1.0,
-                           "AP_11point": eleven_point_ap(recall, precision) if objects else -1.0}
+        recall, precision = curve(match.right[rows[bounds[label - 1]:bounds[label]]], counts[label])
+        per_class[name] = {"AP": area_ap(recall, precision) if counts[label] else -1.0,
+                           "AP_11point": eleven_point_ap(recall, precision) if counts[label] else -1.0}
     known = [values for values in per_class.values() if values["AP"] >= 0]
     return {key: float(np.mean([values[key] for values in known])) if known else -1.0
             for key in METRICS["voc"]}, per_class
-
-
-def matched(detections: Detections, dataset: Dataset, label: int) -> tuple[np.ndarray, int]:
-    """For one class: which of its detections are right (bool, by falling score), and how many objects there are.
-
-    A detection goes to the object it overlaps most, and is right if that overlap is above IOU and the object was not
-    found before. What goes to a difficult object or a crowd is left out of the answer.
-    """
-    rows = np.flatnonzero(detections.labels == label)
-    rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
-    of_class = np.flatnonzero(dataset.labels == label)
-    ignored = (dataset.flags[of_class] & (DIFFICULT | CROWD)) > 0
-    images = dataset.image_ids[dataset.image_of_row()[of_class]]
-    by_image = {image: np.flatnonzero(images == image) for image in np.unique(images)}
-    found = np.zeros(len(of_class), bool)
-    right = []
-    for row in rows:
-        members = by_image.get(detections.image_ids[row], np.zeros(0, np.int64))
-        if not len(members):
-            right.append(False)
-            continue
-        overlap = intersection_over_union(detections.boxes[row:row + 1], dataset.boxes[of_class[members]])[0]
-        best = members[int(np.argmax(overlap))]
-        if overlap.max() > IOU and ignored[best]:
-            continue
-        right.append(bool(overlap.max() > IOU and not found[best]))
-        found[best] |= right[-1]
-    return np.array(right, bool), int((~ignored).sum())
 
 
 def curve(right: np.ndarray, objects: int) -> tuple[np.ndarray, np.ndarray]:

@@ -85,14 +85,13 @@ def align_original(feature: Tensor, rois: Tensor, points: int, scale: float,
     outside = -2.0  # both cells between which a sample there would lie are outside the map, so it is zero
     x = torch.where((x >= 0) & (x < width), x, outside)
     y = torch.where((y >= 0) & (y < height), y, outside)
-    return sample(one_more(one_more(feature.float(), -1), -2), rois[:, 0], x, y, counts)
+    return sample(one_more(one_more(feature.float()).mT).mT, rois[:, 0], x, y, counts)
 
 
-def one_more(feature: Tensor, dim: int) -> Tensor:
-    """A map with one cell more at its end, on the line through the last two; a map of one cell repeats it."""
-    last = feature.narrow(dim, -1, 1)
-    before = feature.narrow(dim, max(feature.shape[dim] - 2, 0), 1)
-    return torch.cat([feature, 2 * last - before], dim)
+def one_more(feature: Tensor) -> Tensor:
+    """A map with one column more at its right, on the line through the last two; a single column is repeated."""
+    ends = feature[..., -2:]
+    return torch.cat([feature, 2 * ends[..., -1:] - ends[..., :1]], dim=-1)
 
 
 def spread(ends: Tensor, points: int) -> Tensor:
@@ -110,13 +109,20 @@ def sample(feature: Tensor, image: Tensor, x: Tensor, y: Tensor, counts: list[in
     (height, width), points = feature.shape[-2:], x.shape[1]
     x, y = (2 * x + 1) / width - 1, (2 * y + 1) / height - 1  # grid_sample's -1 ... 1, over the edges
     grid = torch.stack([x[:, None, :].expand(-1, points, -1), y[:, :, None].expand(-1, -1, points)], dim=-1)
+    if len(feature) == 1:
+        return sample_one(feature.float(), grid)
     order = None if counts else torch.argsort(image, stable=True)
     grids = (grid if counts else grid[order]).split(counts or [int((image == n).sum()) for n in range(len(feature))])
-    parts = [x.new_zeros((0, feature.shape[1], points, points))]
-    for one, mine in zip(feature.float().split(1), grids):  # each image from its own map; nothing is copied for a box
-        if len(mine):
-            tall = mine.reshape(1, -1, points, 2)  # the boxes of one image, one below another
-            sampled = grid_sample(one, tall, align_corners=False, padding_mode="zeros")
-            parts.append(sampled.reshape(feature.shape[1], len(mine), points, points).transpose(0, 1))
-    joined = torch.cat(parts)
+    # Each image from its own map; nothing is copied for a box.
+    joined = torch.cat([sample_one(one, mine) for one, mine in zip(feature.float().split(1), grids)])
     return joined if counts else joined[torch.argsort(order)]
+
+
+def sample_one(feature: Tensor, grid: Tensor) -> Tensor:
+    """One map [1, F, h, w] at the points of grid [R, P, P, 2] -> [R, F, P, P]."""
+    channels, points = feature.shape[1], grid.shape[1]
+    if not len(grid):
+        return feature.new_zeros((0, channels, points, points))
+    tall = grid.reshape(1, -1, points, 2)  # the boxes of one image, one below another
+    sampled = grid_sample(feature, tall, align_corners=False, padding_mode="zeros")
+    return sampled.reshape(channels, -1, points, points).transpose(0, 1)

@@ -58,7 +58,7 @@ def test_check_train_evaluate_predict_one_after_another(tiny, tmp_path, shapes_r
 
     assert "AP50" in run(*fleet, "evaluate", str(folder))
     assert "5 images" in run(*fleet, "predict", str(folder), str(shapes_root / "val"), "--score", "0.01")
-    found = json.loads((folder / "predictions" / "detections.json").read_text())["images"]
+    found = [image["file_name"] for image in json.loads((folder / "predictions" / "images.json").read_text())["images"]]
     assert len(found) == 5 and all((folder / "predictions" / name).is_file() for name in found)
     one = next(iter((shapes_root / "val").iterdir()))
     run(*fleet, "predict", str(folder), str(one), "--score", "1", "--out", str(tmp_path / "out"))  # nothing is found

@@ -11,7 +11,7 @@ from detector.config.model import Model, Roi, Rpn
 from detector.config.schema import Evaluate
 from detector.model import roi, rpn
 from detector.model.build import build_model
-from detector.model.input import Side, to_batch
+from detector.model.input import Input, Side, to_batch
 from detector.model.sampling import choose
 
 SIDE = Side(96, 128)
@@ -48,7 +48,7 @@ def scene(*counts: int) -> tuple[list, list]:
 
 def stages(model, images, targets):
     """The parts of a training step: (batch, features, truth)."""
-    batch = to_batch(images, SIDE, False)
+    batch = to_batch(images, SIDE, Input())
     return batch, model.backbone(batch.tensors), model.truth(targets, images, batch)
 
 
