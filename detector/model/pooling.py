@@ -120,9 +120,7 @@ def sample(feature: Tensor, image: Tensor, x: Tensor, y: Tensor, counts: list[in
 
 def sample_one(feature: Tensor, grid: Tensor) -> Tensor:
     """One map [1, F, h, w] at the points of grid [R, P, P, 2] -> [R, F, P, P]."""
-    channels, points = feature.shape[1], grid.shape[1]
-    if not len(grid):
-        return feature.new_zeros((0, channels, points, points))
+    points = grid.shape[1]
     tall = grid.reshape(1, -1, points, 2)  # the boxes of one image, one below another
     sampled = grid_sample(feature, tall, align_corners=False, padding_mode="zeros")
-    return sampled.reshape(channels, -1, points, points).transpose(0, 1)
+    return sampled.reshape(feature.shape[1], -1, points, points).transpose(0, 1)

@@ -33,6 +33,9 @@ def test_commands_name_things_that_exist(command):
         assert (REPO / words[0]).exists()
         if words[0].endswith(".py") and len(words) > 1:
             load_config(words[1], words[2:])
+    elif "reproduce" in words:
+        row = words[words.index("reproduce") + 1]
+        load_config(f"tables/{row}", [word for word in words if "=" in word])
     elif "train" in words:
         rest = words[words.index("train") + 1:]
         rest = rest[:rest.index("--processes")] if "--processes" in rest else rest
