@@ -11,7 +11,7 @@ from detector.config.model import Model, Roi, Rpn
 from detector.config.schema import Evaluate
 from detector.model import roi, rpn
 from detector.model.build import build_model
-from detector.model.input import Side, to_batch
+from detector.model.input import Input, Side, to_batch
 from detector.model.sampling import choose
 
 SIDE = Side(96, 128)
