@@ -29,6 +29,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("overrides", nargs="*", metavar="key=value")
     check = verb("check", "say what is wrong with a config and its data, before anything runs", "config")
     check.add_argument("overrides", nargs="*", metavar="key=value")
+    check.add_argument("--json", action="store_true", help="problems, notes and facts for a script")
+    check.add_argument("--quick", action="store_true", help="leave out every image and the trial step")
+    check.add_argument("--processes", type=int, default=0, metavar="N", help="of the run to be; default: the GPUs here")
     evaluate = verb("evaluate", "score a run's checkpoint on its validation data", "run")
     evaluate.add_argument("overrides", nargs="*", metavar="key=value")
     evaluate.add_argument("--checkpoint", default="best", help="best, last, or a file")
@@ -90,7 +93,7 @@ def run(said: argparse.Namespace) -> int:
         return errors.OK
     if said.verb == "check":
         from detector.check import check
-        return check(load_config(said.config, said.overrides))
+        return check(said.config, said.overrides, said.json, said.quick, said.processes)
     from detector.distributed import choose_device
     from detector.predict import predict
     predict(said.run, said.source, choose_device(said.device), said.score, said.out, said.checkpoint)

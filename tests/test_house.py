@@ -9,14 +9,14 @@ import pytest
 from conftest import REPO
 
 LEVELS = {
-    0: "errors config.option config.model config.schema records boxes randomness distributed stopping",
+    0: "errors config.option config.model config.schema records boxes randomness distributed stopping findings",
     1: "config.load data.files data.coco data.voc data.per_image_json data.shapes data.read data.transforms "
        "data.examples data.batches data.chunks "
        "model.bodies model.pooling model.input model.weights model.layouts model.weight_files model.coding model.truth "
        "model.anchors model.align model.atlas model.nms model.sampling model.rpn model.roi model.reference "
        "metrics.coco metrics.voc metrics.analysis metrics.kernel metrics.matching metrics.errors metrics.operating",
     2: "step start waiting saving status heartbeat checkpoint journal finite draw pictures surroundings inference "
-       "data.loader model.build optim",
+       "data.loader model.build optim checks.data checks.machine checks.trial",
     3: "train evaluate predict check",
     4: "__main__",
 }
