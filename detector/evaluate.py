@@ -21,6 +21,7 @@ from detector.errors import BadInput
 from detector.inference import find_checkpoint, load_detector, predict_batch
 from detector.journal import write_whole
 from detector.metrics.coco import coco_metrics, results
+from detector.metrics.visual_genome import visual_genome_metrics
 from detector.metrics.voc import voc_metrics
 from detector.model.build import LOSSES, Detector
 from detector.model.input import Side
@@ -29,7 +30,7 @@ from detector.records import Dataset, Detections, join_detections
 from detector.surroundings import peak_memory_gib
 from detector.waiting import Waiting, next_batches
 
-METRICS = {"coco": coco_metrics, "voc": voc_metrics}
+METRICS = {"coco": coco_metrics, "voc": voc_metrics, "visual_genome": visual_genome_metrics}
 
 
 @dataclass(frozen=True)

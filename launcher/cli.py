@@ -8,12 +8,18 @@ from detector.config.load import load_config
 from detector.errors import BAD_INPUT, BadInput
 from launcher.job import Job, Resources
 from launcher.local import processes_here, run_here
+from launcher.reproduce import reproduce
 
 VERBS = {
     "train": "CONFIG [key=value ...]     train a config, or go on with its run",
     "check": "CONFIG [key=value ...]     say what is wrong with a config and its data, before anything runs",
     "evaluate": "RUN [key=value ...]     score a run's checkpoint on its validation data",
-    "predict": "RUN IMAGE_OR_FOLDER      draw what a run's detector finds",
+    "predict": "RUN SOURCE               draw what it finds in an image, a folder, a video or camera:0",
+    "view": "CONFIG | anchors CONFIG     the data as the network will see it; anchors over it, and what they reach",
+    "export": "RUN --format onnx|torchscript|weights     its detector for other programs",
+    "data": "list | get NAME             the data sets of the tables: which there are, and how they come here",
+    "reproduce": "ROW [--seeds 3] [key=value ...]     train and test a row of the published tables",
+    "tables": "[--markdown|--html|--csv|--models]     the published tables, printed and measured",
     "options": "                         every option of a config, with default and reason",
 }
 
@@ -35,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["reproduce"]:
+        return reproduce(arguments[1:], main)
     if len(arguments) > 1 and arguments[0] in VERBS and {"-h", "--help"} & set(arguments):
         return run_here(Job(arguments[0], ("--help",), Resources(1)))
     said, rest = parser().parse_known_args(arguments)
@@ -55,6 +63,8 @@ def resources(verb: str, rest: list[str], processes: int) -> Resources:
     overrides = [word for word in words[1:] if "=" in word]
     if not words or verb not in ("train", "check", "evaluate"):
         return Resources()
+    if "--time" in rest:
+        return Resources(1)
     if verb == "evaluate":
         config = load_config(str(Path(words[0]) / "config.yaml"), overrides) if Path(words[0]).is_dir() else None
         return Resources(processes_here(processes, config.run.device, most=0)) if config else Resources()
