@@ -3,11 +3,14 @@
 import argparse
 import errno
 import os
+import signal
 import sys
 import traceback
+from typing import Callable
 
 from detector import errors
-from detector.config.load import all_options, load_config
+from detector.config.load import all_options, folder_of, load_config
+from detector.stopping import SIGNALS, StopRequest
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)  # full, over quota, read-only, not allowed
 
@@ -72,8 +75,20 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs one verb and gives the exit status: 0 done, 2 bad input, 75 stopped early, 1 everything else."""
     said = parser().parse_args(arguments)
+    together = said.verb == "train" or said.verb == "evaluate" and not (said.time or said.weights)
+    if not together:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # whoever started this may have blocked them
+        return tell_errors(lambda: run(said))
+    with StopRequest() as stop:  # before torch is imported: that takes seconds, in which a stop may come
+        status = tell_errors(lambda: run_together(said, stop))
+        stop.ignore_from_here()
+        return status
+
+
+def tell_errors(function: Callable[[], int]) -> int:
+    """The exit status of `function`, or of the error that it raised; what the user can mend is one clear line."""
     try:
-        return run(said)
+        return function()
     except errors.BadInput as error:
         if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # all ranks of a machine know the same
             print(f"error: {error}", file=sys.stderr)
@@ -96,6 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(said: argparse.Namespace) -> int:
+    """A verb of one process."""
     # torch is imported where it is needed, so that --help and mistakes in a config answer at once
     if said.verb == "options":
         for path, field in all_options().items():
@@ -115,10 +131,6 @@ def run(said: argparse.Namespace) -> int:
     if said.verb == "check":
         from detector.check import check
         return check(load_config(said.config, said.overrides))
-    if said.verb == "predict":
-        from detector.predict import predict
-        return predict(said.run, said.source, said.device, said.score, said.out, said.checkpoint, said.batch,
-                       said.frames)
     if said.verb == "view":
         from detector.view import view
         view(said.what, said.words, said.out)
@@ -134,21 +146,27 @@ def run(said: argparse.Namespace) -> int:
                                   "the weights of")
         evaluate_weights(said.weights, said.recipe, [word for word in (said.run, *said.overrides) if word])
         return errors.OK
-    if said.verb == "evaluate" and not said.run:
-        raise errors.BadInput("evaluate what? Name a run folder, such as runs/bccd, or --weights FILE --recipe ROW")
-    if said.verb == "evaluate" and said.time:
+    if said.verb == "evaluate":
         from detector.timing import time_run
         time_run(said.run, said.overrides, said.checkpoint)
         return errors.OK
+    from detector.predict import predict
+    return predict(said.run, said.source, said.device, said.score, said.out, said.checkpoint, said.batch, said.frames)
+
+
+def run_together(said: argparse.Namespace, stop: StopRequest) -> int:
+    """A verb of all ranks, which they leave together when one of them is asked to stop."""
     if said.verb == "evaluate":
+        if not said.run:
+            raise errors.BadInput("evaluate what? Name a run folder, such as runs/bccd, or --weights FILE --recipe ROW")
         from detector.evaluate import evaluate_run
-        evaluate_run(said.run, said.overrides, said.checkpoint)
-        return errors.OK
+        done = evaluate_run(said.run, said.overrides, said.checkpoint, lambda: stop.asked)
+        return errors.OK if done else errors.STOPPED
     from detector.distributed import process_group
     from detector.train import Outcome, train
     config = load_config(said.config, said.overrides)
-    with process_group(config.run.device, config.run.timeout_minutes) as device:
-        return errors.OK if train(config, device) is Outcome.FINISHED else errors.STOPPED
+    with process_group(config.run.device, config.run.timeout_minutes, folder_of(config) / "heartbeats") as device:
+        return errors.OK if train(config, device, stop) is Outcome.FINISHED else errors.STOPPED
 
 
 if __name__ == "__main__":

@@ -10,11 +10,13 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 import torch
 
 from detector.config.load import flatten, to_dict
 from detector.config.schema import Config
+from detector.distributed import world
 from detector.errors import BadInput
 
 FORMAT = 1
@@ -30,19 +32,29 @@ class TrainState:
 
 
 def save(folder: Path, state: TrainState, config: Config, classes: tuple[str, ...], global_batch: int) -> Path:
+    """Writes checkpoints/step-N.pt of this state, here and now."""
+    return write(folder, content_of(state, config, classes, global_batch))
+
+
+def content_of(state: TrainState, config: Config, classes: tuple[str, ...], global_batch: int) -> dict:
+    """What a checkpoint holds; the tensors are those of the state, not copies."""
+    return {"format": FORMAT, "step": state.step, "model": state.model.state_dict(),
+            "moments": moments(state), "scaler": state.scaler.state_dict(),
+            "ema": state.average.state_dict() if state.average else None, "processes": world(),
+            "config": to_dict(config), "classes": list(classes), "global_batch": global_batch}
+
+
+def write(folder: Path, content: dict, before_it_counts: Callable[[], None] = lambda: None) -> Path:
     """Writes checkpoints/step-N.pt: beside, flushed, renamed. A full disk is BadInput, with nothing left behind."""
-    path = folder / "checkpoints" / f"step-{state.step:08d}.pt"
+    path = folder / "checkpoints" / f"step-{content['step']:08d}.pt"
     beside = path.with_suffix(".part")
-    content = {"format": FORMAT, "step": state.step, "model": state.model.state_dict(),
-               "moments": moments(state), "scaler": state.scaler.state_dict(),
-               "ema": state.average.state_dict() if state.average else None,
-               "config": to_dict(config), "classes": list(classes), "global_batch": global_batch}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(beside, "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
+        before_it_counts()
         os.replace(beside, path)
         _flush_folder(path.parent)
         for later in step_files(folder):  # of a branch that was given up because they could not be read
@@ -56,6 +68,12 @@ def save(folder: Path, state: TrainState, config: Config, classes: tuple[str, ..
         raise BadInput(f"cannot write checkpoint {path}: {error} ({written >> 20} MiB written, {free >> 20} MiB free). "
                        "Make room, or set run.folder to another disk; the last good checkpoint is untouched") from error
     return path
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a write that was killed left behind."""
+    for path in (folder / "checkpoints").glob("*.part"):
+        path.unlink(missing_ok=True)
 
 
 def keep_newest(folder: Path, count: int) -> None:

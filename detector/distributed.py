@@ -10,6 +10,7 @@ import os
 import socket
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Callable, Iterator, TypeVar
 
 import numpy as np
@@ -43,16 +44,18 @@ def is_main() -> bool:
 
 
 @contextmanager
-def process_group(device: str, timeout_minutes: float = 10.0) -> Iterator[torch.device]:
+def process_group(device: str, timeout_minutes: float = 10.0, traces: Path | None = None) -> Iterator[torch.device]:
     """Joins the other ranks (torchrun's five variables) and leaves them again; gives this rank's device.
 
-    CPU tensors travel over gloo, GPU tensors over NCCL. Raises BadInput where there are more processes than GPUs or
-    the port is taken.
+    CPU tensors travel over gloo, GPU tensors over NCCL, whose last collectives are left in the folder `traces` when one
+    times out. Raises BadInput where there are more processes than GPUs or the port is taken.
     """
     chosen = choose_device(device)
     if world() == 1:
         yield chosen
         return
+    if chosen.type == "cuda" and traces is not None:
+        os.environ.update({**flight_recorder(traces), **os.environ})
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     try:
         dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
@@ -71,6 +74,17 @@ def process_group(device: str, timeout_minutes: float = 10.0) -> Iterator[torch.
         _leave()
         raise
     _leave()  # not after other errors: the peers may be in a collective, and would be waited for
+
+
+def flight_recorder(folder: Path) -> dict[str, str]:
+    """NCCL's flight recorder: `nccl-trace-RANK` in this folder when a collective times out.
+
+    The names are those of PyTorch 2.9 and of later versions (torch/csrc/distributed/c10d/FlightRecorder.hpp); one that
+    a version does not know does nothing.
+    """
+    prefix = str(folder.absolute() / "nccl-trace-")
+    return {"TORCH_NCCL_DUMP_ON_TIMEOUT": "1", "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000", "TORCH_FR_BUFFER_SIZE": "2000",
+            "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": prefix, "TORCH_FR_DUMP_TEMP_FILE": prefix}
 
 
 def _leave() -> None:

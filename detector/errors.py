@@ -10,6 +10,10 @@ class BadInput(Exception):
     """The user can mend this. The message says the cause, the value, what is allowed and what to do."""
 
 
+class Stopped(Exception):
+    """A rank was asked to stop; all ranks raise this together, at the same step."""
+
+
 class NotFinite(Exception):
     """The loss became infinite or NaN; the message names the file that describes the step."""
 

@@ -5,7 +5,7 @@ import resource
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from detector.config.load import load_config
 from detector.config.schema import Config
 from detector.data.batches import plan_evaluation
 from detector.data.examples import Examples, broken
-from detector.data.loader import Batch, open_batches
+from detector.data.loader import Batches, open_batches
 from detector.data.read import describe, read_for_evaluation, without_ignored
 from detector.errors import BadInput
 from detector.inference import find_checkpoint, load_detector, predict_batch
@@ -28,6 +28,7 @@ from detector.model.build import LOSSES, Detector
 from detector.model.input import Side
 from detector.randomness import seed_for, seed_torch
 from detector.records import Dataset, Detections, join_detections
+from detector.waiting import Waiting, next_batches
 
 METRICS = {"coco": coco_metrics, "voc": voc_metrics, "visual_genome": visual_genome_metrics}
 
@@ -45,14 +46,16 @@ class Evaluation:
 
 
 def evaluate(model: Detector, dataset: Dataset, config: Config, device: torch.device, step: int,
-             asked: Callable[[], bool] = lambda: False) -> tuple[Evaluation | None, Detections | None, bool]:
+             asked: Callable[[], bool] = lambda: False, beat: Callable[[str], None] = lambda phase: None
+             ) -> tuple[Evaluation | None, Detections | None, bool]:
     """Collective. Gives (evaluation, detections, stopped): the first two on rank 0, unless `asked` on any rank.
 
     The batches are the same for any number of processes, and so are the detections.
     """
     started_at = time.monotonic()
     model.eval()
-    share = predict_share(model, dataset, config, device, asked)
+    waiting = Waiting(asked, config.data.broken_images == "refuse", 60 * config.run.timeout_minutes, beat)
+    share = predict_share(model, dataset, config, device, waiting)
     if share is None:
         return None, None, True
     detections, losses, seen = gather(share)
@@ -82,7 +85,7 @@ class Share:
 
 
 def predict_share(model: Detector, dataset: Dataset, config: Config, device: torch.device,
-                  asked: Callable[[], bool]) -> Share | None:
+                  waiting: Waiting) -> Share | None:
     """This rank's batches, in rounds of one batch on each rank; None if any rank was asked to stop."""
     plan = plan_evaluation(dataset.sizes, config.evaluate.batch)
     mine = list(range(distributed.rank(), len(plan), distributed.world()))
@@ -90,18 +93,21 @@ def predict_share(model: Detector, dataset: Dataset, config: Config, device: tor
     keys = [[(0, int(index)) for index in plan[number]] for number in mine]
     examples = Examples(without_ignored(dataset, config.data), config.seed, None)
     with open_batches(examples, keys, config.run.workers, pin=device.type == "cuda") as loader:
-        return predict_rounds(model, dataset, config, device, asked, loader, mine, rounds)
+        return predict_rounds(model, dataset, config, device, waiting, loader, mine, rounds)
 
 
-def predict_rounds(model: Detector, dataset: Dataset, config: Config, device: torch.device, asked: Callable[[], bool],
-                   loader: Iterator[Batch], mine: list[int], rounds: int) -> Share | None:
+def predict_rounds(model: Detector, dataset: Dataset, config: Config, device: torch.device, waiting: Waiting,
+                   loader: Batches, mine: list[int], rounds: int) -> Share | None:
     """Batch number mine[0], mine[1], ... as they come from the loader; a rank that has run out still votes."""
     side = Side(config.evaluate.short_side, config.evaluate.long_side)
     parts, losses, seen, unreadable = [], [], [], []
     for turn in tqdm(range(rounds), "evaluating", unit="batch", leave=False,
                      disable=None if distributed.is_main() else True):  # None: only on a terminal
-        if turn < len(mine):
-            images, targets = next(loader)
+        came = next_batches(loader, int(turn < len(mine)), waiting)
+        if came.stopping:
+            return None
+        for images, targets in came.batches:
+            waiting.beat("evaluating")
             unreadable += broken(targets)
             seed_torch(seed_for(config.seed, "validation", mine[turn]))
             found, loss = predict_batch(model, images, targets if config.evaluate.loss else None, side,
@@ -110,12 +116,9 @@ def predict_rounds(model: Detector, dataset: Dataset, config: Config, device: to
             parts += [flat(dataset.image_ids[index], one) for index, one in zip(indices, found)]
             losses += [[mine[turn], len(images), *loss.tolist()]] if loss is not None else []
             seen += indices
-        refused = bool(unreadable) and config.data.broken_images == "refuse"
-        stop, any_refused = distributed.any_rank(asked(), refused)
-        if any_refused:
-            distributed.agree(BadInput(unreadable[0]) if refused else None)
-        if stop:
-            return None
+    waiting.beat("scoring")
+    if distributed.any_rank(waiting.asked())[0]:  # scoring a large data set may take longer than a stop can wait
+        return None
     return Share(join_detections(parts), np.array(losses, np.float64).reshape(-1, 2 + len(LOSSES)),
                  np.array(seen, np.int64), unreadable)
 
@@ -174,17 +177,21 @@ def table(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def evaluate_run(run: str, overrides: list[str], which: str) -> None:
-    """Prints the metrics of a run's checkpoint and writes results.json and detections.json into its folder."""
+def evaluate_run(run: str, overrides: list[str], which: str, asked: Callable[[], bool] = lambda: False) -> bool:
+    """Prints the metrics of a run's checkpoint and writes results.json and detections.json into its folder. False, and
+    nothing is written, if any rank was `asked` to stop."""
     path = find_checkpoint(run, which)
     config = load_config(str(Path(run) / "config.yaml"), overrides)
     with distributed.process_group(config.run.device, config.run.timeout_minutes) as device:
         model, config, classes, step = load_detector(path, device, config)
         val = read_for_evaluation(config.data, classes)
-        evaluation, detections, _ = evaluate(model, val, config, device, step)
+        evaluation, detections, stopped = evaluate(model, val, config, device, step, asked)
+        if stopped:
+            return False
 
         def tell() -> None:
             write_results(Path(run), evaluation, detections, val)
             print(f"{path}, step {step}, on {describe(val)}\n{table(evaluation)}\n"
                   f"{evaluation.images_per_s:.1f} images/s; results.json and detections.json are in {run}")
         distributed.only_on_main(tell)
+        return True

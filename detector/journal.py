@@ -15,14 +15,15 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 
-def write_whole(path: Path, text: str) -> None:
-    """The file appears whole or not at all."""
+def write_whole(path: Path, text: str, flush: bool = True) -> None:
+    """The file appears whole or not at all; without `flush`, only a power cut can make it otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
     with open(beside, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())
+        if flush:
+            os.fsync(file.fileno())
     os.replace(beside, path)
 
 
@@ -78,14 +79,17 @@ class Journal:
         if not self.main:
             return
         self._record("train", step, values)
-        elapsed_s = time.monotonic() - self.started_at
-        left_s = elapsed_s / max(step - self.first_step, 1) * (self.total_steps - step)
         line = (f"step {step}/{self.total_steps} epoch {values['epoch']:.2f} loss {values['loss']:.4f} "
                 f"rate {values['rate']:.3g} {values['images_per_s']:.1f} images/s, waiting {values['data_wait']:.0%}, "
-                f"{clock(left_s)} left")
+                f"{clock(self.seconds_left(step))} left")
         if self.bar:
             self.bar.set_postfix_str(f"loss {values['loss']:.3f}, {values['images_per_s']:.1f} images/s")
         self.say(line, console=self.bar is None)
+
+    def seconds_left(self, step: int) -> float:
+        """Until the end of the run, at the pace since its last start, evaluations included."""
+        elapsed_s = time.monotonic() - self.started_at
+        return elapsed_s / max(step - self.first_step, 1) * (self.total_steps - step)
 
     def advance(self, step: int) -> None:
         if self.bar:
@@ -106,6 +110,10 @@ class Journal:
         """uint8 [H, W, 3]"""
         if self.main:
             self.board.add_image(f"validation/{name}", pixels, step, dataformats="HWC")
+
+    def flush(self) -> None:
+        """All that is on record so far is safe on disk: no checkpoint may know more steps than the record."""
+        os.fsync(self.metrics.fileno())
 
     def evaluations(self, metric: str) -> list[tuple[int, float]]:
         """(step, value) of every evaluation on record."""

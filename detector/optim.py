@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from detector.config.schema import Batch, Optim, Schedule
-from detector.data.batches import micro_batches, share, steps_per_epoch
+from detector.data.batches import micro_batches, steps_per_epoch
 from detector.errors import BadInput
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -38,15 +38,14 @@ def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, 
     if world > size:
         raise BadInput(f"batch.size={size} cannot be shared by {world} processes: start at most {size}, or set "
                        f"batch.size={batch.per_process * world} (the rate follows)")
-    micro = micro_batches(share(size, rank, world), batch.per_process)
     steps = steps_per_epoch(sizes, size, batch.groups)
     if batch.groups == "static" and not steps:
         raise BadInput(f"batch.groups=static with batch.size={size}: {len(sizes)} images make no whole batch. Take a "
                        "smaller batch.size, or batch.groups=shuffled")
     scale = size / optim.reference_batch
     warmup = round(schedule.warmup_steps / scale)
-    most = -(-size // world)
-    turns = -(-most // batch.per_process)
+    shares = [micro_batches(size, batch.per_process, other, world) for other in range(world)]
+    most, turns = max(sum(map(len, micro)) for micro in shares), max(map(len, shares))
     sentence = (f"a step is {size} images: {world} process{'es' * (world > 1)} x {most}"
                 + (f", accumulated over {turns} turns of {batch.per_process}" if turns > 1 else "")
                 + f"; rate {optim.rate:g} x {size}/{optim.reference_batch} = {optim.rate * scale:g} after {warmup} "
@@ -55,7 +54,8 @@ def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, 
     if batch.groups == "static" and rest:
         sentence += f", in which the {rest} widest of {len(sizes)} images never train"
     total = schedule.steps or max(1, round(schedule.epochs * steps))
-    return Plan(size, micro, steps, total, optim.rate * scale, warmup, milestones(schedule, steps, total), sentence)
+    return Plan(size, shares[rank], steps, total, optim.rate * scale, warmup, milestones(schedule, steps, total),
+                sentence)
 
 
 def milestones(schedule: Schedule, steps: int, total: int) -> tuple[int, ...]:
@@ -64,6 +64,15 @@ def milestones(schedule: Schedule, steps: int, total: int) -> tuple[int, ...]:
     if schedule.shape == "periodic":
         return tuple(range(schedule.period * steps, total, (schedule.period + 1) * steps))
     return tuple(round(epoch * steps) for epoch in schedule.milestones)
+
+
+def describe_schedule(plan: Plan, schedule: Schedule) -> str:
+    """One line: how long, and how the rate falls."""
+    falls = [str(step) for step in plan.milestones if step < plan.total_steps]
+    some = ", ".join(falls[:4]) + f" and {len(falls) - 4} more" * (len(falls) > 4)
+    how = "falling along a cosine to 0" if schedule.shape == "cosine" else \
+        f"the rate times {schedule.gamma:g} at step {some}" if falls else "the rate stays"
+    return f"{plan.total_steps} steps ({plan.total_steps / plan.steps_per_epoch:.3g} epochs), {how}"
 
 
 def learning_rate(step: int, plan: Plan, schedule: Schedule) -> float:

@@ -1,10 +1,8 @@
 """One training step: a pure function of (config, step, rank) and the state it changes."""
 
 import json
-import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +13,21 @@ from detector.config.schema import Config
 from detector.data.batches import epoch_sizes
 from detector.data.chunks import Frames, chunk_ratios
 from detector.data.examples import Examples, broken
-from detector.data.loader import Batch, TrainKeys, open_batches
+from detector.data.loader import Batches, TrainKeys, open_batches
 from detector.data.transforms import draw_short_side
-from detector.errors import BadInput, NotFinite
+from detector.errors import NotFinite, Stopped
 from detector.finite import FiniteCheck
+from detector.heartbeat import Heartbeat
 from detector.inference import autocast, to_device
 from detector.journal import Journal, write_whole
 from detector.model.input import Side
 from detector.optim import Plan, learning_rate, set_rate, update_average
 from detector.randomness import generator, seed_for, seed_torch
 from detector.records import Dataset
+from detector.saving import Saver
+from detector.status import StatusFile
 from detector.stopping import StopRequest
+from detector.waiting import Waiting, next_batches
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,18 @@ class Run:
     journal: Journal
     stop: StopRequest
     check: FiniteCheck
+    saver: Saver
+    status: StatusFile
+    heart: Heartbeat
 
     def evaluation_due(self, step: int) -> bool:
         every = round(self.config.evaluate.every_epochs * self.plan.steps_per_epoch)
         return self.val is not None and due(step, every, self.plan.total_steps)
+
+    def waiting(self) -> Waiting:
+        """How this run waits for data; a checkpoint that could not be written in the background is trouble."""
+        return Waiting(lambda: self.stop.asked, self.config.data.broken_images == "refuse",
+                       60 * self.config.run.timeout_minutes, self.heart.beat, lambda: self.saver.error)
 
 
 def due(step: int, every: int, total: int) -> bool:
@@ -59,28 +69,29 @@ class Step:
     gradient_norm: Tensor   # float32 [], before clipping
     wait_s: float           # for data
     unreadable: list[str]   # images that could not be read
-    stopping: bool          # was any rank asked to stop?
 
 
-def train_step(state: TrainState, module: nn.Module, steps: Iterator[Batch], run: Run) -> Step:
-    """One optimiser step, on all ranks together; on a loss that is not finite, or an image that is refused, all raise.
+def train_step(state: TrainState, module: nn.Module, steps: Batches, run: Run) -> Step:
+    """One optimiser step, on all ranks together. All raise if any was asked to stop, before anything has changed, or
+    if the loss of the step before was not finite, or an image is refused.
 
     The loss of each turn is weighted by its images, so that the sum over turns, averaged over ranks, is the mean over
     the global batch, however it is shared.
     """
     config, plan = run.config, run.plan
+    evidence = run.check.failed()
+    came = next_batches(steps, len(plan.micro), run.waiting(), evidence is not None)
+    refuse_not_finite(came.failed, evidence, state, run)
+    if came.stopping:
+        raise Stopped
+    run.heart.beat("step")
     rate = learning_rate(state.step, plan, config.schedule)
     set_rate(state.optimizer, rate)
     side = Side(draw_short_side(config.augment.short_sides, generator(seed_for(config.seed, "side", state.step))),
                 config.augment.long_side)
     module.train()
-    total, wait_s, indices, unreadable = 0.0, 0.0, [], []
-    for turn, columns in enumerate(plan.micro):
-        asked_at = time.monotonic()
-        images, targets = next(steps)
-        wait_s += time.monotonic() - asked_at
-        indices += [int(target["index"]) for target in targets]
-        unreadable += broken(targets)
+    total = 0.0
+    for turn, (columns, (images, targets)) in enumerate(zip(plan.micro, came.batches)):
         images, targets = to_device(images, targets, run.device)
         seed_torch(seed_for(config.seed, "sampling", state.step, columns.start))
         weight = len(columns) * distributed.world() / plan.global_batch
@@ -89,20 +100,11 @@ def train_step(state: TrainState, module: nn.Module, steps: Iterator[Batch], run
                 losses = module(images, targets, side)
             state.scaler.scale(losses.sum() * weight).backward()
         total = total + losses.detach() * weight
-    run.check.note(total, {"step": state.step, "rate": rate, "images": indices})
-    stopping = vote(run.check.failed(), unreadable, state, run)
+    targets = [target for _, targets in came.batches for target in targets]
     norm = update_weights(state, config)
-    return Step(total, norm, wait_s, unreadable, stopping)
-
-
-def vote(evidence: dict | None, unreadable: list[str], state: TrainState, run: Run) -> bool:
-    """The verdicts of a step in one collective: raises on all ranks, or says whether any was asked to stop."""
-    refused = bool(unreadable) and run.config.data.broken_images == "refuse"
-    any_bad, any_refused, stopping = distributed.any_rank(evidence is not None, refused, run.stop.asked)
-    if any_refused:
-        distributed.agree(BadInput(unreadable[0]) if refused else None)
-    refuse_not_finite(any_bad, evidence, state, run)
-    return stopping
+    run.check.note(total, {"step": state.step, "rate": rate, "images": [int(target["index"]) for target in targets],
+                           "gradient_norm": norm})
+    return Step(total, norm, came.wait_s, broken(targets))
 
 
 def update_weights(state: TrainState, config: Config) -> Tensor:
@@ -120,7 +122,7 @@ def update_weights(state: TrainState, config: Config) -> Tensor:
 
 
 def open_steps(data: Dataset, plan: Plan, config: Config, first_step: int,
-               device: torch.device) -> AbstractContextManager[Iterator[Batch]]:
+               device: torch.device) -> AbstractContextManager[Batches]:
     """This rank's micro-batches, from a step on to the end of the run."""
     sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
     keys = TrainKeys(config.seed, sizes, plan.global_batch, plan.micro, first_step, plan.total_steps,
@@ -130,7 +132,13 @@ def open_steps(data: Dataset, plan: Plan, config: Config, first_step: int,
         frames = Frames(chunk_ratios(sizes, plan.global_batch),
                         Side(config.augment.short_sides[0], config.augment.long_side))
     examples = Examples(data, config.seed, config.augment, frames)
-    return open_batches(examples, keys, config.run.workers, pin=device.type == "cuda")
+    return open_batches(examples, keys, config.run.workers, pin=device.type == "cuda", turns=len(plan.micro))
+
+
+def ensure_finite(state: TrainState, run: Run) -> None:
+    """Before weights are saved or put on record: if the last loss of any rank was not finite, all raise. Collective."""
+    evidence = run.check.failed(wait=True)
+    refuse_not_finite(*distributed.any_rank(evidence is not None), evidence, state, run)
 
 
 def refuse_not_finite(any_bad: bool, evidence: dict | None, state: TrainState, run: Run) -> None:
@@ -140,9 +148,8 @@ def refuse_not_finite(any_bad: bool, evidence: dict | None, state: TrainState, r
     path = run.journal.folder / f"not-finite-rank{distributed.rank()}.json"
     known = {"step": state.step, "losses": "finite on this rank", "images": [], **(evidence or {})}
     known["images"] = [run.data.path(index) for index in known["images"]]
-    norm = nn.utils.get_total_norm([w.grad for w in state.model.parameters() if w.grad is not None])
-    write_whole(path, json.dumps({**known, "gradient_norm": float(norm), "amp_scale": state.scaler.get_scale()},
-                                 indent=1) + "\n")
+    known |= {key: float(known[key]) for key in ("gradient_norm",) if key in known}
+    write_whole(path, json.dumps({**known, "amp_scale": state.scaler.get_scale()}, indent=1) + "\n")
     raise NotFinite(f"the loss is not finite at step {known['step']}; {path} and its neighbours describe it. All ranks "
                     "stopped together; the last checkpoint is from before. A lower optim.rate or optim.clip_norm=10 "
                     "often helps")

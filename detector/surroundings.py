@@ -5,13 +5,14 @@ import platform
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
 import torch
 import torchvision
 
-from detector.distributed import world
+from detector.distributed import rank, world
 
 
 def surroundings() -> dict:
@@ -21,6 +22,58 @@ def surroundings() -> dict:
             "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(),
             "python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
             "numpy": numpy.__version__, "commit": commit()}
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where one rank sits."""
+
+    rank: int
+    host: str
+    device: str              # such as "cpu" or "NVIDIA H100"
+    cores: tuple[int, ...]   # that it may run on; ranks of one host may share them
+
+
+def seat(device: torch.device) -> Seat:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return Seat(rank(), socket.gethostname(), name, tuple(sorted(os.sched_getaffinity(0))))
+
+
+def world_table(seats: list[Seat]) -> list[str]:
+    """A line for each host, below a heading: its ranks, their devices, and the cores that they have together."""
+    hosts: dict[tuple[str, str], list[Seat]] = {}
+    for one in seats:
+        hosts.setdefault((one.host, one.device), []).append(one)
+    rows = [("rank", "host", "device", "cores")]
+    for (host, device), here in hosts.items():
+        numbers = [one.rank for one in here]
+        whole = numbers == list(range(numbers[0], numbers[-1] + 1)) and len(numbers) > 1
+        rows.append((f"{numbers[0]}-{numbers[-1]}" if whole else ", ".join(map(str, numbers)), host,
+                     f"{len(here)} x {device}" if len(here) > 1 else device, str(len(cores_of(here)))))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return ["  ".join([*(text.ljust(width) for text, width in zip(row, widths)), row[3]]) for row in rows]
+
+
+def cores_of(seats: list[Seat]) -> set[tuple[str, int]]:
+    """The cores that some ranks have together, each once."""
+    return {(one.host, core) for one in seats for core in one.cores}
+
+
+def few_cores(seats: list[Seat], workers: int) -> str:
+    """A sentence where the loader workers outnumber the cores; else nothing."""
+    for host in dict.fromkeys(one.host for one in seats):
+        here = [one for one in seats if one.host == host]
+        if workers * len(here) > (cores := len(cores_of(here))):
+            return (f"{len(here)} x {workers} loader workers on {host} share {cores} cores: give each task more "
+                    f"cores, or set run.workers={cores // len(here)}")
+    return ""
+
+
+def versions() -> str:
+    """One line."""
+    name = commit()
+    return (f"python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}, "
+            f"numpy {numpy.__version__}" + (f", commit {name[:12]}{'+' * name.endswith('+')}" if name else ""))
 
 
 def commit() -> str:

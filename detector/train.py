@@ -1,35 +1,29 @@
 """The training loop. What a step does is a function of (config, step, rank), so a run can be cut at any step."""
 
-import copy
 import enum
-import json
 import time
 from contextlib import closing
-from pathlib import Path
-from typing import Iterator
 
 import torch
 
 from detector import checkpoint, distributed
 from detector.checkpoint import TrainState
-from detector.config.load import folder_of, to_yaml
+from detector.config.load import folder_of
 from detector.config.schema import Config
-from detector.data.batches import epoch_sizes
-from detector.data.loader import Batch
-from detector.data.read import describe, for_training, read_datasets
-from detector.errors import BadInput
+from detector.data.loader import Batches
+from detector.errors import Stopped
 from detector.evaluate import evaluate, peak_memory_gib, write_results
 from detector.finite import FiniteCheck
-from detector.journal import Journal, best_of, out_of_patience, write_whole
-from detector.model.build import LOSSES, build_model, use_channels_last
-from detector.model.weights import load_weights
-from detector.optim import Plan, build_optimizer, learning_rate, plan_run
+from detector.heartbeat import Heartbeat
+from detector.journal import best_of, out_of_patience
+from detector.model.build import LOSSES
+from detector.optim import learning_rate
 from detector.pictures import draw_validation
-from detector.randomness import seed_for, seed_torch
-from detector.records import Dataset
-from detector.step import Run, Step, due, open_steps, refuse_not_finite, train_step
+from detector.saving import Saver
+from detector.start import open_journal, prepare
+from detector.status import StatusFile
+from detector.step import Run, Step, due, ensure_finite, open_steps, train_step
 from detector.stopping import StopRequest
-from detector.surroundings import surroundings
 
 
 class Outcome(enum.Enum):
@@ -37,52 +31,54 @@ class Outcome(enum.Enum):
     STOPPED = "stopped"
 
 
-def train(config: Config, device: torch.device) -> Outcome:
+def train(config: Config, device: torch.device, stop: StopRequest) -> Outcome:
     """Trains, from the newest checkpoint of the run folder if there is one. Collective.
 
-    A signal that comes before the first step is noted, too, and leaves after it.
+    Asked to stop, at any moment from here on, all ranks leave at the same step, with everything saved.
     """
-    with StopRequest() as stop:
-        folder, plan, state, data, val, said = prepare(config, device)
-        with closing(distributed.together(lambda: open_journal(folder, config, state, plan))) as journal:
-            for line in said:
+    folder, main = folder_of(config), distributed.is_main()
+    with StatusFile(folder, main) as status, Heartbeat(folder, 60 * config.run.stalled_minutes) as heart:
+        status.tell("starting")
+        try:
+            state, ready = prepare(config, device, stop, heart)
+        except Stopped:
+            status.tell("stopped", by=stop.by)
+            if main:
+                print(f"asked to stop ({asked_by(stop)}) before the first step: there was nothing to save", flush=True)
+            return Outcome.STOPPED
+        with closing(distributed.together(lambda: open_journal(config, state.step, ready.plan, heart))) as journal, \
+                closing(Saver(folder, config.run.keep, journal.flush, state.step)) as saver:
+            for line in ready.said:
                 journal.say(line)
-            run = Run(config, data, val, plan, device, journal, stop, FiniteCheck(device))
-            outcome = run_steps(state, run)
-            if outcome is Outcome.FINISHED:
-                journal.say(f"finished: {state.step} of {plan.total_steps} steps are done; results are in {folder}")
-            return outcome
+            run = Run(config, ready.data, ready.val, ready.plan, device, journal, stop, FiniteCheck(device), saver,
+                      status, heart)
+            try:
+                run_steps(state, run)
+            except Stopped:
+                leave(state, run)
+                return Outcome.STOPPED
+            finish(state, run)
+            return Outcome.FINISHED
 
 
-def prepare(config: Config, device: torch.device
-            ) -> tuple[Path, Plan, TrainState, Dataset, Dataset | None, list[str]]:
-    """Everything that can be wrong before the first step; nothing is written. The last is what to tell the user."""
-    folder = folder_of(config)
-    whole, val = read_datasets(config.data)
-    data = for_training(whole, config.data)
-    sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
-    plan = plan_run(config.batch, config.optim, config.schedule, sizes, distributed.rank(), distributed.world())
-    state, origin = build_state(config, data.classes, plan, folder, device)
-    counts = [describe(data), *data.faults, *([describe(val), *val.faults] if val else [])]
-    return folder, plan, state, data, val, [*origin, *counts, plan.sentence, f"{device}, {config.run.precision}"]
-
-
-def run_steps(state: TrainState, run: Run) -> Outcome:
-    """What an earlier start left to be done, then the loop."""
+def run_steps(state: TrainState, run: Run) -> None:
+    """What an earlier start left to be done, then the loop. Raises Stopped, on all ranks at the same step."""
+    run.heart.beat("start-up", state.step)
+    run.status.tell("starting", step=state.step, total_steps=run.plan.total_steps)
     if state.step and run.evaluation_due(state.step) and not evaluated(state, run):
         run.journal.say(f"the evaluation at step {state.step} was cut off; it comes first")
-        if evaluate_and_note(state, run):
-            return Outcome.STOPPED
+        evaluate_and_note(state, run)
     if state.step >= run.plan.total_steps or finished_early(run):
-        return Outcome.FINISHED
+        return
     with open_steps(run.data, run.plan, run.config, state.step, run.device) as steps:
-        return run_loop(state, run, steps)
+        run_loop(state, run, steps)
 
 
-def run_loop(state: TrainState, run: Run, steps: Iterator[Batch]) -> Outcome:
+def run_loop(state: TrainState, run: Run, steps: Batches) -> None:
     """Step by step from state.step to the end, with what is due between them."""
     module, total = distributed.wrap(state.model, run.device), run.plan.total_steps
     run.journal.start_bar()
+    run.status.tell("training")
     pace = Pace(state.step)
     while state.step < total:
         done = train_step(state, module, steps, run)
@@ -92,19 +88,14 @@ def run_loop(state: TrainState, run: Run, steps: Iterator[Batch]) -> Outcome:
         if due(state.step, run.config.run.log_every_steps, total):
             log(state, run, done, pace)
             pace = Pace(state.step)
-        if done.stopping or run.evaluation_due(state.step) or due(state.step, run.config.run.save_every_steps, total):
-            save(state, run)
-        if done.stopping:
-            run.journal.say(f"asked to stop ({run.stop.by or 'on another rank'}): step {state.step} is saved, start "
-                            "again to go on")
-            return Outcome.STOPPED
-        if run.evaluation_due(state.step):
-            if evaluate_and_note(state, run):
-                return Outcome.STOPPED
+        evaluation_due = run.evaluation_due(state.step)
+        if evaluation_due or due(state.step, run.config.run.save_every_steps, total):
+            save(state, run, must=evaluation_due or state.step == total)
+        if evaluation_due:
+            evaluate_and_note(state, run)
             if finished_early(run):
                 break
             pace = Pace(state.step)
-    return Outcome.FINISHED
 
 
 class Pace:
@@ -121,88 +112,79 @@ class Pace:
 
 def log(state: TrainState, run: Run, done: Step, pace: Pace) -> None:
     """One line of the record: the losses of this step, the pace since the last one. Collective."""
+    ensure_finite(state, run)
     means = distributed.mean(done.losses).tolist()  # waits for the device, and so comes before the clock is read
     elapsed_s = time.monotonic() - pace.started_at
+    images_per_s = (state.step - pace.first_step) * run.plan.global_batch / elapsed_s
     values = {
         "epoch": state.step / run.plan.steps_per_epoch, "loss": sum(means), **dict(zip(LOSSES, means)),
         "rate": learning_rate(state.step - 1, run.plan, run.config.schedule),
-        "gradient_norm": float(done.gradient_norm),
-        "images_per_s": (state.step - pace.first_step) * run.plan.global_batch / elapsed_s,
+        "gradient_norm": float(done.gradient_norm), "images_per_s": images_per_s,
         "data_wait": pace.waited_s / elapsed_s, "memory_gib": peak_memory_gib(run.device)}
     distributed.only_on_main(lambda: run.journal.training(state.step, values))
+    run.status.tell("training", step=state.step, images_per_s=round(images_per_s, 2),
+                    seconds_left=round(run.journal.seconds_left(state.step), 1), saved_in_s=run.saver.saved_in_s)
     for message in distributed.gather_texts(pace.unreadable):
         run.journal.say(f"could not be read, a grey picture stands in: {message}")
 
 
-def build_state(config: Config, classes: tuple[str, ...], plan: Plan, folder: Path,
-                device: torch.device) -> tuple[TrainState, list[str]]:
-    """The state a run starts with, and what to tell of it: from the newest checkpoint, else from `model.weights`.
+def save(state: TrainState, run: Run, must: bool) -> None:
+    """The state of now will be on disk; training goes on meanwhile. Collective.
 
-    Rank 0 finds the checkpoint, so that all ranks take the same.
+    Unless it `must` be, it is left out where the disk has not finished the one before. What went wrong with that one
+    raises on all ranks. A step that is on disk already is left alone.
     """
-    found, notes = checkpoint.newest(folder) if distributed.is_main() else (None, [])
-    said = json.loads(distributed.from_main(json.dumps([str(found) if found else "", notes])))
-    path, notes = said
-    if notes and not path:
-        raise BadInput("; ".join(notes) + f". No checkpoint of {folder} is left; move it away, or set run.name=...")
-    content = distributed.together(lambda: checkpoint.read(Path(path)) if path else None)
-    if content:
-        forbidden, other = checkpoint.changes(content, config, classes, plan.global_batch)
-        if forbidden:
-            raise BadInput(f"{folder} was trained with another config: " + "; ".join(forbidden)
-                           + ". Undo the change, or start a new run with run.name=...")
-        notes += [f"changed since the last start: {line}" for line in other]
-    seed_torch(seed_for(config.seed, "weights"))
-    model = build_model(config.model, config.evaluate, len(classes))
-    if content:
-        notes.append(f"resuming from {path}, after step {content['step']}")
-    elif config.model.weights:
-        report = distributed.first_on_main(lambda: load_weights(model, config.model, classes))
-        notes.append(f"weights {config.model.weights}: {report}")
-    else:
-        notes.append("starting from random weights")
-    model = (use_channels_last(model) if config.run.channels_last else model).to(device)
-    average = copy.deepcopy(model).requires_grad_(False) if config.optim.ema else None
-    scaler = torch.amp.GradScaler(device.type, enabled=config.run.precision == "fp16")
-    state = TrainState(model, build_optimizer(model, config.optim), scaler, average)
-    if content:
-        checkpoint.restore(state, content)
-    return state, notes
+    ensure_finite(state, run)
+    run.heart.beat("saving", state.step)
+
+    def start() -> None:
+        if must:
+            run.saver.wait()
+        if state.step == run.saver.step:
+            return
+        content = checkpoint.content_of(state, run.config, run.data.classes, run.plan.global_batch)
+        if not run.saver.start(content):
+            run.journal.say(f"step {state.step} is not saved: step {run.saver.step} is still being written")
+    distributed.only_on_main(start)
 
 
-def open_journal(folder: Path, config: Config, state: TrainState, plan: Plan) -> Journal:
-    """The run folder comes into being here, when all that could be wrong before the first step has been checked."""
-    if distributed.is_main():
-        try:
-            write_whole(folder / "config.yaml", to_yaml(config))
-            write_whole(folder / "environment.json", json.dumps(surroundings(), indent=1) + "\n")
-        except OSError as error:
-            raise BadInput(f"cannot write run folder {folder}: {error.strerror}; set run.folder") from error
-    return Journal(folder, state.step, plan.total_steps, distributed.is_main())
+def leave(state: TrainState, run: Run) -> None:
+    """All ranks are here at the same step, as one was asked to stop; when this returns the step is safe on disk."""
+    started_at, new = time.monotonic(), state.step != run.saver.step  # of which only rank 0 knows
+    save(state, run, must=True)
+    distributed.only_on_main(run.saver.wait)
+    elapsed_s = time.monotonic() - started_at
+    run.status.tell("stopped", step=state.step, saved_in_s=run.saver.saved_in_s, by=run.stop.by)
+    run.journal.say((f"saved step {state.step} in {elapsed_s:.1f} s" if new else f"step {state.step} is saved")
+                    + f"; asked to stop ({asked_by(run.stop)}), start again to go on")
 
 
-def save(state: TrainState, run: Run) -> None:
-    """Rank 0 writes; if it cannot, or the last loss was not finite, all ranks stop."""
-    evidence = run.check.failed(wait=True)
-    refuse_not_finite(*distributed.any_rank(evidence is not None), evidence, state, run)
-
-    def write() -> None:
-        checkpoint.save(run.journal.folder, state, run.config, run.data.classes, run.plan.global_batch)
-        checkpoint.keep_newest(run.journal.folder, run.config.run.keep)
-    distributed.only_on_main(write)
+def finish(state: TrainState, run: Run) -> None:
+    """All steps and evaluations are done."""
+    run.heart.beat("finished")
+    distributed.only_on_main(run.saver.wait)
+    run.status.tell("finished", step=state.step, saved_in_s=run.saver.saved_in_s, seconds_left=0.0)
+    run.journal.say(f"finished: {state.step} of {run.plan.total_steps} steps are done; results are in "
+                    f"{run.journal.folder}")
 
 
-def evaluate_and_note(state: TrainState, run: Run) -> bool:
-    """Evaluates the average where there is one, records, draws, marks the best. True: asked to stop in between."""
-    model = state.average or state.model
-    evaluation, detections, stopped = evaluate(model, run.val, run.config, run.device, state.step,
-                                               lambda: run.stop.asked)
+def asked_by(stop: StopRequest) -> str:
+    return stop.by or "on another rank"
+
+
+def evaluate_and_note(state: TrainState, run: Run) -> None:
+    """Evaluates the average where there is one, records, draws, marks the best. Stopped in between, it counts for
+    nothing, and comes first when the run is started again."""
+    run.status.tell("evaluating", step=state.step)
+    evaluation, detections, stopped = evaluate(state.average or state.model, run.val, run.config, run.device,
+                                               state.step, lambda: run.stop.asked, run.heart.beat)
     if stopped:
         run.journal.say(f"asked to stop in the evaluation at step {state.step}; it comes first when started again")
-        return True
+        raise Stopped
 
     def note() -> None:
         # The record comes last: what is on record needs not be done again.
+        run.saver.wait()
         folder, record = run.journal.folder, run.journal.evaluations(run.config.evaluate.best)
         write_results(folder, evaluation, detections, run.val)
         draw_validation(run.journal, state.step, run.val, detections, run.config.run.pictures)
@@ -213,7 +195,7 @@ def evaluate_and_note(state: TrainState, run: Run) -> bool:
         for message in evaluation.unreadable:
             run.journal.say(f"could not be read, a grey picture stands in: {message}")
     distributed.only_on_main(note)
-    return False
+    run.status.tell("training")
 
 
 def evaluated(state: TrainState, run: Run) -> bool:

@@ -68,13 +68,21 @@ def shuffled(seed: int, epoch: int, sizes: np.ndarray, global_batch: int) -> np.
     return np.concatenate([np.zeros((0, global_batch), np.int64), *batches])
 
 
-def share(global_batch: int, rank: int, world: int) -> range:
-    """The columns of a step that one rank takes; shares differ by one image at most."""
-    return range(global_batch * rank // world, global_batch * (rank + 1) // world)
+def share(count: int, rank: int, world: int) -> range:
+    """The things that one rank takes of `count`; shares differ by one at most."""
+    return range(count * rank // world, count * (rank + 1) // world)
 
 
-def micro_batches(columns: range, per_process: int) -> list[range]:
-    """The columns cut into what a process holds at once; the gradients of all of them make one step."""
+def micro_batches(global_batch: int, per_process: int, rank: int, world: int) -> list[range]:
+    """The columns of a step that one rank takes, cut into what it holds at once; the gradients of all make one step.
+
+    Where there are enough of them for all ranks, the cuts are the same for any number of ranks, and with them padding
+    and all that is sampled. Else each rank gets its share of the images, cut anew. No rank has more turns than needed.
+    """
+    cuts = [range(first, min(first + per_process, global_batch)) for first in range(0, global_batch, per_process)]
+    if len(cuts) >= world:
+        return [cuts[turn] for turn in share(len(cuts), rank, world)]
+    columns = share(global_batch, rank, world)
     return [columns[first:first + per_process] for first in range(0, len(columns), per_process)]
 
 

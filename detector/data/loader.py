@@ -16,6 +16,9 @@ from detector.data.examples import Example, Examples
 
 Batch = tuple[list, list]  # images: uint8 [3, H, W] each; targets: a dict of tensors each, see examples.py
 
+SLICE_S = 0.5  # a batch is waited for in slices of this, so that a rank can vote in between
+GRACE_S = 2.0  # for workers to end by themselves; one that reads from a disk that hangs does not
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -43,22 +46,60 @@ class TrainKeys:
                 yield [(epoch, int(plan[row, column])) for column in columns]
 
 
+class Batches:
+    """The batches of some keys, in their order. Iterating waits for each; `take` only for a while."""
+
+    def __init__(self, loader: DataLoader):
+        self.inner = iter(loader)
+
+    def __iter__(self) -> "Batches":
+        return self
+
+    def __next__(self) -> Batch:
+        while (batch := self.take()) is None:
+            pass
+        return batch
+
+    def take(self) -> Batch | None:
+        """The next batch, or None: it was not there within SLICE_S. Without workers it is loaded here and now."""
+        try:
+            return next(self.inner)
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader timed out"):
+                raise
+            return None
+
+
 @contextmanager
-def open_batches(examples: Examples, keys: Iterable[list[tuple[int, int]]], workers: int,
-                 pin: bool) -> Iterator[Iterator[Batch]]:
-    """The batches of these keys, in their order; `pin` puts them where a GPU can fetch them without waiting.
+def open_batches(examples: Examples, keys: Iterable[list[tuple[int, int]]], workers: int, pin: bool,
+                 turns: int = 1) -> Iterator[Batches]:
+    """The batches of these keys; `pin` puts them where a GPU can fetch them without waiting, `turns` of them are taken
+    at once.
 
     Leaving the context ends the workers. Left to the interpreter's exit they would be sent SIGTERM, which they ignore,
     and be waited for without end.
     """
-    batches = iter(DataLoader(examples, batch_sampler=keys, num_workers=workers, collate_fn=collate, pin_memory=pin,
-                              worker_init_fn=start_worker, prefetch_factor=4 if workers else None,
-                              multiprocessing_context=worker_context() if workers else None))
+    ahead = max(4, -(-2 * turns // workers)) if workers else None  # the next step is loaded during this one
+    batches = Batches(DataLoader(examples, batch_sampler=keys, num_workers=workers, collate_fn=collate, pin_memory=pin,
+                                 worker_init_fn=start_worker, prefetch_factor=ahead,
+                                 timeout=SLICE_S if workers else 0,
+                                 multiprocessing_context=worker_context() if workers else None))
     try:
         yield batches
     finally:
         if workers:
-            batches._shutdown_workers()  # DataLoader has no public way to end its workers
+            end_workers(batches)
+
+
+def end_workers(batches: Batches) -> None:
+    """DataLoader has no public way to end its workers, and its own waits long for each that does not end."""
+    ending = threading.Thread(target=batches.inner._shutdown_workers, daemon=True)
+    ending.start()
+    ending.join(GRACE_S)
+    for worker in batches.inner._workers:
+        if worker.is_alive():
+            worker.kill()
+    ending.join()
 
 
 def worker_context() -> multiprocessing.context.BaseContext:

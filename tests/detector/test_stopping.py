@@ -74,3 +74,27 @@ def test_the_old_handlers_come_back(earlier):
     with pytest.raises(ValueError), StopRequest():
         raise ValueError
     assert all(signal.getsignal(number) is note for number in SIGNALS)
+
+
+def test_a_signal_that_came_while_signals_were_blocked_is_noted_at_once(earlier):
+    """A launcher may start the process with its stop signals blocked, so that none kills it before it can note them."""
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        send(signal.SIGUSR1)
+        with StopRequest() as stop:
+            assert stop.asked and stop.by == "SIGUSR1"
+            send(signal.SIGTERM)
+            assert stop.by == "SIGTERM"
+        assert set(SIGNALS) <= signal.pthread_sigmask(signal.SIG_BLOCK, [])  # as it was found
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    assert earlier[0] == []
+
+
+def test_once_the_exit_status_is_known_no_signal_changes_it(earlier):
+    with StopRequest() as stop:
+        stop.ignore_from_here()
+        send(signal.SIGTERM)
+        assert not stop.asked
+    send(signal.SIGTERM)
+    assert earlier[0] == [] and signal.getsignal(signal.SIGTERM) is signal.SIG_IGN

@@ -19,9 +19,9 @@ def install(stop_after: int, hashes: str) -> None:
     original = detector.train.train_step
 
     def watched(state, *rest):
+        outcome = original(state, *rest)
         if state.step + 1 == stop_after and os.environ.get("RANK", "0") == os.environ.get("STOPPED_RANK", "0"):
             os.kill(os.getpid(), 15)  # one rank is told; all must leave after this step
-        outcome = original(state, *rest)
         if hashes:
             digest = hashlib.sha256()
             for value in state.model.state_dict().values():

@@ -55,14 +55,16 @@ def test_cut_twice_in_one_epoch_ends_with_the_same_weights(uncut, workers):
     assert_journal_has_each_step_once(folder / f"cut-{workers}", folder / "uncut")
 
 
+def record_of(folder) -> list[dict]:
+    """All lines, without what a clock measures."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("images_per_s", "data_wait", "memory_gib")} for line in lines]
+
+
 def assert_journal_has_each_step_once(cut, uncut) -> None:
-    """The record of a cut run is that of the uncut one, but for what a clock measures."""
-    def record(folder):
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        return [{k: v for k, v in line.items() if k not in ("images_per_s", "data_wait", "memory_gib")}
-                for line in lines]
-    assert record(cut) == record(uncut)
-    assert [line["step"] for line in record(cut) if line["kind"] == "train"] == list(range(1, STEPS + 1))
+    """The record of a cut run is that of the uncut one, and TensorBoard has each step once, too."""
+    assert record_of(cut) == record_of(uncut)
+    assert [line["step"] for line in record_of(cut) if line["kind"] == "train"] == list(range(1, STEPS + 1))
     board = EventAccumulator(str(cut / "tensorboard"))
     board.Reload()
     assert [event.step for event in board.Scalars("train/loss")] == list(range(1, STEPS + 1))
@@ -102,6 +104,42 @@ def test_a_real_signal_at_a_random_moment_loses_nothing(uncut):
     assert statuses in ([75] * processes, [0] * processes), said
     train(0, config, overrides, processes)
     assert_same(final(folder / f"signal-{processes}"), final(folder / "uncut"))
+
+
+def test_killed_at_a_random_moment_it_loses_only_what_was_not_saved(uncut):
+    """SIGKILL leaves no time to save: the last checkpoint counts, and the record is cut back to it."""
+    processes, overrides, config, folder = uncut
+    if processes == 2:
+        return  # rank 0 alone writes
+    overrides = [*overrides, "run.name=killed", "run.save_every_steps=1"]
+    for _ in range(2):
+        process, = start(["-m", "detector", "train", str(config), *overrides])
+        while not (folder / "killed" / "checkpoints").exists() and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(time.time() % 1)
+        process.kill()
+        finish([process])
+    train(0, config, overrides)
+    assert_same(final(folder / "killed"), final(folder / "uncut"))
+    assert_journal_has_each_step_once(folder / "killed", folder / "uncut")
+
+
+def test_on_another_number_of_processes_the_batches_stay_and_only_rounding_differs(uncut):
+    """1 -> 2 -> 1 processes, and 2 -> 1 -> 2. Gradients are summed in another order: 1e-5 of a weight of about 1."""
+    processes, overrides, config, folder = uncut
+    overrides, other = [*overrides, "run.name=elastic"], 3 - processes
+    train(3, config, overrides, processes)
+    said = train(5, config, overrides, other)
+    assert f"on {other} process" in said and "not bit for bit: the gradients of a step are summed in another order" in said
+    assert "running statistics" in said  # of batch norms: those of the last steps differ
+    train(0, config, overrides, processes)
+    ours, theirs = final(folder / "elastic"), final(folder / "uncut")
+    for name, weight in theirs["model"].items():
+        if "running" not in name:
+            assert (ours["model"][name] - weight).abs().max() <= 1e-5, name
+    rates = [[line["rate"] for line in record_of(folder / name) if line["kind"] == "train"]
+             for name in ("elastic", "uncut")]
+    assert rates[0] == rates[1] and len(rates[0]) == STEPS
 
 
 @pytest.mark.parametrize("change, named", [

@@ -160,16 +160,32 @@ def test_the_shares_of_all_ranks_are_the_step_whatever_their_number(world, batch
 def test_resuming_is_a_slice_and_the_step_is_the_same_for_any_number_of_processes_and_turns(world, per_process):
     plan = plan_epoch(5, 2, photographs(4, 60), 8)
     for step in (0, 3, len(plan) - 1):
-        ranks = [micro_batches(share(8, rank, world), per_process) for rank in range(world)]
+        ranks = [micro_batches(8, per_process, rank, world) for rank in range(world)]
         rows = [plan_epoch(5, 2, photographs(4, 60), 8)[step, turn] for turns in ranks for turn in turns]
         assert np.concatenate(rows).tolist() == plan[step].tolist()
 
 
-@pytest.mark.parametrize("columns, per_process, turns", [
-    (range(0, 8), 2, [[0, 1], [2, 3], [4, 5], [6, 7]]), (range(3, 8), 2, [[3, 4], [5, 6], [7]]),
-    (range(4, 6), 8, [[4, 5]]), (range(2, 3), 1, [[2]]), (range(4, 4), 2, [])])
-def test_turns_by_hand(columns, per_process, turns):
-    assert [list(turn) for turn in micro_batches(columns, per_process)] == turns
+@pytest.mark.parametrize("size, per_process, ranks", [
+    (8, 2, [[[0, 1], [2, 3], [4, 5], [6, 7]]]),
+    (8, 2, [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]),
+    (8, 2, [[[0, 1]], [[2, 3]], [[4, 5], [6, 7]]]),           # the same cuts for three
+    (5, 2, [[[0, 1]], [[2, 3], [4]]]), (5, 8, [[[0, 1, 2, 3, 4]]]),
+    (5, 8, [[[0, 1]], [[2, 3, 4]]]),                          # fewer cuts than ranks: each takes its share
+    (3, 2, [[[0]], [[1]], [[2]]]), (1, 1, [[[0]]])])
+def test_turns_by_hand(size, per_process, ranks):
+    assert [[list(turn) for turn in micro_batches(size, per_process, rank, len(ranks))]
+            for rank in range(len(ranks))] == ranks
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 16, 33])
+@pytest.mark.parametrize("per_process", [1, 2, 3, 100])
+def test_cuts_do_not_depend_on_the_number_of_ranks_and_no_rank_has_more_turns_than_needed(size, per_process):
+    alone = micro_batches(size, per_process, 0, 1)
+    for world in range(1, size + 1):
+        ranks = [micro_batches(size, per_process, rank, world) for rank in range(world)]
+        assert all(ranks) and max(map(len, ranks)) == -(-size // (per_process * world))
+        if world <= len(alone):
+            assert [turn for turns in ranks for turn in turns] == alone
 
 
 # Evaluation

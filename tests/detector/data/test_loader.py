@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 from detector.config.schema import Augment
-from detector.data.batches import micro_batches, plan_epoch, share, steps_per_epoch
+from detector.data.batches import micro_batches, plan_epoch, steps_per_epoch
 from detector.data.examples import Examples, broken
 from detector.data.files import GREY
-from detector.data.loader import STOP_SIGNALS, TrainKeys, collate, ignore_stop_signals, open_batches
+from detector.data.loader import GRACE_S, STOP_SIGNALS, TrainKeys, collate, ignore_stop_signals, open_batches
 from detector.randomness import drawing_state
 from detector.records import Dataset, assemble
 
@@ -45,7 +45,7 @@ def dataset(tmp_path) -> Dataset:
 
 def keys_of(sizes: np.ndarray, first: int, last: int, batch: int = 4, per_process: int = 2, rank: int = 0,
             world: int = 1, seed: int = 3) -> TrainKeys:
-    return TrainKeys(seed, sizes, batch, micro_batches(share(batch, rank, world), per_process), first, last,
+    return TrainKeys(seed, sizes, batch, micro_batches(batch, per_process, rank, world), first, last,
                      steps_per_epoch(sizes, batch))
 
 
@@ -203,6 +203,26 @@ def test_leaving_ends_the_workers_with_batches_left_and_after_an_error(dataset):
                 if error:
                     raise error
         assert not any(worker.is_alive() for worker in workers)
+
+
+class Stuck(Examples):
+    """A disk that answers for the first image and never again."""
+
+    def __getitem__(self, key):
+        if key[1] != 0:
+            time.sleep(600)
+        return super().__getitem__(key)
+
+
+def test_a_worker_that_hangs_holds_up_neither_the_wait_nor_the_end(dataset):
+    children = set(multiprocessing.active_children())
+    with open_batches(Stuck(dataset, 3, None), [[(0, 0)], [(0, 1)]], 1, pin=False) as found:
+        assert len(next(found)[0]) == 1
+        workers = set(multiprocessing.active_children()) - children
+        started_at = time.monotonic()
+        assert found.take() is None and time.monotonic() - started_at < 5
+        started_at = time.monotonic()
+    assert time.monotonic() - started_at < GRACE_S + 5 and not any(worker.is_alive() for worker in workers)
 
 
 @pytest.mark.parametrize("before", [0, 2])  # batches: the workers are only starting, or have both delivered one

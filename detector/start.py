@@ -1,0 +1,155 @@
+"""How a run starts: what it goes on from, and what it will do, said before it does it.
+
+All that can be wrong is found here, on all ranks together, before anything is written.
+"""
+
+import copy
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from detector import checkpoint, distributed
+from detector.checkpoint import TrainState
+from detector.config.load import folder_of, to_yaml
+from detector.config.schema import Batch, Config
+from detector.data.batches import epoch_sizes, micro_batches
+from detector.data.read import describe, for_training, read_datasets
+from detector.errors import BadInput, Stopped
+from detector.heartbeat import Heartbeat
+from detector.journal import Journal, write_whole
+from detector.model.build import build_model, use_channels_last
+from detector.model.weights import load_weights
+from detector.optim import Plan, build_optimizer, describe_schedule, plan_run
+from detector.randomness import seed_for, seed_torch
+from detector.records import Dataset
+from detector.stopping import StopRequest
+from detector.surroundings import Seat, few_cores, seat, surroundings, versions, world_table
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run starts with."""
+
+    plan: Plan
+    data: Dataset
+    val: Dataset | None
+    said: list[str]  # what it will do
+
+
+def prepare(config: Config, device: torch.device, stop: StopRequest, heart: Heartbeat) -> tuple[TrainState, Prepared]:
+    """Everything that can be wrong before the first step; nothing is written. Collective; raises Stopped in between."""
+    leave_if_asked(stop)
+    seats = [Seat(**json.loads(text)) for text in distributed.gather_texts([json.dumps(asdict(seat(device)))])]
+    heart.beat("reading annotations")
+    whole, val = read_datasets(config.data)
+    data = for_training(whole, config.data)
+    leave_if_asked(stop)
+    heart.beat("building the model")
+    content, notes = find_state(folder_of(config))
+    batch = kept_batch(config.batch, content)
+    sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
+    plan = plan_run(batch, config.optim, config.schedule, sizes, distributed.rank(), distributed.world())
+    state, origin = build_state(config, data.classes, plan, content, device)
+    leave_if_asked(stop)
+    said = [*world_table(seats), f"{versions()}; {config.run.precision}", *notes, *origin,
+            *elastic_notes(config, batch, content), plan.sentence, describe_schedule(plan, config.schedule),
+            *(line for split in (data, val) if split for line in (describe(split), *split.faults)),
+            few_cores(seats, config.run.workers)]
+    return state, Prepared(plan, data, val, [line for line in said if line])
+
+
+def leave_if_asked(stop: StopRequest) -> None:
+    """Raises Stopped on all ranks if any was asked to stop. Collective."""
+    if distributed.any_rank(stop.asked)[0]:
+        raise Stopped
+
+
+def find_state(folder: Path) -> tuple[dict | None, list[str]]:
+    """The newest good checkpoint of a run, read; and what to tell of it. Rank 0 finds it, so that all take the same."""
+    found, notes = checkpoint.newest(folder) if distributed.is_main() else (None, [])
+    path, notes = json.loads(distributed.from_main(json.dumps([str(found) if found else "", notes])))
+    if notes and not path:
+        raise BadInput("; ".join(notes) + f". No checkpoint of {folder} is left; move it away, or set run.name=...")
+    content = distributed.together(lambda: checkpoint.read(Path(path)) if path else None)
+    if content:
+        notes.append(f"resuming from {path}, after step {content['step']}")
+    return content, notes
+
+
+def kept_batch(batch: Batch, content: dict | None) -> Batch:
+    """A run whose batch followed from its number of processes keeps the batch that it was started with."""
+    started_free = content is not None and content["config"]["batch"]["size"] == 0
+    return replace(batch, size=content["global_batch"]) if started_free and batch.size == 0 else batch
+
+
+def elastic_notes(config: Config, batch: Batch, content: dict | None) -> list[str]:
+    """On another number of processes than before: what stays the same, what does not, and why."""
+    world = distributed.world()
+    before = content.get("processes", world) if content else world
+    if before == world:
+        return []
+    kept = (f"batch.size=0: the {batch.size} images a step of the start on {before} are kept"
+            if config.batch.size == 0 else "the same images and the same rate at every step")
+    notes = [f"on {count(world)} now, {before} before: {kept}"]
+    old = content["config"]["batch"]["per_process"]
+    if cuts(content["global_batch"], old, before) == cuts(batch.size, batch.per_process, world):
+        notes.append("not bit for bit: the gradients of a step are summed in another order, and rounded differently")
+    else:
+        notes.append("not the same weights: a process holds other images at once, so padding differs, and anchors and "
+                     "proposals are sampled anew")
+    if config.model.norm == "trained":
+        notes.append("model.norm=trained: running statistics of batch norms are averaged over other shares")
+    return notes
+
+
+def count(world: int) -> str:
+    return f"{world} process{'es' * (world > 1)}"
+
+
+def cuts(size: int, per_process: int, world: int) -> set[range]:
+    """The columns of a step that are in one forward pass, on any rank."""
+    return {columns for rank in range(world) for columns in micro_batches(size, per_process, rank, world)}
+
+
+def build_state(config: Config, classes: tuple[str, ...], plan: Plan, content: dict | None,
+                device: torch.device) -> tuple[TrainState, list[str]]:
+    """The state a run starts with, and what to tell of it: from a checkpoint, else from `model.weights`. Collective."""
+    notes = []
+    if content:
+        forbidden, other = checkpoint.changes(content, config, classes, plan.global_batch)
+        if forbidden:
+            raise BadInput(f"{folder_of(config)} was trained with another config: " + "; ".join(forbidden)
+                           + ". Undo the change, or start a new run with run.name=...")
+        notes += [f"changed since the last start: {line}" for line in other]
+    seed_torch(seed_for(config.seed, "weights"))
+    model = build_model(config.model, config.evaluate, len(classes))
+    if not content and config.model.weights:
+        report = distributed.first_on_main(lambda: load_weights(model, config.model, classes))
+        notes.append(f"weights {config.model.weights}: {report}")
+    elif not content:
+        notes.append("starting from random weights")
+    model = (use_channels_last(model) if config.run.channels_last else model).to(device)
+    average = copy.deepcopy(model).requires_grad_(False) if config.optim.ema else None
+    scaler = torch.amp.GradScaler(device.type, enabled=config.run.precision == "fp16")
+    state = TrainState(model, build_optimizer(model, config.optim), scaler, average)
+    if content:
+        checkpoint.restore(state, content)
+    return state, notes
+
+
+def open_journal(config: Config, step: int, plan: Plan, heart: Heartbeat) -> Journal:
+    """The run folder comes into being here, when all that could be wrong before the first step has been checked."""
+    folder = folder_of(config)
+    try:
+        heart.open(distributed.world())
+        if distributed.is_main():
+            write_whole(folder / "config.yaml", to_yaml(config))
+            write_whole(folder / "environment.json", json.dumps(surroundings(), indent=1) + "\n")
+            checkpoint.sweep(folder)
+    except OSError as error:
+        raise BadInput(f"cannot write run folder {folder}: {error.strerror}; set run.folder") from error
+    journal = Journal(folder, step, plan.total_steps, distributed.is_main())
+    heart.say = journal.say
+    return journal

@@ -1,0 +1,102 @@
+"""A stop is heard at any moment, all ranks leave together, and what cannot go on ends and says why."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from processes import REPO, finish, run, start, train
+
+pytestmark = pytest.mark.whole
+HOOKED = str(Path(__file__).parent / "hooked_run.py")
+
+
+def status(folder) -> dict:
+    return json.loads((folder / "status.json").read_text())
+
+
+def record(folder) -> list[tuple]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(line["kind"], line["step"]) for line in lines]
+
+
+def until(condition, running, timeout_s: float = 120) -> None:
+    limit = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < limit and all(process.poll() is None for process in running), finish(running, 10)[1]
+        time.sleep(0.05)
+
+
+def test_a_stop_that_comes_before_anything_is_there_leaves_in_order(tiny, config_file, tmp_path):
+    """The launcher has blocked the signal, and sends it while Python itself is starting."""
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    try:
+        process = subprocess.Popen([sys.executable, "-m", "detector", "train", str(config_file), *tiny], cwd=REPO,
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    process.send_signal(signal.SIGUSR1)
+    statuses, said = finish([process])
+    assert statuses == [75] and "asked to stop (SIGUSR1) before the first step" in said, said
+    folder = tmp_path / "runs" / "tiny"
+    assert (status(folder)["state"], status(folder)["by"]) == ("stopped", "SIGUSR1")
+    assert [path.name for path in folder.iterdir()] == ["status.json"]
+
+
+def test_a_loader_that_hangs_on_one_rank_is_named_and_holds_up_no_stop(tiny, config_file, tmp_path):
+    folder = tmp_path / "runs" / "tiny"
+    running = start([HOOKED, "train", str(config_file), *tiny, "run.workers=1", "run.stalled_minutes=0.05",
+                     "schedule.steps=100", "evaluate.every_epochs=0"], 2, SLOW_RANK="1")
+
+    def late() -> list[str]:  # on a busy machine the start is late, too
+        lines = (folder / "log.txt").read_text().splitlines() if (folder / "log.txt").exists() else []
+        return [line for line in lines if "is late" in line and "in phase 'loading data'" in line]
+    until(late, running)
+    assert "rank 1 on " in late()[-1]
+    for rank in range(2):
+        assert "next_batches" in (folder / "heartbeats" / f"rank-{rank:05d}.stacks.txt").read_text()
+    asked_at = time.monotonic()
+    running[0].send_signal(signal.SIGTERM)
+    statuses, said = finish(running)
+    assert statuses == [75, 75] and time.monotonic() - asked_at < 20, said
+    step = status(folder)["step"]
+    assert 0 < step < 100 and f"saved step {step} in " in said and "asked to stop (SIGTERM)" in said
+    assert status(folder)["state"] == "stopped" and status(folder)["saved_in_s"] > 0
+    assert (folder / "checkpoints" / f"step-{step:08d}.pt").is_file()
+    assert record(folder) == [("train", n) for n in range(1, step + 1)]
+
+
+def test_a_stop_in_an_evaluation_counts_for_nothing_and_it_comes_first_next_time(tiny, config_file, tmp_path):
+    folder = tmp_path / "runs" / "tiny"
+    arguments = ["train", str(config_file), *tiny, "schedule.steps=4"]
+    statuses, said = run([HOOKED, *arguments], 2, STOP_IN_EVALUATION="1")
+    assert statuses == [75, 75] and "asked to stop in the evaluation at step 3" in said, said
+    assert record(folder) == [("train", 1), ("train", 2), ("train", 3)] and status(folder)["step"] == 3
+    said = train(0, config_file, [*tiny, "schedule.steps=4"])
+    assert "it comes first" in said and "on 1 process now, 2 before" in said
+    assert record(folder) == [("train", 1), ("train", 2), ("train", 3), ("evaluation", 3), ("train", 4),
+                              ("evaluation", 4)]
+    assert status(folder)["state"] == "finished" and status(folder)["seconds_left"] == 0
+
+
+def test_one_rank_killed_ends_the_other_soon(tiny, config_file, tmp_path):
+    folder = tmp_path / "runs" / "tiny"
+    running = start(["-m", "detector", "train", str(config_file), *tiny, "schedule.steps=1000", "data.val=[]"], 2)
+    until(lambda: (folder / "status.json").exists() and status(folder)["state"] == "training", running)
+    running[1].kill()
+    killed_at = time.monotonic()
+    statuses, said = finish(running)
+    assert statuses[0] not in (0, 75) and time.monotonic() - killed_at < 30, said
+    assert status(folder)["state"] == "failed"
+
+
+def test_a_disk_that_fills_up_behind_the_steps_ends_all_ranks_with_one_error(tiny, config_file, tmp_path):
+    statuses, said = run([HOOKED, "train", str(config_file), *tiny, "schedule.steps=1000", "run.save_every_steps=2",
+                          "data.val=[]"], 2, FILE_LIMIT=str(2**20))
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert statuses == [2, 2] and len(errors) == 1 and "cannot write checkpoint" in errors[0], said
+    folder = tmp_path / "runs" / "tiny"
+    assert list((folder / "checkpoints").iterdir()) == [] and status(folder)["state"] == "failed"
