@@ -27,11 +27,11 @@ def roots(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("row", [row.row for row in published()])
-def test_a_row_trains_tests_and_is_reported(row, roots, tmp_path, capsys):
+def test_a_row_trains_tests_and_is_reported(row, roots, tmp_path, capfd):
     root = next(root for name, root in roots.items() if row.startswith(name))
     command, = trainings(row, 1, 1, [*SMALL, f"data.root={root}", f"data.cache={tmp_path / 'cache'}",
                                      f"run.folder={tmp_path}"])
-    assert main(command) == 0, capsys.readouterr().err
+    assert main(command) == 0, capfd.readouterr().err
     folder = tmp_path / row
     results = json.loads((folder / "results.json").read_text())
     best = load_config(f"tables/{row}").evaluate.best
@@ -41,7 +41,7 @@ def test_a_row_trains_tests_and_is_reported(row, roots, tmp_path, capsys):
     for path in (folder / "checkpoints").iterdir():
         path.unlink()  # they are large, and there are many rows
 
-    capsys.readouterr()
+    capfd.readouterr()
     assert main(["tables", "--row", row, "--runs", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
+    said = capfd.readouterr().out
     assert "measured" in said and "does not count: " in said and "not measured" not in said
