@@ -158,7 +158,7 @@ def test_the_mode_above_refuses_what_waits():
 
 
 GPU = {"pyramid": SMALL, "one level": ONE_LEVEL, "as many samples as pixels": replace(SMALL, sampling_ratio=0),
-       "max pooling": replace(ONE_LEVEL, pooling="pool"),
+       **{kind: replace(ONE_LEVEL, pooling=kind) for kind in ("pool", "crop", "align_original", "align_detectron2")},
        "the original's switches": replace(ONE_LEVEL, plus_one=True, legacy_anchors=True,
                                           rpn=replace(ONE_LEVEL.rpn, straddling=False, two_way=True, box_mean="last_image"),
                                           roi=replace(ONE_LEVEL.roi, replacement=True))}
