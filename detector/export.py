@@ -85,8 +85,8 @@ def refuse_other_heads(config: Model, kind: str) -> None:
     others = [f"{path}={value}" for path, value, usual in of_our_heads(config) if path in UNTRACED and value != usual]
     others += [f"model.canvas_multiple={config.canvas_multiple}"] * bool(config.canvas_multiple % 16)
     if others:
-        raise BadInput(f"--format {kind} cannot express {', '.join(others)}: export the weights, or train with these at "
-                       "their defaults")
+        raise BadInput(f"--format {kind} cannot express {', '.join(others)}: export the weights, or train with the "
+                       "defaults of these")
 
 
 def refuse_disagreement(found: Agreement, kind: str, said: str) -> None:
