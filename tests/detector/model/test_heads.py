@@ -48,7 +48,7 @@ def scene(*counts: int) -> tuple[list, list]:
 
 def stages(model, images, targets):
     """The parts of a training step: (batch, features, truth)."""
-    batch = to_batch(images, SIDE, Input())
+    batch = to_batch(images, SIDE, model.input)
     return batch, model.backbone(batch.tensors), model.truth(targets, images, SIDE)
 
 
