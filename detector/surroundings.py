@@ -87,6 +87,8 @@ def versions() -> str:
 def commit() -> str:
     """The commit of the code that runs, with + if files differ from it; empty outside a checkout."""
     folder = Path(__file__).resolve().parent.parent
+    if (folder / "COMMIT").is_file():  # a run's own copy of the code
+        return (folder / "COMMIT").read_text(encoding="utf-8").strip()
     if not (folder / ".git").exists():
         return ""
     try:

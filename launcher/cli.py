@@ -1,14 +1,21 @@
 """fleet-rcnn VERB ...: checks what can be checked here, then starts the detector where it shall run."""
 
 import argparse
+import dataclasses
+import shlex
 import sys
 from pathlib import Path
+from typing import Callable
 
 from detector.config.load import load_config
-from detector.errors import BAD_INPUT, BadInput
+from detector.errors import BAD_INPUT, OK, BadInput
+from launcher import checking, following, site
 from launcher.job import Job, Resources
-from launcher.local import processes_here, run_here
+from launcher.local import nothing, processes_here, run_here
+from launcher.record import run_of
 from launcher.reproduce import reproduce
+from launcher.torchrun import run_torchrun, torchrun_command
+from launcher.watch import Watch, patience_s
 
 VERBS = {
     "train": "CONFIG [key=value ...]     train a config, or go on with its run",
@@ -21,21 +28,37 @@ VERBS = {
     "reproduce": "ROW [--seeds 3] [key=value ...]     train and test a row of the published tables",
     "tables": "[--markdown|--html|--csv|--models]     the published tables, printed and measured",
     "options": "                         every option of a config, with default and reason",
+    "jobs": "                            runs and what became of them",
+    "logs": "RUN [--follow]              what a run prints",
+    "cancel": "RUN                       take a run out of Slurm's queue; it saves what it has",
 }
+LAUNCHED = ("train", "evaluate")  # run in several processes, and where --on says
+PLACES = ("here", "torchrun", "slurm", "sbatch")
 
 
 def parser() -> argparse.ArgumentParser:
     verbs = "\n".join(f"  {verb:9} {about}" for verb, about in VERBS.items())
     top = argparse.ArgumentParser(
         prog="fleet-rcnn", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-        usage="fleet-rcnn VERB ... [--processes N]",
+        usage="fleet-rcnn VERB ... [--on here|torchrun|slurm|sbatch] [options]",
         description=f"Trains Faster R-CNN detectors.\n\nverbs:\n{verbs}\n\n"
         "fleet-rcnn VERB --help tells more of one verb. A config is a YAML file or the name of one that ships\n"
         "with the package, such as custom/bccd. Exit status: 0 done, 2 bad input, 75 stopped early (start\n"
         "again to go on).")
     top.add_argument("verb", choices=VERBS, metavar="VERB", help="what to do")
-    top.add_argument("--processes", type=int, default=0, metavar="N",
-                     help="processes on this machine; default: one for each GPU, or one on the CPU")
+    where = top.add_argument_group("where train and evaluate run")
+    where.add_argument("--on", choices=PLACES, default="here", help="here: processes of this machine; torchrun: here, "
+                       "under torchrun; slurm: through submitit; sbatch: a script of its own")
+    where.add_argument("--dry-run", action="store_true", help="print the script or the command; submit nothing")
+    where.add_argument("--template", choices=("torchrun", "srun"), default="torchrun",
+                       help="of --on sbatch: one task for each node, or for each process")
+    where.add_argument("--array", metavar="FILE", default="", help="of --on sbatch: a run for each line of key=value ...")
+    where.add_argument("--cluster", metavar="FILE", default="", help="one's own site; default: "
+                       "~/.config/fleet-rcnn/cluster.yaml. configs/cluster/example.yaml shows its keys")
+    site.add_options(top.add_argument_group("what they may use; a cluster file may say the same"))
+    runs = top.add_argument_group("jobs, logs, cancel")
+    runs.add_argument("--folder", default="runs", help="where runs live; default: runs")
+    runs.add_argument("--follow", action="store_true", help="go on as the run does")
     return top
 
 
@@ -44,32 +67,115 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] == ["reproduce"]:
         return reproduce(arguments[1:], main)
     if len(arguments) > 1 and arguments[0] in VERBS and {"-h", "--help"} & set(arguments):
-        return run_here(Job(arguments[0], ("--help",), Resources(1)))
+        return help_of(arguments[0])
     said, rest = parser().parse_known_args(arguments)
     try:
-        return run_here(Job(said.verb, tuple(rest), resources(said.verb, rest, said.processes)))
+        return act(said, rest, f"fleet-rcnn {shlex.join(arguments)}")
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
 
 
-def resources(verb: str, rest: list[str], processes: int) -> Resources:
-    """What the verb runs on. Mistakes in a config are told here, once, before anything starts."""
-    if processes < 0:
-        raise BadInput(f"--processes {processes}: 1 or more, or 0 for what the machine has")
-    if processes > 1 and verb not in ("train", "evaluate"):
-        raise BadInput(f"--processes {processes}: {verb} runs in one process")
+def help_of(verb: str) -> int:
+    if verb in ("jobs", "logs", "cancel"):
+        parser().print_help()
+        return OK
+    status = run_here(Job(verb, ("--help",), Resources(1)))
+    if verb in LAUNCHED:
+        print("\nWhere it runs, and on what: fleet-rcnn --help")
+    return status
+
+
+def act(said: argparse.Namespace, rest: list[str], typed: str) -> int:
+    if said.verb == "jobs":
+        return following.jobs(Path(said.folder))
+    if said.verb in ("logs", "cancel"):
+        if not rest:
+            raise BadInput(f"{said.verb} which run? Name its folder, or its name below {said.folder}/")
+        run = following.known_run(rest[0], Path(said.folder))
+        return following.logs(run, said.follow) if said.verb == "logs" else following.cancel(run)
+    on_slurm = said.on in ("slurm", "sbatch")
+    wanted = site.resources(said, on_slurm)
+    if said.verb == "check":
+        return checking.check(rest, wanted, said.on)
+    refuse_what_does_not_go_together(said, wanted)
+    if on_slurm:
+        return submit(said, Job(said.verb, tuple(rest), wanted), typed)
+    job = Job(said.verb, tuple(rest), on_this_machine(said.verb, rest, wanted))
+    if said.dry_run:
+        print(shlex.join(torchrun_command(job) if said.on == "torchrun" else job.command()))
+        return OK
+    return run_torchrun(job) if said.on == "torchrun" else run_here(job, watch(job))
+
+
+def refuse_what_does_not_go_together(said: argparse.Namespace, wanted: Resources) -> None:
+    several = said.on != "here" or wanted.processes > 1 or wanted.gpus > 1 or said.array or said.dry_run
+    if several and said.verb not in LAUNCHED:
+        raise BadInput(f"{said.verb} runs in one process, here: leave out --on, --processes and the like")
+    if said.on in ("here", "torchrun") and wanted.nodes > 1:
+        raise BadInput(f"--nodes {wanted.nodes}: several machines need --on slurm or --on sbatch")
+    if said.array and (said.on != "sbatch" or said.verb != "train"):
+        raise BadInput("--array is for train --on sbatch")
+
+
+def on_this_machine(verb: str, rest: list[str], wanted: Resources) -> Resources:
+    """As many processes as asked for, or as the machine has GPUs. Mistakes in a config are told here, once."""
     words = [word for word in rest if not word.startswith("-")]
     overrides = [word for word in words[1:] if "=" in word]
-    if not words or verb not in ("train", "check", "evaluate"):
-        return Resources()
-    if "--time" in rest:
-        return Resources(1)
-    if verb == "evaluate":
-        config = load_config(str(Path(words[0]) / "config.yaml"), overrides) if Path(words[0]).is_dir() else None
-        return Resources(processes_here(processes, config.run.device, most=0)) if config else Resources()
-    config = load_config(words[0], words[1:])
-    return Resources(processes_here(processes, config.run.device, config.batch.size) if verb == "train" else 1)
+    wish = 1 if "--time" in rest else wanted.processes or wanted.gpus
+    if verb == "evaluate" and words and Path(words[0]).is_dir():
+        config = load_config(str(Path(words[0]) / "config.yaml"), overrides)
+        return Resources(processes_here(wish, config.run.device, most=0))
+    if verb == "train" and words:
+        config = load_config(words[0], words[1:])
+        return Resources(processes_here(wish, config.run.device, config.batch.size))
+    return Resources(wish)
+
+
+def watch(job: Job) -> Callable[[], None]:
+    if job.verb != "train" or not job.arguments:
+        return nothing
+    run, config = run_of(job.verb, job.arguments)
+    return Watch(run, patience_s(config))
+
+
+def submit(said: argparse.Namespace, job: Job, typed: str) -> int:
+    """Hands a job to Slurm, or shows what it would hand over; says where to look."""
+    from launcher import cluster, sbatch  # submitit takes a while
+    from launcher.submission import plan
+    if said.array:
+        rows = [plan(row, typed) for row in rows_of(said.array, job)]
+        if said.dry_run:
+            print(sbatch.render_array([dataclasses.replace(row, log="array-%A_%a.log") for row in rows]), end="")
+            return OK
+        number, folder = sbatch.submit_array(rows)
+        print(f"submitted job {number}, {len(rows)} runs\nscript and logs: {folder}")
+        return OK
+    planned = plan(job, typed)
+    if said.dry_run:
+        print(cluster.render(planned) if said.on == "slurm" else sbatch.render(planned, said.template), end="")
+        return OK
+    number, log = cluster.submit(planned) if said.on == "slurm" else sbatch.submit(planned, said.template)
+    print(f"submitted job {number}: {planned.title}\nlog: {log}\nrun: {planned.run}\n"
+          f"follow it with: fleet-rcnn logs {planned.run} --follow")
+    return OK
+
+
+def rows_of(file: str, job: Job) -> list[Job]:
+    """A job for each line of the file: what was typed, and the key=value of the line."""
+    try:
+        lines = [line.split("#")[0].strip() for line in Path(file).read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise BadInput(f"--array {file}: {error.strerror}") from error
+    rows = [dataclasses.replace(job, arguments=(*job.arguments, *shlex.split(line))) for line in lines if line]
+    runs = [str(run_of(row.verb, row.arguments)[0]) for row in rows]
+    shared = sorted({run for run in runs if runs.count(run) > 1})
+    if not rows:
+        raise BadInput(f"--array {file}: it holds no line of key=value ...")
+    if shared:
+        raise BadInput(f"--array {file}: several lines lead to one run folder, {', '.join(shared)}. Give each a "
+                       "run.name=...")
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,7 +1,17 @@
-"""torchrun's five variables: all that a process of the detector knows of where it runs."""
+"""torchrun's five variables: all that a process of the detector knows of where it runs. And Slurm's own words."""
 
 import os
+import re
+import shutil
 import socket
+import subprocess
+from dataclasses import dataclass
+from typing import Mapping
+
+from detector.errors import BadInput
+
+FIRST_PORT, PORTS = 10240, 20000  # below what systems hand out to outgoing connections
+TASK = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_NODEID", "SLURM_STEP_TASKS_PER_NODE")
 
 
 def free_port() -> int:
@@ -20,3 +30,92 @@ def local_environment(rank: int, world: int, port: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(threads), **os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank),
             "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port)}
+
+
+@dataclass(frozen=True)
+class SlurmJob:
+    """The Slurm job that this process is part of."""
+
+    number: int     # its own id
+    name: str       # what scontrol takes: the id, or ARRAY_TASK of an array
+    restarts: int   # how many times Slurm has started it again
+    nodes: str      # its nodes, compressed: n[01-04]
+
+
+def slurm_job(environ: Mapping[str, str] = os.environ) -> SlurmJob | None:
+    """None outside of Slurm."""
+    if "SLURM_JOB_ID" not in environ:
+        return None
+    number = environ["SLURM_JOB_ID"]
+    task = environ.get("SLURM_ARRAY_TASK_ID")
+    name = f"{environ['SLURM_ARRAY_JOB_ID']}_{task}" if task else number
+    return SlurmJob(int(number), name, int(environ.get("SLURM_RESTART_COUNT") or 0),
+                    environ.get("SLURM_JOB_NODELIST", ""))
+
+
+def task_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of one task of srun as torchrun would have made it; torchrun's own is left as it is.
+
+    Raises BadInput where srun has not set what is needed: a guess would make each node a world of its own.
+    """
+    if environ.get("RANK"):
+        return dict(environ)
+    job, missing = slurm_job(environ), [name for name in TASK if not environ.get(name)]
+    if job is None or missing:
+        raise BadInput(f"not a task of srun: {', '.join(missing) or 'SLURM_JOB_ID'} not set. Start it with srun, as "
+                       "slurm/srun.sbatch does")
+    here = tasks_per_node(environ["SLURM_STEP_TASKS_PER_NODE"])[int(environ["SLURM_NODEID"])]
+    return {"OMP_NUM_THREADS": environ.get("SLURM_CPUS_PER_TASK") or "1",
+            "MASTER_ADDR": environ.get("MASTER_ADDR") or host_names(job.nodes)[0], "MASTER_PORT": str(port_of(job)),
+            **environ, "RANK": environ["SLURM_PROCID"], "LOCAL_RANK": environ["SLURM_LOCALID"],
+            "WORLD_SIZE": environ["SLURM_NTASKS"], "LOCAL_WORLD_SIZE": str(here)}
+
+
+def port_of(job: SlurmJob) -> int:
+    """A port that two jobs on one node do not share."""
+    return FIRST_PORT + job.number % PORTS
+
+
+def tasks_per_node(text: str) -> list[int]:
+    """'2(x3),1' -> [2, 2, 2, 1]"""
+    found = [(int(count), int(times or 1)) for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", text)]
+    return [count for count, times in found for _ in range(times)]
+
+
+def host_names(nodes: str) -> list[str]:
+    """n[01-02] -> ['n01', 'n02'], as Slurm itself reads it. Raises BadInput where it does not."""
+    said = slurm("scontrol", "show", "hostnames", nodes).split() if nodes else []
+    if not said:
+        raise BadInput(f"scontrol show hostnames {nodes!r} names no host: the first is needed as MASTER_ADDR")
+    return said
+
+
+def has_slurm() -> bool:
+    return shutil.which("sbatch") is not None
+
+
+def slurm(*command: str) -> str:
+    """What a command of Slurm says. Raises BadInput with its own words where it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except FileNotFoundError as error:
+        raise BadInput(f"no {command[0]} on this machine ({socket.gethostname()}): do this on a login node of the "
+                       "Slurm cluster, or try it with slurm/local-cluster") from error
+    except subprocess.TimeoutExpired as error:
+        raise BadInput(f"{command[0]} gave no answer in 60 s: is the Slurm controller up? (scontrol ping)") from error
+    if done.returncode:
+        raise BadInput(f"{' '.join(command)}: {' '.join((done.stderr or done.stdout).split())}")
+    return done.stdout
+
+
+def fields(line: str) -> dict[str, str]:
+    """A record of `scontrol -o`: Key=Value words. Of a key said twice the first counts: free text comes late."""
+    return dict(word.split("=", 1) for word in reversed(line.split()) if "=" in word)
+
+
+def job_state(name: str) -> dict[str, str]:
+    """`scontrol show job`, at least {"JobState": ...}; UNKNOWN where Slurm does not know the job any more."""
+    try:
+        return {"JobState": "UNKNOWN", **fields(slurm("scontrol", "-o", "show", "job", name))}
+    except BadInput:
+        return {"JobState": "UNKNOWN"}

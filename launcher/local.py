@@ -4,21 +4,46 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Callable
 
 from detector.errors import BAD_INPUT, OK, STOPPED, BadInput
 from launcher.environment import free_port, local_environment
 from launcher.job import Job
 
-GRACE_S = 30.0  # between asking the other processes to end and ending them
-FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+GRACE_S = 20.0  # between asking the other processes to end and ending them
+KEPT = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+RESTARTABLE = ("train", "evaluate")  # go on, or begin again, when they are started again
+FORWARDED = (*KEPT, signal.SIGINT)
 
 
-def run_here(job: Job) -> int:
-    """Starts the processes, hands signals on, and gives the exit status of the job.
+def nothing() -> None:
+    """What is looked at when there is nothing to look at."""
+
+
+def run_here(job: Job, look: Callable[[], None] = nothing) -> int:
+    """One process for each rank of this machine; gives the exit status of the job."""
+    asked = job.resources.processes or job.resources.gpus
+    world, port = asked or (gpus_here() or 1 if job.verb in ("train", "evaluate") else 1), free_port()
+    return run_processes(job, [local_environment(rank, world, port) for rank in range(world)], look)
+
+
+def run_command(command: list[str], environment: dict[str, str]) -> int:
+    """One program that takes care of the processes by itself, such as torchrun; signals are handed on."""
+    return run_all([lambda: subprocess.Popen(command, env=environment)], frozenset(), nothing)
+
+
+def run_processes(job: Job, environments: list[dict[str, str]], look: Callable[[], None] = nothing) -> int:
+    """Starts a process in each environment, hands signals on, and gives the exit status of the job.
 
     0 if all ended well, 75 if all stopped early; else the status of the first that failed, after the others were ended.
+    `look` is called now and then while they run.
     """
-    world, port = job.resources.processes or (gpus_here() or 1 if job.verb in ("train", "evaluate") else 1), free_port()
+    starts = [lambda environment=environment: start(job, environment) for environment in environments]
+    return run_all(starts, set(KEPT) if job.verb in RESTARTABLE else frozenset(), look)
+
+
+def run_all(starts: list[Callable[[], subprocess.Popen]], stopping: set[int], look: Callable[[], None]) -> int:
+    """`stopping`: the signals of which a process may end, when they were sent here, without having failed."""
     processes: list[subprocess.Popen] = []
     asked: set[int] = set()
 
@@ -28,13 +53,25 @@ def run_here(job: Job) -> int:
             if process.poll() is None and number != signal.SIGINT:  # a terminal sends Ctrl-C to all by itself
                 process.send_signal(number)
     old = {number: signal.signal(number, forward) for number in FORWARDED}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, KEPT)
     try:
-        for rank in range(world):
-            processes.append(subprocess.Popen(job.command(), env=local_environment(rank, world, port)))
-        return wait(processes, asked if job.verb == "train" else frozenset())
+        for start_one in starts:
+            processes.append(start_one())
+            for number in asked & set(KEPT):  # one that came while it was being started
+                processes[-1].send_signal(number)
+        return wait(processes, asked, stopping, look)
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def start(job: Job, environment: dict[str, str]) -> subprocess.Popen:
+    """It starts with the stop signals blocked, and lets them in when it can note them: one that comes before is kept."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, KEPT)
+    try:
+        return subprocess.Popen(job.command(), env=environment)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def gpus_here() -> int:
@@ -43,13 +80,16 @@ def gpus_here() -> int:
     return torch.cuda.device_count()
 
 
-def wait(processes: list[subprocess.Popen], asked: set[int] = frozenset()) -> int:
+def wait(processes: list[subprocess.Popen], asked: set[int] = frozenset(), stopping: set[int] = frozenset(KEPT),
+         look: Callable[[], None] = nothing) -> int:
     """The status of the job, once all its processes have ended.
 
     A process that a signal in `asked` ended was still starting up: it had nothing to save, and counts as stopped early.
     """
     while True:
-        statuses = [STOPPED if -(status or 0) in asked else status for status in [p.poll() for p in processes]]
+        look()
+        ended = [process.poll() for process in processes]
+        statuses = [STOPPED if -(status or 0) in asked & stopping else status for status in ended]
         failed = [(rank, status) for rank, status in enumerate(statuses) if status not in (None, OK, STOPPED)]
         if failed:
             rank, status = failed[0]

@@ -13,7 +13,7 @@ LEVELS = {
     1: "config.load data.files data.coco data.voc data.per_image_json data.shapes data.read data.transforms "
        "data.examples data.batches data.chunks "
        "model.bodies model.pooling model.input model.weights model.layouts model.weight_files model.coding model.truth "
-       "model.anchors model.anchor_plan model.align model.atlas model.nms model.sampling model.rpn model.roi "
+       "model.anchors model.anchor_plan model.folding model.align model.atlas model.nms model.sampling model.rpn model.roi "
        "model.reference metrics.coco metrics.voc metrics.analysis metrics.kernel metrics.matching metrics.errors "
        "metrics.operating metrics.visual_genome statistics reach thumbnails "
        "data.visual_genome data.imagenet_det data.catalogue data.download data.unpack",
@@ -25,18 +25,35 @@ LEVELS = {
 }
 LEVEL = {f"detector.{name}": level for level, names in LEVELS.items() for name in names.split()}
 ONE_VERB_FROM_ANOTHER = {("detector.train", "detector.evaluate"), ("detector.evaluate_weights", "detector.evaluate")}
-LAUNCHER = {
-    "launcher.reproduce": {"detector.config.load", "detector.errors"},
-    "launcher.cli": {"launcher.job", "launcher.local", "launcher.reproduce", "detector.config.load", "detector.errors"},
-    "launcher.local": {"launcher.job", "launcher.environment", "detector.errors"},
-    "launcher.job": set(),
-    "launcher.environment": set(),
-}
+# As text: a launcher module, and what it may import.
+LAUNCHER_MAY = """
+environment: errors
+job: config.schema
+snapshot: config.load errors job
+record: config.load config.schema errors
+local: errors environment job
+watch: config.schema record
+torchrun: errors job local record
+preflight: config.schema errors environment job
+inside: errors environment job local record watch
+submission: config.load errors environment job preflight record snapshot
+sbatch: config.load errors environment record snapshot submission
+cluster: errors inside environment record sbatch submission
+reproduce: config.load errors
+site: config.load errors job
+following: errors environment record submission
+checking: errors preflight job local record
+cli: config.load errors checking cluster following site job local record reproduce sbatch submission torchrun watch
+"""
+SHARED = ("errors", "config.schema", "config.load")  # of the detector: all that a launcher knows of it
+LAUNCHER = {f"launcher.{name}": {"launcher", *(("detector." if word in SHARED else "launcher.") + word
+                                               for word in words.split())}
+            for name, words in (line.split(":") for line in LAUNCHER_MAY.split("\n") if line)}
 # What -> the only files that may say it.
 ONLY_HERE = {
     r"SLURM_": {"launcher/environment.py", "launcher/cluster.py"},
     r"import submitit": {"launcher/environment.py", "launcher/cluster.py"},
-    r"torch\.distributed|DistributedDataParallel": {"detector/distributed.py"},
+    r"torch\.distributed(?!\.run\b)|DistributedDataParallel": {"detector/distributed.py"},
     r"^\s*(import yaml|from yaml)": {"detector/config/load.py"},
     r"torch\.Generator\(|np\.random\.[A-Z]\w*\(|default_rng\(|manual_seed\(|random\.Random\(":
         {"detector/randomness.py"},

@@ -28,6 +28,8 @@ class Run:
     pictures: int = option(8, "validation images drawn at each evaluation, the same ones each time", low=0)
     stalled_minutes: float = option(5.0, "without progress, after which every rank leaves its Python stacks in the "
                                     "run folder and rank 0 says who is late; 0: never", low=0)
+    restarts: int = option(100, "how often Slurm may start the run again; one that brings no step forward ends it, too",
+                           low=0)
     timeout_minutes: float = option(10.0, "how long a rank waits for the others before it gives up", low=0.1)
 
 

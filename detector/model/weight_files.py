@@ -50,7 +50,8 @@ def download_of(name: str) -> tuple[WeightsEnum, str]:
         entry: WeightsEnum = models.get_weight(name)
     except (ValueError, KeyError, AttributeError) as error:
         raise BadInput(f"model.weights={name}: no such file, and torchvision has no weights of this name. Use "
-                       "imagenet, coco, a name such as ResNet50_Weights.IMAGENET1K_V2, or a file") from error
+                       "imagenet, coco, a name such as ResNet50_Weights.IMAGENET1K_V2, or a file; those of the tables "
+                       "come by `fleet-rcnn data get caffe_weights`") from error
     return entry, os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(entry.url))
 
 

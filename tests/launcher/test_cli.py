@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import cli, local
+from launcher import checking, cli, local
 from launcher.job import Job, Resources
 
 REPO = Path(__file__).resolve().parents[2]
@@ -20,7 +20,8 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
 def started(monkeypatch) -> list[Job]:
     """The jobs that would have been started."""
     jobs = []
-    monkeypatch.setattr(cli, "run_here", lambda job: jobs.append(job) or 0)
+    for module in (cli, checking):
+        monkeypatch.setattr(module, "run_here", lambda job, look=None: jobs.append(job) or 0)
     return jobs
 
 
@@ -35,9 +36,9 @@ def config(tmp_path, monkeypatch) -> str:
 def test_help_names_every_verb():
     done = command("--help")
     assert done.returncode == 0 and done.stderr == ""
-    for verb in ("train", "check", "evaluate", "predict", "options"):
+    for verb in ("train", "check", "evaluate", "predict", "options", "jobs", "logs", "cancel"):
         assert f"\n  {verb} " in done.stdout
-    assert "--processes N" in done.stdout and "75 stopped early" in done.stdout
+    assert "--processes N" in done.stdout and "--on {here,torchrun,slurm,sbatch}" in done.stdout and "75 stopped early" in done.stdout
 
 
 def test_each_verb_has_help_of_its_own(monkeypatch, capfd):
@@ -50,7 +51,7 @@ def test_each_verb_has_help_of_its_own(monkeypatch, capfd):
 
 
 @pytest.mark.parametrize("arguments, said", [
-    (["trian"], "'train', 'check'"), ([], "VERB"), (["--processes", "two", "train", "x"], "invalid int value: 'two'")])
+    (["trian"], "'train', 'check'"), ([], "VERB"), (["--processes", "two", "train", "x"], "processes='two': a whole number expected")])
 def test_a_command_line_that_makes_no_sense_is_status_2(arguments, said):
     done = command(*arguments)
     assert done.returncode == 2 and said in done.stderr and done.stdout == ""
@@ -64,7 +65,9 @@ def test_a_command_line_that_makes_no_sense_is_status_2(arguments, said):
     (["mine.yaml", "optim.rate=fast", "model.pooling=max", "seed"],  # all mistakes at once
      ["3 mistakes", "optim.rate='fast': a number expected", "model.pooling='max': one of align, ",
       "overrides are key=value"]),
-    (["mine.yaml", "--processes", "-1"], ["--processes -1"])])
+    (["mine.yaml", "--processes", "-1"], ["processes='-1': at least 0"]),
+    (["mine.yaml", "--hours", "0", "--gpus", "x"], ["2 mistakes", "hours='0': at least 0.01", "gpus='x'"]),
+    (["mine.yaml", "--cluster", "none.yaml"], ["--cluster none.yaml: no such file"])])
 def test_bad_input_is_one_error_and_nothing_starts(verb, arguments, said, config, started, tmp_path, capsys):
     before = set(tmp_path.iterdir())
     assert cli.main([verb, *arguments]) == 2
@@ -94,13 +97,13 @@ def test_what_is_asked_for_is_what_is_started(arguments, job, config, started, m
 
 
 def test_only_training_and_evaluation_run_in_several_processes(config, started, capsys):
-    assert cli.main(["--processes", "2", "check", "mine.yaml"]) == 2 and started == []
-    assert "check runs in one process" in capsys.readouterr().err
+    assert cli.main(["--processes", "2", "predict", "runs/a", "b.jpg"]) == 2 and started == []
+    assert "predict runs in one process" in capsys.readouterr().err
 
 
 def test_the_status_of_the_job_is_the_status_of_the_command(config, monkeypatch):
     for status in (0, 1, 2, 75, 137):
-        monkeypatch.setattr(cli, "run_here", lambda job, status=status: status)
+        monkeypatch.setattr(cli, "run_here", lambda job, look, status=status: status)
         assert cli.main(["train", "mine.yaml"]) == status
 
 

@@ -18,12 +18,13 @@ from launcher.local import FORWARDED, processes_here, run_here, wait
 START = "import os, signal, sys, time\nfrom pathlib import Path\nrank = int(os.environ['RANK'])\nhere = Path({!r})\n"
 READY = "(here / f'ready{rank}').touch()\n"
 SLEEP = "time.sleep(60)"
+LET_IN = "signal.pthread_sigmask(signal.SIG_UNBLOCK, range(1, 32))\n"  # they start with the stop signals blocked
 NOTE = """def note(number, frame):
     (here / f'got{rank}').write_text(signal.Signals(number).name)
     sys.exit(75)
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
     signal.signal(number, note)
-"""
+""" + LET_IN
 
 
 @pytest.fixture
@@ -113,12 +114,19 @@ def test_ctrl_c_is_not_handed_on_because_a_terminal_sends_it_to_all(run, tmp_pat
 def test_one_that_was_still_starting_up_counts_as_stopped(number, run, tmp_path):
     """It has no handler yet, so the signal ends it; there was nothing to save."""
     sender = when_ready(tmp_path, 2, number)
-    assert run(READY + SLEEP, NOTE + READY + SLEEP) == STOPPED
+    assert run(LET_IN + READY + SLEEP, NOTE + READY + SLEEP) == STOPPED
     sender.join()
 
 
+def test_a_signal_that_comes_while_python_starts_is_kept_until_it_can_be_noted(run, tmp_path):
+    sender = when_ready(tmp_path, 1, signal.SIGTERM)
+    assert run(READY + "time.sleep(1)\n" + NOTE + SLEEP) == STOPPED
+    sender.join()
+    assert (tmp_path / "got0").read_text() == "SIGTERM"
+
+
 def test_a_signal_that_nobody_sent_us_is_a_failure(run):
-    assert run(ends(-signal.SIGUSR1)) == 128 + signal.SIGUSR1
+    assert run(LET_IN + ends(-signal.SIGUSR1)) == 128 + signal.SIGUSR1
 
 
 class Ending:

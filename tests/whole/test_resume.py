@@ -73,8 +73,10 @@ def assert_journal_has_each_step_once(cut, uncut) -> None:
 def test_a_finished_run_says_so_and_exits_0(uncut):
     processes, overrides, config, folder = uncut
     before = final(folder / "uncut")
+    (folder / "uncut" / "environment.json").write_text('{"commit": "of the day its figures were measured"}')
     assert f"finished: {STEPS} of {STEPS} steps" in train(0, config, [*overrides, "run.name=uncut"], processes)
     assert_same(final(folder / "uncut"), before)
+    assert "of the day its figures" in (folder / "uncut" / "environment.json").read_text()
 
 
 def test_a_run_cut_in_its_last_evaluation_evaluates_and_does_not_train(uncut):

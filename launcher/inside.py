@@ -1,0 +1,171 @@
+"""What runs inside a Slurm job, around srun: begin, task, end.
+
+    begin VERB ARGUMENTS...          may this job start (again)? Says which restart it is
+    task VERB ARGUMENTS...           one rank: a task of srun, or a process of torchrun
+    end STATUS VERB ARGUMENTS...     asks Slurm for a requeue if the run stopped early; else gives STATUS on
+    blocked COMMAND...               COMMAND, with the stop signals kept until it lets them in
+
+A run that stopped early is no failure: its tasks end with 0, for srun would kill the others of a task that does not,
+and `end` finds in the run's status.json what became of it.
+"""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from detector.errors import BAD_INPUT, FAILED, OK, STOPPED, BadInput
+from launcher import record
+from launcher.environment import SlurmJob, fields, host_names, job_state, slurm, slurm_job, task_environment
+from launcher.job import Job
+from launcher.local import KEPT, meaning, nothing, run_processes
+from launcher.record import last_checkpoint, run_of, status_of
+from launcher.watch import Watch, patience_s
+
+BY_SIGNAL = tuple(128 + number for number in KEPT)
+REQUEUE_S = 60  # a job that asked for a requeue is killed within this
+
+
+def main(arguments: list[str] | None = None) -> int:
+    said = sys.argv[1:] if arguments is None else arguments
+    try:
+        if said[:1] == ["begin"] and len(said) >= 3:
+            return begin(said[1], tuple(said[2:]))
+        if said[:1] == ["task"] and len(said) >= 3:
+            return task(said[1], tuple(said[2:]))
+        if said[:1] == ["end"] and len(said) >= 4 and said[1].isdigit():
+            return end(int(said[1]), said[2], tuple(said[3:]))
+        if said[:1] == ["blocked"] and len(said) >= 2:
+            signal.pthread_sigmask(signal.SIG_BLOCK, KEPT)
+            os.execvp(said[1], said[1:])
+        print(__doc__, file=sys.stderr)
+        return BAD_INPUT
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def begin(verb: str, arguments: tuple[str, ...]) -> int:
+    """0, or 1 where all restarts are used up, or the last one has brought nothing."""
+    job, (run, config) = the_job(), run_of(verb, arguments)
+    step, allowed = last_checkpoint(run), config.run.restarts
+    before = [line for line in record.jobs_of(run)
+              if line["job"] == job.name and line["verb"] == verb and 0 < line.get("restart", 0) < job.restarts]
+    refused = ""
+    if job.restarts > allowed:
+        refused = f"all {allowed} restarts are used (run.restarts)"
+    elif verb != "evaluate" and before and before[-1]["step"] == step and status_of(run).get("state") != "finished":
+        refused = (f"no progress since restart {before[-1]['restart']}, which began at step {step} as well. "
+                   "The log above says what ended it")
+    times = f", restart {job.restarts} of {allowed}" if job.restarts else ""
+    print(f"Slurm job {job.name} on {job.nodes}{times}: {verb} {run.name}, {step} steps are saved", flush=True)
+    if refused:
+        print(f"not started again: {refused}. `fleet-rcnn {verb}` as before starts anew from there", flush=True)
+        return FAILED
+    record.note_job(run, job=job.name, verb=verb, restart=job.restarts, step=step, nodes=job.nodes,
+                    log=job_state(job.name).get("StdOut", ""))
+    shutil.rmtree(run / record.FAILED, ignore_errors=True)
+    (run / record.STOPPED).unlink(missing_ok=True)
+    for half in (run / "slurm").glob("*.save_tmp"):  # submitit refuses to write a result beside one that was cut off
+        half.unlink(missing_ok=True)
+    if verb != "evaluate":
+        record.write_json(run / "status.json", {**status_of(run), "state": "starting", "at": time.time()})
+    return OK
+
+
+def task(verb: str, arguments: tuple[str, ...]) -> int:
+    """One rank, for which to have stopped early is to have ended well."""
+    status = one_rank(verb, arguments)
+    return OK if status == STOPPED else status
+
+
+def one_rank(verb: str, arguments: tuple[str, ...]) -> int:
+    """The exit status of one rank, with this process beside it to hand signals on and to say what became of it."""
+    environment, (run, config) = task_environment(), run_of(verb, arguments)
+    rank, host = int(environment["RANK"]), socket.gethostname()
+    look = Watch(run, patience_s(config)) if rank == 0 else nothing
+    status = run_processes(Job(verb, arguments), [environment], look)
+    if status == STOPPED:
+        record.write_whole(run / record.STOPPED, "")
+    if status not in (OK, STOPPED, BAD_INPUT):
+        how = meaning(128 - status if status > 128 else status)
+        print(f"rank {rank} on {host} ended with {how}", file=sys.stderr, flush=True)
+        record.write_json(run / record.FAILED / f"rank-{rank:05d}.json",
+                          {"rank": rank, "host": host, "how": how, "signal": status > 128, "at": time.time()})
+    return status
+
+
+def end(status: int, verb: str, arguments: tuple[str, ...]) -> int:
+    """The exit status of the job, if it lives on: a requeue ends this process, too."""
+    job, (run, config) = the_job(), run_of(verb, arguments)
+    said = status_of(run) if verb != "evaluate" else {}
+    early = (run / record.STOPPED).exists() or said.get("state") == "stopped"
+    if early or status in BY_SIGNAL and said.get("state", "starting") == "starting":
+        seconds = said.get("saved_in_s")
+        saved = (f"saved step {said['step']} in {seconds:.1f} s" if early and seconds is not None else
+                 f"stopped before there was something to save; step {last_checkpoint(run)} is on disk")
+        return requeue(job, saved, config.run.restarts, verb)
+    if status in (OK, BAD_INPUT):
+        return status
+    print(f"{verb} {run.name}: {first_to_fail(run, status)}", file=sys.stderr, flush=True)
+    silent = silent_nodes(job)
+    if silent:
+        return requeue(job, f"{', '.join(silent)} does not answer, step {last_checkpoint(run)} is on disk",
+                       config.run.restarts, verb)
+    return status
+
+
+def requeue(job: SlurmJob, saved: str, allowed: int, verb: str) -> int:
+    """Asks for it, unless Slurm has it in hand: then the job was cancelled, or is in the queue again already."""
+    state = job_state(job.name)["JobState"]
+    if state != "RUNNING":
+        print(f"{saved}; Slurm says that the job is {state}, so nothing is asked for", flush=True)
+        return STOPPED
+    if job.restarts >= allowed:
+        print(f"{saved}; not requeued: all {allowed} restarts are used (run.restarts). `fleet-rcnn {verb}` as before "
+              "goes on", flush=True)
+        return STOPPED
+    print(f"{saved}, asked for a requeue (restart {job.restarts + 1} of {allowed})", flush=True)
+    try:
+        slurm("scontrol", "requeue", job.name)
+    except BadInput as error:  # a preempted job may be in the queue again already
+        print(error, file=sys.stderr, flush=True)
+    time.sleep(REQUEUE_S)
+    return STOPPED
+
+
+def first_to_fail(run: Path, status: int) -> str:
+    """Who ended first, and where all ranks were: a rank that a signal ended takes the others down with it."""
+    ended = [record.read_json(path) for path in (run / record.FAILED).glob("rank-*.json")]
+    ended = sorted((said for said in ended if "at" in said), key=lambda said: (not said["signal"], said["at"]))
+    beats = [f"  {record.seen(beat)}" for beat in record.heartbeats(run)[:16]]
+    first = "rank {rank} on {host} was the first to end, with {how}".format(**ended[0]) if ended else f"ended with {status}"
+    return "\n".join([first, *beats])
+
+
+def silent_nodes(job: SlurmJob) -> list[str]:
+    """Nodes of the job whose slurmd takes no connection."""
+    default = re.search(r"SlurmdPort\s*=\s*(\d+)", slurm("scontrol", "show", "config"))[1]
+    silent = []
+    for name in host_names(job.nodes):
+        said = fields(slurm("scontrol", "-o", "show", "node", name))
+        try:
+            socket.create_connection((said["NodeAddr"], int(said.get("Port", default))), 5).close()
+        except OSError:
+            silent.append(name)
+    return silent
+
+
+def the_job() -> SlurmJob:
+    job = slurm_job()
+    if job is None:
+        raise BadInput("this is for the inside of a Slurm job, and this is none")
+    return job
+
+
+if __name__ == "__main__":
+    sys.exit(main())
