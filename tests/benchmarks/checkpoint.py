@@ -1,7 +1,7 @@
 """How long does training stop for a checkpoint? The same steps without saving, saving in the background, and saving
 here and now.
 
-    python tests/benchmarks/checkpoint.py [CONFIG] [key=value ...] [--saves 8] [--every 3]
+    python tests/benchmarks/checkpoint.py [CONFIG] [key=value ...] [--saves 8] [--every 3] [--folder /on/the/disk]
 
 Without a config: shapes with resnet50_fpn from random weights on small images, on the GPU where there is one. Saves
 happen every few steps; a step's stop is what it took longer than the median step without saving. Prints the stops, and
@@ -38,8 +38,9 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--saves", type=int, default=8)
     parser.add_argument("--every", type=int, default=3, help="steps between two saves")
+    parser.add_argument("--folder", default=None, help="on the disk to be measured; default: that of temporary files")
     said = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+    with tempfile.TemporaryDirectory(dir=said.folder) as folder:
         line = measure(said, Path(folder))
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with open(RESULTS, "a", encoding="utf-8") as file:
