@@ -66,8 +66,8 @@ def differences(a: Detections, b: Detections, dataset: Dataset, metric: str,
 def table(rows: dict[str, Difference]) -> str:
     lines = [f"{'AP':>26} {'A':>8} {'B':>8} {'B - A':>8}   95 % of draws"]
     for name, row in rows.items():
-        said = (f"{row.a:8.4f} {row.b:8.4f} {row.b - row.a:+8.4f}   {row.low:+.4f} to {row.high:+.4f}" + "  *" * row.real
-                if not np.isnan(row.b - row.a) else "       no object")
+        numbers = f"{row.a:8.4f} {row.b:8.4f} {row.b - row.a:+8.4f}   {row.low:+.4f} to {row.high:+.4f}"
+        said = "       no object" if np.isnan(row.b - row.a) else numbers + "  *" * row.real
         lines.append(f"{name:>26} {said}")
     return "\n".join(lines)
 
