@@ -39,6 +39,10 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--weights", default="", metavar="FILE", help="another program's weights instead of a run")
     evaluate.add_argument("--recipe", default="", metavar="ROW", help="with --weights: a row of a table, or a config")
     evaluate.add_argument("--time", action="store_true", help="instead: milliseconds per image, on CPU and GPU")
+    score = verb("score", "score any detector's COCO-format results, without a model", "detections", "annotations")
+    score.add_argument("--metric", default="coco", choices=("coco", "voc"))
+    compare = verb("compare", "is the difference between two evaluated runs real?", "run_a", "run_b")
+    compare.add_argument("--resamples", type=int, default=200, help="random draws of the images; default: 200")
     predict = verb("predict", "draw what a run's detector finds in images, a video or a camera", "run", "source")
     predict.add_argument("--score", type=float, default=0.5, help="least score of what is drawn and written")
     predict.add_argument("--out", default="", help="folder for pictures, JSON and CSV; default: RUN/predictions")
@@ -134,6 +138,14 @@ def run(said: argparse.Namespace) -> int:
     if said.verb == "check":
         from detector.check import check
         return check(said.config, said.overrides, said.json, said.quick, said.processes)
+    if said.verb == "score":
+        from detector.score import score_file
+        score_file(said.detections, said.annotations, said.metric)
+        return errors.OK
+    if said.verb == "compare":
+        from detector.compare import compare
+        compare(said.run_a, said.run_b, said.resamples)
+        return errors.OK
     if said.verb == "view":
         from detector.view import view
         view(said.what, said.words, said.out)

@@ -21,6 +21,8 @@ VERBS = {
     "train": "CONFIG [key=value ...]     train a config, or go on with its run",
     "check": "CONFIG [key=value ...]     say what is wrong with a config and its data, before anything runs",
     "evaluate": "RUN [key=value ...]     score a run's checkpoint on its validation data",
+    "score": "DETECTIONS.json ANNOTATIONS     score any detector's COCO-format results, without a model",
+    "compare": "RUN_A RUN_B             is the difference between two evaluated runs real?",
     "predict": "RUN SOURCE               draw what it finds in an image, a folder, a video or camera:0",
     "view": "CONFIG | anchors CONFIG     the data as the network will see it; anchors over it, and what they reach",
     "export": "RUN --format onnx|torchscript|weights     its detector for other programs",
