@@ -9,7 +9,7 @@ import pytest
 from conftest import REPO
 
 LEVELS = {
-    0: "errors config.option config.model config.schema config.values records boxes randomness distributed stopping findings",
+    0: "arguments errors config.option config.model config.schema config.values records boxes randomness distributed stopping findings",
     1: "config.load data.files data.coco data.voc data.per_image_json data.shapes data.read data.transforms "
        "data.examples data.batches data.chunks "
        "model.bodies model.pooling model.input model.weights model.layouts model.weight_files model.coding model.truth "
