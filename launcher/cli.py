@@ -46,7 +46,8 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--dry-run", action="store_true", help="print the script or the command; submit nothing")
     where.add_argument("--template", choices=("torchrun", "srun"), default="torchrun",
                        help="of --on sbatch: one task for each node, or for each process")
-    where.add_argument("--array", metavar="FILE", default="", help="of --on sbatch: a run for each line of key=value ...")
+    where.add_argument("--array", metavar="FILE", default="",
+                       help="of --on sbatch: a run for each of its lines, which are key=value ...")
     where.add_argument("--cluster", metavar="FILE", default="", help="one's own site; default: "
                        "~/.config/fleet-rcnn/cluster.yaml. configs/cluster/example.yaml shows its keys")
     site.add_options(top.add_argument_group("what they may use; a cluster file may say the same"))

@@ -76,14 +76,14 @@ def size_problems(job: Job, config: Config) -> list[Problem]:
     """What does not fit together, whatever the cluster."""
     wanted, found = job.resources, []
     if 60 * wanted.minutes <= wanted.notice_s + EARLY_S:
-        found.append(Problem(f"hours={wanted.hours:g}", f"too little time: the stop signal comes {wanted.notice_s} s before "
-                             f"the limit and may come {EARLY_S} s early, so nothing is left of {60 * wanted.minutes} s",
+        found.append(Problem(f"hours={wanted.hours:g}", f"too little time: the stop signal comes {wanted.notice_s} s "
+                             f"before the limit and maybe {EARLY_S} s early: nothing is left of it",
                              "Ask for more hours, or for a smaller notice_s"))
     if job.verb == "train" and 0 < config.batch.size < wanted.world:
-        found.append(Problem(f"batch.size={config.batch.size}", f"fewer images in a step than the {wanted.world} processes",
+        found.append(Problem(f"batch.size={config.batch.size}", f"fewer images than the {wanted.world} processes",
                              "Ask for fewer processes, or set batch.size"))
     if wanted.cores and wanted.cores < config.run.workers:
-        found.append(Problem(f"cores={wanted.cores}", f"fewer than the {config.run.workers} loader workers of each process",
+        found.append(Problem(f"cores={wanted.cores}", f"fewer than the {config.run.workers} workers of each process",
                              f"Ask for {config.run.workers + 1}, or set run.workers"))
     if config.run.device == "cuda" and not wanted.gpus:
         found.append(Problem("gpus=0", "run.device=cuda needs one for each process", "Ask for gpus, or set run.device"))
@@ -107,8 +107,8 @@ def partition_problems(wanted: Resources, cores: int, partitions: list[Partition
               ("cores", cores * wanted.per_node, max(one.cores for one in fitting), "cores in a node")]
     for key, asked, there, what in limits:
         if asked > there:
-            found.append(Problem(f"{key}={asked}", f"partition {name} has {there} {what}", "Ask for less, or name another "
-                                 "partition" + (" (cores are for processes and their run.workers)" * (key == "cores"))))
+            found.append(Problem(f"{key}={asked}", f"partition {name} has {there} {what}",
+                                 "Ask for less (run.workers take a core each), or name another partition"))
     if wanted.minutes > fitting[0].minutes:
         found.append(Problem(f"hours={wanted.hours:g}", f"partition {name} allows {fitting[0].minutes / 60:g} hours",
                              "Ask for less: a run that reaches its limit is saved and queued again"))

@@ -90,5 +90,5 @@ def refuse_second_job(run: Path) -> None:
     for name in {line["job"] for line in jobs_of(run)}:
         state = job_state(name)["JobState"]
         if state not in OVER:
-            raise BadInput(f"{run.name} is in the queue already, as job {name} ({state}). Wait for it, `fleet-rcnn cancel "
-                           f"{run}`, or start another run with run.name=...")
+            raise BadInput(f"{run.name} is in the queue already, as job {name} ({state}). Wait for it, take it out "
+                           f"with `fleet-rcnn cancel {run}`, or start another run with run.name=...")

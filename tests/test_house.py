@@ -49,7 +49,7 @@ LAUNCHER = {f"launcher.{name}": {"launcher", *(("detector." if word in SHARED el
 ONLY_HERE = {
     r"SLURM_": {"launcher/environment.py", "launcher/cluster.py"},
     r"import submitit": {"launcher/environment.py", "launcher/cluster.py"},
-    r"torch\.distributed|DistributedDataParallel": {"detector/distributed.py"},
+    r"torch\.distributed(?!\.run\b)|DistributedDataParallel": {"detector/distributed.py"},
     r"^\s*(import yaml|from yaml)": {"detector/config/load.py"},
     r"torch\.Generator\(|np\.random\.[A-Z]\w*\(|default_rng\(|manual_seed\(|random\.Random\(":
         {"detector/randomness.py"},

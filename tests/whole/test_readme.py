@@ -11,6 +11,7 @@ from conftest import REPO, TINY
 from PIL import Image
 
 from detector.config.load import load_config
+from launcher.cli import parser
 
 pytestmark = pytest.mark.whole
 TEXT = (REPO / "README.md").read_text()
@@ -34,8 +35,7 @@ def test_commands_name_things_that_exist(command):
         if words[0].endswith(".py") and len(words) > 1:
             load_config(words[1], words[2:])
     elif "train" in words:
-        rest = words[words.index("train") + 1:]
-        rest = rest[:rest.index("--processes")] if "--processes" in rest else rest
+        _, rest = parser().parse_known_args(words[words.index("train"):])
         load_config(rest[0], rest[1:])
 
 
