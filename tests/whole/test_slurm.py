@@ -20,7 +20,8 @@ FOUR = ["--nodes", "2", "--processes", "2"]
 def cluster(tmp_path_factory):
     one = Cluster(Path("/tmp") / f"fleet-test-{os.getpid()}")  # sockets want a short path
     started_at = time.monotonic()
-    up = subprocess.run([str(Path(__file__).parents[2] / "slurm" / "local-cluster"), "up", "--nodes", "2", "--gpus", "8"],
+    up = subprocess.run([str(Path(__file__).parents[2] / "slurm" / "local-cluster"), "up", "--nodes", "2", "--gpus", "8",
+                         "--kill-wait", "8", "--grace", "10"],
                         env=one.environ, capture_output=True, text=True)
     if "namespaces" in up.stderr:
         pytest.skip(up.stderr.strip())
@@ -120,7 +121,7 @@ def test_disturbed_twice_in_one_run(way, first, second, cluster, runs, undisturb
 def test_a_run_that_meets_its_time_limit_is_saved_and_goes_on(cluster, runs):
     arguments, folder = runs
     job = cluster.submit(*arguments, "run.name=limit", "schedule.steps=100000", "--on", "slurm", "--processes", "1",
-                         "--hours", "0.017", "--notice-s", "10")
+                         "--hours", "0.033", "--notice-s", "59")
     until(lambda: cluster.restarts(job) == 1 and cluster.state(job) == "RUNNING", 150, lambda: log(folder / "limit"))
     until(lambda: log(folder / "limit").count("resuming from") == 1, 60)
     said = log(folder / "limit")
