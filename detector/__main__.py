@@ -29,14 +29,45 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("overrides", nargs="*", metavar="key=value")
     check = verb("check", "say what is wrong with a config and its data, before anything runs", "config")
     check.add_argument("overrides", nargs="*", metavar="key=value")
-    evaluate = verb("evaluate", "score a run's checkpoint on its validation data", "run")
+    evaluate = verb("evaluate", "score a run's checkpoint on its validation data, or weights from elsewhere")
+    evaluate.add_argument("run", nargs="?", default="", help="a run folder; not with --weights")
     evaluate.add_argument("overrides", nargs="*", metavar="key=value")
     evaluate.add_argument("--checkpoint", default="best", help="best, last, or a file")
-    predict = verb("predict", "draw what a run's detector finds in images", "run", "source")
+    evaluate.add_argument("--weights", default="", metavar="FILE", help="another program's weights instead of a run")
+    evaluate.add_argument("--recipe", default="", metavar="ROW", help="with --weights: a row of a table, or a config")
+    evaluate.add_argument("--time", action="store_true", help="instead: milliseconds per image, on CPU and GPU")
+    predict = verb("predict", "draw what a run's detector finds in images, a video or a camera", "run", "source")
     predict.add_argument("--score", type=float, default=0.5, help="least score of what is drawn and written")
-    predict.add_argument("--out", default="", help="folder for pictures and JSON; default: RUN/predictions")
+    predict.add_argument("--out", default="", help="folder for pictures, JSON and CSV; default: RUN/predictions")
     predict.add_argument("--checkpoint", default="best", help="best, last, or a file")
     predict.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    predict.add_argument("--batch", type=int, default=4, help="images that are predicted at once")
+    predict.add_argument("--frames", type=int, default=0, help="stop after so many images or frames; 0: all")
+    view = verb("view", "look at data as the network will see it, or at anchors over it", "what")
+    view.add_argument("words", nargs="*", metavar="CONFIG key=value",
+                      help="view CONFIG key=value ...: the data; view anchors CONFIG key=value ...: the anchors")
+    view.add_argument("--out", default="", help="page to write; default: view.html or anchors.html")
+    export = verb("export", "write a run's detector for other programs, and compare it with the model", "run")
+    export.add_argument("--format", default="onnx", choices=("onnx", "torchscript", "weights"))
+    export.add_argument("--out", default="", help="file to write; default: RUN/export/detector.*")
+    export.add_argument("--checkpoint", default="best", help="best, last, or a file")
+    export.add_argument("--images", default="", help="image or folder to compare on; default: the validation data")
+    data = verb("data", "the data sets of the published tables: list them, or get one").add_subparsers(
+        dest="action", required=True, metavar="list | get NAME")
+    listing = data.add_parser("list", help="which there are, where they go, what is there, what is missing, licence")
+    get = data.add_parser("get", help="download, verify, unpack and check one; a second start goes on")
+    get.add_argument("name")
+    get.add_argument("--keep", action="store_true", help="leave the archives in ROOT/downloads")
+    for sub in (listing, get):
+        sub.add_argument("--root", default="data", help="folder that holds all data sets; default: data")
+    tables = verb("tables", "the published tables: printed, and measured in run folders")
+    form = tables.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true")
+    form.add_argument("--csv", action="store_true")
+    form.add_argument("--html", metavar="FILE", nargs="?", const="tables.html", help="default: tables.html")
+    form.add_argument("--models", action="store_true", help="parameters and operations of each row's model instead")
+    tables.add_argument("--row", default="", help="this row alone")
+    tables.add_argument("--runs", default="runs", help="folder of the run folders; default: runs")
     verb("options", "every option of a config file, with its default and what is allowed")
     return top
 
@@ -44,7 +75,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs one verb and gives the exit status: 0 done, 2 bad input, 75 stopped early, 1 everything else."""
     said = parser().parse_args(arguments)
-    if said.verb not in ("train", "evaluate"):
+    together = said.verb == "train" or said.verb == "evaluate" and not (said.time or said.weights)
+    if not together:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # whoever started this may have blocked them
         return tell_errors(lambda: run(said))
     with StopRequest() as stop:  # before torch is imported: that takes seconds, in which a stop may come
@@ -88,18 +120,45 @@ def run(said: argparse.Namespace) -> int:
             allowed = " | ".join(field.metadata["choices"]) or ", ".join(bounds)
             print(f"{path} = {field.default!r}\n    {field.metadata['about']}" + (f" [{allowed}]" if allowed else ""))
         return errors.OK
+    if said.verb == "data":
+        from detector import obtain
+        print(obtain.listing(said.root)) if said.action == "list" else obtain.get(said.name, said.root, said.keep)
+        return errors.OK
+    if said.verb == "tables":
+        from detector.tables.show import show
+        show(said.row, said.runs, said.html, said.markdown, said.csv, said.models)
+        return errors.OK
     if said.verb == "check":
         from detector.check import check
         return check(load_config(said.config, said.overrides))
-    from detector.distributed import choose_device
+    if said.verb == "view":
+        from detector.view import view
+        view(said.what, said.words, said.out)
+        return errors.OK
+    if said.verb == "export":
+        from detector.export import export
+        export(said.run, said.format, said.out, said.checkpoint, said.images)
+        return errors.OK
+    if said.verb == "evaluate" and said.weights:
+        from detector.evaluate_weights import evaluate_weights
+        if not said.recipe:
+            raise errors.BadInput("--weights needs --recipe: a row of the tables, or a config, that says what they are "
+                                  "the weights of")
+        evaluate_weights(said.weights, said.recipe, [word for word in (said.run, *said.overrides) if word])
+        return errors.OK
+    if said.verb == "evaluate":
+        from detector.timing import time_run
+        time_run(said.run, said.overrides, said.checkpoint)
+        return errors.OK
     from detector.predict import predict
-    predict(said.run, said.source, choose_device(said.device), said.score, said.out, said.checkpoint)
-    return errors.OK
+    return predict(said.run, said.source, said.device, said.score, said.out, said.checkpoint, said.batch, said.frames)
 
 
 def run_together(said: argparse.Namespace, stop: StopRequest) -> int:
     """A verb of all ranks, which they leave together when one of them is asked to stop."""
     if said.verb == "evaluate":
+        if not said.run:
+            raise errors.BadInput("evaluate what? Name a run folder, such as runs/bccd, or --weights FILE --recipe ROW")
         from detector.evaluate import evaluate_run
         done = evaluate_run(said.run, said.overrides, said.checkpoint, lambda: stop.asked)
         return errors.OK if done else errors.STOPPED

@@ -22,6 +22,7 @@ from detector.errors import BadInput
 from detector.inference import find_checkpoint, load_detector, predict_batch
 from detector.journal import write_whole
 from detector.metrics.coco import coco_metrics, results
+from detector.metrics.visual_genome import visual_genome_metrics
 from detector.metrics.voc import voc_metrics
 from detector.model.build import LOSSES, Detector
 from detector.model.input import Side
@@ -29,7 +30,7 @@ from detector.randomness import seed_for, seed_torch
 from detector.records import Dataset, Detections, join_detections
 from detector.waiting import Waiting, next_batches
 
-METRICS = {"coco": coco_metrics, "voc": voc_metrics}
+METRICS = {"coco": coco_metrics, "voc": voc_metrics, "visual_genome": visual_genome_metrics}
 
 
 @dataclass(frozen=True)

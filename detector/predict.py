@@ -1,77 +1,62 @@
-"""A trained detector on images of one's own: pictures with boxes, and one JSON for all of them."""
+"""A trained detector on images of one's own, a video or a camera: pictures with boxes, COCO results and a table."""
 
-import json
 import os
+import time
 from pathlib import Path
 
-import numpy as np
-import torch
 from tqdm import tqdm
 
-from detector.data.files import ENDINGS, read_image
-from detector.draw import draw_boxes
-from detector.errors import BadInput
-from detector.inference import find_checkpoint, load_detector, predict_batch
-from detector.journal import write_whole
-from detector.model.input import Side
+from detector.errors import FAILED, OK, BadInput
+from detector.frames import Source, batches, is_video, open_frames
+from detector.loaded import Loaded, load_run
+from detector.predictions import Predictions
 
 
-def predict(run: str, source: str, device: torch.device, score: float, out: str, which: str = "best") -> Path:
-    """Draws `source` (an image or a folder of images) into a folder and writes detections.json beside the pictures.
+def predict(run: str, source: str, device: str = "auto", score: float = 0.5, out: str = "", which: str = "best",
+            batch: int = 4, limit: int = 0) -> int:
+    """Draws `source` (an image, a folder, a video or camera:NUMBER) into a folder; results lie beside the pictures.
 
-    A broken image is reported and the rest goes on. Raises BadInput where there is no image at all.
+    An image that cannot be read is reported, the rest goes on, and the exit status is 1. Raises BadInput where there
+    is nothing that can be read. Ctrl-C ends a camera or a video, and what was found until then is written.
     """
-    paths = image_files(source)
-    model, config, classes, _ = load_detector(find_checkpoint(run, which), device)
+    if not 0 <= score <= 1 or batch < 1 or limit < 0:
+        raise BadInput(f"--score {score:g} --batch {batch} --frames {limit}: a score lies in 0 ... 1, a batch holds 1 "
+                       "or more images, --frames is how many at most (0: all)")
     folder = Path(out) if out else Path(run) / "predictions"
     if os.path.isdir(source) and folder.resolve() == Path(source).resolve():
         raise BadInput(f"--out {folder}: this is the folder of the images; drawing there would replace them")
-    model.roi_heads.score_thresh = min(model.roi_heads.score_thresh, score)
-    side, found = Side(config.evaluate.short_side, config.evaluate.long_side), {}
-    base = source if os.path.isdir(source) else os.path.dirname(source)
-    for path in tqdm(paths, unit="image", disable=None):
+    with open_frames(source, limit) as frames:
+        detector = load_run(run, which, device)
+        predictions = Predictions(folder, detector.classes, frames.name, frames.rate)
+        broken, elapsed_s = run_through(detector, frames, predictions, score, batch, is_video(source))
+    if not predictions.found:
+        raise BadInput(f"no image below {source} could be read" if not is_video(source) else f"{source}: no frame came")
+    predictions.close()
+    found = predictions.found.values()
+    objects, images = sum(len(one[-1]) for one in found), len(found)
+    kind, drawn = ("frames", "the video") if is_video(source) else ("images", "pictures")
+    print(f"{objects} objects in {images} {kind}, {images / elapsed_s:.1f} a second: {drawn}, detections.json, "
+          f"images.json and detections.csv are in {folder}")
+    if broken:
+        print(f"{broken} images could not be read and were left out")
+    return FAILED if broken else OK
+
+
+def run_through(detector: Loaded, source: Source, predictions: Predictions, score: float, batch: int,
+                video: bool) -> tuple[int, float]:
+    """Every frame to where its results are kept; gives how many could not be read, and the seconds it took."""
+    started_at, broken = time.monotonic(), 0
+    # Frames per second are shown while it runs, on a terminal.
+    with tqdm(total=source.count, unit="frame" if video else "image", disable=None) as bar:
         try:
-            image = read_image(path)
-        except BadInput as error:
-            tqdm.write(f"left out: {error}")
-            continue
-        detections = {key: value.numpy() for key, value in
-                      predict_batch(model, [image], None, side, config.run.precision, device)[0][0].items()}
-        keep = detections["scores"] >= score
-        detections = {key: value[keep] for key, value in detections.items()}
-        name = os.path.relpath(path, base)
-        picture = draw_boxes(image.permute(1, 2, 0).numpy(), detections["boxes"], detections["labels"], classes,
-                             detections["scores"])
-        target = folder / (name if name.endswith(".jpg") else f"{name}.jpg")
-        if target.resolve() == Path(path).resolve():
-            raise BadInput(f"--out {folder}: this is the folder of {path}; drawing there would replace it")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(target, quality=92)
-        found[name] = rows(detections, classes)
-    if not found:
-        raise BadInput(f"no image below {source} could be read")
-    said = {"classes": classes, "score": score, "images": found}
-    write_whole(folder / "detections.json", json.dumps(said, indent=1) + "\n")
-    count = sum(map(len, found.values()))
-    print(f"{count} objects in {len(found)} images: pictures and detections.json are in {folder}")
-    return folder
-
-
-def image_files(source: str) -> list[str]:
-    """The image itself, or every image below a folder, in the order of their names."""
-    if os.path.isfile(source):
-        return [source]
-    if not os.path.isdir(source):
-        raise BadInput(f"no such image or folder: {source}")
-    paths = sorted(os.path.join(folder, name) for folder, _, names in os.walk(source) for name in names
-                   if name.lower().endswith(ENDINGS))
-    if not paths:
-        raise BadInput(f"no image in {source}: names that end in {', '.join(ENDINGS)} are looked for")
-    return paths
-
-
-def rows(detections: dict[str, np.ndarray], classes: tuple[str, ...]) -> list[dict]:
-    """Detections of one image for the JSON, the best first; box is x1, y1, x2, y2 in pixels."""
-    return [{"class": classes[int(label) - 1], "score": round(float(score), 4),
-             "box": [round(float(value), 2) for value in box]}
-            for box, score, label in zip(detections["boxes"], detections["scores"], detections["labels"])]
+            for group in batches(source.frames, batch, detector.side):
+                if group[0].image is None:
+                    broken += 1
+                    tqdm.write(f"left out: {group[0].fault}")
+                else:
+                    for frame, found in zip(group, detector.detect([frame.image for frame in group], score, batch)):
+                        predictions.add(frame, found)
+                bar.update(len(group))
+        except KeyboardInterrupt:
+            tqdm.write("stopped by hand; what was found until now is written")
+    return broken, time.monotonic() - started_at

@@ -13,6 +13,7 @@ from launcher import checking, following, site
 from launcher.job import Job, Resources
 from launcher.local import nothing, processes_here, run_here
 from launcher.record import run_of
+from launcher.reproduce import reproduce
 from launcher.torchrun import run_torchrun, torchrun_command
 from launcher.watch import Watch, patience_s
 
@@ -20,13 +21,19 @@ VERBS = {
     "train": "CONFIG [key=value ...]     train a config, or go on with its run",
     "check": "CONFIG [key=value ...]     say what is wrong with a config and its data, before anything runs",
     "evaluate": "RUN [key=value ...]     score a run's checkpoint on its validation data",
-    "predict": "RUN IMAGE_OR_FOLDER      draw what a run's detector finds",
+    "predict": "RUN SOURCE               draw what it finds in an image, a folder, a video or camera:0",
+    "view": "CONFIG | anchors CONFIG     the data as the network will see it; anchors over it, and what they reach",
+    "export": "RUN --format onnx|torchscript|weights     its detector for other programs",
+    "data": "list | get NAME             the data sets of the tables: which there are, and how they come here",
+    "reproduce": "ROW [--seeds 3] [key=value ...]     train and test a row of the published tables",
+    "tables": "[--markdown|--html|--csv|--models]     the published tables, printed and measured",
     "options": "                         every option of a config, with default and reason",
     "jobs": "                            runs and what became of them",
     "logs": "RUN [--follow]              what a run prints",
     "cancel": "RUN                       take a run out of Slurm's queue; it saves what it has",
 }
-LAUNCHED = ("train", "evaluate")  # run in several processes, and where --on says
+LAUNCHED = ("train", "evaluate")         # run in several processes, and where --on says
+OWN = ("check", "jobs", "logs", "cancel")  # what the launcher answers, or helps to
 PLACES = ("here", "torchrun", "slurm", "sbatch")
 
 
@@ -59,8 +66,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["reproduce"]:
+        return reproduce(arguments[1:], main)
     if len(arguments) > 1 and arguments[0] in VERBS and {"-h", "--help"} & set(arguments):
         return help_of(arguments[0])
+    if arguments and arguments[0] in VERBS and arguments[0] not in (*LAUNCHED, *OWN):
+        return run_here(Job(arguments[0], tuple(arguments[1:]), Resources()))  # its options are its own
     said, rest = parser().parse_known_args(arguments)
     try:
         return act(said, rest, f"fleet-rcnn {shlex.join(arguments)}")
@@ -115,7 +126,7 @@ def on_this_machine(verb: str, rest: list[str], wanted: Resources) -> Resources:
     """As many processes as asked for, or as the machine has GPUs. Mistakes in a config are told here, once."""
     words = [word for word in rest if not word.startswith("-")]
     overrides = [word for word in words[1:] if "=" in word]
-    wish = wanted.processes or wanted.gpus
+    wish = 1 if "--time" in rest else wanted.processes or wanted.gpus
     if verb == "evaluate" and words and Path(words[0]).is_dir():
         config = load_config(str(Path(words[0]) / "config.yaml"), overrides)
         return Resources(processes_here(wish, config.run.device, most=0))

@@ -47,6 +47,27 @@ def config_file(tmp_path) -> Path:
     return path
 
 
+@pytest.fixture
+def untrained_run(tiny, config_file, tmp_path) -> str:
+    """The folder of a run whose detector of cats and dogs knows nothing: it finds both everywhere, scores spread out."""
+    import torch
+
+    from detector import checkpoint
+    from detector.config.load import load_config, to_yaml
+    from detector.model.build import build_model
+    from detector.optim import build_optimizer
+    config = load_config(str(config_file), tiny)
+    torch.manual_seed(0)
+    model = build_model(config.model, config.evaluate, 2)
+    with torch.no_grad():
+        model.roi_heads.box_predictor.cls_score.weight *= 20
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    state = checkpoint.TrainState(model, build_optimizer(model, config.optim), scaler, None, step=7)
+    checkpoint.save(tmp_path / "run", state, config, ("cat", "dog"), 4)
+    (tmp_path / "run" / "config.yaml").write_text(to_yaml(config))
+    return str(tmp_path / "run")
+
+
 def shared_data(name: str) -> Path:
     """A folder of real data beside the checkout; the test is skipped, saying so, where there is none."""
     if not (SHARED / name).is_dir():

@@ -1,9 +1,6 @@
 """YAML with `base:` and `key=value` overrides -> Config. All mistakes are reported in one error."""
 
-import contextlib
 import dataclasses
-import difflib
-import math
 import os
 import typing
 from pathlib import Path
@@ -11,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from detector.config.schema import Config, contradictions
+from detector.config.values import checked, convert, did_you_mean, plain, show
 from detector.errors import BadInput, listed
 
 
@@ -23,6 +21,7 @@ def load_config(name: str, overrides: list[str] = ()) -> Config:
     said, mistakes = read_with_base(path), []
     for override in overrides:
         mistakes += apply_override(said, override)
+    said = merge(recipe_layer(said), said)
     config = build(Config, said, "", mistakes)
     if not mistakes:
         mistakes = contradictions(config)
@@ -44,7 +43,7 @@ def from_dict(said: dict, where: str) -> Config:
 
 def to_dict(config: Config) -> dict:
     """Plain data: dicts, lists, numbers and texts."""
-    return _plain(dataclasses.asdict(config))
+    return plain(dataclasses.asdict(config))
 
 
 def to_yaml(config: Config) -> str:
@@ -74,7 +73,7 @@ def find_config(name: str) -> Path:
     if (inside / f"{short}.yaml").is_file():
         return inside / f"{short}.yaml"
     known = sorted(str(path.relative_to(inside).with_suffix("")) for path in inside.rglob("*.yaml"))
-    raise BadInput(f"no such config file: {name}{_did_you_mean(short, known)}. Give a YAML file, or one of: "
+    raise BadInput(f"no such config file: {name}{did_you_mean(short, known)}. Give a YAML file, or one of: "
                    + ", ".join(known))
 
 
@@ -93,18 +92,24 @@ def read_with_base(path: Path, seen: tuple[Path, ...] = ()) -> dict:
         raise BadInput(f"broken YAML in {path}: {' '.join(str(error).split())}") from error
     said = {} if said is None else said
     if not isinstance(said, dict):
-        raise BadInput(f"{path}: options expected, such as `seed: 1`, not {_show(said)}")
+        raise BadInput(f"{path}: options expected, such as `seed: 1`, not {show(said)}")
     base = said.pop("base", None)
     if base is None:
         return said
     if not isinstance(base, str):
-        raise BadInput(f"{path}: base: {_show(base)} is no name of a file")
+        raise BadInput(f"{path}: base: {show(base)} is no name of a file")
     beside = path.parent / base
     try:
         below = beside if beside.is_file() else find_config(base)
     except BadInput as error:
         raise BadInput(f"{path}: base: {base}: {error}") from error
     return merge(read_with_base(below, (*seen, path)), said)
+
+
+def recipe_layer(said: dict) -> dict:
+    """The options below those said: `recipe: original` is configs/recipe/original.yaml, modern the defaults alone."""
+    path = shipped() / "configs" / "recipe" / f"{said.get('recipe', 'modern')}.yaml"
+    return read_with_base(path) if path.is_file() else {}
 
 
 def read_yaml(text: str):
@@ -157,14 +162,14 @@ def apply_override(said: dict, override: str) -> list[str]:
 def build(kind: type, said: object, path: str, mistakes: list[str]):
     """A dataclass from plain data; what is wrong is appended to `mistakes`."""
     if not isinstance(said, dict):
-        mistakes.append(f"{path.rstrip('.')}={_show(said)}: this is a section, with options such as "
+        mistakes.append(f"{path.rstrip('.')}={show(said)}: this is a section, with options such as "
                         f"{path}{dataclasses.fields(kind)[0].name}")
         return kind()
     fields = {field.name: field for field in dataclasses.fields(kind)}
     types, values = typing.get_type_hints(kind), {}
     for key, value in said.items():
         if key not in fields:
-            mistakes += [f"{name}: no such option{_did_you_mean(name, all_options())}"
+            mistakes += [f"{name}: no such option{did_you_mean(name, all_options())}"
                          for name in flatten({f"{path}{key}": value})]
         elif dataclasses.is_dataclass(types[key]):
             values[key] = build(types[key], value, f"{path}{key}.", mistakes)
@@ -172,44 +177,8 @@ def build(kind: type, said: object, path: str, mistakes: list[str]):
             try:
                 values[key] = checked(convert(value, types[key]), fields[key].metadata)
             except ValueError as error:
-                mistakes.append(f"{path}{key}={_show(value)}: {error}")
+                mistakes.append(f"{path}{key}={show(value)}: {error}")
     return kind(**values)
-
-
-def convert(value: object, kind: type):
-    """Plain data -> the type of an option. Raises ValueError that says what is expected."""
-    if typing.get_origin(kind) is tuple:
-        inner = typing.get_args(kind)[0]
-        items = value if isinstance(value, (list, tuple)) else [] if value in ("", None) else [value]
-        return tuple(convert(item, inner) for item in items)
-    if kind is str and not isinstance(value, (dict, list)):
-        return "" if value in (None, "null", "~") else str(value)
-    if kind is bool and str(value).lower() in ("true", "false"):
-        return str(value).lower() == "true"
-    if kind in (int, float) and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError):
-            return int(value) if kind is int and str(value).lstrip("+-").isdigit() else _finite(value, kind)
-    expected = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}[kind]
-    raise ValueError(f"{expected} expected")
-
-
-def _finite(value: object, kind: type):
-    """A number that is no NaN and not infinite, and whole if it must be: 1e3 is a whole number."""
-    number = float(value)
-    if not math.isfinite(number) or kind is int and not number.is_integer():
-        raise ValueError
-    return kind(number)
-
-
-def checked(value, metadata: dict):
-    """The value, if it is allowed. Raises ValueError that says what is."""
-    choices, low, high = metadata["choices"], metadata["low"], metadata["high"]
-    if choices and value not in choices:
-        raise ValueError(f"one of {', '.join(choices)}{_did_you_mean(str(value), choices)}")
-    if low is not None and not value >= low or high is not None and not value <= high:
-        bounds = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None)
-        raise ValueError(" and ".join(bounds))
-    return value
 
 
 def all_options(kind: type = Config, path: str = "") -> dict[str, dataclasses.Field]:
@@ -226,22 +195,3 @@ def all_options(kind: type = Config, path: str = "") -> dict[str, dataclasses.Fi
 def folder_of(config: Config) -> Path:
     """Where this run keeps everything."""
     return Path(os.path.expanduser(config.run.folder)) / config.run.name
-
-
-def _did_you_mean(word: str, known: typing.Iterable[str]) -> str:
-    known = list(known)
-    last = word.split(".")[-1]
-    close = [k for k in known if k.split(".")[-1] == last][:1]  # the right word in the wrong section
-    close = close or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
-def _show(value: object) -> str:
-    text = repr(_plain(value))
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _plain(value):
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value

@@ -10,7 +10,8 @@ from detector.config.model import Model, model_contradictions
 from detector.config.option import option, section
 
 METRICS = {"coco": ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
-           "voc": ("AP", "AP_11point")}  # what an evaluation gives, the headline first
+           "voc": ("AP", "AP_11point"),
+           "visual_genome": ("AP", "AP_weighted")}  # what an evaluation gives, the headline first
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Data:
-    format: str = option("coco", "layout of the annotations", choices=("coco", "voc", "per_image_json", "shapes"))
+    format: str = option("coco", "layout of the annotations", choices=(
+        "coco", "voc", "visual_genome", "imagenet_det", "per_image_json", "shapes"))
     root: str = option("", "folder that holds images and annotations")
     train: tuple[str, ...] = option(("train",), "split names, or annotation files below data.root")
     val: tuple[str, ...] = option(("val",), "the same, for evaluation; may be empty")
@@ -105,8 +107,8 @@ class Schedule:
 @dataclass(frozen=True)
 class Evaluate:
     every_epochs: float = option(1.0, "epochs between two evaluations; 0: only at the end", low=0)
-    metric: str = option("coco", "coco: AP over IoU 0.50 to 0.95; voc: AP at IoU 0.5, 11 points and area",
-                         choices=("coco", "voc"))
+    metric: str = option("coco", "coco: AP over IoU 0.50 to 0.95; voc: AP at IoU 0.5, 11 points and area; "
+                         "visual_genome: AP at IoU 0.5, a class without objects counts 0", choices=tuple(METRICS))
     best: str = option("AP", "the metric that best.pt and schedule.patience follow; the more the better")
     batch: int = option(2, "images a process predicts at once", low=1)
     short_side: int = option(800, "pixels", low=32)
@@ -127,6 +129,8 @@ class Config:
     optim: Optim = section(Optim)
     schedule: Schedule = section(Schedule)
     evaluate: Evaluate = section(Evaluate)
+    recipe: str = option("modern", "what an option is that nobody states. modern: as listed here; original: as in the "
+                         "published tables, configs/recipe/original.yaml", choices=("modern", "original"))
     seed: int = option(0, "of everything random", low=0)
 
 

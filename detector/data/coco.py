@@ -12,6 +12,8 @@ from detector.records import CROWD, Dataset, assemble
 
 FILES = ("annotations/instances_{}.json", "annotations/{}.json", "{}.json", "{}/_annotations.coco.json", "{}")
 FOLDERS = ("{}", "images/{}", "images", "")
+# Splits of COCO 2014's validation images (Girshick 2015), which lie where those do.
+FOLDER_OF = {"minival2014": "val2014", "valminusminival2014": "val2014"}
 SHOWN = 5  # examples of one kind of mistake in an error
 
 
@@ -121,7 +123,8 @@ def _image_folder(root: str, split: str, annotations: str, images: dict[int, dic
     """The folder, relative to root, in which the first images are. Without a hit: the most usual one."""
     beside = os.path.relpath(os.path.dirname(annotations), root)
     names = [image["file_name"] for _, image in zip(range(10), images.values())]
-    tried = [pattern.format(split) for pattern in FOLDERS if not split.endswith(".json") or "{}" not in pattern]
+    tried = [pattern.format(FOLDER_OF.get(split, split)) for pattern in FOLDERS
+             if not split.endswith(".json") or "{}" not in pattern]
     for folder in [*tried, os.path.splitext(os.path.basename(split))[0].removeprefix("instances_"), beside]:
         if any(os.path.isfile(os.path.join(root, folder, name)) for name in names):
             return "" if folder == "." else folder

@@ -1,5 +1,6 @@
 """Image files: their size without decoding, and their pixels as uint8 RGB."""
 
+import os
 import re
 
 import numpy as np
@@ -42,6 +43,19 @@ def read_image(path: str, size: tuple[int, int] | None = None) -> torch.Tensor:
         raise BadInput(f"image {path} is {image.shape[2]}x{image.shape[1]} pixels (width x height), its annotations "
                        f"say {size[1]}x{size[0]}: mend the annotations, or bring the image they were made on")
     return image
+
+
+def image_files(source: str) -> list[str]:
+    """The image itself, or every image below a folder, in the order of their names."""
+    if os.path.isfile(source):
+        return [source]
+    if not os.path.isdir(source):
+        raise BadInput(f"no such image or folder: {source}")
+    paths = sorted(os.path.join(folder, name) for folder, _, names in os.walk(source) for name in names
+                   if name.lower().endswith(ENDINGS))
+    if not paths:
+        raise BadInput(f"no image in {source}: names that end in {', '.join(ENDINGS)} are looked for")
+    return paths
 
 
 def unreadable(path: str, error: Exception, remedy: str) -> BadInput:

@@ -11,12 +11,13 @@ from dataclasses import fields, replace
 import numpy as np
 
 from detector.config.schema import Data
-from detector.data import coco, per_image_json, shapes, voc
+from detector.data import coco, imagenet_det, per_image_json, shapes, visual_genome, voc
 from detector.distributed import first_on_main
 from detector.errors import BadInput
 from detector.records import CROWD, DIFFICULT, Dataset, keep_images, keep_objects, offsets_of
 
-READERS = {"coco": coco, "voc": voc, "per_image_json": per_image_json, "shapes": coco}
+READERS = {"coco": coco, "voc": voc, "visual_genome": visual_genome, "imagenet_det": imagenet_det,
+           "per_image_json": per_image_json, "shapes": coco}
 CACHE_FORMAT = 1    # raise it when what a reader gives changes
 THINNEST = 0.1      # pixels; corners closer than this may become equal when mirrored or scaled in float32
 OUTSIDE = 1.0       # pixels that a box may reach out of its image without being faulty: rounding, not a mistake

@@ -32,7 +32,7 @@ def read(root: str, split: str) -> Dataset:
     for index, stem in enumerate(stems):
         try:
             path = os.path.join(tree, "JPEGImages", endings.get(stem, f"{stem}.jpg"))
-            size, found = _read_xml(os.path.join(root, tree, "Annotations", f"{stem}.xml"))
+            size, found = read_xml(os.path.join(root, tree, "Annotations", f"{stem}.xml"))
             images.append((path, index + 1, *(size or image_size(os.path.join(root, path)))))
         except BadInput as error:
             mistakes.append(str(error))
@@ -80,7 +80,7 @@ def _endings(folder: str) -> dict[str, str]:
     return {os.path.splitext(n)[0]: n for n in names if not n.endswith(".jpg") and n.lower().endswith(ENDINGS)}
 
 
-def _read_xml(path: str) -> tuple[tuple[int, int] | None, list[tuple]]:
+def read_xml(path: str) -> tuple[tuple[int, int] | None, list[tuple]]:
     """Height and width (None where the file does not say), and (name, flags, xmin, ymin, xmax, ymax) of each object."""
     try:
         root = xml.parse(path).getroot()

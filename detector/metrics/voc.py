@@ -3,6 +3,8 @@
 Boxes here are x2-exclusive, so their widths equal the kit's `xmax - xmin + 1` of inclusive corners.
 """
 
+from typing import Iterator
+
 import numpy as np
 
 from detector.config.schema import METRICS
@@ -13,23 +15,27 @@ from detector.records import Dataset, Detections
 def voc_metrics(detections: Detections, dataset: Dataset) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """Means over the classes that have objects: AP (area, since 2010) and AP_11point (before); and both for each class.
 
-    A class without a countable object is -1 and outside the mean. What goes to a difficult object or a crowd is neither
-    right nor wrong.
+    A class without a countable object is -1 and outside the mean.
     """
+    per_class = {name: {"AP": area_ap(recall, precision) if count else -1.0,
+                        "AP_11point": eleven_point_ap(recall, precision) if count else -1.0}
+                 for name, (recall, precision, count) in zip(dataset.classes, curves(detections, dataset))}
+    known = [values for values in per_class.values() if values["AP"] >= 0]
+    return {key: float(np.mean([values[key] for values in known])) if known else -1.0
+            for key in METRICS["voc"]}, per_class
+
+
+def curves(detections: Detections, dataset: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Recall and precision after each detection, and the number of countable objects, class by class. What goes to a
+    difficult object or a crowd is neither right nor wrong."""
     ignored = ignored_objects(dataset)
     match = match_voc(detections, dataset, overlapping(detections, dataset, ABOVE_HALF, crowds=False), ignored)
     rows = np.flatnonzero(~match.ignored)
     rows = rows[np.lexsort((-detections.scores[rows], detections.labels[rows]))]
     bounds = np.searchsorted(detections.labels[rows], np.arange(1, len(dataset.classes) + 2))
     counts = np.bincount(dataset.labels[~ignored], minlength=len(dataset.classes) + 1)
-    per_class = {}
-    for label, name in enumerate(dataset.classes, start=1):
-        recall, precision = curve(match.right[rows[bounds[label - 1]:bounds[label]]], counts[label])
-        per_class[name] = {"AP": area_ap(recall, precision) if counts[label] else -1.0,
-                           "AP_11point": eleven_point_ap(recall, precision) if counts[label] else -1.0}
-    known = [values for values in per_class.values() if values["AP"] >= 0]
-    return {key: float(np.mean([values[key] for values in known])) if known else -1.0
-            for key in METRICS["voc"]}, per_class
+    for label in range(1, len(dataset.classes) + 1):
+        yield (*curve(match.right[rows[bounds[label - 1]:bounds[label]]], counts[label]), int(counts[label]))
 
 
 def curve(right: np.ndarray, objects: int) -> tuple[np.ndarray, np.ndarray]:

@@ -53,6 +53,12 @@ def resized(height: int, width: int, side: Side) -> tuple[float, tuple[int, int]
     return scale, (max(1, int(height * scale)), max(1, int(width * scale)))
 
 
+def canvas_of(image: Tensor, side: Side, multiple: int = STRIDE) -> tuple[int, int]:
+    """Height and width of the batch that an image [3, H, W] alone makes; images of one canvas add no padding."""
+    _, (height, width) = resized(*image.shape[-2:], side)
+    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+
+
 def to_batch(images: list[Tensor], side: Side, how: Input, frames: list[tuple | None] | None = None) -> ImageList:
     """uint8 [3, H, W] each -> float32 [B, 3, H', W'], sides multiples of how.multiple, zeros below and on the right.
 

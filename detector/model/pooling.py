@@ -111,8 +111,7 @@ def sample(feature: Tensor, image: Tensor, x: Tensor, y: Tensor) -> Tensor:
     for number in range(len(feature)):  # each image samples from its own map; nothing is copied once per box
         rows = torch.where(image == number)[0]
         order.append(rows)
-        if len(rows):
-            tall = grid[rows].reshape(1, -1, points, 2)  # the boxes of one image, one below another
-            sampled = grid_sample(feature[number:number + 1].float(), tall, align_corners=False, padding_mode="zeros")
-            parts.append(sampled.reshape(feature.shape[1], len(rows), points, points).transpose(0, 1))
+        tall = grid[rows].reshape(1, -1, points, 2)  # the boxes of one image, one below another
+        sampled = grid_sample(feature[number:number + 1].float(), tall, align_corners=False, padding_mode="zeros")
+        parts.append(sampled.reshape(feature.shape[1], -1, points, points).transpose(0, 1))
     return torch.cat(parts)[torch.argsort(torch.cat(order))]

@@ -29,18 +29,22 @@ RESULTS = Path(__file__).parent / "results" / "against_torchvision.jsonl"
 
 
 def peer_model(config, classes: int):
-    """torchvision's detector of the same network, every layer learning, with the same RPN, RoI and test numbers."""
+    """torchvision's detector of the same network, with the same RPN, RoI and test numbers."""
     from torch import nn
     from torchvision import models
     from torchvision.models.detection import FasterRCNN
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.backbone_utils import BackboneWithFPN
     from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+    from torchvision.ops import FrozenBatchNorm2d
 
     m, rpn, roi, e = config.model, config.model.rpn, config.model.roi, config.evaluate
-    if not m.body.startswith("resnet") or not m.body.endswith("_fpn") or m.weights or m.norm != "trained":
-        sys.exit("the peer here is a ResNet FPN from random weights with learning batch norms")
-    body = models.get_model(m.body.removesuffix("_fpn"), weights=None, norm_layer=nn.BatchNorm2d)
+    if not m.body.startswith("resnet") or not m.body.endswith("_fpn") or m.weights:
+        sys.exit("the peer here is a ResNet FPN from random weights")
+    norm = nn.BatchNorm2d if m.norm == "trained" else FrozenBatchNorm2d
+    body = models.get_model(m.body.removesuffix("_fpn"), weights=None, norm_layer=norm)
+    for stage in ("conv1", "layer1", "layer2", "layer3", "layer4")[:m.frozen_stages]:
+        getattr(body, stage).requires_grad_(False)
     top = body.fc.in_features
     backbone = BackboneWithFPN(body, {f"layer{i + 1}": str(i) for i in range(4)},
                                [top // 8, top // 4, top // 2, top], m.pyramid_width)

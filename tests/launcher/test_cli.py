@@ -63,7 +63,7 @@ def test_a_command_line_that_makes_no_sense_is_status_2(arguments, said):
     (["none.yaml"], ["no such config file: none.yaml"]),
     (["mine.yaml", "optim.rat=1"], ["optim.rat: no such option (did you mean optim.rate?)"]),
     (["mine.yaml", "optim.rate=fast", "model.pooling=max", "seed"],  # all mistakes at once
-     ["3 mistakes", "optim.rate='fast': a number expected", "model.pooling='max': one of align",
+     ["3 mistakes", "optim.rate='fast': a number expected", "model.pooling='max': one of align, ",
       "overrides are key=value"]),
     (["mine.yaml", "--processes", "-1"], ["processes='-1': at least 0"]),
     (["mine.yaml", "--hours", "0", "--gpus", "x"], ["2 mistakes", "hours='0': at least 0.01", "gpus='x'"]),

@@ -34,6 +34,9 @@ def test_commands_name_things_that_exist(command):
         assert (REPO / words[0]).exists()
         if words[0].endswith(".py") and len(words) > 1:
             load_config(words[1], words[2:])
+    elif "reproduce" in words:
+        row = words[words.index("reproduce") + 1]
+        load_config(f"tables/{row}", [word for word in words if "=" in word])
     elif "train" in words:
         _, rest = parser().parse_known_args(words[words.index("train"):])
         load_config(rest[0], rest[1:])
@@ -58,7 +61,7 @@ def test_check_train_evaluate_predict_one_after_another(tiny, tmp_path, shapes_r
 
     assert "AP50" in run(*fleet, "evaluate", str(folder))
     assert "5 images" in run(*fleet, "predict", str(folder), str(shapes_root / "val"), "--score", "0.01")
-    found = json.loads((folder / "predictions" / "detections.json").read_text())["images"]
+    found = [image["file_name"] for image in json.loads((folder / "predictions" / "images.json").read_text())["images"]]
     assert len(found) == 5 and all((folder / "predictions" / name).is_file() for name in found)
     one = next(iter((shapes_root / "val").iterdir()))
     run(*fleet, "predict", str(folder), str(one), "--score", "1", "--out", str(tmp_path / "out"))  # nothing is found

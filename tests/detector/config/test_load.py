@@ -6,13 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from detector.config.load import (all_options, apply_override, find_config, flatten, folder_of, from_dict, load_config,
-                                  merge, read_with_base, shipped, to_dict, to_yaml)
+from detector.config.load import (all_options, apply_override, flatten, folder_of, from_dict, load_config, merge,
+                                  read_with_base, to_dict, to_yaml)
 from detector.config.schema import Config
 from detector.errors import BadInput
-
-RECIPES = sorted((shipped() / "configs").rglob("*.yaml"))
-LONGEST = 25  # lines of a recipe
 
 
 def write(path: Path, text: str) -> str:
@@ -356,44 +353,3 @@ def test_a_run_has_its_folder_below_run_folder_and_home_is_understood(tmp_path, 
     monkeypatch.setenv("HOME", str(tmp_path))
     config = load_config("shapes/demo", ["run.folder=~/runs", "run.name=first"])
     assert folder_of(config) == tmp_path / "runs" / "first"
-
-
-# Recipes
-
-def test_a_recipe_is_found_by_name_from_anywhere_unless_there_is_such_a_file(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("shapes/demo", "configs/shapes/demo.yaml", "shapes/demo.yaml", "configs/shapes/demo"):
-        assert find_config(name) == shipped() / "configs" / "shapes" / "demo.yaml"
-    write(tmp_path / "configs" / "shapes" / "demo.yaml", "seed: 5\ndata: {format: shapes}")
-    assert load_config("configs/shapes/demo.yaml").seed == 5
-
-
-@pytest.mark.parametrize("name", ["shapes/dmo", "configs/shapes/dmo.yaml", "", ".", "configs", "shapes"])
-def test_a_name_that_is_no_config_lists_the_recipes(name):
-    with pytest.raises(BadInput, match="no such config file") as caught:
-        find_config(name)
-    for path in RECIPES:
-        assert str(path.relative_to(shipped() / "configs").with_suffix("")) in str(caught.value)
-    assert "dmo" not in name or "did you mean shapes/demo?" in str(caught.value)
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_is_short_loads_and_reads_back(path, tmp_path):
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= LONGEST
-    config = load_config(str(path), ["data.root=/data"])
-    assert config.run.name
-    assert load_config(write(tmp_path / "config.yaml", to_yaml(config))) == config
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_opens_with_what_it_is_and_the_command_that_runs_it(path):
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for line, word in zip(lines, ("What", "Expected", "Hardware", "Command")):
-        assert line.startswith(f"# {word}: ")
-    assert str(path.relative_to(shipped())) in lines[3], "the command is for this file"
-
-
-def test_recipes_do_not_share_a_run_folder():
-    names = [load_config(str(path), ["data.root=/data"]).run.name for path in RECIPES]
-    assert len(set(names)) == len(names) >= 5

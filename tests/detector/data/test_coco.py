@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detector.config.schema import Data
 from detector.data import coco
+from detector.data.read import read_datasets
 from detector.errors import BadInput
 from detector.records import CROWD
 
@@ -303,3 +305,23 @@ def test_a_part_of_coco_is_read_as_it_stands(coco_tiny, split):
         assert np.allclose(dataset.areas[rows], [note["area"] for note in notes])
         xywh = np.array([note["bbox"] for note in notes]).reshape(-1, 4)
         assert np.allclose(dataset.boxes[rows], np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]]), atol=1e-3)
+
+
+# COCO 2014 and its minival
+
+def test_the_splits_of_2014_are_trained_on_together_and_share_the_folder_of_val2014(tmp_path):
+    """train2014 + valminusminival2014 and minival2014 (Girshick 2015), with the files' true names."""
+    numbers = {"train2014": [9, 25], "valminusminival2014": [42], "minival2014": [74, 133]}
+    for split, ids in numbers.items():
+        folder = "train2014" if split == "train2014" else "val2014"
+        said = {"categories": SMALL["categories"], "annotations": [
+            {"id": n, "image_id": n, "category_id": 7, "bbox": [1, 1, 2, 2], "area": 4, "iscrowd": 0} for n in ids],
+            "images": [{"id": n, "file_name": f"COCO_{folder}_{n:012d}.jpg", "height": 4, "width": 6} for n in ids]}
+        write(tmp_path, said, f"annotations/instances_{split}.json")
+        for image in said["images"]:
+            picture(tmp_path / folder / image["file_name"])
+    train, val = read_datasets(Data(root=str(tmp_path), train=("train2014", "valminusminival2014"), val=("minival2014",),
+                                    cache=str(tmp_path / "cache")))
+    assert train.image_ids.tolist() == [9, 25, 42] and val.image_ids.tolist() == [74, 133]
+    assert train.classes == val.classes == ("cat", "dog") and train.labels.tolist() == [2, 2, 2]
+    assert all(Path(part.path(n)).is_file() for part in (train, val) for n in range(len(part)))

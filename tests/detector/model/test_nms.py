@@ -4,8 +4,10 @@ import pytest
 import torch
 from torchvision.ops import nms
 
+from detector.config.model import Rpn
+from detector.model.anchors import Anchors
 from detector.model.coding import grown
-from detector.model.nms import by_rounds, survivors
+from detector.model.nms import CHUNK, by_rounds, survivors
 
 
 def slow_nms(boxes: list[list[float]], threshold: float, extent: int = 0) -> list[int]:
@@ -40,6 +42,35 @@ def test_the_mask_is_that_of_the_loop(side, threshold, extent):
     for found in (survivors(grown(boxes, extent), threshold, 0), by_rounds(grown(boxes, extent), threshold, 60)):
         for mask, group in zip(found, boxes):
             assert mask.nonzero().flatten().tolist() == slow_nms(group.tolist(), threshold, extent)
+
+
+@pytest.mark.parametrize("side, threshold", [(40, 0.5), (300, 0.7), (300, 0.3)])
+def test_more_boxes_than_a_chunk(side, threshold):
+    torch.manual_seed(0)
+    boxes = random_boxes(2, 2 * CHUNK + 90, side)
+    assert torch.equal(by_rounds(boxes, threshold, 32), survivors(boxes, threshold, 0))
+
+
+@pytest.mark.parametrize("slope", [(1.0, 0.0), (1.0, 0.3), (-0.2, 1.0)])
+def test_as_many_rounds_as_a_chunk_holds_are_always_enough_and_the_usual_ones_nearly_so(slope):
+    """Neighbours overlap, and their scores fall along a line: the longest chains there are."""
+    anchors = Anchors(((64,),), (0.5, 1.0, 2.0)).grid([(40, 60)], (320, 480), torch.zeros(1))
+    order = ((anchors[:, :2] + anchors[:, 2:]) @ torch.tensor(slope)).argsort(stable=True)[:2000]
+    boxes = anchors[order][None]
+    expected = survivors(boxes, 0.7, 0)
+    assert torch.equal(by_rounds(boxes, 0.7, CHUNK), expected)
+    assert (by_rounds(boxes, 0.7, Rpn().nms_rounds) != expected).sum() <= 20
+
+
+@pytest.mark.parametrize("smooth", [1, 4, 16])
+def test_the_usual_rounds_are_enough_for_scores_as_an_untrained_network_gives_them(smooth):
+    """Random fields, as smooth as the map divided by this many points."""
+    torch.manual_seed(0)
+    anchors = Anchors(((64,),), (0.5, 1.0, 2.0)).grid([(40, 60)], (320, 480), torch.zeros(1))
+    field = torch.nn.functional.interpolate(torch.randn(1, 1, 40 // smooth + 1, 60 // smooth + 1), (40, 60),
+                                            mode="bicubic", align_corners=True)[0, 0]
+    boxes = anchors[(field[..., None] + 0.1 * torch.randn(3)).flatten().argsort(descending=True)[:2000]][None]
+    assert torch.equal(by_rounds(boxes, 0.7, Rpn().nms_rounds), survivors(boxes, 0.7, 0))
 
 
 @pytest.mark.parametrize("rounds", range(12))

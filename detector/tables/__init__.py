@@ -1,0 +1,1 @@
+"""The published tables, printed and measured side by side."""

@@ -1,0 +1,23 @@
+"""`fleet-rcnn tables`: the report in the form that was asked for."""
+
+from pathlib import Path
+
+from detector.journal import write_whole
+from detector.tables.lines import as_csv, as_markdown, as_text, lines
+from detector.tables.models import sizes_text
+from detector.tables.page import as_html
+from detector.tables.printed import published, select
+
+
+def show(row: str, runs: str, html: str | None, markdown: bool, as_list: bool, models: bool) -> None:
+    """Prints it; `html` is the file that the page goes to. Raises BadInput for a row that is not there."""
+    rows = select(published(), row)
+    if models:
+        print(sizes_text(rows))
+        return
+    found = lines(rows, Path(runs))
+    if html:
+        write_whole(Path(html), as_html(found))
+        print(f"the tables are in {html}")
+        return
+    print(as_markdown(found) if markdown else as_csv(found).rstrip() if as_list else as_text(found))

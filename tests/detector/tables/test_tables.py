@@ -1,0 +1,238 @@
+"""The report: printed figures as printed, measured ones from what runs wrote, and nothing where there is nothing."""
+
+import csv
+import html.parser
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from detector.__main__ import main
+from detector.config.load import load_config, shipped, to_yaml
+from detector.errors import BadInput
+from detector.tables.lines import HEADER, as_csv, as_markdown, as_text, lines
+from detector.tables.measured import measured
+from detector.tables.page import as_html
+from detector.tables.printed import number, published, select
+
+ROW = "voc07-res101-g8-b16"     # printed: 75.2, 0.23 hr an epoch, 8400 MB, tolerance 1.0
+STEPS = 626                     # of an epoch of 10,022 images
+
+
+def make_run(runs: Path, name: str = ROW, ap: float | None = 0.753, seed: int = 0, overrides: tuple = (), processes: int = 8,
+             gpus: tuple = ("NVIDIA H100 80GB HBM3",), steps: int = 6260, row: str = ROW) -> Path:
+    """A run folder as training writes it: two stretches, the second twice as fast as the first."""
+    folder = runs / name
+    folder.mkdir(parents=True)
+    config = load_config(f"tables/{row}", [f"run.name={name}", f"seed={seed}", "data.root=/d", *overrides])
+    (folder / "config.yaml").write_text(to_yaml(config))
+    (folder / "environment.json").write_text(json.dumps({
+        "processes": processes, "gpus": list(gpus) * processes, "cores": 2, "commit": "0123456789abcdef", "host": "n1"}))
+    half = steps // 2
+    said = [{"kind": "train", "step": step, "epoch": step / STEPS, "images_per_s": pace, "memory_gib": memory, "rate": 0.01}
+            for step, pace, memory in ((half, 40.0, 5.5), (steps, 80.0, 6.0))]
+    if ap is not None:
+        said += [{"kind": "evaluation", "step": half, "AP": 0.99, "AP_11point": 0.99},
+                 {"kind": "evaluation", "step": steps, "AP": ap, "AP_11point": ap}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in said))
+    (folder / "log.txt").write_text("2026-11-24 23:59:59 started\n2026-11-25 01:02:03 finished\n")
+    return folder
+
+
+def line_of(runs: Path, row: str = ROW):
+    return lines(select(published(), row), runs)[0]
+
+
+# What is printed
+
+def test_every_row_has_a_config_and_every_config_a_row():
+    rows = [row.row for row in published()]
+    assert len(set(rows)) == len(rows) == 23
+    assert sorted(rows) == sorted(path.stem for path in (shipped() / "configs" / "tables").glob("*.yaml"))
+
+
+def test_printed_figures_are_those_of_the_headers():
+    """The comment that a user reads in a config, and the cell that the report shows, say the same."""
+    for row in published():
+        header = (shipped() / "configs" / "tables" / f"{row.row}.yaml").read_text().split("# Hardware")[0]
+        if row.map:
+            assert row.map in header and (not row.tolerance or f"tolerance {row.tolerance}" in header)
+
+
+@pytest.mark.parametrize("cell, value", [("0.76 hr", 0.76), ("3265MB", 3265), ("1e-3", 0.001), ("1 P100", 1), ("4.4", 4.4),
+                                         ("10,022", 10022), ("0.2288 s/step", 0.2288), ("", None), ("not printed", None),
+                                         ("16, 22", 16)])
+def test_the_number_of_a_cell(cell, value):
+    assert number(cell) == value
+
+
+def test_an_unknown_row_lists_the_rows(capsys):
+    with pytest.raises(BadInput, match="There are: voc07-vgg16-g1-b1, "):
+        select(published(), "voc07")
+    assert main(["tables", "--row", "voc08"]) == 2 and "voc07-res101-g8-b16" in capsys.readouterr().err
+
+
+# What is measured
+
+def test_nothing_is_measured_where_there_is_no_run(tmp_path):
+    for runs in (tmp_path, tmp_path / "nowhere"):
+        for one in lines(published(), runs):
+            assert not one.measured and not one.gap and not one.speed_up and not one.hardware and not one.date
+    assert as_text(lines(published(), tmp_path)).count("not measured") == len(published())
+
+
+def test_a_run_is_read_as_it_was(tmp_path):
+    make_run(tmp_path)
+    one = line_of(tmp_path)
+    epoch_h = (STEPS * 16 / 40 + STEPS * 16 / 80) / 2 / 3600  # half of the steps at each pace
+    assert one.measured == {"model": "resnet101_c4", "gpus": "8", "batch": "16", "rate": "0.01", "decay": "8",
+                            "epochs": "10", "time": f"{epoch_h:.3g} hr", "memory": "6144 MiB", "map": "75.3"}
+    assert (one.gap, one.verdict, one.speed_up) == ("+0.1", "within 1.0", f"{0.23 / epoch_h:.2f}x")
+    assert one.hardware == "8 x NVIDIA H100 80GB HBM3, fp32" and one.commit == "012345678" and one.date == "2026-11-25"
+    assert one.seeds == "0" and one.remark == "" and one.printed["map"] == "75.2"
+
+
+@pytest.mark.parametrize("ap, gap, verdict", [(0.762, "+1.0", "within 1.0"), (0.763, "+1.1", "outside 1.0"),
+                                              (0.742, "-1.0", "within 1.0"), (0.74, "-1.2", "outside 1.0")])
+def test_the_tolerance_decides_both_ways(tmp_path, ap, gap, verdict):
+    make_run(tmp_path, ap=ap)
+    one = line_of(tmp_path)
+    assert (one.gap, one.verdict) == (gap, verdict)
+
+
+def test_seeds_give_mean_and_spread(tmp_path):
+    for seed, ap in enumerate((0.74, 0.75, 0.76)):
+        make_run(tmp_path, ROW + f"-seed{seed}" * (seed > 0), ap, seed)
+    one = line_of(tmp_path)
+    assert one.measured["map"] == "75.0 ± 1.0" and one.gap == "-0.2" and one.seeds == "0, 1, 2"
+    assert measured(ROW, tmp_path).spread == pytest.approx(1.0)
+    make_run(tmp_path, ROW + "-seed3", 0.1, 3, ("optim.rate=1",))
+    make_run(tmp_path, ROW + "-seed4", None, 4)
+    make_run(tmp_path, ROW + "-mine", 0.99)
+    assert line_of(tmp_path).measured["map"] == "75.0 ± 1.0", "neither another config, nor an unfinished run, nor any folder"
+
+
+@pytest.mark.parametrize("overrides, remark", [
+    (("optim.rate=0.02",), "optim.rate: 0.01 -> 0.02"), (("schedule.steps=6260",), "schedule.steps: 0 -> 6260"),
+    (("run.precision=bf16", "batch.per_process=16", "evaluate.batch=8", "run.workers=0"), "")])
+def test_a_run_with_another_config_does_not_count_and_says_why(tmp_path, overrides, remark):
+    make_run(tmp_path, overrides=overrides)
+    one = line_of(tmp_path)
+    assert one.remark == remark and one.measured["map"] == "75.3" and bool(one.gap) == (not remark)
+
+
+def test_a_run_that_is_not_finished_says_how_far_it_is(tmp_path):
+    make_run(tmp_path, ap=None, steps=1252)
+    one = line_of(tmp_path)
+    assert one.measured["map"] == "not yet" and one.remark == "step 1,252 of 6,260" and not one.gap
+    assert one.speed_up
+
+
+def test_an_evaluation_on_the_way_is_not_the_result(tmp_path):
+    folder = make_run(tmp_path)
+    kept = (folder / "metrics.jsonl").read_text().splitlines()[:-1]  # the one at half of the steps stays
+    (folder / "metrics.jsonl").write_text("\n".join(kept) + "\n")
+    assert not line_of(tmp_path).gap
+
+
+@pytest.mark.parametrize("name, content", [("config.yaml", "optim: {rate: fast}"), ("environment.json", "{"),
+                                           ("metrics.jsonl", ""), ("metrics.jsonl", None), ("config.yaml", None)])
+def test_a_folder_that_is_no_run_is_passed_over(tmp_path, name, content):
+    folder = make_run(tmp_path)
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
+    assert not line_of(tmp_path).measured
+
+
+def test_a_row_that_prints_the_time_of_a_step_is_compared_in_that(tmp_path):
+    row = "coco-resnet50-fpn-26e"  # 0.2288 s/step
+    make_run(tmp_path, row, 0.372, row=row, steps=26 * STEPS)
+    one = line_of(tmp_path, row)
+    step_s = (16 / 40 + 16 / 80) / 2
+    assert one.measured["time"] == f"{step_s:.3g} s/step" and one.speed_up == f"{0.2288 / step_s:.2f}x"
+    assert one.measured["map"] == "37.2" and one.measured["decay"] == "16, 22"
+
+
+def test_a_cpu_is_called_one(tmp_path):
+    make_run(tmp_path, gpus=(), processes=2)
+    one = line_of(tmp_path)
+    assert one.hardware == "2 processes on 2 CPU cores" and one.measured["gpus"] == "CPU"
+
+
+# The forms
+
+@pytest.fixture
+def found(tmp_path):
+    make_run(tmp_path)
+    make_run(tmp_path, "voc07-vgg16-g1-b1", None, row="voc07-vgg16-g1-b1", processes=1)
+    make_run(tmp_path, "voc07-vgg16-g1-b4", 0.5, row="voc07-vgg16-g1-b4", overrides=("data.classes=[<b>|&]",), steps=5634)
+    return lines(published(), tmp_path)
+
+
+def test_csv_holds_every_row_once(found):
+    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+    assert [row["row"] for row in rows] == [row.row for row in published()]
+    mine = next(row for row in rows if row["row"] == ROW)
+    assert (mine["printed_map"], mine["measured_map"], mine["gap"]) == ("75.2", "75.3", "+0.1")
+    assert rows[-1]["measured_map"] == "not measured"
+    for row, one in zip(rows, published()):
+        assert [row[f"printed_{key}"] for key in HEADER] == [getattr(one, key) for key in HEADER]
+
+
+def test_markdown_has_as_many_cells_in_every_line(found):
+    for block in as_markdown(found).split("\n\n"):
+        if block.startswith("|"):
+            assert len({text.replace("\\|", "").count("|") for text in block.splitlines()}) == 1
+    assert "+0.1" in as_markdown(found) and "### COCO, short side 600" in as_markdown(found)
+
+
+def test_text_lines_up(found):
+    for block in as_text(found).split("\n\n\n"):
+        _, _, head, rule, *rest = block.splitlines()
+        starts = [head.index(name) for name in ("model", "#GPUs", "mAP", "speed-up")]
+        assert len(rule) >= len(head)
+        for line in (line for line in rest if " printed " in line or " measured " in line):
+            assert line[starts[0]] != " " and all(line[start - 2:start].strip() == "" for start in starts)
+    assert "\n  8 x NVIDIA H100 80GB HBM3, fp32; commit 012345678; 2026-11-25" in as_text(found)
+
+
+class Reader(html.parser.HTMLParser):
+    """Notes what is open when the page ends, and every place that it would load something from."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loads, self.rows, self.text = [], [], 0, ""
+
+    def handle_starttag(self, tag, attributes):
+        self.loads += [value for name, value in attributes if name in ("src", "href")]
+        self.rows += tag == "tbody"
+        if tag not in ("meta", "col"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_is_whole_loads_nothing_and_holds_every_row(found):
+    page, reader = as_html(found), Reader()
+    reader.feed(page)
+    assert not reader.open and not reader.loads and "url(" not in page and "@import" not in page
+    assert reader.rows == len(published()) and "prefers-color-scheme: dark" in page
+    assert "<b>|" not in page and "-> ['<b>|&']" in reader.text, "what a run says is text"
+    assert "75.3" in page and "within 1.0" in page and page.count("not measured") == len(published()) - 3 + 1
+
+
+def test_the_command_writes_every_form(tmp_path, capsys):
+    make_run(tmp_path)
+    common = ["tables", "--runs", str(tmp_path), "--row", ROW]
+    for form, sign in (([], "75.3"), (["--markdown"], "| 75.3 |"), (["--csv"], ",75.3,")):
+        assert main([*common, *form]) == 0
+        assert sign in capsys.readouterr().out
+    page = tmp_path / "new" / "tables.html"
+    assert main([*common, "--html", str(page)]) == 0 and str(page) in capsys.readouterr().out
+    assert page.read_text().startswith("<!doctype html>")

@@ -1,0 +1,55 @@
+"""reproduce: which trainings it starts, in which order, and when it stops."""
+
+import pytest
+
+from detector.errors import BadInput
+from launcher.cli import main
+from launcher.reproduce import reproduce, trainings
+
+ROW = "voc07-res101-g8-b16"
+
+
+@pytest.mark.parametrize("arguments, expected", [
+    ((1, 0, []), [[f"run.name={ROW}", "seed=0"]]),
+    ((3, 0, []), [[f"run.name={ROW}", "seed=0"], [f"run.name={ROW}-seed1", "seed=1"], [f"run.name={ROW}-seed2", "seed=2"]]),
+    ((1, 5, ["--on", "slurm", "--gpus", "1", "data.root=/d"]),
+     [["--on", "slurm", "--gpus", "1", "data.root=/d", "schedule.steps=5", f"run.name={ROW}", "seed=0"]])])
+def test_a_training_for_each_seed(arguments, expected):
+    seeds, steps, rest = arguments
+    assert trainings(ROW, seeds, steps, rest) == [["train", f"tables/{ROW}", *words] for words in expected]
+
+
+def test_they_run_one_after_another_and_the_row_is_shown_in_the_end():
+    started = []
+    assert reproduce([ROW, "--seeds", "2", "run.folder=/r", "--gpus", "1"], lambda command: started.append(command) or 0) == 0
+    assert [command[0] for command in started] == ["train", "train", "tables"]
+    assert started[0] == ["train", f"tables/{ROW}", "run.folder=/r", "--gpus", "1", f"run.name={ROW}", "seed=0"]
+    assert started[-1] == ["tables", "--row", ROW, "--runs", "/r"]
+    started.clear()
+    assert reproduce([ROW], lambda command: started.append(command) or 0) == 0 and started[-1][-1] == "runs"
+    started.clear()
+    assert reproduce([ROW, "--dry-run", "--on", "sbatch"], lambda command: started.append(command) or 0) == 0
+    assert [command[0] for command in started] == ["train"], "nothing has run"
+
+
+@pytest.mark.parametrize("status", [1, 2, 75])
+def test_a_training_that_does_not_end_well_ends_it(status):
+    started = []
+    assert reproduce([ROW, "--seeds", "3"], lambda command: started.append(command) or status) == status
+    assert len(started) == 1
+
+
+@pytest.mark.parametrize("row, seeds, steps, pattern", [
+    ("voc08", 1, 0, f"no such row: voc08. There are: .*{ROW}"), ("../shapes/demo", 1, 0, "no such row"), ("", 1, 0, "no such row"),
+    (ROW, 0, 0, "at least one seed"), (ROW, -1, 0, "at least one seed"), (ROW, 1, -5, "no negative")])
+def test_what_cannot_be_meant(row, seeds, steps, pattern):
+    with pytest.raises(BadInput, match=pattern):
+        trainings(row, seeds, steps, [])
+
+
+def test_the_command_tells_mistakes_once_and_ends_with_2(capsys):
+    assert main(["reproduce", "voc08"]) == 2
+    said = capsys.readouterr()
+    assert said.err.count("no such row") == 1 and "Traceback" not in said.err
+    assert main(["reproduce", ROW, "optim.rat=1"]) == 2
+    assert "did you mean optim.rate" in capsys.readouterr().err

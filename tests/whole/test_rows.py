@@ -1,0 +1,47 @@
+"""Every row of the tables trains, tests and is reported, on a few images in the true layout of its data set."""
+
+import json
+
+import data_trees
+import pytest
+
+from detector.__main__ import main
+from detector.config.load import load_config
+from detector.tables.printed import published
+from launcher.reproduce import trainings
+
+pytestmark = pytest.mark.whole
+# As the row says, but with small images, few proposals and random weights, and one step.
+SMALL = ["run.device=cpu", "run.workers=0", "run.pictures=1", "augment.short_sides=[64]", "evaluate.short_side=64",
+         "evaluate.detections=5", "batch.size=2", "batch.per_process=2", "optim.momentum=0", "model.weights=",
+         "model.norm=trained", "model.frozen_stages=0", "model.pooling_size=2", "model.rpn.before_nms_train=50",
+         "model.rpn.after_nms_train=20", "model.rpn.before_nms_eval=50", "model.rpn.after_nms_eval=10",
+         "model.roi.batch=8", "model.head_width=64"]
+TREES = {"voc": data_trees.voc, "coco": data_trees.coco, "vg2500": data_trees.visual_genome,
+         "imagenet": data_trees.imagenet_det}
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory) -> dict[str, str]:
+    return {name: str(make(tmp_path_factory.mktemp("trees") / name)) for name, make in TREES.items()}
+
+
+@pytest.mark.parametrize("row", [row.row for row in published()])
+def test_a_row_trains_tests_and_is_reported(row, roots, tmp_path, capsys):
+    root = next(root for name, root in roots.items() if row.startswith(name))
+    command, = trainings(row, 1, 1, [*SMALL, f"data.root={root}", f"data.cache={tmp_path / 'cache'}",
+                                     f"run.folder={tmp_path}"])
+    assert main(command) == 0, capsys.readouterr().err
+    folder = tmp_path / row
+    results = json.loads((folder / "results.json").read_text())
+    best = load_config(f"tables/{row}").evaluate.best
+    assert results["step"] == 1 and -1 <= results["metrics"][best] <= 1 and results["metrics"]["loss"] > 0
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["train", "evaluation"] and 0 < lines[0]["loss"] < 100
+    for path in (folder / "checkpoints").iterdir():
+        path.unlink()  # they are large, and there are many rows
+
+    capsys.readouterr()
+    assert main(["tables", "--row", row, "--runs", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "measured" in said and "does not count: " in said and "not measured" not in said
