@@ -1,6 +1,7 @@
 """On a real Slurm of two nodes: whatever happens to a job, it ends with the bits of a run that nothing happened to."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -8,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY
+from kills import process_of, train_with_kills
 from slurm_cluster import Cluster, assert_same_end, log, missing, reached, until
 
 pytestmark = [pytest.mark.whole, pytest.mark.skipif(bool(missing()), reason=missing())]
-STEPS = 12
+STEPS = 9
 WAYS = {"submitit": ["--on", "slurm"], "torchrun": ["--on", "sbatch"], "srun": ["--on", "sbatch", "--template", "srun"]}
 FOUR = ["--nodes", "2", "--processes", "2"]
 
@@ -29,6 +31,7 @@ def cluster(tmp_path_factory):
     one.up_s = time.monotonic() - started_at
     yield one
     one.control("down")
+    shutil.rmtree(one.environ["FLEET_CLUSTER"])
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,7 @@ def undisturbed(cluster, runs):
 
 
 def test_a_cluster_is_idle_within_five_seconds(cluster):
-    assert cluster.up_s < 5 and cluster.call("sinfo", "-h", "-o", "%T").split() == ["idle"] * 3
+    assert cluster.up_s < 5 and cluster.call("sinfo", "-h", "-o", "%T").split() == ["idle"]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -75,8 +78,6 @@ def test_an_array_trains_a_row_for_each_task_side_by_side(cluster, runs, undistu
             path.read_text() for path in said.glob("*.log"))
     hosts = {path.read_text().split("Slurm job ")[1].split(":")[0].split(" on ")[1] for path in said.glob("*.log")}
     assert hosts == {"node1"}
-    ports = cluster.call("scontrol", "show", "job", number)
-    assert ports.count("NodeList=node1") == 2
     assert (folder / "row-a" / "metrics.jsonl").read_text() != (folder / "row-b" / "metrics.jsonl").read_text()
 
 
@@ -145,17 +146,14 @@ def test_one_killed_rank_ends_the_job_which_says_who_it_was(way, cluster, runs):
     assert f"{run.name}" in cluster.fleet("jobs", "--folder", str(folder))
 
 
-def process_of(run: str, rank: int) -> int:
-    """The detector's process of a rank."""
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes().decode().split("\0") if entry.name.isdigit() else []
-            environ = (entry / "environ").read_bytes().decode().split("\0") if run in " ".join(words) else []
-        except (OSError, UnicodeDecodeError):
-            continue
-        if f"RANK={rank}" in environ and "train" in words and "task" not in words and "submitit.core._submit" not in words:
-            return int(entry.name)
-    raise AssertionError(f"no process of rank {rank} of {run}")
+def test_kills_at_random_moments(cluster, runs):
+    """FLEET_KILLS sets how many; tests/benchmarks/kills.py does fifty."""
+    arguments, folder = runs
+    arguments = [*arguments, *WAYS["srun"], "--processes", "2"]
+    job = cluster.submit(*arguments, "run.name=alone")
+    assert cluster.wait(job, folder / "alone") == "COMPLETED", log(folder / "alone")
+    train_with_kills(cluster, [*arguments, "run.name=kills"], folder / "kills", int(os.environ.get("FLEET_KILLS", 2)), 15.0, seed=1)
+    assert_same_end(folder / "kills", folder / "alone", STEPS)
 
 
 def test_a_finished_run_that_is_queued_again_ends_well_at_once(cluster, runs, undisturbed):
