@@ -29,6 +29,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("overrides", nargs="*", metavar="key=value")
     check = verb("check", "say what is wrong with a config and its data, before anything runs", "config")
     check.add_argument("overrides", nargs="*", metavar="key=value")
+    check.add_argument("--json", action="store_true", help="problems, notes and facts for a script")
+    check.add_argument("--quick", action="store_true", help="leave out every image and the trial step")
+    check.add_argument("--processes", type=int, default=0, metavar="N", help="of the run to be; default: the GPUs here")
     evaluate = verb("evaluate", "score a run's checkpoint on its validation data, or weights from elsewhere")
     evaluate.add_argument("run", nargs="?", default="", help="a run folder; not with --weights")
     evaluate.add_argument("overrides", nargs="*", metavar="key=value")
@@ -130,7 +133,7 @@ def run(said: argparse.Namespace) -> int:
         return errors.OK
     if said.verb == "check":
         from detector.check import check
-        return check(load_config(said.config, said.overrides))
+        return check(said.config, said.overrides, said.json, said.quick, said.processes)
     if said.verb == "view":
         from detector.view import view
         view(said.what, said.words, said.out)

@@ -1,7 +1,6 @@
 """Every rank predicts its share, rank 0 gathers by image id and scores. Each image once: asserted, not hoped."""
 
 import json
-import resource
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from detector.model.build import LOSSES, Detector
 from detector.model.input import Side
 from detector.randomness import seed_for, seed_torch
 from detector.records import Dataset, Detections, join_detections
+from detector.surroundings import peak_memory_gib
 from detector.waiting import Waiting, next_batches
 
 METRICS = {"coco": coco_metrics, "voc": voc_metrics, "visual_genome": visual_genome_metrics}
@@ -152,12 +152,6 @@ def loss_means(losses: np.ndarray) -> dict[str, float]:
         return {}
     means = np.average(losses[:, 2:], axis=0, weights=losses[:, 1])
     return {"loss": float(means.sum()), **dict(zip(LOSSES, map(float, means)))}
-
-
-def peak_memory_gib(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts it in KiB
 
 
 def write_results(folder: Path, evaluation: Evaluation, detections: Detections, dataset: Dataset) -> None:

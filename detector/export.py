@@ -4,7 +4,7 @@ import importlib
 import json
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable
 
@@ -58,7 +58,7 @@ def export(run: str, kind: str, out: str = "", which: str = "best", source: str 
     validation data; else BadInput.
     """
     model, config, classes, step = load_detector(find_checkpoint(run, which), torch.device("cpu"))
-    model.channels_last = False
+    model.input = replace(model.input, channels_last=False)
     path = Path(out) if out else Path(run) / "export" / f"detector{ENDING[kind]}"
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")

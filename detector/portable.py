@@ -14,7 +14,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from detector.config.schema import Evaluate, Model
 from detector.model.anchor_plan import plan_anchors
 from detector.model.build import Detector
-from detector.model.input import MEAN, STD, STRIDE
+from detector.model.input import PIXELS
 from detector.model.pooling import RoiPooling
 
 
@@ -32,17 +32,19 @@ class Portable(nn.Module):
             TracedPooling(model.roi_heads.box_roi_pool), model.roi_heads.box_head, model.roi_heads.box_predictor,
             config.roi.positive_iou, config.roi.negative_iou, config.roi.batch, config.roi.positive_share,
             tuple(config.roi.box_weights), evaluate.score, evaluate.nms_iou, evaluate.detections)
-        self.short, self.long = float(evaluate.short_side), float(evaluate.long_side)
-        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(STD)[:, None, None], persistent=False)
+        self.short, self.long = float(evaluate.short_side), float(evaluate.long_side or "inf")
+        self.pixels, self.multiple = PIXELS[config.pixels], config.canvas_multiple
+        self.register_buffer("mean", torch.tensor(self.pixels.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(self.pixels.std)[:, None, None], persistent=False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         before = torch._shape_as_tensor(image)[1:].double()
         after = self.resized(before)
         height, width = after[0], after[1]
-        pixels = interpolate(((image.float() / 255 - self.mean) / self.std)[None], size=[height, width],
-                             mode="bilinear", align_corners=False)
-        canvas = torch.div(after + (STRIDE - 1), STRIDE, rounding_mode="floor") * STRIDE
+        colours = (image.flip(0) if self.pixels.bgr else image).float()
+        pixels = interpolate(((colours - self.mean) / self.std)[None], size=[height, width], mode="bilinear",
+                             align_corners=False)
+        canvas = torch.div(after + (self.multiple - 1), self.multiple, rounding_mode="floor") * self.multiple
         batch = ImageList(pad(pixels, [0, canvas[1] - width, 0, canvas[0] - height]), [(height, width)])
         features = self.backbone(batch.tensors)
         proposals, _ = self.rpn(batch, features)

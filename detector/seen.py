@@ -7,8 +7,10 @@ import torch
 from torchvision.models.detection.image_list import ImageList
 
 from detector.config.schema import Config
+from detector.data.batches import epoch_sizes
 from detector.data.transforms import draw_short_side
-from detector.model.input import MEAN, STD, Side, scale_targets, to_batch
+from detector.model.input import PIXELS, Input, Pixels, Side, resized, to_batch
+from detector.model.truth import pad_truth
 from detector.optim import Plan, plan_run
 from detector.randomness import generator, seed_for
 from detector.records import Dataset
@@ -29,13 +31,15 @@ class Seen:
 
 def see_batches(config: Config, data: Dataset, images: int, with_pixels: int) -> list[list[Seen]]:
     """The first batches of training, until there are so many images; the first few come with pixels."""
-    plan = plan_run(config.batch, config.optim, config.schedule, data.sizes, 0, 1)
+    sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
+    plan = plan_run(config.batch, config.optim, config.schedule, sizes, 0, 1)
+    how = Input(PIXELS[config.model.pixels], config.model.canvas_multiple)
     found, count = [], 0
     with open_steps(data, plan, config, 0, torch.device("cpu")) as steps:
         for turn in range(plan.total_steps * len(plan.micro)):
             if count >= min(images, len(data)):
                 break
-            found.append(see_batch(*next(steps), side_of_turn(config, plan, turn), turn < with_pixels))
+            found.append(see_batch(*next(steps), side_of_turn(config, plan, turn), how, turn < with_pixels))
             count += len(found[-1])
     return found
 
@@ -46,20 +50,22 @@ def side_of_turn(config: Config, plan: Plan, turn: int) -> Side:
     return Side(draw_short_side(config.augment.short_sides, chance), config.augment.long_side)
 
 
-def see_batch(images: list, targets: list, side: Side, with_pixels: bool) -> list[Seen]:
-    batch = to_batch(images, side, channels_last=False)
-    boxes = [target["boxes"].numpy() for target in scale_targets(targets, images, batch)]
-    pixels = pixels_of(batch) if with_pixels else [None] * len(images)
+def see_batch(images: list, targets: list, side: Side, how: Input, with_pixels: bool) -> list[Seen]:
+    batch = to_batch(images, side, how, [target.get("frame") for target in targets])
+    sizes = [tuple(image.shape[-2:]) for image in images]
+    truth = pad_truth(targets, sizes, [resized(*size, side)[1] for size in sizes], extent=0)
+    boxes = [one["boxes"].numpy() for one in truth.lists()]
+    pixels = pixels_of(batch, how.pixels) if with_pixels else [None] * len(images)
     return [Seen(int(target["index"]), tuple(map(int, size)), tuple(batch.tensors.shape[-2:]), box,
                  target["labels"].numpy(), picture)
             for target, size, box, picture in zip(targets, batch.image_sizes, boxes, pixels)]
 
 
-def pixels_of(batch: ImageList) -> list[np.ndarray]:
+def pixels_of(batch: ImageList, how: Pixels) -> list[np.ndarray]:
     """The canvases as pictures again: uint8 [H, W, 3] each."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
-    return [((canvas * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-            for canvas in batch.tensors]
+    mean, std = (torch.tensor(values)[:, None, None] for values in (how.mean, how.std))
+    seen = [(canvas * std + mean).round().clamp(0, 255).to(torch.uint8) for canvas in batch.tensors]
+    return [(canvas.flip(0) if how.bgr else canvas).permute(1, 2, 0).contiguous().numpy() for canvas in seen]
 
 
 def padding(seen: list[Seen]) -> float:

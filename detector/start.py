@@ -144,9 +144,11 @@ def open_journal(config: Config, step: int, plan: Plan, heart: Heartbeat) -> Jou
     folder = folder_of(config)
     try:
         heart.open(distributed.world())
-        if distributed.is_main():
+        if distributed.is_main() and (step < plan.total_steps or not (folder / "environment.json").exists()):
+            # A finished run keeps what its figures were measured on, whoever looks at it later and with what commit.
             write_whole(folder / "config.yaml", to_yaml(config))
             write_whole(folder / "environment.json", json.dumps(surroundings(), indent=1) + "\n")
+        if distributed.is_main():
             checkpoint.sweep(folder)
     except OSError as error:
         raise BadInput(f"cannot write run folder {folder}: {error.strerror}; set run.folder") from error

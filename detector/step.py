@@ -125,14 +125,19 @@ def open_steps(data: Dataset, plan: Plan, config: Config, first_step: int,
                device: torch.device) -> AbstractContextManager[Batches]:
     """This rank's micro-batches, from a step on to the end of the run."""
     sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
+    examples = training_examples(data, plan, config)
     keys = TrainKeys(config.seed, sizes, plan.global_batch, plan.micro, first_step, plan.total_steps,
                      plan.steps_per_epoch, config.batch.groups)
+    return open_batches(examples, keys, config.run.workers, pin=device.type == "cuda", turns=len(plan.micro))
+
+
+def training_examples(data: Dataset, plan: Plan, config: Config) -> Examples:
+    """By their keys (epoch, index); in the frames of their chunks where the config wants that."""
     frames = None
     if config.batch.frame == "chunk":
-        frames = Frames(chunk_ratios(sizes, plan.global_batch),
+        frames = Frames(chunk_ratios(epoch_sizes(data.sizes, config.augment.mirrored_copies), plan.global_batch),
                         Side(config.augment.short_sides[0], config.augment.long_side))
-    examples = Examples(data, config.seed, config.augment, frames)
-    return open_batches(examples, keys, config.run.workers, pin=device.type == "cuda", turns=len(plan.micro))
+    return Examples(data, config.seed, config.augment, frames)
 
 
 def ensure_finite(state: TrainState, run: Run) -> None:

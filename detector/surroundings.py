@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import socket
 import subprocess
 import sys
@@ -22,6 +23,13 @@ def surroundings() -> dict:
             "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(),
             "python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
             "numpy": numpy.__version__, "commit": commit()}
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """The most that tensors took on a GPU so far; on the CPU, that the process did."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts it in KiB
 
 
 @dataclass(frozen=True)

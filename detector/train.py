@@ -12,7 +12,7 @@ from detector.config.load import folder_of
 from detector.config.schema import Config
 from detector.data.loader import Batches
 from detector.errors import Stopped
-from detector.evaluate import evaluate, peak_memory_gib, write_results
+from detector.evaluate import evaluate, write_results
 from detector.finite import FiniteCheck
 from detector.heartbeat import Heartbeat
 from detector.journal import best_of, out_of_patience
@@ -24,6 +24,7 @@ from detector.start import open_journal, prepare
 from detector.status import StatusFile
 from detector.step import Run, Step, due, ensure_finite, open_steps, train_step
 from detector.stopping import StopRequest
+from detector.surroundings import peak_memory_gib
 
 
 class Outcome(enum.Enum):

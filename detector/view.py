@@ -10,7 +10,7 @@ from detector.data.files import read_image
 from detector.data.read import describe, for_training, read_splits
 from detector.errors import BadInput
 from detector.model.anchor_plan import AnchorPlan, plan_anchors
-from detector.model.input import STRIDE, Side, resized
+from detector.model.input import Side, resized
 from detector.page.assemble import write_page
 from detector.pictures import fixed_choice
 from detector.reach import Reach, propose, reach
@@ -84,7 +84,8 @@ def view_anchors(source: str, overrides: list[str], path: Path) -> Path:
     config, data = training_data(source, overrides)
     short = sorted(config.augment.short_sides)[len(config.augment.short_sides) // 2]
     side = Side(short, config.augment.long_side)
-    boxes, canvases = as_resized(data, side)
+    multiple = config.model.canvas_multiple
+    boxes, canvases = as_resized(data, side, multiple)
     if not len(boxes):
         raise BadInput(f"{data.name} has no object, so there is nothing for anchors to reach")
     plan = plan_anchors(config.model)
@@ -109,18 +110,18 @@ def view_anchors(source: str, overrides: list[str], path: Path) -> Path:
         "by_side": by_side(now, boxes),
         "levels": [{"level": level, "stride": int(canvas[0] // rows), "objects": int((now.level == level).sum()),
                     "sides": listed(plan.sides[level])} for level, (rows, _) in enumerate(cells)],
-        "pictures": [anchor_picture(index, data, boxes, side, now, plan)
+        "pictures": [anchor_picture(index, data, boxes, side, multiple, now, plan)
                      for index in fixed_choice(len(data), SHOWN)]})
     print(f"{path}: a page to look at")
     return path
 
 
-def as_resized(data: Dataset, side: Side) -> tuple[np.ndarray, np.ndarray]:
+def as_resized(data: Dataset, side: Side, multiple: int) -> tuple[np.ndarray, np.ndarray]:
     """Boxes float64 [N, 4] in network pixels and the canvas int [N, 2] that each lies on, as if it were alone."""
     after = np.array([resized(int(height), int(width), side)[1] for height, width in data.sizes]).reshape(-1, 2)
     image = data.image_of_row()
     scale = (after / data.sizes)[image]
-    return data.boxes * scale[:, [1, 0, 1, 0]], (-(-after // STRIDE) * STRIDE)[image]
+    return data.boxes * scale[:, [1, 0, 1, 0]], (-(-after // multiple) * multiple)[image]
 
 
 def shares(found: Reach) -> dict[str, float]:
@@ -142,12 +143,13 @@ def by_side(found: Reach, boxes: np.ndarray) -> list[dict]:
     return rows
 
 
-def anchor_picture(index: int, data: Dataset, boxes: np.ndarray, side: Side, found: Reach, plan: AnchorPlan) -> dict:
+def anchor_picture(index: int, data: Dataset, boxes: np.ndarray, side: Side, multiple: int, found: Reach,
+                   plan: AnchorPlan) -> dict:
     """An image as resized: one anchor of each kind, and its objects by how well they are reached."""
     rows = np.arange(data.offsets[index], data.offsets[index + 1])
     height, width = (int(side) for side in data.sizes[index])
     _, size = resized(height, width, side)
-    canvas = tuple(-(-side // STRIDE) * STRIDE for side in size)
+    canvas = tuple(-(-side // multiple) * multiple for side in size)
     drawn = [{"at": np.round(box, 1).tolist(), "kind": "c-truth"} for box in one_of_each(plan, canvas)]
     for row in rows:
         iou, (length, ratio) = float(found.iou[row]), found.shape[row]

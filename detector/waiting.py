@@ -41,16 +41,16 @@ def next_batches(source: Batches, count: int, waiting: Waiting, failed: bool = F
     """
     batches: list[Batch] = []
     started_at = time.monotonic()
-    wait_s = 0.0
+    wait_s, missing = 0.0, True
     waiting.beat("loading data")
     while True:
         vote_at = time.monotonic() + SLICE_S
         while len(batches) < count and time.monotonic() < vote_at:
             batches += [batch for batch in [source.take()] if batch is not None]
             wait_s = time.monotonic() - started_at
-        missing = len(batches) < count
-        if not missing:
-            waiting.beat("waiting for the others")
+        if missing and len(batches) == count:
+            missing = False
+            waiting.beat("waiting for the others")  # once: to vote again is no progress
         trouble = waiting.trouble() or refused(batches, waiting) or overdue(missing, wait_s, waiting)
         any_trouble, any_missing, stopping, any_failed = distributed.any_rank(
             trouble is not None, missing, waiting.asked(), failed)

@@ -9,16 +9,17 @@ import pytest
 from conftest import REPO
 
 LEVELS = {
-    0: "errors config.option config.model config.schema config.values records boxes randomness distributed stopping",
+    0: "errors config.option config.model config.schema config.values records boxes randomness distributed stopping findings",
     1: "config.load data.files data.coco data.voc data.per_image_json data.shapes data.read data.transforms "
        "data.examples data.batches data.chunks "
        "model.bodies model.pooling model.input model.weights model.layouts model.weight_files model.coding model.truth "
-       "model.anchors model.anchor_plan model.align model.atlas model.nms model.sampling model.rpn model.roi "
+       "model.anchors model.anchor_plan model.folding model.align model.atlas model.nms model.sampling model.rpn model.roi "
        "model.reference metrics.coco metrics.voc metrics.analysis metrics.kernel metrics.matching metrics.errors "
        "metrics.operating metrics.visual_genome statistics reach thumbnails "
        "data.visual_genome data.imagenet_det data.catalogue data.download data.unpack",
     2: "step start waiting saving status heartbeat checkpoint journal finite draw pictures surroundings inference "
-       "data.loader model.build optim frames loaded predictions portable seen page.assemble",
+       "data.loader model.build optim frames loaded predictions portable seen page.assemble "
+       "checks.data checks.machine checks.trial",
     3: "train evaluate predict check export timing view evaluate_weights obtain",
     4: "tables.printed tables.measured tables.lines tables.page tables.models tables.show __main__",
 }

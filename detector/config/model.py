@@ -24,7 +24,7 @@ class Rpn:
                                  "levels, which then also go through NMS together", choices=("level", "image"))
     after_nms_per: str = option("image", "what after_nms_* counts", choices=("level", "image"))
     nms_rounds: int = option(32, "training on a GPU: rounds of an NMS that does not wait for the device, see "
-                             "detector/model/nms.py; 128 are always enough; 0: torchvision's, which does", low=0)
+                             "detector/model/nms.py; 0: torchvision's, which does", low=0)
     # Where the defaults differ from the original's recipe, so do its faults; those named here are not copied: negatives
     # counted before positives are sampled, the first image's size for all, zero boxes scored as proposals, an error
     # where an image has neither objects nor background, and detections beyond the limit that tie with the last.

@@ -87,22 +87,23 @@ def clean(name: str) -> str:
 
 def entries(path: Path) -> Iterator[dict]:
     """The objects of a JSON list one by one: the whole of objects.json at once would take several GiB."""
-    decoder, buffer, end = json.JSONDecoder(), "", False
+    decoder, buffer, place, end = json.JSONDecoder(), "", 0, False
     with open(path, encoding="utf-8") as file:
         while True:
-            buffer = buffer.lstrip(" \t\r\n,[")
+            while place < len(buffer) and buffer[place] in " \t\r\n,[":
+                place += 1
             try:
-                entry, used = decoder.raw_decode(buffer)
-            except json.JSONDecodeError as error:
-                if end and buffer.strip() in ("]", ""):
+                entry, place = decoder.raw_decode(buffer, place)
+            except json.JSONDecodeError as error:  # most often because the entry goes on behind the buffer
+                rest = buffer[place:]
+                if end and rest.strip() in ("]", ""):
                     return
                 if end:
                     raise BadInput(f"{path} is no JSON list, or is cut short: {error}") from error
                 more = file.read(BLOCK)
-                buffer, end = buffer + more, not more
+                buffer, place, end = rest + more, 0, not more
                 continue
             yield entry
-            buffer = buffer[used:]
 
 
 def _parts(split: str) -> tuple[str, str]:

@@ -1,1 +1,1 @@
-"""The network, assembled from torchvision's parts."""
+"""The network: torchvision's bodies under two stages of our own."""

@@ -134,11 +134,22 @@ def freeze(parts: Parts, stages: int) -> None:
 
 
 class FrozenNorm(FrozenBatchNorm2d):
-    """torchvision's, in the precision of its input: under autocast the float32 of its weights would spread."""
+    """torchvision's, in the precision of its input: under autocast the float32 of its weights would spread.
+
+    Once folded, the convolution before it does its work, see model/folding.py.
+    """
+
+    folded = False
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """float32 [C] each."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale, self.bias - self.running_mean * scale
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        shift = self.bias - self.running_mean * scale
+        if self.folded:
+            return x
+        scale, shift = self.scale_and_shift()
         return x * scale.to(x.dtype).reshape(1, -1, 1, 1) + shift.to(x.dtype).reshape(1, -1, 1, 1)
 
 

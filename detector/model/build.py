@@ -16,6 +16,7 @@ from detector.config.schema import Evaluate
 from detector.model.anchors import Anchors
 from detector.model.bodies import Parts, build_body, freeze, freeze_norms
 from detector.model.coding import BoxCoding, grown
+from detector.model.folding import fold_norms
 from detector.model.input import PIXELS, Input, Side, resized, scale_boxes, to_batch
 from detector.model.pooling import RoiPooling
 from detector.model.reference import torchvision_heads
@@ -92,7 +93,7 @@ def build_model(config: Model, evaluate: Evaluate, classes: int) -> Detector:
     freeze(parts, config.frozen_stages)
     model = Detector(parts.body, rpn, roi_heads, int(config.plus_one))
     model.input = Input(PIXELS[config.pixels], config.canvas_multiple)
-    return freeze_norms(model, everywhere=config.norm == "frozen", eps=frozen_eps(config))
+    return fold_norms(freeze_norms(model, everywhere=config.norm == "frozen", eps=frozen_eps(config)))
 
 
 def anchors_of(config: Model, parts: Parts) -> Anchors:

@@ -62,7 +62,7 @@ def canvas_of(image: Tensor, side: Side, multiple: int = STRIDE) -> tuple[int, i
 def to_batch(images: list[Tensor], side: Side, how: Input, frames: list[tuple | None] | None = None) -> ImageList:
     """uint8 [3, H, W] each -> float32 [B, 3, H', W'], sides multiples of how.multiple, zeros below and on the right.
 
-    A frame (top, left, height, width, canvas height, canvas width; see data/frames.py) says which part of the resized
+    A frame (top, left, height, width, canvas height, canvas width; see data/chunks.py) says which part of the resized
     image is taken, and how large it counts with the zeros around it.
     """
     ready, sizes = [], []

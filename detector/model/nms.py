@@ -9,7 +9,8 @@ from torchvision.ops import nms
 
 from detector.model.coding import overlaps
 
-CHUNK = 128  # boxes settled together: fewer need fewer rounds, and more turns
+CHUNK = 128  # boxes settled together, or more where that would be more than TURNS: fewer need fewer rounds
+TURNS = 32   # each costs as many small kernels as there are rounds
 
 
 def survivors(boxes: Tensor, threshold: float, rounds: int) -> Tensor:
@@ -32,21 +33,27 @@ def by_rounds(boxes: Tensor, threshold: float, rounds: int) -> Tensor:
 
     Within a chunk it is a fixed point (Zheng et al. 2020, "Cluster-NMS"): a box is kept if no kept better box overlaps
     it. Starting from "all are kept", round n settles every box whose chain of better overlapping boxes, each a rival of
-    the next, is shorter than n. CHUNK rounds are always enough, and give greedy NMS. With fewer, where a chain is
+    the next, is shorter than n. As many rounds as a chunk holds give greedy NMS. With fewer, where a chain is
     longer, what lies behind its end is left out, and what that would have removed may stay: at 32, a dozen of 2,000
     anchors whose scores fall along a line, and none under any other scores that were tried.
     """
-    kind = torch.float16 if boxes.is_cuda else torch.float32  # of sums of zeros and ones, for a fast product
+    kind = torch.float16 if boxes.is_cuda else torch.float32  # of counts, for a fast product
     kept = boxes.new_ones((len(boxes), 1, boxes.shape[1]), dtype=kind)
+    size = max(CHUNK, -(-boxes.shape[1] // TURNS))
     with torch.autocast(boxes.device.type, enabled=False):  # it would copy the rivals in every round
-        for first in range(0, boxes.shape[1], CHUNK):
-            chunk = boxes[:, first:first + CHUNK]
+        for first in range(0, boxes.shape[1], size):
+            chunk = boxes[:, first:first + size]
             rivals = (overlaps(chunk, boxes[:, first:]) > threshold).to(kind)  # [G, chunk, K - first]
-            inside, beyond = rivals[..., :chunk.shape[1]].triu(1), rivals[..., chunk.shape[1]:]
-            left = kept[..., first:first + CHUNK]
+            inside, beyond = rivals[..., :size].triu(1), rivals[..., size:]
+            left = kept[..., first:first + size]
             settled = left
             for _ in range(rounds + 1 - rounds % 2):  # after an odd number, what is open is out
-                settled = left * (torch.bmm(settled, inside) == 0)
-            kept[..., first:first + CHUNK] = settled
-            kept[..., first + CHUNK:] *= torch.bmm(settled, beyond) == 0
+                settled = without(left, settled, inside)
+            kept[..., first:first + size] = settled
+            kept[..., first + size:] = without(kept[..., first + size:], settled, beyond)
     return kept[:, 0] > 0
+
+
+def without(left: Tensor, settled: Tensor, rivals: Tensor) -> Tensor:
+    """Zeros and ones [G, 1, N]: what is left [G, 1, N] of what no settled [G, 1, M] box overlaps [G, M, N]."""
+    return torch.baddbmm(left, settled, rivals, alpha=-1).clamp_(min=0)

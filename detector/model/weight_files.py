@@ -30,12 +30,7 @@ def read_weights(name: str) -> Stored:
     """What a file holds, or a download of torchvision's by its full name. No code of a file is run."""
     if os.path.isfile(os.path.expanduser(name)):
         return _read_file(os.path.expanduser(name))
-    try:
-        entry: WeightsEnum = models.get_weight(name)
-    except (ValueError, KeyError, AttributeError) as error:
-        raise BadInput(f"model.weights={name}: no such file, and torchvision has no weights of this name. Use "
-                       "imagenet, coco, a name such as ResNet50_Weights.IMAGENET1K_V2, or a file") from error
-    place = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(entry.url))
+    entry, place = download_of(name)
     try:
         state = entry.get_state_dict(progress=False, check_hash=True)
     except (EOFError, pickle.UnpicklingError) as error:
@@ -47,6 +42,17 @@ def read_weights(name: str) -> Stored:
     strides = {"stride_in_1x1": False, "ceil_pool": False} if "ResNet" in name else {}
     return Stored(state, list(entry.meta["categories"]) if name.startswith("FasterRCNN") else [],
                   {"pixels": pixels, **strides})
+
+
+def download_of(name: str) -> tuple[WeightsEnum, str]:
+    """torchvision's entry of a full name, and the file that it is downloaded to."""
+    try:
+        entry: WeightsEnum = models.get_weight(name)
+    except (ValueError, KeyError, AttributeError) as error:
+        raise BadInput(f"model.weights={name}: no such file, and torchvision has no weights of this name. Use "
+                       "imagenet, coco, a name such as ResNet50_Weights.IMAGENET1K_V2, or a file; those of the tables "
+                       "come by `fleet-rcnn data get caffe_weights`") from error
+    return entry, os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(entry.url))
 
 
 def _read_file(path: str) -> Stored:

@@ -13,7 +13,7 @@ from detector.journal import read_lines
 
 # Options that say where and how fast, and not what is trained: runs that differ in them are still runs of the row.
 OF_THE_PLACE = ("run.", "data.root", "data.cache", "seed", "batch.per_process", "evaluate.batch", "evaluate.loss",
-                "evaluate.every_epochs", "cluster.", "launch.")
+                "evaluate.every_epochs")
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,10 @@ def read_run(folder: Path, wanted: Config) -> Figures | None:
 
 
 def changes(wanted: Config, config: Config) -> tuple[str, ...]:
-    """What decides a result and is otherwise than the row has it."""
+    """What decides a result and is otherwise than the row has it; weights are told by the name of their file."""
     before, now = flatten(to_dict(wanted)), flatten(to_dict(config))
+    for options in (before, now):
+        options["model.weights"] = Path(options["model.weights"]).name
     return tuple(f"{key}: {before.get(key)} -> {now.get(key)}" for key in {**before, **now}
                  if before.get(key) != now.get(key) and not key.startswith(OF_THE_PLACE))
 

@@ -1,6 +1,6 @@
 """Our training step beside torchvision's reference loop: same network, weights, images and threads, turn by turn.
 
-    python tests/benchmarks/train_step.py [--cases resnet18_fpn_320 resnet50_fpn_800] [--rounds 7] [--out FILE]
+    python tests/benchmarks/train_step.py [--cases resnet18_fpn_320 resnet50_fpn_800] [--rounds 7] [--sides fp32 bf16]
 
 The peer is torchvision's FasterRCNN with its own transform, in the loop of references/detection/engine.py: float images,
 the loss read at every step, SGD as PyTorch sets it up. Ours is what detector/step.py does: uint8 images, channels_last,
@@ -104,7 +104,7 @@ def peer_step(config, weights: dict, images: list, targets: list) -> Callable[[]
     return step
 
 
-def measure(case: str, rounds: int) -> dict[str, list[float]]:
+def measure(case: str, rounds: int, ours: list[str]) -> dict[str, list[float]]:
     """Seconds of each round's step, by side."""
     count, (name, *overrides) = CASES[case]
     config = load_config(name, ["data.root=none", "optim.rate=1e-5", "model.weights=imagenet", "model.frozen_stages=2",
@@ -113,7 +113,7 @@ def measure(case: str, rounds: int) -> dict[str, list[float]]:
     weights = start(config)
     images, targets = scene(count)
     sides = {"torchvision": peer_step(config, weights, images, targets)}
-    sides |= {side: our_step(config, weights, *how, images, targets) for side, how in OURS.items()}
+    sides |= {side: our_step(config, weights, *OURS[side], images, targets) for side in ours}
     losses = {side: step() for side, step in sides.items()}  # not measured: what only a first step does
     print(f"{case}, batch {count}; loss of the first step: "
           + ", ".join(f"{side} {loss:.3f}" for side, loss in losses.items()), flush=True)
@@ -131,11 +131,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--sides", nargs="+", choices=OURS, default=list(OURS), help="of ours")
     parser.add_argument("--out", default=str(RESULTS), help="where the JSON lines are appended")
     said = parser.parse_args()
     Path(said.out).parent.mkdir(parents=True, exist_ok=True)
     for case in said.cases:
-        seconds, count = measure(case, said.rounds), CASES[case][0]
+        seconds, count = measure(case, said.rounds, said.sides), CASES[case][0]
         line = {"benchmark": "train_step", "case": case, "batch": count, "seconds": seconds, "ratio": {}}
         for side, own in seconds.items():
             ratios = sorted(peer / mine for peer, mine in zip(seconds["torchvision"], own))

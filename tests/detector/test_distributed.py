@@ -209,3 +209,11 @@ def test_two_processes_decide_together(tmp_path):
             process.kill()
     assert [process.returncode for process in running] == [0, 0], "\n".join(said)
     assert all("done" in text for text in said)
+
+
+def test_nccls_last_collectives_are_left_in_the_run_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = distributed.flight_recorder(Path("runs") / "one" / "heartbeats")
+    places = {value for name, value in said.items() if name.endswith("TEMP_FILE")}
+    assert places == {str(tmp_path / "runs" / "one" / "heartbeats" / "nccl-trace-")}  # and the rank after it
+    assert said["TORCH_NCCL_DUMP_ON_TIMEOUT"] == "1" and int(said["TORCH_FR_BUFFER_SIZE"]) > 0

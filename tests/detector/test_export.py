@@ -70,6 +70,9 @@ def test_the_weights_file_starts_a_run(untrained_run, tiny, config_file):
 
 @pytest.mark.parametrize("change", ["model.body=resnet18_c4 model.anchor_sizes=[]", "model.pooling=crop",
                                     "model.pooling=crop model.crop_max_pool=false", "model.pooling=pool",
+                                    "model.pooling=align_original model.pixels=caffe evaluate.long_side=0",
+                                    "model.body=vgg16 model.anchor_sizes=[] model.pooling_size=2 model.canvas_multiple=16",
+                                    "model.pooling=align_detectron2 model.pixels=detectron2 model.ceil_pool=true",
                                     "model.class_agnostic=true", "model.body=mobilenet_v3_large_fpn model.anchor_sizes=[]"])
 def test_every_body_and_pooling_is_traced_whole(tiny, config_file, change):
     """A trace that took a number of boxes or a size for a constant fails on the other sizes."""

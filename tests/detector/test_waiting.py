@@ -76,5 +76,13 @@ def test_the_phases_are_told():
     assert phases == ["loading data", "waiting for the others"]
 
 
+def test_a_rank_that_waits_for_the_others_makes_no_progress(monkeypatch):
+    phases, votes = [], iter([True, True, True, False])  # another rank has no data yet, for three votes
+    monkeypatch.setattr(waiting.distributed, "any_rank",
+                        lambda trouble, missing, asked, failed: (trouble, next(votes), asked, failed))
+    assert len(next_batches(Slow(1), 1, how(beat=phases.append)).batches) == 1
+    assert phases == ["loading data", "waiting for the others"] and next(votes, None) is None
+
+
 def test_the_wait_is_that_for_the_data():
     assert 0.05 <= next_batches(Slow(4), 1, how()).wait_s < 5

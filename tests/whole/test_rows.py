@@ -1,9 +1,12 @@
 """Every row of the tables trains, tests and is reported, on a few images in the true layout of its data set."""
 
 import json
+import subprocess
+import sys
 
 import data_trees
 import pytest
+from conftest import REPO
 
 from detector.__main__ import main
 from detector.config.load import load_config
@@ -27,11 +30,11 @@ def roots(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("row", [row.row for row in published()])
-def test_a_row_trains_tests_and_is_reported(row, roots, tmp_path, capsys):
+def test_a_row_trains_tests_and_is_reported(row, roots, tmp_path, capfd):
     root = next(root for name, root in roots.items() if row.startswith(name))
     command, = trainings(row, 1, 1, [*SMALL, f"data.root={root}", f"data.cache={tmp_path / 'cache'}",
                                      f"run.folder={tmp_path}"])
-    assert main(command) == 0, capsys.readouterr().err
+    assert main(command) == 0, capfd.readouterr().err
     folder = tmp_path / row
     results = json.loads((folder / "results.json").read_text())
     best = load_config(f"tables/{row}").evaluate.best
@@ -41,7 +44,18 @@ def test_a_row_trains_tests_and_is_reported(row, roots, tmp_path, capsys):
     for path in (folder / "checkpoints").iterdir():
         path.unlink()  # they are large, and there are many rows
 
-    capsys.readouterr()
+    capfd.readouterr()
     assert main(["tables", "--row", row, "--runs", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
+    said = capfd.readouterr().out
     assert "measured" in said and "does not count: " in said and "not measured" not in said
+
+
+def test_the_command_trains_a_row_for_two_seeds_and_shows_it(roots, tmp_path):
+    row = "coco-mobilenet-v3-fpn"
+    done = subprocess.run([sys.executable, "-m", "launcher.cli", "reproduce", row, "--steps", "1", "--seeds", "2", "--processes",
+                           "1", *SMALL, f"data.root={roots['coco']}", f"data.cache={tmp_path}", f"run.folder={tmp_path / 'runs'}"],
+                          cwd=REPO, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("finished: 1 of 1 steps") == 2 and done.stdout.count("printed") == 1
+    assert "32.8" in done.stdout and "does not count: batch.size: 16 -> 2" in done.stdout
+    assert {folder.name for folder in (tmp_path / "runs").iterdir()} == {row, f"{row}-seed1"}

@@ -11,7 +11,7 @@ from detector.config.model import Model, Roi, Rpn
 from detector.config.schema import Evaluate
 from detector.model import roi, rpn
 from detector.model.build import build_model
-from detector.model.input import Side, to_batch
+from detector.model.input import Input, Side, to_batch
 from detector.model.sampling import choose
 
 SIDE = Side(96, 128)
@@ -48,8 +48,8 @@ def scene(*counts: int) -> tuple[list, list]:
 
 def stages(model, images, targets):
     """The parts of a training step: (batch, features, truth)."""
-    batch = to_batch(images, SIDE, False)
-    return batch, model.backbone(batch.tensors), model.truth(targets, images, batch)
+    batch = to_batch(images, SIDE, model.input)
+    return batch, model.backbone(batch.tensors), model.truth(targets, images, SIDE)
 
 
 @pytest.mark.parametrize("counts", [(3, 7), (0, 5), (0, 0), (1,), (4, 0, 2, 9)])
@@ -128,7 +128,7 @@ def test_a_training_step_of_the_heads_never_waits(config, counts):
     batch, features, truth = stages(model, images, targets)
     features = {name: level.detach().requires_grad_() for name, level in features.items()}
     with RefuseWaiting():
-        truth = model.truth(targets, images, batch)
+        truth = model.truth(targets, images, SIDE)
         model.losses(batch, features, truth).sum().backward()
     assert all(level.grad is not None for level in features.values())
 
@@ -154,12 +154,12 @@ def test_a_training_step_of_the_heads_never_waits_for_a_gpu(config):
     images = [image.cuda() for image in images]
     targets = [{key: value.cuda() for key, value in target.items()} for target in targets]
     batch, features, _ = stages(model, images, targets)
-    model.losses(batch, features, model.truth(targets, images, batch)).sum().backward()  # what only a first call does
+    model.losses(batch, features, model.truth(targets, images, SIDE)).sum().backward()  # what only a first call does
     batch, features, _ = stages(model, images, targets)
     torch.cuda.synchronize()
     try:
         torch.cuda.set_sync_debug_mode("error")
-        model.losses(batch, features, model.truth(targets, images, batch)).sum().backward()
+        model.losses(batch, features, model.truth(targets, images, SIDE)).sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

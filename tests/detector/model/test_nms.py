@@ -7,7 +7,7 @@ from torchvision.ops import nms
 from detector.config.model import Rpn
 from detector.model.anchors import Anchors
 from detector.model.coding import grown
-from detector.model.nms import CHUNK, by_rounds, survivors
+from detector.model.nms import CHUNK, TURNS, by_rounds, survivors
 
 
 def slow_nms(boxes: list[list[float]], threshold: float, extent: int = 0) -> list[int]:
@@ -47,7 +47,7 @@ def test_the_mask_is_that_of_the_loop(side, threshold, extent):
 @pytest.mark.parametrize("side, threshold", [(40, 0.5), (300, 0.7), (300, 0.3)])
 def test_more_boxes_than_a_chunk(side, threshold):
     torch.manual_seed(0)
-    boxes = random_boxes(2, 2 * CHUNK + 90, side)
+    boxes = random_boxes(2, TURNS * CHUNK + 90 if side == 300 else 2 * CHUNK + 90, side)
     assert torch.equal(by_rounds(boxes, threshold, 32), survivors(boxes, threshold, 0))
 
 

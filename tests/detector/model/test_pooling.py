@@ -7,6 +7,7 @@ import torch
 from torchvision.ops import MultiScaleRoIAlign, roi_pool
 
 from detector.model.pooling import RoiPooling, align_original, crop
+from refuse_waiting import RefuseWaiting
 
 PYRAMID = {"0": 4, "1": 8, "2": 16, "3": 32}
 KINDS = ("align", "align_detectron2", "align_original", "pool", "crop")
@@ -231,3 +232,11 @@ def test_gradients_reach_the_features_and_not_the_boxes(kind):
     RoiPooling(kind, 3, {"0": 16})({"0": feature}, [boxes], [(64, 64)]).sum().backward()
     assert feature.grad.abs().sum() > 0
     assert boxes.grad is None or not boxes.grad.any()
+
+
+@pytest.mark.parametrize("kind", ["align_original", "crop"])
+def test_pooling_of_one_level_does_not_ask_the_device_which_box_is_whose(kind):
+    feature, boxes = torch.randn(3, 2, 8, 10), [random_boxes(n, 128, 160) for n in (4, 0, 6)]
+    with RefuseWaiting():
+        pooled = RoiPooling(kind, 7, {"0": 16})({"0": feature}, boxes, [(128, 160)] * 3)
+    assert pooled.shape == (10, 2, 7, 7)

@@ -26,14 +26,14 @@ def total(parts) -> tuple[int, int]:
     return tuple(map(sum, zip(*parts)))
 
 
-def rpn(channels: int, width: int, cells: int) -> tuple[int, int]:
+def rpn(channels: int, width: int, cells: int, anchors: int = A) -> tuple[int, int]:
     """Two scores and four deltas for each anchor."""
-    return total([conv(channels, width, 3, True, cells), conv(width, 2 * A, 1, True, cells),
-                  conv(width, 4 * A, 1, True, cells)])
+    return total([conv(channels, width, 3, True, cells), conv(width, 2 * anchors, 1, True, cells),
+                  conv(width, 4 * anchors, 1, True, cells)])
 
 
-def predictor(channels: int, rows: int) -> tuple[int, int]:
-    return total([linear(channels, K, rows), linear(channels, 4 * K, rows)])
+def predictor(channels: int, rows: int, classes: int = K, boxes: int = K) -> tuple[int, int]:
+    return total([linear(channels, classes, rows), linear(channels, 4 * boxes, rows)])
 
 
 def vgg_body(height: int, width: int) -> tuple[int, int]:
@@ -90,6 +90,24 @@ def test_resnet101_of_the_tables_as_counted_by_hand():
                "head": total([layer4, predictor(2048, 300)])}
     assert size.parameters == sum(parameters for parameters, _ in by_hand.values()) == 47_462_111
     assert size.flops == {name: flops for name, (_, flops) in by_hand.items()}
+
+
+@pytest.mark.parametrize("row", [row.row for row in published()])
+def test_every_row_builds_on_the_meta_device_with_the_parameters_of_its_parts(row):
+    size, config = size_of_row(row), load_config(f"tables/{row}")
+    classes = {"voc": 20, "coco": 80, "vg25": 2500, "imag": 200}[row[:4].rstrip("0")] + 1
+    assert size.classes + 1 == classes and all(flops > 0 for flops in size.flops.values())
+    if config.recipe != "original":
+        return  # torchvision's own count stands for them, below
+    boxes, anchors = 1 if config.model.class_agnostic else classes, 9 if row.startswith("voc") else 12
+    if config.model.body == "vgg16":
+        parts = [vgg_body(600, 800), rpn(512, 512, 0, anchors), linear(25088, 4096, 0), linear(4096, 4096, 0),
+                 predictor(4096, 0, classes, boxes)]
+    else:
+        parts = [res101_body(600, 800), rpn(1024, 512, 0, anchors), bottlenecks(1024, *RES101[3], 7, 7)[0],
+                 predictor(2048, 0, classes, boxes)]
+    assert size.parameters == total(parts)[0]
+    assert (size.height, size.width) == ((800, 1067) if row.startswith("coco800") else (600, 800))
 
 
 def test_torchvisions_own_count_of_its_detector():

@@ -115,7 +115,8 @@ def test_seeds_give_mean_and_spread(tmp_path):
 
 @pytest.mark.parametrize("overrides, remark", [
     (("optim.rate=0.02",), "optim.rate: 0.01 -> 0.02"), (("schedule.steps=6260",), "schedule.steps: 0 -> 6260"),
-    (("run.precision=bf16", "batch.per_process=16", "evaluate.batch=8", "run.workers=0"), "")])
+    (("model.weights=resnet101_caffe.pth",), "model.weights: R-101.pkl -> resnet101_caffe.pth"),
+    (("run.precision=bf16", "batch.per_process=16", "model.weights=/elsewhere/R-101.pkl", "evaluate.batch=8", "run.workers=0"), "")])
 def test_a_run_with_another_config_does_not_count_and_says_why(tmp_path, overrides, remark):
     make_run(tmp_path, overrides=overrides)
     one = line_of(tmp_path)
