@@ -8,21 +8,12 @@ from pathlib import Path
 
 from detector.config.schema import Config
 from detector.errors import BadInput
+from detector.findings import Problem
 from launcher.environment import FIRST_PORT, PORTS, has_slurm, slurm
 from launcher.job import Job, Resources
 
 EARLY_S = 60  # Slurm looks at its clock once a minute, so a signal may come so much too early
 SINFO = "%R|%P|%a|%l|%D|%c|%G"  # name, name with * for the default, up, time limit, nodes, cores, GPUs
-
-
-@dataclass(frozen=True)
-class Problem:
-    what: str
-    why: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.why}. {self.remedy}"
 
 
 @dataclass(frozen=True)
@@ -37,8 +28,9 @@ class Partition:
 
 
 def problems(job: Job, run: Path, config: Config) -> list[Problem]:
-    """All that stands against running this job on Slurm, the empty list if nothing does."""
-    found = [*folder_problems(run, job.resources.shared), *size_problems(job, config)]
+    """All that stands against running this job on Slurm, the empty list if nothing does. Whether the run folder can be
+    written is another question, see folder_problems."""
+    found = [*shared_problems(run, job.resources.shared), *size_problems(job, config)]
     if not has_slurm():
         return [*found, Problem("sbatch", f"there is none on {socket.gethostname()}", "Do this on a login node of the "
                                 "cluster, or try it with slurm/local-cluster")]
@@ -49,22 +41,25 @@ def problems(job: Job, run: Path, config: Config) -> list[Problem]:
     return [*found, *partition_problems(job.resources, cores_of(job.resources, config), partitions)]
 
 
-def folder_problems(run: Path, shared: str) -> list[Problem]:
-    """Can the run folder be written, and does it lie where all nodes see it?"""
-    found = []
+def shared_problems(run: Path, shared: str) -> list[Problem]:
+    """Does the run folder lie where all nodes see it?"""
     if shared and not Path(shared).is_dir():
-        found.append(Problem(f"shared={shared}", "there is no such folder", "Name one that all nodes see"))
-    elif shared and Path(shared).resolve() not in [run.resolve(), *run.resolve().parents]:
-        found.append(Problem(f"run folder {run}", f"it does not lie below {shared}, which all nodes see",
-                             f"Set run.folder={shared}/runs"))
+        return [Problem(f"shared={shared}", "there is no such folder", "Name one that all nodes see")]
+    if shared and Path(shared).resolve() not in [run.resolve(), *run.resolve().parents]:
+        return [Problem(f"run folder {run}", f"it does not lie below {shared}, which all nodes see",
+                        f"Set run.folder={shared}/runs")]
+    return []
+
+
+def folder_problems(run: Path) -> list[Problem]:
+    """Can the run folder be written?"""
     above = next(parent for parent in (run, *run.parents) if parent.exists())
     try:
         with tempfile.NamedTemporaryFile(dir=above, prefix=".fleet-rcnn-"):
-            pass
+            return []
     except OSError as error:
-        found.append(Problem(f"run folder {run}", f"cannot write below {above}: {error.strerror}",
-                             "Set run.folder to a shared folder that you may write to"))
-    return found
+        return [Problem(f"run folder {run}", f"cannot write below {above}: {error.strerror}",
+                        "Set run.folder to a shared folder that you may write to")]
 
 
 def cores_of(wanted: Resources, config: Config) -> int:
@@ -148,12 +143,11 @@ def notes(wanted: Resources) -> list[str]:
     return said
 
 
-def local_problems(run: Path) -> list[Problem]:
-    """All that stands against running here."""
-    found = folder_problems(run, "")
+def local_problems() -> list[Problem]:
+    """What stands against several processes here."""
     try:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
+        return []
     except OSError as error:
-        found.append(Problem("port", f"none can be opened on the loopback: {error.strerror}", "Processes meet there"))
-    return found
+        return [Problem("port", f"none can be opened on the loopback: {error.strerror}", "Processes meet there")]

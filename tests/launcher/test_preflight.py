@@ -25,7 +25,8 @@ def slurm(monkeypatch):
 
 def found(wanted: Resources, run: Path, *overrides: str) -> str:
     job = Job("train", ("coco/resnet50_fpn", *overrides), wanted)
-    return "\n".join(str(problem) for problem in preflight.problems(job, run, load_config(job.arguments[0], list(overrides))))
+    return "\n".join(map(str, [*preflight.folder_problems(run),
+                               *preflight.problems(job, run, load_config(job.arguments[0], list(overrides)))]))
 
 
 def test_partitions_as_sinfo_tells_them():
