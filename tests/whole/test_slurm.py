@@ -183,14 +183,14 @@ def test_restarts_are_limited_and_must_bring_the_run_forward(cluster, runs):
 def test_check_names_what_would_keep_a_job_from_running(cluster, runs, tmp_path):
     arguments, _ = runs
     closed = Path("/proc/fleet")  # nobody can write there
-    started_at = time.monotonic()
+    before = os.times()
     said = cluster.fleet("check", *arguments, f"run.folder={closed}", "data.classes=[circle,unicorn]", "--on", "slurm",
                          "--partition", "mian", "--hours", "0.02", "--gpus", "16", expected=2)
-    elapsed_s = time.monotonic() - started_at
-    for part in ("partition=mian: there is no such partition", "There are: high, main, short", "too little time", "cannot write",
-                 "unicorn"):
+    cpu_s = os.times().children_user - before.children_user  # a clock would measure what else this machine does
+    for part in ("partition=mian: there is no such partition", "There are: high, main, short", "too little time",
+                 "no file can be made in /proc", "unicorn"):
         assert part in said, said
-    assert elapsed_s < 10
+    assert cpu_s < 10
     said = cluster.fleet("train", *arguments, "--on", "slurm", "--partition", "short", "--gpus", "9", "--nodes", "3", "--hours",
                          "1", "run.name=never", "--processes", "1", expected=2)
     for part in ("partition short has 8 GPUs in a node", "has 2 nodes", "allows 0.166667 hours"):
