@@ -137,12 +137,12 @@ def test_a_run_that_meets_its_time_limit_is_saved_and_goes_on(cluster, runs):
 def test_one_killed_rank_ends_the_job_which_says_who_it_was(way, cluster, runs):
     arguments, folder = runs
     run = folder / f"killed-{way}"
-    job = cluster.submit(*arguments, f"run.name={run.name}", "schedule.steps=100000", *WAYS[way], *FOUR)
+    job = cluster.submit(*arguments, f"run.name={run.name}", "schedule.steps=100000", *WAYS[way], "--nodes", "2", "--processes", "1")
     until(lambda: reached(run, 1), 90, lambda: log(run))
-    os.kill(process_of(str(run), rank=3), signal.SIGKILL)
+    os.kill(process_of(str(run), rank=1), signal.SIGKILL)
     killed_at = time.monotonic()
     assert cluster.wait(job, run) == "FAILED" and time.monotonic() - killed_at < 30
-    assert "rank 3 on node2 was the first to end, with signal SIGKILL" in log(run)
+    assert "rank 1 on node2 was the first to end, with signal SIGKILL" in log(run)
     assert f"{run.name}" in cluster.fleet("jobs", "--folder", str(folder))
 
 
