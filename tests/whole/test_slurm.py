@@ -91,8 +91,9 @@ def requeue(cluster: Cluster, job: str) -> None:
 
 def lose_a_node(cluster: Cluster, job: str) -> None:
     """The one that does not run the batch script: Slurm takes care of the other by itself."""
+    before = cluster.restarts(job)
     cluster.control("fail", "node2")
-    until(lambda: cluster.restarts(job) or cluster.state(job) == "PENDING", 60)
+    until(lambda: cluster.restarts(job) > before or cluster.state(job) == "PENDING", 90)
     cluster.control("start", "node2")
 
 
@@ -129,8 +130,8 @@ def test_a_run_that_meets_its_time_limit_is_saved_and_goes_on(cluster, runs):
     assert "asked to stop (SIGUSR2)" in said and "asked for a requeue (restart 1 of 100)" in said
     cluster.fleet("cancel", str(folder / "limit"))
     assert cluster.wait(job, folder / "limit") == "CANCELLED"
+    until(lambda: "so nothing is asked for" in log(folder / "limit"), 60, lambda: log(folder / "limit"))
     assert log(folder / "limit").count("asked for a requeue") == 1, "a cancelled job is not queued again"
-    assert "the job is CANCELLED, so nothing is asked for" in log(folder / "limit")
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -170,10 +171,10 @@ def test_restarts_are_limited_and_must_bring_the_run_forward(cluster, runs):
     run = folder / "stuck"
     job = cluster.submit(*arguments, "run.name=stuck", "schedule.steps=100000", "run.restarts=5", *WAYS["srun"],
                          "--processes", "1", "run.save_every_steps=100000", "evaluate.every_epochs=0")
-    for number in range(1, 3):  # it is always killed before it has saved anything
-        until(lambda: reached(run, 1) and cluster.state(job) == "RUNNING", 60, lambda: log(run))
-        os.kill(process_of(str(run), rank=0), signal.SIGSTOP)  # so it cannot save
-        (run / "metrics.jsonl").unlink()
+    for number in range(1, 3):  # it always dies before it has saved anything
+        until(lambda: process_of(str(run), rank=0), 60, lambda: log(run))
+        os.kill(process_of(str(run), rank=0), signal.SIGKILL)
+        assert cluster.wait(job, run) == "FAILED"
         cluster.call("scontrol", "requeue", job)
         until(lambda: cluster.restarts(job) == number, 90, lambda: log(run))
     assert cluster.wait(job, run) == "FAILED"
