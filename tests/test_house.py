@@ -34,7 +34,7 @@ record: config.load config.schema errors
 local: errors environment job
 watch: config.schema record
 torchrun: errors job local record
-preflight: config.schema errors environment job
+preflight: config.schema errors findings environment job
 inside: errors environment job local record watch
 submission: config.load errors environment job preflight record snapshot
 sbatch: config.load errors environment record snapshot submission
@@ -42,10 +42,10 @@ cluster: errors inside environment record sbatch submission
 reproduce: config.load errors
 site: config.load errors job
 following: errors environment record submission
-checking: errors preflight job local record
+checking: errors findings preflight job local record
 cli: config.load errors checking cluster following site job local record reproduce sbatch submission torchrun watch
 """
-SHARED = ("errors", "config.schema", "config.load")  # of the detector: all that a launcher knows of it
+SHARED = ("errors", "findings", "config.schema", "config.load")  # of the detector: all that a launcher knows of it
 LAUNCHER = {f"launcher.{name}": {"launcher", *(("detector." if word in SHARED else "launcher.") + word
                                                for word in words.split())}
             for name, words in (line.split(":") for line in LAUNCHER_MAY.split("\n") if line)}
