@@ -37,6 +37,9 @@ def tell_errors(function: Callable[[], int]) -> int:
         if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # all ranks of a machine know the same
             print(f"error: {error}", file=sys.stderr)
         return errors.BAD_INPUT
+    except BrokenPipeError:  # the reader of our output has had enough, as `| head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter fails again at its end
+        return errors.FAILED
     except OSError as error:
         if error.errno not in DISK:
             raise
