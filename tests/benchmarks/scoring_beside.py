@@ -20,18 +20,17 @@ import numpy as np
 import torch
 from scoring import draw
 
-from detector.background import Background
 from detector.config.load import load_config
-from detector.metrics.analysis import analyse
 from detector.model.build import build_model
 from detector.model.input import Side
-from detector.scoring import Predicted, index_of, score, write_results
+from detector.scorer import Scorer
+from detector.scoring import Predicted
 from detector.surroundings import surroundings
 
 RESULTS = Path(__file__).parent / "results" / "scoring_beside.jsonl"
 LEAST_RATIO, LEAST_S = 0.95, 10.0
 OPTIONS = ["model.body=mobilenet_v3_large_fpn", "model.weights=", "model.norm=trained", "model.frozen_stages=0",
-           "data.root=/", "run.device=cpu"]
+           "data.root=/", "run.device=cpu", "run.pictures=0", "run.workers=1"]
 
 
 def stepper(config):
@@ -70,22 +69,20 @@ def main() -> None:
         config = load_config(str(Path(folder) / "empty.yaml"), OPTIONS)
         dataset, detections = draw(5000, 36781, said.detections, 80)
         predicted = Predicted(0, detections, np.zeros((0, 6)), np.arange(len(dataset)), (), 1.0, 0.0)
-        truth, step, background = index_of(dataset, "coco"), stepper(config), Background("scorer")
-
-        def work() -> float:
-            started_at = time.monotonic()
-            write_results(Path(folder), score(predicted, dataset, config.evaluate, truth), detections, dataset)
-            analyse(detections, dataset, "coco", truth)
-            return time.monotonic() - started_at
+        step, scorer = stepper(config), Scorer(dataset, config, Path(folder))
+        scorer.start(predicted)  # its process starts once a run, at the first evaluation
+        scorer.wait()
         for _ in range(3):
             step()
         alone, beside, took_s = [], [], []
         for number in range(said.rounds):
             until = time.monotonic() + LEAST_S
             alone.append(pace(step, lambda: time.monotonic() < until))
-            background.start(work)
-            beside.append(pace(step, background.busy))
-            took_s.append(background.wait())
+            started_at = time.monotonic()
+            scorer.start(predicted)
+            beside.append(pace(step, lambda: not scorer.future.done()))
+            scorer.wait()
+            took_s.append(time.monotonic() - started_at)
             print(f"round {number + 1}: {alone[-1]:.2f} steps/s alone, {beside[-1]:.2f} beside a scoring of "
                   f"{took_s[-1]:.1f} s", flush=True)
     ratio = statistics.median(beside) / statistics.median(alone)
