@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--weights", default="", metavar="FILE", help="another program's weights instead of a run")
     evaluate.add_argument("--recipe", default="", metavar="ROW", help="with --weights: a row of a table, or a config")
     evaluate.add_argument("--time", action="store_true", help="instead: milliseconds per image, on CPU and GPU")
+    evaluate.add_argument("--report", action="store_true", help="write RUN/report.html, too: a page to look at")
     predict = verb("predict", "draw what a run's detector finds in images, a video or a camera", "run", "source")
     predict.add_argument("--score", type=float, default=0.5, help="least score of what is drawn and written")
     predict.add_argument("--out", default="", help="folder for pictures, JSON and CSV; default: RUN/predictions")
@@ -163,7 +164,7 @@ def run_together(said: argparse.Namespace, stop: StopRequest) -> int:
         if not said.run:
             raise errors.BadInput("evaluate what? Name a run folder, such as runs/bccd, or --weights FILE --recipe ROW")
         from detector.evaluate import evaluate_run
-        done = evaluate_run(said.run, said.overrides, said.checkpoint, lambda: stop.asked)
+        done = evaluate_run(said.run, said.overrides, said.checkpoint, lambda: stop.asked, said.report)
         return errors.OK if done else errors.STOPPED
     from detector.distributed import process_group
     from detector.train import Outcome, train

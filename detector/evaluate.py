@@ -20,6 +20,7 @@ from detector.data.read import describe, read_for_evaluation, without_ignored
 from detector.errors import BadInput
 from detector.inference import find_checkpoint, load_detector, predict_batch
 from detector.journal import write_whole
+from detector.metrics.analysis import analyse
 from detector.metrics.coco import coco_metrics, results
 from detector.metrics.visual_genome import visual_genome_metrics
 from detector.metrics.voc import voc_metrics
@@ -27,6 +28,7 @@ from detector.model.build import LOSSES, Detector
 from detector.model.input import Side
 from detector.randomness import seed_for, seed_torch
 from detector.records import Dataset, Detections, join_detections
+from detector.report import About, report_evaluation
 from detector.surroundings import peak_memory_gib
 from detector.waiting import Waiting, next_batches
 
@@ -171,9 +173,21 @@ def table(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def evaluate_run(run: str, overrides: list[str], which: str, asked: Callable[[], bool] = lambda: False) -> bool:
-    """Prints the metrics of a run's checkpoint and writes results.json and detections.json into its folder. False, and
-    nothing is written, if any rank was `asked` to stop."""
+def write_report(run: str, evaluation: Evaluation, detections: Detections, dataset: Dataset, config: Config) -> str:
+    """report.html in the run's folder; gives a sentence about it. What errors are and cost is told by the rule of the
+    metric; Visual Genome's is VOC's."""
+    rule = "coco" if config.evaluate.metric == "coco" else "voc"
+    about = About(f"{Path(run).resolve().name}: {dataset.name}",
+                  (f"{config.model.body}, step {evaluation.step}", describe(dataset), *dataset.faults),
+                  f"fleet-rcnn evaluate {run} --report", config.evaluate.nms_iou, rule)
+    return report_evaluation(Path(run) / "report.html", about, dataset, detections, analyse(detections, dataset, rule),
+                             evaluation.metrics)
+
+
+def evaluate_run(run: str, overrides: list[str], which: str, asked: Callable[[], bool] = lambda: False,
+                 report: bool = False) -> bool:
+    """Prints the metrics of a run's checkpoint and writes results.json, detections.json and, if asked for, report.html
+    into its folder. False, and nothing is written, if any rank was `asked` to stop."""
     path = find_checkpoint(run, which)
     config = load_config(str(Path(run) / "config.yaml"), overrides)
     with distributed.process_group(config.run.device, config.run.timeout_minutes) as device:
@@ -187,5 +201,7 @@ def evaluate_run(run: str, overrides: list[str], which: str, asked: Callable[[],
             write_results(Path(run), evaluation, detections, val)
             print(f"{path}, step {step}, on {describe(val)}\n{table(evaluation)}\n"
                   f"{evaluation.images_per_s:.1f} images/s; results.json and detections.json are in {run}")
+            if report:
+                print(write_report(run, evaluation, detections, val, config))
         distributed.only_on_main(tell)
         return True
