@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     predict.add_argument("--batch", type=int, default=4, help="images that are predicted at once")
     predict.add_argument("--frames", type=int, default=0, help="stop after so many images or frames; 0: all")
+    predict.add_argument("--report", action="store_true", help="write report.html, too: a page to look at")
     view = verb("view", "look at data as the network will see it, or at anchors over it", "what")
     view.add_argument("words", nargs="*", metavar="CONFIG key=value",
                       help="view CONFIG key=value ...: the data; view anchors CONFIG key=value ...: the anchors")
@@ -155,7 +156,8 @@ def run(said: argparse.Namespace) -> int:
         time_run(said.run, said.overrides, said.checkpoint)
         return errors.OK
     from detector.predict import predict
-    return predict(said.run, said.source, said.device, said.score, said.out, said.checkpoint, said.batch, said.frames)
+    return predict(said.run, said.source, said.device, said.score, said.out, said.checkpoint, said.batch, said.frames,
+                   said.report)
 
 
 def run_together(said: argparse.Namespace, stop: StopRequest) -> int:

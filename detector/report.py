@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.album import Film, chosen, columns, packed
+from detector.album import FULL, Film, chosen, columns, packed
 from detector.data.files import read_image
 from detector.errors import BadInput
 from detector.metrics.analysis import IGNORED, MISSED, RIGHT, SIZES, ERRORS, Analysis
@@ -32,7 +32,7 @@ class About:
 
 def report_evaluation(path: Path, about: About, dataset: Dataset, detections: Detections, analysis: Analysis,
                       metrics: dict[str, float]) -> str:
-    """Writes the page and gives a sentence about what it shows. metrics: the headline, in the evaluation's own words."""
+    """Writes the page and gives a sentence about it. metrics: the headline, by the evaluation's own names."""
     order = chosen(dataset, analysis.image_weight)
     film = Film()
     for index in order:
@@ -93,9 +93,9 @@ def numbers(dataset: Dataset, analysis: Analysis, metrics: dict[str, float]) -> 
         "sizes": by_size(dataset, analysis, metrics),
         "cost": {name: short(value) for name, value in analysis.cost.items()}, "ap50": short(analysis.ap50),
         "counts": dict(zip(ERRORS, analysis.image_errors.sum(axis=0).tolist())),
-        "best_score": short(analysis.best_score), "f1": short(analysis.f1),
+        "best_score": round(analysis.best_score * FULL) / FULL, "f1": short(analysis.f1),
         "mean_precision": [short(value) for value in analysis.mean_precision],
-        "precision": packed(np.round(analysis.precision.clip(min=0) * 65535), np.uint16),
+        "precision": packed(np.round(analysis.precision.clip(min=0) * FULL), np.uint16),
         "confusion": [[int(true[i]), int(predicted[i]), int(often[i])] for i in first],
         "calibration": {"count": analysis.bin_count.tolist(), "score": [short(v) for v in analysis.bin_score],
                         "right": [short(v) for v in analysis.bin_right], "error": short(analysis.calibration_error)}}
@@ -111,7 +111,7 @@ def per_class(analysis: Analysis) -> list[dict]:
 
 
 def by_size(dataset: Dataset, analysis: Analysis, metrics: dict[str, float]) -> list[dict]:
-    """A row for each size; AP as the metric has it, or else the mean over the classes that have objects of this size."""
+    """A row for each size; AP as the metric has it, or else the mean over the classes with such objects."""
     sought = analysis.object_error != IGNORED
     found = analysis.object_error == RIGHT
     lost = analysis.object_error == MISSED

@@ -66,8 +66,8 @@ function histogram(title, about, parts, names) {
 
 // Curves over 0 … 1: [{name, x, y, kind}], with names of the axes; options: a dashed ideal; dots, a title for each point.
 function curves(title, lines, across, up, options = {}) {
-  const size = 320, left = 40, foot = 34, x = v => left + v * size, y = v => 8 + (1 - v) * size * .72, floor = y(0);
-  const chart = s("svg", {class: "chart", viewBox: `0 0 ${left + size + 8} ${floor + foot}`, role: "img", "aria-label": title});
+  const size = 470, left = 40, foot = 34, x = v => left + v * size, y = v => 8 + (1 - v) * size * .62, floor = y(0);
+  const chart = s("svg", {class: lines.length > 24 ? "chart many" : "chart", viewBox: `0 0 ${left + size + 8} ${floor + foot}`, role: "img", "aria-label": title});
   for (const v of [0, .25, .5, .75, 1]) {
     chart.append(s("path", {class: "axis", d: `M${x(0)},${y(v)}H${x(1)}`}), s("text", {x: left - 6, y: y(v) + 4, "text-anchor": "end"}, v),
       s("text", {x: x(v), y: floor + 14, "text-anchor": "middle"}, v));

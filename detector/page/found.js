@@ -1,12 +1,13 @@
 // What was found and what is there, from the packed columns of the page; and what the sliders make of it.
 
 const FULL = 65535, NEAR = .1, HALF = .5, MOST = 100;  // MOST detections of a class in an image count
-const LEAST_SCORE = data.least_score || 0;
 
 function column(text, Kind) {
   const bytes = Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
   return new Kind(bytes.buffer);
 }
+
+const judged = {all: 0, otherwise: 0};  // detections that were judged here and by the evaluation, and how many differ
 
 // Image by image: {number, name, width, height, jpeg, weight, dets, objects}; detections come the best first.
 //   detection: at [x1, y1, x2, y2], score, label, first (its error as evaluated); error, target, iou, alive: see settle
@@ -50,8 +51,8 @@ function settle(image, nms) {
   if (!data.analysed) return;
   judge(image);
   if (!unchanged) return;
-  for (const det of image.dets) det.error = det.first;
-  for (const object of image.objects) object.by = object.finder;
+  for (const det of image.dets) { judged.all++; judged.otherwise += det.error !== det.first; det.error = det.first; }
+  for (const object of image.objects) { judged.otherwise += object.by !== object.finder; object.by = object.finder; }
 }
 
 // Non-maximum suppression of each class, over detections that come the best first.

@@ -60,7 +60,7 @@ function sentence(det) {
 }
 
 function card(entry) {
-  const {image, told} = entry, shown = Math.min(310, 210 * image.width / image.height), node = picture(image, shown, image.name);
+  const {image, told} = entry, shown = Math.min(300, 200 * image.width / image.height), node = picture(image, shown, image.name);
   drawBoxes(node, boxesOf(told, false));
   const counts = data.analysed ? [told.right ? `${told.right} right` : "", told.wrong ? `${told.wrong} wrong` : "", told.missed ? `${told.missed} missed` : ""].filter(Boolean).join(", ") || "nothing" : `${told.dets.length} found`;
   return h("button", {type: "button", class: "card", onclick: () => set({open: image.number})}, h("span", {class: "picture"}, node),
@@ -73,10 +73,12 @@ function render() {
   for (const show of bound) show();
   if (state.theme) root.dataset.theme = state.theme;
   const seen = {...state, label: state.class}, sum = {right: 0, wrong: 0, missed: 0};
+  let alive = 0;
   list = [];
   for (const image of images) {
     settle(image, state.nms);
     const told = look(image, seen);
+    alive += image.dets.reduce((n, det) => n + isSeen(det, seen), 0);
     for (const key in sum) sum[key] += told[key];
     if (told.listed) list.push({image, told});
   }
@@ -90,7 +92,7 @@ function render() {
   chosenCurve(state.class);
   showLarge();
   Object.assign(root.dataset, {listed: list.length, page: state.page, boxes: shown.reduce((n, one) => n + one.told.dets.length, 0), objects: shown.reduce((n, one) => n + one.told.objects.length, 0),
-    ...sum, theme: state.theme || ""});
+    ...sum, alive, judged: judged.all, otherwise: judged.otherwise, theme: state.theme || ""});
 }
 
 function gallery() {

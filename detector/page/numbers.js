@@ -87,7 +87,7 @@ function confusions(choose) {
     h("tbody", {}, all.map(t => h("tr", {}, h("th", {scope: "row", title: name(t)}, name(t)), all.map(p => cell(t, p))))));
   const rows = data.confusion.filter(([t, p]) => t && p && t !== p).slice(0, 200).map(([t, p, n]) => ({truth: name(t), found: name(p), n, share: n / (sum.get(t) || 1), p}));
   const list = sortable([{key: "truth", name: "is", cell: row => h("button", {type: "button", class: "link", onclick: () => choose(row.p, "class")}, row.truth)}, {key: "found", name: "taken for"},
-    {key: "n", name: "times", text: row => count(row.n)}, {key: "share", name: "of all, %", text: row => percent(row.share)}], rows, "n");
+    {key: "n", name: "times", text: row => count(row.n)}, {key: "share", name: "%", text: row => percent(row.share)}], rows, "n");
   list.classList.add("tall");
   return section("Confusions", `At score ${data.best_score.toFixed(2)} and IoU 0.5. Rows: what is there; columns: what it was taken for; “nothing”: a missed object, or a detection of none.` +
     (data.classes.length > MATRIX ? ` The ${MATRIX} classes most often confused.` : ""),
