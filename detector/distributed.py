@@ -22,9 +22,7 @@ from detector.errors import BadInput, NotFinite
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=6)  # for what one rank does while the others wait: downloading, drawing, scoring
-
-
-_patient: dist.ProcessGroup | None = None  # set while there is a process group
+_patient: dist.ProcessGroup | None = None  # set while there is a group
 
 
 def rank() -> int:
@@ -215,8 +213,19 @@ def wrap(module: nn.Module, device: torch.device) -> nn.Module:
     parallel = nn.parallel.DistributedDataParallel
     newer = "forward_sync_buffers" in inspect.signature(parallel).parameters  # the name since PyTorch 2.12 or so
     buffers = {"forward_sync_buffers" if newer else "broadcast_buffers": False}  # mean_statistics keeps them equal
-    return parallel(module, device_ids=[device.index] if device.type == "cuda" else None,
-                    gradient_as_bucket_view=True, **buffers)
+    # Else buckets are sorted anew after each start's first step: more than two ranks would sum in another order then.
+    return parallel(_WithUnused(module).to(device), device_ids=[device.index] if device.type == "cuda" else None,
+                    gradient_as_bucket_view=True, find_unused_parameters=True, **buffers)
+
+
+class _WithUnused(nn.Module):
+    """The module, and a weight that nothing depends on: a search for unused weights that finds none warns each run."""
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module, self.unused = module, nn.Parameter(torch.zeros(1))
+
+    def forward(self, *arguments):
+        return self.module(*arguments)
 
 
 @contextmanager

@@ -1,8 +1,7 @@
-"""Every rank predicts its share, rank 0 gathers by image id and scores. Each image once: asserted, not hoped."""
+"""Every rank predicts its share of the images; gathered by image id, they are what rank 0 scores."""
 
-import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
@@ -19,38 +18,31 @@ from detector.data.loader import Batches, open_batches
 from detector.data.read import describe, read_for_evaluation, without_ignored
 from detector.errors import BadInput
 from detector.inference import find_checkpoint, load_detector, predict_batch
-from detector.journal import write_whole
-from detector.metrics.analysis import analyse
-from detector.metrics.coco import coco_metrics, results
-from detector.metrics.visual_genome import visual_genome_metrics
-from detector.metrics.voc import voc_metrics
+from detector.metrics.analysis import Analysis, analyse, describe_errors
 from detector.model.build import LOSSES, Detector
 from detector.model.input import Side
 from detector.randomness import seed_for, seed_torch
 from detector.records import Dataset, Detections, join_detections
 from detector.report import About, report_evaluation
+from detector.scoring import Evaluation, Predicted, score, table, write_results
 from detector.surroundings import peak_memory_gib
 from detector.waiting import Waiting, next_batches
 
-METRICS = {"coco": coco_metrics, "voc": voc_metrics, "visual_genome": visual_genome_metrics}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    step: int
-    metrics: dict[str, float]
-    per_class: dict[str, dict[str, float]]
-    images: int
-    images_per_s: float     # predicting, over all processes
-    elapsed_s: float        # predicting and scoring
-    peak_memory_gib: float  # of rank 0: of its GPU, or of its process
-    unreadable: tuple[str, ...]  # images for which a grey picture stood in
-
 
 def evaluate(model: Detector, dataset: Dataset, config: Config, device: torch.device, step: int,
-             asked: Callable[[], bool] = lambda: False, beat: Callable[[str], None] = lambda phase: None
-             ) -> tuple[Evaluation | None, Detections | None, bool]:
-    """Collective. Gives (evaluation, detections, stopped): the first two on rank 0, unless `asked` on any rank.
+             asked: Callable[[], bool] = lambda: False) -> tuple[Evaluation | None, Detections | None, bool]:
+    """Collective. Gives (evaluation, detections, stopped): the first two on rank 0, unless `asked` on any rank."""
+    predicted = predict_all(model, dataset, config, device, step, asked)
+    if predicted is None:
+        return None, None, True
+    evaluation = distributed.together(
+        lambda: score(predicted, dataset, config.evaluate) if distributed.is_main() else None)
+    return evaluation, predicted.detections if distributed.is_main() else None, False
+
+
+def predict_all(model: Detector, dataset: Dataset, config: Config, device: torch.device, step: int,
+                asked: Callable[[], bool], beat: Callable[[str], None] = lambda phase: None) -> Predicted | None:
+    """What all ranks found, on every rank; None if any was `asked` to stop. Collective.
 
     The batches are the same for any number of processes, and so are the detections.
     """
@@ -59,21 +51,10 @@ def evaluate(model: Detector, dataset: Dataset, config: Config, device: torch.de
     waiting = Waiting(asked, config.data.broken_images == "refuse", 60 * config.run.timeout_minutes, beat)
     share = predict_share(model, dataset, config, device, waiting)
     if share is None:
-        return None, None, True
+        return None
     detections, losses, seen = gather(share)
-    unreadable = tuple(distributed.gather_texts(share.unreadable))
-    predicted_s = time.monotonic() - started_at
-    if not distributed.is_main():
-        distributed.together(lambda: None)  # rank 0 scores; if that fails, all hear of it
-        return None, None, False
-
-    def score() -> Evaluation:
-        assert np.array_equal(np.sort(seen), np.arange(len(dataset))), "an image was evaluated twice, or never"
-        metrics, per_class = METRICS[config.evaluate.metric](detections, dataset)
-        metrics |= loss_means(losses)
-        return Evaluation(step, metrics, per_class, len(dataset), len(dataset) / predicted_s,
-                          time.monotonic() - started_at, peak_memory_gib(device), unreadable)
-    return distributed.together(score), detections, False
+    return Predicted(step, detections, losses, seen, tuple(distributed.gather_texts(share.unreadable)),
+                     time.monotonic() - started_at, peak_memory_gib(device))
 
 
 @dataclass(frozen=True)
@@ -148,42 +129,6 @@ def merge(shares: list[Share]) -> tuple[Detections, np.ndarray, np.ndarray]:
             losses[np.argsort(losses[:, 0], kind="stable")], np.concatenate([share.seen for share in shares]))
 
 
-def loss_means(losses: np.ndarray) -> dict[str, float]:
-    """Means over images, by name; nothing where no loss was computed."""
-    if not len(losses):
-        return {}
-    means = np.average(losses[:, 2:], axis=0, weights=losses[:, 1])
-    return {"loss": float(means.sum()), **dict(zip(LOSSES, map(float, means)))}
-
-
-def write_results(folder: Path, evaluation: Evaluation, detections: Detections, dataset: Dataset) -> None:
-    """results.json and detections.json (COCO results format)."""
-    write_whole(folder / "detections.json", json.dumps(results(detections, dataset)))
-    write_whole(folder / "results.json",
-                json.dumps({**asdict(evaluation), "data": dataset.name}, indent=1) + "\n")
-
-
-def table(evaluation: Evaluation) -> str:
-    """Metrics and classes as a person reads them."""
-    lines = [f"{name:>24} {value:8.4f}" for name, value in evaluation.metrics.items()]
-    keys = list(next(iter(evaluation.per_class.values()), {}))
-    lines += ["", f"{'class':>24} " + " ".join(f"{key:>10}" for key in keys)]
-    lines += [f"{name:>24} " + " ".join(f"{values[key]:10.4f}" for key in keys)
-              for name, values in evaluation.per_class.items()]
-    return "\n".join(lines)
-
-
-def write_report(run: str, evaluation: Evaluation, detections: Detections, dataset: Dataset, config: Config) -> str:
-    """report.html in the run's folder; gives a sentence about it. What errors are and cost is told by the rule of the
-    metric; Visual Genome's is VOC's."""
-    rule = "coco" if config.evaluate.metric == "coco" else "voc"
-    about = About(f"{Path(run).resolve().name}: {dataset.name}",
-                  (f"{config.model.body}, step {evaluation.step}", describe(dataset), *dataset.faults),
-                  f"fleet-rcnn evaluate {run} --report", config.evaluate.nms_iou, rule)
-    return report_evaluation(Path(run) / "report.html", about, dataset, detections, analyse(detections, dataset, rule),
-                             evaluation.metrics)
-
-
 def evaluate_run(run: str, overrides: list[str], which: str, asked: Callable[[], bool] = lambda: False,
                  report: bool = False) -> bool:
     """Prints the metrics of a run's checkpoint and writes results.json, detections.json and, if asked for, report.html
@@ -199,9 +144,21 @@ def evaluate_run(run: str, overrides: list[str], which: str, asked: Callable[[],
 
         def tell() -> None:
             write_results(Path(run), evaluation, detections, val)
-            print(f"{path}, step {step}, on {describe(val)}\n{table(evaluation)}\n"
+            why = analyse(detections, val, config.evaluate.metric)
+            print(f"{path}, step {step}, on {describe(val)}\n{table(evaluation.metrics, why.per_class)}\n\n"
+                  f"{describe_errors(why)}\n"
                   f"{evaluation.images_per_s:.1f} images/s; results.json and detections.json are in {run}")
             if report:
-                print(write_report(run, evaluation, detections, val, config))
+                print(write_report(run, config, evaluation, detections, val, why))
         distributed.only_on_main(tell)
         return True
+
+
+def write_report(run: str, config: Config, evaluation: Evaluation, detections: Detections, dataset: Dataset,
+                 why: Analysis) -> str:
+    """report.html in the run's folder; gives a sentence about it."""
+    about = About(f"{Path(run).resolve().name}: {dataset.name}",
+                  (f"{config.model.body}, step {evaluation.step}", describe(dataset), *dataset.faults),
+                  f"fleet-rcnn evaluate {run} --report", config.evaluate.nms_iou,
+                  "coco" if config.evaluate.metric == "coco" else "voc")
+    return report_evaluation(Path(run) / "report.html", about, dataset, detections, why, evaluation.metrics)

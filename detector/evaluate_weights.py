@@ -8,11 +8,12 @@ from detector.config.load import find_config, folder_of, load_config, to_yaml
 from detector.config.schema import Config
 from detector.data.read import class_list, describe, read_splits, with_classes
 from detector.errors import BadInput
-from detector.evaluate import evaluate, table, write_results
+from detector.evaluate import evaluate
 from detector.journal import write_whole
 from detector.model.build import build_model, use_channels_last
 from detector.model.weight_files import read_weights
 from detector.model.weights import load_weights
+from detector.scoring import table, write_results
 
 
 def evaluate_weights(weights: str, recipe: str, overrides: list[str]) -> None:
@@ -37,8 +38,8 @@ def evaluate_weights(weights: str, recipe: str, overrides: list[str]) -> None:
             folder = folder_of(config)
             write_whole(folder / "config.yaml", to_yaml(config))
             write_results(folder, evaluation, detections, val)
-            print(f"{weights}: {report}\non {describe(val)}\n{table(evaluation)}\n{evaluation.images_per_s:.1f} "
-                  f"images/s; results.json and detections.json are in {folder}")
+            print(f"{weights}: {report}\non {describe(val)}\n{table(evaluation.metrics, evaluation.per_class)}\n"
+                  f"{evaluation.images_per_s:.1f} images/s; results.json and detections.json are in {folder}")
         distributed.only_on_main(tell)
 
 

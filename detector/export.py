@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from detector.config.load import load_config
+from detector.config.model import Model, of_our_heads
 from detector.config.schema import Config, Evaluate
 from detector.data.files import image_files, read_image
 from detector.data.read import read_splits
@@ -59,6 +60,8 @@ def export(run: str, kind: str, out: str = "", which: str = "best", source: str 
     """
     model, config, classes, step = load_detector(find_checkpoint(run, which), torch.device("cpu"))
     model.input = replace(model.input, channels_last=False)
+    if kind != "weights":
+        refuse_other_heads(config.model, kind)
     path = Path(out) if out else Path(run) / "export" / f"detector{ENDING[kind]}"
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
@@ -75,6 +78,15 @@ def export(run: str, kind: str, out: str = "", which: str = "best", source: str 
     print(f"{path}: {kind} of step {step}, {path.stat().st_size / 2**20:.1f} MiB. Compared with the model on {said}: "
           f"{found}")
     return path
+
+
+def refuse_other_heads(config: Model, kind: str) -> None:
+    """What is traced is torchvision's heads; they know neither the boxes nor the anchors of the published tables."""
+    others = [f"{path}={value}" for path, value, usual in of_our_heads(config) if path in UNTRACED and value != usual]
+    others += [f"model.canvas_multiple={config.canvas_multiple}"] * bool(config.canvas_multiple % 16)
+    if others:
+        raise BadInput(f"--format {kind} cannot express {', '.join(others)}: export the weights, or train with the "
+                       "defaults of these")
 
 
 def refuse_disagreement(found: Agreement, kind: str, said: str) -> None:
@@ -120,6 +132,9 @@ def write_weights(model: Detector, config: Config, classes: tuple[str, ...], pat
     return detect_with(again, Side(config.evaluate.short_side, config.evaluate.long_side))
 
 
+# Options of our heads that matter in evaluation and that torchvision's do not have.
+UNTRACED = ("model.plus_one", "model.legacy_anchors", "model.clamp_deltas", "model.rpn.before_nms_per",
+            "model.rpn.after_nms_per")
 WRITERS = {"onnx": write_onnx, "torchscript": write_torchscript, "weights": write_weights}
 
 

@@ -106,10 +106,15 @@ class Journal:
         self.board.flush()
         self.say(f"evaluation at step {step}: " + ", ".join(f"{key} {value:.4g}" for key, value in metrics.items()))
 
-    def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
+    def picture(self, step: int, name: str, pixels: np.ndarray, below: str = "validation") -> None:
         """uint8 [H, W, 3]"""
         if self.main:
-            self.board.add_image(f"validation/{name}", pixels, step, dataformats="HWC")
+            self.board.add_image(f"{below}/{name}", pixels, step, dataformats="HWC")
+
+    def precision_recall(self, step: int, name: str, counts: np.ndarray) -> None:
+        """float64 [6, T], as charts.counts gives it."""
+        if self.main:
+            self.board.add_pr_curve_raw(f"precision and recall/{name}", *counts, step, counts.shape[1])
 
     def flush(self) -> None:
         """All that is on record so far is safe on disk: no checkpoint may know more steps than the record."""

@@ -19,6 +19,7 @@ from detector.data.read import describe, for_training, read_datasets
 from detector.errors import BadInput, Stopped
 from detector.heartbeat import Heartbeat
 from detector.journal import Journal, write_whole
+from detector.metrics import kernel
 from detector.model.build import build_model, use_channels_last
 from detector.model.weights import load_weights
 from detector.optim import Plan, build_optimizer, describe_schedule, plan_run
@@ -56,7 +57,7 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heart: Hear
     said = [*world_table(seats), f"{versions()}; {config.run.precision}", *notes, *origin,
             *elastic_notes(config, batch, content), plan.sentence, describe_schedule(plan, config.schedule),
             *(line for split in (data, val) if split for line in (describe(split), *split.faults)),
-            few_cores(seats, config.run.workers)]
+            few_cores(seats, config.run.workers), kernel.note() if val else ""]
     return state, Prepared(plan, data, val, [line for line in said if line])
 
 

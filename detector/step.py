@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from detector import distributed
+from detector.background import Background
 from detector.checkpoint import TrainState
 from detector.config.schema import Config
 from detector.data.batches import epoch_sizes
@@ -20,6 +21,7 @@ from detector.finite import FiniteCheck
 from detector.heartbeat import Heartbeat
 from detector.inference import autocast, to_device
 from detector.journal import Journal, write_whole
+from detector.metrics import kernel
 from detector.model.input import Side
 from detector.optim import Plan, learning_rate, set_rate, update_average
 from detector.randomness import generator, seed_for, seed_torch
@@ -45,15 +47,18 @@ class Run:
     saver: Saver
     status: StatusFile
     heart: Heartbeat
+    scorer: Background         # of the last evaluation
+    truth: kernel.Truth | None  # of rank 0: `val`, indexed for scoring
 
     def evaluation_due(self, step: int) -> bool:
         every = round(self.config.evaluate.every_epochs * self.plan.steps_per_epoch)
         return self.val is not None and due(step, every, self.plan.total_steps)
 
     def waiting(self) -> Waiting:
-        """How this run waits for data; a checkpoint that could not be written in the background is trouble."""
+        """How this run waits for data; a checkpoint or an evaluation that failed in the background is trouble."""
         return Waiting(lambda: self.stop.asked, self.config.data.broken_images == "refuse",
-                       60 * self.config.run.timeout_minutes, self.heart.beat, lambda: self.saver.error)
+                       60 * self.config.run.timeout_minutes, self.heart.beat,
+                       lambda: self.saver.error or self.scorer.error)
 
 
 def due(step: int, every: int, total: int) -> bool:

@@ -7,19 +7,23 @@ from contextlib import closing
 import torch
 
 from detector import checkpoint, distributed
+from detector.background import Background
+from detector.charts import draw_analysis
 from detector.checkpoint import TrainState
 from detector.config.load import folder_of
 from detector.config.schema import Config
 from detector.data.loader import Batches
 from detector.errors import Stopped
-from detector.evaluate import evaluate, write_results
+from detector.evaluate import predict_all
 from detector.finite import FiniteCheck
 from detector.heartbeat import Heartbeat
 from detector.journal import best_of, out_of_patience
+from detector.metrics.analysis import analyse
 from detector.model.build import LOSSES
 from detector.optim import learning_rate
 from detector.pictures import draw_validation
 from detector.saving import Saver
+from detector.scoring import Evaluation, Predicted, index_of, score, write_results
 from detector.start import open_journal, prepare
 from detector.status import StatusFile
 from detector.step import Run, Step, due, ensure_finite, open_steps, train_step
@@ -48,11 +52,13 @@ def train(config: Config, device: torch.device, stop: StopRequest) -> Outcome:
                 print(f"asked to stop ({asked_by(stop)}) before the first step: there was nothing to save", flush=True)
             return Outcome.STOPPED
         with closing(distributed.together(lambda: open_journal(config, state.step, ready.plan, heart))) as journal, \
-                closing(Saver(folder, config.run.keep, journal.flush, state.step)) as saver:
+                closing(Saver(folder, config.run.keep, journal.flush, state.step)) as saver, \
+                closing(Background("scorer")) as scorer:
             for line in ready.said:
                 journal.say(line)
+            truth = index_of(ready.val, config.evaluate.metric) if main and ready.val else None
             run = Run(config, ready.data, ready.val, ready.plan, device, journal, stop, FiniteCheck(device), saver,
-                      status, heart)
+                      status, heart, scorer, truth)
             try:
                 run_steps(state, run)
             except Stopped:
@@ -114,6 +120,7 @@ class Pace:
 def log(state: TrainState, run: Run, done: Step, pace: Pace) -> None:
     """One line of the record: the losses of this step, the pace since the last one. Collective."""
     ensure_finite(state, run)
+    settle(run)
     means = distributed.mean(done.losses).tolist()  # waits for the device, and so comes before the clock is read
     elapsed_s = time.monotonic() - pace.started_at
     images_per_s = (state.step - pace.first_step) * run.plan.global_batch / elapsed_s
@@ -136,6 +143,7 @@ def save(state: TrainState, run: Run, must: bool) -> None:
     raises on all ranks. A step that is on disk already is left alone.
     """
     ensure_finite(state, run)
+    settle(run)
     run.heart.beat("saving", state.step)
 
     def start() -> None:
@@ -162,6 +170,7 @@ def leave(state: TrainState, run: Run) -> None:
 
 def finish(state: TrainState, run: Run) -> None:
     """All steps and evaluations are done."""
+    settle(run)
     run.heart.beat("finished")
     distributed.only_on_main(run.saver.wait)
     run.status.tell("finished", step=state.step, saved_in_s=run.saver.saved_in_s, seconds_left=0.0)
@@ -174,29 +183,51 @@ def asked_by(stop: StopRequest) -> str:
 
 
 def evaluate_and_note(state: TrainState, run: Run) -> None:
-    """Evaluates the average where there is one, records, draws, marks the best. Stopped in between, it counts for
-    nothing, and comes first when the run is started again."""
+    """All ranks predict, with the average where there is one; rank 0 scores beside the next steps, see `settle`.
+
+    Stopped in between, it counts for nothing, and comes first when the run is started again.
+    """
     run.status.tell("evaluating", step=state.step)
-    evaluation, detections, stopped = evaluate(state.average or state.model, run.val, run.config, run.device,
-                                               state.step, lambda: run.stop.asked, run.heart.beat)
-    if stopped:
+    predicted = predict_all(state.average or state.model, run.val, run.config, run.device, state.step,
+                            lambda: run.stop.asked, run.heart.beat)
+    if predicted is None:
         run.journal.say(f"asked to stop in the evaluation at step {state.step}; it comes first when started again")
         raise Stopped
 
+    distributed.only_on_main(lambda: run.scorer.start(lambda: score_and_draw(predicted, run)))
+    run.status.tell("training")
+
+
+def score_and_draw(predicted: Predicted, run: Run) -> Evaluation:
+    """All of an evaluation but its place on record; it runs beside the steps and shares nothing that they change."""
+    evaluation, found = score(predicted, run.val, run.config.evaluate, run.truth), predicted.detections
+    write_results(run.journal.folder, evaluation, found, run.val)
+    draw_validation(run.journal, evaluation.step, run.val, found, run.config.run.pictures)
+    why = analyse(found, run.val, run.config.evaluate.metric, run.truth)
+    draw_analysis(run.journal, evaluation.step, why, found)
+    return evaluation
+
+
+def settle(run: Run) -> None:
+    """The evaluation that is being scored goes on record, and marks the best. Collective; what went wrong in it raises
+    on all ranks.
+
+    It comes before all that is later than the evaluation and stays: a line of the record, a checkpoint, the end.
+    """
     def note() -> None:
-        # The record comes last: what is on record needs not be done again.
+        evaluation: Evaluation | None = run.scorer.wait()
+        if evaluation is None:
+            return
         run.saver.wait()
         folder, record = run.journal.folder, run.journal.evaluations(run.config.evaluate.best)
-        write_results(folder, evaluation, detections, run.val)
-        draw_validation(run.journal, state.step, run.val, detections, run.config.run.pictures)
-        value = evaluation.metrics[run.config.evaluate.best]
-        if best_of([*record, (state.step, value)]) == (state.step, value):
-            checkpoint.mark_best(folder, folder / "checkpoints" / f"step-{state.step:08d}.pt")
-        run.journal.evaluation(state.step, evaluation.metrics, evaluation.per_class)
+        scored = evaluation.step, evaluation.metrics[run.config.evaluate.best]
+        if best_of([*record, scored]) == scored:
+            checkpoint.mark_best(folder, folder / "checkpoints" / f"step-{evaluation.step:08d}.pt")
+        # The record comes last: what is on record needs not be done again.
+        run.journal.evaluation(evaluation.step, evaluation.metrics, evaluation.per_class)
         for message in evaluation.unreadable:
             run.journal.say(f"could not be read, a grey picture stands in: {message}")
     distributed.only_on_main(note)
-    run.status.tell("training")
 
 
 def evaluated(state: TrainState, run: Run) -> bool:
@@ -207,5 +238,8 @@ def evaluated(state: TrainState, run: Run) -> bool:
 
 def finished_early(run: Run) -> bool:
     """Has the metric stopped getting better for too long? Rank 0's record counts."""
+    if not run.config.schedule.patience:
+        return False
+    settle(run)
     on_record = run.journal.evaluations(run.config.evaluate.best)
     return distributed.from_main(str(out_of_patience(on_record, run.config.schedule.patience))) == "True"

@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 
 from detector.errors import BAD_INPUT, OK, BadInput
+from detector.findings import Problem
 from launcher import preflight
 from launcher.job import Job, Resources
 from launcher.local import run_here
@@ -12,28 +14,34 @@ from launcher.record import run_of
 
 
 def check(rest: list[str], wanted: Resources, on: str) -> int:
-    """0, or 2 with something to mend. With --json among `rest` one JSON object for scripts."""
-    words = tuple(word for word in rest if word != "--json")
-    run, config = run_of("check", words)
+    """0, or 2 with something to mend. With --json among `rest` one JSON object for scripts.
+
+    Where the launcher finds something already, the detector leaves out what takes long.
+    """
+    run, config = run_of("check", tuple(rest))
+    words = tuple(word for word in rest if not word.startswith("-"))
     if on in ("slurm", "sbatch"):
         found, notes = preflight.problems(Job("train", words, wanted), run, config), preflight.notes(wanted)
     else:
-        found, notes = preflight.local_problems(run), []
+        found, notes = preflight.local_problems(), []
+    processes = wanted.world if on in ("slurm", "sbatch") else wanted.processes or wanted.gpus
+    options = [*(["--processes", str(processes)] if processes else []), *(["--quick"] if found else [])]
+    job = Job("check", (*rest, *options), Resources(1))
     if "--json" in rest:
-        return check_for_scripts(words, found, notes)
+        return check_for_scripts(job, found, notes)
     for note in notes:
         print(note)
     for problem in found:
         print(f"problem: {problem}")
     sys.stdout.flush()
-    status = run_here(Job("check", words, Resources(1)))
-    if found and status == OK:
-        print(f"{len(found)} problem{'s' * (len(found) > 1)} above, none in the data")
+    status = run_here(job)
+    if found:
+        print(f"{len(found)} problem{'s' * (len(found) > 1)} of launching, above the data")
     return BAD_INPUT if found and status == OK else status
 
 
-def check_for_scripts(words: tuple[str, ...], found: list[preflight.Problem], notes: list[str]) -> int:
-    done = subprocess.run(Job("check", (*words, "--json")).command(), capture_output=True, text=True)
+def check_for_scripts(job: Job, found: list[Problem], notes: list[str]) -> int:
+    done = subprocess.run(job.command(), capture_output=True, text=True)
     try:
         said = json.loads(done.stdout)
     except ValueError:
@@ -41,6 +49,7 @@ def check_for_scripts(words: tuple[str, ...], found: list[preflight.Problem], no
             raise BadInput(done.stderr.strip().removeprefix("error: ")) from None
         print(done.stderr, file=sys.stderr, end="")
         return done.returncode
-    said["problems"] = [{"what": one.what, "why": one.why, "remedy": one.remedy} for one in found] + said["problems"]
-    print(json.dumps({**said, "notes": notes}, indent=1))
+    said["problems"] = [asdict(problem) for problem in found] + said["problems"]
+    said["notes"] = notes + said["notes"]
+    print(json.dumps(said, indent=1))
     return BAD_INPUT if said["problems"] else OK

@@ -21,6 +21,8 @@ VERBS = {
     "train": "CONFIG [key=value ...]     train a config, or go on with its run",
     "check": "CONFIG [key=value ...]     say what is wrong with a config and its data, before anything runs",
     "evaluate": "RUN [key=value ...]     score a run's checkpoint on its validation data",
+    "score": "DETECTIONS.json ANNOTATIONS     score any detector's COCO-format results, without a model",
+    "compare": "RUN_A RUN_B             is the difference between two evaluated runs real?",
     "predict": "RUN SOURCE               draw what it finds in an image, a folder, a video or camera:0",
     "view": "CONFIG | anchors CONFIG     the data as the network will see it; anchors over it, and what they reach",
     "export": "RUN --format onnx|torchscript|weights     its detector for other programs",
@@ -32,7 +34,8 @@ VERBS = {
     "logs": "RUN [--follow]              what a run prints",
     "cancel": "RUN                       take a run out of Slurm's queue; it saves what it has",
 }
-LAUNCHED = ("train", "evaluate")  # run in several processes, and where --on says
+LAUNCHED = ("train", "evaluate")         # run in several processes, and where --on says
+OWN = ("check", "jobs", "logs", "cancel")  # what the launcher answers, or helps to
 PLACES = ("here", "torchrun", "slurm", "sbatch")
 
 
@@ -52,7 +55,8 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--dry-run", action="store_true", help="print the script or the command; submit nothing")
     where.add_argument("--template", choices=("torchrun", "srun"), default="torchrun",
                        help="of --on sbatch: one task for each node, or for each process")
-    where.add_argument("--array", metavar="FILE", default="", help="of --on sbatch: a run for each line of key=value ...")
+    where.add_argument("--array", metavar="FILE", default="",
+                       help="of --on sbatch: a run for each of its lines, which are key=value ...")
     where.add_argument("--cluster", metavar="FILE", default="", help="one's own site; default: "
                        "~/.config/fleet-rcnn/cluster.yaml. configs/cluster/example.yaml shows its keys")
     site.add_options(top.add_argument_group("what they may use; a cluster file may say the same"))
@@ -68,6 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
         return reproduce(arguments[1:], main)
     if len(arguments) > 1 and arguments[0] in VERBS and {"-h", "--help"} & set(arguments):
         return help_of(arguments[0])
+    if arguments and arguments[0] in VERBS and arguments[0] not in (*LAUNCHED, *OWN):
+        return run_here(Job(arguments[0], tuple(arguments[1:]), Resources()))  # its options are its own
     said, rest = parser().parse_known_args(arguments)
     try:
         return act(said, rest, f"fleet-rcnn {shlex.join(arguments)}")

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def executor(submission: Submission) -> submitit.AutoExecutor:
     """Raises BadInput where there is no Slurm."""
     wanted, place = submission.job.resources, Path(submission.log).parent
     fleet, words = shlex.join(submission.fleet()), shlex.join(submission.words())
-    python = shlex.join([*submission.task(), "blocked", *submission.torchrun()[:-2]])
+    python = shlex.join([*submission.task(), "blocked", wanted.python or sys.executable])
     try:
         made = submitit.AutoExecutor(place, cluster="slurm", slurm_python=python)
     except RuntimeError as error:

@@ -121,8 +121,8 @@ def cancel(run: Path) -> int:
     known = jobs_of(run)
     job = known[-1]["job"] if known else ""
     if not job or job_state(job)["JobState"] in OVER:
-        raise BadInput(f"{run.name} is not in Slurm's queue" + ("" if job else ": it was not submitted; Ctrl-C stops it "
-                                                               "where it was started"))
+        local = "" if job else ": it was not submitted; Ctrl-C stops it where it was started"
+        raise BadInput(f"{run.name} is not in Slurm's queue{local}")
     slurm("scancel", job)
     print(f"asked Slurm to cancel job {job}: {run.name} saves what it has, and is not queued again")
     for beat in heartbeats(run)[:1]:

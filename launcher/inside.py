@@ -143,7 +143,9 @@ def first_to_fail(run: Path, status: int) -> str:
     ended = [record.read_json(path) for path in (run / record.FAILED).glob("rank-*.json")]
     ended = sorted((said for said in ended if "at" in said), key=lambda said: (not said["signal"], said["at"]))
     beats = [f"  {record.seen(beat)}" for beat in record.heartbeats(run)[:16]]
-    first = "rank {rank} on {host} was the first to end, with {how}".format(**ended[0]) if ended else f"ended with {status}"
+    first = f"ended with exit status {status}"
+    if ended:
+        first = f"rank {ended[0]['rank']} on {ended[0]['host']} was the first to end, with {ended[0]['how']}"
     return "\n".join([first, *beats])
 
 

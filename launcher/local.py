@@ -66,7 +66,7 @@ def run_all(starts: list[Callable[[], subprocess.Popen]], stopping: set[int], lo
 
 
 def start(job: Job, environment: dict[str, str]) -> subprocess.Popen:
-    """It starts with the stop signals blocked, and lets them in when it can note them: one that comes before is kept."""
+    """It starts with the stop signals blocked, and lets them in when it can note them: none is lost."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, KEPT)
     try:
         return subprocess.Popen(job.command(), env=environment)

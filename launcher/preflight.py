@@ -8,21 +8,12 @@ from pathlib import Path
 
 from detector.config.schema import Config
 from detector.errors import BadInput
+from detector.findings import Problem
 from launcher.environment import FIRST_PORT, PORTS, has_slurm, slurm
 from launcher.job import Job, Resources
 
 EARLY_S = 60  # Slurm looks at its clock once a minute, so a signal may come so much too early
 SINFO = "%R|%P|%a|%l|%D|%c|%G"  # name, name with * for the default, up, time limit, nodes, cores, GPUs
-
-
-@dataclass(frozen=True)
-class Problem:
-    what: str
-    why: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.why}. {self.remedy}"
 
 
 @dataclass(frozen=True)
@@ -37,8 +28,9 @@ class Partition:
 
 
 def problems(job: Job, run: Path, config: Config) -> list[Problem]:
-    """All that stands against running this job on Slurm, the empty list if nothing does."""
-    found = [*folder_problems(run, job.resources.shared), *size_problems(job, config)]
+    """All that stands against running this job on Slurm, the empty list if nothing does. Whether the run folder can be
+    written is another question, see folder_problems."""
+    found = [*shared_problems(run, job.resources.shared), *size_problems(job, config)]
     if not has_slurm():
         return [*found, Problem("sbatch", f"there is none on {socket.gethostname()}", "Do this on a login node of the "
                                 "cluster, or try it with slurm/local-cluster")]
@@ -49,22 +41,25 @@ def problems(job: Job, run: Path, config: Config) -> list[Problem]:
     return [*found, *partition_problems(job.resources, cores_of(job.resources, config), partitions)]
 
 
-def folder_problems(run: Path, shared: str) -> list[Problem]:
-    """Can the run folder be written, and does it lie where all nodes see it?"""
-    found = []
+def shared_problems(run: Path, shared: str) -> list[Problem]:
+    """Does the run folder lie where all nodes see it?"""
     if shared and not Path(shared).is_dir():
-        found.append(Problem(f"shared={shared}", "there is no such folder", "Name one that all nodes see"))
-    elif shared and Path(shared).resolve() not in [run.resolve(), *run.resolve().parents]:
-        found.append(Problem(f"run folder {run}", f"it does not lie below {shared}, which all nodes see",
-                             f"Set run.folder={shared}/runs"))
+        return [Problem(f"shared={shared}", "there is no such folder", "Name one that all nodes see")]
+    if shared and Path(shared).resolve() not in [run.resolve(), *run.resolve().parents]:
+        return [Problem(f"run folder {run}", f"it does not lie below {shared}, which all nodes see",
+                        f"Set run.folder={shared}/runs")]
+    return []
+
+
+def folder_problems(run: Path) -> list[Problem]:
+    """Can the run folder be written?"""
     above = next(parent for parent in (run, *run.parents) if parent.exists())
     try:
         with tempfile.NamedTemporaryFile(dir=above, prefix=".fleet-rcnn-"):
-            pass
+            return []
     except OSError as error:
-        found.append(Problem(f"run folder {run}", f"cannot write below {above}: {error.strerror}",
-                             "Set run.folder to a shared folder that you may write to"))
-    return found
+        return [Problem(f"run folder {run}", f"cannot write below {above}: {error.strerror}",
+                        "Set run.folder to a shared folder that you may write to")]
 
 
 def cores_of(wanted: Resources, config: Config) -> int:
@@ -76,14 +71,14 @@ def size_problems(job: Job, config: Config) -> list[Problem]:
     """What does not fit together, whatever the cluster."""
     wanted, found = job.resources, []
     if 60 * wanted.minutes <= wanted.notice_s + EARLY_S:
-        found.append(Problem(f"hours={wanted.hours:g}", f"too little time: the stop signal comes {wanted.notice_s} s before "
-                             f"the limit and may come {EARLY_S} s early, so nothing is left of {60 * wanted.minutes} s",
+        found.append(Problem(f"hours={wanted.hours:g}", f"too little time: the stop signal comes {wanted.notice_s} s "
+                             f"before the limit and maybe {EARLY_S} s early: nothing is left of it",
                              "Ask for more hours, or for a smaller notice_s"))
     if job.verb == "train" and 0 < config.batch.size < wanted.world:
-        found.append(Problem(f"batch.size={config.batch.size}", f"fewer images in a step than the {wanted.world} processes",
+        found.append(Problem(f"batch.size={config.batch.size}", f"fewer images than the {wanted.world} processes",
                              "Ask for fewer processes, or set batch.size"))
     if wanted.cores and wanted.cores < config.run.workers:
-        found.append(Problem(f"cores={wanted.cores}", f"fewer than the {config.run.workers} loader workers of each process",
+        found.append(Problem(f"cores={wanted.cores}", f"fewer than the {config.run.workers} workers of each process",
                              f"Ask for {config.run.workers + 1}, or set run.workers"))
     if config.run.device == "cuda" and not wanted.gpus:
         found.append(Problem("gpus=0", "run.device=cuda needs one for each process", "Ask for gpus, or set run.device"))
@@ -107,8 +102,8 @@ def partition_problems(wanted: Resources, cores: int, partitions: list[Partition
               ("cores", cores * wanted.per_node, max(one.cores for one in fitting), "cores in a node")]
     for key, asked, there, what in limits:
         if asked > there:
-            found.append(Problem(f"{key}={asked}", f"partition {name} has {there} {what}", "Ask for less, or name another "
-                                 "partition" + (" (cores are for processes and their run.workers)" * (key == "cores"))))
+            found.append(Problem(f"{key}={asked}", f"partition {name} has {there} {what}",
+                                 "Ask for less (run.workers take a core each), or name another partition"))
     if wanted.minutes > fitting[0].minutes:
         found.append(Problem(f"hours={wanted.hours:g}", f"partition {name} allows {fitting[0].minutes / 60:g} hours",
                              "Ask for less: a run that reaches its limit is saved and queued again"))
@@ -148,12 +143,11 @@ def notes(wanted: Resources) -> list[str]:
     return said
 
 
-def local_problems(run: Path) -> list[Problem]:
-    """All that stands against running here."""
-    found = folder_problems(run, "")
+def local_problems() -> list[Problem]:
+    """What stands against several processes here."""
     try:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
+        return []
     except OSError as error:
-        found.append(Problem("port", f"none can be opened on the loopback: {error.strerror}", "Processes meet there"))
-    return found
+        return [Problem("port", f"none can be opened on the loopback: {error.strerror}", "Processes meet there")]

@@ -55,7 +55,7 @@ def render(submission: Submission, template: str) -> str:
 def render_array(rows: list[Submission]) -> str:
     """One script for several runs. They ask for the same; each has its own config."""
     first = rows[0]
-    named = dataclasses.replace(first, run=first.run.with_name(f"{first.run.name}-and-{len(rows) - 1}-more"))
+    named = dataclasses.replace(first, run=first.run.with_name(f"{len(rows)}-runs"))
     lines = [f"    {shlex.quote(shlex.join(row.words()))}" for row in rows]
     return fill("array", {**values(named), "rows": "\n".join(lines), "last": str(len(rows) - 1)})
 

@@ -10,7 +10,7 @@ from detector.config.load import to_yaml
 from detector.errors import BadInput, listed
 from launcher.environment import job_state
 from launcher.job import CODE, Job, program, starter
-from launcher.preflight import problems
+from launcher.preflight import folder_problems, problems
 from launcher.record import jobs_of, run_of, write_whole
 from launcher.snapshot import take_snapshot
 
@@ -63,7 +63,7 @@ class Submission:
 def plan(job: Job, said: str) -> Submission:
     """What would be submitted; nothing is written. Raises BadInput with all that stands against it."""
     run, config = run_of(job.verb, job.arguments)
-    found = problems(job, run, config)
+    found = [*folder_problems(run), *problems(job, run, config)]
     if found:
         raise listed("this cannot be submitted", [str(problem) for problem in found])
     cores = job.resources.cores or config.run.workers + 1
@@ -90,5 +90,5 @@ def refuse_second_job(run: Path) -> None:
     for name in {line["job"] for line in jobs_of(run)}:
         state = job_state(name)["JobState"]
         if state not in OVER:
-            raise BadInput(f"{run.name} is in the queue already, as job {name} ({state}). Wait for it, `fleet-rcnn cancel "
-                           f"{run}`, or start another run with run.name=...")
+            raise BadInput(f"{run.name} is in the queue already, as job {name} ({state}). Wait for it, take it out "
+                           f"with `fleet-rcnn cancel {run}`, or start another run with run.name=...")

@@ -9,18 +9,19 @@ import pytest
 from conftest import REPO
 
 LEVELS = {
-    0: "errors config.option config.model config.schema config.values records boxes randomness distributed stopping findings",
+    0: "arguments errors config.option config.model config.schema config.values records boxes randomness distributed stopping findings",
     1: "config.load data.files data.coco data.voc data.per_image_json data.shapes data.read data.transforms "
        "data.examples data.batches data.chunks "
        "model.bodies model.pooling model.input model.weights model.layouts model.weight_files model.coding model.truth "
        "model.anchors model.anchor_plan model.folding model.align model.atlas model.nms model.sampling model.rpn model.roi "
        "model.reference metrics.coco metrics.voc metrics.analysis metrics.kernel metrics.matching metrics.errors "
-       "metrics.operating metrics.visual_genome statistics reach thumbnails "
+       "metrics.operating metrics.bootstrap metrics.visual_genome statistics reach thumbnails "
        "data.visual_genome data.imagenet_det data.catalogue data.download data.unpack",
     2: "step start waiting saving status heartbeat checkpoint journal finite draw pictures surroundings inference "
-       "data.loader model.build optim frames loaded predictions portable seen page.assemble album report "
+       "data.loader model.build optim background charts scoring results frames loaded predictions portable seen page.assemble "
+       "album report "
        "checks.data checks.machine checks.trial",
-    3: "train evaluate predict check export timing view evaluate_weights obtain",
+    3: "train evaluate predict check export timing view score compare evaluate_weights obtain",
     4: "tables.printed tables.measured tables.lines tables.page tables.models tables.show __main__",
 }
 LEVEL = {f"detector.{name}": level for level, names in LEVELS.items() for name in names.split()}
@@ -34,7 +35,7 @@ record: config.load config.schema errors
 local: errors environment job
 watch: config.schema record
 torchrun: errors job local record
-preflight: config.schema errors environment job
+preflight: config.schema errors findings environment job
 inside: errors environment job local record watch
 submission: config.load errors environment job preflight record snapshot
 sbatch: config.load errors environment record snapshot submission
@@ -42,10 +43,10 @@ cluster: errors inside environment record sbatch submission
 reproduce: config.load errors
 site: config.load errors job
 following: errors environment record submission
-checking: errors preflight job local record
+checking: errors findings preflight job local record
 cli: config.load errors checking cluster following site job local record reproduce sbatch submission torchrun watch
 """
-SHARED = ("errors", "config.schema", "config.load")  # of the detector: all that a launcher knows of it
+SHARED = ("errors", "findings", "config.schema", "config.load")  # of the detector: all that a launcher knows of it
 LAUNCHER = {f"launcher.{name}": {"launcher", *(("detector." if word in SHARED else "launcher.") + word
                                                for word in words.split())}
             for name, words in (line.split(":") for line in LAUNCHER_MAY.split("\n") if line)}

@@ -72,7 +72,8 @@ def find_config(name: str) -> Path:
     short = name.removeprefix("configs/").removesuffix(".yaml")
     if (inside / f"{short}.yaml").is_file():
         return inside / f"{short}.yaml"
-    known = sorted(str(path.relative_to(inside).with_suffix("")) for path in inside.rglob("*.yaml"))
+    known = sorted(str(path.relative_to(inside).with_suffix("")) for path in inside.rglob("*.yaml")
+                   if path.parent.name != "cluster")  # a site, and no config of a run
     raise BadInput(f"no such config file: {name}{did_you_mean(short, known)}. Give a YAML file, or one of: "
                    + ", ".join(known))
 

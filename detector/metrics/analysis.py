@@ -77,7 +77,8 @@ class Analysis:
 
 def analyse(detections: Detections, dataset: Dataset, metric: str = "coco",
             truth: kernel.Truth | None = None) -> Analysis:
-    """metric: coco or voc, whose rule then decides what is right. truth: kernel.index(dataset), where it is at hand."""
+    """metric: whose rule decides what is right; Visual Genome has VOC's. truth: kernel.index(dataset), where it is at
+    hand."""
     rule = RULES[metric]
     ignored, image = ignored_objects(dataset), image_of(detections, dataset)
     pairs = overlapping(detections, dataset, NEAR, rule.crowds)
@@ -129,8 +130,8 @@ def at_recalls(right: np.ndarray, objects: int) -> tuple[np.ndarray, np.ndarray]
     return best[reached], reached
 
 
-RULES = {"coco": Rule(match_coco, coco_ap, 0.5, True),
-         "voc": Rule(match_voc, lambda right, objects: area_ap(*curve(right, objects)), ABOVE_HALF, False)}
+VOC = Rule(match_voc, lambda right, objects: area_ap(*curve(right, objects)), ABOVE_HALF, False)
+RULES = {"coco": Rule(match_coco, coco_ap, 0.5, True), "voc": VOC, "visual_genome": VOC}
 
 
 def curves(tally: Tally) -> tuple[np.ndarray, np.ndarray]:
@@ -147,7 +148,7 @@ def voc_by_size(detections: Detections, dataset: Dataset, pairs: Pairs,
                 tally: Tally) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """VOC's numbers, and for each class AP by size as COCO has it: what is of another size is ignored."""
     metrics, per_class = voc_metrics(detections, dataset)
-    rule, ignored = RULES["voc"], ignored_objects(dataset)
+    rule, ignored = VOC, ignored_objects(dataset)
     sides = detections.boxes[:, 2:] - detections.boxes[:, :2]
     area = sides[:, 0] * sides[:, 1]
     for key, (low, high) in SIZES.items():
@@ -160,3 +161,11 @@ def voc_by_size(detections: Detections, dataset: Dataset, pairs: Pairs,
         for name, ap in zip(dataset.classes, aps):
             per_class[name][key] = float(ap)
     return metrics, per_class
+
+
+def describe_errors(analysis: Analysis) -> str:
+    """Two lines: what the errors of each kind cost, and the score at which the detector is best."""
+    costs = ", ".join(f"{kind} {cost:.3f}" for kind, cost in sorted(analysis.cost.items(), key=lambda item: -item[1]))
+    return (f"AP at IoU 0.5 is {analysis.ap50:.3f}; it would gain, if all errors of one kind were mended: {costs}\n"
+            f"F1 is highest, {analysis.f1:.3f}, for detections with a score of {analysis.best_score:.2f} or more; "
+            f"scores are off by {analysis.calibration_error:.3f} on average")

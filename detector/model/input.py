@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.models.detection.image_list import ImageList
 
+from detector.model.coding import on_device
+
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's RGB pixels in 0 ... 1, as torchvision's weights expect them
 STD = (0.229, 0.224, 0.225)
 STRIDE = 32                   # canvases are multiples of this, so that every level of a pyramid has whole cells
@@ -84,7 +86,7 @@ def to_batch(images: list[Tensor], side: Side, how: Input, frames: list[tuple | 
 
 def normalised(image: Tensor, pixels: Pixels) -> Tensor:
     """uint8 [3, H, W], RGB -> float32 [3, H, W] in the order and the range that the weights expect."""
-    mean, std = (image.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (pixels.mean, pixels.std))
+    mean, std = (on_device(list(v), image)[:, None, None] for v in (pixels.mean, pixels.std))
     return ((image.flip(0) if pixels.bgr else image).float() - mean) / std
 
 

@@ -11,6 +11,7 @@ from torchvision.ops.poolers import LevelMapper
 
 from detector.model.align import align_by_sums
 from detector.model.atlas import align_on_pyramid
+from detector.model.coding import grown
 
 
 class RoiPooling(nn.Module):
@@ -68,7 +69,7 @@ def crop(feature: Tensor, rois: Tensor, points: int, scale: float, counts: list[
     is at x1 / stride + j (x2 - x1) / stride / (points - 1), and no gradient flows into the boxes.
     """
     corners = rois[:, 1:].detach() * scale
-    return sample(feature, rois[:, 0], spread(corners[:, [0, 2]], points), spread(corners[:, [1, 3]], points), counts)
+    return sample(feature, rois[:, 0], spread(corners[:, 0::2], points), spread(corners[:, 1::2], points), counts)
 
 
 def align_original(feature: Tensor, rois: Tensor, points: int, scale: float,
@@ -80,8 +81,8 @@ def align_original(feature: Tensor, rois: Tensor, points: int, scale: float,
     last two goes on. No gradient flows into the boxes.
     """
     height, width = feature.shape[-2:]
-    corners = rois[:, 1:].detach() * scale + rois.new_tensor([0, 0, 1, 1])
-    x, y = spread(corners[:, [0, 2]], points), spread(corners[:, [1, 3]], points)
+    corners = grown(rois[:, 1:].detach() * scale, 1)
+    x, y = spread(corners[:, 0::2], points), spread(corners[:, 1::2], points)
     outside = -2.0  # both cells between which a sample there would lie are outside the map, so it is zero
     x = torch.where((x >= 0) & (x < width), x, outside)
     y = torch.where((y >= 0) & (y < height), y, outside)

@@ -19,6 +19,7 @@ class Line:
 
     row: str
     table: str
+    source: str               # who printed it
     printed: dict[str, str]   # by the keys of HEADER
     measured: dict[str, str]  # the same; {} where nothing was measured
     gap: str                  # of mAP, percent points
@@ -39,15 +40,15 @@ def lines(rows: list[Printed], runs: Path) -> list[Line]:
 def line(row: Printed, found: Measured) -> Line:
     printed = {key: getattr(row, key) for key in HEADER}
     if not found.runs:
-        return Line(row.row, row.table, printed, {}, "", "", "", row.tolerance, "", "", "", "", "")
+        return Line(row.row, row.table, row.source, printed, {}, "", "", "", row.tolerance, "", "", "", "", "")
     run, gap, verdict = found.runs[0], "", ""
     if found.counts and (target := number(row.map)) is not None:
         distance = round(found.map - target, 2)
         gap = f"{distance:+.1f}"
         if (tolerance := number(row.tolerance)) is not None:
             verdict = f"{'within' if abs(distance) <= tolerance else 'outside'} {row.tolerance}"
-    return Line(row.row, row.table, printed, measured_cells(found, row.time), gap, verdict, speed_up(row.time, found),
-                row.tolerance, ", ".join(str(one.config.seed) for one in found.runs),
+    return Line(row.row, row.table, row.source, printed, measured_cells(found, row.time), gap, verdict,
+                speed_up(row.time, found), row.tolerance, ", ".join(str(one.config.seed) for one in found.runs),
                 ", ".join(dict.fromkeys(one.commit[:9] + "+" * one.commit.endswith("+") for one in found.runs)),
                 "; ".join(dict.fromkeys(one.hardware for one in found.runs)), max(one.date for one in found.runs),
                 remark(run) if not found.counts else "")
@@ -139,9 +140,9 @@ def as_csv(found: list[Line]) -> str:
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
     both = [f"{kind}_{key}" for kind in ("printed", "measured") for key in HEADER]
-    writer.writerow([*rest[:2], *both, *rest[2:]])
+    writer.writerow([*rest[:3], *both, *rest[3:]])
     for one in found:
         values = [getattr(one, name) for name in rest]
-        writer.writerow([*values[:2], *one.printed.values(), *(one.measured.get(key, NOTHING) for key in HEADER),
-                         *values[2:]])
+        writer.writerow([*values[:3], *one.printed.values(), *(one.measured.get(key, NOTHING) for key in HEADER),
+                         *values[3:]])
     return content.getvalue()

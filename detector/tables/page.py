@@ -30,6 +30,7 @@ td.name { text-align: left; font-weight: 600; vertical-align: top; white-space: 
 td.name small { display: block; font-weight: 400; line-height: 1.35; }
 td.kind { text-align: left; color: var(--soft); font-size: .85rem; }
 th:nth-child(-n+3), td.left { text-align: left; }
+td.left { white-space: normal; overflow-wrap: anywhere; }
 tr.printed td { padding-bottom: .15rem; } tr.measured td { padding-top: .15rem; }
 tr.measured td.map { font-weight: 600; }
 td.none { text-align: left; color: var(--soft); font-style: italic; }
@@ -80,14 +81,17 @@ def section(title: str, members: list[Line]) -> str:
     columns = ["row", "", *HEADER.values(), "gap", "speed-up", "tolerance", "seed"]
     widths = "".join(f'<col style="width:{width}rem">' for width in WIDTHS)
     head = "".join(f'<th data-column="{n}">{html.escape(name)}</th>' for n, name in enumerate(columns))
-    bodies = "".join(body(one) for one in members)
+    sources = dict.fromkeys(one.source for one in members)
+    bodies = "".join(body(one, len(sources) > 1) for one in members)
+    title += f", printed by {one}" if len(sources) == 1 and (one := next(iter(sources))) else ""
     return (f'<h2>{html.escape(title)}</h2><div class="frame"><table>{widths}<thead><tr>{head}</tr></thead>'
             f'{bodies}</table></div>\n')
 
 
-def body(one: Line) -> str:
+def body(one: Line, with_source: bool) -> str:
     """The two lines of a row."""
-    where = "".join(f"<small>{html.escape(text)}</small>" for text in (
+    printed_by = f"<small>printed by {html.escape(one.source)}</small>" if with_source and one.source else ""
+    where = printed_by + "".join(f"<small>{html.escape(text)}</small>" for text in (
         [one.hardware, f"commit {one.commit or 'unknown'}, {one.date}"] if one.measured else []))
     where += f'<small class="open">{html.escape(one.remark)}</small>' if one.remark else ""
     printed = "".join(cell(n, key, one.printed[key]) for n, key in enumerate(HEADER, start=2))

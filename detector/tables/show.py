@@ -13,7 +13,8 @@ def show(row: str, runs: str, html: str | None, markdown: bool, as_list: bool, m
     """Prints it; `html` is the file that the page goes to. Raises BadInput for a row that is not there."""
     rows = select(published(), row)
     if models:
-        print(sizes_text(rows))
+        print(sizes_text(rows) + "\n\nFor one image, with all proposals that evaluation keeps; a multiplication and an "
+              "addition are two operations;\npooling, NMS and decoding are not counted.")
         return
     found = lines(rows, Path(runs))
     if html:

@@ -1,11 +1,12 @@
 """How long does training stop for a checkpoint? The same steps without saving, saving in the background, and saving
 here and now.
 
-    python tests/benchmarks/checkpoint.py [CONFIG] [key=value ...] [--saves 8] [--every 3]
+    python tests/benchmarks/checkpoint.py [CONFIG] [key=value ...] [--saves 8] [--every 3] [--folder /on/the/disk]
 
-Without a config: shapes with resnet50_fpn from random weights on small images, on the GPU where there is one. Saves
-happen every few steps; a step's stop is what it took longer than the median step without saving. Prints the stops, and
-the whole time as a ratio; appends a JSON line to tests/benchmarks/results/checkpoint.jsonl.
+Without a config: shapes with resnet50_fpn from random weights on small images, on the GPU where there is one. A
+step stops for as long as the call takes that saves; what the write behind it costs the steps that follow is in the ratio
+of the whole time to that without saving. As in a run, a save is left out while the one before is still being written:
+choose --every so that few are. Appends a JSON line to tests/benchmarks/results/checkpoint.jsonl.
 """
 
 import argparse
@@ -38,8 +39,11 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--saves", type=int, default=8)
     parser.add_argument("--every", type=int, default=3, help="steps between two saves")
+    parser.add_argument("--folder", default=None, help="on the disk to be measured; default: that of temporary files")
     said = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+    if "=" in said.config:
+        said.config, said.overrides = "", [said.config, *said.overrides]
+    with tempfile.TemporaryDirectory(dir=said.folder) as folder:
         line = measure(said, Path(folder))
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with open(RESULTS, "a", encoding="utf-8") as file:
@@ -61,11 +65,11 @@ def measure(said: argparse.Namespace, folder: Path) -> dict:
     def step() -> None:
         one_turn(config, data, plan, state, device, canvas)
         state.step += 1
-    found, last = {}, None
+    found, stops = {}, {}
     for _ in range(3):
         step()  # not measured: the first ones set up memory
     for name in ("none", "background", "here", "none again"):
-        found[name], last = timed(state, step, lambda: saves(name, state, folder / name.replace(" ", "-"), config), said)
+        found[name], stops[name], last = timed(step, *saves(name, state, folder / name.replace(" ", "-"), config), said)
         if name == "background":
             written_s = last
     usual = statistics.median(found["none"] + found["none again"])
@@ -74,11 +78,12 @@ def measure(said: argparse.Namespace, folder: Path) -> dict:
             "every": said.every, "written_in_s": written_s}
     print(f"{line['checkpoint_mib']} MiB; a step takes {usual:.3f} s, and a write {written_s:.2f} s")
     for name in ("background", "here"):
-        stops = [seconds - usual for seconds in found[name][::said.every]]
-        line[name] = {"stop_median_s": statistics.median(stops), "stop_least_s": min(stops), "stop_most_s": max(stops),
+        line[name] = {"stop_median_s": statistics.median(stops[name]), "stop_least_s": min(stops[name]),
+                      "stop_most_s": max(stops[name]), "saved": len(stops[name]),
                       "time_ratio": sum(found[name]) / (usual * len(found[name]))}
-        print(f"saving {name:10}: a step stops for {line[name]['stop_median_s']:.3f} s ({min(stops):.3f} to "
-              f"{max(stops):.3f}); all steps together take {line[name]['time_ratio']:.3f} times as long")
+        print(f"saving {name:10}: {len(stops[name])} times, a step stops for {line[name]['stop_median_s']:.3f} s "
+              f"({min(stops[name]):.3f} to {max(stops[name]):.3f}); all steps together take "
+              f"{line[name]['time_ratio']:.3f} times as long")
     return {**line, **surroundings()}
 
 
@@ -86,29 +91,28 @@ def saves(name: str, state: TrainState, folder: Path, config):
     """What is done before every so manieth step, and what at the end."""
     saver = Saver(folder, config.run.keep, lambda: None, 0)
 
-    def save() -> None:
+    def save() -> bool:
         content = checkpoint.content_of(state, config, ("thing",), config.batch.size)
         if name == "background":
-            saver.wait()  # every step is to be saved here; a run leaves one out instead
-            saver.start(content)
-        elif name == "here":
+            return saver.start(content)
+        if name == "here":
             checkpoint.write(folder, content)
             checkpoint.keep_newest(folder, config.run.keep)
+        return name == "here"
     return save, saver
 
 
-def timed(state: TrainState, step, made, said: argparse.Namespace) -> tuple[list[float], float | None]:
-    """Seconds of each step, with the save before it; and of the last write in the background."""
-    save, saver = made()
-    seconds = []
+def timed(step, save, saver: Saver, said: argparse.Namespace) -> tuple[list[float], list[float], float | None]:
+    """Seconds of each step with the save before it, of each save, and of the last write in the background."""
+    seconds, stops = [], []
     for number in range(said.saves * said.every):
         started_at = time.monotonic()
-        if number % said.every == 0:
-            save()
+        if number % said.every == 0 and save():
+            stops.append(time.monotonic() - started_at)
         step()
         seconds.append(time.monotonic() - started_at)
     saver.wait()
-    return seconds, saver.saved_in_s
+    return seconds, stops, saver.saved_in_s
 
 
 if __name__ == "__main__":

@@ -217,3 +217,43 @@ def test_nccls_last_collectives_are_left_in_the_run_folder(tmp_path, monkeypatch
     places = {value for name, value in said.items() if name.endswith("TEMP_FILE")}
     assert places == {str(tmp_path / "runs" / "one" / "heartbeats" / "nccl-trace-")}  # and the rank after it
     assert said["TORCH_NCCL_DUMP_ON_TIMEOUT"] == "1" and int(said["TORCH_FR_BUFFER_SIZE"]) > 0
+
+
+RESUME = """
+import copy, sys, torch
+from torch import nn
+from detector import distributed
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(*[layer for _ in range(6) for layer in (nn.Linear(37, 37), nn.Tanh())])
+
+def train(module, wrapped, steps):
+    for step in steps:
+        torch.manual_seed(100 * step + distributed.rank())
+        module.zero_grad()
+        wrapped(torch.randn(5, 37)).pow(2).sum().backward()
+        with torch.no_grad():
+            for weight in module.parameters():
+                weight -= 0.01 * weight.grad
+
+with distributed.process_group("cpu") as device:
+    uncut, cut = build(), build()
+    wrapped = distributed.wrap(uncut, device)
+    train(uncut, wrapped, range(3))
+    cut.load_state_dict(copy.deepcopy(uncut.state_dict()))
+    train(uncut, wrapped, range(3, 5))
+    train(cut, distributed.wrap(cut, device), range(3, 5))
+    same = all(torch.equal(a, b) for a, b in zip(uncut.parameters(), cut.parameters()))
+    del wrapped
+sys.exit(not same)
+"""
+
+
+def test_the_sums_of_four_ranks_are_the_same_after_a_new_start():
+    """With two ranks the order of a sum does not matter."""
+    port = free_port()
+    running = [subprocess.Popen([sys.executable, "-c", RESUME], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                env={**local_environment(rank, 4, port), "OMP_NUM_THREADS": "1"}) for rank in range(4)]
+    said = [process.communicate(timeout=120)[0] for process in running]
+    assert [process.returncode for process in running] == [0] * 4 and said == [""] * 4, said

@@ -15,10 +15,11 @@ from detector.config.load import load_config, to_yaml
 from detector.data.read import read_for_evaluation
 from detector.data.shapes import CLASSES
 from detector.errors import BadInput
-from detector.evaluate import Evaluation, Share, evaluate, evaluate_run, gather, loss_means, table, write_results
+from detector.evaluate import Share, evaluate, evaluate_run, gather
 from detector.model.build import LOSSES, build_model
 from detector.optim import build_optimizer
 from detector.records import Detections, join_detections
+from detector.scoring import AT_ONCE, Evaluation, loss_means, table, write_results
 
 CPU = torch.device("cpu")
 
@@ -145,13 +146,13 @@ def test_loss_means_by_hand():
 
 
 def test_the_table_shows_every_metric_and_every_class():
-    said = table(evaluation_of({"AP": 0.12344, "loss": 1.5}, {"cat": {"AP": 0.25, "AP50": 0.5},
-                                                             "traffic light": {"AP": -1.0, "AP50": -1.0}}))
+    said = table({"AP": 0.12344, "loss": 1.5}, {"cat": {"AP": 0.25, "objects": 12},
+                                                "traffic light": {"AP": -1.0, "objects": 0}})
     lines = [" ".join(line.split()) for line in said.splitlines()]
-    assert lines == ["AP 0.1234", "loss 1.5000", "", "class AP AP50", "cat 0.2500 0.5000",
-                     "traffic light -1.0000 -1.0000"]
+    assert lines == ["AP 0.1234", "loss 1.5000", "", "class AP objects", "cat 0.2500 12",
+                     "traffic light -1.0000 0"]
     assert len({len(line) for line in said.splitlines()[-3:]}) == 1  # columns stand below each other
-    assert "AP" in table(evaluation_of({"AP": -1.0}, {}))
+    assert "AP" in table({"AP": -1.0}, {})
 
 
 def test_results_are_written_as_they_are(val, tmp_path):
@@ -163,6 +164,10 @@ def test_results_are_written_as_they_are(val, tmp_path):
         {"AP": 0.5}, {"star": {"AP": 0.5}}, 20, 5)
     assert json.loads((tmp_path / "detections.json").read_text()) == [
         {"image_id": int(val.image_ids[0]), "category_id": 1, "bbox": [3.0, 0.0, 5.0, 5.0], "score": 0.75}]
+    many = found(*((int(val.image_ids[0]), x, 0.5) for x in range(2 * AT_ONCE + 1)))
+    write_results(tmp_path, evaluation, many, val)
+    assert [row["bbox"][0] for row in json.loads((tmp_path / "detections.json").read_text())] == \
+        list(range(2 * AT_ONCE + 1))
     write_results(tmp_path, evaluation, join_detections([]), val)
     assert json.loads((tmp_path / "detections.json").read_text()) == []
 

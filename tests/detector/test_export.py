@@ -88,6 +88,17 @@ def test_every_body_and_pooling_is_traced_whole(tiny, config_file, change):
     assert found.boxes > 0 and found.strangers == 0, found
 
 
+@pytest.mark.parametrize("change, said", [
+    ("model.plus_one=true", "model.plus_one=True"), ("model.legacy_anchors=true", "model.legacy_anchors=True"),
+    ("model.rpn.before_nms_per=image", "model.rpn.before_nms_per=image"),
+    ("model.body=vgg16 model.anchor_sizes=[] model.canvas_multiple=1", "model.canvas_multiple=1")])
+def test_heads_that_cannot_be_traced_are_refused(tiny, config_file, change, said):
+    config = load_config(str(config_file), [*tiny, *change.split()]).model
+    with pytest.raises(BadInput, match=f"--format onnx cannot express {said}: export the weights"):
+        exporting.refuse_other_heads(config, "onnx")
+    exporting.refuse_other_heads(load_config(str(config_file), tiny).model, "onnx")
+
+
 def test_a_file_that_does_not_agree_is_not_kept(untrained_run, monkeypatch):
     original = exporting.write_weights
 

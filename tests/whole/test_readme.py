@@ -11,6 +11,7 @@ from conftest import REPO, TINY
 from PIL import Image
 
 from detector.config.load import load_config
+from launcher.cli import parser
 
 pytestmark = pytest.mark.whole
 TEXT = (REPO / "README.md").read_text()
@@ -37,8 +38,7 @@ def test_commands_name_things_that_exist(command):
         row = words[words.index("reproduce") + 1]
         load_config(f"tables/{row}", [word for word in words if "=" in word])
     elif "train" in words:
-        rest = words[words.index("train") + 1:]
-        rest = rest[:rest.index("--processes")] if "--processes" in rest else rest
+        _, rest = parser().parse_known_args(words[words.index("train"):])
         load_config(rest[0], rest[1:])
 
 

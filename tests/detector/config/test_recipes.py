@@ -8,7 +8,7 @@ from detector.config.load import find_config, flatten, from_dict, load_config, r
 from detector.config.schema import Config
 from detector.errors import BadInput
 
-RECIPES = sorted((shipped() / "configs").rglob("*.yaml"))
+RECIPES = sorted(path for path in (shipped() / "configs").rglob("*.yaml") if path.parent.name != "cluster")
 LONGEST = 25  # lines of a recipe
 
 

@@ -8,7 +8,10 @@ FORBIDDEN = ("aten.nonzero", "aten._local_scalar_dense", "aten.masked_select", "
 
 
 class RefuseWaiting(TorchDispatchMode):
-    """Raises where the host would have to know what is in a tensor: item(), nonzero(), masks as an index."""
+    """Raises where the host would have to know what is in a tensor: item(), nonzero(), masks as an index.
+
+    On an imagined GPU also where numbers of the host are copied there, and the copy is waited for.
+    """
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = str(function)
@@ -16,4 +19,8 @@ class RefuseWaiting(TorchDispatchMode):
         if name.startswith(("aten.index", "aten._index_put", "aten.index_put")) and len(args) > 1:
             indices = args[1] if isinstance(args[1], (list, tuple)) else []
             assert not any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices), name
+        if name.startswith("aten._to_copy") and args[0].device.type == "cpu":
+            kwargs = kwargs or {}
+            where = torch.device(kwargs.get("device") or "cpu")
+            assert where.type == "cpu" or kwargs.get("non_blocking"), f"{name} to {where} waits until it is done"
         return function(*args, **(kwargs or {}))

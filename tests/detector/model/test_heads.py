@@ -5,13 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 from refuse_waiting import RefuseWaiting
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.models.detection.roi_heads import RoIHeads
 
 from detector.config.model import Model, Roi, Rpn
 from detector.config.schema import Evaluate
 from detector.model import roi, rpn
 from detector.model.build import build_model
-from detector.model.input import Input, Side, to_batch
+from detector.model.coding import on_device
+from detector.model.input import Side, to_batch
 from detector.model.sampling import choose
 
 SIDE = Side(96, 128)
@@ -133,6 +135,16 @@ def test_a_training_step_of_the_heads_never_waits(config, counts):
     assert all(level.grad is not None for level in features.values())
 
 
+def test_a_copy_to_an_imagined_gpu_is_not_waited_for():
+    with FakeTensorMode(), RefuseWaiting():
+        image = torch.zeros(3, device="cuda")
+        assert on_device([1.0, 2.0], image).device.type == "cuda"
+        for waits in (lambda: image.new_tensor([1.0]), lambda: torch.tensor([1.0], device="cuda"),
+                      lambda: torch.zeros(2).cuda()):
+            with pytest.raises(AssertionError):
+                waits()
+
+
 def test_the_mode_above_refuses_what_waits():
     mask = torch.tensor([True, False])
     for waits in (lambda: mask.nonzero(), lambda: float(mask.sum()), lambda: mask[mask], lambda: torch.where(mask),
@@ -143,6 +155,29 @@ def test_the_mode_above_refuses_what_waits():
         model = build_model(replace(SMALL, heads="torchvision"), Evaluate(), classes=3).train()
         images, targets = scene(2)
         model.losses(*stages(model, images, targets))
+
+
+GPU = {"pyramid": SMALL, "one level": ONE_LEVEL, "as many samples as pixels": replace(SMALL, sampling_ratio=0),
+       **{kind: replace(ONE_LEVEL, pooling=kind) for kind in ("pool", "crop", "align_original", "align_detectron2")},
+       "the original's switches": replace(ONE_LEVEL, plus_one=True, legacy_anchors=True,
+                                          rpn=replace(ONE_LEVEL.rpn, straddling=False, two_way=True, box_mean="last_image"),
+                                          roi=replace(ONE_LEVEL.roi, replacement=True))}
+
+
+@pytest.mark.parametrize("config", GPU.values(), ids=list(GPU))
+def test_on_an_imagined_gpu_shapes_alone_are_enough_forwards(config):
+    """PyTorch's fake tensors have a device and a shape and no content: whoever asks for one, or mixes devices, is told.
+
+    The whole forward pass of a step, with the images' resizing and the body.
+    """
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            model = build_model(config, Evaluate(), classes=3).train()
+            images = [torch.zeros(3, 96, 128, dtype=torch.uint8) for _ in range(2)]
+            targets = [{"boxes": torch.zeros(n, 4), "labels": torch.zeros(n, dtype=torch.int64)} for n in (3, 0)]
+        with RefuseWaiting():
+            losses = model(images, targets, SIDE)
+    assert losses.device.type == "cuda" and losses.shape == (4,)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

@@ -99,7 +99,9 @@ def original_shapes(body: dict, anchors: int, channels: int, hidden: int, agnost
 
 
 def save_original(state: dict, path, **more) -> None:
-    torch.save({"session": 1, "epoch": 7, "model": OrderedDict(state), "optimizer": {"state": {}, "param_groups": []},
+    state = OrderedDict(state)
+    state._metadata = OrderedDict({"": {"version": 1}})  # as of a state dict that a module gave
+    torch.save({"session": 1, "epoch": 7, "model": state, "optimizer": {"state": {}, "param_groups": []},
                 "pooling_mode": "align", "class_agnostic": False, **more}, path, _use_new_zipfile_serialization=False)
 
 

@@ -208,7 +208,7 @@ def test_the_head_has_the_width_and_the_initial_weights_of_the_config(two_way, w
     assert head.conv[0][0].weight.shape == (width or 256, 256, 3, 3)
     assert head.cls_logits.out_channels == (30 if two_way else 15) and head.bbox_pred.out_channels == 60
     for layer in (head.conv[0][0], head.cls_logits, head.bbox_pred):
-        assert float(layer.weight.std()) == pytest.approx(0.01, rel=0.1) and not layer.bias.any()
+        assert layer.weight.std().item() == pytest.approx(0.01, rel=0.1) and not layer.bias.any()
 
 
 @pytest.mark.parametrize("body, width, parameters", [("vgg16", 512, 137_078_239), ("resnet101_c4", 512, 47_462_111)])

@@ -1,0 +1,83 @@
+"""The same config with `recipe: modern` and `recipe: original`, on the same number of steps: do both reach the same AP50?
+
+    python tests/benchmarks/recipes.py configs/custom/bccd.yaml data.root=DIR [key=value ...] [--seeds 0 1 2]
+
+The two trainings of a seed run at the same time, each with half of the cores. Appends a JSON line for each seed to
+tests/benchmarks/results/recipes.jsonl and prints means, spread, and whether the means are within noise of each other:
+their difference at most twice its standard error. Exits 1 where they are not.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from detector.config.load import load_config
+from detector.data.batches import epoch_sizes
+from detector.data.read import for_training, read_datasets
+from detector.optim import plan_run
+from detector.surroundings import surroundings
+
+RESULTS = Path(__file__).parent / "results" / "recipes.jsonl"
+RECIPES = ("modern", "original")
+
+
+def steps_of(name: str, overrides: list[str]) -> int:
+    """Of the modern recipe; the original's epochs are twice as long, so steps are what both can have alike."""
+    config = load_config(name, [*overrides, "recipe=modern"])
+    data = for_training(read_datasets(config.data)[0], config.data)
+    sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
+    return plan_run(config.batch, config.optim, config.schedule, sizes, 0, 1).total_steps
+
+
+def run_pair(name: str, overrides: list[str], seed: int, steps: int, folder: str) -> dict[str, float]:
+    """AP50 of each recipe."""
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    running = {recipe: subprocess.Popen(
+        [sys.executable, "-m", "detector", "train", name, *overrides, f"recipe={recipe}", f"seed={seed}",
+         f"schedule.steps={steps}", "evaluate.every_epochs=0", f"run.folder={folder}", f"run.name={recipe}-{seed}"],
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.DEVNULL) for recipe in RECIPES}
+    if failed := [recipe for recipe, process in running.items() if process.wait()]:
+        sys.exit(f"the training with recipe {' and '.join(failed)} failed")
+    return {recipe: json.loads(Path(folder, f"{recipe}-{seed}", "results.json").read_text())["metrics"]["AP50"]
+            for recipe in RECIPES}
+
+
+def within_noise(a: list[float], b: list[float]) -> tuple[float, float, bool]:
+    """Difference of the means, its standard error (Welch), and whether the one is at most twice the other."""
+    difference = statistics.mean(b) - statistics.mean(a)
+    error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b)) if len(a) > 1 else float("nan")
+    return difference, error, abs(difference) <= 2 * error
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config")
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", default=str(RESULTS), help="where the JSON lines are appended")
+    said = parser.parse_intermixed_args()
+    steps, found = steps_of(said.config, said.overrides), []
+    Path(said.out).parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in said.seeds:
+            found.append(run_pair(said.config, said.overrides, seed, steps, folder))
+            line = {"benchmark": "recipes", "config": said.config, "overrides": said.overrides, "seed": seed,
+                    "steps": steps, "AP50": found[-1], **surroundings()}
+            with open(said.out, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            print(f"seed {seed}: AP50 " + ", ".join(f"{recipe} {value:.4f}" for recipe, value in found[-1].items()), flush=True)
+    modern, original = ([run[recipe] for run in found] for recipe in RECIPES)
+    difference, error, equal = within_noise(modern, original)
+    print(f"modern {statistics.mean(modern):.4f}, original {statistics.mean(original):.4f}; difference {difference:+.4f}, "
+          f"standard error {error:.4f}: {'within' if equal else 'not within'} noise")
+    sys.exit(0 if equal else 1)
+
+
+if __name__ == "__main__":
+    main()
