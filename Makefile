@@ -36,7 +36,7 @@ slurm:
 
 # Tests of the report open it in a real browser; the same holds for it.
 browser:
-	@command -v chromium chromium-browser google-chrome >/dev/null \
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null \
 	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
 	&& DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; } \
 	|| echo "no Chromium here, and it cannot be installed: tests of the report in a browser will be skipped"
