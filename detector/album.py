@@ -13,17 +13,21 @@ from detector.metrics.matching import image_of
 from detector.records import Dataset, Detections
 from detector.thumbnails import thumbnail
 
-# Together they keep the page of a large data set below 30 MB: JPEGs 15, detections 4.9, objects 2.8, names 1 or 2.
-LARGE, LARGE_BYTES = 560, 9_000_000   # pixels of the long side, and what such pictures may take
-SMALL, ALL_BYTES = 144, 15_000_000    # the same, of the pictures after them; those beyond are boxes alone
+# Together they keep the page of a large data set below 30 MB: JPEGs 18, detections 4.9, objects 2.8, names 1 or 2.
+ALL_BYTES = 18_000_000  # of JPEGs, as base64
+LARGE = (560, 78)       # pixels of the long side, and quality
+# Small ones: long side, quality, and the bytes that one took on average of 40 photographs of COCO, rounded up.
+SMALL = ((224, 60, 8200), (160, 50, 4400), (112, 40, 2300), (80, 35, 1500))
+MOSTLY = 0.8            # of all bytes, what small ones may take where not all can be large
 IMAGES, DETECTIONS, OBJECTS = 20_000, 280_000, 160_000
 FULL = 65535  # corners are stored as shares of the image's sides, scores as shares of 1
 
 
 @dataclass
 class Film:
-    """JPEGs as base64, large as long as there is room, then small, then none at all."""
+    """JPEGs as base64: the first ones large, the others small, so that as many of `images` as can be have one."""
 
+    images: int
     spent: int = 0
     large: int = 0
     small: int = 0
@@ -38,10 +42,13 @@ class Film:
         if pixels is None or self.full:
             self.jpegs.append("")
             return
-        large = self.spent < LARGE_BYTES
-        self.jpegs.append(thumbnail(pixels, LARGE if large else SMALL))
+        side, quality, each = next((size for size in SMALL if size[2] * self.images <= MOSTLY * ALL_BYTES), SMALL[-1])
+        left = max(self.images - len(self.jpegs), 1)
+        large = thumbnail(pixels, *LARGE) if self.small == 0 else ""
+        fits = large and self.spent + len(large) + (left - 1) * each <= ALL_BYTES
+        self.jpegs.append(large if fits else thumbnail(pixels, side, quality))
         self.spent += len(self.jpegs[-1])
-        self.large, self.small = self.large + large, self.small + (not large)
+        self.large, self.small = self.large + bool(fits), self.small + (not fits)
 
 
 def chosen(dataset: Dataset, weight: np.ndarray | None) -> np.ndarray:

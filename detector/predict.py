@@ -13,6 +13,8 @@ from detector.loaded import Loaded, load_run
 from detector.predictions import Predictions
 from detector.report import About
 
+MANY = 2000  # frames of a camera, whose number nobody knows: a report plans its pictures for so many
+
 
 def predict(run: str, source: str, device: str = "auto", score: float = 0.5, out: str = "", which: str = "best",
             batch: int = 4, limit: int = 0, report: bool = False) -> int:
@@ -30,7 +32,8 @@ def predict(run: str, source: str, device: str = "auto", score: float = 0.5, out
         raise BadInput(f"--out {folder}: this is the folder of the images; drawing there would replace them")
     with open_frames(source, limit) as frames:
         detector = load_run(run, which, device)
-        predictions = Predictions(folder, detector.classes, frames.name, frames.rate, Film() if report else None)
+        film = Film(frames.count or MANY) if report else None
+        predictions = Predictions(folder, detector.classes, frames.name, frames.rate, film)
         broken, elapsed_s = run_through(detector, frames, predictions, score, batch, is_video(source))
     if not predictions.found:
         raise BadInput(f"no image below {source} could be read" if not is_video(source) else f"{source}: no frame came")

@@ -3,6 +3,7 @@
 C classes, S images shown. The page computes what its sliders change; everything else is computed here, over all images.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from detector.page.assemble import write_page
 from detector.records import Dataset, Detections
 
 CONFUSIONS = 3000  # pairs of classes on the page, the most frequent
+READERS = 8       # images that are decoded side by side
 NAME = 120         # letters of an image's name on the page
 
 
@@ -34,9 +36,12 @@ def report_evaluation(path: Path, about: About, dataset: Dataset, detections: De
                       metrics: dict[str, float]) -> str:
     """Writes the page and gives a sentence about it. metrics: the headline, by the evaluation's own names."""
     order = chosen(dataset, analysis.image_weight)
-    film = Film()
-    for index in order:
-        film.add(None if film.full else pixels_of(dataset, index))
+    film = Film(len(order))
+    with ThreadPoolExecutor(READERS) as pool:  # decoding lets other threads run
+        for start in range(0, len(order), READERS):
+            for pixels in pool.map(lambda index: None if film.full else pixels_of(dataset, index),
+                                   order[start:start + READERS]):
+                film.add(pixels)
     data = pictures(dataset, detections, analysis, order, film) | numbers(dataset, analysis, metrics)
     return write(path, about, data)
 

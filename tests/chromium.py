@@ -85,6 +85,14 @@ class Browser:
         assert not self.faults, self.faults
         return self.run("({...document.documentElement.dataset})")
 
+    def address(self, part: str) -> str:
+        """The part of the address from # on, once it ends so; it follows what is seen by a moment."""
+        until = time.monotonic() + 10
+        while not (said := self.run("location.hash")).endswith(part):
+            assert time.monotonic() < until, f"{part} is not the end of the address {said}"
+            time.sleep(0.02)
+        return said
+
     def press(self, *keys: str) -> dict[str, str]:
         for key in keys:
             for kind in ("rawKeyDown", "keyUp"):

@@ -65,39 +65,45 @@ function suppress(dets, most) {
   }
 }
 
-// The rules of detector/metrics/matching.py and errors.py, for one image.
+// The rules of detector/metrics/matching.py and errors.py, for one image. Plain loops: at 10,000 images this runs millions
+// of times while a slider moves.
 function judge(image) {
-  const voc = data.rule === "voc", taken = new Set(), ranks = new Map();
+  const voc = data.rule === "voc", taken = new Set(), ranks = new Map(), objects = image.objects;
   const enough = iou => voc ? iou > HALF : iou >= HALF;
-  for (const object of image.objects) object.by = null;
+  for (const object of objects) object.by = null;
   for (const det of image.dets) {
     if (!det.alive) continue;
-    const rank = ranks.get(det.label) || 0;
+    const rank = ranks.get(det.label) || 0, counts = voc || rank < MOST;
     ranks.set(det.label, rank + 1);
-    const near = image.objects.map(object => {
-      const crowd = (object.flags & 1) && !voc;
-      return {object, iou: crowd ? common(det.at, object.at) / area(det.at) : overlap(det.at, object.at), ignored: object.flags > 0, same: object.label === det.label};
-    }).filter(one => one.iou >= NEAR);
-    const best = list => list.reduce((a, b) => b.iou > a.iou ? b : a, {object: null, iou: 0});
-    let hit = null;
-    if (voc) {
-      const goes = best(near.filter(one => one.same));
-      hit = goes.object && enough(goes.iou) && (goes.ignored || !taken.has(goes.object)) ? goes : null;
-    } else if (rank < MOST) {
-      const free = near.filter(one => one.same && enough(one.iou) && (!taken.has(one.object) || one.object.flags & 1)).reverse();
-      hit = free.some(one => !one.ignored) ? best(free.filter(one => !one.ignored)) : free.length ? best(free) : null;
+    // hit: what it may take, hitIgnored: the same where only ignored ones are left; same, other: the nearest by class
+    let hit = null, hitIou = 0, hitIgnored = null, ignoredIou = 0, same = null, sameIou = 0, other = null, otherIou = 0;
+    for (const object of objects) {
+      const both = common(det.at, object.at);
+      if (!both) continue;
+      const crowd = (object.flags & 1) && !voc, iou = both / (crowd ? area(det.at) : area(det.at) + area(object.at) - both);
+      if (iou < NEAR) continue;
+      const alike = object.label === det.label, ignored = object.flags > 0;
+      if (!ignored && alike && iou > sameIou) [same, sameIou] = [object, iou];
+      if (!ignored && !alike && iou > otherIou) [other, otherIou] = [object, iou];
+      if (!alike || !enough(iou) || !counts) continue;
+      if (voc) { if (iou > hitIou) [hit, hitIou] = [object, iou]; continue; }  // whether it is free or not
+      if (taken.has(object) && !crowd) continue;
+      if (ignored ? iou >= ignoredIou : iou >= hitIou) ignored ? [hitIgnored, ignoredIou] = [object, iou] : [hit, hitIou] = [object, iou];
     }
+    if (voc && hit && hit.flags) [hitIgnored, ignoredIou, hit] = [hit, hitIou, null];
+    if (voc && hit && taken.has(hit)) hit = null;
     if (hit) {
-      taken.add(hit.object);
-      [det.error, det.target, det.iou] = [hit.ignored ? "ignored" : "right", hit.object, hit.iou];
-      if (!hit.ignored) hit.object.by = det;
-      continue;
-    }
-    if (!voc && rank >= MOST) { [det.error, det.target, det.iou] = ["ignored", null, 0]; continue; }
-    const usable = near.filter(one => !one.ignored), same = best(usable.filter(one => one.same)), other = best(usable.filter(one => !one.same));
-    const [error, about] = same.iou && !enough(same.iou) ? ["localisation", same] : enough(other.iou) ? ["class", other] :
-      enough(same.iou) ? ["duplicate", same] : other.iou ? ["both", other] : ["background", {object: null, iou: 0}];
-    [det.error, det.target, det.iou] = [error, about.object, about.iou];
+      taken.add(hit);
+      hit.by = det;
+      [det.error, det.target, det.iou] = ["right", hit, hitIou];
+    } else if (hitIgnored) {
+      taken.add(hitIgnored);
+      [det.error, det.target, det.iou] = ["ignored", hitIgnored, ignoredIou];
+    } else if (!counts) [det.error, det.target, det.iou] = ["ignored", null, 0];
+    else if (same && !enough(sameIou)) [det.error, det.target, det.iou] = ["localisation", same, sameIou];
+    else if (other && enough(otherIou)) [det.error, det.target, det.iou] = ["class", other, otherIou];
+    else if (same) [det.error, det.target, det.iou] = ["duplicate", same, sameIou];
+    else [det.error, det.target, det.iou] = other ? ["both", other, otherIou] : ["background", null, 0];
   }
 }
 

@@ -20,7 +20,12 @@ function readAddress() {
   if (["worst", "now", "name"].includes(said.get("sort")) && data.analysed) state.sort = said.get("sort");
   if (["light", "dark"].includes(said.get("theme"))) state.theme = said.get("theme");
 }
+let writing = 0;  // browsers refuse more than some twenty changes a second
 function writeAddress() {
+  clearTimeout(writing);
+  writing = setTimeout(writeAddressNow, 120);
+}
+function writeAddressNow() {
   const said = Object.entries(state).filter(([key, value]) => value !== BEGIN[key]).map(([key, value]) => `${key}=${typeof value === "number" ? Number(value.toFixed(4)) : value}`);
   history.replaceState(null, "", said.length ? "#" + said.join("&") : location.pathname + location.search);
 }
@@ -107,7 +112,7 @@ function gallery() {
     const precision = sum.right / (sum.right + sum.wrong), recall = sum.right / (sum.right + sum.missed);
     live.replaceChildren(...(data.analysed ? [[percent(precision) + " %", "precision"], [percent(recall) + " %", "recall"], [count(sum.right), "right"], [count(sum.wrong), "wrong"], [count(sum.missed), "missed"]] :
       [[count(list.reduce((n, one) => n + one.told.dets.length, 0)), "objects found"]]).map(([value, name]) => h("span", {}, h("b", {}, value), " ", name)));
-    where.textContent = `page ${state.page} of ${pages}, ${count(list.length)} of ${count(images.length)} images`;
+    where.textContent = `${count(list.length)} of ${count(images.length)} images, page ${state.page} of ${pages}`;
     [back.disabled, on.disabled] = [state.page <= 1, state.page >= pages];
   }};
   document.addEventListener("keydown", event => {
@@ -120,7 +125,7 @@ function gallery() {
   return h("section", {id: "pictures", tabindex: -1}, h("h2", {}, "Pictures"), h("p", {class: "note"}, `Shown: ${data.shown}. Arrow keys turn the page; a picture opens with Enter or a click.`),
     data.analysed ? legend([["c-right", "right"], ["truth c-truth", "object, found"], ["truth c-missed", "object, missed"], ["c-localisation", "localisation"], ["c-class", "class"],
       ["c-both", "both"], ["c-duplicate", "duplicate"], ["c-background", "background"], ["c-ignored", "ignored: crowd or difficult"]]) : null,
-    h("div", {class: "bar-top"}, controls, live), cards, h("div", {class: "pager"}, back, where, on));
+    h("div", {class: "bar-top"}, controls, h("div", {class: "status"}, live, h("div", {class: "pager"}, back, where, on))), cards);
 }
 
 // One picture, large.

@@ -69,7 +69,7 @@ function classes(choose) {
   return section("Classes", `Precision and recall at score ${data.best_score.toFixed(2)}, where F1 over all classes is best (${percent(data.f1)} %). A name leads to its pictures.`, table);
 }
 
-const MATRIX = 20;  // classes that are shown beside each other
+const MATRIX = 16;  // classes that are shown beside each other
 function confusions(choose) {
   const name = number => number ? data.classes[number - 1] : "nothing", weight = new Map(), cells = new Map();
   for (const [t, p, n] of data.confusion) {

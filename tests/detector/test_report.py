@@ -93,16 +93,26 @@ def test_only_the_first_images_of_too_many_are_listed(monkeypatch):
 
 
 def test_film_goes_from_large_to_small_to_none(monkeypatch):
-    noise = np.arange(300 * 400 * 3, dtype=np.uint32).reshape(300, 400, 3).astype(np.uint8)
-    first = Film()
-    first.add(noise)
-    monkeypatch.setattr(album, "LARGE_BYTES", first.spent)
-    monkeypatch.setattr(album, "ALL_BYTES", first.spent + 1)
-    film = Film()
-    for pixels in (noise, None, noise, noise):
+    draw = np.random.default_rng(0)
+    noise = draw.integers(0, 255, (600, 800, 3), dtype=np.uint8)
+    large, small = len(album.thumbnail(noise, *album.LARGE)), len(album.thumbnail(noise, 40, 30))
+    monkeypatch.setattr(album, "SMALL", ((80, 30, large), (40, 30, small)))
+    monkeypatch.setattr(album, "ALL_BYTES", 2 * large + 3 * small)
+    film = Film(5)
+    for pixels in (noise, None, noise, noise, noise):
         film.add(pixels)
-    assert [bool(jpeg) for jpeg in film.jpegs] == [True, False, True, False] and (film.large, film.small) == (1, 1)
-    assert len(film.jpegs[2]) < len(film.jpegs[0])
+    assert [len(jpeg) for jpeg in film.jpegs] == [large, 0, large, small, small] and (film.large, film.small) == (2, 2)
+    more = Film(5)  # of more images than was said, the last ones have none
+    for _ in range(9):
+        more.add(noise)
+    assert (more.large, more.small, more.full) == (2, 3, True) and more.jpegs[5:] == [""] * 4
+
+
+def test_a_few_images_are_all_large():
+    film = Film(100)
+    for _ in range(3):
+        film.add(np.zeros((600, 800, 3), np.uint8))
+    assert (film.large, film.small) == (3, 0)
 
 
 def test_numbers_by_class_and_size():
@@ -134,7 +144,7 @@ def test_a_page_of_an_evaluation(tmp_path, rule):
 
 
 def test_a_page_of_predictions(tmp_path):
-    data, film = truth(), Film()
+    data, film = truth(), Film(3)
     for _ in range(3):
         film.add(np.zeros((300, 400, 3), np.uint8))
     report_predictions(tmp_path / "report.html", ABOUT, data, FOUND, film)
