@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install slurm clean
+.PHONY: demo test install slurm browser clean
 
 install: $(VENV)/.installed
 
@@ -24,7 +24,7 @@ demo: install
 	@echo "         runs/demo/results.json   AP, AP50 and all other numbers"
 	@echo "         $(BIN)/tensorboard --logdir runs"
 
-test: install slurm
+test: install slurm browser
 	$(BIN)/python -m pytest
 
 # Tests of launching run on a real Slurm. It is installed where that is allowed; elsewhere they are skipped and say so.
@@ -33,6 +33,13 @@ slurm:
 	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
 	&& DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends slurm-wlm munge >/dev/null; } \
 	|| echo "no Slurm here, and it cannot be installed: its tests will be skipped"
+
+# Tests of the report open it in a real browser; the same holds for it.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+	&& DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; } \
+	|| echo "no Chromium here, and it cannot be installed: tests of the report in a browser will be skipped"
 
 clean:
 	rm -rf $(VENV) runs data build dist

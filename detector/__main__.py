@@ -106,7 +106,8 @@ def run(said: argparse.Namespace) -> int:
         time_run(said.run, said.overrides, said.checkpoint)
         return errors.OK
     from detector.predict import predict
-    return predict(said.run, said.source, said.device, said.score, said.out, said.checkpoint, said.batch, said.frames)
+    return predict(said.run, said.source, said.device, said.score, said.out, said.checkpoint, said.batch, said.frames,
+                   said.report)
 
 
 def run_together(said: argparse.Namespace, stop: StopRequest) -> int:
@@ -115,7 +116,7 @@ def run_together(said: argparse.Namespace, stop: StopRequest) -> int:
         if not said.run:
             raise errors.BadInput("evaluate what? Name a run folder, such as runs/bccd, or --weights FILE --recipe ROW")
         from detector.evaluate import evaluate_run
-        done = evaluate_run(said.run, said.overrides, said.checkpoint, lambda: stop.asked)
+        done = evaluate_run(said.run, said.overrides, said.checkpoint, lambda: stop.asked, said.report)
         return errors.OK if done else errors.STOPPED
     from detector.distributed import process_group
     from detector.train import Outcome, train

@@ -39,6 +39,7 @@ def scoring(verb: Verb) -> None:
     evaluate.add_argument("--checkpoint", default="best", help="best, last, or a file")
     evaluate.add_argument("--weights", default="", metavar="FILE", help="another program's weights instead of a run")
     evaluate.add_argument("--recipe", default="", metavar="ROW", help="with --weights: a row of a table, or a config")
+    evaluate.add_argument("--report", action="store_true", help="write RUN/report.html, too: a page to look at")
     evaluate.add_argument("--time", action="store_true", help="instead: milliseconds per image, on CPU and GPU")
     score = verb("score", "score any detector's COCO-format results, without a model", "detections", "annotations")
     score.add_argument("--metric", default="coco", choices=("coco", "voc"))
@@ -53,6 +54,7 @@ def looking(verb: Verb) -> None:
     predict.add_argument("--checkpoint", default="best", help="best, last, or a file")
     predict.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     predict.add_argument("--batch", type=int, default=4, help="images that are predicted at once")
+    predict.add_argument("--report", action="store_true", help="write report.html, too: a page to look at")
     predict.add_argument("--frames", type=int, default=0, help="stop after so many images or frames; 0: all")
     view = verb("view", "look at data as the network will see it, or at anchors over it", "what")
     view.add_argument("words", nargs="*", metavar="CONFIG key=value",

@@ -18,11 +18,12 @@ from detector.data.loader import Batches, open_batches
 from detector.data.read import describe, read_for_evaluation, without_ignored
 from detector.errors import BadInput
 from detector.inference import find_checkpoint, load_detector, predict_batch
-from detector.metrics.analysis import analyse, describe_errors
+from detector.metrics.analysis import Analysis, analyse, describe_errors
 from detector.model.build import LOSSES, Detector
 from detector.model.input import Side
 from detector.randomness import seed_for, seed_torch
 from detector.records import Dataset, Detections, join_detections
+from detector.report import About, report_evaluation
 from detector.scoring import Evaluation, Predicted, score, table, write_results
 from detector.surroundings import peak_memory_gib
 from detector.waiting import Waiting, next_batches
@@ -128,9 +129,10 @@ def merge(shares: list[Share]) -> tuple[Detections, np.ndarray, np.ndarray]:
             losses[np.argsort(losses[:, 0], kind="stable")], np.concatenate([share.seen for share in shares]))
 
 
-def evaluate_run(run: str, overrides: list[str], which: str, asked: Callable[[], bool] = lambda: False) -> bool:
-    """Prints the metrics of a run's checkpoint and writes results.json and detections.json into its folder. False, and
-    nothing is written, if any rank was `asked` to stop."""
+def evaluate_run(run: str, overrides: list[str], which: str, asked: Callable[[], bool] = lambda: False,
+                 report: bool = False) -> bool:
+    """Prints the metrics of a run's checkpoint and writes results.json, detections.json and, if asked for, report.html
+    into its folder. False, and nothing is written, if any rank was `asked` to stop."""
     path = find_checkpoint(run, which)
     config = load_config(str(Path(run) / "config.yaml"), overrides)
     with distributed.process_group(config.run.device, config.run.timeout_minutes) as device:
@@ -146,5 +148,17 @@ def evaluate_run(run: str, overrides: list[str], which: str, asked: Callable[[],
             print(f"{path}, step {step}, on {describe(val)}\n{table(evaluation.metrics, why.per_class)}\n\n"
                   f"{describe_errors(why)}\n"
                   f"{evaluation.images_per_s:.1f} images/s; results.json and detections.json are in {run}")
+            if report:
+                print(write_report(run, config, evaluation, detections, val, why))
         distributed.only_on_main(tell)
         return True
+
+
+def write_report(run: str, config: Config, evaluation: Evaluation, detections: Detections, dataset: Dataset,
+                 why: Analysis) -> str:
+    """report.html in the run's folder; gives a sentence about it."""
+    about = About(f"{Path(run).resolve().name}: {dataset.name}",
+                  (f"{config.model.body}, step {evaluation.step}", describe(dataset), *dataset.faults),
+                  f"fleet-rcnn evaluate {run} --report", config.evaluate.nms_iou,
+                  "coco" if config.evaluate.metric == "coco" else "voc")
+    return report_evaluation(Path(run) / "report.html", about, dataset, detections, why, evaluation.metrics)

@@ -6,15 +6,20 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from detector.album import Film
 from detector.errors import FAILED, OK, BadInput
 from detector.frames import Source, batches, is_video, open_frames
 from detector.loaded import Loaded, load_run
 from detector.predictions import Predictions
+from detector.report import About
+
+MANY = 2000  # frames of a camera, whose number nobody knows: a report plans its pictures for so many
 
 
 def predict(run: str, source: str, device: str = "auto", score: float = 0.5, out: str = "", which: str = "best",
-            batch: int = 4, limit: int = 0) -> int:
-    """Draws `source` (an image, a folder, a video or camera:NUMBER) into a folder; results lie beside the pictures.
+            batch: int = 4, limit: int = 0, report: bool = False) -> int:
+    """Draws `source` (an image, a folder, a video or camera:NUMBER) into a folder; results lie beside the pictures,
+    and with `report` a page that shows them all.
 
     An image that cannot be read is reported, the rest goes on, and the exit status is 1. Raises BadInput where there
     is nothing that can be read. Ctrl-C ends a camera or a video, and what was found until then is written.
@@ -27,7 +32,8 @@ def predict(run: str, source: str, device: str = "auto", score: float = 0.5, out
         raise BadInput(f"--out {folder}: this is the folder of the images; drawing there would replace them")
     with open_frames(source, limit) as frames:
         detector = load_run(run, which, device)
-        predictions = Predictions(folder, detector.classes, frames.name, frames.rate)
+        film = Film(frames.count or MANY) if report else None
+        predictions = Predictions(folder, detector.classes, frames.name, frames.rate, film)
         broken, elapsed_s = run_through(detector, frames, predictions, score, batch, is_video(source))
     if not predictions.found:
         raise BadInput(f"no image below {source} could be read" if not is_video(source) else f"{source}: no frame came")
@@ -37,6 +43,11 @@ def predict(run: str, source: str, device: str = "auto", score: float = 0.5, out
     kind, drawn = ("frames", "the video") if is_video(source) else ("images", "pictures")
     print(f"{objects} objects in {images} {kind}, {images / elapsed_s:.1f} a second: {drawn}, detections.json, "
           f"images.json and detections.csv are in {folder}")
+    if report:
+        print(predictions.report(About(
+            f"{Path(source).name or source} by {Path(run).resolve().name}",
+            (f"{detector.config.model.body}, step {detector.step}", f"{objects} objects of score {score:g} or more"),
+            f"fleet-rcnn predict {run} {source} --report", detector.config.evaluate.nms_iou)))
     if broken:
         print(f"{broken} images could not be read and were left out")
     return FAILED if broken else OK

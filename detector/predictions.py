@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from detector.album import Film
 from detector.boxes import to_xywh
 from detector.draw import draw_boxes
 from detector.errors import BadInput
 from detector.frames import Frame, video_library
 from detector.journal import write_whole
 from detector.loaded import Found
+from detector.records import Dataset, Detections, assemble, join_detections
+from detector.report import About, report_predictions
 
 COLUMNS = ("image_id", "image", "class", "score", "x1", "y1", "x2", "y2")
 
@@ -21,14 +24,17 @@ COLUMNS = ("image_id", "image", "class", "score", "x1", "y1", "x2", "y2")
 class Predictions:
     """Collects what was found; pictures are written at once, everything else by `close`."""
 
-    def __init__(self, folder: Path, classes: tuple[str, ...], video: str, rate: float):
-        self.folder, self.classes = folder, classes
+    def __init__(self, folder: Path, classes: tuple[str, ...], video: str, rate: float, film: Film | None = None):
+        """film: pictures for a report, to be exposed as they come; None where none is asked for."""
+        self.folder, self.classes, self.film = folder, classes, film
         self.video = AnnotatedVideo(folder / f"{Path(video).stem}.mp4", rate) if video else None
         self.found: dict[int, tuple[str, int, int, Found]] = {}  # by number: name, height, width
 
     def add(self, frame: Frame, found: Found) -> None:
         pixels = frame.image.permute(1, 2, 0).contiguous().numpy()
         self.found[frame.number] = (frame.name, *pixels.shape[:2], found)
+        if self.film:
+            self.film.add(pixels)
         picture = draw_boxes(pixels, found.boxes, found.labels, self.classes, found.scores)
         if self.video:
             self.video.add(np.asarray(picture))
@@ -58,6 +64,20 @@ class Predictions:
             writer.writerows([number, name, kind, f"{score:.4f}", *(f"{side:.2f}" for side in box)]
                              for kind, score, box in zip(found.names, found.scores, found.boxes))
         write_whole(self.folder / "detections.csv", table.getvalue())
+
+    def report(self, about: About) -> str:
+        """Writes report.html and gives a sentence about it."""
+        return report_predictions(self.folder / "report.html", about, *self.records(), self.film)
+
+    def records(self) -> tuple[Dataset, Detections]:
+        """The images in the order in which they came, without objects, and what was found in them."""
+        images = [(f"{name} {number}" if self.video else name, number, height, width)
+                  for number, (name, height, width, _) in self.found.items()]
+        parts = [Detections(np.full(len(found), number, np.int64), found.boxes, found.scores, found.labels)
+                 for number, (_, _, _, found) in self.found.items()]
+        labels = list(range(1, len(self.classes) + 1))
+        return (assemble("predictions", "", list(self.classes), labels, images, np.zeros((0, 8))),
+                join_detections(parts))
 
 
 def coco_rows(number: int, name: str, found: Found) -> list[dict]:

@@ -1,4 +1,4 @@
-"""One HTML file from its parts: NAME.html with page.css, charts.js, boxes.js and NAME.js of this folder, and its data.
+"""One HTML file from its parts: NAME.html with page.css and its scripts of this folder, and its data.
 
 Nothing is fetched, and a policy in the page forbids it; scripts and styles run by their hash only. Names reach the page
 as JSON and are set as text, never as HTML.
@@ -13,13 +13,14 @@ from pathlib import Path
 from detector.journal import write_whole
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ("charts.js", "boxes.js")  # of every page, before its own
+SCRIPTS = {"view": ("charts.js", "boxes.js", "view.js"),
+           "report": ("charts.js", "boxes.js", "found.js", "numbers.js", "gallery.js", "report.js")}
 
 
 def write_page(path: Path, name: str, title: str, data: dict) -> None:
     """Writes the page `name` (view or report) with its data; appears whole or not at all."""
     style = (HERE / "page.css").read_text(encoding="utf-8")
-    script = "\n".join((HERE / part).read_text(encoding="utf-8") for part in (*SCRIPTS, f"{name}.js"))
+    script = "\n".join((HERE / part).read_text(encoding="utf-8") for part in SCRIPTS[name])
     policy = (f"default-src 'none'; img-src data:; script-src '{fingerprint(script)}'; "
               f"style-src '{fingerprint(style)}'; base-uri 'none'; form-action 'none'")
     parts = {"TITLE": html.escape(title), "POLICY": policy, "STYLE": style, "DATA": inert_json(data), "SCRIPT": script}

@@ -42,7 +42,8 @@ function drawBoxes(node, boxes) {
 const classColour = label => `hsl(${(label * 137.508) % 360} 100% 70%)`;
 
 function swatch(kind) {
-  return s("svg", {class: "swatch", viewBox: "0 0 26 16", "aria-hidden": "true"}, s("rect", {class: kind, x: 2, y: 2, width: 22, height: 12}));
+  return s("svg", {class: "swatch", viewBox: "0 0 26 16", "aria-hidden": "true"}, s("rect", {class: "ground", width: 26, height: 16, rx: 3}),
+    s("rect", {class: kind, x: 3.5, y: 3.5, width: 19, height: 9}));
 }
 function legend(entries) {
   return h("div", {class: "legend"}, entries.map(([kind, name]) => h("span", {}, swatch(kind), name)));

@@ -1,6 +1,11 @@
 "use strict";
 // Elements, numbers and charts. All text is set as text: names may contain anything.
 
+const root = document.documentElement;  // a fault of the page is told here, where a test sees it
+for (const kind of ["error", "unhandledrejection"])
+  window.addEventListener(kind, event => { root.dataset.fault = `${kind}: ${event.message || event.reason}`; });
+document.addEventListener("securitypolicyviolation", event => { root.dataset.fault = `policy: ${event.violatedDirective} ${event.sourceFile}`; });
+
 const SVG = "http://www.w3.org/2000/svg";
 const data = JSON.parse(document.getElementById("data").textContent);
 
@@ -59,10 +64,10 @@ function histogram(title, about, parts, names) {
   return h("figure", {}, h("h3", {}, title), chart, h("figcaption", {}, about));
 }
 
-// Curves over 0 … 1: [{name, x, y, kind}], with names of the axes, and a dashed ideal if there is one.
+// Curves over 0 … 1: [{name, x, y, kind}], with names of the axes; options: a dashed ideal; dots, a title for each point.
 function curves(title, lines, across, up, options = {}) {
-  const size = 320, left = 40, foot = 34, x = v => left + v * size, y = v => 8 + (1 - v) * size * .72, floor = y(0);
-  const chart = s("svg", {class: "chart", viewBox: `0 0 ${left + size + 8} ${floor + foot}`, role: "img", "aria-label": title});
+  const size = 470, left = 40, foot = 34, x = v => left + v * size, y = v => 8 + (1 - v) * size * .62, floor = y(0);
+  const chart = s("svg", {class: lines.length > 24 ? "chart many" : "chart", viewBox: `0 0 ${left + size + 8} ${floor + foot}`, role: "img", "aria-label": title});
   for (const v of [0, .25, .5, .75, 1]) {
     chart.append(s("path", {class: "axis", d: `M${x(0)},${y(v)}H${x(1)}`}), s("text", {x: left - 6, y: y(v) + 4, "text-anchor": "end"}, v),
       s("text", {x: x(v), y: floor + 14, "text-anchor": "middle"}, v));
@@ -75,24 +80,25 @@ function curves(title, lines, across, up, options = {}) {
     const node = s("path", {class: "curve " + (line.kind || ""), d: points.map(([a, b], i) => `${i ? "L" : "M"}${x(a).toFixed(1)},${y(b).toFixed(1)}`).join("")},
       s("title", {}, line.name));
     chart.append(node);
-    if (options.dots) points.forEach(([a, b]) => chart.append(s("circle", {class: "dot", cx: x(a), cy: y(b), r: 3.2})));
+    if (options.dots) points.forEach(([a, b], i) => chart.append(s("circle", {class: "dot", cx: x(a), cy: y(b), r: 4}, s("title", {}, options.dots[i]))));
   }
   return chart;
 }
 
-// A table that sorts: columns [{key, name, text(row), none(row)}], rows of objects; sorted by `first` to begin with.
+// A table that sorts: columns [{key, name, text(row), cell(row)}], rows of objects; sorted by `first` to begin with. What is
+// not known stands last.
 function sortable(columns, rows, first, falling = true) {
   const body = h("tbody"), head = h("tr");
   let by = first;
   const show = () => {
-    const value = row => typeof row[by] === "string" ? row[by] : (known(row[by]) ? row[by] : -1);
+    const blank = row => typeof row[by] !== "string" && !known(row[by]);
     const sorted = [...rows].sort((a, b) => {
-      const [p, q] = [value(a), value(b)], order = typeof p === "string" ? p.localeCompare(q) : p - q;
-      return falling ? -order : order;
+      const [p, q] = [a[by], b[by]], order = typeof p === "string" ? p.localeCompare(q) : p - q;
+      return blank(a) - blank(b) || (falling ? -order : order) || 0;
     });
     body.replaceChildren(...sorted.map(row => h("tr", {}, columns.map(column => {
       const text = column.text ? column.text(row) : String(row[column.key]);
-      return h("td", {class: text === "–" ? "none" : null}, text);
+      return h("td", {class: text === "–" ? "none" : null}, column.cell ? column.cell(row) : text);
     }))));
     [...head.children].forEach((cell, i) => columns[i].key === by ?
       cell.setAttribute("aria-sort", falling ? "descending" : "ascending") : cell.removeAttribute("aria-sort"));
