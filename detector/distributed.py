@@ -213,9 +213,11 @@ def wrap(module: nn.Module, device: torch.device) -> nn.Module:
     parallel = nn.parallel.DistributedDataParallel
     newer = "forward_sync_buffers" in inspect.signature(parallel).parameters  # the name since PyTorch 2.12 or so
     buffers = {"forward_sync_buffers" if newer else "broadcast_buffers": False}  # mean_statistics keeps them equal
+    if device.type == "cuda":
+        # A search for unused weights would make the host wait for the device at the end of every backward pass.
+        return parallel(module, device_ids=[device.index], gradient_as_bucket_view=True, **buffers)
     # Else buckets are sorted anew after each start's first step: more than two ranks would sum in another order then.
-    return parallel(_WithUnused(module).to(device), device_ids=[device.index] if device.type == "cuda" else None,
-                    gradient_as_bucket_view=True, find_unused_parameters=True, **buffers)
+    return parallel(_WithUnused(module), gradient_as_bucket_view=True, find_unused_parameters=True, **buffers)
 
 
 class _WithUnused(nn.Module):
