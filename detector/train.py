@@ -56,7 +56,8 @@ def train(config: Config, device: torch.device, stop: StopRequest) -> Outcome:
                 closing(Background("scorer")) as scorer:
             for line in ready.said:
                 journal.say(line)
-            truth = index_of(ready.val, config.evaluate.metric) if main and ready.val else None
+            truth = distributed.together(
+                lambda: index_of(ready.val, config.evaluate.metric) if main and ready.val else None)
             run = Run(config, ready.data, ready.val, ready.plan, device, journal, stop, FiniteCheck(device), saver,
                       status, heart, scorer, truth)
             try:
