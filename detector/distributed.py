@@ -8,7 +8,7 @@ import gc
 import inspect
 import os
 import socket
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Callable, Iterator, TypeVar
@@ -213,9 +213,10 @@ def wrap(module: nn.Module, device: torch.device) -> nn.Module:
     parallel = nn.parallel.DistributedDataParallel
     newer = "forward_sync_buffers" in inspect.signature(parallel).parameters  # the name since PyTorch 2.12 or so
     buffers = {"forward_sync_buffers" if newer else "broadcast_buffers": False}  # mean_statistics keeps them equal
+    if device.type == "cuda":  # the search below would make the host wait for the device in every backward pass
+        return parallel(module, device_ids=[device.index], gradient_as_bucket_view=True, **buffers)
     # Else buckets are sorted anew after each start's first step: more than two ranks would sum in another order then.
-    return parallel(_WithUnused(module).to(device), device_ids=[device.index] if device.type == "cuda" else None,
-                    gradient_as_bucket_view=True, find_unused_parameters=True, **buffers)
+    return parallel(_WithUnused(module), gradient_as_bucket_view=True, find_unused_parameters=True, **buffers)
 
 
 class _WithUnused(nn.Module):
@@ -228,14 +229,10 @@ class _WithUnused(nn.Module):
         return self.module(*arguments)
 
 
-@contextmanager
-def accumulating(module: nn.Module, last: bool) -> Iterator[None]:
+def accumulating(module: nn.Module, last: bool) -> AbstractContextManager[None]:
     """Gradients stay on this rank, except in the last backward pass of a step."""
-    if last or not isinstance(module, nn.parallel.DistributedDataParallel):
-        yield
-    else:
-        with module.no_sync():
-            yield
+    shared = last or not isinstance(module, nn.parallel.DistributedDataParallel)
+    return nullcontext() if shared else module.no_sync()
 
 
 def _refuse_shared_gpus(device: torch.device) -> None:

@@ -25,7 +25,7 @@ class Portable(nn.Module):
         super().__init__()
         self.backbone = model.backbone
         self.rpn = RegionProposalNetwork(
-            plan_anchors(config).generator(), model.rpn.head, config.rpn.positive_iou, config.rpn.negative_iou,
+            plan_anchors(config).anchors.generator(), model.rpn.head, config.rpn.positive_iou, config.rpn.negative_iou,
             config.rpn.batch, config.rpn.positive_share, {"training": 1, "testing": config.rpn.before_nms_eval},
             {"training": 1, "testing": config.rpn.after_nms_eval}, config.rpn.nms_iou, config.rpn.score)
         self.roi_heads = RoIHeads(

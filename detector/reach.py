@@ -4,7 +4,7 @@ N boxes and their canvases are in the pixels that the network sees. A box is rea
 an IoU of t or more: what model.rpn.positive_iou asks for.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,35 +37,31 @@ def reach(plan: AnchorPlan, boxes: np.ndarray, canvases: np.ndarray) -> Reach:
     if not len(boxes):
         return best
     kinds, kind_of = np.unique(np.asarray(canvases).reshape(-1, 2), axis=0, return_inverse=True)
-    cells = np.array([plan.cells(int(height), int(width)) for height, width in kinds])  # [canvas, level, 2]
-    strides = kinds[:, None] // cells
-    for level, sides in enumerate(plan.sides):
-        grid, stride = cells[kind_of.ravel(), level], strides[kind_of.ravel(), level]
-        for side in sides:
-            for ratio in plan.ratios:
-                overlap = best_overlap(boxes, anchor_size(side, ratio), grid, stride)
-                better = overlap > best.iou
-                best.iou[better], best.level[better], best.shape[better] = overlap[better], level, (side, ratio)
+    kind_of = kind_of.ravel()
+    cells = [plan.cells(int(height), int(width)) for height, width in kinds]
+    strides = [plan.anchors.strides(grid, tuple(map(int, canvas))) for grid, canvas in zip(cells, kinds)]
+    first = [plan.first_cells([down for down, _ in levels]) for levels in strides]
+    for level, shapes in enumerate(plan.shapes()):
+        grid, stride = (np.array([levels[level] for levels in each])[kind_of] for each in (cells, strides))
+        for number, shape in enumerate(shapes):
+            anchor = np.array([levels[level][number] for levels in first])[kind_of]
+            overlap = best_overlap(boxes, anchor, grid, stride)
+            better = overlap > best.iou
+            best.iou[better], best.level[better], best.shape[better] = overlap[better], level, shape
     return best
 
 
-def anchor_size(side: float, ratio: float) -> tuple[float, float]:
-    """Height and width as torchvision makes them: corners in whole pixels, in float32."""
-    root = np.sqrt(np.float32(ratio))
-    return tuple(float(2 * np.round(value * np.float32(side) / 2)) for value in (root, 1 / root))
-
-
-def best_overlap(boxes: np.ndarray, size: tuple[float, float], grid: np.ndarray, stride: np.ndarray) -> np.ndarray:
-    """The highest IoU [N] of each box with an anchor of one size (height, width); centres lie on grid x stride."""
+def best_overlap(boxes: np.ndarray, anchor: np.ndarray, grid: np.ndarray, stride: np.ndarray) -> np.ndarray:
+    """The highest IoU [N] of each box with the anchors that begin with `anchor` [N, 4] in the first cell of a grid
+    [N, 2] (rows, columns), and go on by stride [N, 2]."""
     inter = np.ones(len(boxes))
     for axis, low, high in ((0, 1, 3), (1, 0, 2)):  # rows and y, columns and x
-        centre = (boxes[:, low] + boxes[:, high]) / 2
-        nearest = np.clip(np.round(centre / stride[:, axis]), 0, grid[:, axis] - 1) * stride[:, axis]
-        half = size[axis] / 2
-        shared = np.minimum(boxes[:, high], nearest + half) - np.maximum(boxes[:, low], nearest - half)
+        apart = (boxes[:, low] + boxes[:, high] - anchor[:, low] - anchor[:, high]) / 2
+        moved = np.clip(np.round(apart / stride[:, axis]), 0, grid[:, axis] - 1) * stride[:, axis]
+        shared = np.minimum(boxes[:, high], anchor[:, high] + moved) - np.maximum(boxes[:, low], anchor[:, low] + moved)
         inter *= np.clip(shared, 0, None)
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return inter / np.maximum(areas + size[0] * size[1] - inter, 1e-9)
+    areas, own = ((b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, anchor))
+    return inter / np.maximum(areas + own - inter, 1e-9)
 
 
 def propose(plan: AnchorPlan, boxes: np.ndarray, canvases: np.ndarray) -> tuple[AnchorPlan, Reach]:
@@ -78,16 +74,18 @@ def propose(plan: AnchorPlan, boxes: np.ndarray, canvases: np.ndarray) -> tuple[
     """
     high = np.maximum(boxes[:, 3] - boxes[:, 1], 1e-3).astype(np.float64)
     wide = np.maximum(boxes[:, 2] - boxes[:, 0], 1e-3).astype(np.float64)
-    side, root, each = np.sqrt(high * wide), np.sqrt(high / wide), len(plan.sides[0])
-    shapes = cluster(np.stack([root, 1 / root], axis=1), len(plan.ratios))
+    sizes, side, root = plan.anchors.sizes, np.sqrt(high * wide), np.sqrt(high / wide)
+    each = len(sizes[0])
+    shapes = cluster(np.stack([root, 1 / root], axis=1), len(plan.anchors.ratios))
     ratios = tuple(round(float(ratio), 2) for ratio in np.sort(shapes[:, 0] / shapes[:, 1]))
-    tried = [np.array(plan.sides) * factor for factor in FACTORS]
-    for levels in range(1, len(plan.sides) + 1):
+    tried = [np.array(sizes) * factor for factor in FACTORS]
+    for levels in range(1, len(sizes) + 1):
         found = list(np.sqrt(cluster(np.stack([side, side], axis=1), each * levels).prod(axis=1)).reshape(levels, each))
-        while len(found) < len(plan.sides):
+        while len(found) < len(sizes):
             found.append(2 * found[-1])
         tried.append(np.array(found))
-    plans = [AnchorPlan(tuple(map(tuple, sides.round().clip(2).tolist())), ratios, plan.body) for sides in tried]
+    plans = [replace(plan, anchors=replace(plan.anchors, sizes=tuple(map(tuple, sides.round().clip(2).tolist())),
+                                           ratios=ratios)) for sides in tried]
     return max(((one, reach(one, boxes, canvases)) for one in plans), key=lambda pair: pair[1].iou.mean())
 
 

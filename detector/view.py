@@ -91,25 +91,28 @@ def view_anchors(source: str, overrides: list[str], path: Path) -> Path:
     plan = plan_anchors(config.model)
     now = reach(plan, boxes, canvases)
     proposal, better = propose(plan, boxes, canvases)
-    yaml = f"model: {{anchor_sizes: {listed(proposal.sides)}, anchor_ratios: {listed(proposal.ratios)}}}"
+    sizes, ratios = listed(proposal.anchors.sizes), listed(proposal.anchors.ratios)
+    yaml = f"model: {{anchor_sizes: {sizes}, anchor_ratios: {ratios}}}"
     print(f"{describe(data)}; objects as seen at a short side of {short} pixels")
     for name, found, what in (("now", now, plan), ("proposed", better, proposal)):
         print(f"{name:>9}: {found.share(0.5):7.2%} of the objects reached at IoU 0.5, {found.share(0.7):7.2%} at 0.7, "
-              f"mean {found.iou.mean():.3f}; sides {listed(what.sides)}, ratios {listed(what.ratios)}")
+              f"mean {found.iou.mean():.3f}; sides {listed(what.anchors.sizes)}, "
+              f"ratios {listed(what.anchors.ratios)}")
     print("now, by the side of the objects in pixels, at 0.5 and at 0.7:")
     for row in by_side(now, boxes):
         if row["objects"]:
             print(f"{row['name']:>16}: {row['half']:7.2%} and {row['seven']:7.2%} of {row['objects']}")
     print(f"to take the proposal: {yaml}")
-    cells, canvas = plan.cells(*canvases[0]), canvases[0]
+    canvas = tuple(map(int, canvases[0]))
+    strides = plan.anchors.strides(plan.cells(*canvas), canvas)
     write_page(path, "view", f"Anchors of {Path(source).stem}", {
         "kind": "anchors", "title": f"Anchors of {source} over {data.name}",
         "made": f"fleet-rcnn view anchors {source}",
         "facts": [describe(data), f"Objects as seen at a short side of {short} pixels."], "now": shares(now),
         "proposal": {**shares(better), "yaml": yaml, "better": bool(better.iou.mean() > now.iou.mean())},
         "by_side": by_side(now, boxes),
-        "levels": [{"level": level, "stride": int(canvas[0] // rows), "objects": int((now.level == level).sum()),
-                    "sides": listed(plan.sides[level])} for level, (rows, _) in enumerate(cells)],
+        "levels": [{"level": level, "stride": down, "objects": int((now.level == level).sum()),
+                    "sides": listed(plan.anchors.sizes[level])} for level, (down, _) in enumerate(strides)],
         "pictures": [anchor_picture(index, data, boxes, side, multiple, now, plan)
                      for index in fixed_choice(len(data), SHOWN)]})
     print(f"{path}: a page to look at")
@@ -165,8 +168,7 @@ def anchor_picture(index: int, data: Dataset, boxes: np.ndarray, side: Side, mul
 def one_of_each(plan: AnchorPlan, canvas: tuple[int, int]) -> np.ndarray:
     """One anchor of every side and ratio, at the middle cell of its level: [A, 4]."""
     found = []
-    for (rows, columns), sides, anchors in zip(plan.cells(*canvas), plan.sides, plan.on_canvas(*canvas)):
-        each = len(sides) * len(plan.ratios)
+    for (rows, columns), each, anchors in zip(plan.cells(*canvas), plan.anchors.per_cell(), plan.on_canvas(*canvas)):
         first = (rows // 2 * columns + columns // 2) * each
         found.append(anchors[first:first + each])
     return np.concatenate(found)

@@ -16,7 +16,7 @@ from detector.errors import BadInput
 from detector.findings import Findings, Problem, problems_of
 from detector.inference import autocast, to_device
 from detector.model.build import build_model, use_channels_last
-from detector.model.input import STRIDE, Side
+from detector.model.input import Side
 from detector.model.weights import load_weights
 from detector.optim import Plan, build_optimizer
 from detector.randomness import generator, seed_for, seed_torch
@@ -42,7 +42,7 @@ def canvases(config: Config, data: Dataset, plan: Plan) -> tuple[Canvas, Canvas]
     """Of all turns of the whole run: the one of the largest canvas, and one of the middle."""
     sizes, sides = epoch_sizes(data.sizes, config.augment.mirrored_copies), config.augment.short_sides
     shapes = np.stack([shapes_at(config, sizes, plan.global_batch, short) for short in sides])
-    cuts = micro_batches(plan.global_batch, config.batch.per_process, 0, 1)
+    cuts, multiple = micro_batches(plan.global_batch, config.batch.per_process, 0, 1), config.model.canvas_multiple
     drawn = np.array([sides.index(draw_short_side(sides, generator(seed_for(config.seed, "side", step))))
                       for step in range(plan.total_steps)] if len(sides) > 1 else [0] * plan.total_steps)
     areas, places = [], []
@@ -51,7 +51,7 @@ def canvases(config: Config, data: Dataset, plan: Plan) -> tuple[Canvas, Canvas]
         steps = np.arange(epoch * plan.steps_per_epoch, min((epoch + 1) * plan.steps_per_epoch, plan.total_steps))
         chosen = shapes[drawn[steps][:, None], rows[:len(steps)]]  # [steps, global_batch, 2]
         for columns in cuts:
-            canvas = -(-chosen[:, columns].max(axis=1) // STRIDE) * STRIDE
+            canvas = -(-chosen[:, columns].max(axis=1) // multiple) * multiple
             areas.append(canvas.prod(axis=1) * len(columns))
             places += [(int(step), rows[row, columns], columns, canvas[row]) for row, step in enumerate(steps)]
     order = np.argsort(np.concatenate(areas), kind="stable")
@@ -65,7 +65,7 @@ def canvases(config: Config, data: Dataset, plan: Plan) -> tuple[Canvas, Canvas]
 
 def shapes_at(config: Config, sizes: np.ndarray, global_batch: int, short: int) -> np.ndarray:
     """Height and width of each entry when it is resized: int64 [E, 2], as model/input.py does, or in its frame."""
-    long = config.augment.long_side
+    long = config.augment.long_side or np.inf  # 0: no cap
     scale = np.minimum(short / sizes.min(axis=1), long / sizes.max(axis=1))
     shapes = np.maximum(1, (sizes * scale[:, None]).astype(np.int64))
     if config.batch.frame != "chunk":

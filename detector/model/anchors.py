@@ -5,7 +5,10 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 
+from detector.config.model import Model
+from detector.model.bodies import Parts
 from detector.model.coding import on_device
 
 
@@ -29,13 +32,17 @@ class Anchors:
         kind = legacy_cell if self.legacy else centred_cell
         return [kind(sizes, self.ratios, stride) for sizes, stride in zip(self.sizes, strides, strict=True)]
 
-    def grid(self, shapes: list[tuple[int, int]], canvas: tuple[int, int], like: Tensor) -> Tensor:
-        """All anchors float32 [N, 4] on feature maps of these (height, width): level, row, column, anchor.
+    def strides(self, shapes: list[tuple[int, int]], canvas: tuple[int, int]) -> list[tuple[int, int]]:
+        """Pixels from row to row and from column to column, for feature maps of these (height, width).
 
         A level's stride is the canvas over the map, whole pixels, as in torchvision; where a map ends with a part of a
         cell, it has to be stated.
         """
-        strides = [(self.stride or canvas[0] // height, self.stride or canvas[1] // width) for height, width in shapes]
+        return [(self.stride or canvas[0] // height, self.stride or canvas[1] // width) for height, width in shapes]
+
+    def grid(self, shapes: list[tuple[int, int]], canvas: tuple[int, int], like: Tensor) -> Tensor:
+        """All anchors float32 [N, 4] on feature maps of these (height, width): level, row, column, anchor."""
+        strides = self.strides(shapes, canvas)
         levels = []
         for cell, (height, width), (down, right) in zip(self.cells([d for d, _ in strides]), shapes, strides):
             y = torch.arange(height, device=like.device, dtype=torch.float32)[:, None] * down
@@ -44,6 +51,19 @@ class Anchors:
             corners = torch.stack([x, y, x, y], dim=-1)[:, :, None]  # [height, width, 1, 4]
             levels.append((corners + on_device(cell, like)).reshape(-1, 4))
         return torch.cat(levels)
+
+    def generator(self) -> AnchorGenerator:
+        """torchvision's own, of the same sides and ratios: legacy anchors and a stated stride it does not know."""
+        return AnchorGenerator(self.sizes, (self.ratios,) * len(self.sizes))
+
+
+def anchors_of(config: Model, parts: Parts) -> Anchors:
+    """What `model.anchor_sizes` and `model.anchor_ratios` say; where they say nothing, the usual ones of the body."""
+    sizes = config.anchor_sizes or parts.anchor_sizes
+    if len(sizes) == 1:  # one list is for every level
+        sizes = sizes * len(parts.anchor_sizes)
+    stride = parts.strides["0"] if len(parts.anchor_sizes) == 1 else 0
+    return Anchors(tuple(map(tuple, sizes)), tuple(config.anchor_ratios), config.legacy_anchors, stride)
 
 
 @lru_cache(maxsize=64)

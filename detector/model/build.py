@@ -13,7 +13,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from detector.config.model import Model
 from detector.config.schema import Evaluate
-from detector.model.anchors import Anchors
+from detector.model.anchors import Anchors, anchors_of
 from detector.model.bodies import Parts, build_body, freeze, freeze_norms
 from detector.model.coding import BoxCoding, grown
 from detector.model.folding import fold_norms
@@ -94,14 +94,6 @@ def build_model(config: Model, evaluate: Evaluate, classes: int) -> Detector:
     model = Detector(parts.body, rpn, roi_heads, int(config.plus_one))
     model.input = Input(PIXELS[config.pixels], config.canvas_multiple)
     return fold_norms(freeze_norms(model, everywhere=config.norm == "frozen", eps=frozen_eps(config)))
-
-
-def anchors_of(config: Model, parts: Parts) -> Anchors:
-    sizes = config.anchor_sizes or parts.anchor_sizes
-    if len(sizes) == 1:  # one list is for every level
-        sizes = sizes * len(parts.anchor_sizes)
-    stride = parts.strides["0"] if len(parts.anchor_sizes) == 1 else 0
-    return Anchors(tuple(map(tuple, sizes)), tuple(config.anchor_ratios), config.legacy_anchors, stride)
 
 
 def our_heads(parts: Parts, anchors: Anchors, pooling: RoiPooling, predictor: Predictor, config: Model,

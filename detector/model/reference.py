@@ -1,7 +1,6 @@
 """torchvision's own RPN and RoI heads behind the same calls as ours: what ours are compared with."""
 
 from torch import Tensor, nn
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
@@ -44,8 +43,7 @@ def torchvision_heads(parts: Parts, anchors: Anchors, pooling: RoiPooling, predi
     rpn, roi = config.rpn, config.roi
     return (
         ReferenceRpn(
-            AnchorGenerator(anchors.sizes, (anchors.ratios,) * len(anchors.sizes)),
-            ReferenceRpnHead(parts.body.out_channels, anchors.per_cell()[0]),
+            anchors.generator(), ReferenceRpnHead(parts.body.out_channels, anchors.per_cell()[0]),
             rpn.positive_iou, rpn.negative_iou, rpn.batch, rpn.positive_share,
             {"training": rpn.before_nms_train, "testing": rpn.before_nms_eval},
             {"training": rpn.after_nms_train, "testing": rpn.after_nms_eval}, rpn.nms_iou, rpn.score),

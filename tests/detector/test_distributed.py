@@ -103,6 +103,22 @@ def test_one_process_keeps_its_model_and_its_statistics():
     assert model[0].weight.grad is not None
 
 
+def test_on_gpus_no_unused_weights_are_searched(monkeypatch):
+    """The search ends in a copy to the host, which waits for the device in every step."""
+    said = {}
+
+    class Parallel:
+        def __init__(self, module: nn.Module, forward_sync_buffers: bool = True, **options):
+            said.update(module=module, **options)
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(nn.parallel, "DistributedDataParallel", Parallel)
+    model = nn.Linear(1, 1)
+    distributed.wrap(model, torch.device("cuda", 1))
+    assert said == {"module": model, "device_ids": [1], "gradient_as_bucket_view": True}
+    distributed.wrap(model, torch.device("cpu"))
+    assert said["module"].module is model and said["find_unused_parameters"]
+
+
 @pytest.mark.parametrize("device, gpus, local_rank, expected", [
     ("cpu", 4, 2, "cpu"), ("auto", 0, 0, "cpu"), ("auto", 4, 2, "cuda:2"), ("cuda", 1, 0, "cuda:0"),
     ("cuda", 1, 3, "cuda:0")])  # a cluster may show each task its own GPU only, as number 0

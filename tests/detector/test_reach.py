@@ -1,16 +1,22 @@
 """What anchors reach, compared with all anchors of a canvas, one by one; and proposals that reach more."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from detector.boxes import intersection_over_union
-from detector.config.schema import Model
-from detector.model.anchor_plan import AnchorPlan, plan_anchors
+from detector.config.schema import Evaluate, Model
+from detector.model.anchor_plan import plan_anchors
+from detector.model.build import build_model
 from detector.randomness import drawing_state
-from detector.reach import anchor_size, cluster, propose, reach, shape_iou
+from detector.reach import cluster, propose, reach, shape_iou
 
 CONFIGS = [Model(body="resnet18_fpn"), Model(body="resnet18_c4", anchor_sizes=((20.0, 50.0),), anchor_ratios=(0.7, 1.0, 3.0)),
-           Model(body="mobilenet_v3_large_fpn"), Model(body="vgg16")]
+           Model(body="mobilenet_v3_large_fpn"), Model(body="vgg16"),
+           Model(body="resnet18_c4", legacy_anchors=True, plus_one=True, canvas_multiple=1),
+           Model(body="resnet18_fpn", legacy_anchors=True)]
 
 
 def random_boxes(count: int, height: int, width: int) -> np.ndarray:
@@ -19,9 +25,9 @@ def random_boxes(count: int, height: int, width: int) -> np.ndarray:
     return np.concatenate([corners.min(axis=1), corners.max(axis=1) + 1], axis=1).astype(np.float32)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.body)
-def test_the_best_of_all_anchors_is_found(config):
-    plan, canvas = plan_anchors(config), (160, 224)
+@pytest.mark.parametrize("config, canvas", [*((config, (160, 224)) for config in CONFIGS), (CONFIGS[4], (150, 201))])
+def test_the_best_of_all_anchors_is_found(config, canvas):
+    plan = plan_anchors(config)
     boxes = random_boxes(60, *canvas)
     levels = plan.on_canvas(*canvas)
     slow = np.stack([intersection_over_union(boxes, level).max(axis=1) for level in levels])
@@ -32,7 +38,7 @@ def test_the_best_of_all_anchors_is_found(config):
 
 
 def test_canvases_of_different_sizes_are_told_apart():
-    plan = AnchorPlan(((32.0,),), (1.0,), plan_anchors(Model(body="resnet18_c4")).body)
+    plan = plan_anchors(Model(body="resnet18_c4", anchor_sizes=((32.0,),), anchor_ratios=(1.0,)))
     box = np.array([[112, 16, 144, 48]], np.float32)  # round a cell of the wide canvas, and beyond the narrow one
     assert reach(plan, box, np.array([[64, 256]])).iou == pytest.approx(1)
     assert reach(plan, box, np.array([[64, 64]])).iou == 0
@@ -43,11 +49,21 @@ def test_no_objects_reach_nothing():
     assert len(found.iou) == 0 and np.isnan(found.share(0.5))
 
 
-def test_anchor_sizes_are_torchvisions():
-    plan = plan_anchors(CONFIGS[1])
-    cells = plan.generator().cell_anchors[0].numpy()
-    made = np.array([anchor_size(side, ratio) for ratio in plan.ratios for side in plan.sides[0]])
-    np.testing.assert_array_equal(made, np.stack([cells[:, 3] - cells[:, 1], cells[:, 2] - cells[:, 0]], axis=1))
+@pytest.mark.parametrize("config, canvas", [*((config, (160, 224)) for config in CONFIGS), (CONFIGS[4], (150, 201))])
+def test_the_anchors_are_those_of_the_network(config, canvas):
+    """Boxes that end with their last pixel are a pixel larger here."""
+    model = build_model(config, Evaluate(), 2).eval()
+    features = model.backbone(torch.zeros(1, 3, *canvas))
+    grid = model.rpn.anchors.grid([tuple(level.shape[-2:]) for level in features.values()], canvas, torch.zeros(1))
+    grid[:, 2:] += config.plus_one
+    np.testing.assert_array_equal(np.concatenate(plan_anchors(config).on_canvas(*canvas)), grid.numpy())
+
+
+def test_a_cell_at_the_edge_is_as_wide_as_the_others():
+    """38 rows of 16 pixels on a canvas of 600, though 600 / 38 is less; legacy anchors lie around a cell's centre."""
+    plan = plan_anchors(replace(CONFIGS[4], anchor_sizes=((16.0,),), anchor_ratios=(1.0,)))
+    box = np.array([[160, 560, 176, 576]])  # the cell of row 35 and column 10, with exclusive ends
+    assert reach(plan, box, np.array([[600, 800]])).iou == pytest.approx(1)
 
 
 def test_shape_iou_by_hand():
@@ -68,9 +84,10 @@ def test_the_proposal_reaches_what_the_usual_anchors_do_not():
     boxes = np.concatenate([corner, corner + np.stack([high / 2.5, high], axis=1)], axis=1)  # tall and small
     canvases = np.full((300, 2), 512)
     proposal, after = propose(plan, boxes, canvases)
-    assert [len(level) for level in proposal.sides] == [1] * 5 and list(proposal.ratios) == sorted(proposal.ratios)
-    assert len(proposal.ratios) == 3 and all(2 < ratio < 3 for ratio in proposal.ratios)
-    assert (np.diff(np.ravel(proposal.sides)) >= 0).all()
+    sizes, ratios = proposal.anchors.sizes, proposal.anchors.ratios
+    assert [len(level) for level in sizes] == [1] * 5 and list(ratios) == sorted(ratios)
+    assert len(ratios) == 3 and all(2 < ratio < 3 for ratio in ratios)
+    assert (np.diff(np.ravel(sizes)) >= 0).all()
     before = reach(plan, boxes, canvases)
     assert after.share(0.5) > before.share(0.5) + 0.3 and after.share(0.7) > before.share(0.7)
     np.testing.assert_array_equal(reach(proposal, boxes, canvases).iou, after.iou)
