@@ -66,7 +66,7 @@ function classes(choose) {
   const table = sortable([{key: "name", name: "class", text: row => row.name, cell: row => h("button", {type: "button", class: "link", onclick: () => choose(row.label)}, row.name)},
     number("objects"), number("detections"), ...numbers.map(key => part(key, key.replace("_11point", ", 11 points"))), part("precision"), part("recall")], rows, numbers[0] || "objects", false);
   table.classList.add("tall");
-  return section("Classes", `Precision and recall at score ${data.best_score.toFixed(2)}, where F1 over all classes is best (${percent(data.f1)} %). A name leads to its pictures.`, table);
+  return section("Classes", `${count(rows.length)} classes. Precision and recall at score ${data.best_score.toFixed(2)}, where F1 over all classes is best (${percent(data.f1)} %). A name leads to its pictures.`, table);
 }
 
 const MATRIX = 16;  // classes that are shown beside each other
