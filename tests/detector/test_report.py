@@ -155,9 +155,22 @@ def test_a_page_of_predictions(tmp_path):
     assert unpacked(page["images"]["detections"], np.uint32).tolist() == [2, 2, 0]
 
 
+@pytest.fixture
+def cats_and_dogs(shapes_root, tmp_path) -> list[str]:
+    """Overrides for validation data of the classes that the untrained detector knows: drawn shapes under other names."""
+    said = json.loads((shapes_root / "annotations" / "instances_val.json").read_text())
+    said["categories"] = [{"id": one["id"], "name": name} for one, name in zip(said["categories"], ("cat", "dog"))]
+    known = {one["id"] for one in said["categories"]}
+    said["annotations"] = [one for one in said["annotations"] if one["category_id"] in known]
+    for image in said["images"]:
+        image["file_name"] = str(shapes_root / "val" / image["file_name"])
+    (tmp_path / "renamed.json").write_text(json.dumps(said))
+    return ["data.format=coco", f"data.root={tmp_path}", "data.val=renamed.json"]
+
+
 @pytest.mark.parametrize("metric", ["coco", "voc", "visual_genome"])
-def test_evaluate_writes_it_beside_the_results(untrained_run, metric):
-    assert evaluate_run(untrained_run, [f"evaluate.metric={metric}"], "last", report=True)
+def test_evaluate_writes_it_beside_the_results(untrained_run, cats_and_dogs, metric):
+    assert evaluate_run(untrained_run, [*cats_and_dogs, f"evaluate.metric={metric}"], "last", report=True)
     page = data_of(Path(untrained_run) / "report.html")
     results = json.loads((Path(untrained_run) / "results.json").read_text())
     assert page["metrics"] == {name: round(value, 4) for name, value in results["metrics"].items()}
@@ -165,8 +178,8 @@ def test_evaluate_writes_it_beside_the_results(untrained_run, metric):
     assert page["rule"] == ("coco" if metric == "coco" else "voc") and page["classes"] == ["cat", "dog"]
 
 
-def test_evaluate_does_not_write_it_unasked(untrained_run):
-    assert evaluate_run(untrained_run, [], "last") and not (Path(untrained_run) / "report.html").exists()
+def test_evaluate_does_not_write_it_unasked(untrained_run, cats_and_dogs):
+    assert evaluate_run(untrained_run, cats_and_dogs, "last") and not (Path(untrained_run) / "report.html").exists()
 
 
 def test_predict_writes_it_beside_the_pictures(untrained_run, tmp_path):
