@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from detector.journal import Journal
 from detector.metrics.analysis import IGNORED, RIGHT, Analysis
+from detector.pictures import Picture, as_picture
 from detector.records import Detections
 
 MOST_CLASSES = 100  # with more, curves and cells are too many to look at
@@ -12,16 +12,23 @@ THRESHOLDS = np.linspace(0, 1, 127)  # scores; TensorBoard's own number
 INK, GRID, FULL = (20, 24, 32), (215, 219, 226), (23, 92, 180)
 
 
-def draw_analysis(journal: Journal, step: int, analysis: Analysis, detections: Detections) -> None:
-    """Curves at IoU 0.5, and the confusion matrix at the score where F1 is best. Nothing beyond MOST_CLASSES."""
+Curve = tuple[str, np.ndarray]  # the name of a class, and what `counts` gives
+
+
+def precision_recall(analysis: Analysis, detections: Detections) -> list[Curve]:
+    """At IoU 0.5, of every class that has objects; none beyond MOST_CLASSES."""
     if len(analysis.classes) > MOST_CLASSES:
-        return
-    for label, name in enumerate(analysis.classes, start=1):
-        objects = analysis.per_class[name]["objects"]
-        if objects:
-            journal.precision_recall(step, name, counts(detections, analysis.detection_error, label, objects))
-    journal.picture(step, "confusion", np.asarray(confusion_picture(analysis.confusion, analysis.classes)),
-                    below="analysis")
+        return []
+    objects = [(label, name, analysis.per_class[name]["objects"]) for label, name in enumerate(analysis.classes, 1)]
+    return [(name, counts(detections, analysis.detection_error, label, there))
+            for label, name, there in objects if there]
+
+
+def confusion(analysis: Analysis) -> list[Picture]:
+    """The confusion matrix at the score where F1 is best; none beyond MOST_CLASSES."""
+    if len(analysis.classes) > MOST_CLASSES:
+        return []
+    return [as_picture("analysis/confusion", confusion_picture(analysis.confusion, analysis.classes))]
 
 
 def counts(detections: Detections, error: np.ndarray, label: int, objects: int) -> np.ndarray:

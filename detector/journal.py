@@ -11,8 +11,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
+
+from detector.pictures import Picture
 
 
 def write_whole(path: Path, text: str, flush: bool = True) -> None:
@@ -106,10 +109,11 @@ class Journal:
         self.board.flush()
         self.say(f"evaluation at step {step}: " + ", ".join(f"{key} {value:.4g}" for key, value in metrics.items()))
 
-    def picture(self, step: int, name: str, pixels: np.ndarray, below: str = "validation") -> None:
-        """uint8 [H, W, 3]"""
+    def picture(self, step: int, picture: Picture) -> None:
         if self.main:
-            self.board.add_image(f"{below}/{name}", pixels, step, dataformats="HWC")
+            image = Summary.Image(height=picture.height, width=picture.width, colorspace=3,
+                                  encoded_image_string=picture.png)
+            self.board.file_writer.add_summary(Summary(value=[Summary.Value(tag=picture.name, image=image)]), step)
 
     def precision_recall(self, step: int, name: str, counts: np.ndarray) -> None:
         """float64 [6, T], as charts.counts gives it."""

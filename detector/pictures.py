@@ -1,13 +1,15 @@
 """A fixed set of validation pictures, ground truth beside predictions, at every evaluation."""
 
+import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from detector.data.files import read_image
 from detector.draw import draw_boxes, side_by_side
 from detector.errors import BadInput
-from detector.journal import Journal
 from detector.records import Dataset, Detections
 
 LEAST_SIDE = 320   # pixels; smaller pictures are enlarged, or names would cover what they name
@@ -19,9 +21,25 @@ def fixed_choice(images: int, count: int) -> list[int]:
     return sorted({int(i) for i in np.linspace(0, images - 1, min(count, images)).round()}) if count else []
 
 
-def draw_validation(journal: Journal, step: int, dataset: Dataset, detections: Detections, count: int) -> None:
-    """Draws into pictures/ (the newest of each image) and TensorBoard (all of them)."""
-    folder = journal.folder / "pictures"
+@dataclass(frozen=True)
+class Picture:
+    """For TensorBoard; already a PNG, so that whoever hands it on need not work for it."""
+
+    name: str
+    png: bytes
+    width: int
+    height: int
+
+
+def as_picture(name: str, image: Image.Image) -> Picture:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return Picture(name, file.getvalue(), *image.size)
+
+
+def draw_validation(run: Path, step: int, dataset: Dataset, detections: Detections, count: int) -> list[Picture]:
+    """Draws into the run's pictures/ (the newest of each image); gives the same for TensorBoard (which keeps all)."""
+    folder, pictures = run / "pictures", []
     folder.mkdir(parents=True, exist_ok=True)
     for index in fixed_choice(len(dataset), count):
         try:
@@ -37,4 +55,5 @@ def draw_validation(journal: Journal, step: int, dataset: Dataset, detections: D
                        detections.scores[found]), ("ground truth", f"predicted, step {step}"))
         name = f"{index:06d}-{Path(dataset.path(index)).stem}"
         sheet.save(folder / f"{name}.jpg", quality=90)
-        journal.picture(step, name, np.asarray(sheet))
+        pictures.append(as_picture(f"validation/{name}", sheet))
+    return pictures

@@ -4,6 +4,7 @@ At most one write is under way, and a checkpoint counts only when it is whole on
 0 saves; what goes wrong in the background is told of at the next vote.
 """
 
+import threading
 import time
 from pathlib import Path
 from typing import Callable
@@ -11,7 +12,6 @@ from typing import Callable
 import torch
 
 from detector import checkpoint
-from detector.background import Background
 
 
 class Saver:
@@ -19,15 +19,11 @@ class Saver:
 
     def __init__(self, folder: Path, keep: int, record: Callable[[], None], step: int):
         self.folder, self.keep, self.record = folder, keep, record
-        self.step = step                      # of the content under way, or that was written last
-        self.copy: dict | None = None         # that content
-        self.disk = Background("saver")
-        self.saved_in_s: float | None = None  # of the last that is whole on disk: from the call until then
-
-    @property
-    def error(self) -> Exception | None:
-        """What went wrong in the background, until somebody waits."""
-        return self.disk.error
+        self.step = step                         # of the content under way, or that was written last
+        self.copy: dict | None = None            # that content
+        self.thread: threading.Thread | None = None
+        self.error: Exception | None = None
+        self.saved_in_s: float | None = None     # of the last that is whole on disk: from the call until then
 
     def start(self, content: dict) -> bool:
         """The content as it is now will be written; changing it is allowed at once. False, and nothing is done, while
@@ -40,26 +36,36 @@ class Saver:
         copied = torch.cuda.Event() if torch.cuda.is_initialized() else None
         if copied:
             copied.record()
-        self.disk.start(lambda: self._write(copied, started_at))
+        self.thread = threading.Thread(target=self._write, args=(copied, started_at), name="saver")
+        self.thread.start()
         return True
 
     def writing(self) -> bool:
-        return self.disk.busy()
+        return self.thread is not None and self.thread.is_alive()
 
     def wait(self) -> None:
         """Until nothing is under way. Raises what went wrong, once."""
-        self.disk.wait()
+        if self.thread is not None:
+            self.thread.join()
+            self.thread = None
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
 
     def close(self) -> None:
         """Until nothing is under way; whatever went wrong has been told, or another error is more important."""
-        self.disk.close()
+        if self.thread is not None:
+            self.thread.join()
 
     def _write(self, copied: torch.cuda.Event | None, started_at: float) -> None:
-        if copied:
-            copied.synchronize()  # the copies queue behind the step on the device, and the next step behind them
-        checkpoint.write(self.folder, self.copy, self.record)
-        checkpoint.keep_newest(self.folder, self.keep)
-        self.saved_in_s = time.monotonic() - started_at
+        try:
+            if copied:
+                copied.synchronize()  # the copies queue behind the step on the device, and the next step behind them
+            checkpoint.write(self.folder, self.copy, self.record)
+            checkpoint.keep_newest(self.folder, self.keep)
+            self.saved_in_s = time.monotonic() - started_at
+        except Exception as error:  # whatever it is, all ranks must hear of it
+            self.error = error
 
 
 def on_host(value, before=None):

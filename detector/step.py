@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from detector import distributed
-from detector.background import Background
 from detector.checkpoint import TrainState
 from detector.config.schema import Config
 from detector.data.batches import epoch_sizes
@@ -21,12 +20,12 @@ from detector.finite import FiniteCheck
 from detector.heartbeat import Heartbeat
 from detector.inference import autocast, to_device
 from detector.journal import Journal, write_whole
-from detector.metrics import kernel
 from detector.model.input import Side
 from detector.optim import Plan, learning_rate, set_rate, update_average
 from detector.randomness import generator, seed_for, seed_torch
 from detector.records import Dataset
 from detector.saving import Saver
+from detector.scorer import Scorer
 from detector.status import StatusFile
 from detector.stopping import StopRequest
 from detector.waiting import Waiting, next_batches
@@ -47,8 +46,7 @@ class Run:
     saver: Saver
     status: StatusFile
     heart: Heartbeat
-    scorer: Background         # of the last evaluation
-    truth: kernel.Truth | None  # of rank 0: `val`, indexed for scoring
+    scorer: Scorer
 
     def evaluation_due(self, step: int) -> bool:
         every = round(self.config.evaluate.every_epochs * self.plan.steps_per_epoch)

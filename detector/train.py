@@ -7,8 +7,6 @@ from contextlib import closing
 import torch
 
 from detector import checkpoint, distributed
-from detector.background import Background
-from detector.charts import draw_analysis
 from detector.checkpoint import TrainState
 from detector.config.load import folder_of
 from detector.config.schema import Config
@@ -18,12 +16,10 @@ from detector.evaluate import predict_all
 from detector.finite import FiniteCheck
 from detector.heartbeat import Heartbeat
 from detector.journal import best_of, out_of_patience
-from detector.metrics.analysis import analyse
 from detector.model.build import LOSSES
 from detector.optim import learning_rate
-from detector.pictures import draw_validation
 from detector.saving import Saver
-from detector.scoring import Evaluation, Predicted, index_of, score, write_results
+from detector.scorer import Scored, Scorer
 from detector.start import open_journal, prepare
 from detector.status import StatusFile
 from detector.step import Run, Step, due, ensure_finite, open_steps, train_step
@@ -53,12 +49,11 @@ def train(config: Config, device: torch.device, stop: StopRequest) -> Outcome:
             return Outcome.STOPPED
         with closing(distributed.together(lambda: open_journal(config, state.step, ready.plan, heart))) as journal, \
                 closing(Saver(folder, config.run.keep, journal.flush, state.step)) as saver, \
-                closing(Background("scorer")) as scorer:
+                closing(Scorer(ready.val, config, folder)) as scorer:
             for line in ready.said:
                 journal.say(line)
-            truth = index_of(ready.val, config.evaluate.metric) if main and ready.val else None
             run = Run(config, ready.data, ready.val, ready.plan, device, journal, stop, FiniteCheck(device), saver,
-                      status, heart, scorer, truth)
+                      status, heart, scorer)
             try:
                 run_steps(state, run)
             except Stopped:
@@ -194,18 +189,8 @@ def evaluate_and_note(state: TrainState, run: Run) -> None:
         run.journal.say(f"asked to stop in the evaluation at step {state.step}; it comes first when started again")
         raise Stopped
 
-    distributed.only_on_main(lambda: run.scorer.start(lambda: score_and_draw(predicted, run)))
+    distributed.only_on_main(lambda: run.scorer.start(predicted))
     run.status.tell("training")
-
-
-def score_and_draw(predicted: Predicted, run: Run) -> Evaluation:
-    """All of an evaluation but its place on record; it runs beside the steps and shares nothing that they change."""
-    evaluation, found = score(predicted, run.val, run.config.evaluate, run.truth), predicted.detections
-    write_results(run.journal.folder, evaluation, found, run.val)
-    draw_validation(run.journal, evaluation.step, run.val, found, run.config.run.pictures)
-    why = analyse(found, run.val, run.config.evaluate.metric, run.truth)
-    draw_analysis(run.journal, evaluation.step, why, found)
-    return evaluation
 
 
 def settle(run: Run) -> None:
@@ -215,14 +200,19 @@ def settle(run: Run) -> None:
     It comes before all that is later than the evaluation and stays: a line of the record, a checkpoint, the end.
     """
     def note() -> None:
-        evaluation: Evaluation | None = run.scorer.wait()
-        if evaluation is None:
+        scored: Scored | None = run.scorer.wait()
+        if scored is None:
             return
+        evaluation = scored.evaluation
         run.saver.wait()
         folder, record = run.journal.folder, run.journal.evaluations(run.config.evaluate.best)
-        scored = evaluation.step, evaluation.metrics[run.config.evaluate.best]
-        if best_of([*record, scored]) == scored:
+        reached = evaluation.step, evaluation.metrics[run.config.evaluate.best]
+        if best_of([*record, reached]) == reached:
             checkpoint.mark_best(folder, folder / "checkpoints" / f"step-{evaluation.step:08d}.pt")
+        for picture in scored.pictures:
+            run.journal.picture(evaluation.step, picture)
+        for name, counts in scored.curves:
+            run.journal.precision_recall(evaluation.step, name, counts)
         # The record comes last: what is on record needs not be done again.
         run.journal.evaluation(evaluation.step, evaluation.metrics, evaluation.per_class)
         for message in evaluation.unreadable:

@@ -18,8 +18,8 @@ LEVELS = {
        "metrics.operating metrics.bootstrap metrics.visual_genome statistics reach thumbnails "
        "data.visual_genome data.imagenet_det data.catalogue data.download data.unpack",
     2: "step start waiting saving status heartbeat checkpoint journal finite draw pictures surroundings inference "
-       "data.loader model.build optim background charts scoring results frames loaded predictions portable seen page.assemble "
-       "album report "
+       "data.loader model.build optim charts scoring scorer results frames loaded predictions portable seen "
+       "page.assemble album report "
        "checks.data checks.machine checks.trial",
     3: "train evaluate predict check export timing view score compare evaluate_weights obtain",
     4: "tables.printed tables.measured tables.lines tables.page tables.models tables.show __main__",

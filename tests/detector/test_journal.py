@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
 from detector.journal import Journal, best_of, clock, out_of_patience, read_lines, write_whole
+from detector.pictures import as_picture
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,7 @@ def run_from(folder: Path, first: int, last: int, offset: float = 0.0, main: boo
         journal.training(step, values(step + offset))
         if step % 2 == 0:
             journal.evaluation(step, {"AP": step / 100 + offset}, {"cat": {"AP": 0.5}})
-            journal.picture(step, "one.jpg", np.zeros((4, 6, 3), np.uint8))
+            journal.picture(step, as_picture("validation/one.jpg", Image.new("RGB", (6, 4))))
     journal.say("at the end")
     journal.close()
 

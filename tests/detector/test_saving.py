@@ -72,7 +72,7 @@ def test_what_goes_wrong_in_the_background_is_told_once_and_the_next_write_works
     with monkeypatch.context() as patched:
         patched.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         saver.start(content(1))
-        saver.close()
+        saver.thread.join()
     assert isinstance(saver.error, BadInput) and saver.saved_in_s is None
     with pytest.raises(BadInput, match="cannot write checkpoint .*step-00000001.pt.*No space left"):
         saver.wait() if told_by == "wait" else saver.start(content(2))
