@@ -13,7 +13,7 @@ const NAMES = {AP: "AP", AP50: "AP at IoU 0.50", AP75: "AP at IoU 0.75", APs: "A
   AP_11point: "AP, 11 points", AP_weighted: "AP, by number of objects"};
 
 function headline() {
-  const known = Object.entries(data.metrics), large = known.slice(0, 3), small = known.slice(3);
+  const all = Object.entries(data.metrics), large = all.filter(([key]) => key.startsWith("AP")).slice(0, 3), small = all.filter(one => !large.includes(one));
   const text = ([key, value]) => key.startsWith("AP") || key.startsWith("AR") ? percent(value) : value.toFixed(4);
   return [h("div", {class: "tiles"}, large.map(one => tile(text(one), NAMES[one[0]] || one[0]))),
     small.length ? h("div", {class: "tiles"}, small.map(one => tile(text(one), NAMES[one[0]] || one[0].replaceAll("_", " "), true))) : null];
@@ -66,7 +66,7 @@ function classes(choose) {
   const table = sortable([{key: "name", name: "class", text: row => row.name, cell: row => h("button", {type: "button", class: "link", onclick: () => choose(row.label)}, row.name)},
     number("objects"), number("detections"), ...numbers.map(key => part(key, key.replace("_11point", ", 11 points"))), part("precision"), part("recall")], rows, numbers[0] || "objects", false);
   table.classList.add("tall");
-  return section("Classes", `Precision and recall at score ${data.best_score.toFixed(2)}, where F1 over all classes is best (${percent(data.f1)} %). A name leads to its pictures.`, table);
+  return section("Classes", `${count(rows.length)} classes. Precision and recall at score ${data.best_score.toFixed(2)}, where F1 over all classes is best (${percent(data.f1)} %). A name leads to its pictures.`, table);
 }
 
 const MATRIX = 16;  // classes that are shown beside each other

@@ -11,7 +11,9 @@ from PIL import Image
 
 from detector import album
 from detector.album import Film, chosen, columns, least_score, packed
+from detector.evaluate import evaluate_run
 from detector.metrics.analysis import ERRORS, RIGHT, analyse
+from detector.predict import predict
 from detector.records import CROWD, Dataset, Detections, assemble, join_detections
 from detector.report import About, by_size, numbers, per_class, report_evaluation, report_predictions
 
@@ -151,6 +153,43 @@ def test_a_page_of_predictions(tmp_path):
     page = data_of(tmp_path / "report.html")
     assert not page["analysed"] and page["images"]["names"] == ["0.jpg", "1.jpg", "2.jpg"]
     assert unpacked(page["images"]["detections"], np.uint32).tolist() == [2, 2, 0]
+
+
+@pytest.fixture
+def cats_and_dogs(shapes_root, tmp_path) -> list[str]:
+    """Overrides for validation data of the classes that the untrained detector knows: drawn shapes under other names."""
+    said = json.loads((shapes_root / "annotations" / "instances_val.json").read_text())
+    said["categories"] = [{"id": one["id"], "name": name} for one, name in zip(said["categories"], ("cat", "dog"))]
+    known = {one["id"] for one in said["categories"]}
+    said["annotations"] = [one for one in said["annotations"] if one["category_id"] in known]
+    for image in said["images"]:
+        image["file_name"] = str(shapes_root / "val" / image["file_name"])
+    (tmp_path / "renamed.json").write_text(json.dumps(said))
+    return ["data.format=coco", f"data.root={tmp_path}", "data.val=renamed.json"]
+
+
+@pytest.mark.parametrize("metric", ["coco", "voc", "visual_genome"])
+def test_evaluate_writes_it_beside_the_results(untrained_run, cats_and_dogs, metric):
+    assert evaluate_run(untrained_run, [*cats_and_dogs, f"evaluate.metric={metric}"], "last", report=True)
+    page = data_of(Path(untrained_run) / "report.html")
+    results = json.loads((Path(untrained_run) / "results.json").read_text())
+    assert page["metrics"] == {name: round(value, 4) for name, value in results["metrics"].items()}
+    assert len(page["images"]["names"]) == 5 == results["images"] and all(page["images"]["jpegs"])
+    assert page["rule"] == ("coco" if metric == "coco" else "voc") and page["classes"] == ["cat", "dog"]
+
+
+def test_evaluate_does_not_write_it_unasked(untrained_run, cats_and_dogs):
+    assert evaluate_run(untrained_run, cats_and_dogs, "last") and not (Path(untrained_run) / "report.html").exists()
+
+
+def test_predict_writes_it_beside_the_pictures(untrained_run, tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.new("RGB", (64, 48), "grey").save(tmp_path / "photos" / f"{name}.png")
+    assert predict(untrained_run, str(tmp_path / "photos"), "cpu", 0.0, str(tmp_path / "out"), "last", report=True) == 0
+    page, found = data_of(tmp_path / "out" / "report.html"), json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert page["images"]["names"] == ["a.png", "b.png"] and all(page["images"]["jpegs"]) and not page["analysed"]
+    assert unpacked(page["images"]["detections"], np.uint32).sum() == len(found) > 0
 
 
 def test_packing_is_little_endian():

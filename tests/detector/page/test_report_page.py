@@ -10,10 +10,14 @@ from chromium import CHROMIUM, Browser
 from PIL import Image
 from torchvision.ops import batched_nms
 
+from detector import album, report
 from detector.album import Film
+from detector.config.load import load_config
+from detector.data.read import read_splits
 from detector.metrics.analysis import ERRORS, analyse
 from detector.records import CROWD, DIFFICULT, Dataset, Detections, assemble, join_detections
 from detector.report import About, report_evaluation, report_predictions
+from detector.thumbnails import thumbnail
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed: the report was not opened in a browser")
 NASTY = ["<script>document.title='taken'</script>", "\"quoted\" 'names' & </script><b>bold</b>", "plain"]
@@ -177,6 +181,56 @@ def test_light_and_dark(case, browser, theme):
     assert (own > 600) == (theme == "light") and (browser.run(brightness) > 600) == (other == "light")
     assert browser.told()["theme"] == other
     browser.call("Emulation.setEmulatedMedia", features=[])
+
+
+def noisy(data: Dataset, each: int = 3) -> Detections:
+    """The objects found again, by and large, each so many times."""
+    draw = np.random.default_rng(0)
+    rows = np.tile(np.arange(len(data.boxes)), each)
+    sides = np.tile(data.boxes[:, 2:] - data.boxes[:, :2], (1, 2))[rows]
+    boxes = data.boxes[rows] + draw.normal(0, .12, (len(rows), 4)) * sides
+    labels = np.where(draw.random(len(rows)) < .8, data.labels[rows], draw.integers(1, len(data.classes) + 1, len(rows)))
+    keep = (boxes[:, 2] > boxes[:, 0] + 1) & (boxes[:, 3] > boxes[:, 1] + 1)
+    return Detections(data.image_ids[data.image_of_row()[rows]][keep], boxes[keep].astype(np.float32),
+                      draw.uniform(.05, 1, len(rows))[keep].astype(np.float32), labels[keep].astype(np.int32))
+
+
+@pytest.mark.parametrize("name", ["coco_tiny", "bccd"])
+def test_real_data(name, tmp_path, browser, request):
+    root = request.getfixturevalue(name)
+    config = load_config(f"custom/{name}", [f"data.root={root}", f"data.cache={tmp_path}"])
+    data = read_splits(config.data, config.data.val)
+    found = noisy(data)
+    analysis = analyse(found, data)
+    report_evaluation(tmp_path / "report.html", ABOUT, data, found, analysis, analysis.metrics)
+    said = browser.open(tmp_path / "report.html", "score=0.3")
+    kinds = dict(zip(ERRORS, np.bincount(analysis.detection_error[found.scores >= .3], minlength=len(ERRORS))))
+    assert whole(said, "listed", "right") == [len(data), kinds["right"]] and int(said["boxes"]) > 100
+    assert browser.run("[...document.querySelectorAll('.cards image')].length") == 24
+    browser.screenshot(tmp_path / "report.png")  # to be looked at
+
+
+def test_ten_thousand_images(tmp_path, browser, monkeypatch):
+    """More of everything than there is room for; a picture is made once only, the others are its copies."""
+    draw, images = np.random.default_rng(0), 10_000
+    noise = draw.integers(0, 255, (48, 64, 3), dtype=np.uint8).repeat(10, 0).repeat(10, 1)
+    monkeypatch.setattr(report, "pixels_of", lambda dataset, index: noise)
+    made = {size[:2]: thumbnail(noise, *size[:2]) for size in (album.LARGE, *album.SMALL)}
+    monkeypatch.setattr(album, "thumbnail", lambda pixels, *size: made[size])
+    count = 17 * images
+    corners = draw.uniform(0, 300, (count, 2))
+    table = np.column_stack([np.arange(count) % images, draw.integers(1, 81, count), np.zeros(count), np.full(count, 2500.0),
+                             corners, corners + draw.uniform(20, 150, (count, 2))])
+    data = assemble("many", "", [f"class {c}" for c in range(80)], list(range(80)),
+                    [(f"a rather long name of an image {i:012d}.jpg", i, 480, 640) for i in range(images)], table)
+    found = noisy(data)
+    analysis = analyse(found, data)
+    said = report_evaluation(tmp_path / "report.html", ABOUT, data, found, analysis, analysis.metrics)
+    assert (tmp_path / "report.html").stat().st_size < 30e6 and "detections from score" in said
+    listed = whole(browser.open(tmp_path / "report.html"), "listed")[0]
+    assert .9 * images < listed < images and f"{listed} of {images} images" in said
+    assert browser.run("document.querySelectorAll('.card').length") == 24
+    assert browser.open(tmp_path / "report.html", "page=200")["page"] == "200"
 
 
 def test_predictions_without_ground_truth(tmp_path, browser):
