@@ -145,12 +145,14 @@ def test_pages_and_pictures_by_keyboard(case, browser):
     assert browser.run("document.querySelector('#large h3').textContent") != first
     browser.press("Escape")
     assert not browser.run("document.getElementById('large').open")
-    assert browser.open(path, "page=99")["page"] == "2" and browser.open(path, "page=0&class=x&error=no&open=77")["page"] == "1"
+    assert browser.open(path, "page=99")["page"] == "2"
+    assert browser.open(path, "page=0&class=x&error=no&open=77")["page"] == "1"
 
 
 def test_tables_sort_by_a_click(case, browser):
     browser.open(case[0])
-    table = "[...document.querySelectorAll('section')].find(one => one.querySelector('h2')?.textContent === 'Classes').querySelector('table')"
+    table = ("[...document.querySelectorAll('section')].find(one => one.querySelector('h2')?.textContent === 'Classes')"
+             ".querySelector('table')")
     column = f"[...{table}.querySelectorAll('tbody tr')].map(row => row.children[1].textContent)"
     for _ in range(2):
         browser.run(f"{table}.querySelectorAll('th button')[1].click()")
@@ -174,7 +176,8 @@ def test_light_and_dark(case, browser, theme):
     """By the wish of the system, and the other one by the button."""
     other = {"light": "dark", "dark": "light"}[theme]
     browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
-    brightness = "getComputedStyle(document.body).backgroundColor.match(/[0-9.]+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0)"
+    brightness = ("getComputedStyle(document.body).backgroundColor.match(/[0-9.]+/g).slice(0, 3)"
+                  ".reduce((a, b) => a + Number(b), 0)")
     browser.open(case[0])
     own = browser.run(brightness)
     browser.run("document.querySelector('header button').click()")
