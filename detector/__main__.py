@@ -39,22 +39,35 @@ def tell_errors(function: Callable[[], int]) -> int:
         return errors.BAD_INPUT
     except BrokenPipeError:  # the reader of our output has had enough, as `| head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter fails again at its end
-        return errors.FAILED
+        return alone(errors.FAILED)
     except OSError as error:
         if error.errno not in DISK:
-            raise
+            return unforeseen()
         print(f"error: cannot write {error.filename or 'a file'}: {error.strerror}. Make room, or name another folder "
               "(run.folder, data.cache, --out)", file=sys.stderr)
-        return errors.BAD_INPUT
+        return alone(errors.BAD_INPUT)
     except errors.NotFinite as error:
         print(f"error: {error}", file=sys.stderr)
         return errors.FAILED
     except Exception:
-        if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-            raise
-        traceback.print_exc()
+        return unforeseen()
+
+
+def unforeseen() -> int:
+    """The error that is being handled, as Python tells of it."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        raise
+    traceback.print_exc()
+    return alone(errors.FAILED)
+
+
+def alone(status: int) -> int:
+    """Of an error that this rank may have alone. With peers the process ends here and now: they may wait in a
+    collective, and an orderly end would wait for them."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         sys.stderr.flush()
-        os._exit(errors.FAILED)  # at once: its peers may wait in a collective, and an orderly end would wait for them
+        os._exit(status)
+    return status
 
 
 def run(said: argparse.Namespace) -> int:

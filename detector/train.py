@@ -217,6 +217,8 @@ def settle(run: Run) -> None:
         run.journal.evaluation(evaluation.step, evaluation.metrics, evaluation.per_class)
         for message in evaluation.unreadable:
             run.journal.say(f"could not be read, a grey picture stands in: {message}")
+    if run.scorer.busy():
+        run.heart.beat("scoring")  # else a long one is told of as a step that stands still
     distributed.only_on_main(note)
 
 
