@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from detector.errors import BadInput
 from detector.journal import write_whole
 
 AT_MOST_EVERY_S = 1.0  # while only the step changes
@@ -33,12 +34,17 @@ class StatusFile:
     def __init__(self, folder: Path, main: bool):
         self.path, self.main = folder / "status.json", main
         self.said, self.written_at = last_status(self.path), 0.0
+        self.found = self.said  # of an earlier start
 
     def __enter__(self) -> "StatusFile":
         return self
 
     def __exit__(self, kind, *_error) -> None:
-        if kind is not None:
+        if kind is None:
+            return
+        if issubclass(kind, BadInput) and self.said.state == "starting" != self.found.state:
+            self.tell(**asdict(self.found))  # what was asked for is wrong, not the run
+        else:
             self.tell("failed")
 
     def tell(self, state: str, **changes) -> None:

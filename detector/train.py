@@ -115,9 +115,9 @@ class Pace:
 def log(state: TrainState, run: Run, done: Step, pace: Pace) -> None:
     """One line of the record: the losses of this step, the pace since the last one. Collective."""
     ensure_finite(state, run)
-    settle(run)
     means = distributed.mean(done.losses).tolist()  # waits for the device, and so comes before the clock is read
     elapsed_s = time.monotonic() - pace.started_at
+    settle(run)
     images_per_s = (state.step - pace.first_step) * run.plan.global_batch / elapsed_s
     values = {
         "epoch": state.step / run.plan.steps_per_epoch, "loss": sum(means), **dict(zip(LOSSES, means)),

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from detector.errors import BadInput
 from detector.status import Status, StatusFile, last_status
 
 
@@ -56,6 +57,15 @@ def test_a_start_that_is_cut_short_keeps_the_step_of_the_one_before(tmp_path):
     StatusFile(tmp_path, main=True).tell("starting")
     said = read(tmp_path)
     assert (said["state"], said["step"], said["total_steps"], said["by"]) == ("starting", 40, 90, "")
+
+
+@pytest.mark.parametrize("found, left", [("finished", "finished"), ("stopped", "stopped"), ("starting", "failed")])
+def test_a_start_with_bad_input_leaves_the_state_of_the_run(found, left, tmp_path):
+    StatusFile(tmp_path, main=True).tell(found, step=40, total_steps=90)
+    with pytest.raises(BadInput), StatusFile(tmp_path, True) as status:
+        status.tell("starting")
+        raise BadInput("model.body=resnet5: no such body")
+    assert (read(tmp_path)["state"], read(tmp_path)["step"]) == (left, 40)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"unknown": 1}'])
