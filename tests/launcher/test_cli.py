@@ -47,7 +47,8 @@ def test_each_verb_has_help_of_its_own(monkeypatch, capfd):
     monkeypatch.chdir(REPO)
     for verb in cli.VERBS:
         assert cli.main([verb, "--help"]) == 0
-        assert capfd.readouterr().out.count("usage: ") == 1, verb
+        out = capfd.readouterr().out
+        assert out.count("usage: ") == 1 and f"usage: fleet-rcnn {verb} " in out, verb
 
 
 @pytest.mark.parametrize("arguments, said", [
