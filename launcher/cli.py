@@ -14,6 +14,7 @@ from launcher.job import Job, Resources
 from launcher.local import nothing, processes_here, run_here
 from launcher.record import run_of
 from launcher.reproduce import reproduce
+from launcher.submission import refuse_second_job
 from launcher.torchrun import run_torchrun, torchrun_command
 from launcher.watch import Watch, patience_s
 
@@ -118,6 +119,8 @@ def act(said: argparse.Namespace, rest: list[str], typed: str) -> int:
     if said.dry_run:
         print(shlex.join(torchrun_command(job) if said.on == "torchrun" else job.command()))
         return OK
+    if job.verb == "train" and job.arguments:
+        refuse_second_job(run_of(job.verb, job.arguments)[0])
     return run_torchrun(job) if said.on == "torchrun" else run_here(job, watch(job))
 
 
