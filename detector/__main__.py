@@ -9,7 +9,7 @@ import traceback
 from typing import Callable
 
 from detector import errors
-from detector.arguments import parser
+from detector.arguments import parse
 from detector.config.load import all_options, folder_of, load_config
 from detector.stopping import SIGNALS, StopRequest
 
@@ -18,7 +18,7 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)  # f
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one verb and gives the exit status: 0 done, 2 bad input, 75 stopped early, 1 everything else."""
-    said = parser().parse_args(arguments)
+    said = parse(arguments)
     together = said.verb == "train" or said.verb == "evaluate" and not (said.time or said.weights)
     if not together:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # whoever started this may have blocked them

@@ -22,11 +22,23 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """What was typed. key=value may stand behind options, too, where argparse by itself takes none any more."""
+    top = parser()
+    said, rest = top.parse_known_args(arguments)
+    takes = next((name for name in ("overrides", "words") if hasattr(said, name)), "")
+    if strange := [word for word in rest if not takes or word.startswith("-") or "=" not in word]:
+        top.error(f"unrecognized arguments: {' '.join(strange)}")
+    if rest:
+        setattr(said, takes, [*getattr(said, takes), *rest])
+    return said
+
+
 def training(verb: Verb) -> None:
     train = verb("train", "train a config, or go on with its run", "config")
-    train.add_argument("overrides", nargs="*", metavar="key=value")
+    train.add_argument("overrides", nargs="*", default=[], metavar="key=value")
     check = verb("check", "say what is wrong with a config and its data, before anything runs", "config")
-    check.add_argument("overrides", nargs="*", metavar="key=value")
+    check.add_argument("overrides", nargs="*", default=[], metavar="key=value")
     check.add_argument("--json", action="store_true", help="problems, notes and facts for a script")
     check.add_argument("--quick", action="store_true", help="leave out every image and the trial step")
     check.add_argument("--processes", type=int, default=0, metavar="N", help="of the run to be; default: the GPUs here")
@@ -35,7 +47,7 @@ def training(verb: Verb) -> None:
 def scoring(verb: Verb) -> None:
     evaluate = verb("evaluate", "score a run's checkpoint on its validation data, or weights from elsewhere")
     evaluate.add_argument("run", nargs="?", default="", help="a run folder; not with --weights")
-    evaluate.add_argument("overrides", nargs="*", metavar="key=value")
+    evaluate.add_argument("overrides", nargs="*", default=[], metavar="key=value")
     evaluate.add_argument("--checkpoint", default="best", help="best, last, or a file")
     evaluate.add_argument("--weights", default="", metavar="FILE", help="another program's weights instead of a run")
     evaluate.add_argument("--recipe", default="", metavar="ROW", help="with --weights: a row of a table, or a config")
@@ -57,7 +69,7 @@ def looking(verb: Verb) -> None:
     predict.add_argument("--report", action="store_true", help="write report.html, too: a page to look at")
     predict.add_argument("--frames", type=int, default=0, help="stop after so many images or frames; 0: all")
     view = verb("view", "look at data as the network will see it, or at anchors over it", "what")
-    view.add_argument("words", nargs="*", metavar="CONFIG key=value",
+    view.add_argument("words", nargs="*", default=[], metavar="CONFIG key=value",
                       help="view CONFIG key=value ...: the data; view anchors CONFIG key=value ...: the anchors")
     view.add_argument("--out", default="", help="page to write; default: view.html or anchors.html")
     export = verb("export", "write a run's detector for other programs, and compare it with the model", "run")

@@ -14,25 +14,26 @@ from launcher.job import Job, Resources
 from launcher.local import nothing, processes_here, run_here
 from launcher.record import run_of
 from launcher.reproduce import reproduce
+from launcher.submission import refuse_second_job
 from launcher.torchrun import run_torchrun, torchrun_command
 from launcher.watch import Watch, patience_s
 
-VERBS = {
-    "train": "CONFIG [key=value ...]     train a config, or go on with its run",
-    "check": "CONFIG [key=value ...]     say what is wrong with a config and its data, before anything runs",
-    "evaluate": "RUN [key=value ...]     score a run's checkpoint on its validation data",
-    "score": "DETECTIONS.json ANNOTATIONS     score any detector's COCO-format results, without a model",
-    "compare": "RUN_A RUN_B             is the difference between two evaluated runs real?",
-    "predict": "RUN SOURCE               draw what it finds in an image, a folder, a video or camera:0",
-    "view": "CONFIG | anchors CONFIG     the data as the network will see it; anchors over it, and what they reach",
-    "export": "RUN --format onnx|torchscript|weights     its detector for other programs",
-    "data": "list | get NAME             the data sets of the tables: which there are, and how they come here",
-    "reproduce": "ROW [--seeds 3] [key=value ...]     train and test a row of the published tables",
-    "tables": "[--markdown|--html|--csv|--models]     the published tables, printed and measured",
-    "options": "                         every option of a config, with default and reason",
-    "jobs": "                            runs and what became of them",
-    "logs": "RUN [--follow]              what a run prints",
-    "cancel": "RUN                       take a run out of Slurm's queue; it saves what it has",
+VERBS = {  # what it needs, what it does
+    "train": ("CONFIG [key=value ...]", "train a config, or go on with its run"),
+    "check": ("CONFIG [key=value ...]", "say what is wrong with a config and its data, before anything runs"),
+    "evaluate": ("RUN [key=value ...]", "score a run's checkpoint on its validation data"),
+    "score": ("DETECTIONS.json ANNOTATIONS", "score any detector's COCO-format results, without a model"),
+    "compare": ("RUN_A RUN_B", "is the difference between two evaluated runs real?"),
+    "predict": ("RUN SOURCE", "draw what it finds in an image, a folder, a video or camera:0"),
+    "view": ("CONFIG | anchors CONFIG", "the data as the network will see it; what its anchors reach"),
+    "export": ("RUN --format onnx|torchscript|weights", "its detector for other programs"),
+    "data": ("list | get NAME", "the data sets of the tables: which there are, and how they come here"),
+    "reproduce": ("ROW [--seeds 3] [key=value ...]", "train and test a row of the published tables"),
+    "tables": ("[--markdown|--html|--csv|--models]", "the published tables, printed and measured"),
+    "options": ("", "every option of a config, with default and reason"),
+    "jobs": ("", "runs and what became of them"),
+    "logs": ("RUN [--follow]", "what a run prints"),
+    "cancel": ("RUN", "take a run out of Slurm's queue; it saves what it has"),
 }
 LAUNCHED = ("train", "evaluate")         # run in several processes, and where --on says
 OWN = ("check", "jobs", "logs", "cancel")  # what the launcher answers, or helps to
@@ -40,7 +41,7 @@ PLACES = ("here", "torchrun", "slurm", "sbatch")
 
 
 def parser() -> argparse.ArgumentParser:
-    verbs = "\n".join(f"  {verb:9} {about}" for verb, about in VERBS.items())
+    verbs = "\n".join(f"  {verb:9} {needs:37}  {about}" for verb, (needs, about) in VERBS.items())
     top = argparse.ArgumentParser(
         prog="fleet-rcnn", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
         usage="fleet-rcnn VERB ... [--on here|torchrun|slurm|sbatch] [options]",
@@ -60,10 +61,13 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--cluster", metavar="FILE", default="", help="one's own site; default: "
                        "~/.config/fleet-rcnn/cluster.yaml. configs/cluster/example.yaml shows its keys")
     site.add_options(top.add_argument_group("what they may use; a cluster file may say the same"))
-    runs = top.add_argument_group("jobs, logs, cancel")
-    runs.add_argument("--folder", default="runs", help="where runs live; default: runs")
-    runs.add_argument("--follow", action="store_true", help="go on as the run does")
+    followed(top.add_argument_group("jobs, logs, cancel"))
     return top
+
+
+def followed(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--folder", default="runs", help="where runs live; default: runs")
+    group.add_argument("--follow", action="store_true", help="of logs: go on as the run does")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -84,7 +88,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def help_of(verb: str) -> int:
     if verb in ("jobs", "logs", "cancel"):
-        parser().print_help()
+        needs, about = VERBS[verb]
+        usage = f"fleet-rcnn {' '.join(filter(None, (verb, needs)))} [--folder FOLDER]"
+        own = argparse.ArgumentParser(usage=usage, description=about)
+        followed(own.add_argument_group("how"))
+        own.print_help()
         return OK
     status = run_here(Job(verb, ("--help",), Resources(1)))
     if verb in LAUNCHED:
@@ -111,6 +119,8 @@ def act(said: argparse.Namespace, rest: list[str], typed: str) -> int:
     if said.dry_run:
         print(shlex.join(torchrun_command(job) if said.on == "torchrun" else job.command()))
         return OK
+    if job.verb == "train" and job.arguments:
+        refuse_second_job(run_of(job.verb, job.arguments)[0])
     return run_torchrun(job) if said.on == "torchrun" else run_here(job, watch(job))
 
 

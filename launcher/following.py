@@ -20,10 +20,12 @@ def jobs(folder: Path) -> int:
     if not runs:
         print(f"no run in {folder}/; --folder names another")
         return 0
-    queue, rows = queued(), []
-    for run in runs:
-        row, trouble = describe(run, queue)
-        rows.append((row, trouble))
+    try:
+        queue = queued()
+    except BadInput as error:  # what the run folders tell is worth telling all the same
+        queue = None
+        print(f"note: Slurm was not asked: {error}", file=sys.stderr)
+    rows = [describe(run, queue) for run in runs]
     widths = [max(len(line[i]) for line in [COLUMNS, *(row for row, _ in rows)]) for i in range(len(COLUMNS))]
     for line, trouble in [(COLUMNS, ""), *rows]:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
@@ -32,23 +34,24 @@ def jobs(folder: Path) -> int:
     return 0
 
 
-def queued() -> dict[str, str]:
-    """The user's jobs that Slurm has not done with: {"12": "running", "13": "pending (Priority)"}."""
+def queued() -> dict[str, str] | None:
+    """The user's jobs that Slurm has not done with, {"12": "running", "13": "pending (Priority)"}; None: no Slurm."""
     if not has_slurm():
-        return {}
+        return None
     lines = [line.split("|") for line in slurm("squeue", "--me", "-h", "-r", "-o", "%i|%T|%r").splitlines()]
-    return {job: state.lower() + (f" ({reason})" if state == "PENDING" else "") for job, state, reason in lines}
+    return {job: state.lower() + (f" ({reason})" if state == "PENDING" and reason != "None" else "")
+            for job, state, reason in lines}
 
 
-def describe(run: Path, queue: dict[str, str]) -> tuple[tuple[str, ...], str]:
+def describe(run: Path, queue: dict[str, str] | None) -> tuple[tuple[str, ...], str]:
     """A row of the table, and what is wrong, if something is."""
     said, known = status_of(run), jobs_of(run)
     job, restart = (known[-1]["job"] if known else ""), max((line.get("restart", 0) for line in known), default=0)
     state, trouble = said.get("state", ""), ""
-    if job in queue:
+    if queue and job in queue:
         state = f"{queue[job]}, {state}" if state and queue[job] == "running" else queue[job]
     elif known and state not in ("finished", "stopped", "failed"):
-        state = f"ended ({job_state(job)['JobState']})" if has_slurm() else f"ended? was {state}"
+        state = f"ended ({job_state(job)['JobState']})" if queue is not None else f"ended? was {state}"
     if "FAILED" in state or state in ("failed", "stopped") or state.startswith("ended"):
         trouble = last_line(log_of(run))
     metrics = last_metrics(run)

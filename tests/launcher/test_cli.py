@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher import checking, cli, local
+from launcher import checking, cli, local, submission
 from launcher.job import Job, Resources
+from launcher.record import note_job
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -47,7 +48,8 @@ def test_each_verb_has_help_of_its_own(monkeypatch, capfd):
     monkeypatch.chdir(REPO)
     for verb in cli.VERBS:
         assert cli.main([verb, "--help"]) == 0
-        assert capfd.readouterr().out.count("usage: ") == 1, verb
+        out = capfd.readouterr().out
+        assert out.count("usage: ") == 1 and f"usage: fleet-rcnn {verb} " in out, verb
 
 
 @pytest.mark.parametrize("arguments, said", [
@@ -105,6 +107,17 @@ def test_the_status_of_the_job_is_the_status_of_the_command(config, monkeypatch)
     for status in (0, 1, 2, 75, 137):
         monkeypatch.setattr(cli, "run_here", lambda job, look, status=status: status)
         assert cli.main(["train", "mine.yaml"]) == status
+
+
+@pytest.mark.parametrize("place", ["here", "torchrun"])
+def test_a_run_that_slurm_works_on_is_not_trained_here_too(place, config, started, tmp_path, monkeypatch, capsys):
+    note_job(tmp_path / "runs" / "mine", job="7", verb="train", log="7.log")
+    monkeypatch.setattr(cli, "run_torchrun", lambda job: started.append(job) or 0)
+    for state, status in (("RUNNING", 2), ("PENDING", 2), ("COMPLETED", 0), ("UNKNOWN", 0)):
+        monkeypatch.setattr(submission, "job_state", lambda name, state=state: {"JobState": state})
+        assert cli.main(["train", "mine.yaml", "--on", place]) == status
+    said = capsys.readouterr().err.splitlines()
+    assert len(started) == 2 and len(said) == 2 and "mine is in the queue already, as job 7 (RUNNING)" in said[0]
 
 
 def test_more_processes_than_gpus_are_refused(config, started, monkeypatch, capsys):

@@ -54,6 +54,30 @@ def test_the_table_of_runs(slurm, tmp_path, capsys):
     assert "ended (FAILED)" in c and trouble == "    ValueError: no" and d.split()[:3] == ["d", "finished", "10/10"]
 
 
+def test_a_slurm_that_does_not_answer_hides_no_run(tmp_path, monkeypatch, capsys):
+    """As on a machine that has Slurm's commands but no cluster."""
+    make_run(tmp_path, "a", "7", state="training", step=120, total_steps=1000)
+    make_run(tmp_path, "b", state="finished", step=10, total_steps=10)
+
+    def silent(*command):
+        raise BadInput("squeue: Unable to contact slurm controller")
+    monkeypatch.setattr(following, "has_slurm", lambda: True)
+    monkeypatch.setattr(following, "slurm", silent)
+    assert following.jobs(tmp_path) == 0
+    said = capsys.readouterr()
+    assert said.err == "note: Slurm was not asked: squeue: Unable to contact slurm controller\n"
+    assert [line.split()[0] for line in said.out.splitlines()] == ["run", "a", "b"] and "ended? was training" in said.out
+
+
+@pytest.mark.parametrize("answer, queue", [
+    ("", {}), ("7|RUNNING|None\n8|PENDING|Priority\n", {"7": "running", "8": "pending (Priority)"}),
+    ("9|PENDING|None\n", {"9": "pending"})])
+def test_the_queue(answer, queue, monkeypatch):
+    monkeypatch.setattr(following, "has_slurm", lambda: True)
+    monkeypatch.setattr(following, "slurm", lambda *command: answer)
+    assert following.queued() == queue
+
+
 def test_no_runs_are_told(tmp_path, slurm, capsys):
     assert following.jobs(tmp_path / "none") == 0 and "no run in" in capsys.readouterr().out
 
