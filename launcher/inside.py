@@ -56,10 +56,14 @@ def begin(verb: str, arguments: tuple[str, ...]) -> int:
     before = [line for line in record.jobs_of(run)
               if line["job"] == job.name and line["verb"] == verb and 0 < line.get("restart", 0) < job.restarts]
     refused = ""
+    # One that failed is given up at once. One that was asked to stop is not to blame: Slurm may still be ending a job
+    # that it preempted when it starts it again.
+    tries = 3 if (run / record.STOPPED).exists() else 1
+    since = before[-tries] if len(before) >= tries else None
     if job.restarts > allowed:
         refused = f"all {allowed} restarts are used (run.restarts)"
-    elif verb != "evaluate" and before and before[-1]["step"] == step and status_of(run).get("state") != "finished":
-        refused = (f"no progress since restart {before[-1]['restart']}, which began at step {step} as well. "
+    elif verb != "evaluate" and since and since["step"] == step and status_of(run).get("state") != "finished":
+        refused = (f"no progress since restart {since['restart']}, which began at step {step} as well. "
                    "The log above says what ended it")
     times = f", restart {job.restarts} of {allowed}" if job.restarts else ""
     print(f"Slurm job {job.name} on {job.nodes}{times}: {verb} {run.name}, {step} steps are saved", flush=True)

@@ -60,6 +60,19 @@ def test_a_start_says_which_it_is_and_clears_what_the_last_one_left(job, capsys)
                                                    "log": "/log", "at": 0}
 
 
+def test_one_that_was_asked_to_stop_before_it_brought_anything_may_try_again(job, capsys):
+    """Slurm's last signals to a preempted job may hit the one that it has already started again."""
+    words, run, _, (start, *_) = job
+    checkpoint(run, 8)
+    for restart in range(4):
+        start(restart)
+        assert begin(words) == OK, restart
+        (run / record.STOPPED).touch()
+    start(4)
+    assert begin([*words, "run.restarts=9"]) == FAILED  # but not for ever
+    assert "no progress since restart 1" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("saved, refused", [
     ([0, 0, 0], 2),      # the first restart brought nothing
     ([0, 0, 5], None), ([0, 5, 10, 15], None), ([5, 5, 5], 2), ([0, 5, 5], 2),
