@@ -69,6 +69,9 @@ class Scorer:
             self.pool = ProcessPoolExecutor(1, worker_context(), begin, self.given)
         self.future = self.pool.submit(score_here, predicted)
 
+    def busy(self) -> bool:
+        return self.future is not None and not self.future.done()
+
     def wait(self) -> Scored | None:
         """What the last evaluation gave, once; None where nothing was started. Raises what went wrong, once."""
         future, self.future = self.future, None

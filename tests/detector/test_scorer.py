@@ -46,7 +46,9 @@ def test_in_a_process_of_its_own_it_gives_the_same(val, config, tmp_path):
         scorer.start(truth_of(val))
         with pytest.raises(AssertionError, match="still being scored"):
             scorer.start(truth_of(val))
+        assert scorer.busy() == (workers == 1)  # else it is done here and now
         given.append(scorer.wait())
+        assert not scorer.busy()
         scorer.start(truth_of(val, step=4))  # again, in the same process
         assert scorer.wait().evaluation.step == 4 and scorer.wait() is None
         scorer.close()
