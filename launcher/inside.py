@@ -108,7 +108,11 @@ def end(status: int, verb: str, arguments: tuple[str, ...]) -> int:
     job, (run, config) = the_job(), run_of(verb, arguments)
     said = status_of(run) if verb != "evaluate" else {}
     early = (run / record.STOPPED).exists() or said.get("state") == "stopped"
-    if early or status in BY_SIGNAL and said.get("state", "starting") == "starting":
+    # A rank that dies is told of by the process beside it. Where those are killed as well it was Slurm, whose last
+    # signals to a job that it preempted may hit the start after it.
+    ended = status in BY_SIGNAL or status == 128 + signal.SIGKILL and not (run / record.FAILED).exists()
+    if early or ended and said.get("state", "starting") == "starting":
+        record.write_whole(run / record.STOPPED, "")
         seconds = said.get("saved_in_s")
         saved = (f"saved step {said['step']} in {seconds:.1f} s" if early and seconds is not None else
                  f"stopped before there was something to save; step {last_checkpoint(run)} is on disk")

@@ -60,6 +60,21 @@ def test_a_start_says_which_it_is_and_clears_what_the_last_one_left(job, capsys)
                                                    "log": "/log", "at": 0}
 
 
+def test_a_start_that_slurm_killed_whole_is_queued_again_and_one_whose_rank_died_is_not(job, capsys):
+    words, run, asked, (start, *_) = job
+    checkpoint(run, 8)
+    start(1)
+    status(run, state="starting", step=8)
+    assert end(words, 128 + signal.SIGKILL) == STOPPED and len(asked) == 1
+    assert "step 8 is on disk, asked for a requeue" in capsys.readouterr().out
+    start(2)
+    assert begin(words) == OK
+    record.write_json(run / record.FAILED / "rank-00001.json", {"rank": 1, "host": "n2", "how": "signal SIGKILL",
+                                                                 "signal": True, "at": time.time()})
+    assert end(words, 128 + signal.SIGKILL) == 128 + signal.SIGKILL and len(asked) == 1
+    assert "rank 1 on n2 was the first to end" in capsys.readouterr().err
+
+
 def test_one_that_was_asked_to_stop_before_it_brought_anything_may_try_again(job, capsys):
     """Slurm's last signals to a preempted job may hit the one that it has already started again."""
     words, run, _, (start, *_) = job
