@@ -110,8 +110,8 @@ def end(status: int, verb: str, arguments: tuple[str, ...]) -> int:
     early = (run / record.STOPPED).exists() or said.get("state") == "stopped"
     # A rank that dies is told of by the process beside it. Where those are killed as well it was Slurm, whose last
     # signals to a job that it preempted may hit the start after it.
-    ended = status in BY_SIGNAL or status == 128 + signal.SIGKILL and not (run / record.FAILED).exists()
-    if early or ended and said.get("state", "starting") == "starting":
+    killed_whole = status == 128 + signal.SIGKILL and not (run / record.FAILED).exists()
+    if early or killed_whole or status in BY_SIGNAL and said.get("state", "starting") == "starting":
         record.write_whole(run / record.STOPPED, "")
         seconds = said.get("saved_in_s")
         saved = (f"saved step {said['step']} in {seconds:.1f} s" if early and seconds is not None else

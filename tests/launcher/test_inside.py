@@ -64,8 +64,10 @@ def test_a_start_that_slurm_killed_whole_is_queued_again_and_one_whose_rank_died
     words, run, asked, (start, *_) = job
     checkpoint(run, 8)
     start(1)
-    status(run, state="starting", step=8)
-    assert end(words, 128 + signal.SIGKILL) == STOPPED and len(asked) == 1
+    for state in ("starting", "training"):
+        asked.clear()
+        status(run, state=state, step=8)
+        assert end(words, 128 + signal.SIGKILL) == STOPPED and len(asked) == 1
     assert "step 8 is on disk, asked for a requeue" in capsys.readouterr().out
     start(2)
     assert begin(words) == OK
