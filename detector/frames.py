@@ -14,7 +14,7 @@ from torch import Tensor
 
 from detector.data.files import image_files, read_image
 from detector.errors import BadInput
-from detector.model.input import Side, canvas_of
+from detector.model.input import STRIDE, Side, canvas_of
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 AHEAD = 8          # images that are read before they are asked for
@@ -114,7 +114,7 @@ def video_library():
                        ) from error
 
 
-def batches(frames: Iterable[Frame], size: int, side: Side) -> Iterator[list[Frame]]:
+def batches(frames: Iterable[Frame], size: int, side: Side, multiple: int = STRIDE) -> Iterator[list[Frame]]:
     """Batches of frames that the network sees on one canvas, so that no image pays for another's padding.
 
     A frame waits for others of its kind only so long; those that could not be read come at once, alone.
@@ -124,7 +124,7 @@ def batches(frames: Iterable[Frame], size: int, side: Side) -> Iterator[list[Fra
         if frame.image is None:
             yield [frame]
             continue
-        kind = canvas_of(frame.image, side)
+        kind = canvas_of(frame.image, side, multiple)
         waiting.setdefault(kind, []).append(frame)
         if len(waiting[kind]) == size:
             yield waiting.pop(kind)

@@ -60,7 +60,7 @@ def run_through(detector: Loaded, source: Source, predictions: Predictions, scor
     # Frames per second are shown while it runs, on a terminal.
     with tqdm(total=source.count, unit="frame" if video else "image", disable=None) as bar:
         try:
-            for group in batches(source.frames, batch, detector.side):
+            for group in batches(source.frames, batch, detector.side, detector.model.input.multiple):
                 if group[0].image is None:
                     broken += 1
                     tqdm.write(f"left out: {group[0].fault}")

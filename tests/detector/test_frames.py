@@ -94,3 +94,9 @@ def test_videos_that_cannot_be_opened(tmp_path, source, said, capfd):
     path = source if source.startswith("camera") else str(tmp_path / source)
     with pytest.raises(BadInput, match=said), open_frames(path):
         pass
+
+
+def test_a_batch_is_of_one_canvas_of_the_model_whatever_its_sides_are_multiples_of():
+    frames = [frame(1, 64, 97), frame(2, 64, 100), frame(3, 64, 97), frame(4, 64, 100)]  # one canvas of multiples of 32
+    for multiple, expected in ((32, [[1, 2], [3, 4]]), (1, [[1, 3], [2, 4]])):
+        assert [[one.number for one in group] for group in batches(frames, 2, SIDE, multiple)] == expected
