@@ -24,8 +24,11 @@ demo: install
 	@echo "         runs/demo/results.json   AP, AP50 and all other numbers"
 	@echo "         $(BIN)/tensorboard --logdir runs"
 
+# A file of tests stays with one process: the cluster that they share is there once. Its tests mostly wait, so there is one
+# process more than cores.
 test: install slurm browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $$($(BIN)/python -c 'import os; print(min(4, len(os.sched_getaffinity(0)) + 1))') \
+	--dist loadscope --no-loadscope-reorder --durations 10
 
 # Tests of launching run on a real Slurm. It is installed where that is allowed; elsewhere they are skipped and say so.
 slurm:

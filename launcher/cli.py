@@ -9,12 +9,12 @@ from typing import Callable
 
 from detector.config.load import load_config
 from detector.errors import BAD_INPUT, OK, BadInput
-from launcher import checking, following, site
+from launcher import checking, following, sbatch, site
 from launcher.job import Job, Resources
 from launcher.local import nothing, processes_here, run_here
 from launcher.record import run_of
 from launcher.reproduce import reproduce
-from launcher.submission import refuse_second_job
+from launcher.submission import refuse_second
 from launcher.torchrun import run_torchrun, torchrun_command
 from launcher.watch import Watch, patience_s
 
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--on", choices=PLACES, default="here", help="here: processes of this machine; torchrun: here, "
                        "under torchrun; slurm: through submitit; sbatch: a script of its own")
     where.add_argument("--dry-run", action="store_true", help="print the script or the command; submit nothing")
-    where.add_argument("--template", choices=("torchrun", "srun"), default="torchrun",
+    where.add_argument("--template", choices=sbatch.TEMPLATES, default=sbatch.TEMPLATES[0],
                        help="of --on sbatch: one task for each node, or for each process")
     where.add_argument("--array", metavar="FILE", default="",
                        help="of --on sbatch: a run for each of its lines, which are key=value ...")
@@ -120,7 +120,7 @@ def act(said: argparse.Namespace, rest: list[str], typed: str) -> int:
         print(shlex.join(torchrun_command(job) if said.on == "torchrun" else job.command()))
         return OK
     if job.verb == "train" and job.arguments:
-        refuse_second_job(run_of(job.verb, job.arguments)[0])
+        refuse_second(run_of(job.verb, job.arguments)[0])
     return run_torchrun(job) if said.on == "torchrun" else run_here(job, watch(job))
 
 
@@ -157,7 +157,7 @@ def watch(job: Job) -> Callable[[], None]:
 
 def submit(said: argparse.Namespace, job: Job, typed: str) -> int:
     """Hands a job to Slurm, or shows what it would hand over; says where to look."""
-    from launcher import cluster, sbatch  # submitit takes a while
+    from launcher import cluster  # submitit takes a while
     from launcher.submission import plan
     if said.array:
         rows = [plan(row, typed) for row in rows_of(said.array, job)]

@@ -17,6 +17,8 @@ COLUMNS = ("run", "state", "job", "step", "images/s", "left", "restarts", "last 
 def jobs(folder: Path) -> int:
     """A table of the runs below a folder; below a run that failed, the last line of its log."""
     runs = [path for path in sorted(folder.glob("*/")) if (path / "status.json").is_file() or jobs_of(path)]
+    if not folder.is_dir():
+        raise BadInput(f"no folder {folder}; --folder names the one where runs live")
     if not runs:
         print(f"no run in {folder}/; --folder names another")
         return 0

@@ -9,6 +9,7 @@ A run that stopped early is no failure: its tasks end with 0, for srun would kil
 and `end` finds in the run's status.json what became of it.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ import sys
 import time
 from pathlib import Path
 
+from detector import owner
 from detector.errors import BAD_INPUT, FAILED, OK, STOPPED, BadInput
 from launcher import record
 from launcher.environment import SlurmJob, fields, host_names, job_state, slurm, slurm_job, task_environment
@@ -27,6 +29,7 @@ from launcher.record import last_checkpoint, run_of, status_of
 from launcher.watch import Watch, patience_s
 
 BY_SIGNAL = tuple(128 + number for number in KEPT)
+SRUNS_OWN = range(160, 256)  # no node takes the task, an old credential; ours end with less, by a signal too
 REQUEUE_S = 60  # a job that asked for a requeue is killed within this
 
 
@@ -57,8 +60,8 @@ def begin(verb: str, arguments: tuple[str, ...]) -> int:
               if line["job"] == job.name and line["verb"] == verb and 0 < line.get("restart", 0) < job.restarts]
     refused = ""
     # One that failed is given up at once. One that was asked to stop is not to blame: Slurm may still be ending a job
-    # that it preempted when it starts it again.
-    tries = 3 if (run / record.STOPPED).exists() else 1
+    # that it preempted when it starts it again. Nor is one that lost a node.
+    tries = 3 if (run / record.STOPPED).exists() or before and lost_a_node(before[-1]) else 1
     since = before[-tries] if len(before) >= tries else None
     if job.restarts > allowed:
         refused = f"all {allowed} restarts are used (run.restarts)"
@@ -78,7 +81,32 @@ def begin(verb: str, arguments: tuple[str, ...]) -> int:
         half.unlink(missing_ok=True)
     if verb != "evaluate":
         record.write_json(run / "status.json", {**status_of(run), "state": "starting", "at": time.time()})
+    forget_owner(job, run)
     return OK
+
+
+def forget_owner(job: SlurmJob, run: Path) -> None:
+    """An earlier start of this job may have left its lock on a network disk, if its node is gone."""
+    path = run / owner.NAME
+    if job.restarts and path.is_file():
+        before = {line["nodes"] for line in record.jobs_of(run) if line["job"] == job.name and line.get("nodes")}
+        host = owner.host_of(path.read_text(encoding="utf-8")).split(".")[0]
+        if host in [name for nodes in before for name in host_names(nodes)]:
+            path.unlink(missing_ok=True)
+
+
+def lost_a_node(start: dict) -> bool:
+    """Is a node of an earlier start, a line of note_job, down, or was it since?"""
+    nodes = [fields(slurm("scontrol", "-o", "show", "node", name)) for name in host_names(start["nodes"])]
+    return any(re.search(r"DOWN|FAIL|NOT_RESPONDING|\*", said.get("State", "")) or
+               when(said.get("SlurmdStartTime", "")) > start["at"] for said in nodes)
+
+
+def when(text: str) -> float:
+    """Slurm's 2026-01-31T12:00:00 -> seconds since 1970; 0 for None or Unknown."""
+    with contextlib.suppress(ValueError):
+        return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
+    return 0.0
 
 
 def task(verb: str, arguments: tuple[str, ...]) -> int:
@@ -111,24 +139,29 @@ def end(status: int, verb: str, arguments: tuple[str, ...]) -> int:
     # A rank that dies is told of by the process beside it. Where those are killed as well it was Slurm, whose last
     # signals to a job that it preempted may hit the start after it.
     killed_whole = status == 128 + signal.SIGKILL and not (run / record.FAILED).exists()
-    if early or killed_whole or status in BY_SIGNAL and said.get("state", "starting") == "starting":
-        record.write_whole(run / record.STOPPED, "")
+    starting = said.get("state", "starting") == "starting"
+    if early or killed_whole or status in BY_SIGNAL and starting:
         seconds = said.get("saved_in_s")
         saved = (f"saved step {said['step']} in {seconds:.1f} s" if early and seconds is not None else
                  f"stopped before there was something to save; step {last_checkpoint(run)} is on disk")
-        return requeue(job, saved, config.run.restarts, verb)
+        return requeue(job, run, saved, config.run.restarts, verb)
     if status in (OK, BAD_INPUT):
         return status
     print(f"{verb} {run.name}: {first_to_fail(run, status)}", file=sys.stderr, flush=True)
-    silent = silent_nodes(job)
+    silent, on_disk = silent_nodes(job), f"step {last_checkpoint(run)} is on disk"
     if silent:
-        return requeue(job, f"{', '.join(silent)} does not answer, step {last_checkpoint(run)} is on disk",
-                       config.run.restarts, verb)
+        return requeue(job, run, f"{', '.join(silent)} does not answer, {on_disk}", config.run.restarts, verb)
+    if starting and status in SRUNS_OWN:
+        return requeue(job, run, f"srun could not start all tasks, {on_disk}", config.run.restarts, verb)
     return status
 
 
-def requeue(job: SlurmJob, saved: str, allowed: int, verb: str) -> int:
-    """Asks for it, unless Slurm has it in hand: then the job was cancelled, or is in the queue again already."""
+def requeue(job: SlurmJob, run: Path, saved: str, allowed: int, verb: str) -> int:
+    """Asks for it, unless Slurm has it in hand: then the job was cancelled, or is in the queue again already.
+
+    The next start is told that this one is not to blame if it brought nothing.
+    """
+    record.write_whole(run / record.STOPPED, "")
     state = job_state(job.name)["JobState"]
     if state != "RUNNING":
         print(f"{saved}; Slurm says that the job is {state}, so nothing is asked for", flush=True)

@@ -10,6 +10,11 @@ from detector.config.schema import option
 CODE = Path(__file__).resolve().parent.parent  # the checkout, site-packages, or a run's own copy of the code
 
 
+def counted(count: int, one: str, more: str = "") -> str:
+    """1 node, 2 nodes, 2 processes"""
+    return f"{count} {one if count == 1 else more or one + 's'}"
+
+
 @dataclass(frozen=True)
 class Resources:
     """What a run may use. A cluster file states a site's own values once, the command line those of one run."""

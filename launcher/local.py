@@ -1,5 +1,6 @@
 """Runs a job here: one process for each GPU of this machine, or one on its CPU."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -48,9 +49,14 @@ def run_all(starts: list[Callable[[], subprocess.Popen]], stopping: set[int], lo
     asked: set[int] = set()
 
     def forward(number: int, _frame) -> None:
+        # A terminal sends Ctrl-C to all by itself, and twice means: at once. `kill -INT` goes to this process alone.
+        if number == signal.SIGINT and stopping:
+            number = signal.SIGTERM
+        elif number == signal.SIGINT and at_a_terminal():
+            return
         asked.add(number)
         for process in processes:
-            if process.poll() is None and number != signal.SIGINT:  # a terminal sends Ctrl-C to all by itself
+            if process.poll() is None:
                 process.send_signal(number)
     old = {number: signal.signal(number, forward) for number in FORWARDED}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, KEPT)
@@ -63,6 +69,15 @@ def run_all(starts: list[Callable[[], subprocess.Popen]], stopping: set[int], lo
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def at_a_terminal() -> bool:
+    """Is this in the foreground of one, which sends Ctrl-C to the processes, too?"""
+    try:
+        with open("/dev/tty", encoding="utf-8") as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:
+        return False
 
 
 def start(job: Job, environment: dict[str, str]) -> subprocess.Popen:

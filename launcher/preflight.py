@@ -10,7 +10,7 @@ from detector.config.schema import Config
 from detector.errors import BadInput
 from detector.findings import Problem
 from launcher.environment import FIRST_PORT, PORTS, has_slurm, slurm
-from launcher.job import Job, Resources
+from launcher.job import Job, Resources, counted
 
 EARLY_S = 60  # Slurm looks at its clock once a minute, so a signal may come so much too early
 SINFO = "%R|%P|%a|%l|%D|%c|%G"  # name, name with * for the default, up, time limit, nodes, cores, GPUs
@@ -134,7 +134,8 @@ def minutes_of(limit: str) -> float:
 
 def notes(wanted: Resources) -> list[str]:
     """What is no mistake, but good to know."""
-    said = [f"{wanted.nodes} nodes, {wanted.per_node} processes on each, {wanted.minutes} minutes",
+    said = [", ".join([counted(wanted.nodes, "node"), counted(wanted.per_node, "process", "processes") + " on each",
+                       counted(wanted.minutes, "minute")]),
             f"all meet on the first node at port {FIRST_PORT} + job number modulo {PORTS}"]
     low = Path("/proc/sys/net/ipv4/ip_local_port_range")
     if low.exists() and int(low.read_text().split()[0]) < FIRST_PORT + PORTS:

@@ -1,9 +1,9 @@
 """The code of a submission, kept in the run folder: what is edited later does not reach a queued run."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
+from detector.commit import commit
 from detector.config.load import shipped
 from detector.errors import BadInput
 from launcher.job import CODE
@@ -39,14 +39,3 @@ def take_snapshot(code: Path) -> Path:
     except OSError as error:
         raise BadInput(f"cannot write {code}: {error.strerror}. Make room, or set run.folder") from error
     return code
-
-
-def commit() -> str:
-    """Of the checkout that this code lies in, with + if files differ from it; empty elsewhere."""
-    if (CODE / "COMMIT").is_file():
-        return (CODE / "COMMIT").read_text(encoding="utf-8").strip()
-    if not (CODE / ".git").exists():
-        return ""
-    said = subprocess.run(["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"], cwd=CODE,
-                          capture_output=True, text=True)
-    return said.stdout.strip()

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from detector.config.load import to_yaml
 from detector.errors import BadInput, listed
+from detector.owner import refuse_second_start
 from launcher.environment import job_state
-from launcher.job import CODE, Job, program, starter
+from launcher.job import CODE, Job, counted, program, starter
 from launcher.preflight import folder_problems, problems
 from launcher.record import jobs_of, run_of, write_whole
 from launcher.snapshot import take_snapshot
@@ -30,8 +31,8 @@ class Submission:
     @property
     def title(self) -> str:
         wanted = self.job.resources
-        nodes = f"{wanted.nodes} node" + "s" * (wanted.nodes > 1)
-        return f"{self.job.verb} {self.run.name} in {wanted.per_node} processes on each of {nodes}"
+        where = f"each of {wanted.nodes} nodes" if wanted.nodes > 1 else "one node"
+        return f"{self.job.verb} {self.run.name} in {counted(wanted.per_node, 'process', 'processes')} on {where}"
 
     def fleet(self) -> list[str]:
         """Starts launcher.inside on the batch host, outside of any container."""
@@ -73,7 +74,7 @@ def plan(job: Job, said: str) -> Submission:
 def settle(planned: Submission, code: Path | None = None) -> Submission:
     """The same with log, config and code in the run folder, where they stay as they are now."""
     run, job = planned.run, planned.job
-    refuse_second_job(run)
+    refuse_second(run)
     code = code or (take_snapshot(run / "code") if job.resources.snapshot else planned.code)
     if job.verb == "evaluate":
         job = dataclasses.replace(job, arguments=(str(run), *job.arguments[1:]))
@@ -85,10 +86,11 @@ def settle(planned: Submission, code: Path | None = None) -> Submission:
     return dataclasses.replace(planned, job=job, code=code, log=f"{run}/slurm/%j.log")
 
 
-def refuse_second_job(run: Path) -> None:
-    """Two jobs must not write into one run folder."""
+def refuse_second(run: Path) -> None:
+    """Two jobs must not write into one run folder, nor a job and a process that was started by hand."""
     for name in {line["job"] for line in jobs_of(run)}:
         state = job_state(name)["JobState"]
         if state not in OVER:
             raise BadInput(f"{run.name} is in the queue already, as job {name} ({state}). Wait for it, take it out "
                            f"with `fleet-rcnn cancel {run}`, or start another run with run.name=...")
+    refuse_second_start(run)

@@ -2,12 +2,14 @@
 
 import json
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from detector.config.load import load_config
 from detector.errors import BadInput
+from detector.owner import Owner
 from launcher import cli, following, site, snapshot, submission, watch
 from launcher.job import CODE, Job, Resources
 from launcher.record import jobs_of, last_checkpoint, note_job, read_json, run_of, write_json
@@ -79,7 +81,11 @@ def test_the_queue(answer, queue, monkeypatch):
 
 
 def test_no_runs_are_told(tmp_path, slurm, capsys):
+    (tmp_path / "none").mkdir()
     assert following.jobs(tmp_path / "none") == 0 and "no run in" in capsys.readouterr().out
+    assert cli.main(["jobs", "--folder", str(tmp_path / "nope")]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err == f"error: no folder {tmp_path / 'nope'}; --folder names the one where runs live\n"
 
 
 def test_logs_are_followed_until_the_job_is_over(tmp_path, slurm, capsys, monkeypatch):
@@ -130,10 +136,14 @@ def test_two_jobs_do_not_write_into_one_run(tmp_path, slurm):
     for state in ("RUNNING", "PENDING", "COMPLETING"):
         states["7"] = state
         with pytest.raises(BadInput, match=f"in the queue already, as job 7 \\({state}\\)"):
-            submission.refuse_second_job(run)
+            submission.refuse_second(run)
     states["7"] = "COMPLETED"
-    submission.refuse_second_job(run)
-    submission.refuse_second_job(tmp_path / "new")
+    submission.refuse_second(run)
+    submission.refuse_second(tmp_path / "new")
+    with closing(Owner(run)) as owner:  # nor beside a process that was started by hand
+        owner.take()
+        with pytest.raises(BadInput, match="is being trained by process"):
+            submission.refuse_second(run)
 
 
 def options(*words: str, on_slurm: bool = True) -> Resources:

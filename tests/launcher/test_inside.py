@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import time
 
 import pytest
 
+from detector import owner
 from detector.errors import BAD_INPUT, FAILED, OK, STOPPED, BadInput
 from launcher import inside, record
 from launcher.environment import SlurmJob, fields, host_names, slurm_job, task_environment, tasks_per_node
@@ -23,6 +25,7 @@ def job(tmp_path, monkeypatch):
     start(0)
     monkeypatch.setattr(inside, "slurm", lambda *command: asked.append(command) or "")
     monkeypatch.setattr(inside, "job_state", lambda name: state)
+    monkeypatch.setattr(inside, "host_names", lambda nodes: [f"n{number}" for number in re.findall(r"\d", nodes)])
     monkeypatch.setattr(inside, "silent_nodes", lambda job: silent)
     monkeypatch.setattr(inside, "REQUEUE_S", 0)
     return ("train", str(tmp_path / "mine.yaml"), f"run.folder={tmp_path}"), tmp_path / "mine", asked, (start, state, silent)
@@ -51,13 +54,20 @@ def test_a_start_says_which_it_is_and_clears_what_the_last_one_left(job, capsys)
     record.write_json(run / record.FAILED / "rank-00000.json", {"rank": 0})
     (run / "slurm" / "7_0_result.pkl.save_tmp").touch()
     status(run, state="stopped", step=40)
+    record.note_job(run, job="7", verb="train", restart=1, step=30, nodes="n[3-4]")
+    (run / owner.NAME).write_text("process 12 on n4.site")
     start(2)
     assert begin(words) == OK
     assert "Slurm job 7 on n[1-2], restart 2 of 3: train mine, 40 steps are saved" in capsys.readouterr().out
     assert record.status_of(run)["state"] == "starting" and record.status_of(run)["step"] == 40
     assert not (run / record.FAILED).exists() and not list((run / "slurm").glob("*.save_tmp"))
+    assert not (run / owner.NAME).exists(), "the lock of a node that is gone may last"
     assert record.jobs_of(run)[-1] | {"at": 0} == {"job": "7", "verb": "train", "restart": 2, "step": 40, "nodes": "n[1-2]",
                                                    "log": "/log", "at": 0}
+    (run / owner.NAME).write_text("process 12 on login1")
+    checkpoint(run, 50)
+    start(3)
+    assert begin(words) == OK and (run / owner.NAME).exists(), "somebody else's"
 
 
 def test_a_start_that_slurm_killed_whole_is_queued_again_and_one_whose_rank_died_is_not(job, capsys):
@@ -86,6 +96,21 @@ def test_one_that_was_asked_to_stop_before_it_brought_anything_may_try_again(job
         assert begin(words) == OK, restart
         (run / record.STOPPED).touch()
     start(4)
+    assert begin([*words, "run.restarts=9"]) == FAILED  # but not for ever
+    assert "no progress since restart 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("nodes, tries", [
+    ({"State": "IDLE", "SlurmdStartTime": "2020-01-31T12:00:00"}, 1), ({"State": "DOWN*"}, 3),
+    ({"State": "IDLE", "SlurmdStartTime": "2035-01-31T12:00:00"}, 3), ({"State": "ALLOCATED", "SlurmdStartTime": "None"}, 1)])
+def test_one_that_lost_a_node_before_it_brought_anything_may_try_again(nodes, tries, job, capsys, monkeypatch):
+    words, run, _, (start, *_) = job
+    checkpoint(run, 8)
+    monkeypatch.setattr(inside, "slurm", lambda *command: " ".join(f"{key}={value}" for key, value in nodes.items()))
+    for restart in range(tries + 1):
+        start(restart)
+        assert begin(words) == OK, restart
+    start(tries + 1)
     assert begin([*words, "run.restarts=9"]) == FAILED  # but not for ever
     assert "no progress since restart 1" in capsys.readouterr().out
 
@@ -120,7 +145,9 @@ def test_a_new_job_of_the_same_run_counts_anew(job, monkeypatch):
     (0, {"state": "stopped", "step": 1234, "saved_in_s": 1.84}, STOPPED, "saved step 1234 in 1.8 s, asked for a requeue (restart 1 of 3)"),
     (1, {"state": "stopped", "step": 3, "saved_in_s": 0.1}, STOPPED, "saved step 3 in 0.1 s"),  # torchrun ends with 1
     (143, {"state": "starting"}, STOPPED, "stopped before there was something to save; step 40 is on disk, asked for"),
-    (143, {"state": "training", "step": 50}, 143, None)])
+    (143, {"state": "training", "step": 50}, 143, None),
+    (167, {"state": "starting"}, STOPPED, "srun could not start all tasks, step 40 is on disk, asked for a requeue (restart 1 of 3)"),
+    (167, {"state": "training", "step": 50}, 167, None), (134, {"state": "starting"}, 134, None)])
 def test_what_stopped_early_is_queued_again_and_what_failed_is_not(code, said, expected, told, job, capsys):
     words, run, asked, _ = job
     checkpoint(run, 40)
@@ -175,6 +202,21 @@ def test_a_lost_node_is_named_and_the_run_queued_again(job, capsys):
     checkpoint(run, 40)
     assert end(words, 1) == STOPPED and asked == [("scontrol", "requeue", "7")]
     assert "n2 does not answer, step 40 is on disk, asked for a requeue" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("silent_ones, code", [(["n2"], 1), ([], 167)])
+def test_one_that_a_node_kept_from_starting_may_try_again(silent_ones, code, job, capsys):
+    """The node may answer again by the time of the next start, which then sees nothing of it."""
+    words, run, _, (start, _, silent) = job
+    checkpoint(run, 8)
+    silent.extend(silent_ones)
+    for restart in range(4):
+        start(restart)
+        assert begin(words) == OK, restart
+        assert end(words, code) == STOPPED
+    start(4)
+    assert begin([*words, "run.restarts=9"]) == FAILED  # but not for ever
+    assert "no progress since restart 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("code, expected", [

@@ -1,6 +1,7 @@
 """Processes on this machine: one exit status for all of them, signals handed on, and no process left behind."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from detector.errors import BAD_INPUT, OK, STOPPED, BadInput
 from launcher import local
 from launcher.job import Job, Resources
-from launcher.local import FORWARDED, processes_here, run_here, wait
+from launcher.local import FORWARDED, processes_here, run_command, run_here, wait
 
 START = "import os, signal, sys, time\nfrom pathlib import Path\nrank = int(os.environ['RANK'])\nhere = Path({!r})\n"
 READY = "(here / f'ready{rank}').touch()\n"
@@ -71,7 +72,8 @@ def test_the_status_of_the_job(statuses, expected, run):
     (3, 3, "rank 1 ended with exit status 3"), (-signal.SIGKILL, 137, "rank 1 ended with signal SIGKILL"),
     (-signal.SIGSEGV, 139, "rank 1 ended with signal SIGSEGV"),
     (BAD_INPUT, BAD_INPUT, "")])  # it has told the user why
-def test_one_that_fails_ends_the_others_and_gives_its_status(failing, expected, said, run, capsys):
+def test_one_that_fails_ends_the_others_and_gives_its_status(failing, expected, said, run, capsys, monkeypatch):
+    monkeypatch.setattr(local, "GRACE_S", 0.3)  # one that is starting up does not hear yet that it shall end
     assert run(SLEEP, ends(failing), "sys.exit(0)") == expected
     err = capsys.readouterr().err
     assert said in err and bool(err) == bool(said)
@@ -102,12 +104,32 @@ def test_signals_are_handed_on_to_every_process(number, run, tmp_path):
     assert [(tmp_path / f"got{rank}").read_text() for rank in range(2)] == [number.name] * 2
 
 
-def test_ctrl_c_is_not_handed_on_because_a_terminal_sends_it_to_all(run, tmp_path):
+def test_kill_int_ends_a_job_and_is_no_second_ctrl_c_beside_that_of_a_terminal(run, tmp_path):
     """Twice would mean: at once, without saving."""
-    sender = when_ready(tmp_path, 1, signal.SIGINT)
-    assert run(NOTE + READY + "time.sleep(0.5)\nsys.exit(75)") == STOPPED
+    sender = when_ready(tmp_path, 2, signal.SIGINT)
+    assert run(NOTE + READY + SLEEP, NOTE + READY + SLEEP) == STOPPED
     sender.join()
-    assert not (tmp_path / "got0").exists()
+    assert [(tmp_path / f"got{rank}").read_text() for rank in range(2)] == ["SIGTERM"] * 2
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_ctrl_c_ends_at_once_gets_it_from_a_terminal_or_from_us(terminal, tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "at_a_terminal", lambda: terminal)
+    code = START.format(str(tmp_path)) + NOTE + READY + ("time.sleep(1)\nsys.exit(3)" if terminal else SLEEP)
+    sender = when_ready(tmp_path, 1, signal.SIGINT)
+    status = run_command([sys.executable, "-S", "-c", code], {**os.environ, "RANK": "0"})
+    sender.join()
+    assert status == (3 if terminal else STOPPED) and (tmp_path / "got0").exists() != terminal
+
+
+def test_at_a_terminal_is_whoever_is_in_its_foreground():
+    code = "import sys\nfrom launcher.local import at_a_terminal\nsys.exit(10 + at_a_terminal())"
+    child, terminal = pty.fork()
+    if not child:
+        os.execv(sys.executable, [sys.executable, "-c", code])
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 11
+    os.close(terminal)
+    assert subprocess.run([sys.executable, "-c", code], start_new_session=True).returncode == 10
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

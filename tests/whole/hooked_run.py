@@ -1,7 +1,8 @@
 """Not a test: runs `python -m detector` on a machine with a fault, which environment variables describe.
 
 SLOW_RANK: from the third image on, this rank's loader takes ten minutes for each. STOP_IN_EVALUATION: a stop signal
-comes with the first batch of an evaluation. FILE_LIMIT: bytes that a file can have, as on a full disk.
+comes with the first batch of an evaluation. FILE_LIMIT: bytes that a file can have, as on a full disk. SLOW_DRAWING:
+what is drawn of an evaluation takes ten minutes.
 """
 
 import os
@@ -25,6 +26,10 @@ def slowly(self, key, original=examples.Examples.__getitem__):
 
 if SLOW:  # also in the loader's workers, which import this file
     examples.Examples.__getitem__ = slowly
+
+if os.environ.get("SLOW_DRAWING"):  # in the scorer's process, which imports this file
+    import detector.scorer as scorer
+    scorer.draw_validation = lambda *_: time.sleep(600)
 
 if __name__ == "__main__":
     import detector.evaluate as evaluate

@@ -5,22 +5,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fork_server import REPO, Forked, start_python
+
 from launcher.environment import free_port, local_environment
 
 CUT_RUN = Path(__file__).parent / "cut_run.py"
-REPO = CUT_RUN.parent.parent.parent
 
 
-def start(arguments: list[str], processes: int = 1, **environment: str) -> list[subprocess.Popen]:
+def start(arguments: list[str], processes: int = 1, **environment: str) -> list[Forked]:
     """One thread each, so that the same work is done in the same order however many there are."""
     port = free_port()
-    return [subprocess.Popen([sys.executable, *arguments], cwd=REPO, text=True, stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT,
-                             env={**local_environment(rank, processes, port), "OMP_NUM_THREADS": "1",
-                                  "PYTHONPATH": str(REPO), **environment}) for rank in range(processes)]
+    return [start_python(arguments, {**local_environment(rank, processes, port), "OMP_NUM_THREADS": "1",
+                                     "PYTHONPATH": str(REPO), **environment}) for rank in range(processes)]
 
 
-def finish(running: list[subprocess.Popen], timeout_s: float = 240) -> tuple[list[int], str]:
+def finish(running: list[Forked | subprocess.Popen], timeout_s: float = 240) -> tuple[list[int], str]:
     """Exit statuses and all output; a hang is an error of the test, with what was said until then."""
     said = ""
     try:

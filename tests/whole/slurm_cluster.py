@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -31,6 +32,17 @@ class Cluster:
         self.environ = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "SBATCH"))}
         self.environ |= {"FLEET_CLUSTER": str(folder), "SLURM_CONF": f"{folder}/slurm.conf", "OMP_NUM_THREADS": "1",
                          "PYTHONPATH": str(REPO), "XDG_CONFIG_HOME": str(folder / "none")}
+
+    def up(self, *options: str) -> str:
+        """Nodes with networks of their own, where that is allowed. Gives what went wrong otherwise."""
+        said = ""
+        for network in (["--network"], []):
+            done = subprocess.run([str(LOCAL_CLUSTER), "up", "--nodes", "2", *network, *options], env=self.environ,
+                                  capture_output=True, text=True)
+            self.network, said = bool(network), done.stderr
+            if "--network" not in said:
+                break
+        return said if done.returncode else ""
 
     def control(self, *words: str) -> str:
         return self.call(sys.executable, str(LOCAL_CLUSTER), *words)
@@ -75,6 +87,12 @@ def steps(run: Path) -> list[int]:
     path = run / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
     return [line["step"] for line in lines if line["kind"] == "train"]
+
+
+def pace(run: Path) -> float:
+    """Steps a second; a step is four images."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return statistics.median(line["images_per_s"] for line in lines if line["kind"] == "train") / 4
 
 
 def reached(run: Path, step: int) -> bool:

@@ -1,12 +1,10 @@
 """A run whose images come as those of the published tables: it trains, and a cut run goes on where it was."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import REPO
+from processes import run
 
 pytestmark = pytest.mark.whole
 FED = ["batch.groups=static", "batch.frame=chunk", "augment.mirrored_copies=true", "augment.flip=0",
@@ -16,10 +14,9 @@ FED = ["batch.groups=static", "batch.frame=chunk", "augment.mirrored_copies=true
 
 
 def train(*overrides: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "detector", "train", "configs/shapes/demo.yaml", *overrides], cwd=REPO,
-                          capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    (status,), said = run(["-m", "detector", "train", "configs/shapes/demo.yaml", *overrides])
+    assert status == 0, said
+    return said
 
 
 def test_it_trains_and_a_run_in_two_parts_ends_with_the_same_weights(tiny, tmp_path):

@@ -82,6 +82,32 @@ def test_a_stop_in_an_evaluation_counts_for_nothing_and_it_comes_first_next_time
     assert status(folder)["state"] == "finished" and status(folder)["seconds_left"] == 0
 
 
+def test_a_stop_waits_for_no_drawing_and_the_evaluation_is_on_record(tiny, config_file, tmp_path):
+    folder = tmp_path / "runs" / "tiny"
+    running = start([HOOKED, "train", str(config_file), *tiny, "run.workers=1", "schedule.steps=7"], 2, SLOW_DRAWING="1")
+    until(lambda: (folder / "heartbeats" / "rank-00000.json").exists() and
+          json.loads((folder / "heartbeats" / "rank-00000.json").read_text())["phase"] == "drawing", running)
+    time.sleep(1)  # the next evaluation waits for the drawings of the one before
+    asked_at = time.monotonic()
+    running[1].send_signal(signal.SIGTERM)
+    statuses, said = finish(running)
+    assert statuses == [75, 75] and time.monotonic() - asked_at < 30, said
+    assert record(folder) == [("train", 1), ("train", 2), ("train", 3), ("evaluation", 3), *(("train", n) for n in (4, 5, 6))]
+    said = train(0, config_file, [*tiny, "schedule.steps=7"], 2)
+    assert "the evaluation at step 6 was cut off; it comes first" in said
+    assert [(kind, step) for kind, step in record(folder) if kind == "evaluation"] == [("evaluation", n) for n in (3, 6, 7)]
+
+
+def test_a_run_that_its_patience_ended_keeps_its_files_when_it_is_started_again(tiny, config_file, tmp_path):
+    folder, arguments = tmp_path / "runs" / "tiny", [*tiny, "schedule.steps=30", "schedule.patience=1", "optim.rate=1e-9"]
+    assert "finished: 6 of 30 steps" in train(0, config_file, arguments)
+    kept = {name: (folder / name).read_text() for name in ("config.yaml", "environment.json")}
+    for name in kept:
+        (folder / name).write_text(kept[name] + "\n")
+    assert "finished: 6 of 30 steps" in train(0, config_file, arguments)
+    assert {name: (folder / name).read_text() for name in kept} == {name: text + "\n" for name, text in kept.items()}
+
+
 def test_one_rank_killed_ends_the_other_soon(tiny, config_file, tmp_path):
     folder = tmp_path / "runs" / "tiny"
     running = start(["-m", "detector", "train", str(config_file), *tiny, "schedule.steps=1000", "data.val=[]"], 2)
@@ -91,6 +117,25 @@ def test_one_rank_killed_ends_the_other_soon(tiny, config_file, tmp_path):
     statuses, said = finish(running)
     assert statuses[0] not in (0, 75) and time.monotonic() - killed_at < 30, said
     assert status(folder)["state"] == "failed"
+
+
+def test_a_second_start_of_a_run_is_refused_while_the_first_lives(tiny, config_file, tmp_path):
+    folder = tmp_path / "runs" / "tiny"
+    arguments = ["-m", "detector", "train", str(config_file), *tiny, "schedule.steps=1000", "data.val=[]", "run.save_every_steps=2"]
+    first = start(arguments)
+    until(lambda: (folder / "checkpoints" / "step-00000002.pt").exists(), first)
+    statuses, said = run(arguments, 2)
+    assert statuses == [2, 2] and said.count(f"{folder} is being trained by process {first[0].pid} on ") == 1, said
+    for way in ([], ["--on", "torchrun"]):
+        statuses, said = run(["-m", "launcher.cli", *arguments[2:], "--processes", "1", *way])
+        assert statuses == [2] and said.count(f"{folder} is being trained by process {first[0].pid} on ") == 1, said
+        assert len(said.splitlines()) == 1, said
+    assert status(folder)["state"] == "training" and "resuming" not in (folder / "log.txt").read_text()
+    first[0].kill()
+    finish(first)
+    step = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    said = train(step + 1, config_file, arguments[4:])
+    assert "resuming from" in said and status(folder)["state"] == "stopped"
 
 
 def test_a_disk_that_fills_up_behind_the_steps_ends_all_ranks_with_one_error(tiny, config_file, tmp_path):
