@@ -11,6 +11,7 @@ from typing import Callable
 from detector import errors
 from detector.arguments import parse
 from detector.config.load import all_options, folder_of, load_config
+from detector.data.workers import worker_context
 from detector.stopping import SIGNALS, StopRequest
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)  # full, over quota, read-only, not allowed
@@ -107,6 +108,9 @@ def run(said: argparse.Namespace) -> int:
         from detector.export import export
         export(said.run, said.format, said.out, said.checkpoint, said.images)
         return errors.OK
+    if said.verb == "evaluate" and said.report:
+        raise errors.BadInput(f"--report with {'--weights' if said.weights else '--time'}: the page is of a run's own "
+                              "evaluation; leave one of the two out")
     if said.verb == "evaluate" and said.weights:
         from detector.evaluate_weights import evaluate_weights
         if not said.recipe:
@@ -131,9 +135,11 @@ def run_together(said: argparse.Namespace, stop: StopRequest) -> int:
         from detector.evaluate import evaluate_run
         done = evaluate_run(said.run, said.overrides, said.checkpoint, lambda: stop.asked, said.report)
         return errors.OK if done else errors.STOPPED
+    config = load_config(said.config, said.overrides)
+    if config.run.workers:
+        worker_context()  # their server imports torch while this process does
     from detector.distributed import process_group
     from detector.train import Outcome, train
-    config = load_config(said.config, said.overrides)
     with process_group(config.run.device, config.run.timeout_minutes, folder_of(config) / "heartbeats") as device:
         return errors.OK if train(config, device, stop) is Outcome.FINISHED else errors.STOPPED
 

@@ -8,11 +8,6 @@ Boxes have shape [N, 4]; no boxes is [0, 4]. These functions take numpy arrays.
 import numpy as np
 
 
-def empty() -> np.ndarray:
-    """No boxes: float32 [0, 4]."""
-    return np.zeros((0, 4), np.float32)
-
-
 def from_xywh(boxes: np.ndarray) -> np.ndarray:
     """COCO's x, y, width, height [N, 4] -> ours."""
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
@@ -38,19 +33,3 @@ def from_voc(boxes: np.ndarray) -> np.ndarray:
 def area(boxes: np.ndarray) -> np.ndarray:
     """Pixels, [N]; a box whose corners are swapped has area 0."""
     return np.clip(boxes[:, 2] - boxes[:, 0], 0, None) * np.clip(boxes[:, 3] - boxes[:, 1], 0, None)
-
-
-def clip(boxes: np.ndarray, height: float, width: float) -> np.ndarray:
-    """The part of each box inside an image of this size."""
-    low, high = np.zeros(4, boxes.dtype), np.array([width, height, width, height], boxes.dtype)
-    return np.clip(boxes, low, high)
-
-
-def intersection_over_union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of all pairs: [N, 4] x [M, 4] -> float64 [N, M]; 0 where both have no area."""
-    a, b = a.astype(np.float64)[:, None], b.astype(np.float64)[None]
-    width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
-    height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
-    inter = np.clip(width, 0, None) * np.clip(height, 0, None)
-    union = area(a[:, 0])[:, None] + area(b[0])[None] - inter
-    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)

@@ -31,11 +31,6 @@ class TrainState:
     step: int = 0  # steps done
 
 
-def save(folder: Path, state: TrainState, config: Config, classes: tuple[str, ...], global_batch: int) -> Path:
-    """Writes checkpoints/step-N.pt of this state, here and now."""
-    return write(folder, content_of(state, config, classes, global_batch))
-
-
 def content_of(state: TrainState, config: Config, classes: tuple[str, ...], global_batch: int) -> dict:
     """What a checkpoint holds; the tensors are those of the state, not copies."""
     return {"format": FORMAT, "step": state.step, "model": state.model.state_dict(),
@@ -46,7 +41,7 @@ def content_of(state: TrainState, config: Config, classes: tuple[str, ...], glob
 
 def write(folder: Path, content: dict, before_it_counts: Callable[[], None] = lambda: None) -> Path:
     """Writes checkpoints/step-N.pt: beside, flushed, renamed. A full disk is BadInput, with nothing left behind."""
-    path = folder / "checkpoints" / f"step-{content['step']:08d}.pt"
+    path = file_of(folder, content["step"])
     beside = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +77,10 @@ def keep_newest(folder: Path, count: int) -> None:
         path.unlink(missing_ok=True)
 
 
+def file_of(folder: Path, step: int) -> Path:
+    return folder / "checkpoints" / f"step-{step:08d}.pt"
+
+
 def mark_best(folder: Path, path: Path) -> None:
     """best.pt becomes this checkpoint, by rename; a hard link where the disk knows those."""
     beside = folder / "checkpoints" / "best.part"
@@ -91,6 +90,18 @@ def mark_best(folder: Path, path: Path) -> None:
     except OSError:
         shutil.copyfile(path, beside)
     os.replace(beside, folder / "checkpoints" / "best.pt")
+
+
+def forget_best(folder: Path, step: int, record: list[tuple[int, float]]) -> None:
+    """best.pt is never of a later step than a run goes on from: that branch is given up. `record`: (step, value)."""
+    best = max(record, key=lambda pair: pair[1], default=(0, 0.0))
+    if best[0] <= step:
+        return
+    kept = max((pair for pair in record if pair[0] <= step), key=lambda pair: pair[1], default=(0, 0.0))
+    if file_of(folder, kept[0]).is_file():
+        mark_best(folder, file_of(folder, kept[0]))
+    else:
+        (folder / "checkpoints" / "best.pt").unlink(missing_ok=True)
 
 
 def step_files(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
 from detector.errors import BadInput, NotFinite
 
@@ -171,10 +172,7 @@ def mean(values: torch.Tensor) -> torch.Tensor:
 
 
 def mean_statistics(module: nn.Module) -> None:
-    """Makes the running statistics of learning batch norms the mean over all ranks.
-
-    So every rank holds the same weights and buffers after every step, and any rank's checkpoint is all ranks'.
-    """
+    """Makes the running statistics of learning batch norms the mean over all ranks: all keep one state."""
     buffers = [b for norm in module.modules() if isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats
                for b in (norm.running_mean, norm.running_var)]
     if world() > 1 and buffers:
@@ -202,21 +200,26 @@ def gather_everywhere(values: np.ndarray, group: dist.ProcessGroup | None = None
 
 def gather_texts(texts: list[str]) -> list[str]:
     """All ranks' texts, on every rank."""
-    joined = np.frombuffer("\0".join(texts).encode(), np.uint8)
-    return [text for part in gather_everywhere(joined) for text in bytes(part).decode().split("\0") if text]
+    joined = np.frombuffer("\0".join(texts).encode(errors="surrogateescape"), np.uint8)  # a path may be any bytes
+    said = b"\0".join(bytes(part) for part in gather_everywhere(joined))
+    return [text for text in said.decode(errors="surrogateescape").split("\0") if text]
 
 
-def wrap(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module with its gradients averaged over all ranks; the module itself where there is one."""
+def wrap(module: nn.Module, device: torch.device, turns: int = 1, compress: bool = False) -> nn.Module:
+    """The module with its gradients averaged over all ranks, as bf16 with `compress`; itself for one rank."""
     if world() == 1:
         return module
     parallel = nn.parallel.DistributedDataParallel
     newer = "forward_sync_buffers" in inspect.signature(parallel).parameters  # the name since PyTorch 2.12 or so
-    buffers = {"forward_sync_buffers" if newer else "broadcast_buffers": False}  # mean_statistics keeps them equal
-    if device.type == "cuda":  # the search below would make the host wait for the device in every backward pass
-        return parallel(module, device_ids=[device.index], gradient_as_bucket_view=True, **buffers)
-    # Else buckets are sorted anew after each start's first step: more than two ranks would sum in another order then.
-    return parallel(_WithUnused(module), gradient_as_bucket_view=True, find_unused_parameters=True, **buffers)
+    options = {"gradient_as_bucket_view": True,
+               "forward_sync_buffers" if newer else "broadcast_buffers": False}  # mean_statistics keeps them equal
+    if device.type == "cuda":  # the search below makes the host wait; a static graph allows no turns without a sum
+        wrapped = parallel(module, device_ids=[device.index], static_graph=turns == 1, **options)
+    else:  # buckets sorted anew after the first step of a start would make more than two ranks sum in another order
+        wrapped = parallel(_WithUnused(module), find_unused_parameters=True, **options)
+    if compress:
+        wrapped.register_comm_hook(None, bf16_compress_hook)
+    return wrapped
 
 
 class _WithUnused(nn.Module):
@@ -239,9 +242,7 @@ def _refuse_shared_gpus(device: torch.device) -> None:
     """Two ranks on one GPU would hang NCCL; found by the GPU's own identity, on whatever number each rank sees."""
     if device.type != "cuda":
         return
-    mine = f"{socket.gethostname()} {torch.cuda.get_device_properties(device).uuid}"
-    names = gather_texts([mine])
-    if len(set(names)) < len(names):
-        shared = sorted({name.split()[0] for name in names if names.count(name) > 1})
+    names = gather_texts([f"{socket.gethostname()} {torch.cuda.get_device_properties(device).uuid}"])
+    if shared := sorted({name.split()[0] for name in names if names.count(name) > 1}):
         raise BadInput(f"more processes than GPUs on {', '.join(shared)}: two processes got the same GPU. Start one "
                        "process for each GPU, or set run.device=cpu")

@@ -6,7 +6,7 @@ import os
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Sequence
 
 import numpy as np
 import torch
@@ -22,15 +22,15 @@ from detector.data.shapes import draw_image
 from detector.errors import BadInput
 from detector.inference import find_checkpoint, load_detector
 from detector.model.build import Detector, build_model
-from detector.model.input import Side
+from detector.model.input import Side, resized
 from detector.pictures import fixed_choice
 from detector.portable import Portable
 from detector.randomness import drawing_state, seed_for
 
 ENDING = {"onnx": ".onnx", "torchscript": ".torchscript.pt", "weights": ".weights.pt"}
 OPSET = 17          # of ONNX: the first with all that is needed, and known to every runtime that is in use
-TOLERANCE = 1e-3    # pixels of a box side, and score
-CHECKED = 12        # images that model and file are compared on
+TOLERANCE = 1e-3    # pixels of a box side, as the network sees the image, and score
+CHECKED = 20        # images that model and file are compared on
 STRETCH = ((1, 1), (0.5, 0.5), (1, 0.6), (0.6, 1), (1.3, 1.3), (0.4, 0.7))  # of height and width, image by image
 OUTPUTS = ("boxes", "scores", "labels")
 Detect = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # as Portable
@@ -43,13 +43,13 @@ class Agreement:
     images: int
     sizes: int           # different ones
     boxes: int           # that both found
-    box: float           # largest difference of a coordinate, pixels
+    box: float           # largest difference of a coordinate, pixels of the resized image
     score: float         # largest difference of a score
     strangers: int       # boxes that only one of them found
 
     def __str__(self) -> str:
         return (f"{self.boxes} boxes in {self.images} images of {self.sizes} sizes: boxes differ by {self.box:.1e} "
-                f"pixels at most, scores by {self.score:.1e}")
+                f"pixels of the resized image at most, scores by {self.score:.1e}")
 
 
 def export(run: str, kind: str, out: str = "", which: str = "best", source: str = "") -> Path:
@@ -182,18 +182,25 @@ def detect_with(model: Detector, side: Side) -> Detect:
 
 
 def compare(model: Detector, detect: Detect, images: list[Tensor], evaluate: Evaluate) -> Agreement:
-    """Both detectors on each image; the order of boxes does not count."""
-    expect = detect_with(model, Side(evaluate.short_side, evaluate.long_side))
+    """Both detectors on each image; the order of boxes does not count.
+
+    Boxes are compared where they are computed, in the resized image: made large again, rounding is many times as much.
+    """
+    side = Side(evaluate.short_side, evaluate.long_side)
+    expect = detect_with(model, side)
     boxes, strangers, box, score = 0, 0, 0.0, 0.0
     for image in images:
-        pairs, alone = pair(expect(image), detect(image), evaluate)
+        scale, _ = resized(*image.shape[-2:], side)
+        expected, found = list(expect(image)), list(detect(image))
+        expected[0], found[0] = scale * expected[0], scale * found[0]
+        pairs, alone = pair(expected, found, evaluate)
         boxes, strangers = boxes + len(pairs), strangers + alone
         box, score = max(box, pairs[:, 0].max(initial=0)), max(score, pairs[:, 1].max(initial=0))
     sizes = len({tuple(image.shape) for image in images})
     return Agreement(len(images), sizes, boxes, float(box), float(score), strangers)
 
 
-def pair(expected: tuple[Tensor, ...], found: tuple[Tensor, ...], evaluate: Evaluate) -> tuple[np.ndarray, int]:
+def pair(expected: Sequence[Tensor], found: Sequence[Tensor], evaluate: Evaluate) -> tuple[np.ndarray, int]:
     """Partners of one class in both lists: their differences (box, score) [P, 2], and how many boxes are alone.
 
     A box as weak as the weakest that is kept, to TOLERANCE, may be in one list only: rounding decides whether it is.

@@ -11,8 +11,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from detector.pictures import Picture
@@ -59,6 +57,7 @@ class Journal:
         write_whole(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
         self.metrics = open(folder / "metrics.jsonl", "a", encoding="utf-8")
         self.log = open(folder / "log.txt", "a", encoding="utf-8")
+        from torch.utils.tensorboard import SummaryWriter  # here, because the other ranks need none
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def start_bar(self) -> None:
@@ -111,6 +110,7 @@ class Journal:
 
     def picture(self, step: int, picture: Picture) -> None:
         if self.main:
+            from tensorboard.compat.proto.summary_pb2 import Summary
             image = Summary.Image(height=picture.height, width=picture.width, colorspace=3,
                                   encoded_image_string=picture.png)
             self.board.file_writer.add_summary(Summary(value=[Summary.Value(tag=picture.name, image=image)]), step)
@@ -126,8 +126,7 @@ class Journal:
 
     def evaluations(self, metric: str) -> list[tuple[int, float]]:
         """(step, value) of every evaluation on record."""
-        return [(line["step"], line[metric]) for line in read_lines(self.folder / "metrics.jsonl")
-                if line["kind"] == "evaluation" and metric in line]
+        return evaluations_of(self.folder, metric)
 
     def close(self) -> None:
         if self.main:
@@ -140,6 +139,12 @@ class Journal:
         for name, value in values.items():
             self.board.add_scalar(f"{kind}/{name}", value, step)
         self.board.flush()
+
+
+def evaluations_of(folder: Path, metric: str) -> list[tuple[int, float]]:
+    """(step, value) of every evaluation on the record of a run."""
+    return [(line["step"], line[metric]) for line in read_lines(folder / "metrics.jsonl")
+            if line["kind"] == "evaluation" and metric in line]
 
 
 def best_of(evaluations: list[tuple[int, float]]) -> tuple[int, float] | None:

@@ -54,6 +54,8 @@ def draw_validation(run: Path, step: int, dataset: Dataset, detections: Detectio
             draw_boxes(image, enlarge * detections.boxes[found], detections.labels[found], dataset.classes,
                        detections.scores[found]), ("ground truth", f"predicted, step {step}"))
         name = f"{index:06d}-{Path(dataset.path(index)).stem}"
-        sheet.save(folder / f"{name}.jpg", quality=90)
+        beside = folder / f"{name}.part"  # drawing may be cut off, where a run is told to stop
+        sheet.save(beside, "JPEG", quality=90)
+        beside.replace(folder / f"{name}.jpg")
         pictures.append(as_picture(f"validation/{name}", sheet))
     return pictures

@@ -80,3 +80,10 @@ def on_host(value, before=None):
     pinned = value.device.type == "cuda"  # else the copy would wait for the device
     target = before if fits else torch.empty_like(value, device="cpu", pin_memory=pinned)
     return target.copy_(value, non_blocking=True)
+
+
+def kept(step: int, elapsed_s: float | None) -> str:
+    """What is on disk, and the seconds that it took; None: it had been there. Step 0 is never saved."""
+    if elapsed_s is not None:
+        return f"saved step {step} in {elapsed_s:.1f} s"
+    return f"step {step} is saved" if step else "before the first step there is nothing to save"

@@ -3,14 +3,16 @@
 A thread would not do: it takes turns with the steps at the interpreter. Only rank 0 has a scorer.
 """
 
+import contextlib
 import os
+import signal
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from detector.charts import Curve, confusion, precision_recall
 from detector.config.schema import Config
-from detector.data.loader import start_worker, worker_context
+from detector.data.workers import start_worker, worker_context
 from detector.metrics import kernel
 from detector.metrics.analysis import analyse
 from detector.pictures import Picture, draw_validation
@@ -21,10 +23,10 @@ NICE = 10  # so much more willing to wait for a core than the steps
 
 
 @dataclass(frozen=True)
-class Scored:
-    """An evaluation, and what of it TensorBoard shows."""
+class Drawn:
+    """What TensorBoard shows of an evaluation."""
 
-    evaluation: Evaluation
+    step: int
     pictures: list[Picture]
     curves: list[Curve]
 
@@ -40,49 +42,78 @@ class Job:
 
 
 class Scorer:
-    """One evaluation at a time; what scoring it gives or raises waits here for whoever asks, and is never lost."""
+    """One evaluation at a time, scored and then drawn. What scoring gives or raises waits here for whoever asks, and is
+    never lost; drawings are, where a run is told to stop."""
 
     def __init__(self, dataset: Dataset | None, config: Config, folder: Path):
         self.given = dataset, config, folder
         self.pool: ProcessPoolExecutor | None = None
         self.job: Job | None = None
         self.future: Future | None = None
+        self.drawing: Future | Predicted | None = None  # Predicted: to be drawn here, when somebody asks
+        self.process: Future | None = None              # the id of the pool's only one
 
     @property
     def error(self) -> BaseException | None:
         """What went wrong, until somebody waits."""
-        return self.future.exception() if self.future is not None and self.future.done() else None
+        for future in (self.future, self.drawing):
+            if isinstance(future, Future) and future.done() and future.exception():
+                return future.exception()
+        return None
 
     def start(self, predicted: Predicted) -> None:
-        """Scores, writes results and pictures; the steps go on meanwhile. With run.workers=0 it happens here and now,
-        like the loading. What the evaluation before gave must have been fetched."""
+        """Scores, writes results and pictures; the steps go on meanwhile. With run.workers=0 it happens here, like the
+        loading: scoring now, drawing when somebody asks. What the evaluation before gave must have been fetched."""
         assert self.future is None, "an evaluation is still being scored"
         if self.given[1].run.workers == 0:
             self.future = Future()
             try:
                 self.job = self.job or job_of(*self.given)
-                self.future.set_result(score_and_draw(self.job, predicted))
+                self.future.set_result(score_and_write(self.job, predicted))
+                self.drawing = predicted
             except Exception as error:  # whatever it is, all ranks must hear of it
                 self.future.set_exception(error)
             return
         if self.pool is None:
             self.pool = ProcessPoolExecutor(1, worker_context(), begin, self.given)
-        self.future = self.pool.submit(score_here, predicted)
+            self.process = self.pool.submit(os.getpid)
+        self.future, self.drawing = self.pool.submit(score_here, predicted), self.pool.submit(draw_here)
 
     def busy(self) -> bool:
         return self.future is not None and not self.future.done()
 
-    def wait(self) -> Scored | None:
+    def wait(self) -> Evaluation | None:
         """What the last evaluation gave, once; None where nothing was started. Raises what went wrong, once."""
         future, self.future = self.future, None
         return future.result() if future is not None else None
 
+    def is_drawing(self) -> bool:
+        return isinstance(self.drawing, Future) and not self.drawing.done()
+
+    def drawn(self) -> Drawn | None:
+        """What was drawn of it, once; None where there is nothing (yet)."""
+        if self.is_drawing():
+            return None
+        drawing, self.drawing = self.drawing, None
+        if isinstance(drawing, Predicted):
+            return draw(self.job, drawing)
+        return drawing.result() if drawing is not None else None
+
+    def forget_drawing(self) -> None:
+        self.drawing = None
+
     def close(self) -> None:
-        if self.pool is not None:
-            self.pool.shutdown()
+        """Ends what is under way: it has been fetched, or nobody waits for it."""
+        if self.pool is None:
+            return
+        if self.process.done() and not self.process.exception():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.result(), signal.SIGKILL)  # it takes no other notice of signals
+        self.pool.shutdown(cancel_futures=True)
 
 
 _job: Job | None = None  # of this process, where it is a scorer's
+_scored: Predicted | None = None  # what is to be drawn
 
 
 def begin(dataset: Dataset, config: Config, folder: Path) -> None:
@@ -93,19 +124,32 @@ def begin(dataset: Dataset, config: Config, folder: Path) -> None:
     _job = job_of(dataset, config, folder)
 
 
-def score_here(predicted: Predicted) -> Scored:
-    return score_and_draw(_job, predicted)
+def score_here(predicted: Predicted) -> Evaluation:
+    global _scored
+    _scored = None
+    evaluation = score_and_write(_job, predicted)
+    _scored = predicted
+    return evaluation
+
+
+def draw_here() -> Drawn | None:
+    """Nothing where scoring failed, which is told of by itself."""
+    return draw(_job, _scored) if _scored is not None else None
 
 
 def job_of(dataset: Dataset, config: Config, folder: Path) -> Job:
     return Job(dataset, config, folder, index_of(dataset, config.evaluate.metric))
 
 
-def score_and_draw(job: Job, predicted: Predicted) -> Scored:
-    """All of an evaluation but its place on record."""
-    metric, found = job.config.evaluate.metric, predicted.detections
+def score_and_write(job: Job, predicted: Predicted) -> Evaluation:
+    """All of an evaluation but its place on record, and what is drawn."""
     evaluation = score(predicted, job.dataset, job.config.evaluate, job.truth)
-    write_results(job.folder, evaluation, found, job.dataset)
+    write_results(job.folder, evaluation, predicted.detections, job.dataset)
+    return evaluation
+
+
+def draw(job: Job, predicted: Predicted) -> Drawn:
+    found = predicted.detections
     pictures = draw_validation(job.folder, predicted.step, job.dataset, found, job.config.run.pictures)
-    why = analyse(found, job.dataset, metric, job.truth)
-    return Scored(evaluation, pictures + confusion(why), precision_recall(why, found))
+    why = analyse(found, job.dataset, job.config.evaluate.metric, job.truth)
+    return Drawn(predicted.step, pictures + confusion(why), precision_recall(why, found))

@@ -81,10 +81,15 @@ def write_results(folder: Path, evaluation: Evaluation, detections: Detections, 
 
 def table(metrics: dict[str, float], per_class: dict[str, dict[str, float]]) -> str:
     """Metrics and classes as a person reads them; counts are whole numbers."""
-    lines = [f"{name:>24} {value:8.4f}" for name, value in metrics.items()]
+    lines = [f"{name:>24} {number(value):>8}" for name, value in metrics.items()]
     keys = list(next(iter(per_class.values()), {}))
     lines += ["", f"{'class':>24} " + " ".join(f"{key:>10}" for key in keys)]
     lines += [f"{name:>24} " + " ".join(f"{values[key]:>10}" if isinstance(values[key], int) else
-                                        f"{values[key]:10.4f}" for key in keys)
+                                        f"{number(values[key]):>10}" for key in keys)
               for name, values in per_class.items()]
     return "\n".join(lines)
+
+
+def number(value: float) -> str:
+    """Four digits; - for what does not exist, as AP without an object, for which pycocotools says -1."""
+    return "-" if value == -1 else f"{value:.4f}"

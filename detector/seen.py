@@ -8,6 +8,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from detector.config.schema import Config
 from detector.data.batches import epoch_sizes
+from detector.data.canvases import Canvases, plan_canvases
 from detector.data.transforms import draw_short_side
 from detector.model.input import PIXELS, Input, Pixels, Side, resized, to_batch
 from detector.model.truth import pad_truth
@@ -34,12 +35,12 @@ def see_batches(config: Config, data: Dataset, images: int, with_pixels: int) ->
     sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
     plan = plan_run(config.batch, config.optim, config.schedule, sizes, 0, 1)
     how = Input(PIXELS[config.model.pixels], config.model.canvas_multiple)
-    found, count = [], 0
+    canvases, found, count = plan_canvases(config, sizes, plan.global_batch), [], 0
     with open_steps(data, plan, config, 0, torch.device("cpu")) as steps:
         for turn in range(plan.total_steps * len(plan.micro)):
             if count >= min(images, len(data)):
                 break
-            found.append(see_batch(*next(steps), side_of_turn(config, plan, turn), how, turn < with_pixels))
+            found.append(see_batch(*next(steps), side_of_turn(config, plan, turn), how, canvases, turn < with_pixels))
             count += len(found[-1])
     return found
 
@@ -50,8 +51,9 @@ def side_of_turn(config: Config, plan: Plan, turn: int) -> Side:
     return Side(draw_short_side(config.augment.short_sides, chance), config.augment.long_side)
 
 
-def see_batch(images: list, targets: list, side: Side, how: Input, with_pixels: bool) -> list[Seen]:
-    batch = to_batch(images, side, how, [target.get("frame") for target in targets])
+def see_batch(images: list, targets: list, side: Side, how: Input, canvases: Canvases, with_pixels: bool) -> list[Seen]:
+    least = canvases.least(side, [int(target["index"]) for target in targets])
+    batch = to_batch(images, side, how, [target.get("frame") for target in targets], least)
     sizes = [tuple(image.shape[-2:]) for image in images]
     truth = pad_truth(targets, sizes, [resized(*size, side)[1] for size in sizes], extent=0)
     boxes = [one["boxes"].numpy() for one in truth.lists()]

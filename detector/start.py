@@ -15,14 +15,17 @@ from detector.checkpoint import TrainState
 from detector.config.load import folder_of, to_yaml
 from detector.config.schema import Batch, Config
 from detector.data.batches import epoch_sizes, micro_batches
+from detector.data.canvases import Canvases, plan_canvases
 from detector.data.read import describe, for_training, read_datasets
 from detector.errors import BadInput, Stopped
 from detector.heartbeat import Heartbeat
-from detector.journal import Journal, write_whole
+from detector.journal import Journal, evaluations_of, out_of_patience, write_whole
 from detector.metrics import kernel
 from detector.model.build import build_model, use_channels_last
+from detector.model.compiled import ensure_compiler
 from detector.model.weights import load_weights
 from detector.optim import Plan, build_optimizer, describe_schedule, plan_run
+from detector.owner import Owner
 from detector.randomness import seed_for, seed_torch
 from detector.records import Dataset
 from detector.stopping import StopRequest
@@ -34,6 +37,7 @@ class Prepared:
     """What a run starts with."""
 
     plan: Plan
+    canvases: Canvases
     data: Dataset
     val: Dataset | None
     said: list[str]  # what it will do
@@ -42,6 +46,7 @@ class Prepared:
 def prepare(config: Config, device: torch.device, stop: StopRequest, heart: Heartbeat) -> tuple[TrainState, Prepared]:
     """Everything that can be wrong before the first step; nothing is written. Collective; raises Stopped in between."""
     leave_if_asked(stop)
+    distributed.together(lambda: ensure_compiler(config.run.compile, device))
     seats = [Seat(**json.loads(text)) for text in distributed.gather_texts([json.dumps(asdict(seat(device)))])]
     heart.beat("reading annotations")
     whole, val = read_datasets(config.data)
@@ -58,7 +63,8 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heart: Hear
             *elastic_notes(config, batch, content), plan.sentence, describe_schedule(plan, config.schedule),
             *(line for split in (data, val) if split for line in (describe(split), *split.faults)),
             few_cores(seats, config.run.workers), kernel.note() if val else ""]
-    return state, Prepared(plan, data, val, [line for line in said if line])
+    canvases = plan_canvases(config, sizes, plan.global_batch)
+    return state, Prepared(plan, canvases, data, val, [line for line in said if line])
 
 
 def leave_if_asked(stop: StopRequest) -> None:
@@ -140,17 +146,23 @@ def build_state(config: Config, classes: tuple[str, ...], plan: Plan, content: d
     return state, notes
 
 
-def open_journal(config: Config, step: int, plan: Plan, heart: Heartbeat) -> Journal:
+def open_journal(config: Config, step: int, plan: Plan, heart: Heartbeat, owner: Owner) -> Journal:
     """The run folder comes into being here, when all that could be wrong before the first step has been checked."""
     folder = folder_of(config)
     try:
         heart.open(distributed.world())
-        if distributed.is_main() and (step < plan.total_steps or not (folder / "environment.json").exists()):
+        if distributed.is_main():
+            owner.take()
+        record = evaluations_of(folder, config.evaluate.best) if distributed.is_main() else []
+        over = step >= plan.total_steps or out_of_patience([pair for pair in record if pair[0] <= step],
+                                                           config.schedule.patience)
+        if distributed.is_main() and (not over or not (folder / "environment.json").exists()):
             # A finished run keeps what its figures were measured on, whoever looks at it later and with what commit.
             write_whole(folder / "config.yaml", to_yaml(config))
             write_whole(folder / "environment.json", json.dumps(surroundings(), indent=1) + "\n")
         if distributed.is_main():
             checkpoint.sweep(folder)
+            checkpoint.forget_best(folder, step, record)
     except OSError as error:
         raise BadInput(f"cannot write run folder {folder}: {error.strerror}; set run.folder") from error
     journal = Journal(folder, step, plan.total_steps, distributed.is_main())

@@ -11,6 +11,7 @@ from detector import distributed
 from detector.checkpoint import TrainState
 from detector.config.schema import Config
 from detector.data.batches import epoch_sizes
+from detector.data.canvases import Canvases
 from detector.data.chunks import Frames, chunk_ratios
 from detector.data.examples import Examples, broken
 from detector.data.loader import Batches, TrainKeys, open_batches
@@ -39,6 +40,7 @@ class Run:
     data: Dataset        # to learn from
     val: Dataset | None  # to evaluate on
     plan: Plan
+    canvases: Canvases
     device: torch.device
     journal: Journal
     stop: StopRequest
@@ -95,12 +97,13 @@ def train_step(state: TrainState, module: nn.Module, steps: Batches, run: Run) -
     module.train()
     total = 0.0
     for turn, (columns, (images, targets)) in enumerate(zip(plan.micro, came.batches)):
+        least = run.canvases.least(side, [int(target["index"]) for target in targets])
         images, targets = to_device(images, targets, run.device)
         seed_torch(seed_for(config.seed, "sampling", state.step, columns.start))
         weight = len(columns) * distributed.world() / plan.global_batch
         with distributed.accumulating(module, last=turn == len(plan.micro) - 1):
             with autocast(config.run.precision, run.device):
-                losses = module(images, targets, side)
+                losses = module(images, targets, side, least)
             state.scaler.scale(losses.sum() * weight).backward()
         total = total + losses.detach() * weight
     targets = [target for _, targets in came.batches for target in targets]

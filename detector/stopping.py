@@ -40,6 +40,7 @@ class StopRequest:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.by == "SIGINT" == signal.Signals(number).name:
             raise KeyboardInterrupt
-        self.asked, self.by = True, signal.Signals(number).name
+        # A launcher hands Ctrl-C on as SIGTERM to processes that a terminal may have told already.
+        self.asked, self.by = True, self.by if self.by == "SIGINT" else signal.Signals(number).name
         if number == signal.SIGINT:
             sys.stderr.write("\nstopping after this step; Ctrl-C again stops at once\n")

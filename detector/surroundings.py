@@ -4,15 +4,14 @@ import os
 import platform
 import resource
 import socket
-import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy
 import torch
 import torchvision
 
+from detector.commit import commit
 from detector.distributed import rank, world
 
 
@@ -82,18 +81,3 @@ def versions() -> str:
     name = commit()
     return (f"python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}, "
             f"numpy {numpy.__version__}" + (f", commit {name[:12]}{'+' * name.endswith('+')}" if name else ""))
-
-
-def commit() -> str:
-    """The commit of the code that runs, with + if files differ from it; empty outside a checkout."""
-    folder = Path(__file__).resolve().parent.parent
-    if (folder / "COMMIT").is_file():  # a run's own copy of the code
-        return (folder / "COMMIT").read_text(encoding="utf-8").strip()
-    if not (folder / ".git").exists():
-        return ""
-    try:
-        name = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
-        changes = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True)
-        return name.stdout.strip() + ("+" if changes.stdout.strip() else "")
-    except (OSError, subprocess.CalledProcessError):
-        return ""

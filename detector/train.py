@@ -15,11 +15,13 @@ from detector.errors import Stopped
 from detector.evaluate import predict_all
 from detector.finite import FiniteCheck
 from detector.heartbeat import Heartbeat
-from detector.journal import best_of, out_of_patience
 from detector.model.build import LOSSES
+from detector.model.compiled import compile_parts
 from detector.optim import learning_rate
-from detector.saving import Saver
-from detector.scorer import Scored, Scorer
+from detector.owner import Owner
+from detector.saving import Saver, kept
+from detector.scorer import Scorer
+from detector.settling import evaluated, finished_early, settle, settle_drawings
 from detector.start import open_journal, prepare
 from detector.status import StatusFile
 from detector.step import Run, Step, due, ensure_finite, open_steps, train_step
@@ -37,7 +39,13 @@ def train(config: Config, device: torch.device, stop: StopRequest) -> Outcome:
 
     Asked to stop, at any moment from here on, all ranks leave at the same step, with everything saved.
     """
-    folder, main = folder_of(config), distributed.is_main()
+    with closing(Owner(folder_of(config))) as owner:
+        distributed.only_on_main(owner.take)
+        return train_owned(config, device, stop, owner)
+
+
+def train_owned(config: Config, device: torch.device, stop: StopRequest, owner: Owner) -> Outcome:
+    folder, main = owner.folder, distributed.is_main()
     with StatusFile(folder, main) as status, Heartbeat(folder, 60 * config.run.stalled_minutes) as heart:
         status.tell("starting")
         try:
@@ -47,13 +55,14 @@ def train(config: Config, device: torch.device, stop: StopRequest) -> Outcome:
             if main:
                 print(f"asked to stop ({asked_by(stop)}) before the first step: there was nothing to save", flush=True)
             return Outcome.STOPPED
-        with closing(distributed.together(lambda: open_journal(config, state.step, ready.plan, heart))) as journal, \
+        with closing(distributed.together(
+                lambda: open_journal(config, state.step, ready.plan, heart, owner))) as journal, \
                 closing(Saver(folder, config.run.keep, journal.flush, state.step)) as saver, \
                 closing(Scorer(ready.val, config, folder)) as scorer:
             for line in ready.said:
                 journal.say(line)
-            run = Run(config, ready.data, ready.val, ready.plan, device, journal, stop, FiniteCheck(device), saver,
-                      status, heart, scorer)
+            run = Run(config, ready.data, ready.val, ready.plan, ready.canvases, device, journal, stop,
+                      FiniteCheck(device), saver, status, heart, scorer)
             try:
                 run_steps(state, run)
             except Stopped:
@@ -78,7 +87,9 @@ def run_steps(state: TrainState, run: Run) -> None:
 
 def run_loop(state: TrainState, run: Run, steps: Batches) -> None:
     """Step by step from state.step to the end, with what is due between them."""
-    module, total = distributed.wrap(state.model, run.device), run.plan.total_steps
+    compile_parts(state.model, run.config.run.compile, dynamic=run.config.batch.canvases == "own")
+    module = distributed.wrap(state.model, run.device, len(run.plan.micro), run.config.optim.compress)
+    total = run.plan.total_steps
     run.journal.start_bar()
     run.status.tell("training")
     pace = Pace(state.step)
@@ -153,19 +164,21 @@ def save(state: TrainState, run: Run, must: bool) -> None:
 
 
 def leave(state: TrainState, run: Run) -> None:
-    """All ranks are here at the same step, as one was asked to stop; when this returns the step is safe on disk."""
+    """All ranks are here at the same step, as one was asked to stop; when this returns the step is safe on disk. An
+    evaluation that is being scored goes on record; nobody waits for its drawings."""
+    run.scorer.forget_drawing()
     started_at, new = time.monotonic(), state.step != run.saver.step  # of which only rank 0 knows
     save(state, run, must=True)
     distributed.only_on_main(run.saver.wait)
     elapsed_s = time.monotonic() - started_at
     run.status.tell("stopped", step=state.step, saved_in_s=run.saver.saved_in_s, by=run.stop.by)
-    run.journal.say((f"saved step {state.step} in {elapsed_s:.1f} s" if new else f"step {state.step} is saved")
-                    + f"; asked to stop ({asked_by(run.stop)}), start again to go on")
+    told = kept(state.step, elapsed_s if new else None)
+    run.journal.say(f"{told}; asked to stop ({asked_by(run.stop)}), start again to go on")
 
 
 def finish(state: TrainState, run: Run) -> None:
     """All steps and evaluations are done."""
-    settle(run)
+    settle_drawings(run)
     run.heart.beat("finished")
     distributed.only_on_main(run.saver.wait)
     run.status.tell("finished", step=state.step, saved_in_s=run.saver.saved_in_s, seconds_left=0.0)
@@ -183,55 +196,12 @@ def evaluate_and_note(state: TrainState, run: Run) -> None:
     Stopped in between, it counts for nothing, and comes first when the run is started again.
     """
     run.status.tell("evaluating", step=state.step)
+    if not settle_drawings(run):  # of the evaluation before
+        raise Stopped
     predicted = predict_all(state.average or state.model, run.val, run.config, run.device, state.step,
                             lambda: run.stop.asked, run.heart.beat)
     if predicted is None:
         run.journal.say(f"asked to stop in the evaluation at step {state.step}; it comes first when started again")
         raise Stopped
-
     distributed.only_on_main(lambda: run.scorer.start(predicted))
     run.status.tell("training")
-
-
-def settle(run: Run) -> None:
-    """The evaluation that is being scored goes on record, and marks the best. Collective; what went wrong in it raises
-    on all ranks.
-
-    It comes before all that is later than the evaluation and stays: a line of the record, a checkpoint, the end.
-    """
-    def note() -> None:
-        scored: Scored | None = run.scorer.wait()
-        if scored is None:
-            return
-        evaluation = scored.evaluation
-        run.saver.wait()
-        folder, record = run.journal.folder, run.journal.evaluations(run.config.evaluate.best)
-        reached = evaluation.step, evaluation.metrics[run.config.evaluate.best]
-        if best_of([*record, reached]) == reached:
-            checkpoint.mark_best(folder, folder / "checkpoints" / f"step-{evaluation.step:08d}.pt")
-        for picture in scored.pictures:
-            run.journal.picture(evaluation.step, picture)
-        for name, counts in scored.curves:
-            run.journal.precision_recall(evaluation.step, name, counts)
-        # The record comes last: what is on record needs not be done again.
-        run.journal.evaluation(evaluation.step, evaluation.metrics, evaluation.per_class)
-        for message in evaluation.unreadable:
-            run.journal.say(f"could not be read, a grey picture stands in: {message}")
-    if run.scorer.busy():
-        run.heart.beat("scoring")  # else a long one is told of as a step that stands still
-    distributed.only_on_main(note)
-
-
-def evaluated(state: TrainState, run: Run) -> bool:
-    """Is the evaluation of this step on record? Rank 0's record counts."""
-    on_record = run.journal.evaluations(run.config.evaluate.best)
-    return distributed.from_main(str(any(step == state.step for step, _ in on_record))) == "True"
-
-
-def finished_early(run: Run) -> bool:
-    """Has the metric stopped getting better for too long? Rank 0's record counts."""
-    if not run.config.schedule.patience:
-        return False
-    settle(run)
-    on_record = run.journal.evaluations(run.config.evaluate.best)
-    return distributed.from_main(str(out_of_patience(on_record, run.config.schedule.patience))) == "True"

@@ -1,8 +1,8 @@
 """What is wrong with a data set: classes, boxes, annotations and images, with file, id and remedy."""
 
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -11,6 +11,7 @@ from tqdm import tqdm
 from detector.config.schema import Data
 from detector.data import coco
 from detector.data.files import read_image
+from detector.data.json_text import parse
 from detector.data.read import (
     OUTSIDE, THINNEST, class_list, describe, for_training, read_splits, with_classes)
 from detector.errors import BadInput
@@ -82,8 +83,7 @@ def describe_split(config: Data, dataset: Dataset, found: Findings) -> None:
 
 def faulty_annotations(path: str) -> list[str]:
     """The ids of the annotations in a COCO file whose boxes reach out of their image, or have no area in it."""
-    with open(path, encoding="utf-8") as file:
-        said = json.load(file)
+    said = parse(Path(path).read_bytes())
     sizes = {str(image["id"]): (image.get("width"), image.get("height")) for image in said["images"]}
     wrong = []
     for note in said["annotations"]:

@@ -9,6 +9,7 @@ import torch
 from detector.checkpoint import TrainState, content_of
 from detector.config.schema import Config
 from detector.data.batches import epoch_sizes, micro_batches, plan_epoch
+from detector.data.canvases import plan_canvases, resized_shapes
 from detector.data.chunks import chunk_ratios
 from detector.data.loader import collate
 from detector.data.transforms import draw_short_side
@@ -42,6 +43,8 @@ def canvases(config: Config, data: Dataset, plan: Plan) -> tuple[Canvas, Canvas]
     """Of all turns of the whole run: the one of the largest canvas, and one of the middle."""
     sizes, sides = epoch_sizes(data.sizes, config.augment.mirrored_copies), config.augment.short_sides
     shapes = np.stack([shapes_at(config, sizes, plan.global_batch, short) for short in sides])
+    by_side = plan_canvases(config, sizes, plan.global_batch).by_side
+    least = [by_side[short] for short in sides] if by_side else []
     cuts, multiple = micro_batches(plan.global_batch, config.batch.per_process, 0, 1), config.model.canvas_multiple
     drawn = np.array([sides.index(draw_short_side(sides, generator(seed_for(config.seed, "side", step))))
                       for step in range(plan.total_steps)] if len(sides) > 1 else [0] * plan.total_steps)
@@ -52,6 +55,9 @@ def canvases(config: Config, data: Dataset, plan: Plan) -> tuple[Canvas, Canvas]
         chosen = shapes[drawn[steps][:, None], rows[:len(steps)]]  # [steps, global_batch, 2]
         for columns in cuts:
             canvas = -(-chosen[:, columns].max(axis=1) // multiple) * multiple
+            if least:
+                grown = np.stack([table[rows[:len(steps), columns]].max(axis=1) for table in least])
+                canvas = np.maximum(canvas, grown[drawn[steps], np.arange(len(steps))])
             areas.append(canvas.prod(axis=1) * len(columns))
             places += [(int(step), rows[row, columns], columns, canvas[row]) for row, step in enumerate(steps)]
     order = np.argsort(np.concatenate(areas), kind="stable")
@@ -65,9 +71,7 @@ def canvases(config: Config, data: Dataset, plan: Plan) -> tuple[Canvas, Canvas]
 
 def shapes_at(config: Config, sizes: np.ndarray, global_batch: int, short: int) -> np.ndarray:
     """Height and width of each entry when it is resized: int64 [E, 2], as model/input.py does, or in its frame."""
-    long = config.augment.long_side or np.inf  # 0: no cap
-    scale = np.minimum(short / sizes.min(axis=1), long / sizes.max(axis=1))
-    shapes = np.maximum(1, (sizes * scale[:, None]).astype(np.int64))
+    shapes = resized_shapes(sizes, Side(short, config.augment.long_side))
     if config.batch.frame != "chunk":
         return shapes
     ratios, least = np.nan_to_num(chunk_ratios(sizes, global_batch), nan=1.0), shapes.min(axis=1)
@@ -139,7 +143,8 @@ def one_turn(config: Config, data: Dataset, plan: Plan, state: TrainState, devic
     loaded_at = time.monotonic()
     state.model.train()
     with autocast(config.run.precision, device):
-        losses = state.model(images, targets, Side(canvas.short, config.augment.long_side))
+        side = Side(canvas.short, config.augment.long_side)
+        losses = state.model(images, targets, side, (canvas.height, canvas.width))
     state.scaler.scale(losses.sum()).backward()
     update_weights(state, config)
     float(losses.detach().sum())  # waits for the device

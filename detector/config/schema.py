@@ -21,6 +21,9 @@ class Run:
     device: str = option("auto", "auto: GPUs where there are any", choices=("auto", "cpu", "cuda"))
     precision: str = option("fp32", "of the forward pass; fp16 scales its loss", choices=("fp32", "bf16", "fp16"))
     channels_last: bool = option(True, "memory layout of images and weights; faster convolutions, same numbers to 1e-5")
+    compile: str = option("off", "torch.compile of backbone and heads. default: fused operations; reduce-overhead: on "
+                          "GPUs also CUDA graphs. The first steps take a minute; batch.canvases=group keeps it at that",
+                          choices=("off", "default", "reduce-overhead"))
     workers: int = option(2, "loader processes for each training process; 0 loads in the step itself", low=0)
     log_every_steps: int = option(20, "steps between two lines of metrics.jsonl", low=1)
     save_every_steps: int = option(500, "steps between two checkpoints", low=1)
@@ -61,6 +64,9 @@ class Batch:
                          choices=("shuffled", "static"))
     frame: str = option("own", "own: each image keeps its size; chunk: all images of a static chunk are cut and padded "
                         "to one ratio, and the padding counts as image", choices=("own", "chunk"))
+    canvases: str = option("own", "own: as large as the images of a batch need; group: as large as any image of their "
+                           "range of aspect ratio needs, so that shapes repeat: for run.compile, at some more padding",
+                           choices=("own", "group"))
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,8 @@ class Augment:
     long_side: int = option(1333, "cap of the long side, pixels; 0: none", low=0)
     jitter: tuple[float, ...] = option((1.0, 1.0), "scale jitter, from and to: above 1 zooms into a crop, below 1 "
                                        "shrinks the image on its canvas")
+    reduced_jpegs: bool = option(False, "decode training JPEGs at 1/2, 1/4 or 1/8 where that is no smaller than the "
+                                 "network sees them; faster from 1/4 on, pixels differ by some grey levels")
     photometric: float = option(0.0, "probability of each of: brightness, contrast, saturation, hue", low=0, high=1)
 
 
@@ -86,6 +94,7 @@ class Optim:
     decay_biases: bool = option(True, "weight decay on biases")
     bias_rate: float = option(1.0, "biases learn this many times as fast", low=0)
     clip_norm: float = option(0.0, "largest norm of the whole gradient; 0: no limit", low=0)
+    compress: bool = option(False, "gradients travel between processes as bf16: half the bytes, 8 bits of each number")
     ema: float = option(0.0, "decay of an average of the weights, used in evaluation; 0: none", low=0, high=0.999999)
 
 
@@ -172,4 +181,10 @@ def feeding_contradictions(config: Config) -> list[str]:
         if len(augment.short_sides) > 1 or set(augment.jitter) != {1}:
             found.append(f"batch.frame=chunk with augment.short_sides={list(augment.short_sides)} and augment.jitter="
                          f"{list(augment.jitter)}: a frame is cut in pixels of one size; give one side, and no jitter")
+        if config.batch.canvases == "group":
+            found.append("batch.frame=chunk with batch.canvases=group: a frame is a canvas already; set "
+                         "batch.canvases=own")
+        if augment.reduced_jpegs:
+            found.append("batch.frame=chunk with augment.reduced_jpegs=true: a frame is cut from the whole image; set "
+                         "augment.reduced_jpegs=false")
     return found

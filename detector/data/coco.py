@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from detector.data.files import image_size
+from detector.data.json_text import collector_paused, parse
 from detector.errors import BadInput, listed
 from detector.records import CROWD, Dataset, assemble
 
@@ -35,8 +36,8 @@ def read(root: str, split: str) -> Dataset:
     """One split. Raises BadInput that lists what is wrong in the file, with ids and remedies."""
     path = annotation_file(root, split)
     try:
-        with open(path, encoding="utf-8") as file:
-            said = json.load(file)
+        with open(path, "rb") as file:
+            said = parse(file.read())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is no JSON: {error}") from error
     missing = [key for key in ("images", "annotations", "categories")
@@ -49,7 +50,8 @@ def read(root: str, split: str) -> Dataset:
     names = [str(category["name"]) for category in categories.values()]
     _tell([f"category name {name} occurs twice" for name in dict.fromkeys(names) if names.count(name) > 1],
           "classes are told apart by their names", mistakes)
-    objects = _objects(said["annotations"], images, categories, mistakes)
+    with collector_paused():
+        objects = _objects(said["annotations"], images, categories, mistakes)
     if mistakes:
         raise listed(path, mistakes)
     folder = _image_folder(root, split, path, images)
@@ -114,9 +116,9 @@ def _tell(wrong: list[str], remedy: str, mistakes: list[str]) -> None:
 
 def _integer(value: object) -> int | None:
     """The id; texts of digits, as some tools write them, count as the number."""
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        return None
-    return int(value) if isinstance(value, int) or value.strip().lstrip("-").isdigit() else None
+    if type(value) is int:  # not bool
+        return value
+    return int(value) if isinstance(value, str) and value.strip().lstrip("-").isdigit() else None
 
 
 def _image_folder(root: str, split: str, annotations: str, images: dict[int, dict]) -> str:

@@ -10,8 +10,9 @@ from torch.utils.data import Dataset as TorchDataset
 from detector.config.schema import Augment
 from detector.data.chunks import Frames, framed
 from detector.data.files import GREY, read_image
-from detector.data.transforms import augment, mirror
+from detector.data.transforms import augment, mirror, reduction
 from detector.errors import BadInput
+from detector.model.input import scale_boxes
 from detector.randomness import generator, seed_for
 from detector.records import Dataset
 
@@ -23,6 +24,7 @@ class Examples(TorchDataset):
 
     An example is an image uint8 [3, H, W] and a target: boxes float32 [N, 4], labels int64 [N], image index int64 [];
     with frames also `frame`, see data/chunks.py. An index from the number of images on is a mirrored copy.
+    With augment.reduced_jpegs an image may be smaller than its file says, and its boxes are in its own pixels.
     A broken image does not raise here, in a worker, but is handed on as `broken`: bytes of the message as uint8 [L].
     """
 
@@ -57,11 +59,15 @@ class Examples(TorchDataset):
         target = {"index": torch.tensor(index)}
         height, width = (int(side) for side in self.dataset.sizes[index])
         try:
-            image = read_image(self.dataset.path(index), (height, width))
+            divisor = reduction(height, width, self.config) if self.config is not None else 1
+            image = read_image(self.dataset.path(index), (height, width), divisor)
+            if image.shape[-2:] != (height, width):
+                boxes = scale_boxes(boxes, (height, width), tuple(image.shape[-2:]))
         except BadInput as error:
             image = torch.full((3, height, width), GREY, dtype=torch.uint8)
             boxes, labels = boxes[:0], labels[:0]
-            target["broken"] = torch.frombuffer(bytearray(str(error).encode()), dtype=torch.uint8)
+            told = str(error).encode(errors="backslashreplace")  # a name of a file may be no UTF-8
+            target["broken"] = torch.frombuffer(bytearray(told), dtype=torch.uint8)
         if copy:
             image, boxes = mirror(image, boxes)
         if self.config is not None:

@@ -27,20 +27,22 @@ def image_size(path: str) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
-def read_image(path: str, size: tuple[int, int] | None = None) -> torch.Tensor:
+def read_image(path: str, size: tuple[int, int] | None = None, divisor: int = 1) -> torch.Tensor:
     """The pixels: uint8 [3, H, W], RGB. Grey becomes three equal channels, 16 bit becomes 8, transparency is dropped.
 
     EXIF orientation is applied, unless `size` (the annotated height and width) says that the boxes were drawn on the
-    unturned image. Raises BadInput for a file that cannot be read, is cut short or has another size than annotated.
+    unturned image. A JPEG is decoded at 1 / divisor (2, 4 or 8) of its size, rounded up, which libjpeg does from fewer
+    coefficients of each block. Raises BadInput for a file that cannot be read, is cut short or has another size than
+    annotated.
     """
     try:
-        image = _decode(path, turn=True)
-        if size is not None and tuple(image.shape[1:]) != tuple(size):
-            image = _decode(path, turn=False)
+        image, whole = _decode(path, True, divisor)
+        if size is not None and whole != tuple(size):
+            image, whole = _decode(path, False, divisor)
     except (OSError, RuntimeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise unreadable(path, error, "Replace or remove it, or set data.broken_images=grey") from error
-    if size is not None and tuple(image.shape[1:]) != tuple(size):
-        raise BadInput(f"image {path} is {image.shape[2]}x{image.shape[1]} pixels (width x height), its annotations "
+    if size is not None and whole != tuple(size):
+        raise BadInput(f"image {path} is {whole[1]}x{whole[0]} pixels (width x height), its annotations "
                        f"say {size[1]}x{size[0]}: mend the annotations, or bring the image they were made on")
     return image
 
@@ -66,14 +68,31 @@ def unreadable(path: str, error: Exception, remedy: str) -> BadInput:
     return BadInput(f"corrupt image {path}: {reason.rstrip('.')}. {remedy}")
 
 
-def _decode(path: str, turn: bool) -> torch.Tensor:
+def _decode(path: str, turn: bool, divisor: int) -> tuple[torch.Tensor, tuple[int, int]]:
+    """The pixels, and the height and width of the whole image."""
     data = np.fromfile(path, np.uint8)
     start = data[:8].tobytes()
-    if start[:3] == b"\xff\xd8\xff" or start == b"\x89PNG\r\n\x1a\n":
+    jpeg = start[:3] == b"\xff\xd8\xff"
+    if jpeg and divisor > 1:
+        return _decode_reduced(path, turn, divisor)
+    if jpeg or start == b"\x89PNG\r\n\x1a\n":
         image = decode_image(torch.from_numpy(data), ImageReadMode.RGB, apply_exif_orientation=turn)
-        return image if image.dtype == torch.uint8 else (image.to(torch.int32) >> 8).to(torch.uint8)
-    with Image.open(path) as image:
-        image = ImageOps.exif_transpose(image) if turn else image
-        if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-            image = Image.fromarray((np.asarray(image, np.float64) / 257).clip(0, 255).astype(np.uint8))
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+        image = image if image.dtype == torch.uint8 else (image.to(torch.int32) >> 8).to(torch.uint8)
+    else:
+        with Image.open(path) as opened:
+            opened = ImageOps.exif_transpose(opened) if turn else opened
+            if opened.mode.startswith("I;16") or opened.mode in ("I", "F"):
+                opened = Image.fromarray((np.asarray(opened, np.float64) / 257).clip(0, 255).astype(np.uint8))
+            image = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1).contiguous()
+    return image, tuple(image.shape[1:])
+
+
+def _decode_reduced(path: str, turn: bool, divisor: int) -> tuple[torch.Tensor, tuple[int, int]]:
+    """A JPEG by Pillow: torchvision.io has no reduced scales."""
+    with Image.open(path) as opened:
+        width, height = opened.size
+        swaps = turn and opened.getexif().get(0x0112, 1) in ROTATES
+        opened.draft("RGB", (max(1, width // divisor), max(1, height // divisor)))  # or the next larger
+        image = (ImageOps.exif_transpose(opened) if turn else opened).convert("RGB")
+        return (torch.from_numpy(np.array(image)).permute(2, 0, 1),
+                (width, height) if swaps else (height, width))

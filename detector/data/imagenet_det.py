@@ -11,7 +11,7 @@ import numpy as np
 
 from detector import boxes
 from detector.data.files import image_size
-from detector.data.voc import read_xml
+from detector.data.voc import lists_in, read_stems, read_xml
 from detector.errors import BadInput, listed
 from detector.records import Dataset, assemble
 
@@ -20,14 +20,14 @@ NAMES = ("devkit/data/map_det.txt", "../devkit/data/map_det.txt", "map_det.txt")
 
 def sources(root: str, split: str) -> list[str]:
     """The files that the annotations come from."""
-    part, stems = _images_of(root, split)
+    part, stems = _part(split), read_stems(_split_file(root, split))
     files = [_split_file(root, split), *(path for path in [_names_file(root)] if path)]
     return files + [path for path in (_annotation(root, part, stem) for stem in stems) if os.path.isfile(path)]
 
 
 def read(root: str, split: str) -> Dataset:
     """One split. With the development kit its classes are the kit's, in its order; else the WordNet ids that occur."""
-    part, stems = _images_of(root, split)
+    part, stems = _part(split), read_stems(_split_file(root, split))
     images, objects, mistakes, bare = [], [], [], 0
     for index, stem in enumerate(stems):
         path, picture = _annotation(root, part, stem), os.path.join("Data", "DET", part, f"{stem}.JPEG")
@@ -54,14 +54,9 @@ def read(root: str, split: str) -> Dataset:
                     np.column_stack([columns, boxes.area(corners), corners]), faults)
 
 
-def _images_of(root: str, split: str) -> tuple[str, list[str]]:
-    """The folder below Data/DET (train or val), and the stems of the images in it."""
-    path = _split_file(root, split)
-    with open(path, encoding="utf-8") as file:
-        words = [line.split() for line in file if line.strip()]
-    # The lists of one class carry 1, 0 or -1 behind each stem: -1 is "not in this picture". Others carry a number.
-    stems = [line[0] for line in words if len(line) == 1 or line[1] != "-1"]
-    return ("val" if split.startswith("val") else "train"), stems
+def _part(split: str) -> str:
+    """The folder below Data/DET."""
+    return "val" if split.startswith("val") else "train"
 
 
 def _split_file(root: str, split: str) -> str:
@@ -69,7 +64,7 @@ def _split_file(root: str, split: str) -> str:
     path = os.path.join(folder, f"{split}.txt")
     if os.path.isfile(path):
         return path
-    there = sorted(name[:-4] for name in os.listdir(folder) if name.endswith(".txt")) if os.path.isdir(folder) else []
+    there = lists_in(folder)
     raise BadInput(f"no ImageNet DET split {split!r}: no such file as {path}. " + (f"There are: {', '.join(there[:20])}"
                    if there else "`fleet-rcnn data get imagenet_det` says what data.root has to hold"))
 

@@ -1,11 +1,7 @@
-"""Keys -> batches, in worker processes that leave stop signals to the training process."""
+"""Keys -> batches, in worker processes."""
 
-import multiprocessing
-import os
-import signal
 import threading
 from contextlib import contextmanager
-from multiprocessing import forkserver, resource_tracker
 from typing import Iterable, Iterator
 
 import numpy as np
@@ -13,13 +9,13 @@ from torch.utils.data import DataLoader
 
 from detector.data.batches import plan_epoch
 from detector.data.examples import Example, Examples
+from detector.data.packing import Packed, pack, unpack
+from detector.data.workers import start_worker, worker_context
 
 Batch = tuple[list, list]  # images: uint8 [3, H, W] each; targets: a dict of tensors each, see examples.py
 
 SLICE_S = 0.5  # a batch is waited for in slices of this, so that a rank can vote in between
 GRACE_S = 2.0  # for workers to end by themselves; one that reads from a disk that hangs does not
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class TrainKeys:
@@ -63,7 +59,7 @@ class Batches:
     def take(self) -> Batch | None:
         """The next batch, or None: it was not there within SLICE_S. Without workers it is loaded here and now."""
         try:
-            return next(self.inner)
+            return unpack(next(self.inner))
         except RuntimeError as error:
             if not str(error).startswith("DataLoader timed out"):
                 raise
@@ -80,7 +76,7 @@ def open_batches(examples: Examples, keys: Iterable[list[tuple[int, int]]], work
     and be waited for without end.
     """
     ahead = max(4, -(-2 * turns // workers)) if workers else None  # the next step is loaded during this one
-    batches = Batches(DataLoader(examples, batch_sampler=keys, num_workers=workers, collate_fn=collate, pin_memory=pin,
+    batches = Batches(DataLoader(examples, batch_sampler=keys, num_workers=workers, collate_fn=packed, pin_memory=pin,
                                  worker_init_fn=start_worker, prefetch_factor=ahead,
                                  timeout=SLICE_S if workers else 0,
                                  multiprocessing_context=worker_context() if workers else None))
@@ -102,39 +98,10 @@ def end_workers(batches: Batches) -> None:
     ending.join()
 
 
-def worker_context() -> multiprocessing.context.BaseContext:
-    """Workers are forked from a server without threads, never from the training process.
-
-    A fork of that may happen while a thread of gloo or NCCL holds a lock of the interpreter; the worker then waits for
-    it for ever. The server is started with the stop signals blocked, and so are its workers.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["detector.data.examples"])
-    resource_tracker.ensure_running()  # the server would start it, and starting it unblocks signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return context
+def packed(examples: list[Example]) -> Packed:
+    return pack(collate(examples))
 
 
 def collate(examples: list[Example]) -> Batch:
     """Lists, because images differ in size until the device resizes and pads them."""
     return [image for image, _ in examples], [target for _, target in examples]
-
-
-def start_worker(_worker: int) -> None:
-    """A worker leaves signals to its training process, and ends with it, also where that was killed."""
-    ignore_stop_signals()
-
-    def end_with_parent() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def ignore_stop_signals() -> None:
-    """Slurm signals every process of a job; a worker that ended early would take its training process with it."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from detector.config.schema import Augment
+from detector.model.input import Side, resized
 
 FILL = 114           # grey of the canvas around a shrunk image
 LEAST_VISIBLE = 0.2  # share of its area that a cropped object must keep to stay an object
@@ -32,6 +33,22 @@ def uniform(low: float, high: float, generator: torch.Generator) -> float:
 def draw_short_side(short_sides: tuple[int, ...], generator: torch.Generator) -> int:
     """The short side of all images of one step, so that no rank has a larger canvas than the others."""
     return short_sides[int(torch.randint(len(short_sides), (), generator=generator))]
+
+
+def reduction(height: int, width: int, config: Augment) -> int:
+    """By how much a JPEG of this size may be reduced while it is decoded: 8, 4, 2 or 1.
+
+    What is left is as large as the network sees it at the largest short side, or larger, also when jitter zooms into
+    it; and without jitter the resize gives the same height and width at each short side.
+    """
+    sides = [Side(short, config.long_side) for short in config.short_sides] if config.reduced_jpegs else []
+    zoom = max(1.0, *config.jitter)
+    for divisor in (8, 4, 2) if sides else ():
+        small = -(-height // divisor), -(-width // divisor)
+        if all(resized(*small, side)[0] * zoom <= 1 and resized(*small, side)[1] == resized(height, width, side)[1]
+               for side in sides):
+            return divisor
+    return 1
 
 
 def flip(image: Tensor, boxes: Tensor, probability: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,7 @@ def _split_file(root: str, split: str) -> str:
         if os.path.isfile(path):
             return path
     folder = os.path.join(root, trees[0], "ImageSets", "Main")
-    there = sorted(f[:-4] for f in os.listdir(folder) if f.endswith(".txt")) if os.path.isdir(folder) else []
+    there = lists_in(folder)
     raise BadInput(f"no VOC split {split!r}: no such file as {os.path.join(folder, name)}.txt. "
                    + (f"There are: {', '.join(there[:20])}" if there else
                       "data.root holds Annotations, ImageSets/Main, JPEGImages, or folders such as VOC2007 with these"))
@@ -67,11 +67,20 @@ def _split_file(root: str, split: str) -> str:
 def _images_of(root: str, split: str) -> tuple[str, list[str]]:
     """The tree, relative to root, and the stems of the split's files."""
     path = _split_file(root, split)
+    return os.path.relpath(os.path.join(os.path.dirname(path), "..", ".."), root).removeprefix("."), read_stems(path)
+
+
+def lists_in(folder: str) -> list[str]:
+    """The names of the splits that have a list there."""
+    return sorted(name[:-4] for name in os.listdir(folder) if name.endswith(".txt")) if os.path.isdir(folder) else []
+
+
+def read_stems(path: str) -> list[str]:
+    """The images of a list. One of a single class, such as aeroplane_train.txt, carries 1, 0 or -1 behind each stem: -1
+    is "not in this image". Others may carry a number."""
     with open(path, encoding="utf-8") as file:
         lines = [line.split() for line in file if line.strip()]
-    # Files for one class, such as aeroplane_train.txt, carry 1, 0 or -1 behind each stem: -1 is "not in this image".
-    stems = [words[0] for words in lines if len(words) == 1 or words[1] != "-1"]
-    return os.path.relpath(os.path.join(os.path.dirname(path), "..", ".."), root).removeprefix("."), stems
+    return [words[0] for words in lines if len(words) == 1 or words[1] != "-1"]
 
 
 def _endings(folder: str) -> dict[str, str]:

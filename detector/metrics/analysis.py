@@ -69,11 +69,6 @@ class Analysis:
     bin_right: np.ndarray         # float32 [10], the share that is right
     calibration_error: float      # expected calibration error: mean of |bin_score - bin_right|, weighted by bin_count
 
-    def worst_images(self, count: int) -> np.ndarray:
-        """Indices of the images with the most weight of errors, the worst first; those without errors are left out."""
-        order = np.argsort(-self.image_weight, kind="stable")[:count]
-        return order[self.image_weight[order] > 0]
-
 
 def analyse(detections: Detections, dataset: Dataset, metric: str = "coco",
             truth: kernel.Truth | None = None) -> Analysis:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pycocotools import coco as reference
-from pycocotools import cocoeval as reference_evaluation
 
 from detector.boxes import to_xywh
 from detector.records import CROWD, DIFFICULT, Dataset, Detections
@@ -75,7 +73,8 @@ def _evaluate_fast(rows: np.ndarray, truth: Truth) -> dict:
 
 
 def _index_slow(dataset: Dataset, places: np.ndarray) -> Any:
-    truth = reference.COCO()
+    from pycocotools.coco import COCO  # here, because a machine that only trains needs no kernel
+    truth = COCO()
     columns = zip(places.tolist(), dataset.labels.tolist(), to_xywh(dataset.boxes).tolist(), _areas(dataset).tolist(),
                   ((dataset.flags & CROWD) > 0).tolist())
     truth.dataset = {"info": {}, "images": _images(dataset), "categories": _categories(dataset),
@@ -88,14 +87,16 @@ def _index_slow(dataset: Dataset, places: np.ndarray) -> Any:
 
 
 def _evaluate_slow(rows: np.ndarray, truth: Truth) -> dict:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
     with contextlib.redirect_stdout(io.StringIO()):
         if len(rows):
             found = truth.index.loadRes(rows)
         else:  # loadRes takes a first one for granted
-            found = reference.COCO()
+            found = COCO()
             found.dataset = {**truth.index.dataset, "annotations": []}
             found.createIndex()
-        evaluation = reference_evaluation.COCOeval(truth.index, found, "bbox")
+        evaluation = COCOeval(truth.index, found, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation.eval

@@ -36,9 +36,13 @@ class Detector(nn.Module):
         self.backbone, self.rpn, self.roi_heads, self.extent = backbone, rpn, roi_heads, extent
         self.input = Input()
 
-    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]], side: Side) -> Tensor:
-        """Images uint8 [3, H, W] and targets (boxes [N, 4], labels [N]) -> the four losses, float32 [4], as LOSSES."""
-        batch = to_batch(images, side, self.input, [target.get("frame") for target in targets])
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]], side: Side,
+                least: tuple[int, int] = (0, 0)) -> Tensor:
+        """Images uint8 [3, H, W] and targets (boxes [N, 4], labels [N]) -> the four losses, float32 [4], as LOSSES.
+
+        The canvas is at least as high and wide as `least`, in pixels.
+        """
+        batch = to_batch(images, side, self.input, [target.get("frame") for target in targets], least)
         return self.losses(batch, self.backbone(batch.tensors), self.truth(targets, images, side))
 
     def truth(self, targets: list[dict[str, Tensor]], images: list[Tensor], side: Side) -> Truth:

@@ -61,8 +61,11 @@ def canvas_of(image: Tensor, side: Side, multiple: int = STRIDE) -> tuple[int, i
     return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
 
-def to_batch(images: list[Tensor], side: Side, how: Input, frames: list[tuple | None] | None = None) -> ImageList:
+def to_batch(images: list[Tensor], side: Side, how: Input, frames: list[tuple | None] | None = None,
+             least: tuple[int, int] = (0, 0)) -> ImageList:
     """uint8 [3, H, W] each -> float32 [B, 3, H', W'], sides multiples of how.multiple, zeros below and on the right.
+
+    H' and W' are what the images need, but no less than `least`.
 
     A frame (top, left, height, width, canvas height, canvas width; see data/chunks.py) says which part of the resized
     image is taken, and how large it counts with the zeros around it.
@@ -76,7 +79,7 @@ def to_batch(images: list[Tensor], side: Side, how: Input, frames: list[tuple | 
             image = image[:, top:top + height, left:left + width]
         ready.append(image)
         sizes.append(tuple(image.shape[-2:]) if frame is None else tuple(frame[4:]))
-    height, width = (-(-max(lengths) // how.multiple) * how.multiple for lengths in zip(*sizes))
+    height, width = (-(-max(lengths) // how.multiple) * how.multiple for lengths in zip(*sizes, least))
     layout = torch.channels_last if how.channels_last else torch.contiguous_format
     batch = torch.empty((len(ready), 3, height, width), device=ready[0].device, memory_format=layout).zero_()
     for canvas, image in zip(batch, ready):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from detector import checkpoint
-from detector.checkpoint import TrainState, changes, keep_newest, mark_best, newest, read, restore, save, step_files
+from detector.checkpoint import TrainState, changes, keep_newest, mark_best, newest, read, restore, step_files, write
 from detector.config.load import to_dict
 from detector.config.schema import Config, Data, Optim
 from detector.errors import BadInput
@@ -35,6 +35,10 @@ def train_a_step(state: TrainState) -> None:
     state.model(torch.linspace(0, 1, 16).reshape(2, 2, 2, 2)).square().sum().backward()
     state.optimizer.step()
     state.optimizer.zero_grad()
+
+
+def save(folder: Path, *what) -> Path:
+    return write(folder, checkpoint.content_of(*what))
 
 
 def saved(folder: Path, *steps: int) -> list[Path]:
@@ -278,3 +282,18 @@ def test_an_option_that_is_new_or_gone_is_a_change_with_a_name(tmp_path):
 def test_the_config_in_a_file_is_plain_data(tmp_path):
     assert content_of(CONFIG, tmp_path)["config"] == to_dict(CONFIG)
     assert checkpoint.FORMAT == content_of(CONFIG, tmp_path)["format"]
+
+
+@pytest.mark.parametrize("kept, resumed, record, left", [
+    ([3, 6], 6, [(3, 0.5), (6, 0.4)], 9),            # best.pt is of step 3 or so, whose file is gone: it stays
+    ([3, 6], 6, [(3, 0.5), (6, 0.4), (9, 0.6)], 3),  # step 9 is given up, and 3 is the best again
+    ([6], 6, [(3, 0.5), (6, 0.4), (9, 0.6)], None),  # but gone
+    ([3], 3, [(9, 0.6)], None), ([3], 3, [], 9)])
+def test_best_is_never_of_a_branch_that_was_given_up(kept, resumed, record, left, tmp_path):
+    later = save(tmp_path, state_at(9), CONFIG, CLASSES, 16)
+    mark_best(tmp_path, later)
+    later.unlink()
+    saved(tmp_path, *kept)
+    checkpoint.forget_best(tmp_path, resumed, record)
+    best = tmp_path / "checkpoints" / "best.pt"
+    assert (read(best)["step"] if best.exists() else None) == left

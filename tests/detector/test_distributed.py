@@ -40,6 +40,7 @@ def test_one_process_agrees_with_itself():
     assert distributed.mean(values) is values and values.tolist() == [1, 2]
     assert distributed.from_main("text") == "text" and distributed.from_main("") == ""
     assert distributed.gather_texts(["a", "b"]) == ["a", "b"] and distributed.gather_texts([]) == []
+    assert distributed.gather_texts(["\udcff"]) == ["\udcff"], "the name of a file that is no UTF-8"
 
 
 @pytest.mark.parametrize("array", [np.arange(6).reshape(2, 3), np.zeros((0, 4), np.float32), np.zeros(0, np.int64)])
@@ -114,7 +115,9 @@ def test_on_gpus_no_unused_weights_are_searched(monkeypatch):
     monkeypatch.setattr(nn.parallel, "DistributedDataParallel", Parallel)
     model = nn.Linear(1, 1)
     distributed.wrap(model, torch.device("cuda", 1))
-    assert said == {"module": model, "device_ids": [1], "gradient_as_bucket_view": True}
+    assert said == {"module": model, "device_ids": [1], "gradient_as_bucket_view": True, "static_graph": True}
+    distributed.wrap(model, torch.device("cuda", 1), turns=2)
+    assert said["static_graph"] is False, "a step of several turns sums in the last one only"
     distributed.wrap(model, torch.device("cpu"))
     assert said["module"].module is model and said["find_unused_parameters"]
 
@@ -273,3 +276,32 @@ def test_the_sums_of_four_ranks_are_the_same_after_a_new_start():
                                 env={**local_environment(rank, 4, port), "OMP_NUM_THREADS": "1"}) for rank in range(4)]
     said = [process.communicate(timeout=120)[0] for process in running]
     assert [process.returncode for process in running] == [0] * 4 and said == [""] * 4, said
+
+
+COMPRESSED = """
+import sys, torch
+from torch import nn
+from detector import distributed
+
+with distributed.process_group("cpu") as device:
+    found = []
+    for compress in (False, True):
+        torch.manual_seed(0)
+        layer = nn.Linear(50, 50)
+        wrapped = distributed.wrap(layer, device, compress=compress)
+        torch.manual_seed(distributed.rank())
+        wrapped(torch.randn(5, 50)).pow(2).sum().backward()
+        found.append(layer.weight.grad.clone())
+        del wrapped
+    whole, short = found
+    print(torch.equal(short, short.bfloat16().float()), torch.equal(whole, whole.bfloat16().float()),
+          float((short - whole).norm() / whole.norm()) < 2 ** -7, short.double().sum().item())
+"""
+
+
+def test_compressed_gradients_are_bf16_and_the_same_on_all_ranks():
+    port = free_port()
+    running = [subprocess.Popen([sys.executable, "-c", COMPRESSED], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                env={**local_environment(rank, 2, port), "OMP_NUM_THREADS": "1"}) for rank in range(2)]
+    said = [process.communicate(timeout=120)[0] for process in running]
+    assert said[0].startswith("True False True ") and said[0] == said[1], said

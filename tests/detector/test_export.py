@@ -16,6 +16,7 @@ from detector.errors import BadInput
 from detector.export import check_images, compare, export, pair
 from detector.inference import find_checkpoint, load_detector
 from detector.model.build import build_model
+from detector.model.input import Side
 from detector.portable import Portable
 from detector.randomness import drawing_state
 
@@ -135,6 +136,18 @@ def test_without_validation_data_images_are_drawn(untrained_run):
     (Path(untrained_run) / "config.yaml").unlink()
     images, said = check_images(untrained_run, "")
     assert "drawn" in said and len({tuple(image.shape) for image in images}) > 3
+
+
+def test_boxes_are_compared_in_the_size_that_the_network_sees(untrained_run):
+    model, config, _, _ = load_detector(find_checkpoint(untrained_run), CPU)
+    image = [noise(1, 640, 640)]  # ten times as large as the network's
+
+    def beside(apart: float):
+        def detect(image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            boxes, *rest = exporting.detect_with(model, Side(64, 128))(image)
+            return boxes + apart, *rest
+        return compare(model, detect, image, config.evaluate)
+    assert beside(8e-3).strangers == 0 and beside(8e-3).box == pytest.approx(8e-4, abs=5e-5) and beside(2e-2).strangers
 
 
 def answer(*rows) -> tuple[torch.Tensor, ...]:

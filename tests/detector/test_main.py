@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
+from detector.__main__ import main
 from detector.errors import BAD_INPUT, FAILED
+from detector.saving import kept
 
 SCRIPT = """
 import errno, sys, threading, time
@@ -30,3 +32,15 @@ def test_a_rank_that_fails_alone_is_gone_at_once(error, status, world):
                           capture_output=True, env={**os.environ, "WORLD_SIZE": str(world), "RANK": "0"})
     assert done.returncode == status
     assert "BrokenPipe" in error or "full" in done.stderr or ("wrong" in done.stderr and "Traceback" in done.stderr)
+
+
+@pytest.mark.parametrize("other", [["--time"], ["--weights", "some.pt", "--recipe", "a-row"]])
+def test_a_report_of_anything_but_a_run_is_refused(other, capsys):
+    assert main(["evaluate", "runs/some", "--report", *other]) == BAD_INPUT
+    assert f"error: --report with {other[0]}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step, elapsed_s, said", [
+    (0, None, "before the first step there is nothing to save"), (7, None, "step 7 is saved"), (7, 1.25, "saved step 7 in 1.2 s")])
+def test_a_stop_tells_what_is_on_disk(step, elapsed_s, said):
+    assert kept(step, elapsed_s) == said

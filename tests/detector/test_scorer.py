@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from detector import scorer as scorer_module
 from detector.config.load import load_config
 from detector.data.read import read_for_evaluation
 from detector.data.shapes import CLASSES
 from detector.records import Detections
-from detector.scorer import Scorer
+from detector.scorer import Drawn, Scorer
 from detector.scoring import Predicted
 
 
@@ -36,6 +37,12 @@ def scorer_of(val, config, folder, workers: int) -> Scorer:
     return Scorer(val, replace(config, run=replace(config.run, workers=workers)), folder)
 
 
+def drawn(scorer: Scorer) -> Drawn:
+    while scorer.is_drawing():
+        time.sleep(0.01)
+    return scorer.drawn()
+
+
 def test_in_a_process_of_its_own_it_gives_the_same(val, config, tmp_path):
     given = []
     for workers in (0, 1):
@@ -47,14 +54,14 @@ def test_in_a_process_of_its_own_it_gives_the_same(val, config, tmp_path):
         with pytest.raises(AssertionError, match="still being scored"):
             scorer.start(truth_of(val))
         assert scorer.busy() == (workers == 1)  # else it is done here and now
-        given.append(scorer.wait())
-        assert not scorer.busy()
+        given.append((scorer.wait(), drawn(scorer)))
+        assert not scorer.busy() and scorer.drawn() is None
         scorer.start(truth_of(val, step=4))  # again, in the same process
-        assert scorer.wait().evaluation.step == 4 and scorer.wait() is None
+        assert scorer.wait().step == 4 and scorer.wait() is None
         scorer.close()
-    here, there = given
-    assert here.evaluation.metrics["AP"] == 1
-    assert replace(here.evaluation, elapsed_s=0) == replace(there.evaluation, elapsed_s=0)
+    (scored, here), (there_scored, there) = given
+    assert scored.metrics["AP"] == 1 and here.step == there.step == 3
+    assert replace(scored, elapsed_s=0) == replace(there_scored, elapsed_s=0)
     assert here.pictures == there.pictures and [picture.name for picture in here.pictures][-1] == "analysis/confusion"
     assert all(a[0] == b[0] and np.array_equal(a[1], b[1]) for a, b in zip(here.curves, there.curves, strict=True))
     for name in ("results.json", "detections.json"):
@@ -71,7 +78,7 @@ def test_a_failure_is_heard_once_and_the_next_evaluation_works(val, config, tmp_
         scorer.wait()
     assert scorer.error is None
     scorer.start(truth_of(val))
-    assert scorer.wait().evaluation.metrics["AP"] == 1
+    assert scorer.wait().metrics["AP"] == 1
     scorer.close()
 
 
@@ -83,9 +90,29 @@ def test_the_process_leaves_stop_signals_to_its_parent_and_its_death_is_heard(va
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         os.kill(process, number)
     scorer.start(truth_of(val))
-    assert scorer.wait().evaluation.metrics["AP"] == 1
+    assert scorer.wait().metrics["AP"] == 1
     os.kill(process, signal.SIGKILL)
     with pytest.raises(Exception, match="terminated abruptly"):
         scorer.start(truth_of(val))
         scorer.wait()
     scorer.close()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nobody_waits_for_drawings_when_a_run_ends(val, config, tmp_path, workers, monkeypatch):
+    scorer = scorer_of(val, config, tmp_path, workers)
+    scorer.start(truth_of(val))
+    assert scorer.wait().metrics["AP"] == 1
+    if workers:
+        scorer.drawing.result()
+        slow = scorer.pool.submit(time.sleep, 60)
+        while not slow.running():
+            time.sleep(0.01)
+        scorer.drawing = slow
+    else:
+        monkeypatch.setattr(scorer_module, "draw", lambda *_: pytest.fail("it was drawn"))
+    scorer.forget_drawing()
+    assert scorer.drawn() is None
+    started_at = time.monotonic()
+    scorer.close()
+    assert time.monotonic() - started_at < 30

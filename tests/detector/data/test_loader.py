@@ -18,7 +18,9 @@ from detector.config.schema import Augment
 from detector.data.batches import micro_batches, plan_epoch, steps_per_epoch
 from detector.data.examples import Examples, broken
 from detector.data.files import GREY
-from detector.data.loader import GRACE_S, STOP_SIGNALS, TrainKeys, collate, ignore_stop_signals, open_batches
+from detector.data.loader import GRACE_S, TrainKeys, collate, open_batches
+from detector.data.workers import STOP_SIGNALS, ignore_stop_signals
+from detector.errors import BadInput
 from detector.randomness import drawing_state
 from detector.records import Dataset, assemble
 
@@ -287,6 +289,13 @@ def test_a_broken_image_in_a_batch_raises_in_no_worker_and_leaves_the_others_who
     assert "corrupt image" in message and dataset.path(2) in message
     assert first[1][0]["boxes"].shape == (1, 4) and "broken" not in first[1][0]
     assert broken(second[1]) == []
+
+
+def test_a_broken_image_whose_name_is_no_utf8_is_told_in_what_is(dataset, monkeypatch):
+    def fails(path: str, *_) -> torch.Tensor:
+        raise BadInput("no such image file: caf\udce9.jpg")  # Latin-1, as Linux gives it
+    monkeypatch.setattr("detector.data.examples.read_image", fails)
+    assert broken([Examples(dataset, 0, None)[(0, 2)][1]]) == ["no such image file: caf\\udce9.jpg"]
 
 
 def test_no_targets_have_no_broken_images():

@@ -99,7 +99,7 @@ def test_of_two_errors_about_one_object_the_better_is_mended_and_the_other_goes(
     assert already.ap50 == pytest.approx(1 / 2) and already.cost["localisation"] == pytest.approx(1 / 2)
 
 
-def test_confusion_and_the_worst_images_at_the_best_score():
+def test_confusion_and_the_weight_of_errors_at_the_best_score():
     dataset = truth((0, 1, A, 0), (0, 1, B, 0), (1, 2, A, 0), images=3)
     detections = found((0, 1, A, .9), (0, 2, B, .8), (1, 2, A, .7), (1, 1, FAR, .6), (2, 1, A, .1), images=3)
     analysis = analyse(detections, dataset)
@@ -109,7 +109,6 @@ def test_confusion_and_the_worst_images_at_the_best_score():
                                            [0, 1, 1],   # a cat as cat, a cat as dog
                                            [0, 0, 1]]
     assert analysis.image_weight.tolist() == pytest.approx([.8 + 1, 0, 0])  # a confident dog, and a cat not found
-    assert list(analysis.worst_images(5)) == [0]
     assert dict(zip(ERRORS, analysis.image_errors[0])) == {**dict.fromkeys(ERRORS, 0), "right": 1, "class": 1, "missed": 1}
     lost = analyse(found((0, 1, A, .9), (0, 1, FAR, .9), images=3), dataset)
     assert lost.confusion.tolist() == [[0, 1, 0], [1, 1, 0], [1, 0, 0]]
