@@ -1,20 +1,24 @@
-"""How long does training stop for a checkpoint? The same steps without saving, saving in the background, and saving
-here and now.
+"""How long does training stop for a checkpoint? The same steps without saving, saving in the background, saving here and
+now, and with the torch.save of torchvision's reference loop.
 
     python tests/benchmarks/checkpoint.py [CONFIG] [key=value ...] [--saves 8] [--every 3] [--folder /on/the/disk]
 
 Without a config: shapes with resnet50_fpn from random weights on small images, on the GPU where there is one. A
 step stops for as long as the call takes that saves; what the write behind it costs the steps that follow is in the ratio
-of the whole time to that without saving. As in a run, a save is left out while the one before is still being written:
-choose --every so that few are. Appends a JSON line to tests/benchmarks/results/checkpoint.jsonl.
+of the time from one save to the next to that without saving. The four take turns. As in a run, a save is left out while
+the one before is still being written: choose --every so that few are. Appends a JSON line to
+tests/benchmarks/results/checkpoint.jsonl.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Callable
+
+import torch
+from measuring import append, spread, told
 
 from detector import checkpoint
 from detector.checkpoint import TrainState
@@ -26,9 +30,7 @@ from detector.distributed import choose_device
 from detector.findings import Findings
 from detector.optim import plan_run
 from detector.saving import Saver
-from detector.surroundings import surroundings
 
-RESULTS = Path(__file__).parent / "results" / "checkpoint.jsonl"
 SMALL = ["data.format=shapes", "model.weights=", "model.norm=trained", "model.frozen_stages=0", "data.val=[]",
          "augment.short_sides=[128]", "augment.long_side=256", "batch.size=1", "batch.per_process=1"]
 
@@ -40,14 +42,12 @@ def main() -> None:
     parser.add_argument("--saves", type=int, default=8)
     parser.add_argument("--every", type=int, default=3, help="steps between two saves")
     parser.add_argument("--folder", default=None, help="on the disk to be measured; default: that of temporary files")
-    said = parser.parse_args()
+    parser.add_argument("--out", default="", help="where the JSON line is appended")
+    said = parser.parse_intermixed_args()
     if "=" in said.config:
         said.config, said.overrides = "", [said.config, *said.overrides]
     with tempfile.TemporaryDirectory(dir=said.folder) as folder:
-        line = measure(said, Path(folder))
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with open(RESULTS, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+        append("checkpoint", measure(said, Path(folder)), said.out)
 
 
 def measure(said: argparse.Namespace, folder: Path) -> dict:
@@ -65,54 +65,59 @@ def measure(said: argparse.Namespace, folder: Path) -> dict:
     def step() -> None:
         one_turn(config, data, plan, state, device, canvas)
         state.step += 1
-    found, stops = {}, {}
     for _ in range(3):
         step()  # not measured: the first ones set up memory
-    for name in ("none", "background", "here", "none again"):
-        found[name], stops[name], last = timed(step, *saves(name, state, folder / name.replace(" ", "-"), config), said)
-        if name == "background":
-            written_s = last
-    usual = statistics.median(found["none"] + found["none again"])
-    line = {"benchmark": "checkpoint", "config": said.config or "small", "overrides": said.overrides,
-            "checkpoint_mib": round(checkpoint_bytes(state) / 2**20, 1), "step_s": usual, "saves": said.saves,
-            "every": said.every, "written_in_s": written_s}
-    print(f"{line['checkpoint_mib']} MiB; a step takes {usual:.3f} s, and a write {written_s:.2f} s")
-    for name in ("background", "here"):
-        line[name] = {"stop_median_s": statistics.median(stops[name]), "stop_least_s": min(stops[name]),
-                      "stop_most_s": max(stops[name]), "saved": len(stops[name]),
-                      "time_ratio": sum(found[name]) / (usual * len(found[name]))}
-        print(f"saving {name:10}: {len(stops[name])} times, a step stops for {line[name]['stop_median_s']:.3f} s "
-              f"({min(stops[name]):.3f} to {max(stops[name]):.3f}); all steps together take "
-              f"{line[name]['time_ratio']:.3f} times as long")
-    return {**line, **surroundings()}
+    ways = ways_to_save(state, folder, config)
+    spans, stops = {name: [] for name in ways}, {name: [] for name in ways}
+    for turn in range(said.saves):
+        for name in [*ways][turn % len(ways):] + [*ways][:turn % len(ways)]:
+            span, stop = timed(step, *ways[name], said.every)
+            spans[name].append(span)
+            stops[name] += [stop] * (stop is not None)
+    line = {"config": said.config or "small", "overrides": said.overrides, "every": said.every,
+            "checkpoint_mib": round(checkpoint_bytes(state) / 2**20, 1), "spans_s": spans, "stops_s": stops,
+            "time_ratio": {name: spread([a / b for a, b in zip(spans[name], spans["none"])]) for name in ways}}
+    saved = [name for name in ways if stops[name] and name != "none"]
+    line["stop_ratio"] = {name: spread([theirs / statistics.median(stops[name]) for theirs in stops["torch.save"]])
+                          for name in saved}
+    print(f"{line['checkpoint_mib']} MiB; a step takes {statistics.median(spans['none']) / said.every:.3f} s; saved before every "
+          f"{said.every}")
+    for name in saved:
+        print(f"{name:>10}: {len(stops[name])} times, a step stops for {told(spread(stops[name]), 3)} s, ratio "
+              f"{told(line['stop_ratio'][name])}; with it the steps take {told(line['time_ratio'][name], 3)} times as long")
+    return line
 
 
-def saves(name: str, state: TrainState, folder: Path, config):
-    """What is done before every so manieth step, and what at the end."""
-    saver = Saver(folder, config.run.keep, lambda: None, 0)
+def ways_to_save(state: TrainState, folder: Path, config) -> dict[str, tuple[Callable[[], bool], Callable[[], None]]]:
+    """How to save, which says whether it did, and what to wait for before another way has its turn."""
+    saver = Saver(folder / "background", config.run.keep, lambda: None, 0)
 
-    def save() -> bool:
-        content = checkpoint.content_of(state, config, ("thing",), config.batch.size)
-        if name == "background":
-            return saver.start(content)
-        if name == "here":
-            checkpoint.write(folder, content)
-            checkpoint.keep_newest(folder, config.run.keep)
-        return name == "here"
-    return save, saver
+    def content() -> dict:
+        return checkpoint.content_of(state, config, ("thing",), config.batch.size)
+
+    def here() -> bool:
+        checkpoint.write(folder / "here", content())
+        checkpoint.keep_newest(folder / "here", config.run.keep)
+        return True
+
+    def peer() -> bool:
+        torch.save({"model": state.model.state_dict(), "optimizer": state.optimizer.state_dict()}, folder / "peer.pth")
+        return True
+    return {"none": (lambda: False, lambda: None), "background": (lambda: saver.start(content()), saver.wait),
+            "here": (here, lambda: None), "torch.save": (peer, lambda: None)}
 
 
-def timed(step, save, saver: Saver, said: argparse.Namespace) -> tuple[list[float], list[float], float | None]:
-    """Seconds of each step with the save before it, of each save, and of the last write in the background."""
-    seconds, stops = [], []
-    for number in range(said.saves * said.every):
-        started_at = time.monotonic()
-        if number % said.every == 0 and save():
-            stops.append(time.monotonic() - started_at)
+def timed(step: Callable[[], None], save: Callable[[], bool], settle: Callable[[], None],
+          every: int) -> tuple[float, float | None]:
+    """Seconds of a save and the steps up to the next one, and of the save alone, if it was one."""
+    started_at = time.monotonic()
+    saved = save()
+    stop = time.monotonic() - started_at
+    for _ in range(every):
         step()
-        seconds.append(time.monotonic() - started_at)
-    saver.wait()
-    return seconds, stops, saver.saved_in_s
+    span = time.monotonic() - started_at
+    settle()
+    return span, stop if saved else None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The same config with `recipe: modern` and `recipe: original`, on the same number of steps: do both reach the same AP50?
+"""The same config with `recipe: modern` and `recipe: original`, on the same steps and rates: do both reach the same AP50?
 
     python tests/benchmarks/recipes.py configs/custom/bccd.yaml data.root=DIR [key=value ...] [--seeds 0 1 2]
 
@@ -27,20 +27,26 @@ RESULTS = Path(__file__).parent / "results" / "recipes.jsonl"
 RECIPES = ("modern", "original")
 
 
-def steps_of(name: str, overrides: list[str]) -> int:
-    """Of the modern recipe; the original's epochs are twice as long, so steps are what both can have alike."""
-    config = load_config(name, [*overrides, "recipe=modern"])
-    data = for_training(read_datasets(config.data)[0], config.data)
-    sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
-    return plan_run(config.batch, config.optim, config.schedule, sizes, 0, 1).total_steps
+def schedules(name: str, overrides: list[str]) -> dict[str, list[str]]:
+    """Overrides by which both recipes take the steps and rates of the modern one: the original's epochs are twice as long."""
+    plans = {}
+    for recipe in RECIPES:
+        config = load_config(name, [*overrides, f"recipe={recipe}"])
+        data = for_training(read_datasets(config.data)[0], config.data)
+        sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
+        plans[recipe] = plan_run(config.batch, config.optim, config.schedule, sizes, 0, 1)
+    modern = plans["modern"]
+    return {recipe: [f"schedule.steps={modern.total_steps}", "schedule.milestones=["
+                     + ",".join(f"{step / plan.steps_per_epoch:.6f}" for step in modern.milestones) + "]"]
+            for recipe, plan in plans.items()}
 
 
-def run_pair(name: str, overrides: list[str], seed: int, steps: int, folder: str) -> dict[str, float]:
+def run_pair(name: str, overrides: list[str], seed: int, schedule: dict[str, list[str]], folder: str) -> dict[str, float]:
     """AP50 of each recipe."""
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
     running = {recipe: subprocess.Popen(
-        [sys.executable, "-m", "detector", "train", name, *overrides, f"recipe={recipe}", f"seed={seed}",
-         f"schedule.steps={steps}", "evaluate.every_epochs=0", f"run.folder={folder}", f"run.name={recipe}-{seed}"],
+        [sys.executable, "-m", "detector", "train", name, *overrides, f"recipe={recipe}", f"seed={seed}", *schedule[recipe],
+         "evaluate.every_epochs=0", f"run.folder={folder}", f"run.name={recipe}-{seed}"],
         env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.DEVNULL) for recipe in RECIPES}
     if failed := [recipe for recipe, process in running.items() if process.wait()]:
         sys.exit(f"the training with recipe {' and '.join(failed)} failed")
@@ -62,13 +68,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", default=str(RESULTS), help="where the JSON lines are appended")
     said = parser.parse_intermixed_args()
-    steps, found = steps_of(said.config, said.overrides), []
+    schedule, found = schedules(said.config, said.overrides), []
     Path(said.out).parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for seed in said.seeds:
-            found.append(run_pair(said.config, said.overrides, seed, steps, folder))
+            found.append(run_pair(said.config, said.overrides, seed, schedule, folder))
             line = {"benchmark": "recipes", "config": said.config, "overrides": said.overrides, "seed": seed,
-                    "steps": steps, "AP50": found[-1], **surroundings()}
+                    "schedule": schedule, "AP50": found[-1], **surroundings()}
             with open(said.out, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             print(f"seed {seed}: AP50 " + ", ".join(f"{recipe} {value:.4f}" for recipe, value in found[-1].items()), flush=True)

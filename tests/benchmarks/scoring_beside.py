@@ -80,7 +80,7 @@ def main() -> None:
             alone.append(pace(step, lambda: time.monotonic() < until))
             started_at = time.monotonic()
             scorer.start(predicted)
-            beside.append(pace(step, lambda: not scorer.future.done()))
+            beside.append(pace(step, lambda: not scorer.drawing.done()))
             scorer.wait()
             took_s.append(time.monotonic() - started_at)
             print(f"round {number + 1}: {alone[-1]:.2f} steps/s alone, {beside[-1]:.2f} beside a scoring of "

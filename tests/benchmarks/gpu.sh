@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# What needs a GPU, in one command that ends in under nine minutes on one GPU of H200's class with 16 cores:
+#
+#     tests/benchmarks/gpu.sh [--tiny] [FOLDER]
+#
+# Needs this repository, PyTorch >= 2.11, torchvision and PyYAML; no network, no data. What else it could use and does not
+# find (tensorboard, pytest) it leaves out, and says so. JSON lines go into FOLDER; default: tests/benchmarks/results.
+# --tiny: the same, as small as possible, on a CPU as well; it shows that all of it runs, and measures nothing.
+# Exits 1 if a part failed or was cut off.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+repo=$PWD; here=tests/benchmarks; python=${PYTHON:-python3}; tiny=""
+[ "${1:-}" = --tiny ] && { tiny=yes; shift; }
+out=${1:-$here/results}
+mkdir -p "$out" || exit 1
+export PYTHONPATH="$repo${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+failed=""; began=$SECONDS
+
+has() { "$python" -c "import $1" 2>/dev/null; }
+
+part() {  # SECONDS NAME COMMAND ...: a part of the set, cut off after so long; the others go on
+    local limit=$1 name=$2 at=$SECONDS status; shift 2
+    echo "== $name"
+    timeout --kill-after 10 "$limit" "$@"; status=$?
+    [ $status -eq 0 ] || failed+=" $name ($([ $status -eq 124 ] && echo "cut off after $limit s" || echo "status $status"))"
+    echo "== $name: $((SECONDS - at)) s"
+}
+
+if [ -z "$tiny" ]; then
+    "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \
+    || { echo "no GPU that PyTorch can use; --tiny runs without"; exit 1; }
+    step=(); checks=(); loader=(--images 100 --steps 40); inference=(--cases resnet50_fpn_800 --rounds 15); scaling=(--rounds 1 --steps 40)
+else
+    step=(--cases tiny --rounds 1); checks=(--case tiny --batch 2)
+    loader=(--images 8 --rounds 1 --batch 4 --steps 8 --workers 2 --step-ms 1)
+    inference=(--cases tiny --batches 1 --rounds 1)
+    scaling=(--rounds 1 --steps 8 --ranks 8 --images 2000 --val-images 100 --detections 1000 --processes 1
+             --size model.body=resnet18_fpn model.pyramid_width=16 model.head_width=32 augment.short_sides=[64]
+             augment.long_side=128 batch.per_process=1)
+fi
+
+"$python" -c 'import torch, torchvision; n = torch.cuda.device_count()
+print("torch", torch.__version__, "torchvision", torchvision.__version__, [torch.cuda.get_device_name(i) for i in range(n)] or "no GPU")'
+part 55 device_checks "$python" $here/device_checks.py "${checks[@]}" --out "$out/device_checks.jsonl"
+part 250 train_step "$python" $here/train_step.py "${step[@]}" --out "$out/train_step.jsonl"
+part 60 loader "$python" $here/loader.py "${loader[@]}" --out "$out/loader.jsonl"
+part 50 inference "$python" $here/inference.py "${inference[@]}" --out "$out/inference.jsonl"
+has torch.utils.tensorboard || { echo "no tensorboard: weak scaling is left out"; scaling+=(--rounds 0); }
+part 60 scaling "$python" $here/scaling.py "${scaling[@]}" --steps-of "$out/train_step.jsonl" --out "$out/scaling.jsonl"
+if [ -n "$tiny" ]; then echo "tests that need a GPU are left out"
+elif has pytest; then
+    part 40 tests "$python" -m pytest -q tests/detector/test_inference.py tests/detector/test_finite.py tests/detector/data/test_packing.py
+else echo "no pytest: tests that need a GPU are left out"
+fi
+echo "== all: $((SECONDS - began)) s; JSON lines are in $out"
+[ -z "$failed" ] || { echo "failed:$failed"; exit 1; }
