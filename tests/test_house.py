@@ -9,16 +9,17 @@ import pytest
 from conftest import REPO
 
 LEVELS = {
-    0: "arguments errors config.option config.model config.schema config.values records boxes randomness distributed stopping findings",
-    1: "config.load data.files data.coco data.voc data.per_image_json data.shapes data.read data.transforms "
-       "data.examples data.batches data.chunks "
+    0: "arguments errors config.option config.model config.schema config.values records boxes randomness distributed stopping findings "
+       "owner commit",
+    1: "config.load data.files data.json_text data.workers data.packing data.coco data.voc data.per_image_json data.shapes "
+       "data.read data.transforms data.examples data.batches data.canvases data.chunks "
        "model.bodies model.pooling model.input model.weights model.layouts model.weight_files model.coding model.truth "
        "model.anchors model.anchor_plan model.folding model.align model.atlas model.nms model.sampling model.rpn model.roi "
        "model.reference metrics.coco metrics.voc metrics.analysis metrics.kernel metrics.matching metrics.errors "
        "metrics.operating metrics.bootstrap metrics.visual_genome statistics reach thumbnails "
        "data.visual_genome data.imagenet_det data.catalogue data.download data.unpack",
-    2: "step start waiting saving status heartbeat checkpoint journal finite draw pictures surroundings inference "
-       "data.loader model.build optim charts scoring scorer results frames loaded predictions portable seen "
+    2: "step settling start waiting saving status heartbeat checkpoint journal finite draw pictures surroundings inference "
+       "data.loader model.build model.compiled optim charts scoring scorer results frames loaded predictions portable seen "
        "page.assemble album report "
        "checks.data checks.machine checks.trial",
     3: "train evaluate predict check export timing view score compare evaluate_weights obtain",
@@ -30,14 +31,14 @@ ONE_VERB_FROM_ANOTHER = {("detector.train", "detector.evaluate"), ("detector.eva
 LAUNCHER_MAY = """
 environment: errors
 job: config.schema
-snapshot: config.load errors job
+snapshot: commit config.load errors job
 record: config.load config.schema errors
 local: errors environment job
 watch: config.schema record
 torchrun: errors job local record
 preflight: config.schema errors findings environment job
-inside: errors environment job local record watch
-submission: config.load errors environment job preflight record snapshot
+inside: errors owner environment job local record watch
+submission: config.load errors owner environment job preflight record snapshot
 sbatch: config.load errors environment record snapshot submission
 cluster: errors inside environment record sbatch submission
 reproduce: config.load errors
@@ -46,7 +47,7 @@ following: errors environment record submission
 checking: errors findings preflight job local record
 cli: config.load errors checking cluster following site job local record reproduce sbatch submission torchrun watch
 """
-SHARED = ("errors", "findings", "config.schema", "config.load")  # of the detector: all that a launcher knows of it
+SHARED = ("errors", "findings", "owner", "commit", "config.schema", "config.load")  # of the detector: all that a launcher knows of it
 LAUNCHER = {f"launcher.{name}": {"launcher", *(("detector." if word in SHARED else "launcher.") + word
                                                for word in words.split())}
             for name, words in (line.split(":") for line in LAUNCHER_MAY.split("\n") if line)}

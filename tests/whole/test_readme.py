@@ -32,7 +32,7 @@ def test_commands_name_things_that_exist(command):
         assert re.search(rf"^{words[0]}:", (REPO / "Makefile").read_text(), re.MULTILINE)
     elif program in ("python", "pytest"):
         assert (REPO / words[0]).exists()
-        if words[0].endswith(".py") and len(words) > 1:
+        if words[0].endswith(".py") and len(words) > 1 and not words[1].startswith("--"):
             load_config(words[1], words[2:])
     elif "reproduce" in words:
         row = words[words.index("reproduce") + 1]
