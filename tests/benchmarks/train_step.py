@@ -150,16 +150,24 @@ def peer_step(config, weights: dict, batch: tuple[list, list], device: torch.dev
 
 
 def matmul_rate(precision: str, device: torch.device) -> float:
-    """Operations a second of a product of two square matrices: the best of five."""
-    size, kind = (8192 if device.type == "cuda" else 2048), torch.bfloat16 if precision == "bf16" else torch.float32
-    a, b, best = *torch.rand((2, size, size), device=device).to(kind), math.inf
-    for _ in range(6):  # the first one sets up
-        wait(device)
-        started_at = time.perf_counter()
-        a @ b
-        wait(device)
-        best = min(best, time.perf_counter() - started_at)
-    return 2 * size ** 3 / best
+    """Operations a second of a product of two square matrices, of the largest that takes no longer than a fifth of a second
+    (a CPU without bf16 is a hundred times slower in it): the best of five."""
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+
+    def lasting(size: int, tries: int) -> float:
+        a, b = torch.rand((2, size, size), device=device).to(kind)
+        times = []
+        for _ in range(tries + 1):  # the first one sets up
+            wait(device)
+            started_at = time.perf_counter()
+            a @ b
+            wait(device)
+            times.append(time.perf_counter() - started_at)
+        return min(times[1:])
+    size = 256
+    while size < (8192 if device.type == "cuda" else 2048) and 8 * lasting(size, 1) < 0.2:
+        size *= 2
+    return 2 * size ** 3 / lasting(size, 5)
 
 
 def wait(device: torch.device) -> None:
