@@ -15,6 +15,7 @@ from detector.errors import BAD_INPUT, OK, BadInput
 from detector.findings import Findings, problems_of
 from detector.optim import Plan, describe_schedule, plan_run
 from detector.records import Dataset
+from detector.surroundings import slow_precision
 
 
 def check(name: str, overrides: list[str], as_json: bool = False, quick: bool = False, processes: int = 0) -> int:
@@ -55,6 +56,7 @@ def examine(config: Config, quick: bool = False, processes: int = 0) -> Findings
         return unfinished(found)
     for dataset in filter(None, (train, val)):
         look_at_images(dataset, found)
+    found.notes += filter(None, [slow_precision(config.run.precision, device)])
     if not found.problems:
         try_steps(config, train, plan, state, device, processes, len(val) if val else 0, found)
     return found

@@ -29,7 +29,7 @@ from detector.owner import Owner
 from detector.randomness import seed_for, seed_torch
 from detector.records import Dataset
 from detector.stopping import StopRequest
-from detector.surroundings import Seat, few_cores, seat, surroundings, versions, world_table
+from detector.surroundings import Seat, few_cores, seat, slow_precision, surroundings, versions, world_table
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heart: Hear
     said = [*world_table(seats), f"{versions()}; {config.run.precision}", *notes, *origin,
             *elastic_notes(config, batch, content), plan.sentence, describe_schedule(plan, config.schedule),
             *(line for split in (data, val) if split for line in (describe(split), *split.faults)),
-            few_cores(seats, config.run.workers), kernel.note() if val else ""]
+            few_cores(seats, config.run.workers), slow_precision(config.run.precision, device),
+            kernel.note() if val else ""]
     canvases = plan_canvases(config, sizes, plan.global_batch)
     return state, Prepared(plan, canvases, data, val, [line for line in said if line])
 

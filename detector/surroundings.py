@@ -2,10 +2,12 @@
 
 import os
 import platform
+import re
 import resource
 import socket
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy
 import torch
@@ -19,9 +21,23 @@ def surroundings() -> dict:
     """Versions, machine, processes and, in a checkout, the commit."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {"command": sys.argv, "host": socket.gethostname(), "processes": world(), "gpus": gpus,
-            "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(),
+            "cpu": processor(), "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(),
             "python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
             "numpy": numpy.__version__, "commit": commit()}
+
+
+def processor(cpuinfo: str = "/proc/cpuinfo") -> str:
+    """Its name, where the system tells it, and the widest instructions that PyTorch computes with on it."""
+    name = re.search(r"^model name\s*:\s*(.*)$", text_of(cpuinfo), re.MULTILINE)
+    return f"{name[1].strip() if name else platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def text_of(path: str) -> str:
+    """Nothing where the file cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def peak_memory_gib(device: torch.device) -> float:
@@ -74,6 +90,26 @@ def few_cores(seats: list[Seat], workers: int) -> str:
             return (f"{len(here)} x {workers} loader workers on {host} share {cores} cores: give each task more "
                     f"cores, or set run.workers={cores // len(here)}")
     return ""
+
+
+def slow_precision(precision: str, device: torch.device, cpuinfo: str = "/proc/cpuinfo") -> str:
+    """A sentence where the device has no instructions for a precision and imitates them; else nothing.
+
+    CPUs name theirs: x86 as avx512_bf16 or amx_bf16 and avx512_fp16 or amx_fp16, 64-bit ARM as bf16 and asimdhp. Where
+    the system tells nothing, nothing is said.
+    """
+    if precision == "fp32":
+        return ""
+    if device.type == "cuda":
+        known = precision == "fp16" or torch.cuda.is_bf16_supported(including_emulation=False)
+        name = torch.cuda.get_device_name(device)
+        return "" if known else f"{name} imitates bf16, which is slow: set run.precision=fp16"
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text_of(cpuinfo), re.MULTILINE)
+    names = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"}}[precision]
+    if flags is None or names & set(flags[1].split()):
+        return ""
+    return (f"this CPU has no instructions for {precision} ({' or '.join(sorted(names))}) and imitates it, slower than "
+            "fp32: set run.precision=fp32")
 
 
 def versions() -> str:

@@ -145,7 +145,9 @@ def table(results: Path) -> str:
 
 
 def machine(line: dict) -> str:
-    return f"{len(line['gpus'])} x {line['gpus'][0]}" if line["gpus"] else f"{line['cores']} cores"
+    if line["gpus"]:
+        return f"{len(line['gpus'])} x {line['gpus'][0]}"
+    return f"{line['cores']} cores" + (f" ({line['cpu']})" if "cpu" in line else "")
 
 
 def main() -> None:

@@ -1,13 +1,15 @@
 """What a run says before it begins, and what it keeps on another number of processes."""
 
+import platform
 from dataclasses import replace
 
 import pytest
+import torch
 
 from detector import distributed, start
 from detector.config.schema import Batch, Config, Model, Schedule
 from detector.optim import Plan, describe_schedule
-from detector.surroundings import Seat, few_cores, world_table
+from detector.surroundings import Seat, few_cores, processor, slow_precision, world_table
 
 
 def content(size: int = 8, processes: int = 2, per_process: int = 2, said_size: int | None = None) -> dict:
@@ -64,6 +66,24 @@ def test_more_workers_than_cores_are_told(cores, workers, said):
     seats = [Seat(rank, "n0", "cpu", some) for rank, some in enumerate(cores)]
     found = few_cores(seats, workers)
     assert said in found and bool(said) is bool(found)
+
+
+@pytest.mark.parametrize("precision, cpuinfo, slow", [
+    ("fp32", "flags\t\t: fpu avx2\n", False), ("bf16", "flags\t\t: fpu avx2 avx512f\n", True), ("fp16", "flags\t\t: fpu avx2\n", True),
+    ("bf16", "processor\t: 0\nflags\t\t: fpu avx512_bf16\n\nprocessor\t: 1\n", False), ("bf16", "flags\t\t: amx_bf16 amx_tile", False),
+    ("bf16", "Features\t: fp asimd bf16 sm3\n", False), ("bf16", "Features\t: fp asimd asimdhp\n", True),
+    ("fp16", "Features\t: fp asimd asimdhp\n", False), ("bf16", "processor\t: 0\n", False), ("bf16", None, False)])
+def test_a_precision_that_the_cpu_imitates_is_told(precision, cpuinfo, slow, tmp_path):
+    if cpuinfo is not None:
+        (tmp_path / "cpuinfo").write_text(cpuinfo)
+    said = slow_precision(precision, torch.device("cpu"), str(tmp_path / "cpuinfo"))
+    assert bool(said) is slow and (not slow or f"no instructions for {precision}" in said and "set run.precision=fp32" in said)
+
+
+def test_the_processor_has_a_name_where_the_system_tells_it(tmp_path):
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\n\nmodel name\t: another\n")
+    assert processor(str(tmp_path / "cpuinfo")) == f"Some CPU @ 2 GHz, {torch.backends.cpu.get_cpu_capability()}"
+    assert processor(str(tmp_path / "none")).startswith(f"{platform.machine()}, ")
 
 
 @pytest.mark.parametrize("schedule, said", [
