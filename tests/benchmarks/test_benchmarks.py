@@ -97,9 +97,17 @@ def test_what_no_benchmark_has_appended_is_not_measured(tmp_path):
     assert answers.table(tmp_path).count(f"| {answers.NONE} |") == len(answers.QUESTIONS)
     line = {"case": "vgg16_600", "batch": 16, "gpus": ["H"], "ratio": {"torchvision, AMP": {}, "bf16": measuring.spread([2, 3, 4])},
             "seconds": {"bf16": [0.1, 0.2, 0.4]}}
-    (tmp_path / "train_step.jsonl").write_text(json.dumps(line))
-    row, = [row for row in answers.table(tmp_path).splitlines() if row.startswith("| VGG16")]
-    assert "| bf16 3.00 (2.00 to 4.00) times, 80 images/s | 1 x H |" in row
+    other = {**line, "gpus": ["A"], "seconds": {"bf16": [0.4]}}
+    (tmp_path / "train_step.jsonl").write_text("\n".join(map(json.dumps, ({**line, "seconds": {"bf16": [9]}}, other, line))))
+    first, second = [row for row in answers.table(tmp_path).splitlines() if row.startswith("| VGG16")]
+    assert "| bf16 3.00 (2.00 to 4.00) times, 80 images/s | 1 x H |" in first  # its last line
+    assert "| bf16 3.00 (2.00 to 4.00) times, 40 images/s | 1 x A |" in second
+
+
+def test_a_machine_is_told_by_gpus_or_by_cores_and_processor():
+    assert answers.machine({"gpus": ["H", "H"], "cores": 16, "cpu": "a CPU"}) == "2 x H"
+    assert answers.machine({"gpus": [], "cores": 2, "cpu": "a CPU, AVX2"}) == "2 cores (a CPU, AVX2)"
+    assert answers.machine({"gpus": [], "cores": 2}) == "2 cores"
 
 
 def test_inference(tmp_path):
