@@ -110,6 +110,15 @@ def our_heads(parts: Parts, anchors: Anchors, pooling: RoiPooling, predictor: Pr
 
 
 def use_channels_last(model: Detector) -> Detector:
-    """Weights and inputs in the layout that convolutions are fastest in."""
+    """Weights and inputs in the layout in which the channels of a pixel are side by side."""
     model.input = replace(model.input, channels_last=True)
     return model.to(memory_format=torch.channels_last)
+
+
+def on_device(model: Detector, channels_last: bool, device: torch.device) -> Detector:
+    """Moved there; channels_last, where it is wanted and is not slower.
+
+    Without 512-bit instructions it is: a step of ResNet-50 FPN at 800 took 1.3 times as long with AVX2.
+    """
+    fast = device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return (use_channels_last(model) if channels_last and fast else model).to(device)

@@ -19,7 +19,7 @@ from measuring import append, in_turns, ratio, scene, spread, told
 
 from detector.config.load import load_config
 from detector.inference import autocast, predict_batch
-from detector.model.build import build_model, use_channels_last
+from detector.model.build import build_model, on_device
 from detector.model.input import Side
 from detector.randomness import seed_for, seed_torch
 
@@ -51,9 +51,9 @@ def weights_of(config) -> dict[str, torch.Tensor]:
 
 
 def our_side(config, weights: dict, precision: str, images: list, device: torch.device) -> Callable[[], list]:
-    model = use_channels_last(build_model(config.model, config.evaluate, CLASSES)).eval()
+    model = on_device(build_model(config.model, config.evaluate, CLASSES), True, device).eval()
     model.load_state_dict(weights)
-    model, side = model.to(device), Side(config.evaluate.short_side, config.evaluate.long_side)
+    side = Side(config.evaluate.short_side, config.evaluate.long_side)
     return lambda: predict_batch(model, images, None, side, precision, device)[0]
 
 

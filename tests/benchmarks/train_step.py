@@ -5,8 +5,9 @@
 The peer is torchvision's detector with its own transform, in the loop of references/detection/engine.py: float images, the
 loss read at every step, SGD as PyTorch sets it up; on a GPU also with its AMP (fp16 and a loss scale). Its FasterRCNN takes
 pyramids; for one level its RPN, RoI heads and transform stand around the same body, whose norms are then folded as ours are.
-Ours is what detector/step.py does: uint8 images, channels_last, fused SGD, fp32 or bf16; and once with torchvision's heads in
-it (model.heads=torchvision), to tell what the heads bring. On a GPU also with torch.compile.
+Ours is what detector/step.py does: uint8 images, fused SGD, fp32 or bf16; and once with torchvision's heads in
+it (model.heads=torchvision), to tell what the heads bring; channels_last where that is the faster layout. On a GPU also with
+torch.compile.
 
 All start from the same weights and take the same batch; in every round each takes one step, in an order that changes. Prints
 images/s, the ratio to the peer of the same round (median and spread), the memory that a step takes beside what lies there
@@ -37,7 +38,7 @@ from detector.config.load import load_config
 from detector.data.files import read_image
 from detector.finite import FiniteCheck
 from detector.inference import autocast, to_device
-from detector.model.build import build_model, use_channels_last
+from detector.model.build import build_model, on_device
 from detector.model.compiled import compile_parts
 from detector.model.input import Side
 from detector.optim import build_optimizer
@@ -82,9 +83,8 @@ class OurStep:
     def __init__(self, config, weights: dict, side: str, batch: tuple[list, list], device: torch.device):
         heads, self.precision, compiled = OURS[side]
         self.config = dataclasses.replace(config, model=dataclasses.replace(config.model, heads=heads))
-        model = use_channels_last(build_model(self.config.model, config.evaluate, CLASSES)).train()
+        model = on_device(build_model(self.config.model, config.evaluate, CLASSES), True, device).train()
         model.load_state_dict(weights)
-        model = model.to(device)
         compile_parts(model, compiled, dynamic=False)
         self.state = TrainState(model, build_optimizer(model, config.optim), torch.amp.GradScaler(device.type, enabled=False), None)
         self.check, self.device, self.batch = FiniteCheck(device), device, batch
