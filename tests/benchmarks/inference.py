@@ -16,17 +16,16 @@ from typing import Callable
 import torch
 from against_torchvision import peer_model
 from measuring import append, in_turns, ratio, scene, spread, told
+from train_step import CLASSES, start
 
 from detector.config.load import load_config
 from detector.inference import autocast, predict_batch
 from detector.model.build import build_model, on_device
 from detector.model.input import Side
-from detector.randomness import seed_for, seed_torch
 
 CASES = {"resnet50_fpn_800": ["coco/resnet50_fpn"], "resnet18_fpn_320": ["custom/bccd", "evaluate.short_side=320"],
          "tiny": ["custom/bccd", "augment.short_sides=[64]", "augment.long_side=128", "evaluate.short_side=64",
                   "evaluate.long_side=128"]}
-CLASSES = 20
 LEAST_SAME = 0.9  # share of the peer's detections that ours has, too; the rest are ties that rounding decides
 
 
@@ -40,14 +39,10 @@ def config_of(case: str):
 
 
 def weights_of(config) -> dict[str, torch.Tensor]:
-    """Shortcuts weigh most, as in trained networks, so that nothing overflows; class scores are spread out."""
-    seed_torch(seed_for(0, "weights"))
-    model = build_model(config.model, config.evaluate, CLASSES)
-    for name, module in model.named_modules():
-        if name.endswith(("bn3", "bn2")) and hasattr(module, "weight"):
-            module.weight.data.fill_(0.3)
-    model.roi_heads.box_predictor.cls_score.weight.data *= 20
-    return model.state_dict()
+    """Those that training steps are measured with; class scores are spread out."""
+    weights = start(config)
+    weights["roi_heads.box_predictor.cls_score.weight"] *= 20
+    return weights
 
 
 def our_side(config, weights: dict, precision: str, images: list, device: torch.device) -> Callable[[], list]:
