@@ -16,6 +16,9 @@ import torchvision
 from detector.commit import commit
 from detector.distributed import rank, world
 
+# Instructions for a precision, as x86 and 64-bit ARM name them.
+NARROW = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"}}
+
 
 def surroundings() -> dict:
     """Versions, machine, processes and, in a checkout, the commit."""
@@ -27,9 +30,16 @@ def surroundings() -> dict:
 
 
 def processor(cpuinfo: str = "/proc/cpuinfo") -> str:
-    """Its name, where the system tells it, and the widest instructions that PyTorch computes with on it."""
+    """Its name, where the system tells it, the widest instructions that PyTorch uses on it, and those for bf16."""
     name = re.search(r"^model name\s*:\s*(.*)$", text_of(cpuinfo), re.MULTILINE)
-    return f"{name[1].strip() if name else platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    return ", ".join([name[1].strip() if name else platform.machine(), torch.backends.cpu.get_cpu_capability(),
+                      *sorted(NARROW["bf16"] & instructions(cpuinfo))])
+
+
+def instructions(cpuinfo: str = "/proc/cpuinfo") -> set[str]:
+    """What Linux calls the instructions of this CPU; nothing where the system does not tell them."""
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text_of(cpuinfo), re.MULTILINE)
+    return set(flags[1].split()) if flags else set()
 
 
 def text_of(path: str) -> str:
@@ -93,20 +103,15 @@ def few_cores(seats: list[Seat], workers: int) -> str:
 
 
 def slow_precision(precision: str, device: torch.device, cpuinfo: str = "/proc/cpuinfo") -> str:
-    """A sentence where the device has no instructions for a precision and imitates them; else nothing.
-
-    CPUs name theirs: x86 as avx512_bf16 or amx_bf16 and avx512_fp16 or amx_fp16, 64-bit ARM as bf16 and asimdhp. Where
-    the system tells nothing, nothing is said.
-    """
+    """A sentence where the device has no instructions for a precision and imitates them; else nothing."""
     if precision == "fp32":
         return ""
     if device.type == "cuda":
         known = precision == "fp16" or torch.cuda.is_bf16_supported(including_emulation=False)
         name = torch.cuda.get_device_name(device)
         return "" if known else f"{name} imitates bf16, which is slow: set run.precision=fp16"
-    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text_of(cpuinfo), re.MULTILINE)
-    names = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"}}[precision]
-    if flags is None or names & set(flags[1].split()):
+    names, known = NARROW[precision], instructions(cpuinfo)
+    if not known or names & known:
         return ""
     return (f"this CPU has no instructions for {precision} ({' or '.join(sorted(names))}) and imitates it, slower than "
             "fp32: set run.precision=fp32")

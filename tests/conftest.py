@@ -30,7 +30,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def shapes_root(tmp_path_factory) -> Path:
     """The embedded data set, ten images small."""
-    root = tmp_path_factory.mktemp("shapes") / "shapes"
+    return draw_shapes(tmp_path_factory.mktemp("shapes") / "shapes")
+
+
+def draw_shapes(root: Path) -> Path:
     root.mkdir()
     shapes.draw_split(str(root), "train", 10)
     shapes.draw_split(str(root), "val", 5)
@@ -40,8 +43,12 @@ def shapes_root(tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny(shapes_root, tmp_path) -> list[str]:
     """Overrides for a run on ten images that lives in the test's own folder."""
-    return [*TINY, "data.format=shapes", f"data.root={shapes_root}", f"data.cache={tmp_path / 'cache'}",
-            f"run.folder={tmp_path / 'runs'}", "run.name=tiny"]
+    return [*tiny_run(shapes_root, tmp_path), "run.name=tiny"]
+
+
+def tiny_run(root: Path, folder: Path) -> list[str]:
+    """Overrides for runs on the shapes in `root` that live in a folder of their own."""
+    return [*TINY, "data.format=shapes", f"data.root={root}", f"data.cache={folder / 'cache'}", f"run.folder={folder / 'runs'}"]
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from detector.config.load import load_config
+from measuring import append
 
-RESULTS = Path(__file__).parent / "results" / "against_torchvision.jsonl"
+from detector.config.load import load_config
 
 
 def peer_model(config, classes: int):
@@ -169,24 +169,20 @@ def main() -> None:
     parser.add_argument("config")
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", default=str(RESULTS), help="where the JSON line is appended")
+    parser.add_argument("--out", default="", help="where the JSON line is appended")
     parser.add_argument("--peer", default="", help=argparse.SUPPRESS)
     said = parser.parse_intermixed_args()
     config = load_config(said.config, said.overrides)
     if said.peer:
         return run_peer(config, said.seeds[0], said.peer)
-    from detector.surroundings import surroundings
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
     pairs = []
-    Path(said.out).parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for seed in said.seeds:
             pairs.append(run_pair(said.config, said.overrides, seed, folder, threads))
             ours, peer = pairs[-1]
-            line = {"benchmark": "against_torchvision", "config": said.config, "overrides": said.overrides,
-                    "seed": seed, "threads_each": threads, "ours": ours, "peer": peer, **surroundings()}
-            with open(said.out, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            line = {"config": said.config, "overrides": said.overrides, "seed": seed, "threads_each": threads, "ours": ours, "peer": peer}
+            append("against_torchvision", line, said.out)
             print(f"seed {seed}: AP {ours['AP']:.3f} / {peer['AP']:.3f}  AP50 {ours['AP50']:.3f} / {peer['AP50']:.3f}  "
                   f"images/s {ours['images_per_s']:.2f} / {peer['images_per_s']:.2f}  (ours / torchvision)", flush=True)
     for key in ("AP", "AP50", "images_per_s"):

@@ -7,7 +7,6 @@ other weights. Appends a JSON line to tests/benchmarks/results/kills.jsonl.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -17,14 +16,11 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS / "whole")]
 
-from conftest import TINY  # noqa: E402
+from conftest import draw_shapes, tiny_run  # noqa: E402
 from kills import train_with_kills  # noqa: E402
+from measuring import append  # noqa: E402
 from slurm_cluster import Cluster, assert_same_end, missing  # noqa: E402
 
-from detector.data import shapes  # noqa: E402
-from detector.surroundings import surroundings  # noqa: E402
-
-RESULTS = TESTS / "benchmarks" / "results" / "kills.jsonl"
 STEPS, A_RUN = 20, 5  # kills at the most that one run gets
 
 
@@ -42,31 +38,26 @@ def main() -> None:
             hit, runs, elapsed_s = trials(cluster, Path(folder), said.trials, said.seed)
         finally:
             cluster.control("down")
-    line = {"benchmark": "kills", "trials": len(hit), "runs": runs, "seed": said.seed, "elapsed_s": round(elapsed_s, 1),
-            "hit": dict(sorted(Counter(hit).items())), **surroundings()}
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with open(RESULTS, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    line = {"trials": len(hit), "runs": runs, "seed": said.seed, "elapsed_s": round(elapsed_s, 1),
+            "hit": dict(sorted(Counter(hit).items()))}
+    append("kills", line)
     print(f"{len(hit)} kills in {runs} runs: each run ended with the weights of the one that was left alone")
 
 
 def trials(cluster: Cluster, folder: Path, wanted: int, seed: int) -> tuple[list[str], int, float]:
-    for split, count in (("train", 10), ("val", 5)):
-        (folder / "shapes").mkdir(exist_ok=True)
-        shapes.draw_split(str(folder / "shapes"), split, count)
     (folder / "empty.yaml").write_text("")
-    arguments = [str(folder / "empty.yaml"), *TINY, "data.format=shapes", f"data.root={folder / 'shapes'}",
-                 f"data.cache={folder / 'cache'}", f"run.folder={folder}", f"schedule.steps={STEPS}", "run.save_every_steps=2",
-                 "evaluate.every_epochs=1", "--on", "sbatch", "--template", "srun", "--processes", "2"]
+    arguments = [str(folder / "empty.yaml"), *tiny_run(draw_shapes(folder / "shapes"), folder), f"schedule.steps={STEPS}",
+                 "run.save_every_steps=2", "evaluate.every_epochs=1", "--on", "sbatch", "--template", "srun", "--processes", "2"]
+    alone = folder / "runs" / "alone"
     started_at = time.monotonic()
     job = cluster.submit(*arguments, "run.name=alone")
-    assert cluster.wait(job, folder / "alone") == "COMPLETED"
+    assert cluster.wait(job, alone) == "COMPLETED"
     longest_s, hit, runs = time.monotonic() - started_at, [], 0
     while len(hit) < wanted:
-        run, runs = folder / f"run-{runs}", runs + 1
+        run, runs = alone.with_name(f"run-{runs}"), runs + 1
         more = train_with_kills(cluster, [*arguments, f"run.name={run.name}"], run, min(A_RUN, wanted - len(hit)), longest_s,
                                 seed + runs)
-        assert_same_end(run, folder / "alone", STEPS)
+        assert_same_end(run, alone, STEPS)
         hit += more
         print(f"run {runs}: {', '.join(more) or 'it was faster'}; {len(hit)} of {wanted}", flush=True)
     return hit, runs, time.monotonic() - started_at

@@ -9,12 +9,11 @@ import argparse
 import json
 import subprocess
 import sys
-from pathlib import Path
+
+from measuring import append
 
 from detector.config.load import folder_of, load_config
-from detector.surroundings import surroundings
 
-RESULTS = Path(__file__).parent / "results" / "overfit.jsonl"
 LEAST_AP50 = 0.8
 
 
@@ -28,11 +27,9 @@ def main() -> None:
         sys.exit("data.train and data.val differ: this asks what is known of the training images")
     subprocess.run([sys.executable, "-m", "detector", "train", said.config, *said.overrides], check=True)
     results = json.loads((folder_of(config) / "results.json").read_text())
-    line = {"benchmark": "overfit", "config": said.config, "overrides": said.overrides, "step": results["step"],
-            "AP": results["metrics"]["AP"], "AP50": results["metrics"]["AP50"], **surroundings()}
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with open(RESULTS, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    line = {"config": said.config, "overrides": said.overrides, "step": results["step"],
+            "AP": results["metrics"]["AP"], "AP50": results["metrics"]["AP50"]}
+    append("overfit", line)
     print(f"AP50 {line['AP50']:.4f} on the training images after {line['step']} steps (above {LEAST_AP50} is asked)")
     sys.exit(0 if line["AP50"] > LEAST_AP50 else 1)
 

@@ -17,13 +17,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from measuring import append
+
 from detector.config.load import load_config
 from detector.data.batches import epoch_sizes
 from detector.data.read import for_training, read_datasets
 from detector.optim import plan_run
-from detector.surroundings import surroundings
 
-RESULTS = Path(__file__).parent / "results" / "recipes.jsonl"
 RECIPES = ("modern", "original")
 
 
@@ -66,17 +66,15 @@ def main() -> None:
     parser.add_argument("config")
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", default=str(RESULTS), help="where the JSON lines are appended")
+    parser.add_argument("--out", default="", help="where the JSON lines are appended")
     said = parser.parse_intermixed_args()
     schedule, found = schedules(said.config, said.overrides), []
-    Path(said.out).parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for seed in said.seeds:
             found.append(run_pair(said.config, said.overrides, seed, schedule, folder))
-            line = {"benchmark": "recipes", "config": said.config, "overrides": said.overrides, "seed": seed,
-                    "schedule": schedule, "AP50": found[-1], **surroundings()}
-            with open(said.out, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            line = {"config": said.config, "overrides": said.overrides, "seed": seed,
+                    "schedule": schedule, "AP50": found[-1]}
+            append("recipes", line, said.out)
             print(f"seed {seed}: AP50 " + ", ".join(f"{recipe} {value:.4f}" for recipe, value in found[-1].items()), flush=True)
     modern, original = ([run[recipe] for run in found] for recipe in RECIPES)
     difference, error, equal = within_noise(modern, original)

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 
-RESULTS = Path(__file__).parent / "results" / "scoring.jsonl"
 LEAST_RATIO, MOST_S, MOST_MIB = 30, 1.0, 600
 REPEATS = 5  # of ours; pycocotools takes so long that once is enough
 
@@ -98,7 +97,7 @@ def main() -> None:
     if said.measure:
         print(json.dumps(measure(*said.measure)))
         return
-    from detector.surroundings import surroundings
+    from measuring import append
     with tempfile.NamedTemporaryFile() as drawn:  # so that drawing is not part of the memory
         Path(drawn.name).write_bytes(pickle.dumps(draw(said.images, said.objects, said.detections, said.classes)))
         ours, theirs = (json.loads(subprocess.run([sys.executable, __file__, "--measure", which, drawn.name],
@@ -115,11 +114,8 @@ def main() -> None:
             f"below {MOST_MIB} MiB": ours["peak_mib"] < MOST_MIB}
     print(f"{ratio:.0f} times as fast ({cpu_ratio:.0f} by CPU time); " + ", ".join(
         f"{name}: {'yes' if value else 'NO'}" for name, value in kept.items()))
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with open(RESULTS, "a", encoding="utf-8") as file:
-        file.write(json.dumps({"benchmark": "scoring", "images": said.images, "detections": said.detections,
-                               "ours": ours, "pycocotools": theirs, "ratio": ratio, "kept": kept,
-                               **surroundings()}) + "\n")
+    append("scoring", {"images": said.images, "detections": said.detections, "ours": ours, "pycocotools": theirs, "ratio": ratio,
+                       "kept": kept})
     sys.exit(0 if all(kept.values()) else 1)
 
 

@@ -9,7 +9,6 @@ to tests/benchmarks/results/scoring_beside.jsonl.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measuring import append
 from scoring import draw
 
 from detector.config.load import load_config
@@ -25,9 +25,7 @@ from detector.model.build import build_model
 from detector.model.input import Side
 from detector.scorer import Scorer
 from detector.scoring import Predicted
-from detector.surroundings import surroundings
 
-RESULTS = Path(__file__).parent / "results" / "scoring_beside.jsonl"
 LEAST_RATIO, LEAST_S = 0.95, 10.0
 OPTIONS = ["model.body=mobilenet_v3_large_fpn", "model.weights=", "model.norm=trained", "model.frozen_stages=0",
            "data.root=/", "run.device=cpu", "run.pictures=0", "run.workers=1"]
@@ -87,10 +85,7 @@ def main() -> None:
                   f"{took_s[-1]:.1f} s", flush=True)
     ratio = statistics.median(beside) / statistics.median(alone)
     print(f"ratio {ratio:.3f} (at least {LEAST_RATIO} is asked)")
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with open(RESULTS, "a", encoding="utf-8") as file:
-        file.write(json.dumps({"benchmark": "scoring_beside", "detections": said.detections, "alone": alone,
-                               "beside": beside, "scoring_s": took_s, "ratio": ratio, **surroundings()}) + "\n")
+    append("scoring_beside", {"detections": said.detections, "alone": alone, "beside": beside, "scoring_s": took_s, "ratio": ratio})
     sys.exit(0 if ratio >= LEAST_RATIO else 1)
 
 

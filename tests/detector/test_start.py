@@ -81,8 +81,11 @@ def test_a_precision_that_the_cpu_imitates_is_told(precision, cpuinfo, slow, tmp
 
 
 def test_the_processor_has_a_name_where_the_system_tells_it(tmp_path):
+    widest = torch.backends.cpu.get_cpu_capability()
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\n\nmodel name\t: another\n")
-    assert processor(str(tmp_path / "cpuinfo")) == f"Some CPU @ 2 GHz, {torch.backends.cpu.get_cpu_capability()}"
+    assert processor(str(tmp_path / "cpuinfo")) == f"Some CPU @ 2 GHz, {widest}"
+    (tmp_path / "cpuinfo").write_text("model name\t: Some CPU\nflags\t\t: fpu avx512_bf16 amx_tile amx_bf16\n")
+    assert processor(str(tmp_path / "cpuinfo")) == f"Some CPU, {widest}, amx_bf16, avx512_bf16"
     assert processor(str(tmp_path / "none")).startswith(f"{platform.machine()}, ")
 
 
