@@ -8,6 +8,7 @@ truth      the objects of all images, padded to as many as one of them has, with
 overlap    intersection over union; `coding` is boxes as deltas from others, `extent` the convention of their x2, y2
 match      for each box the object that it overlaps most, and whether none overlaps that one more (sampling.py)
 sample     so many boxes of each image to learn from: rows, and masks of positive and real ones (sampling.py)
+cell       one place of a feature map; those of sampled anchors are computed again, with a gradient (cells.py)
 survivors  what non-maximum suppression leaves, as a mask; on GPUs found in a fixed number of rounds (nms.py)
 proposals  the best survivors of each image, padded, with a mask of the real ones (rpn.py)
 atlas      all levels of a pyramid side by side on one map, so that one call pools all boxes (atlas.py)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, linear, smooth_l1_loss
 from torchvision.models.detection.image_list import ImageList
 
 from detector.config.model import Rpn as Config
 from detector.model.anchors import Anchors
+from detector.model.cells import neighbourhoods
 from detector.model.coding import BoxCoding, clipped, grown, on_device
 from detector.model.nms import survivors
 from detector.model.sampling import Sample, choose, match
@@ -55,13 +56,35 @@ class RpnHead(nn.Module):
         logits, deltas = [], []
         for feature in features:
             hidden = self.conv(feature)
-            scores = self.cls_logits(hidden).float()
-            if self.two_way:
-                background, found = scores.chunk(2, dim=1)
-                scores = found - background
-            logits.append(scores)
+            logits.append(self.logit(self.cls_logits(hidden).float(), 1))
             deltas.append(self.bbox_pred(hidden).float())
         return logits, deltas
+
+    def logit(self, scores: Tensor, dim: int) -> Tensor:
+        """One score an anchor, which are counted in this dimension."""
+        if not self.two_way:
+            return scores
+        background, found = scores.chunk(2, dim=dim)
+        return found - background
+
+    def at(self, features: list[Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for some of the anchors, int64 [B, S]: logits [B, S] and deltas [B, S, 4]; see cells.py."""
+        per_cell = self.bbox_pred.out_channels // 4
+        anchor = (index % per_cell)[..., None]
+        patches = neighbourhoods(features, index // per_cell)
+        hidden = one_by_one(patches, self.conv[0][0]).relu()
+        logits = self.logit(one_by_one(hidden, self.cls_logits), 2).gather(2, anchor)
+        deltas = one_by_one(hidden, self.bbox_pred).unflatten(2, (per_cell, 4))
+        return logits[..., 0], deltas.gather(2, anchor[..., None].expand(-1, -1, -1, 4))[:, :, 0]
+
+
+def one_by_one(patches: Tensor, layer: nn.Conv2d) -> Tensor:
+    """A convolution of patches [B, S, N] as large as its kernel, row by row: float32 [B, S, outputs].
+
+    Autocast remembers the narrow copies that the dense pass, without a gradient, made of the parameters; neither a
+    view nor a sum takes them from there.
+    """
+    return linear(patches, layer.weight.permute(0, 2, 3, 1).flatten(1)) + layer.bias
 
 
 class Rpn(nn.Module):
@@ -74,18 +97,18 @@ class Rpn(nn.Module):
 
     def forward(self, batch: ImageList, features: dict[str, Tensor],
                 truth: Truth | None = None) -> tuple[Proposals, dict[str, Tensor]]:
-        logits, deltas = self.head(list(features.values()))
+        with torch.no_grad():
+            logits, deltas = self.head(list(features.values()))
         shapes = [tuple(level.shape[-2:]) for level in logits]
         anchors = self.anchors.grid(shapes, tuple(batch.tensors.shape[-2:]), logits[0])
         sizes = on_device([list(size) for size in batch.image_sizes], logits[0])
         levels = [level.permute(0, 2, 3, 1).flatten(1) for level in logits]              # [B, h w A] each
         deltas = torch.cat([level.permute(0, 2, 3, 1).reshape(len(level), -1, 4) for level in deltas], dim=1)
-        proposals = self.propose([level.detach() for level in levels], deltas.detach(), anchors, sizes)
+        proposals = self.propose(levels, deltas, anchors, sizes)
         if not self.training:
             return proposals, {}
-        logits = torch.cat(levels, dim=1)
         sample, targets = self.sample(anchors, sizes, truth)
-        return proposals, self.losses(logits, deltas, sample, targets)
+        return proposals, self.losses(*self.head.at(list(features.values()), sample.index), sample, targets)
 
     @torch.no_grad()
     def propose(self, levels: list[Tensor], deltas: Tensor, anchors: Tensor, sizes: Tensor) -> Proposals:
@@ -137,17 +160,16 @@ class Rpn(nn.Module):
         return sample, self.coding.encode(objects, anchors[sample.index])
 
     def losses(self, logits: Tensor, deltas: Tensor, sample: Sample, targets: Tensor) -> dict[str, Tensor]:
-        """logits [B, N], deltas [B, N, 4], targets [B, S, 4] -> torchvision's two terms, by its names.
+        """logits [B, S], deltas [B, S, 4], targets [B, S, 4] -> torchvision's two terms, by its names.
 
         box_mean=last_image divides the boxes' loss of every image by the samples of the last one, as the original
         does; its other oddity, that the image size of the first counts for all, is not reproduced.
         """
         positive, real = sample.positive.float(), sample.real.float()
         count = real.sum().clamp(min=1)
-        picked = binary_cross_entropy_with_logits(logits.gather(1, sample.index), positive, reduction="none")
-        boxes = deltas.gather(1, sample.index[..., None].expand(-1, -1, 4))
+        picked = binary_cross_entropy_with_logits(logits, positive, reduction="none")
         wanted = torch.where(sample.positive[..., None], targets, 0)  # those of negatives need not be finite
-        far = smooth_l1_loss(boxes, wanted, reduction="none", beta=self.config.box_beta) * positive[..., None]
+        far = smooth_l1_loss(deltas, wanted, reduction="none", beta=self.config.box_beta) * positive[..., None]
         if self.config.box_mean == "last_image":
             count_boxes = len(real) * real[-1].sum().clamp(min=1)
         else:

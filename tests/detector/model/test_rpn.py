@@ -170,7 +170,7 @@ def test_losses_are_those_of_the_loop(mean, beta):
     grid = ANCHORS.grid(SHAPES, CANVAS, logits)
     sample, targets = rpn.sample(grid, torch.tensor(SIZES, dtype=torch.float32), objects())
     assert len(set(sample.real.sum(1).tolist())) == 2
-    found = rpn.losses(logits, deltas, sample, targets)
+    found = rpn.losses(*rpn.head.at(list(features.values()), sample.index), sample, targets)
     expected = slow_losses(rpn, logits, deltas, sample, targets)
     assert [float(found["loss_objectness"]), float(found["loss_rpn_box_reg"])] == pytest.approx(expected, rel=1e-4)
 
