@@ -3,6 +3,8 @@
 G groups that do not see each other (an image, or one of its levels), K boxes in each, the best first.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from torch import Tensor
 from torchvision.ops import nms
@@ -17,14 +19,18 @@ def survivors(boxes: Tensor, threshold: float, rounds: int) -> Tensor:
     """Which boxes [G, K, 4] (exclusive x2 and y2; without area: not there) survive greedy NMS: bool [G, K].
 
     rounds = 0 is torchvision's kernel, group by group: the exact answer, and on a GPU one wait for its size each.
-    Otherwise see `by_rounds`, which does not wait. On the CPU nothing is waited for, and the kernel is always used.
+    Otherwise see `by_rounds`, which does not wait. On the CPU nothing is waited for, and the kernel is always used; it
+    computes on one core, so that groups are shared among as many threads as PyTorch may use.
     """
     if rounds and boxes.is_cuda:
         return by_rounds(boxes, threshold, rounds)
     kept = torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
     falling = torch.arange(boxes.shape[1], 0, -1, device=boxes.device, dtype=torch.float32)
-    for group, mask in zip(boxes, kept):
-        mask[nms(group, falling, threshold)] = True
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        alone = boxes.is_cuda or torch.get_num_threads() == 1
+        found = (map if alone else threads.map)(lambda group: nms(group, falling, threshold), boxes)
+        for mask, rows in zip(kept, found):
+            mask[rows] = True
     return kept
 
 

@@ -44,6 +44,14 @@ def test_the_mask_is_that_of_the_loop(side, threshold, extent):
             assert mask.nonzero().flatten().tolist() == slow_nms(group.tolist(), threshold, extent)
 
 
+def test_groups_that_share_the_threads_of_pytorch_are_those_of_one(monkeypatch):
+    torch.manual_seed(0)
+    boxes = random_boxes(9, 200, 60)
+    alone = survivors(boxes, 0.5, 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert torch.equal(survivors(boxes, 0.5, 0), alone) and 0 < alone.sum() < alone.numel()
+
+
 @pytest.mark.parametrize("side, threshold", [(40, 0.5), (300, 0.7), (300, 0.3)])
 def test_more_boxes_than_a_chunk(side, threshold):
     torch.manual_seed(0)
