@@ -104,7 +104,7 @@ QUESTIONS = [
     Question("is it as accurate as torchvision's own `FasterRCNN` and loop on BCCD, and not slower?",
              "against_torchvision.py configs/custom/bccd.yaml data.root=/data/bccd", accuracy, lambda line: BF16 not in line["overrides"]),
     Question("and in bf16, beside torchvision's in fp32?",
-             f"against_torchvision.py configs/custom/bccd.yaml data.root=/data/bccd {BF16} run.channels_last=true", accuracy,
+             f"against_torchvision.py configs/custom/bccd.yaml data.root=/data/bccd {BF16}", accuracy,
              lambda line: BF16 in line["overrides"]),
     Question("how fast is a training step beside torchvision's loop, turn by turn: ResNet-18 FPN at 320, on a CPU?",
              "train_step.py --cases resnet18_fpn_320", times, step("resnet18_fpn_320", False)),

@@ -7,7 +7,7 @@ tests/benchmarks/results/device_checks.jsonl.
 
 - amp: the losses of a batch in bf16 and fp16 lie within a twentieth of those in fp32; fp16 with its loss scale trains
 - same twice: losses, and detections, of the same weights and batch have the same bits; how far the weights of two trainings
-  are apart after some steps is told, not judged: a GPU adds the gradients of RoI align in any order
+  are apart after some steps is told, not judged: a GPU adds the gradients of RoI align, and of cells near each other, in any order
 - no wait: a step with its losses, backward pass and optimiser makes the host wait for nothing (sync debug mode "error")
 """
 
