@@ -72,17 +72,17 @@ class RpnHead(nn.Module):
         per_cell = self.bbox_pred.out_channels // 4
         anchor = (index % per_cell)[..., None]
         patches = neighbourhoods(features, index // per_cell)
-        hidden = one_by_one(patches, self.conv[0][0]).relu()
-        logits = self.logit(one_by_one(hidden, self.cls_logits), 2).gather(2, anchor)
-        deltas = one_by_one(hidden, self.bbox_pred).unflatten(2, (per_cell, 4))
+        hidden = on_patches(patches, self.conv[0][0]).relu()
+        logits = self.logit(on_patches(hidden, self.cls_logits), 2).gather(2, anchor)
+        deltas = on_patches(hidden, self.bbox_pred).unflatten(2, (per_cell, 4))
         return logits[..., 0], deltas.gather(2, anchor[..., None].expand(-1, -1, -1, 4))[:, :, 0]
 
 
-def one_by_one(patches: Tensor, layer: nn.Conv2d) -> Tensor:
-    """A convolution of patches [B, S, N] as large as its kernel, row by row: float32 [B, S, outputs].
+def on_patches(patches: Tensor, layer: nn.Conv2d) -> Tensor:
+    """A convolution of patches [B, S, N] that are as large as its kernel: float32 [B, S, outputs].
 
-    Autocast remembers the narrow copies that the dense pass, without a gradient, made of the parameters; neither a
-    view nor a sum takes them from there.
+    Autocast keeps the narrow copies that the dense pass made of the parameters, which have no gradient. It looks for
+    them where a parameter itself is to be narrowed: not in a view of the weight, nor in the sum with the bias.
     """
     return linear(patches, layer.weight.permute(0, 2, 3, 1).flatten(1)) + layer.bias
 
