@@ -10,7 +10,7 @@ from detector.data.read import class_list, describe, read_splits, with_classes
 from detector.errors import BadInput
 from detector.evaluate import evaluate
 from detector.journal import write_whole
-from detector.model.build import build_model, on_device
+from detector.model.build import build_model, placed
 from detector.model.weight_files import read_weights
 from detector.model.weights import load_weights
 from detector.scoring import table, write_results
@@ -31,7 +31,7 @@ def evaluate_weights(weights: str, recipe: str, overrides: list[str]) -> None:
             raise BadInput(f"{weights} does not fill {len(report.fresh)} tensors of {config.model.body} with "
                            f"{len(classes)} classes; they would be random: {', '.join(report.fresh[:10])}. {report}. "
                            "Name the row that it was trained with, or set the options that differ")
-        model = on_device(model, config.run.channels_last, device).eval()
+        model = placed(model, config.run.channels_last, device).eval()
         evaluation, detections, _ = evaluate(model, val, config, device, step=0)
 
         def tell() -> None:

@@ -9,7 +9,7 @@ from detector.checkpoint import read, step_files
 from detector.config.load import from_dict
 from detector.config.schema import Config
 from detector.errors import BadInput
-from detector.model.build import Detector, build_model, on_device
+from detector.model.build import Detector, build_model, placed
 from detector.model.input import Side
 
 
@@ -39,7 +39,7 @@ def load_detector(path: Path, device: torch.device,
     config = config or stored
     model = build_model(stored.model, config.evaluate, len(content["classes"]))
     model.load_state_dict(content["ema"] or content["model"])
-    return on_device(model, config.run.channels_last, device).eval(), config, tuple(content["classes"]), content["step"]
+    return placed(model, config.run.channels_last, device).eval(), config, tuple(content["classes"]), content["step"]
 
 
 def predict_batch(model: Detector, images: list, targets: list | None, side: Side, precision: str,

@@ -21,7 +21,7 @@ from detector.errors import BadInput, Stopped
 from detector.heartbeat import Heartbeat
 from detector.journal import Journal, evaluations_of, out_of_patience, write_whole
 from detector.metrics import kernel
-from detector.model.build import build_model, on_device
+from detector.model.build import build_model, placed
 from detector.model.compiled import ensure_compiler
 from detector.model.weights import load_weights
 from detector.optim import Plan, build_optimizer, describe_schedule, plan_run
@@ -138,7 +138,7 @@ def build_state(config: Config, classes: tuple[str, ...], plan: Plan, content: d
         notes.append(f"weights {config.model.weights}: {report}")
     elif not content:
         notes.append("starting from random weights")
-    model = on_device(model, config.run.channels_last, device)
+    model = placed(model, config.run.channels_last, device)
     average = copy.deepcopy(model).requires_grad_(False) if config.optim.ema else None
     scaler = torch.amp.GradScaler(device.type, enabled=config.run.precision == "fp16")
     state = TrainState(model, build_optimizer(model, config.optim), scaler, average)

@@ -16,7 +16,7 @@ from detector.data.transforms import draw_short_side
 from detector.errors import BadInput
 from detector.findings import Findings, Problem, problems_of
 from detector.inference import autocast, to_device
-from detector.model.build import build_model, on_device
+from detector.model.build import build_model, placed
 from detector.model.input import Side
 from detector.model.weights import load_weights
 from detector.optim import Plan, build_optimizer
@@ -91,7 +91,7 @@ def build(config: Config, data: Dataset, device: torch.device, weights: bool, fo
     except BadInput as error:
         found.problems += problems_of(error, f"model.weights={config.model.weights}")
         return None
-    model = on_device(model, config.run.channels_last, device)
+    model = placed(model, config.run.channels_last, device)
     average = build_model(config.model, config.evaluate, len(data.classes)).to(device) if config.optim.ema else None
     scaler = torch.amp.GradScaler(device.type, enabled=config.run.precision == "fp16")
     return TrainState(model, build_optimizer(model, config.optim), scaler, average)

@@ -22,7 +22,7 @@ from measuring import append, scene
 
 from detector.checkpoint import TrainState
 from detector.inference import autocast, predict_batch, to_device
-from detector.model.build import build_model, on_device
+from detector.model.build import build_model, placed
 from detector.model.input import Side
 from detector.optim import build_optimizer
 from detector.randomness import seed_for, seed_torch
@@ -35,7 +35,7 @@ class Training:
     """Steps on the same batch, from the same weights."""
 
     def __init__(self, config, weights: dict, precision: str, images: list, targets: list, device: torch.device):
-        model = on_device(build_model(config.model, config.evaluate, CLASSES), True, device).train()
+        model = placed(build_model(config.model, config.evaluate, CLASSES), True, device).train()
         model.load_state_dict(weights)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.state = TrainState(model, build_optimizer(model, config.optim), scaler, None)

@@ -20,7 +20,7 @@ from train_step import CLASSES, start
 
 from detector.config.load import load_config
 from detector.inference import autocast, predict_batch
-from detector.model.build import build_model, on_device
+from detector.model.build import build_model, placed
 from detector.model.input import Side
 
 CASES = {"resnet50_fpn_800": ["coco/resnet50_fpn"], "resnet18_fpn_320": ["custom/bccd", "evaluate.short_side=320"],
@@ -46,7 +46,7 @@ def weights_of(config) -> dict[str, torch.Tensor]:
 
 
 def our_side(config, weights: dict, precision: str, images: list, device: torch.device) -> Callable[[], list]:
-    model = on_device(build_model(config.model, config.evaluate, CLASSES), True, device).eval()
+    model = placed(build_model(config.model, config.evaluate, CLASSES), True, device).eval()
     model.load_state_dict(weights)
     side = Side(config.evaluate.short_side, config.evaluate.long_side)
     return lambda: predict_batch(model, images, None, side, precision, device)[0]

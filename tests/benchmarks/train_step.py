@@ -38,7 +38,7 @@ from detector.config.load import load_config
 from detector.data.files import read_image
 from detector.finite import FiniteCheck
 from detector.inference import autocast, to_device
-from detector.model.build import build_model, on_device
+from detector.model.build import build_model, placed
 from detector.model.compiled import compile_parts
 from detector.model.input import Side
 from detector.optim import build_optimizer
@@ -83,7 +83,7 @@ class OurStep:
     def __init__(self, config, weights: dict, side: str, batch: tuple[list, list], device: torch.device):
         heads, self.precision, compiled = OURS[side]
         self.config = dataclasses.replace(config, model=dataclasses.replace(config.model, heads=heads))
-        model = on_device(build_model(self.config.model, config.evaluate, CLASSES), True, device).train()
+        model = placed(build_model(self.config.model, config.evaluate, CLASSES), True, device).train()
         model.load_state_dict(weights)
         compile_parts(model, compiled, dynamic=False)
         self.state = TrainState(model, build_optimizer(model, config.optim), torch.amp.GradScaler(device.type, enabled=False), None)

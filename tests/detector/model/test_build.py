@@ -15,7 +15,7 @@ from detector.model.bodies import FrozenNorm
 from detector.config.load import load_config
 from detector.config.model import BODIES, Model, Roi, Rpn
 from detector.config.schema import Evaluate
-from detector.model.build import LOSSES, build_model, on_device, use_channels_last
+from detector.model.build import LOSSES, build_model, placed, use_channels_last
 from detector.model.input import Side
 from detector.model.weights import load_weights
 
@@ -326,6 +326,6 @@ def test_targets_are_not_written_to():
                                                        ("DEFAULT", True, False), ("AVX512", False, False)])
 def test_channels_last_is_used_where_it_is_wanted_and_faster(capability, wanted, given, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    model = on_device(build_model(SMALL, Evaluate(), 2), wanted, torch.device("cpu"))
+    model = placed(build_model(SMALL, Evaluate(), 2), wanted, torch.device("cpu"))
     weight = model.backbone.body.layer1[0].conv1.weight
     assert model.input.channels_last is given and weight.is_contiguous(memory_format=torch.channels_last) is given
