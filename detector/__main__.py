@@ -9,10 +9,10 @@ import traceback
 from typing import Callable
 
 from detector import errors
-from detector.arguments import parse
+from detector.cli import parse
 from detector.config.load import all_options, folder_of, load_config
 from detector.data.workers import worker_context
-from detector.stopping import SIGNALS, StopRequest
+from detector.distributed.stop_signal import SIGNALS, StopRequest
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)  # full, over quota, read-only, not allowed
 
@@ -82,47 +82,47 @@ def run(said: argparse.Namespace) -> int:
             print(f"{path} = {field.default!r}\n    {field.metadata['about']}" + (f" [{allowed}]" if allowed else ""))
         return errors.OK
     if said.verb == "data":
-        from detector import obtain
-        print(obtain.listing(said.root)) if said.action == "list" else obtain.get(said.name, said.root, said.keep)
+        from detector.data.download import get
+        print(get.listing(said.root)) if said.action == "list" else get.get(said.name, said.root, said.keep)
         return errors.OK
     if said.verb == "tables":
         from detector.tables.show import show
         show(said.row, said.runs, said.html, said.markdown, said.csv, said.models)
         return errors.OK
     if said.verb == "check":
-        from detector.check import check
+        from detector.checks.check import check
         return check(said.config, said.overrides, said.json, said.quick, said.processes)
     if said.verb == "score":
-        from detector.score import score_file
+        from detector.evaluation.score_file import score_file
         score_file(said.detections, said.annotations, said.metric)
         return errors.OK
     if said.verb == "compare":
-        from detector.compare import compare
+        from detector.evaluation.compare import compare
         compare(said.run_a, said.run_b, said.resamples)
         return errors.OK
     if said.verb == "view":
-        from detector.view import view
+        from detector.inspection.view import view
         view(said.what, said.words, said.out)
         return errors.OK
     if said.verb == "export":
-        from detector.export import export
+        from detector.inference.export import export
         export(said.run, said.format, said.out, said.checkpoint, said.images)
         return errors.OK
     if said.verb == "evaluate" and said.report:
         raise errors.BadInput(f"--report with {'--weights' if said.weights else '--time'}: the page is of a run's own "
                               "evaluation; leave one of the two out")
     if said.verb == "evaluate" and said.weights:
-        from detector.evaluate_weights import evaluate_weights
+        from detector.evaluation.evaluate_weights import evaluate_weights
         if not said.recipe:
             raise errors.BadInput("--weights needs --recipe: a row of the tables, or a config, that says what they are "
                                   "the weights of")
         evaluate_weights(said.weights, said.recipe, [word for word in (said.run, *said.overrides) if word])
         return errors.OK
     if said.verb == "evaluate":
-        from detector.timing import time_run
+        from detector.inference.latency import time_run
         time_run(said.run, said.overrides, said.checkpoint)
         return errors.OK
-    from detector.predict import predict
+    from detector.inference.predict import predict
     return predict(said.run, said.source, said.device, said.score, said.out, said.checkpoint, said.batch, said.frames,
                    said.report)
 
@@ -132,14 +132,14 @@ def run_together(said: argparse.Namespace, stop: StopRequest) -> int:
     if said.verb == "evaluate":
         if not said.run:
             raise errors.BadInput("evaluate what? Name a run folder, such as runs/bccd, or --weights FILE --recipe ROW")
-        from detector.evaluate import evaluate_run
+        from detector.evaluation.evaluate import evaluate_run
         done = evaluate_run(said.run, said.overrides, said.checkpoint, lambda: stop.asked, said.report)
         return errors.OK if done else errors.STOPPED
     config = load_config(said.config, said.overrides)
     if config.run.workers:
         worker_context()  # their server imports torch while this process does
-    from detector.distributed import process_group
-    from detector.train import Outcome, train
+    from detector.distributed.process_group import process_group
+    from detector.training.loop import Outcome, train
     with process_group(config.run.device, config.run.timeout_minutes, folder_of(config) / "heartbeats") as device:
         return errors.OK if train(config, device, stop) is Outcome.FINISHED else errors.STOPPED
 

@@ -1,5 +1,6 @@
 """What ends a run, and the exit status that says so."""
 
+
 OK = 0
 FAILED = 1
 BAD_INPUT = 2

@@ -9,14 +9,14 @@ from typing import Callable
 
 from detector.config.load import load_config
 from detector.errors import BAD_INPUT, OK, BadInput
-from launcher import checking, following, sbatch, site
+from launcher import check, jobs, resources
+from launcher.backends import sbatch
+from launcher.backends.local import nothing, processes_here, run_here, run_torchrun, torchrun_command
+from launcher.hang_watch import Watch, patience_s
 from launcher.job import Job, Resources
-from launcher.local import nothing, processes_here, run_here
-from launcher.record import run_of
 from launcher.reproduce import reproduce
+from launcher.run_info import run_of
 from launcher.submission import refuse_second
-from launcher.torchrun import run_torchrun, torchrun_command
-from launcher.watch import Watch, patience_s
 
 VERBS = {  # what it needs, what it does
     "train": ("CONFIG [key=value ...]", "train a config, or go on with its run"),
@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
                        help="of --on sbatch: a run for each of its lines, which are key=value ...")
     where.add_argument("--cluster", metavar="FILE", default="", help="one's own site; default: "
                        "~/.config/fleet-rcnn/cluster.yaml. configs/cluster/example.yaml shows its keys")
-    site.add_options(top.add_argument_group("what they may use; a cluster file may say the same"))
+    resources.add_options(top.add_argument_group("what they may use; a cluster file may say the same"))
     followed(top.add_argument_group("jobs, logs, cancel"))
     return top
 
@@ -102,16 +102,16 @@ def help_of(verb: str) -> int:
 
 def act(said: argparse.Namespace, rest: list[str], typed: str) -> int:
     if said.verb == "jobs":
-        return following.jobs(Path(said.folder))
+        return jobs.jobs(Path(said.folder))
     if said.verb in ("logs", "cancel"):
         if not rest:
             raise BadInput(f"{said.verb} which run? Name its folder, or its name below {said.folder}/")
-        run = following.known_run(rest[0], Path(said.folder))
-        return following.logs(run, said.follow) if said.verb == "logs" else following.cancel(run)
+        run = jobs.known_run(rest[0], Path(said.folder))
+        return jobs.logs(run, said.follow) if said.verb == "logs" else jobs.cancel(run)
     on_slurm = said.on in ("slurm", "sbatch")
-    wanted = site.resources(said, on_slurm)
+    wanted = resources.resources(said, on_slurm)
     if said.verb == "check":
-        return checking.check(rest, wanted, said.on)
+        return check.check(rest, wanted, said.on)
     refuse_what_does_not_go_together(said, wanted)
     if on_slurm:
         return submit(said, Job(said.verb, tuple(rest), wanted), typed)
@@ -157,7 +157,7 @@ def watch(job: Job) -> Callable[[], None]:
 
 def submit(said: argparse.Namespace, job: Job, typed: str) -> int:
     """Hands a job to Slurm, or shows what it would hand over; says where to look."""
-    from launcher import cluster  # submitit takes a while
+    from launcher.backends import submitit  # submitit takes a while
     from launcher.submission import plan
     if said.array:
         rows = [plan(row, typed) for row in rows_of(said.array, job)]
@@ -169,9 +169,9 @@ def submit(said: argparse.Namespace, job: Job, typed: str) -> int:
         return OK
     planned = plan(job, typed)
     if said.dry_run:
-        print(cluster.render(planned) if said.on == "slurm" else sbatch.render(planned, said.template), end="")
+        print(submitit.render(planned) if said.on == "slurm" else sbatch.render(planned, said.template), end="")
         return OK
-    number, log = cluster.submit(planned) if said.on == "slurm" else sbatch.submit(planned, said.template)
+    number, log = submitit.submit(planned) if said.on == "slurm" else sbatch.submit(planned, said.template)
     print(f"submitted job {number}: {planned.title}\nlog: {log}\nrun: {planned.run}\n"
           f"follow it with: fleet-rcnn logs {planned.run} --follow")
     return OK

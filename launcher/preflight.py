@@ -6,11 +6,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from detector.checks.problems import Problem
 from detector.config.schema import Config
 from detector.errors import BadInput
-from detector.findings import Problem
-from launcher.environment import FIRST_PORT, PORTS, has_slurm, slurm
 from launcher.job import Job, Resources, counted
+from launcher.rank_env import FIRST_PORT, PORTS
+from launcher.slurm_commands import has_slurm, slurm
 
 EARLY_S = 60  # Slurm looks at its clock once a minute, so a signal may come so much too early
 SINFO = "%R|%P|%a|%l|%D|%c|%G"  # name, name with * for the default, up, time limit, nodes, cores, GPUs

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from detector.config.load import to_yaml
 from detector.errors import BadInput, listed
-from detector.owner import refuse_second_start
-from launcher.environment import job_state
+from detector.run.lock import refuse_second_start
+from launcher.code_snapshot import take_snapshot
 from launcher.job import CODE, Job, counted, program, starter
 from launcher.preflight import folder_problems, problems
-from launcher.record import jobs_of, run_of, write_whole
-from launcher.snapshot import take_snapshot
+from launcher.run_info import jobs_of, run_of, write_whole
+from launcher.slurm_commands import job_state
 
 OVER = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT", "UNKNOWN")
 
@@ -35,20 +35,20 @@ class Submission:
         return f"{self.job.verb} {self.run.name} in {counted(wanted.per_node, 'process', 'processes')} on {where}"
 
     def fleet(self) -> list[str]:
-        """Starts launcher.inside on the batch host, outside of any container."""
-        return starter(self.code, "launcher.inside")
+        """Starts launcher.slurm_job on the batch host, outside of any container."""
+        return starter(self.code, "launcher.slurm_job")
 
     def task(self) -> list[str]:
         """The same for the processes."""
         wanted = self.job.resources
-        return [*shlex.split(wanted.container), *starter(self.code, "launcher.inside", wanted.python)]
+        return [*shlex.split(wanted.container), *starter(self.code, "launcher.slurm_job", wanted.python)]
 
     def torchrun(self) -> list[str]:
         wanted = self.job.resources
         return [*shlex.split(wanted.container), wanted.python or sys.executable, "-m", "torch.distributed.run"]
 
     def program(self) -> list[str]:
-        return program(self.code, "launcher.inside")
+        return program(self.code, "launcher.slurm_job")
 
     def words(self) -> list[str]:
         return [self.job.verb, *self.job.arguments]

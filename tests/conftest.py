@@ -7,7 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # small work on many threads is s
 
 import pytest  # noqa: E402
 
-from detector.data import shapes  # noqa: E402
+from detector.data.formats import shapes  # noqa: E402
 
 REPO = Path(__file__).resolve().parent.parent
 SHARED = REPO.parent / "shared" / "data"
@@ -64,10 +64,11 @@ def untrained_run(tiny, config_file, tmp_path) -> str:
     """The folder of a run whose detector of cats and dogs knows nothing: it finds both everywhere, scores spread out."""
     import torch
 
-    from detector import checkpoint
     from detector.config.load import load_config, to_yaml
-    from detector.model.build import build_model
-    from detector.optim import build_optimizer
+    from detector.model.faster_rcnn import build_model
+    from detector.run import checkpoint_files
+    from detector.training import checkpoint
+    from detector.training.optimizer import build_optimizer
     config = load_config(str(config_file), tiny)
     torch.manual_seed(0)
     model = build_model(config.model, config.evaluate, 2)
@@ -75,7 +76,7 @@ def untrained_run(tiny, config_file, tmp_path) -> str:
         model.roi_heads.box_predictor.cls_score.weight *= 20
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     state = checkpoint.TrainState(model, build_optimizer(model, config.optim), scaler, None, step=7)
-    checkpoint.write(tmp_path / "run", checkpoint.content_of(state, config, ("cat", "dog"), 4))
+    checkpoint_files.write(tmp_path / "run", checkpoint.content_of(state, config, ("cat", "dog"), 4))
     (tmp_path / "run" / "config.yaml").write_text(to_yaml(config))
     return str(tmp_path / "run")
 

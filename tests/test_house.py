@@ -26,7 +26,7 @@ LEVELS = {
     4: "tables.printed tables.measured tables.lines tables.page tables.models tables.show __main__",
 }
 LEVEL = {f"detector.{name}": level for level, names in LEVELS.items() for name in names.split()}
-ONE_VERB_FROM_ANOTHER = {("detector.train", "detector.evaluate"), ("detector.evaluate_weights", "detector.evaluate")}
+ONE_VERB_FROM_ANOTHER = {("detector.training.loop", "detector.evaluation.evaluate"), ("detector.evaluation.evaluate_weights", "detector.evaluation.evaluate")}
 # As text: a launcher module, and what it may import.
 LAUNCHER_MAY = """
 environment: errors
@@ -53,12 +53,12 @@ LAUNCHER = {f"launcher.{name}": {"launcher", *(("detector." if word in SHARED el
             for name, words in (line.split(":") for line in LAUNCHER_MAY.split("\n") if line)}
 # What -> the only files that may say it.
 ONLY_HERE = {
-    r"SLURM_": {"launcher/environment.py", "launcher/cluster.py"},
-    r"import submitit": {"launcher/environment.py", "launcher/cluster.py"},
-    r"torch\.distributed(?!\.run\b)|DistributedDataParallel": {"detector/distributed.py"},
+    r"SLURM_": {"launcher/rank_env.py", "launcher/backends/submitit.py"},
+    r"import submitit": {"launcher/rank_env.py", "launcher/backends/submitit.py"},
+    r"torch\.distributed(?!\.run\b)|DistributedDataParallel": {"detector/distributed/collectives.py"},
     r"^\s*(import yaml|from yaml)": {"detector/config/load.py"},
     r"torch\.Generator\(|np\.random\.[A-Z]\w*\(|default_rng\(|manual_seed\(|random\.Random\(":
-        {"detector/randomness.py"},
+        {"detector/seeding.py"},
 }
 SAY_NOTHING = {"utils", "misc", "common", "helpers", "manager", "base", "engine", "core"}
 SOURCES = sorted([*(REPO / "detector").rglob("*.py"), *(REPO / "launcher").rglob("*.py")])

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
+from detector.checks.problems import Findings, Problem, problems_of
 from detector.config.schema import Config
 from detector.errors import BadInput
-from detector.findings import Findings, Problem, problems_of
-from detector.model.weight_files import download_of
-from detector.model.weights import weights_name
+from detector.model.weights.files import download_of
+from detector.model.weights.load import weights_name
 
 AHEAD = 4       # batches that a loader worker holds in shared memory, see data/loader.py
 MEETING_S = 60  # for all GPUs of a machine to meet once
@@ -114,10 +114,11 @@ def look_at_gpus(config: Config, processes: int, found: Findings) -> None:
 
 def meet(device: str, world: int) -> str:
     """That many processes here add up their ranks once; gives what went wrong, or nothing."""
-    code = ("import torch\nfrom detector import distributed as d\n"
-            f"with d.process_group({device!r}, 1.0) as device:\n"
-            "    value = float(d.mean(torch.full((1 << 20,), float(d.rank()), device=device))[0])\n"
-            "    assert abs(value - (d.world() - 1) / 2) < 1e-6, f'the mean of all ranks is {value}'\n")
+    code = ("import torch\nfrom detector.distributed.collectives import mean\n"
+            "from detector.distributed.process_group import process_group\nfrom detector.distributed.rank_info import rank, world\n"
+            f"with process_group({device!r}, 1.0) as device:\n"
+            "    value = float(mean(torch.full((1 << 20,), float(rank()), device=device))[0])\n"
+            "    assert abs(value - (world() - 1) / 2) < 1e-6, f'the mean of all ranks is {value}'\n")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])

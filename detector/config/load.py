@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
+from detector.config.parsing import checked, convert, did_you_mean, plain, show
 from detector.config.schema import Config, contradictions
-from detector.config.values import checked, convert, did_you_mean, plain, show
 from detector.errors import BadInput, listed
 
 

@@ -6,8 +6,8 @@ prints this page as a table.
 
 from dataclasses import dataclass
 
-from detector.config.model import Model, model_contradictions
-from detector.config.option import option, section
+from detector.config.fields import option, section
+from detector.config.model_schema import Model, model_contradictions
 
 METRICS = {"coco": ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
            "voc": ("AP", "AP_11point"),

@@ -4,42 +4,16 @@ import threading
 from contextlib import contextmanager
 from typing import Iterable, Iterator
 
-import numpy as np
 from torch.utils.data import DataLoader
 
-from detector.data.batches import plan_epoch
-from detector.data.examples import Example, Examples
-from detector.data.packing import Packed, pack, unpack
+from detector.data.dataset import Example, Examples
+from detector.data.packed_batch import Packed, pack, unpack
 from detector.data.workers import start_worker, worker_context
 
 Batch = tuple[list, list]  # images: uint8 [3, H, W] each; targets: a dict of tensors each, see examples.py
 
 SLICE_S = 0.5  # a batch is waited for in slices of this, so that a rank can vote in between
 GRACE_S = 2.0  # for workers to end by themselves; one that reads from a disk that hangs does not
-
-
-class TrainKeys:
-    """The keys of every micro-batch of one rank, from `first_step` to `last_step`, over all epochs.
-
-    Iterating anew begins anew: DataLoader asks for the iterator twice when it has workers.
-    """
-
-    def __init__(self, seed: int, sizes: np.ndarray, global_batch: int, micro: list[range], first_step: int,
-                 last_step: int, steps: int, groups: str = "shuffled"):
-        self.seed, self.sizes, self.global_batch, self.micro = seed, sizes, global_batch, micro
-        self.first_step, self.last_step, self.steps, self.groups = first_step, last_step, steps, groups
-
-    def __len__(self) -> int:
-        return (self.last_step - self.first_step) * len(self.micro)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        plan, planned = None, -1
-        for step in range(self.first_step, self.last_step):
-            epoch, row = divmod(step, self.steps)
-            if epoch != planned:
-                plan, planned = plan_epoch(self.seed, epoch, self.sizes, self.global_batch, self.groups), epoch
-            for columns in self.micro:
-                yield [(epoch, int(plan[row, column])) for column in columns]
 
 
 class Batches:

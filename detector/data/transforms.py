@@ -1,7 +1,7 @@
 """Augmentation: (image, boxes, generator) -> (image, boxes), each a pure function of its generator.
 
 image: uint8 [3, H, W]; boxes: float32 [N, 4], see boxes.py. Boxes leave no image; `visible` then says which are left.
-The resize to the short side is no transform: it happens on the device, see model/input.py.
+The resize to the short side is no transform: it happens on the device, see model/preprocessing.py.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from detector.config.schema import Augment
-from detector.model.input import Side, resized
+from detector.structures import Side, resized
 
 FILL = 114           # grey of the canvas around a shrunk image
 LEAST_VISIBLE = 0.2  # share of its area that a cropped object must keep to stay an object

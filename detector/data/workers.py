@@ -20,7 +20,7 @@ def worker_context() -> multiprocessing.context.BaseContext:
     takes seconds: asked for early, it does so beside the process that asked.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["detector.data.examples"])
+    context.set_forkserver_preload(["detector.data.dataset"])
     resource_tracker.ensure_running()  # the server would start it, and starting it unblocks signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:

@@ -10,15 +10,38 @@ from typing import Callable
 
 import numpy as np
 
-from detector.metrics import kernel
+from detector.metrics import coco_kernel
 from detector.metrics.coco import coco_metrics
-from detector.metrics.errors import (BACKGROUND, BOTH, CLASS, DUPLICATE, ERRORS, IGNORED, LOCALISATION, MISSED, NEAR,
-                                     RIGHT, Tally, by_class, class_aps, costs, judge)
-from detector.metrics.matching import (ABOVE_HALF, Match, Pairs, ignored_objects, image_of, match_coco, match_voc,
-                                       overlapping)
-from detector.metrics.operating import at_threshold, best_threshold, calibration
+from detector.metrics.matching import (
+    ABOVE_HALF,
+    Match,
+    Pairs,
+    ignored_objects,
+    image_of,
+    match_coco,
+    match_voc,
+    overlapping,
+)
+from detector.metrics.operating_point import at_threshold, best_threshold, calibration
+from detector.metrics.tide import (
+    BACKGROUND,
+    BOTH,
+    CLASS,
+    DUPLICATE,
+    ERRORS,
+    IGNORED,
+    LOCALISATION,
+    MISSED,
+    NEAR,
+    RIGHT,
+    Tally,
+    by_class,
+    class_aps,
+    costs,
+    judge,
+)
 from detector.metrics.voc import area_ap, curve, voc_metrics
-from detector.records import Dataset, Detections
+from detector.structures import Dataset, Detections
 
 # ERRORS, by number: what a detection or an object is. The first two are no errors.
 #   RIGHT         found an object that no better detection of the class had found
@@ -71,7 +94,7 @@ class Analysis:
 
 
 def analyse(detections: Detections, dataset: Dataset, metric: str = "coco",
-            truth: kernel.Truth | None = None) -> Analysis:
+            truth: coco_kernel.Truth | None = None) -> Analysis:
     """metric: whose rule decides what is right; Visual Genome has VOC's. truth: kernel.index(dataset), where it is at
     hand."""
     rule = RULES[metric]

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from detector.metrics.matching import (ABOVE_HALF, Match, ignored_objects, image_of, match_coco, match_voc,
-                                       overlapping)
-from detector.randomness import generator, seed_for
-from detector.records import Dataset, Detections
+from detector.metrics.matching import ABOVE_HALF, Match, ignored_objects, image_of, match_coco, match_voc, overlapping
+from detector.seeding import generator, seed_for
+from detector.structures import Dataset, Detections
 
 COCO_IOUS = np.linspace(0.5, 0.95, 10)
 SIZES = {"all": (0, 1e10), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}  # pixels, COCO's

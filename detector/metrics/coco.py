@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from detector.boxes import to_xywh
 from detector.config.schema import METRICS
-from detector.metrics import kernel
-from detector.records import Dataset, Detections
+from detector.metrics import coco_kernel
+from detector.structures import Dataset, Detections, to_xywh
 
 # Where each of the twelve lies in the kernel's arrays: IoUs, size (all, small, medium, large), cap (1, 10, 100).
 ALL_IOUS, IOU_50, IOU_75 = slice(None), slice(0, 1), slice(5, 6)
@@ -15,15 +14,15 @@ RECALLS = {"AR1": (0, 0), "AR10": (0, 1), "AR100": (0, 2), "ARs": (1, 2), "ARm":
 
 
 def coco_metrics(detections: Detections, dataset: Dataset,
-                 truth: kernel.Truth | None = None) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+                 truth: coco_kernel.Truth | None = None) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """The twelve numbers, and for each class AP, AP50, AP75, APs, APm and APl; -1 where there is nothing to be found.
 
     `truth` is kernel.index(dataset), kept from an earlier evaluation.
     """
-    return summary(kernel.curves(detections, truth or kernel.index(dataset)), dataset.classes)
+    return summary(coco_kernel.curves(detections, truth or coco_kernel.index(dataset)), dataset.classes)
 
 
-def summary(curves: kernel.Curves, classes: tuple[str, ...]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+def summary(curves: coco_kernel.Curves, classes: tuple[str, ...]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """What coco_metrics gives, from the arrays; the twelve have the bits of pycocotools' `stats`."""
     metrics = {name: _mean(curves.precision[ious, :, :, size, cap]) for name, (ious, size, cap) in PRECISIONS.items()}
     metrics |= {name: _mean(curves.recall[:, :, size, cap]) for name, (size, cap) in RECALLS.items()}

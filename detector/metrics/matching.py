@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detector.boxes import to_xywh
-from detector.records import CROWD, DIFFICULT, Dataset, Detections
+from detector.structures import CROWD, DIFFICULT, Dataset, Detections, to_xywh
 
 MOST = 100           # detections of one class in one image that count, the best ones; as COCO has it
 CHUNK = 2_000_000    # pairs whose overlap is computed at once; bounds the memory

@@ -7,7 +7,7 @@ them have nothing to be found in a test split, and how those count decides the m
 import numpy as np
 
 from detector.metrics.voc import area_ap, curves
-from detector.records import Dataset, Detections
+from detector.structures import Dataset, Detections
 
 
 def visual_genome_metrics(detections: Detections, dataset: Dataset

@@ -9,7 +9,7 @@ import numpy as np
 
 from detector.config.schema import METRICS
 from detector.metrics.matching import ABOVE_HALF, ignored_objects, match_voc, overlapping
-from detector.records import Dataset, Detections
+from detector.structures import Dataset, Detections
 
 
 def voc_metrics(detections: Detections, dataset: Dataset) -> tuple[dict[str, float], dict[str, dict[str, float]]]:

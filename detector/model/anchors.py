@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from detector.config.model import Model
-from detector.model.bodies import Parts
-from detector.model.coding import on_device
+from detector.config.model_schema import Model
+from detector.model.backbones import Parts, build_body
+from detector.model.box_coder import grown, on_device
+from detector.py_faster_rcnn.anchors import legacy_cell
 
 
 @dataclass(frozen=True)
@@ -73,18 +75,37 @@ def centred_cell(sizes: tuple[float, ...], ratios: tuple[float, ...], stride: in
     return tuple((round(-w), round(-h), round(w), round(h)) for w, h in halves)
 
 
-@lru_cache(maxsize=64)
-def legacy_cell(sizes: tuple[float, ...], ratios: tuple[float, ...], stride: int) -> tuple[tuple[float, ...], ...]:
-    """py-faster-rcnn's, with x2 and y2 the last pixel: the cell itself (0, 0, 15, 15 at stride 16), its sides rounded
-    for each ratio, then multiplied by size / stride, around the cell's centre at 7.5.
+@dataclass(frozen=True)
+class AnchorPlan:
+    """Anchors, and the body's cells on any canvas. `extent`: see model/box_coder.py; boxes given here are exclusive."""
 
-    The list printed in the comment of its generate_anchors.py counts pixels from 1; its code gives one less.
-    """
-    centre, found = (stride - 1) / 2, []
-    for ratio in ratios:
-        width = round((stride * stride / ratio) ** 0.5)
-        height = round(width * ratio)
-        for size in sizes:
-            right, down = (width * size / stride - 1) / 2, (height * size / stride - 1) / 2
-            found.append((centre - right, centre - down, centre + right, centre + down))
-    return tuple(found)
+    anchors: Anchors
+    body: torch.nn.Module  # on the meta device: it knows shapes, and computes nothing
+    extent: int = 0
+
+    def cells(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Rows and columns of each level on a canvas of this size."""
+        features = self.body(torch.zeros((1, 3, height, width), device="meta"))
+        return [tuple(level.shape[-2:]) for level in features.values()]
+
+    def shapes(self) -> list[list[tuple[float, float]]]:
+        """(side, ratio) of the anchors of a cell, for each level."""
+        return [[(side, ratio) for ratio in self.anchors.ratios for side in sides] for sides in self.anchors.sizes]
+
+    def first_cells(self, strides: list[int]) -> list[np.ndarray]:
+        """The anchors float64 [A, 4] of each level's first cell."""
+        return [grown(torch.tensor(cell, dtype=torch.float64), self.extent).numpy()
+                for cell in self.anchors.cells(strides)]
+
+    def on_canvas(self, height: int, width: int) -> list[np.ndarray]:
+        """All anchors of each level, float32 [A, 4], for a canvas of this size; some reach out of it."""
+        cells = self.cells(height, width)
+        grid = grown(self.anchors.grid(cells, (height, width), torch.zeros(1)), self.extent)
+        counts = [rows * columns * each for (rows, columns), each in zip(cells, self.anchors.per_cell())]
+        return [level.numpy() for level in grid.split(counts)]
+
+
+def plan_anchors(config: Model) -> AnchorPlan:
+    with torch.device("meta"):
+        parts = build_body(config)
+    return AnchorPlan(anchors_of(config, parts), parts.body.eval(), int(config.plus_one))

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, linear, smooth_l1_loss
 from torchvision.models.detection.image_list import ImageList
 
-from detector.config.model import Rpn as Config
+from detector.config.model_schema import Rpn as Config
 from detector.model.anchors import Anchors
-from detector.model.cells import neighbourhoods
-from detector.model.coding import BoxCoding, clipped, grown, on_device
-from detector.model.nms import survivors
-from detector.model.sampling import Sample, choose, match
-from detector.model.truth import Truth
+from detector.model.box_coder import BoxCoding, clipped, grown, on_device
+from detector.model.ground_truth import Truth
+from detector.model.matcher import Sample, choose, match
+from detector.model.ops.nms import survivors
+from detector.model.ops.rpn_patches import neighbourhoods
 
 SMALLEST = 1e-3  # pixels: what is narrower or lower is no proposal
 

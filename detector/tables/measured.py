@@ -9,7 +9,7 @@ from pathlib import Path
 from detector.config.load import flatten, load_config, to_dict
 from detector.config.schema import Config
 from detector.errors import BadInput
-from detector.journal import read_lines
+from detector.run.files import read_lines
 
 # Options that say where and how fast, and not what is trained: runs that differ in them are still runs of the row.
 OF_THE_PLACE = ("run.", "data.root", "data.cache", "seed", "batch.per_process", "evaluate.batch", "evaluate.loss",

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from detector.journal import write_whole
-from detector.tables.lines import as_csv, as_markdown, as_text, lines
-from detector.tables.models import sizes_text
-from detector.tables.page import as_html
-from detector.tables.printed import published, select
+from detector.run.files import write_whole
+from detector.tables.html import as_html
+from detector.tables.model_size import sizes_text
+from detector.tables.published import published, select
+from detector.tables.render import as_csv, as_markdown, as_text, lines
 
 
 def show(row: str, runs: str, html: str | None, markdown: bool, as_list: bool, models: bool) -> None:

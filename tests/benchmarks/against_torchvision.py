@@ -92,8 +92,8 @@ def run_peer(config, seed: int, out: str) -> None:
 
     from detector.data.read import for_training, read_datasets
     from detector.metrics.coco import coco_metrics
-    from detector.optim import plan_run
-    from detector.records import Detections, join_detections
+    from detector.structures import Detections, join_detections
+    from detector.training.schedule import plan_run
 
     torch.manual_seed(seed)
     whole, val = read_datasets(config.data)

@@ -20,16 +20,17 @@ from typing import Callable
 import torch
 from measuring import append, spread, told
 
-from detector import checkpoint
-from detector.checkpoint import TrainState
-from detector.checks.trial import build, canvases, checkpoint_bytes, one_turn
+from detector.checks.problems import Findings
+from detector.checks.trial_step import build, canvases, checkpoint_bytes, one_turn
 from detector.config.load import load_config
-from detector.data.batches import epoch_sizes
 from detector.data.read import for_training, read_datasets
-from detector.distributed import choose_device
-from detector.findings import Findings
-from detector.optim import plan_run
-from detector.saving import Saver
+from detector.data.samplers import epoch_sizes
+from detector.distributed.process_group import choose_device
+from detector.run import checkpoint_files
+from detector.training import checkpoint
+from detector.training.async_checkpoint import Saver
+from detector.training.checkpoint import TrainState
+from detector.training.schedule import plan_run
 
 SMALL = ["data.format=shapes", "model.weights=", "model.norm=trained", "model.frozen_stages=0", "data.val=[]",
          "augment.short_sides=[128]", "augment.long_side=256", "batch.size=1", "batch.per_process=1"]
@@ -96,8 +97,8 @@ def ways_to_save(state: TrainState, folder: Path, config) -> dict[str, tuple[Cal
         return checkpoint.content_of(state, config, ("thing",), config.batch.size)
 
     def here() -> bool:
-        checkpoint.write(folder / "here", content())
-        checkpoint.keep_newest(folder / "here", config.run.keep)
+        checkpoint_files.write(folder / "here", content())
+        checkpoint_files.keep_newest(folder / "here", config.run.keep)
         return True
 
     def peer() -> bool:

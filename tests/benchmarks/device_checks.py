@@ -20,13 +20,14 @@ import torch
 from inference import CASES, CLASSES, config_of, weights_of
 from measuring import append, scene
 
-from detector.checkpoint import TrainState
-from detector.inference import autocast, predict_batch, to_device
-from detector.model.build import build_model, placed
-from detector.model.input import Side
-from detector.optim import build_optimizer
-from detector.randomness import seed_for, seed_torch
-from detector.step import update_weights
+from detector.inference.predictor import predict_batch
+from detector.model.faster_rcnn import build_model, placed
+from detector.model.precision import autocast, to_device
+from detector.seeding import seed_for, seed_torch
+from detector.structures import Side
+from detector.training.checkpoint import TrainState
+from detector.training.optimizer import build_optimizer
+from detector.training.step import update_weights
 
 MOST_APART = 0.05  # of a sum of losses; bf16 has eight bits
 

@@ -19,9 +19,10 @@ from measuring import append, in_turns, ratio, scene, spread, told
 from train_step import CLASSES, start
 
 from detector.config.load import load_config
-from detector.inference import autocast, predict_batch
-from detector.model.build import build_model, placed
-from detector.model.input import Side
+from detector.inference.predictor import predict_batch
+from detector.model.faster_rcnn import build_model, placed
+from detector.model.precision import autocast
+from detector.structures import Side
 
 CASES = {"resnet50_fpn_800": ["coco/resnet50_fpn"], "resnet18_fpn_320": ["custom/bccd", "evaluate.short_side=320"],
          "tiny": ["custom/bccd", "augment.short_sides=[64]", "augment.long_side=128", "evaluate.short_side=64",

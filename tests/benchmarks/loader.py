@@ -26,10 +26,10 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
 from detector.config.schema import Augment
-from detector.data.examples import Examples
+from detector.data.dataset import Examples
 from detector.data.loader import open_batches
 from detector.data.transforms import reduction
-from detector.records import Dataset, assemble
+from detector.structures import Dataset, assemble
 
 MOST_WAIT = 0.02
 OBJECTS = 7  # an image, as in COCO

@@ -43,7 +43,7 @@ def told(one: dict[str, float], digits: int = 2) -> str:
 
 def append(name: str, line: dict, out: str = "") -> None:
     """The line, with machine, versions and commit, at the end of results/NAME.jsonl or of the file `out`."""
-    from detector.surroundings import surroundings
+    from detector.run.environment import surroundings
     path = Path(out) if out else RESULTS / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:

@@ -20,9 +20,9 @@ from pathlib import Path
 from measuring import append
 
 from detector.config.load import load_config
-from detector.data.batches import epoch_sizes
 from detector.data.read import for_training, read_datasets
-from detector.optim import plan_run
+from detector.data.samplers import epoch_sizes
+from detector.training.schedule import plan_run
 
 RECIPES = ("modern", "original")
 

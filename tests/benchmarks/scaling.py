@@ -6,7 +6,7 @@
 1. Weak scaling: the same training, as `python -m detector train` runs it, on 1 and 2 processes with one thread each, or on
    1, 2, 4, ... GPUs where there are some; each process takes as many images. Images/s of n over n times those of 1.
 2. What every rank does for all of them, at the size of COCO, simulated on one core for many ranks: planning an epoch
-   and its keys (data/batches.py, data/loader.py: TrainKeys), shared out over the steps; and in an evaluation unpacking and merging all
+   and its keys (data/samplers.py, data/loader.py: TrainKeys), shared out over the steps; and in an evaluation unpacking and merging all
    ranks' detections (evaluate.py: merge). The network is not in it.
 3. On paper, from one GPU's measured step (--step-s with --step-images; else the last of ours in bf16 that train_step.py
    measured on a GPU for resnet50_fpn_800): see `estimate`.
@@ -28,12 +28,11 @@ import numpy as np
 import torch
 from measuring import README, RESULTS, annotation_file, append, into_readme, photographs, spread, told
 
-from detector.data.batches import micro_batches, plan_evaluation, steps_per_epoch
-from detector.data.loader import TrainKeys
-from detector.evaluate import Share, merge
-from detector.randomness import drawing_state
-from detector.records import Detections
-from launcher.environment import free_port, local_environment
+from detector.data.samplers import TrainKeys, micro_batches, plan_evaluation, steps_per_epoch
+from detector.evaluation.evaluate import Share, merge
+from detector.seeding import drawing_state
+from detector.structures import Detections
+from launcher.rank_env import free_port, local_environment
 
 REPO = Path(__file__).resolve().parent.parent.parent
 PER_PROCESS = 2                            # images, of the simulation
@@ -59,7 +58,7 @@ def estimate(step_s: float, images: int, gradient_bytes: float, gpus: int, backw
 def gradient_bytes() -> int:
     """Of ResNet-50 FPN as COCO's recipe trains it, in fp32."""
     from detector.config.load import load_config
-    from detector.model.build import build_model
+    from detector.model.faster_rcnn import build_model
     config = load_config("coco/resnet50_fpn", ["data.root=none"])
     return sum(4 * weight.numel() for weight in build_model(config.model, config.evaluate, 80).parameters()
                if weight.requires_grad)

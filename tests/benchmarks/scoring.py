@@ -29,7 +29,7 @@ def draw(images: int, objects: int, detections: int, classes: int, seed: int = 0
 
     A few common classes and many rare ones; no image is without detections, some are without objects.
     """
-    from detector.records import CROWD, Detections, assemble
+    from detector.structures import CROWD, Detections, assemble
     chance = np.random.default_rng(seed)
 
     def boxes(count: int) -> np.ndarray:
@@ -68,18 +68,18 @@ def measure(which: str, drawn: str) -> dict:
     """In a process of its own: seconds of each evaluation, memory, the metrics, and a hash of the arrays' bits."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     os.environ["RAYON_NUM_THREADS"] = "1"
-    from detector.metrics import coco, kernel
+    from detector.metrics import coco, coco_kernel
     if which == "pycocotools":
-        kernel.hotcoco = None
-    elif not kernel.hotcoco:
-        sys.exit(kernel.note())
+        coco_kernel.hotcoco = None
+    elif not coco_kernel.hotcoco:
+        sys.exit(coco_kernel.note())
     dataset, detections = pickle.loads(Path(drawn).read_bytes())
     before_mib, started_at = peak_mib(), time.perf_counter()
-    truth = kernel.index(dataset)
+    truth = coco_kernel.index(dataset)
     index_s, seconds, cpu_s = time.perf_counter() - started_at, [], []
     for _ in range(REPEATS if which == "ours" else 1):
         started_at, cpu_at = time.perf_counter(), time.process_time()
-        curves = kernel.curves(detections, truth)
+        curves = coco_kernel.curves(detections, truth)
         metrics, _ = coco.summary(curves, dataset.classes)
         seconds.append(time.perf_counter() - started_at)
         cpu_s.append(time.process_time() - cpu_at)

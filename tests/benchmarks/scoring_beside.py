@@ -21,10 +21,10 @@ from measuring import append
 from scoring import draw
 
 from detector.config.load import load_config
-from detector.model.build import build_model
-from detector.model.input import Side
-from detector.scorer import Scorer
-from detector.scoring import Predicted
+from detector.evaluation.scoring import Predicted
+from detector.model.faster_rcnn import build_model
+from detector.structures import Side
+from detector.training.async_evaluation import Scorer
 
 LEAST_RATIO, LEAST_S = 0.95, 10.0
 OPTIONS = ["model.body=mobilenet_v3_large_fpn", "model.weights=", "model.norm=trained", "model.frozen_stages=0",

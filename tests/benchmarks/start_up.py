@@ -56,7 +56,7 @@ def config_of(root: Path):
 
 
 def index_ours(root: Path) -> dict:
-    from detector.data import coco
+    from detector.data.formats import coco
     started_at, cpu_at = time.perf_counter(), time.process_time()
     dataset = coco.read(str(root), "train2017")
     return {"seconds": time.perf_counter() - started_at, "cpu_s": time.process_time() - cpu_at, "peak_gib": peak_gib(),
@@ -88,8 +88,8 @@ def steps_of(root: Path):
     import torch
 
     from detector.data.read import for_training, read_datasets
-    from detector.optim import plan_run
-    from detector.step import open_steps
+    from detector.training.schedule import plan_run
+    from detector.training.train_loader import open_steps
     data = for_training(read_datasets(config.data)[0], config.data)
     plan = plan_run(config.batch, config.optim, config.schedule, data.sizes, 0, 1)
     return plan, open_steps(data, plan, config, 0, torch.device("cpu"))

@@ -5,7 +5,7 @@
 The peer is torchvision's detector with its own transform, in the loop of references/detection/engine.py: float images, the
 loss read at every step, SGD as PyTorch sets it up; on a GPU also with its AMP (fp16 and a loss scale). Its FasterRCNN takes
 pyramids; for one level its RPN, RoI heads and transform stand around the same body, whose norms are then folded as ours are.
-Ours is what detector/step.py does: uint8 images, fused SGD, fp32 or bf16; and once with torchvision's heads in
+Ours is what detector/training/step.py does: uint8 images, fused SGD, fp32 or bf16; and once with torchvision's heads in
 it (model.heads=torchvision), to tell what the heads bring; channels_last where that is the faster layout. On a GPU also with
 torch.compile.
 
@@ -33,17 +33,17 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from detector.checkpoint import TrainState
 from detector.config.load import load_config
-from detector.data.files import read_image
-from detector.finite import FiniteCheck
-from detector.inference import autocast, to_device
-from detector.model.build import build_model, placed
-from detector.model.compiled import compile_parts
-from detector.model.input import Side
-from detector.optim import build_optimizer
-from detector.randomness import seed_for, seed_torch
-from detector.step import update_weights
+from detector.data.image_io import read_image
+from detector.model.compile import compile_parts
+from detector.model.faster_rcnn import build_model, placed
+from detector.model.precision import autocast, to_device
+from detector.seeding import seed_for, seed_torch
+from detector.structures import Side
+from detector.training.checkpoint import TrainState
+from detector.training.nan_guard import FiniteCheck
+from detector.training.optimizer import build_optimizer
+from detector.training.step import update_weights
 
 CLASSES = 20
 C4 = ["coco/resnet50_fpn", "model.body=resnet101_c4", "model.pooling_size=14"]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from detector import boxes
-from detector.randomness import drawing_state
+from detector import structures
+from detector.seeding import drawing_state
 
 
 def array(*rows) -> np.ndarray:
@@ -24,8 +24,8 @@ def random_boxes(seed: int, count: int) -> np.ndarray:
 
 def test_no_boxes():
     none = np.zeros((0, 4), np.float32)
-    assert boxes.area(none).shape == (0,)
-    for convert in (boxes.from_xywh, boxes.to_xywh, boxes.from_voc):
+    assert structures.area(none).shape == (0,)
+    for convert in (structures.from_xywh, structures.to_xywh, structures.from_voc):
         assert convert(none).shape == (0, 4)
         assert convert([]).shape == (0, 4)
 
@@ -38,10 +38,10 @@ def test_no_boxes():
     ((7, 7, 0, 0), (7, 7, 7, 7)),
 ])
 def test_coco_there_and_back(xywh, xyxy):
-    ours = boxes.from_xywh([xywh])
+    ours = structures.from_xywh([xywh])
     assert ours.dtype == np.float32
     assert ours.tolist() == [list(xyxy)]
-    assert boxes.to_xywh(ours).tolist() == [list(xywh)]
+    assert structures.to_xywh(ours).tolist() == [list(xywh)]
 
 
 @pytest.mark.parametrize("voc, xyxy", [
@@ -52,7 +52,7 @@ def test_coco_there_and_back(xywh, xyxy):
     ((0, 5, 10, 10), (0, 4, 10, 10)),
 ])
 def test_voc_counts_from_one_and_includes_the_last_pixel(voc, xyxy):
-    ours = boxes.from_voc([voc])
+    ours = structures.from_voc([voc])
     assert ours.dtype == np.float32
     assert ours.tolist() == [list(xyxy)]
 
@@ -60,8 +60,8 @@ def test_voc_counts_from_one_and_includes_the_last_pixel(voc, xyxy):
 def test_conversions_take_any_kind_of_number_and_leave_it_as_it_was():
     for kind in (np.uint8, np.uint16, np.int64, np.float64):  # unsigned corners must not wrap around
         given = np.array([[1, 2, 0, 3]], kind)
-        assert boxes.from_xywh(given).tolist() == [[1, 2, 1, 5]]
-        assert boxes.from_voc(given).tolist() == [[0, 1, 0, 3]]
+        assert structures.from_xywh(given).tolist() == [[1, 2, 1, 5]]
+        assert structures.from_voc(given).tolist() == [[0, 1, 0, 3]]
         assert given.tolist() == [[1, 2, 0, 3]]
 
 
@@ -70,9 +70,9 @@ def test_conversions_take_any_kind_of_number_and_leave_it_as_it_was():
     ((5, 0, 1, 4), 0), ((5, 5, 1, 1), 0),     # corners swapped in one direction, and in both
 ])
 def test_area(box, pixels):
-    assert boxes.area(array(box)).tolist() == [pixels]
+    assert structures.area(array(box)).tolist() == [pixels]
 
 
 def test_area_is_the_number_of_pixels():
     given = random_boxes(1, 60)
-    assert boxes.area(given).tolist() == [len(covered(box)) for box in given]
+    assert structures.area(given).tolist() == [len(covered(box)) for box in given]

@@ -8,7 +8,7 @@ import pytest
 
 from detector.__main__ import main
 from detector.errors import BAD_INPUT, FAILED
-from detector.saving import kept
+from detector.training.async_checkpoint import kept
 
 SCRIPT = """
 import errno, sys, threading, time

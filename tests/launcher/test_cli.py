@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher import checking, cli, local, submission
+from launcher import check, cli, submission
+from launcher.backends import local
 from launcher.job import Job, Resources
-from launcher.record import note_job
+from launcher.run_info import note_job
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -21,7 +22,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
 def started(monkeypatch) -> list[Job]:
     """The jobs that would have been started."""
     jobs = []
-    for module in (cli, checking):
+    for module in (cli, check):
         monkeypatch.setattr(module, "run_here", lambda job, look=None: jobs.append(job) or 0)
     return jobs
 

@@ -10,13 +10,13 @@ import os
 import sys
 from pathlib import Path
 
-import detector.train
+import detector.training.loop
 from detector.__main__ import main
 
 
 def install(stop_after: int, hashes: str) -> None:
     """Watches the steps of the real loop; nothing of it is replaced."""
-    original = detector.train.train_step
+    original = detector.training.loop.train_step
 
     def watched(state, *rest):
         outcome = original(state, *rest)
@@ -28,7 +28,7 @@ def install(stop_after: int, hashes: str) -> None:
                 digest.update(value.numpy().tobytes())
             Path(hashes, f"rank{os.environ.get('RANK', 0)}").write_text(digest.hexdigest())
         return outcome
-    detector.train.train_step = watched
+    detector.training.loop.train_step = watched
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from detector.data.voc import CLASSES as VOC
+from detector.data.formats.voc import CLASSES as VOC
 
 SIDES = ((64, 48), (48, 64), (64, 64), (96, 40), (40, 96), (60, 50))  # width, height; two beyond the ratio of 2
 

@@ -61,7 +61,7 @@ def start_python(arguments: list[str], environment: dict[str, str]) -> Forked:
 
 
 def serve() -> None:
-    import detector.train  # noqa: F401
+    import detector.training.loop  # noqa: F401
     assert threading.active_count() == len(os.listdir("/proc/self/task")) == 1, "a fork would lose threads"
     for line in sys.stdin:
         arguments, environment, folder = json.loads(line)

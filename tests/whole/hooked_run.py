@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 
-import detector.data.examples as examples
+import detector.data.dataset as examples
 
 SLOW = os.environ.get("SLOW_RANK") == os.environ.get("RANK", "0")
 loaded = []
@@ -28,11 +28,11 @@ if SLOW:  # also in the loader's workers, which import this file
     examples.Examples.__getitem__ = slowly
 
 if os.environ.get("SLOW_DRAWING"):  # in the scorer's process, which imports this file
-    import detector.scorer as scorer
+    import detector.training.async_evaluation as scorer
     scorer.draw_validation = lambda *_: time.sleep(600)
 
 if __name__ == "__main__":
-    import detector.evaluate as evaluate
+    import detector.evaluation.evaluate as evaluate
     from detector.__main__ import main
 
     def stopped(*arguments, original=evaluate.predict_batch):

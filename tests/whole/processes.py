@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fork_server import REPO, Forked, start_python
 
-from launcher.environment import free_port, local_environment
+from launcher.rank_env import free_port, local_environment
 
 CUT_RUN = Path(__file__).parent / "cut_run.py"
 

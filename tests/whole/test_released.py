@@ -9,7 +9,7 @@ from test_rows import SMALL
 
 from detector.__main__ import main
 from detector.config.load import load_config
-from detector.evaluate_weights import config_for
+from detector.evaluation.evaluate_weights import config_for
 from launcher.reproduce import trainings
 
 pytestmark = pytest.mark.whole

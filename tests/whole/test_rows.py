@@ -10,7 +10,7 @@ from conftest import REPO
 
 from detector.__main__ import main
 from detector.config.load import load_config
-from detector.tables.printed import published
+from detector.tables.published import published
 from launcher.reproduce import trainings
 
 pytestmark = pytest.mark.whole

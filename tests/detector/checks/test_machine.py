@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from detector.checks import machine
+from detector.checks.problems import Findings
 from detector.config.schema import Config, Model, Run
-from detector.findings import Findings
 
 CONFIG = Config(run=Run(workers=2, device="cpu"))
 Usage = namedtuple("Usage", "total used free")

@@ -6,8 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from detector.config.load import (all_options, apply_override, flatten, folder_of, from_dict, load_config, merge,
-                                  read_with_base, to_dict, to_yaml)
+from detector.config.load import (
+    all_options,
+    apply_override,
+    flatten,
+    folder_of,
+    from_dict,
+    load_config,
+    merge,
+    read_with_base,
+    to_dict,
+    to_yaml,
+)
 from detector.config.schema import Config
 from detector.errors import BadInput
 

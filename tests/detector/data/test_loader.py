@@ -15,14 +15,14 @@ import torch
 from PIL import Image
 
 from detector.config.schema import Augment
-from detector.data.batches import micro_batches, plan_epoch, steps_per_epoch
-from detector.data.examples import Examples, broken
-from detector.data.files import GREY
-from detector.data.loader import GRACE_S, TrainKeys, collate, open_batches
+from detector.data.dataset import Examples, broken
+from detector.data.image_io import GREY
+from detector.data.loader import GRACE_S, collate, open_batches
+from detector.data.samplers import TrainKeys, micro_batches, plan_epoch, steps_per_epoch
 from detector.data.workers import STOP_SIGNALS, ignore_stop_signals
 from detector.errors import BadInput
-from detector.randomness import drawing_state
-from detector.records import Dataset, assemble
+from detector.seeding import drawing_state
+from detector.structures import Dataset, assemble
 
 ALL = Augment(flip=0.5, jitter=(0.5, 2.0), photometric=0.5)
 COUNT = 7
@@ -294,7 +294,7 @@ def test_a_broken_image_in_a_batch_raises_in_no_worker_and_leaves_the_others_who
 def test_a_broken_image_whose_name_is_no_utf8_is_told_in_what_is(dataset, monkeypatch):
     def fails(path: str, *_) -> torch.Tensor:
         raise BadInput("no such image file: caf\udce9.jpg")  # Latin-1, as Linux gives it
-    monkeypatch.setattr("detector.data.examples.read_image", fails)
+    monkeypatch.setattr("detector.data.dataset.read_image", fails)
     assert broken([Examples(dataset, 0, None)[(0, 2)][1]]) == ["no such image file: caf\\udce9.jpg"]
 
 

@@ -11,11 +11,20 @@ import pytest
 from PIL import Image
 
 from detector.config.schema import Data
-from detector.data import shapes, voc
-from detector.data.read import (READERS, cached, describe, for_training, join, mend, read_datasets,
-                                read_for_evaluation, read_splits, with_classes)
+from detector.data.cache import READERS, cached
+from detector.data.formats import shapes, voc
+from detector.data.read import (
+    describe,
+    for_training,
+    join,
+    mend,
+    read_datasets,
+    read_for_evaluation,
+    read_splits,
+    with_classes,
+)
 from detector.errors import BadInput
-from detector.records import CROWD, DIFFICULT, Dataset, assemble
+from detector.structures import CROWD, DIFFICULT, Dataset, assemble
 
 NAN, INF = float("nan"), float("inf")
 

@@ -6,9 +6,22 @@ import torch
 from torch import Tensor
 
 from detector.config.schema import Augment
-from detector.data.transforms import (FILL, LEAST_SIDE, LEAST_VISIBLE, area, augment, draw_short_side, flip, inside,
-                                      jitter, mirror, photometric, uniform, visible)
-from detector.randomness import drawing_state, generator
+from detector.data.transforms import (
+    FILL,
+    LEAST_SIDE,
+    LEAST_VISIBLE,
+    area,
+    augment,
+    draw_short_side,
+    flip,
+    inside,
+    jitter,
+    mirror,
+    photometric,
+    uniform,
+    visible,
+)
+from detector.seeding import drawing_state, generator
 
 SEEDS = range(30)
 ALL = Augment(flip=0.5, jitter=(0.3, 3.0), photometric=0.5)

@@ -2,13 +2,24 @@
 
 import numpy as np
 import pytest
-from test_kernel import random_case
+from test_coco_kernel import random_case
 
-from detector.metrics import kernel
-from detector.metrics.analysis import (BACKGROUND, BOTH, CLASS, DUPLICATE, ERRORS, IGNORED, LOCALISATION, MISSED, RIGHT,
-                                       Analysis, analyse)
+from detector.metrics import coco_kernel
+from detector.metrics.analysis import (
+    BACKGROUND,
+    BOTH,
+    CLASS,
+    DUPLICATE,
+    ERRORS,
+    IGNORED,
+    LOCALISATION,
+    MISSED,
+    RIGHT,
+    Analysis,
+    analyse,
+)
 from detector.metrics.voc import voc_metrics
-from detector.records import CROWD, DIFFICULT, Dataset, Detections, assemble, join_detections
+from detector.structures import CROWD, DIFFICULT, Dataset, Detections, assemble, join_detections
 
 CLASSES = ["cat", "dog"]
 A, B, FAR = (0, 0, 100, 100), (200, 200, 300, 300), (300, 0, 400, 100)
@@ -143,7 +154,7 @@ def test_curves_are_the_kernels(seed):
     state = np.random.RandomState(100 + seed)
     for _ in range(10):
         dataset, detections = random_case(state)
-        curves, analysis = kernel.curves(detections, kernel.index(dataset)), analyse(detections, dataset)
+        curves, analysis = coco_kernel.curves(detections, coco_kernel.index(dataset)), analyse(detections, dataset)
         assert np.abs(curves.precision[0, :, :, 0, 2].T - analysis.precision).max() < 1e-7
         known = analysis.precision[:, 0] >= 0  # recall 0 is left out: pycocotools reaches it at an ignored detection, too
         theirs = curves.scores[0, :, :, 0, 2].T.astype(np.float32)

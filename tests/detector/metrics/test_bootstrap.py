@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from test_kernel import random_case
+from test_coco_kernel import random_case
 
 from detector.metrics.bootstrap import class_aps, difference, draws, judge, mean_over_classes
 from detector.metrics.coco import coco_metrics
 from detector.metrics.voc import voc_metrics
-from detector.records import Dataset, Detections, assemble, join_detections
+from detector.structures import Dataset, Detections, assemble, join_detections
 
 KEYS = {"all": "AP", "small": "APs", "medium": "APm", "large": "APl"}
 

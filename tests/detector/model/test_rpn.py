@@ -4,18 +4,18 @@ import math
 
 import pytest
 import torch
-from test_coding import slow_iou
+from test_box_coder import slow_iou
 from test_nms import slow_nms
 from torchvision.models.detection.image_list import ImageList
 
-from detector.config.model import Model, Rpn
+from detector.config.model_schema import Model, Rpn
 from detector.config.schema import Evaluate
 from detector.model.anchors import Anchors
-from detector.model.build import build_model
-from detector.model.coding import BoxCoding
+from detector.model.box_coder import BoxCoding
+from detector.model.faster_rcnn import build_model
+from detector.model.ground_truth import pad_truth
 from detector.model.rpn import Rpn as Network
 from detector.model.rpn import RpnHead
-from detector.model.truth import pad_truth
 
 CANVAS, SIZES = (64, 96), [(64, 96), (50, 90)]
 SHAPES = [(8, 12), (4, 6)]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from detector.config.load import load_config
-from detector.data.batches import epoch_sizes
-from detector.optim import learning_rate, plan_run
-from detector.tables.printed import number, published
+from detector.data.samplers import epoch_sizes
+from detector.tables.published import number, published
+from detector.training.schedule import learning_rate, plan_run
 
 # images that a row trains on: VOC 2007 trainval; COCO 2014 with annotations; Visual Genome (inferred)
 IMAGES = {"voc07": 5011, "coco800": 117266, "coco600": 117266, "vg2500": 97224}

@@ -11,10 +11,10 @@ import pytest
 from detector.__main__ import main
 from detector.config.load import load_config, shipped, to_yaml
 from detector.errors import BadInput
-from detector.tables.lines import HEADER, as_csv, as_markdown, as_text, lines
+from detector.tables.html import as_html
 from detector.tables.measured import measured
-from detector.tables.page import as_html
-from detector.tables.printed import number, published, select
+from detector.tables.published import number, published, select
+from detector.tables.render import HEADER, as_csv, as_markdown, as_text, lines
 
 ROW = "voc07-res101-g8-b16"     # printed: 75.2, 0.23 hr an epoch, 8400 MB, tolerance 1.0
 STEPS = 626                     # of an epoch of 10,022 images

@@ -1,0 +1,1 @@
+"""A trained detector: prediction, export, latency."""

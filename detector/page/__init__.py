@@ -1,1 +1,0 @@
-"""Pages to look at: one self-contained HTML file each, without a network."""

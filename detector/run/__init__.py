@@ -1,0 +1,1 @@
+"""The run folder as files. Importing these modules does not import torch."""

@@ -1,0 +1,327 @@
+"""COCO JSON: what a split is read as, and what is said about each mistake that people's files have."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detector.config.schema import Data
+from detector.data.formats import coco
+from detector.data.read import read_datasets
+from detector.errors import BadInput
+from detector.structures import CROWD
+
+# Ids with gaps and in no order, categories that are not sorted, an image without objects, fields that are missing.
+SMALL = {
+    "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}],
+    "images": [{"id": 42, "file_name": "b.jpg", "height": 100, "width": 200},
+               {"id": 5, "file_name": "a.jpg", "height": 50, "width": 60},
+               {"id": 0, "file_name": "c.jpg", "height": 10, "width": 10}],
+    "annotations": [
+        {"id": 1, "image_id": 5, "category_id": 7, "bbox": [10, 20, 30, 40], "area": 1000, "iscrowd": 0},
+        {"id": 2, "image_id": 42, "category_id": 3, "bbox": [0, 0, 200, 100], "area": 500, "iscrowd": 1},
+        {"id": 3, "image_id": 42, "category_id": 7, "bbox": [1.5, 2.5, 3, 4]}]}
+
+
+def small() -> dict:
+    return json.loads(json.dumps(SMALL))
+
+
+def write(root: Path, said, name: str = "annotations/instances_val.json") -> None:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(said if isinstance(said, str) else json.dumps(said), encoding="utf-8")
+
+
+def read(root: Path, said, split: str = "val"):
+    write(root, said)
+    return coco.read(str(root), split)
+
+
+def mistakes(root: Path, said) -> str:
+    with pytest.raises(BadInput) as caught:
+        read(root, said)
+    assert "instances_val.json" in str(caught.value)
+    return str(caught.value)
+
+
+def picture(path: Path, height: int = 4, width: int = 6) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (width, height)).save(path)
+
+
+# What is read
+
+def test_a_split(tmp_path):
+    dataset = read(tmp_path, SMALL)
+    assert dataset.classes == ("cat", "dog"), "in the order of their ids"
+    assert dataset.category_ids.tolist() == [3, 7]
+    assert dataset.image_ids.tolist() == [42, 5, 0]
+    assert dataset.sizes.tolist() == [[100, 200], [50, 60], [10, 10]]
+    assert dataset.offsets.tolist() == [0, 2, 3, 3]
+    assert dataset.boxes.tolist() == [[0, 0, 200, 100], [1.5, 2.5, 4.5, 6.5], [10, 20, 40, 60]]
+    assert dataset.labels.tolist() == [1, 2, 2]
+    assert dataset.flags.tolist() == [CROWD, 0, 0]
+    assert dataset.areas.tolist() == [500, 12, 1000], "the area of the mask; of the box where the file has none"
+
+
+def test_the_order_of_the_categories_in_the_file_changes_nothing(tmp_path):
+    said = small()
+    said["categories"].reverse()
+    assert read(tmp_path, said).classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize("what", ["info", "licenses"])
+def test_what_nobody_needs_may_be_there_or_not(tmp_path, what):
+    assert len(read(tmp_path, {**small(), what: {}})) == 3
+
+
+@pytest.mark.parametrize("said, counts", [
+    ({"images": [], "annotations": [], "categories": []}, (0, 0, 0)),
+    ({**SMALL, "annotations": []}, (3, 0, 2)),
+    ({**SMALL, "annotations": [], "categories": []}, (3, 0, 0)),
+])
+def test_nothing(tmp_path, said, counts):
+    dataset = read(tmp_path, said)
+    assert (len(dataset), len(dataset.boxes), len(dataset.classes)) == counts
+    assert dataset.boxes.shape == (0, 4) and dataset.sizes.shape == (len(dataset), 2)
+    assert dataset.offsets.tolist() == [0] * (len(dataset) + 1)
+
+
+def test_ids_may_be_texts_of_digits(tmp_path):
+    said = small()
+    for entry in said["images"] + said["categories"]:
+        entry["id"] = str(entry["id"])
+    said["annotations"][0].update(image_id="5", category_id="7")  # the other annotations keep their numbers
+    dataset, usual = read(tmp_path, said), read(tmp_path, SMALL)
+    assert dataset.image_ids.tolist() == usual.image_ids.tolist()
+    assert dataset.category_ids.tolist() == usual.category_ids.tolist()
+    assert dataset.labels.tolist() == usual.labels.tolist()
+
+
+def test_ids_may_start_at_zero_and_be_large(tmp_path):
+    said = {"categories": [{"id": 0, "name": "cat"}],
+            "images": [{"id": 2**53, "file_name": "a", "height": 9, "width": 9}],
+            "annotations": [{"image_id": 2**53, "category_id": 0, "bbox": [1, 2, 3, 4]}]}
+    dataset = read(tmp_path, said)
+    assert dataset.labels.tolist() == [1], "0 is the background, so the class with id 0 is label 1"
+    assert dataset.category_ids.tolist() == [0] and dataset.image_ids.tolist() == [2**53]
+
+
+@pytest.mark.parametrize("area, read_as", [(None, 12), ("7", 12), (7.5, 7.5), (0, 0)])
+def test_an_area_that_is_no_number_is_that_of_the_box(tmp_path, area, read_as):
+    said = small()
+    said["annotations"] = [{**said["annotations"][2], "area": area}]
+    assert read(tmp_path, said).areas.tolist() == [read_as]
+
+
+@pytest.mark.parametrize("crowd, flag", [(0, 0), (1, CROWD), (False, 0), (True, CROWD), (None, 0), ("0", 0),
+                                         ("1", CROWD)])
+def test_a_crowd_is_marked_by_one(tmp_path, crowd, flag):
+    said = small()
+    said["annotations"] = [{**said["annotations"][0], "iscrowd": crowd}]
+    assert read(tmp_path, said).flags.tolist() == [flag]
+
+
+def test_class_names_are_texts_even_where_the_file_has_numbers(tmp_path):
+    said = small()
+    said["categories"] = [{"id": 3, "name": 0}, {"id": 7, "name": 1}]  # digits, as in house numbers
+    assert read(tmp_path, said).classes == ("0", "1")
+
+
+def test_names_may_have_any_letters(tmp_path):
+    said = small()
+    said["categories"][0]["name"] = "Tür/門 1"
+    said["images"][0]["file_name"] = "ordner 1/bild-ä.jpg"
+    dataset = read(tmp_path, said)
+    assert dataset.classes == ("cat", "Tür/門 1")
+    assert dataset.path(0).endswith("ordner 1/bild-ä.jpg")
+
+
+def test_boxes_outside_or_without_area_are_left_for_the_policy_that_counts_them(tmp_path):
+    said = small()
+    said["annotations"] = [{"image_id": 5, "category_id": 3, "bbox": box}
+                           for box in ([-5, -5, 10, 10], [1, 1, 0, 0], [5, 5, -2, 3], [float("nan"), 0, 1, 1])]
+    dataset = read(tmp_path, said)
+    assert dataset.boxes[:3].tolist() == [[-5, -5, 5, 5], [1, 1, 1, 1], [5, 5, 3, 8]]
+    assert np.isnan(dataset.boxes[3, 0])
+    assert dataset.areas[:3].tolist() == [100, 0, 0]
+
+
+# Where files are
+
+@pytest.mark.parametrize("name, split", [
+    ("annotations/instances_val2017.json", "val2017"), ("annotations/val2017.json", "val2017"),
+    ("val2017.json", "val2017"), ("val/_annotations.coco.json", "val"), ("my/own.json", "my/own.json"),
+    ("annotations/instances_val2017.json", "annotations/instances_val2017.json")])
+def test_an_annotation_file_is_found_by_the_name_of_its_split(tmp_path, name, split):
+    write(tmp_path, SMALL, name)
+    assert len(coco.read(str(tmp_path), split)) == 3
+    assert [Path(path) for path in coco.sources(str(tmp_path), split)] == [tmp_path / name]
+
+
+def test_a_split_that_is_not_there_says_where_it_was_looked_for(tmp_path):
+    with pytest.raises(BadInput, match="no annotations of split 'val'") as caught:
+        coco.read(str(tmp_path), "val")
+    for name in ("annotations/instances_val.json", "val.json", "val/_annotations.coco.json"):
+        assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("name, split, folder", [
+    ("annotations/instances_val.json", "val", "val"), ("annotations/instances_val.json", "val", "images/val"),
+    ("annotations/instances_val.json", "val", "images"), ("annotations/instances_val.json", "val", ""),
+    ("annotations/instances_val.json", "val", "annotations"), ("val/_annotations.coco.json", "val", "val"),
+    ("annotations/instances_val.json", "annotations/instances_val.json", "val"),
+    ("annotations/instances_val.json", "annotations/instances_val.json", "images"),
+    ("my/own.json", "my/own.json", "my"), ("own.json", "own.json", "")])
+def test_the_images_are_found_beside_their_annotations(tmp_path, name, split, folder):
+    write(tmp_path, SMALL, name)
+    picture(tmp_path / folder / "a.jpg")  # one of them is enough: others may be missing
+    assert Path(coco.read(str(tmp_path), split).path(1)) == tmp_path / folder / "a.jpg"
+
+
+def test_an_image_name_may_bring_its_own_folder(tmp_path):
+    said = small()
+    said["images"][1]["file_name"] = "val2017/a.jpg"
+    picture(tmp_path / "val2017" / "a.jpg")
+    assert Path(read(tmp_path, said).path(1)) == tmp_path / "val2017" / "a.jpg"
+
+
+def test_without_any_image_the_usual_folder_is_named(tmp_path):
+    assert Path(read(tmp_path, SMALL).path(1)) == tmp_path / "val" / "a.jpg"
+
+
+@pytest.mark.parametrize("size", [{}, {"height": None, "width": None}, {"height": 0, "width": 0}, {"height": 4}])
+def test_a_size_that_the_file_does_not_say_comes_from_the_image(tmp_path, size):
+    said = small()
+    said["images"] = [{"id": 5, "file_name": "a.png", **size}]
+    said["annotations"] = []
+    picture(tmp_path / "val" / "a.png", height=4, width=6)
+    assert read(tmp_path, said).sizes.tolist() == [[4, 6]]
+
+
+def test_a_missing_image_without_a_size_is_named(tmp_path):
+    said = small()
+    del said["images"][1]["height"]
+    with pytest.raises(BadInput, match="no such image file: .*val/a.jpg"):
+        read(tmp_path, said)
+
+
+# Mistakes
+
+@pytest.mark.parametrize("text", ["", "{", "not json", '{"images": [}'])
+def test_a_file_that_is_no_json_is_named(tmp_path, text):
+    assert "is no JSON" in mistakes(tmp_path, text)
+
+
+def test_a_file_of_other_letters_is_named(tmp_path):
+    path = tmp_path / "val.json"
+    path.write_bytes(b'{"images": "\xff\xfe"}')
+    with pytest.raises(BadInput, match=r"val\.json is no JSON"):
+        coco.read(str(tmp_path), "val")
+
+
+@pytest.mark.parametrize("said, missing", [
+    ([], ("images", "annotations", "categories")), (5, ("images", "annotations", "categories")),
+    ({}, ("images", "annotations", "categories")), ({"images": [], "annotations": []}, ("categories",)),
+    ({"images": {}, "annotations": [], "categories": []}, ("images",)),
+    ({"images": [], "annotations": None, "categories": []}, ("annotations",))])
+def test_a_json_of_another_layout_says_which_lists_are_missing(tmp_path, said, missing):
+    assert "has no list named " + " and ".join(missing) in mistakes(tmp_path, said)
+
+
+def changed(path: str, *values) -> list[dict]:
+    """A copy of SMALL for each value, with one field of one entry changed; ... takes it out."""
+    kind, position, field = path.split(".")
+    found = []
+    for value in values:
+        said = small()
+        said[kind][int(position)][field] = value
+        if value is ...:
+            del said[kind][int(position)][field]
+        found.append(said)
+    return found
+
+
+@pytest.mark.parametrize("said, sentence", [
+    *[(s, "image number 1 has id") for s in changed("images.1.id", ..., None, "five", 1.5, True, [5])],
+    *[(s, "image id 42 occurs twice") for s in changed("images.1.id", 42, "42")],
+    *[(s, "image 5 has no file_name") for s in changed("images.1.file_name", ..., None, "")],
+    *[(s, "category number 0 has id") for s in changed("categories.0.id", ..., None, "dog")],
+    *[(s, "category id 3 occurs twice") for s in changed("categories.0.id", 3)],
+    *[(s, "category 7 has no name") for s in changed("categories.0.name", ..., None, "")],
+    *[(s, "annotation 1") for s in changed("annotations.0.bbox", ..., None, [], [1, 2, 3], [1, 2, 3, 4, 5],
+                                           ["a", 2, 3, 4], [1, 2, None, 4])],
+    *[(s, "annotation 1") for s in changed("annotations.0.image_id", ...)],
+    *[(s, "annotation 1 is of image 6") for s in changed("annotations.0.image_id", 6)],
+    *[(s, "annotation 1 is of image 'a.jpg'") for s in changed("annotations.0.image_id", "a.jpg")],
+    *[(s, "annotation 1 is of category 8") for s in changed("annotations.0.category_id", 8)],
+    ({**SMALL, "images": [*SMALL["images"], "d.jpg"]}, "image number 3 is no object"),
+    ({**SMALL, "annotations": [None]}, "annotation number 0"),
+    ({**SMALL, "annotations": [{"image_id": 6, "category_id": 3, "bbox": [0, 0, 1, 1]}]},
+     "annotation number 0 is of image 6")])
+def test_a_mistake_names_its_entry(tmp_path, said, sentence):
+    assert sentence in mistakes(tmp_path, said)
+
+
+def test_all_kinds_of_mistakes_are_in_one_error(tmp_path):
+    said = small()
+    said["categories"].append({"id": 3, "name": "horse"})
+    said["images"].append({"id": None, "file_name": "d.jpg"})
+    said["annotations"] += [{"id": 8, "image_id": 5, "category_id": 3},
+                            {**said["annotations"][0], "id": 9, "image_id": 99}]
+    message = mistakes(tmp_path, said)
+    for part in ("category id 3 occurs twice", "image number 3 has id None", "annotation 8",
+                 "annotation 9 is of image 99"):
+        assert part in message
+    assert "4 mistakes" in message.splitlines()[0]
+
+
+def test_many_mistakes_of_one_kind_show_the_first_and_the_number_of_the_others(tmp_path):
+    said = small()
+    said["annotations"] = [{"id": n, "image_id": 99, "category_id": 3, "bbox": [0, 0, 1, 1]} for n in range(100, 112)]
+    message = mistakes(tmp_path, said)
+    assert message.count("is of image 99") == 5 and "and 7 more" in message
+
+
+# Real data
+
+@pytest.mark.parametrize("split", ["train2017", "val2017"])
+def test_a_part_of_coco_is_read_as_it_stands(coco_tiny, split):
+    dataset = coco.read(str(coco_tiny), split)
+    said = json.loads((coco_tiny / "annotations" / f"instances_{split}.json").read_text(encoding="utf-8"))
+    names = {category["id"]: category["name"] for category in said["categories"]}
+    assert len(dataset) == len(said["images"]) and len(dataset.boxes) == len(said["annotations"])
+    for index, image in enumerate(said["images"]):
+        notes = [note for note in said["annotations"] if note["image_id"] == image["id"]]
+        rows = dataset.rows(index)
+        found = [dataset.classes[label - 1] for label in dataset.labels[rows]]
+        assert Path(dataset.path(index)).is_file()
+        assert dataset.sizes[index].tolist() == [image["height"], image["width"]]
+        assert found == [names[note["category_id"]] for note in notes]
+        assert dataset.flags[rows].tolist() == [CROWD * note["iscrowd"] for note in notes]
+        assert np.allclose(dataset.areas[rows], [note["area"] for note in notes])
+        xywh = np.array([note["bbox"] for note in notes]).reshape(-1, 4)
+        assert np.allclose(dataset.boxes[rows], np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]]), atol=1e-3)
+
+
+# COCO 2014 and its minival
+
+def test_the_splits_of_2014_are_trained_on_together_and_share_the_folder_of_val2014(tmp_path):
+    """train2014 + valminusminival2014 and minival2014 (Girshick 2015), with the files' true names."""
+    numbers = {"train2014": [9, 25], "valminusminival2014": [42], "minival2014": [74, 133]}
+    for split, ids in numbers.items():
+        folder = "train2014" if split == "train2014" else "val2014"
+        said = {"categories": SMALL["categories"], "annotations": [
+            {"id": n, "image_id": n, "category_id": 7, "bbox": [1, 1, 2, 2], "area": 4, "iscrowd": 0} for n in ids],
+            "images": [{"id": n, "file_name": f"COCO_{folder}_{n:012d}.jpg", "height": 4, "width": 6} for n in ids]}
+        write(tmp_path, said, f"annotations/instances_{split}.json")
+        for image in said["images"]:
+            picture(tmp_path / folder / image["file_name"])
+    train, val = read_datasets(Data(root=str(tmp_path), train=("train2014", "valminusminival2014"), val=("minival2014",),
+                                    cache=str(tmp_path / "cache")))
+    assert train.image_ids.tolist() == [9, 25, 42] and val.image_ids.tolist() == [74, 133]
+    assert train.classes == val.classes == ("cat", "dog") and train.labels.tolist() == [2, 2, 2]
+    assert all(Path(part.path(n)).is_file() for part in (train, val) for n in range(len(part)))

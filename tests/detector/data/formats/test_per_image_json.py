@@ -1,0 +1,191 @@
+"""One JSON for each image, paired by file name."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detector.data.formats import per_image_json
+from detector.errors import BadInput
+
+
+def add(root: Path, stem: str, said, image: str = "input", target: str = "target", ending: str = ".png") -> None:
+    """An image of 6 x 4 pixels and its JSON; without a JSON where `said` is None."""
+    for folder in (image, target):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (6, 4)).save(root / image / f"{stem}{ending}")
+    if said is not None:
+        text = said if isinstance(said, str) else json.dumps(said)
+        (root / target / f"{stem}.json").write_text(text, encoding="utf-8")
+
+
+def said(*objects) -> dict:
+    return {"labels": [label for label, *_ in objects], "boxes": [box for _, *box in objects]}
+
+
+@pytest.fixture
+def three(tmp_path) -> Path:
+    """Two objects in b, none in a, one in c."""
+    add(tmp_path, "b", said(("dog", 0, 0, 6, 4), ("cat", 1, 1, 3, 2)), ending=".jpg")
+    add(tmp_path, "a", said())
+    add(tmp_path, "c", said(("cat", 0.5, 1.5, 2.5, 3)))
+    return tmp_path
+
+
+def stems(dataset) -> str:
+    return "".join(Path(dataset.path(i)).stem for i in range(len(dataset)))
+
+
+# What is read
+
+def test_a_split(three):
+    dataset = per_image_json.read(str(three), "all")
+    assert [Path(dataset.path(i)) for i in range(3)] == [three / "input" / name for name in ("a.png", "b.jpg", "c.png")]
+    assert dataset.classes == ("cat", "dog"), "those found, in alphabetical order"
+    assert dataset.sizes.tolist() == [[4, 6]] * 3
+    assert dataset.offsets.tolist() == [0, 0, 2, 3]
+    assert dataset.boxes.tolist() == [[0, 0, 6, 4], [1, 1, 3, 2], [0.5, 1.5, 2.5, 3]]
+    assert dataset.labels.tolist() == [2, 1, 1]
+    assert dataset.flags.tolist() == [0, 0, 0]
+    assert dataset.areas.tolist() == [24, 2, 3]
+    assert len(set(dataset.image_ids.tolist())) == 3
+
+
+def test_no_objects_at_all(tmp_path):
+    add(tmp_path, "a", said())
+    dataset = per_image_json.read(str(tmp_path), "all")
+    assert len(dataset) == 1 and dataset.classes == ()
+    assert dataset.boxes.shape == (0, 4) and dataset.offsets.tolist() == [0, 0]
+
+
+def test_no_images_at_all(tmp_path):
+    (tmp_path / "input").mkdir()
+    (tmp_path / "target").mkdir()
+    dataset = per_image_json.read(str(tmp_path), "all")
+    assert len(dataset) == 0 and dataset.sizes.shape == (0, 2)
+
+
+def test_labels_that_are_numbers_become_texts(tmp_path):
+    add(tmp_path, "a", said((1, 0, 0, 2, 2), (0, 0, 0, 1, 1)))
+    dataset = per_image_json.read(str(tmp_path), "all")
+    assert dataset.classes == ("0", "1") and dataset.labels.tolist() == [2, 1]
+
+
+def test_a_box_with_swapped_corners_is_left_for_the_policy_that_counts_it(tmp_path):
+    add(tmp_path, "a", said(("cat", 3, 3, 1, 1)))
+    dataset = per_image_json.read(str(tmp_path), "all")
+    assert dataset.boxes.tolist() == [[3, 3, 1, 1]] and dataset.areas.tolist() == [0]
+
+
+def test_an_image_that_lies_on_its_side_has_the_size_that_a_person_sees(tmp_path):
+    add(tmp_path, "a", said())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (6, 4)).save(tmp_path / "input" / "a.png", exif=exif)
+    assert per_image_json.read(str(tmp_path), "all").sizes.tolist() == [[6, 4]]
+
+
+# Splits and folders
+
+@pytest.mark.parametrize("split, expected", [("all", "abc"), ("0:2", "ab"), ("2:3", "c"), (":1", "a"), ("1:", "bc"),
+                                             (":", "abc"), ("0:0", ""), ("2:99", "c")])
+def test_a_range_is_in_the_order_of_the_names(three, split, expected):
+    dataset = per_image_json.read(str(three), split)
+    assert stems(dataset) == expected
+    assert len(per_image_json.sources(str(three), split)) == 2 * len(expected)
+
+
+@pytest.mark.parametrize("listing", ["c\na", "c.json\na.json\n", "c.png\n\na.png", " c \n a "])
+def test_a_text_file_lists_a_split_in_its_order(three, listing):
+    (three / "val.txt").write_text(listing)
+    assert stems(per_image_json.read(str(three), "val")) == "ca"
+
+
+@pytest.mark.parametrize("listed", ["a.rf.1f", "a.rf.1f.json", "a.rf.1f.png"])
+def test_a_name_with_dots_may_be_listed_with_its_ending_or_without(tmp_path, listed):
+    add(tmp_path, "a.rf.1f", said())
+    (tmp_path / "val.txt").write_text(listed)
+    assert stems(per_image_json.read(str(tmp_path), "val")) == "a.rf.1f"
+
+
+@pytest.mark.parametrize("image", ["input", "images"])
+@pytest.mark.parametrize("target", ["target", "labels", "annotations"])
+def test_the_folders_may_have_the_usual_names(tmp_path, image, target):
+    add(tmp_path, "a", said(("cat", 0, 0, 1, 1)), image, target)
+    assert Path(per_image_json.read(str(tmp_path), "all").path(0)) == tmp_path / image / "a.png"
+
+
+def test_a_split_may_be_a_folder(tmp_path):
+    add(tmp_path / "train", "a", said(("cat", 0, 0, 1, 1)), "images", "labels")
+    add(tmp_path / "val", "b", said(("dog", 0, 0, 1, 1)), "images", "labels")
+    train, val = (per_image_json.read(str(tmp_path), split) for split in ("train", "val"))
+    assert (stems(train), train.classes, stems(val), val.classes) == ("a", ("cat",), "b", ("dog",))
+
+
+def test_an_image_without_a_json_belongs_to_no_split(three):
+    add(three, "d", None)
+    assert stems(per_image_json.read(str(three), "all")) == "abc"
+
+
+# Mistakes
+
+def refused(root: Path, split: str = "all") -> str:
+    with pytest.raises(BadInput) as caught:
+        per_image_json.read(str(root), split)
+    return str(caught.value)
+
+
+def test_a_json_without_an_image_is_named(three):
+    (three / "target" / "d.json").write_text("{}")
+    assert "no image for target/d.json" in refused(three)
+
+
+def test_a_split_that_is_not_there_says_what_one_is(three):
+    message = refused(three, "train")
+    assert "no split 'train'" in message and "train.txt" in message and "`all`" in message and "0:2" in message
+
+
+def test_a_list_with_a_stranger_names_it(three):
+    (three / "val.txt").write_text("a\nz\n")
+    assert "val.txt names z" in refused(three, "val")
+
+
+def test_a_root_without_the_folders_says_what_they_are_called(tmp_path):
+    assert "no folder input or images" in refused(tmp_path)
+    (tmp_path / "images").mkdir()
+    assert "no folder target or labels or annotations" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("text", [
+    "", "[]", "{}", "5", '{"labels": ["cat"]}', '{"boxes": [[0, 0, 1, 1]]}', '{"labels": null, "boxes": []}',
+    '{"labels": ["cat"], "boxes": [["a", 0, 1, 1]]}', '{"labels": ["cat"], "boxes": [5]}',
+    '{"labels": ["cat"], "boxes": []}', '{"labels": [], "boxes": [[0, 0, 1, 1]]}',
+    '{"labels": ["cat"], "boxes": [[0, 0, 1]]}', '{"labels": ["cat"], "boxes": [[0, 0, 1, 1, 0.9]]}'])
+def test_a_faulty_json_is_named_with_what_is_expected(tmp_path, text):
+    add(tmp_path, "a", text)
+    message = refused(tmp_path)
+    assert "target/a.json" in message and "boxes" in message
+
+
+def test_all_faulty_files_are_in_one_error(three):
+    (three / "target" / "a.json").write_text("{")
+    (three / "target" / "b.json").write_text("{}")
+    (three / "input" / "c.png").write_bytes(b"")
+    message = refused(three)
+    assert "3 mistakes" in message and all(name in message for name in ("a.json", "b.json", "c.png"))
+
+
+# Real data
+
+def test_heads_are_read_as_they_stand(heads):
+    dataset = per_image_json.read(str(heads), "all")
+    files = sorted((heads / "target").glob("*.json"))
+    assert [Path(dataset.path(i)).stem for i in range(len(dataset))] == [path.stem for path in files]
+    assert dataset.classes == ("head",)
+    for index, path in enumerate(files):
+        boxes = json.loads(path.read_text())["boxes"]
+        assert np.allclose(dataset.boxes[dataset.rows(index)], np.array(boxes).reshape(-1, 4), atol=1e-3)
+        with Image.open(dataset.path(index)) as image:
+            assert dataset.sizes[index].tolist() == [image.height, image.width]

@@ -1,0 +1,141 @@
+"""JPEGs decoded at a reduced scale: when, what becomes of boxes and canvases, and how far pixels may differ."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detector.config.load import load_config
+from detector.config.schema import Augment
+from detector.data.dataset import Examples
+from detector.data.image_io import read_image
+from detector.data.transforms import reduction
+from detector.errors import BadInput
+from detector.model.preprocessing import Input, Pixels, to_batch
+from detector.seeding import drawing_state
+from detector.structures import Side, assemble, resized, scale_boxes
+
+LEVELS = Input(pixels=Pixels(False, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))  # pixels stay 0 ... 255
+ON = Augment(flip=0, reduced_jpegs=True, short_sides=(200,), long_side=400)
+
+
+def photograph(path, height: int = 600, width: int = 800, **how) -> str:
+    """Smooth, with some detail of a few pixels."""
+    chance = drawing_state(height)
+    total = np.zeros((height, width, 3))
+    for cells, weight in ((6, 0.6), (24, 0.25), (100, 0.15)):
+        coarse = Image.fromarray(chance.randint(0, 256, (cells, cells, 3)).astype(np.uint8))
+        total += weight * np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float64)
+    Image.fromarray(total.clip(0, 255).astype(np.uint8)).save(path, quality=90, **how)
+    return str(path)
+
+
+@pytest.mark.parametrize("height, width, changes, divisor", [
+    (600, 800, {}, 2),                                     # 300 >= 200, but 150 is not
+    (800, 800, {}, 4), (1600, 1600, {}, 8), (4000, 4000, {}, 8), (397, 532, {}, 1),
+    (400, 400, {"short_sides": (200, 400)}, 1),            # the largest side counts
+    (800, 800, {"jitter": (1.0, 2.0)}, 2),                 # a crop of half a side is enlarged to 200
+    (800, 800, {"jitter": (0.5, 1.0)}, 4),
+    (600, 800, {"reduced_jpegs": False}, 1),
+    (401, 3001, {}, 4),                                    # the long side's cap makes it small
+    (600, 3, {}, 1)])
+def test_reduced_only_while_it_is_as_large_as_the_network_sees_it(height, width, changes, divisor):
+    config = replace(ON, **changes)
+    assert reduction(height, width, config) == divisor
+
+
+def test_canvases_are_those_of_the_whole_image():
+    """A half of an odd side is rounded up; where that would move the resized size by a pixel nothing is reduced."""
+    some_are_left = some_are_reduced = False
+    for height in range(500, 520):
+        for width in range(600, 800, 7):
+            divisor = reduction(height, width, ON)
+            small = -(-height // divisor), -(-width // divisor)
+            for short in ON.short_sides:
+                assert resized(*small, Side(short, 400))[1] == resized(height, width, Side(short, 400))[1]
+            some_are_reduced |= divisor > 1
+            some_are_left |= divisor == 1
+    assert some_are_left and some_are_reduced
+
+
+@pytest.mark.parametrize("short, mean, most", [(300, 1.0, 8.0), (250, 2.0, 40.0), (200, 2.0, 40.0), (150, 1.0, 8.0), (100, 3.0, 60.0)])
+def test_pixels_that_reach_the_network_differ_by_some_grey_levels(tmp_path, short, mean, most):
+    """Of 255. Half or a quarter as a whole number: little. Between: what the resize without smoothing skips at full size."""
+    path, side = photograph(tmp_path / "a.jpg"), Side(short, 0)
+    divisor = reduction(600, 800, replace(ON, short_sides=(short,), long_side=0))
+    assert divisor > 1
+    whole, reduced = (to_batch([read_image(path, (600, 800), by)], side, LEVELS).tensors for by in (1, divisor))
+    assert whole.shape == reduced.shape
+    difference = (whole - reduced).abs()
+    assert difference.mean() < mean and difference.max() < most
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("divisor", [2, 4, 8])
+def test_turned_photographs_are_turned_and_sizes_are_rounded_up(tmp_path, orientation, divisor):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = photograph(tmp_path / "a.jpg", 101, 203, exif=exif)
+    height, width = (203, 101) if orientation in (6, 8) else (101, 203)
+    image = read_image(path, (height, width), divisor)
+    assert tuple(image.shape) == (3, -(-height // divisor), -(-width // divisor)) and image.dtype == torch.uint8
+    small = torch.nn.functional.interpolate(read_image(path, (height, width))[None].float(), image.shape[1:], mode="area")[0]
+    assert (small - image.float()).abs().mean() < 15, "turned otherwise it would be 50"
+    if (height, width) != (101, 203):  # annotated on the unturned image
+        assert tuple(read_image(path, (101, 203), divisor).shape[1:]) == (-(-101 // divisor), -(-203 // divisor))
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_other_jpegs_become_rgb(tmp_path, mode):
+    Image.new(mode, (40, 30), 100 if mode == "L" else (0, 0, 0, 155)).save(tmp_path / "a.jpg")
+    assert tuple(read_image(str(tmp_path / "a.jpg"), (30, 40), 2).shape) == (3, 15, 20)
+
+
+def test_png_stays_whole(tmp_path):
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    assert tuple(read_image(str(tmp_path / "a.png"), (30, 40), 2).shape) == (3, 30, 40)
+
+
+@pytest.mark.parametrize("how", ["cut", "size"])
+def test_what_is_wrong_is_told_as_ever(tmp_path, how):
+    path = photograph(tmp_path / "a.jpg")
+    if how == "cut":
+        with open(path, "r+b") as file:
+            file.truncate(3000)
+    errors = []
+    for divisor in (1, 2):
+        with pytest.raises(BadInput) as caught:
+            read_image(path, (600, 800) if how == "cut" else (599, 800), divisor)  # 599 and 600 have the same half
+        errors.append(str(caught.value).split(":")[0])
+    assert errors[0] == errors[1]
+
+
+@pytest.mark.parametrize("changes", [{}, {"flip": 1.0}, {"jitter": (0.7, 1.0)}, {"jitter": (1.0, 1.4)}])
+def test_boxes_reach_the_network_where_they_would_be_and_the_index_keeps_its_own_pixels(tmp_path, changes):
+    photograph(tmp_path / "a.jpg")
+    boxes = [(0, 1, 0, 1, 100.5, 50, 300, 251), (0, 2, 0, 1, 0, 0, 800, 600)]
+    dataset = assemble("one", str(tmp_path), ["cat", "dog"], [1, 2], [("a.jpg", 1, 600, 800)], np.array(boxes, np.float64))
+    found = []
+    for on in (False, True):
+        image, target = Examples(dataset, 0, replace(ON, reduced_jpegs=on, **changes))[(0, 0)]
+        _, size = resized(*image.shape[-2:], Side(200, 400))
+        found.append((size, scale_boxes(target["boxes"], tuple(image.shape[-2:]), size), target["labels"].tolist()))
+    assert image.shape[-1] < 800 / 1.4 and dataset.boxes[0].tolist() == [100.5, 50, 300, 251]
+    (size, whole, labels), (small_size, reduced, small_labels) = found
+    assert size == small_size and labels == small_labels == [1, 2]
+    assert torch.allclose(whole, reduced, atol=1.0 if "jitter" in changes else 1e-3)  # crops end at whole pixels
+
+
+def test_the_same_key_gives_the_same_pixels(tmp_path):
+    photograph(tmp_path / "a.jpg")
+    dataset = assemble("one", str(tmp_path), ["cat"], [1], [("a.jpg", 1, 600, 800)], np.zeros((0, 8)))
+    config = replace(ON, flip=0.5, jitter=(0.7, 1.4), photometric=0.5)
+    first, again = (Examples(dataset, 3, config)[(2, 0)][0] for _ in range(2))
+    assert torch.equal(first, again) and min(first.shape[1:]) < 600
+
+
+def test_frames_and_reduced_images_exclude_each_other(config_file):
+    with pytest.raises(BadInput, match="augment.reduced_jpegs=true: a frame is cut from the whole image"):
+        load_config(str(config_file), ["data.root=/", "batch.groups=static", "batch.frame=chunk", "augment.reduced_jpegs=true"])

@@ -1,0 +1,100 @@
+"""A signal is noted and nothing else; the second Ctrl-C stops at once; the old handlers come back."""
+
+import signal
+
+import pytest
+
+from detector.distributed.stop_signal import SIGNALS, StopRequest
+
+
+def send(number: int) -> None:
+    """To this thread: earlier tests may have left others, which do not block what this one blocks."""
+    signal.raise_signal(number)
+
+
+@pytest.fixture
+def earlier():
+    """Handlers as of whoever runs the tests or the detector: what they are called with, and the handler itself."""
+    calls = []
+
+    def note(number, _frame) -> None:
+        calls.append(number)
+    old = {number: signal.signal(number, note) for number in SIGNALS}
+    yield calls, note
+    for number, handler in old.items():
+        signal.signal(number, handler)
+
+
+def test_nothing_was_asked(earlier):
+    with StopRequest() as stop:
+        assert not stop.asked and stop.by == ""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_each_signal_is_noted_by_name_and_does_nothing_else(number, earlier):
+    with StopRequest() as stop:
+        send(number)
+        assert stop.asked and stop.by == number.name
+    assert earlier[0] == []
+
+
+def test_slurms_signals_and_those_of_a_terminal_are_among_them():
+    assert {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2} == set(SIGNALS)
+
+
+def test_the_second_ctrl_c_stops_at_once(earlier, capsys):
+    with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
+        send(signal.SIGINT)
+        assert stop.asked and "Ctrl-C again stops at once" in capsys.readouterr().err
+        send(signal.SIGINT)
+        pytest.fail("the second Ctrl-C was ignored")
+    assert all(signal.getsignal(number) is earlier[1] for number in SIGNALS)
+
+
+@pytest.mark.parametrize("number", [n for n in SIGNALS if n != signal.SIGINT])
+def test_other_signals_may_come_again(number, earlier):
+    """Slurm warns with SIGUSR1 and follows with SIGTERM."""
+    try:
+        with StopRequest() as stop:
+            for again in (number, number, signal.SIGTERM):
+                send(again)
+    except KeyboardInterrupt:  # it would end the tests
+        pytest.fail(f"a second {number.name} did not wait for the end of the step")
+    assert stop.asked and stop.by == "SIGTERM"
+
+
+def test_the_old_handlers_come_back(earlier):
+    calls, note = earlier
+    with StopRequest():
+        assert all(signal.getsignal(number) is not note for number in SIGNALS)
+    for number in SIGNALS:
+        assert signal.getsignal(number) is note
+        send(number)
+    assert calls == list(SIGNALS)
+    with pytest.raises(ValueError), StopRequest():
+        raise ValueError
+    assert all(signal.getsignal(number) is note for number in SIGNALS)
+
+
+def test_a_signal_that_came_while_signals_were_blocked_is_noted_at_once(earlier):
+    """A launcher may start the process with its stop signals blocked, so that none kills it before it can note them."""
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        send(signal.SIGUSR1)
+        with StopRequest() as stop:
+            assert stop.asked and stop.by == "SIGUSR1"
+            send(signal.SIGTERM)
+            assert stop.by == "SIGTERM"
+        assert set(SIGNALS) <= signal.pthread_sigmask(signal.SIG_BLOCK, [])  # as it was found
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    assert earlier[0] == []
+
+
+def test_once_the_exit_status_is_known_no_signal_changes_it(earlier):
+    with StopRequest() as stop:
+        stop.ignore_from_here()
+        send(signal.SIGTERM)
+        assert not stop.asked
+    send(signal.SIGTERM)
+    assert earlier[0] == [] and signal.getsignal(signal.SIGTERM) is signal.SIG_IGN

@@ -1,0 +1,74 @@
+"""The networks of the published tables as a whole: their sizes, their cells, and a step of each."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from detector.config.model_schema import BODIES, Model, Roi, Rpn
+from detector.config.schema import Evaluate
+from detector.model.faster_rcnn import build_model
+from detector.structures import Side
+
+RPN = Rpn(width=512, two_way=True, straddling=False, before_nms_train=12000, before_nms_eval=6000, after_nms_eval=300,
+          box_mean="last_image")
+ORIGINAL = Model(body="vgg16", stride_in_1x1=False, pixels="caffe", canvas_multiple=1, pooling="align_original",
+                 anchor_sizes=((128, 256, 512),), plus_one=True, legacy_anchors=True, rpn=RPN,
+                 roi=Roi(batch=128, replacement=True, box_beta=1.0, init="normal"))
+RESNET = replace(ORIGINAL, stride_in_1x1=True, ceil_pool=True)
+
+
+@pytest.mark.parametrize("config, classes, parameters", [
+    (ORIGINAL, 20, 137_078_239), (replace(RESNET, body="resnet101_c4"), 20, 47_462_111),
+    # By hand: 80 classes instead of 20 are 60 rows of score and 240 of boxes more; agnostic boxes are 4 rows.
+    (ORIGINAL, 80, 137_078_239 + 300 * 4097), (replace(ORIGINAL, class_agnostic=True), 20, 137_078_239 - 80 * 4097),
+    (replace(RESNET, body="resnet101_c4"), 80, 47_462_111 + 300 * 2049)])
+def test_parameters_are_as_many_as_a_person_counts(config, classes, parameters):
+    """With norms that learn, so that their weights and biases count as parameters, too."""
+    with torch.device("meta"):
+        model = build_model(replace(config, norm="trained", frozen_stages=0), Evaluate(), classes)
+    assert sum(weight.numel() for weight in model.parameters()) == parameters
+
+
+@pytest.mark.parametrize("norm", ["frozen", "trained"])
+@pytest.mark.parametrize("body", BODIES)
+def test_every_body_is_built_without_memory(body, norm):
+    with torch.device("meta"):
+        model = build_model(Model(body=body, norm=norm), Evaluate(), 2500)
+    assert all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
+
+
+@pytest.mark.parametrize("config, cells", [  # of an image 600 x 1000: whole cells for VGG, what is begun for a ResNet
+    (ORIGINAL, (37, 62)), (replace(RESNET, body="resnet101_c4"), (38, 63)), (replace(RESNET, body="resnet50_c4"), (38, 63))])
+def test_anchors_lie_sixteen_pixels_apart_whatever_the_canvas(config, cells):
+    with torch.device("meta"):
+        model = build_model(config, Evaluate(), 20)
+        feature = model.backbone(torch.empty(1, 3, 600, 1000))["0"]
+    assert tuple(feature.shape[-2:]) == cells
+    anchors = model.rpn.anchors.grid([cells], (600, 1000), torch.empty(0)).reshape(*cells, 9, 4)
+    assert anchors[0, 0, 0].tolist() == [-84, -40, 99, 55], "the first of VOC, where the first pixel is 0"
+    assert (anchors[1:] - anchors[:-1]).unique(dim=0).reshape(-1, 4).unique(dim=0).tolist() == [[0, 16, 0, 16]]
+    assert (anchors[:, 1:] - anchors[:, :-1]).reshape(-1, 4).unique(dim=0).tolist() == [[16, 0, 16, 0]]
+
+
+@pytest.mark.parametrize("config", [
+    replace(ORIGINAL, dropout=0.0), replace(RESNET, body="resnet50_c4")], ids=["vgg16", "resnet50_c4"])
+def test_a_step_of_the_original_recipe_reaches_every_weight_that_learns(config):
+    torch.manual_seed(0)
+    config = replace(config, anchor_sizes=((16, 32),), pooling_size=7 if "c4" in config.body else 2,
+                     rpn=replace(RPN, after_nms_train=100))
+    model = build_model(config, Evaluate(), 3).train()
+    images = [torch.randint(0, 256, (3, 50, 75), dtype=torch.uint8) for _ in range(2)]
+    targets = [{"boxes": torch.tensor([[5.0, 6, 40, 40], [30, 2, 74, 30]]), "labels": torch.tensor([1, 3]),
+                "frame": (0, 0, 50, 75, 50, 80)}, {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64),
+                                                   "frame": (0, 0, 50, 75, 50, 80)}]
+    losses = model(images, targets, Side(50, 0))
+    losses.sum().backward()
+    assert losses.isfinite().all() and (losses > 0).all()
+    learning = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert {name for name, weight in model.named_parameters() if weight.grad is not None} == learning
+    still = {name for name, _ in model.named_parameters()} - learning
+    first = [f"backbone.{n}." for n in (0, 2, 5, 7)] if config.body == "vgg16" else ["backbone.conv1", "backbone.layer1"]
+    assert all(name.startswith(tuple(first)) for name in still) and len(still) > 0
+    if "c4" in config.body:
+        assert not any("bn" in name or "downsample.1" in name for name in learning), "norms learn nowhere"

@@ -1,0 +1,196 @@
+"""The data of a report: unpacked again, it is what was evaluated; a large data set keeps within its budget."""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detector.evaluation.evaluate import evaluate_run
+from detector.inference.predict import predict
+from detector.metrics.analysis import ERRORS, RIGHT, analyse
+from detector.report import image_budget
+from detector.report.image_budget import Film, chosen, columns, least_score, packed
+from detector.report.report import About, by_size, numbers, per_class, report_evaluation, report_predictions
+from detector.structures import CROWD, Dataset, Detections, assemble, join_detections
+
+CLASSES = ["cat", "dog"]
+ABOUT = About("a run", ("a fact",), "a command", 0.5)
+A, B, SMALL = (10, 20, 110, 120), (200, 200, 300, 300), (0, 0, 20, 20)
+
+
+def truth(*objects: tuple, images: int = 3, root: str = "/nowhere") -> Dataset:
+    """Objects: (image from 0, label, box, flags). Ids of images are 30, 20, 10."""
+    rows = [(image, label, flags, (box[2] - box[0]) * (box[3] - box[1]), *box) for image, label, box, flags in objects]
+    return assemble("test", root, CLASSES, [1, 2], [(f"{i}.jpg", 10 * (images - i), 300, 400) for i in range(images)],
+                    np.array(rows, np.float64).reshape(-1, 8))
+
+
+def found(*rows: tuple, images: int = 3) -> Detections:
+    """Rows: (image from 0, label, box, score)."""
+    return Detections(np.array([10 * (images - row[0]) for row in rows], np.int64),
+                      np.array([row[2] for row in rows], np.float32).reshape(-1, 4),
+                      np.array([row[3] for row in rows], np.float32), np.array([row[1] for row in rows], np.int32))
+
+
+def unpacked(text: str, kind: type) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), kind)
+
+
+def data_of(path: Path) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text()).group(1))
+
+
+DATA = truth((0, 1, A, 0), (1, 2, B, 0), (1, 1, SMALL, 0), (2, 1, A, CROWD))
+FOUND = found((1, 2, B, .6), (0, 1, A, .9), (1, 1, A, .8), (0, 1, A, .4))
+
+
+def test_columns_are_image_by_image_and_the_best_first():
+    analysis = analyse(FOUND, DATA)
+    order = chosen(DATA, analysis.image_weight)
+    assert order.tolist() == [1, 0, 2]  # a missed object and a wrong detection; nothing that counts; nothing at all
+    data, least = columns(DATA, FOUND, analysis, order)
+    assert least == 0 and unpacked(data["widths"], np.uint32).tolist() == [400] * 3
+    assert unpacked(data["detections"], np.uint32).tolist() == [2, 2, 0]
+    assert unpacked(data["objects"], np.uint32).tolist() == [2, 1, 1]
+    assert unpacked(data["found"]["scores"], np.uint16) / 65535 == pytest.approx([.8, .6, .9, .4], abs=1e-5)
+    assert unpacked(data["found"]["labels"], np.uint16).tolist() == [1, 2, 1, 1]
+    kinds = [ERRORS[kind] for kind in unpacked(data["found"]["errors"], np.uint8)]
+    assert kinds == ["background", "right", "right", "duplicate"]
+    boxes = unpacked(data["found"]["boxes"], np.uint16).reshape(-1, 4) / 65535 * [400, 300, 400, 300]
+    assert boxes == pytest.approx(np.array([A, B, A, A]), abs=0.004)
+    assert unpacked(data["truth"]["finders"], np.int16).tolist() == [1, -1, 0, -1]  # within the image
+    assert unpacked(data["truth"]["flags"], np.uint8).tolist() == [0, 0, 0, CROWD]
+
+
+def test_nothing_found_and_nothing_there():
+    nothing = join_detections([])
+    for data in (DATA, truth()):
+        analysis = analyse(nothing, data)
+        page, _ = columns(data, nothing, analysis, chosen(data, analysis.image_weight))
+        assert page["found"]["boxes"] == "" and unpacked(page["truth"]["finders"], np.int16).tolist() == [-1] * len(data.boxes)
+        said = numbers(data, analysis, {})
+        assert all(row["found"] in (0, -1) for row in said["sizes"]) and json.dumps(said, allow_nan=False)
+
+
+def test_only_the_best_detections_of_too_many_are_shown(monkeypatch):
+    monkeypatch.setattr(image_budget, "DETECTIONS", 3)
+    assert least_score(np.array([.9, .5, .7], np.float32)) == 0
+    assert least_score(np.array([.9, .5, .7, .6], np.float32)) == pytest.approx(.6)
+    assert least_score(np.array([.9, .5, .5, .5], np.float32)) == pytest.approx(.9)  # equals stand or fall together
+    data, least = columns(DATA, FOUND, analyse(FOUND, DATA), np.arange(3))
+    assert least == pytest.approx(.6) and len(unpacked(data["found"]["scores"], np.uint16)) == 3
+
+
+def test_only_the_first_images_of_too_many_are_listed(monkeypatch):
+    weight = np.array([0, 1, 2], np.float32)
+    assert chosen(DATA, weight).tolist() == [2, 1, 0] and chosen(DATA, None).tolist() == [0, 1, 2]
+    monkeypatch.setattr(image_budget, "IMAGES", 2)
+    assert chosen(DATA, weight).tolist() == [2, 1]
+    monkeypatch.setattr(image_budget, "OBJECTS", 2)
+    assert chosen(DATA, weight).tolist() == [2]
+
+
+def test_film_goes_from_large_to_small_to_none(monkeypatch):
+    draw = np.random.default_rng(0)
+    noise = draw.integers(0, 255, (600, 800, 3), dtype=np.uint8)
+    large, small = len(image_budget.thumbnail(noise, *image_budget.LARGE)), len(image_budget.thumbnail(noise, 40, 30))
+    monkeypatch.setattr(image_budget, "SMALL", ((80, 30, large), (40, 30, small)))
+    monkeypatch.setattr(image_budget, "ALL_BYTES", 2 * large + 3 * small)
+    film = Film(5)
+    for pixels in (noise, None, noise, noise, noise):
+        film.add(pixels)
+    assert [len(jpeg) for jpeg in film.jpegs] == [large, 0, large, small, small] and (film.large, film.small) == (2, 2)
+    more = Film(5)  # of more images than was said, the last ones have none
+    for _ in range(9):
+        more.add(noise)
+    assert (more.large, more.small, more.full) == (2, 3, True) and more.jpegs[5:] == [""] * 4
+
+
+def test_a_few_images_are_all_large():
+    film = Film(100)
+    for _ in range(3):
+        film.add(np.zeros((600, 800, 3), np.uint8))
+    assert (film.large, film.small) == (3, 0)
+
+
+def test_numbers_by_class_and_size():
+    analysis = analyse(FOUND, DATA)
+    rows = per_class(analysis)
+    assert [row["name"] for row in rows] == CLASSES and [row["objects"] for row in rows] == [2, 1]
+    # At the best score, 0.6, cats: A found, one detection of none, the small one missed. Dogs: all is right.
+    assert analysis.best_score == pytest.approx(.6)
+    assert [(row["precision"], row["recall"]) for row in rows] == [(.5, .5), (1, 1)]
+    small, medium, large = by_size(DATA, analysis, analysis.metrics)
+    assert (small["objects"], medium["objects"], large["objects"]) == (1, 0, 2)
+    assert (small["found"], medium["found"], large["found"]) == (0, -1, 1) and small["missed"] == 1
+    assert large["AP"] == round(analysis.metrics["APl"], 4) and "AR" in large
+    assert sorted(numbers(DATA, analysis, {})["confusion"]) == [[0, 1, 1], [1, 0, 1], [1, 1, 1], [2, 2, 1]]
+
+
+@pytest.mark.parametrize("rule", ["coco", "voc"])
+def test_a_page_of_an_evaluation(tmp_path, rule):
+    for name in ("0.jpg", "1.jpg"):  # the third cannot be read
+        Image.new("RGB", (400, 300), "grey").save(tmp_path / name)
+    data = truth((0, 1, A, 0), (1, 2, B, 0), root=str(tmp_path))
+    analysis = analyse(FOUND, data, rule)
+    said = report_evaluation(tmp_path / "report.html", ABOUT, data, FOUND, analysis, {"AP": 0.123456, "loss": 1.5})
+    page = data_of(tmp_path / "report.html")
+    assert "all 3 images" in said and "1 as boxes without a picture" in said and "MB" in said
+    assert page["metrics"] == {"AP": 0.1235, "loss": 1.5} and page["analysed"] and page["classes"] == CLASSES
+    assert [bool(jpeg) for jpeg in page["images"]["jpegs"]] == [name != "2.jpg" for name in page["images"]["names"]]
+    assert page["counts"]["right"] == int(analysis.image_errors[:, RIGHT].sum())
+
+
+def test_a_page_of_predictions(tmp_path):
+    data, film = truth(), Film(3)
+    for _ in range(3):
+        film.add(np.zeros((300, 400, 3), np.uint8))
+    report_predictions(tmp_path / "report.html", ABOUT, data, FOUND, film)
+    page = data_of(tmp_path / "report.html")
+    assert not page["analysed"] and page["images"]["names"] == ["0.jpg", "1.jpg", "2.jpg"]
+    assert unpacked(page["images"]["detections"], np.uint32).tolist() == [2, 2, 0]
+
+
+@pytest.fixture
+def cats_and_dogs(shapes_root, tmp_path) -> list[str]:
+    """Overrides for validation data of the classes that the untrained detector knows: drawn shapes under other names."""
+    said = json.loads((shapes_root / "annotations" / "instances_val.json").read_text())
+    said["categories"] = [{"id": one["id"], "name": name} for one, name in zip(said["categories"], ("cat", "dog"))]
+    known = {one["id"] for one in said["categories"]}
+    said["annotations"] = [one for one in said["annotations"] if one["category_id"] in known]
+    for image in said["images"]:
+        image["file_name"] = str(shapes_root / "val" / image["file_name"])
+    (tmp_path / "renamed.json").write_text(json.dumps(said))
+    return ["data.format=coco", f"data.root={tmp_path}", "data.val=renamed.json"]
+
+
+@pytest.mark.parametrize("metric", ["coco", "voc", "visual_genome"])
+def test_evaluate_writes_it_beside_the_results(untrained_run, cats_and_dogs, metric):
+    assert evaluate_run(untrained_run, [*cats_and_dogs, f"evaluate.metric={metric}"], "last", report=True)
+    page = data_of(Path(untrained_run) / "report.html")
+    results = json.loads((Path(untrained_run) / "results.json").read_text())
+    assert page["metrics"] == {name: round(value, 4) for name, value in results["metrics"].items()}
+    assert len(page["images"]["names"]) == 5 == results["images"] and all(page["images"]["jpegs"])
+    assert page["rule"] == ("coco" if metric == "coco" else "voc") and page["classes"] == ["cat", "dog"]
+
+
+def test_evaluate_does_not_write_it_unasked(untrained_run, cats_and_dogs):
+    assert evaluate_run(untrained_run, cats_and_dogs, "last") and not (Path(untrained_run) / "report.html").exists()
+
+
+def test_predict_writes_it_beside_the_pictures(untrained_run, tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.new("RGB", (64, 48), "grey").save(tmp_path / "photos" / f"{name}.png")
+    assert predict(untrained_run, str(tmp_path / "photos"), "cpu", 0.0, str(tmp_path / "out"), "last", report=True) == 0
+    page, found = data_of(tmp_path / "out" / "report.html"), json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert page["images"]["names"] == ["a.png", "b.png"] and all(page["images"]["jpegs"]) and not page["analysed"]
+    assert unpacked(page["images"]["detections"], np.uint32).sum() == len(found) > 0
+
+
+def test_packing_is_little_endian():
+    assert base64.b64decode(packed(np.array([1, 258]), np.uint16)) == b"\x01\x00\x02\x01"

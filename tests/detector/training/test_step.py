@@ -1,0 +1,75 @@
+"""A whole training step asks no tensor what is in it: the host stays ahead of the device."""
+
+import pytest
+import torch
+from conftest import TINY
+from refuse_waiting import RefuseWaiting
+
+from detector.config.load import load_config
+from detector.model.faster_rcnn import build_model
+from detector.model.precision import to_device
+from detector.structures import Side
+from detector.training.checkpoint import TrainState
+from detector.training.nan_guard import FiniteCheck
+from detector.training.optimizer import build_optimizer, set_rate
+from detector.training.step import update_weights
+
+SIDE = Side(64, 128)
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / "empty.yaml").write_text("")
+    return load_config(str(tmp_path / "empty.yaml"), [*TINY, "data.root=none", "optim.clip_norm=1", "optim.ema=0.9"])
+
+
+def start(config, device: torch.device) -> TrainState:
+    torch.manual_seed(0)
+    model, average = (build_model(config.model, config.evaluate, 3).train().to(device) for _ in range(2))
+    return TrainState(model, build_optimizer(model, config.optim), torch.amp.GradScaler(device.type, enabled=False),
+                      average.requires_grad_(False))
+
+
+def batch(device: torch.device) -> tuple[list, list]:
+    images = [torch.randint(0, 256, (3, 60, 90), dtype=torch.uint8) for _ in range(2)]
+    targets = [{"boxes": torch.tensor([[5., 5, 40, 50], [30, 10, 80, 55]]), "labels": torch.tensor([1, 3])},
+               {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}]
+    if device.type == "cuda":
+        images = [image.pin_memory() for image in images]
+        targets = [{key: value.pin_memory() for key, value in target.items()} for target in targets]
+    return images, targets
+
+
+def test_backward_pass_clipping_optimiser_average_and_check_wait_for_nothing(config):
+    """The forward pass is in model/test_heads.py, on an imagined GPU: on a CPU it goes other ways."""
+    device = torch.device("cpu")
+    state, check, before = start(config, device), FiniteCheck(device), None
+    losses = state.model(*batch(device), SIDE)
+    before = [weight.detach().clone() for weight in state.model.parameters()]
+    set_rate(state.optimizer, 0.01)
+    with RefuseWaiting():
+        state.scaler.scale(losses.sum()).backward()
+        norm = update_weights(state, config)
+        check.note(losses.detach(), {"gradient_norm": norm})
+    assert norm > 1 and any(not torch.equal(a, b) for a, b in zip(before, state.model.parameters()))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_whole_step_never_waits_for_a_gpu(config):
+    device = torch.device("cuda", 0)
+    state, check, loaded = start(config, device), FiniteCheck(device), batch(device)
+
+    def step() -> None:
+        images, targets = to_device(*loaded, device)
+        losses = state.model(images, targets, SIDE)
+        state.scaler.scale(losses.sum()).backward()
+        check.note(losses.detach(), {"gradient_norm": update_weights(state, config)})
+    for _ in range(2):
+        step()  # what only a first step does
+    check.failed(wait=True)
+    torch.cuda.synchronize()
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
