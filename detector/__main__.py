@@ -10,7 +10,7 @@ from typing import Callable
 
 from detector import errors
 from detector.cli import parse
-from detector.config.load import all_options, folder_of, load_config
+from detector.config.load import all_options, load_config, run_folder
 from detector.data.workers import worker_context
 from detector.distributed.stop_signal import SIGNALS, StopRequest
 
@@ -133,14 +133,14 @@ def run_together(said: argparse.Namespace, stop: StopRequest) -> int:
         if not said.run:
             raise errors.BadInput("evaluate what? Name a run folder, such as runs/bccd, or --weights FILE --recipe ROW")
         from detector.evaluation.evaluate import evaluate_run
-        done = evaluate_run(said.run, said.overrides, said.checkpoint, lambda: stop.asked, said.report)
+        done = evaluate_run(said.run, said.overrides, said.checkpoint, lambda: stop.requested, said.report)
         return errors.OK if done else errors.STOPPED
     config = load_config(said.config, said.overrides)
-    if config.run.workers:
+    if config.run.num_workers:
         worker_context()  # their server imports torch while this process does
     from detector.distributed.process_group import process_group
     from detector.training.loop import Outcome, train
-    with process_group(config.run.device, config.run.timeout_minutes, folder_of(config) / "heartbeats") as device:
+    with process_group(config.run.device, config.run.timeout_minutes, run_folder(config) / "heartbeats") as device:
         return errors.OK if train(config, device, stop) is Outcome.FINISHED else errors.STOPPED
 
 

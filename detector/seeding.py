@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 
-def seed_for(seed: int, *what: object) -> int:
+def derive_seed(seed: int, *what: object) -> int:
     """A 63-bit seed for one purpose, for example `seed_for(config.seed, "augment", epoch, index)`.
 
     Purposes with different words are independent; the same words always give the same seed, on every machine.
@@ -36,6 +36,6 @@ def random_order(seed: int, count: int) -> np.ndarray:
     return np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable")
 
 
-def drawing_state(seed: int) -> np.random.RandomState:
+def numpy_random_state(seed: int) -> np.random.RandomState:
     """A numpy generator for pictures that are drawn on the CPU; RandomState's streams are frozen for good."""
     return np.random.RandomState(seed % 2**32)

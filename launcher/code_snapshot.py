@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from detector.config.load import shipped
+from detector.config.load import shipped_folder
 from detector.errors import BadInput
 from detector.run.commit import commit
 from launcher.job import CODE
@@ -31,7 +31,7 @@ def take_snapshot(code: Path) -> Path:
         for package in ("launcher", "detector"):
             shutil.copytree(CODE / package, beside / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         for folder in ("configs", "slurm"):
-            shutil.copytree(shipped() / folder, beside / "detector" / "shipped" / folder, dirs_exist_ok=True)
+            shutil.copytree(shipped_folder() / folder, beside / "detector" / "shipped" / folder, dirs_exist_ok=True)
         (beside / "__main__.py").write_text(MAIN.format(folder=code), encoding="utf-8")
         (beside / "COMMIT").write_text(commit() + "\n", encoding="utf-8")
         shutil.rmtree(code, ignore_errors=True)

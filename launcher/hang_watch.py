@@ -14,7 +14,7 @@ SHOWN = 8      # ranks that are named
 
 def patience_s(config: Config) -> float:
     """A bit longer than the detector's own: it says the same by itself, unless rank 0 is what stands still."""
-    return 60 * config.run.stalled_minutes + GRACE_S if config.run.stalled_minutes else float("inf")
+    return 60 * config.run.hang_timeout_minutes + GRACE_S if config.run.hang_timeout_minutes else float("inf")
 
 
 class Watch:

@@ -65,7 +65,7 @@ def folder_problems(run: Path) -> list[Problem]:
 
 def cores_of(wanted: Resources, config: Config) -> int:
     """Cores of each process: one for itself and one for each of its loader workers."""
-    return wanted.cores or config.run.workers + 1
+    return wanted.cores or config.run.num_workers + 1
 
 
 def size_problems(job: Job, config: Config) -> list[Problem]:
@@ -78,9 +78,9 @@ def size_problems(job: Job, config: Config) -> list[Problem]:
     if job.verb == "train" and 0 < config.batch.size < wanted.world:
         found.append(Problem(f"batch.size={config.batch.size}", f"fewer images than the {wanted.world} processes",
                              "Ask for fewer processes, or set batch.size"))
-    if wanted.cores and wanted.cores < config.run.workers:
-        found.append(Problem(f"cores={wanted.cores}", f"fewer than the {config.run.workers} workers of each process",
-                             f"Ask for {config.run.workers + 1}, or set run.workers"))
+    if wanted.cores and wanted.cores < config.run.num_workers:
+        found.append(Problem(f"cores={wanted.cores}", f"fewer than the {config.run.num_workers} workers of each process",
+                             f"Ask for {config.run.num_workers + 1}, or set run.num_workers"))
     if config.run.device == "cuda" and not wanted.gpus:
         found.append(Problem("gpus=0", "run.device=cuda needs one for each process", "Ask for gpus, or set run.device"))
     if wanted.gpus and wanted.per_node > wanted.gpus and config.run.device != "cpu":
@@ -104,7 +104,7 @@ def partition_problems(wanted: Resources, cores: int, partitions: list[Partition
     for key, asked, there, what in limits:
         if asked > there:
             found.append(Problem(f"{key}={asked}", f"partition {name} has {there} {what}",
-                                 "Ask for less (run.workers take a core each), or name another partition"))
+                                 "Ask for less (run.num_workers take a core each), or name another partition"))
     if wanted.minutes > fitting[0].minutes:
         found.append(Problem(f"hours={wanted.hours:g}", f"partition {name} allows {fitting[0].minutes / 60:g} hours",
                              "Ask for less: a run that reaches its limit is saved and queued again"))

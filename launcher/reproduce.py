@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Callable
 
-from detector.config.load import shipped
+from detector.config.load import shipped_folder
 from detector.errors import BAD_INPUT, OK, BadInput
 
 
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
 
 def trainings(row: str, seeds: int, steps: int, rest: list[str]) -> list[list[str]]:
     """The command lines of `fleet-rcnn train`: run ROW has seed 0, run ROW-seedN has seed N."""
-    known = sorted(path.stem for path in (shipped() / "configs" / "tables").glob("*.yaml"))
+    known = sorted(path.stem for path in (shipped_folder() / "configs" / "tables").glob("*.yaml"))
     if row not in known:
         raise BadInput(f"no such row: {row}. There are: {', '.join(known)}")
     if seeds < 1 or steps < 0:

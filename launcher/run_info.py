@@ -6,7 +6,7 @@ import re
 import time
 from pathlib import Path
 
-from detector.config.load import folder_of, load_config
+from detector.config.load import load_config, run_folder
 from detector.config.schema import Config
 from detector.errors import BadInput
 
@@ -25,7 +25,7 @@ def run_of(verb: str, arguments: tuple[str, ...]) -> tuple[Path, Config]:
         overrides = [word for word in words[1:] if "=" in word]
         return Path(words[0]).absolute(), load_config(str(Path(words[0]) / "config.yaml"), overrides)
     config = load_config(words[0], words[1:])
-    return folder_of(config).absolute(), config
+    return run_folder(config).absolute(), config
 
 
 def read_json(path: Path) -> dict:

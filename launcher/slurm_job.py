@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 def begin(verb: str, arguments: tuple[str, ...]) -> int:
     """0, or 1 where all restarts are used up, or the last one has brought nothing."""
     job, (run, config) = the_job(), run_of(verb, arguments)
-    step, allowed = last_checkpoint(run), config.run.restarts
+    step, allowed = last_checkpoint(run), config.run.max_requeues
     before = [line for line in run_info.jobs_of(run)
               if line["job"] == job.name and line["verb"] == verb and 0 < line.get("restart", 0) < job.restarts]
     refused = ""
@@ -65,7 +65,7 @@ def begin(verb: str, arguments: tuple[str, ...]) -> int:
     tries = 3 if (run / run_info.STOPPED).exists() or before and lost_a_node(before[-1]) else 1
     since = before[-tries] if len(before) >= tries else None
     if job.restarts > allowed:
-        refused = f"all {allowed} restarts are used (run.restarts)"
+        refused = f"all {allowed} restarts are used (run.max_requeues)"
     elif verb != "evaluate" and since and since["step"] == step and status_of(run).get("state") != "finished":
         refused = (f"no progress since restart {since['restart']}, which began at step {step} as well. "
                    "The log above says what ended it")
@@ -145,15 +145,15 @@ def end(status: int, verb: str, arguments: tuple[str, ...]) -> int:
         seconds = said.get("saved_in_s")
         saved = (f"saved step {said['step']} in {seconds:.1f} s" if early and seconds is not None else
                  f"stopped before there was something to save; step {last_checkpoint(run)} is on disk")
-        return requeue(job, run, saved, config.run.restarts, verb)
+        return requeue(job, run, saved, config.run.max_requeues, verb)
     if status in (OK, BAD_INPUT):
         return status
     print(f"{verb} {run.name}: {first_to_fail(run, status)}", file=sys.stderr, flush=True)
     silent, on_disk = silent_nodes(job), f"step {last_checkpoint(run)} is on disk"
     if silent:
-        return requeue(job, run, f"{', '.join(silent)} does not answer, {on_disk}", config.run.restarts, verb)
+        return requeue(job, run, f"{', '.join(silent)} does not answer, {on_disk}", config.run.max_requeues, verb)
     if starting and status in SRUNS_OWN:
-        return requeue(job, run, f"srun could not start all tasks, {on_disk}", config.run.restarts, verb)
+        return requeue(job, run, f"srun could not start all tasks, {on_disk}", config.run.max_requeues, verb)
     return status
 
 
@@ -168,7 +168,7 @@ def requeue(job: SlurmJob, run: Path, saved: str, allowed: int, verb: str) -> in
         print(f"{saved}; Slurm says that the job is {state}, so nothing is asked for", flush=True)
         return STOPPED
     if job.restarts >= allowed:
-        print(f"{saved}; not requeued: all {allowed} restarts are used (run.restarts). `fleet-rcnn {verb}` as before "
+        print(f"{saved}; not requeued: all {allowed} restarts are used (run.max_requeues). `fleet-rcnn {verb}` as before "
               "goes on", flush=True)
         return STOPPED
     print(f"{saved}, asked for a requeue (restart {job.restarts + 1} of {allowed})", flush=True)

@@ -67,7 +67,7 @@ def plan(job: Job, said: str) -> Submission:
     found = [*folder_problems(run), *problems(job, run, config)]
     if found:
         raise listed("this cannot be submitted", [str(problem) for problem in found])
-    cores = job.resources.cores or config.run.workers + 1
+    cores = job.resources.cores or config.run.num_workers + 1
     return Submission(job, run, cores, said, f"{Path.cwd()}/{run.name}-%j.log", Path.cwd())
 
 

@@ -27,7 +27,7 @@ class Browser:
             pass_fds=(its_end, its_voice), stderr=subprocess.DEVNULL, env={**os.environ, "HOME": self.folder})
         os.close(its_end)
         os.close(its_voice)
-        self.number, self.rest, self.session, self.faults = 0, b"", None, []
+        self.number, self.rest, self.session, self.warnings = 0, b"", None, []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
@@ -52,7 +52,7 @@ class Browser:
         while True:
             answer = self.read()
             if answer.get("method") in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"):
-                self.faults.append(json.dumps(answer["params"])[:500])
+                self.warnings.append(json.dumps(answer["params"])[:500])
             if answer.get("id") == self.number:
                 assert "error" not in answer, answer
                 return answer["result"]
@@ -71,7 +71,7 @@ class Browser:
         self.call("Page.navigate", url=f"file://{path}{'#' if address else ''}{address}")
         until = time.monotonic() + 60
         while self.run("document.documentElement?.dataset.ready || document.documentElement?.dataset.fault || ''") == "":
-            assert time.monotonic() < until, (f"{path}#{address} never became ready", self.faults)
+            assert time.monotonic() < until, (f"{path}#{address} never became ready", self.warnings)
             time.sleep(0.02)
         return self.told()
 
@@ -82,7 +82,7 @@ class Browser:
         return answer["result"].get("value")
 
     def told(self) -> dict[str, str]:
-        assert not self.faults, self.faults
+        assert not self.warnings, self.warnings
         return self.run("({...document.documentElement.dataset})")
 
     def address(self, part: str) -> str:

@@ -13,13 +13,13 @@ REPO = Path(__file__).resolve().parent.parent
 SHARED = REPO.parent / "shared" / "data"
 
 # One step of this takes a fifth of a second on a CPU core; everything is as in a large detector, only narrow.
-TINY = ["model.body=resnet18_fpn", "model.weights=", "model.norm=trained", "model.frozen_stages=0",
-        "model.pyramid_width=16", "model.head_width=32", "model.anchor_sizes=[[8],[16],[32],[64],[128]]",
-        "model.rpn.before_nms_train=50", "model.rpn.after_nms_train=20", "model.rpn.before_nms_eval=50",
-        "model.rpn.after_nms_eval=20", "model.rpn.batch=32", "model.roi.batch=16", "augment.short_sides=[64]",
-        "augment.long_side=128", "evaluate.short_side=64", "evaluate.long_side=128", "evaluate.score=0.0",
-        "evaluate.detections=5", "batch.size=4", "batch.per_process=2", "optim.reference_batch=4",
-        "schedule.warmup_steps=2", "run.device=cpu", "run.workers=0", "run.log_every_steps=1", "run.pictures=1"]
+TINY = ["model.backbone=resnet18_fpn", "model.weights=", "model.norm=trained", "model.frozen_stages=0",
+        "model.fpn_channels=16", "model.box_head_dim=32", "model.anchor_sizes=[[8],[16],[32],[64],[128]]",
+        "model.rpn.pre_nms_top_n_train=50", "model.rpn.post_nms_top_n_train=20", "model.rpn.pre_nms_top_n_eval=50",
+        "model.rpn.post_nms_top_n_eval=20", "model.rpn.batch_size_per_image=32", "model.roi.batch_size_per_image=16", "augment.min_size=[64]",
+        "augment.max_size=128", "evaluate.min_size=64", "evaluate.max_size=128", "evaluate.score_thresh=0.0",
+        "evaluate.max_detections=5", "batch.size=4", "batch.micro_batch_size=2", "optim.reference_batch_size=4",
+        "schedule.warmup_steps=2", "run.device=cpu", "run.num_workers=0", "run.log_every_steps=1", "run.num_val_images=1"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -76,7 +76,7 @@ def untrained_run(tiny, config_file, tmp_path) -> str:
         model.roi_heads.box_predictor.cls_score.weight *= 20
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     state = checkpoint.TrainState(model, build_optimizer(model, config.optim), scaler, None, step=7)
-    checkpoint_files.write(tmp_path / "run", checkpoint.content_of(state, config, ("cat", "dog"), 4))
+    checkpoint_files.write_checkpoint(tmp_path / "run", checkpoint.content_of(state, config, ("cat", "dog"), 4))
     (tmp_path / "run" / "config.yaml").write_text(to_yaml(config))
     return str(tmp_path / "run")
 

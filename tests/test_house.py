@@ -13,7 +13,7 @@ LEVELS = {
        "owner commit",
     1: "config.load data.files data.json_text data.workers data.packing data.coco data.voc data.per_image_json data.shapes "
        "data.read data.transforms data.examples data.batches data.canvases data.chunks "
-       "model.bodies model.pooling model.input model.weights model.layouts model.weight_files model.coding model.truth "
+       "model.bodies model.roi_pooling model.input model.weights model.layouts model.weight_files model.coding model.truth "
        "model.anchors model.anchor_plan model.folding model.align model.atlas model.cells model.nms model.sampling model.rpn model.roi "
        "model.reference metrics.coco metrics.voc metrics.analysis metrics.kernel metrics.matching metrics.errors "
        "metrics.operating metrics.bootstrap metrics.visual_genome statistics reach thumbnails "

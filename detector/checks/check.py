@@ -12,9 +12,9 @@ from detector.checks.machine import (
     look_at_shared_memory,
     look_at_weights,
 )
-from detector.checks.problems import Findings, problems_of
+from detector.checks.problems import CheckReport, problems_of
 from detector.checks.trial_step import build, checkpoint_bytes, try_steps
-from detector.config.load import folder_of, load_config
+from detector.config.load import load_config, run_folder
 from detector.config.schema import Config
 from detector.data.samplers import epoch_sizes
 from detector.distributed.process_group import choose_device
@@ -29,20 +29,20 @@ def check(name: str, overrides: list[str], as_json: bool = False, quick: bool = 
     try:
         found = examine(load_config(name, overrides), quick, processes)
     except BadInput as error:  # the config itself
-        found = Findings(problems=problems_of(error, f"config {name}"))
+        found = CheckReport(problems=problems_of(error, f"config {name}"))
     print(found.as_json() if as_json else as_text(found))
     return BAD_INPUT if found.problems else OK
 
 
-def examine(config: Config, quick: bool = False, processes: int = 0) -> Findings:
+def examine(config: Config, quick: bool = False, processes: int = 0) -> CheckReport:
     """All findings at once; nothing is written but the index cache. Of one process; `processes` are those of the run to
     be, 0 for one on each GPU of this machine.
 
     What takes long is left out if it is to be `quick`, or where something is wrong already.
     """
-    found = Findings()
+    found = CheckReport()
     processes = processes or max(1, torch.cuda.device_count() if config.run.device != "cpu" else 1)
-    folder = folder_of(config)
+    folder = run_folder(config)
     look_at_folders(config, folder, found)
     look_at_gpus(config, processes, found)
     look_at_cores(config, processes, found)
@@ -57,7 +57,7 @@ def examine(config: Config, quick: bool = False, processes: int = 0) -> Findings
     there = found.facts.get("weights", {}).get("there", False)
     state = build(config, train, device, there and not quick and not found.problems, found)
     if state is not None and not any(problem.what.startswith("run.folder") for problem in found.problems):
-        look_at_disk(folder, checkpoint_bytes(state), config.run.keep, found)
+        look_at_disk(folder, checkpoint_bytes(state), config.run.keep_checkpoints, found)
     if found.problems or quick:
         return unfinished(found)
     for dataset in filter(None, (train, val)):
@@ -68,7 +68,7 @@ def examine(config: Config, quick: bool = False, processes: int = 0) -> Findings
     return found
 
 
-def plan_of(config: Config, train: Dataset, processes: int, found: Findings) -> Plan | None:
+def plan_of(config: Config, train: Dataset, processes: int, found: CheckReport) -> Plan | None:
     """What the steps will be; None, and a problem, where images and processes do not go together."""
     try:
         sizes = epoch_sizes(train.sizes, config.augment.mirrored_copies)
@@ -82,13 +82,13 @@ def plan_of(config: Config, train: Dataset, processes: int, found: Findings) -> 
     return plan
 
 
-def unfinished(found: Findings) -> Findings:
+def unfinished(found: CheckReport) -> CheckReport:
     found.notes.append("not looked at yet: every image, and a trial step"
                        + "; mend what is wrong first" * bool(found.problems))
     return found
 
 
-def as_text(found: Findings) -> str:
+def as_text(found: CheckReport) -> str:
     """As a person reads it: what there is, what is worth knowing, what is wrong."""
     lines = []
     for fact in found.facts.values():

@@ -8,46 +8,46 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from detector.checks.problems import Findings, Problem, problems_of
+from detector.checks.problems import CheckReport, Problem, problems_of
 from detector.config.schema import Data
 from detector.data.formats import coco
 from detector.data.formats.json_text import parse
 from detector.data.image_io import read_image
-from detector.data.read import OUTSIDE, THINNEST, class_list, describe, for_training, read_splits, with_classes
+from detector.data.read import OUTSIDE, THINNEST, describe, read_splits, relabel, resolve_classes, select_for_training
 from detector.errors import BadInput
 from detector.structures import Dataset
 
 SHOWN = 5  # examples of one kind; the facts hold all
 REMEDIES = {"are missing": "Bring them, or remove their annotations",
-            "cannot be used": "Mend or remove them, or set data.broken_images=grey"}
+            "cannot be used": "Mend or remove them, or set data.unreadable_images=grey"}
 
 
-def read_both(config: Data, found: Findings) -> tuple[Dataset | None, Dataset | None]:
+def read_both(config: Data, found: CheckReport) -> tuple[Dataset | None, Dataset | None]:
     """Training and validation images as a run reads them; each is read, and told of, also where the other fails."""
     splits = {name: _read(config, name, found) for name in ("train", "val") if getattr(config, name)}
     train, val = splits.get("train"), splits.get("val")
     if not config.val:
         found.notes.append("no validation: data.val is empty")
     try:
-        classes = class_list(config, train) if train else None
+        classes = resolve_classes(config, train) if train else None
     except BadInput as error:
         found.problems += problems_of(error, "data.classes")
         return train, val
     if train:
-        train = with_classes(train, classes, strict=False)
+        train = relabel(train, classes, strict=False)
     if val and classes:
         val = _with_classes_of_training(config, val, classes, found)
     for dataset in filter(None, (train, val)):
         describe_split(config, dataset, found)
     if train:
         try:
-            train = for_training(train, config)
+            train = select_for_training(train, config)
         except BadInput as error:
             found.problems += problems_of(error, "data.train")
     return train, val
 
 
-def _read(config: Data, name: str, found: Findings) -> Dataset | None:
+def _read(config: Data, name: str, found: CheckReport) -> Dataset | None:
     try:
         return read_splits(config, getattr(config, name))
     except BadInput as error:
@@ -55,21 +55,21 @@ def _read(config: Data, name: str, found: Findings) -> Dataset | None:
         return None
 
 
-def _with_classes_of_training(config: Data, val: Dataset, classes: tuple[str, ...], found: Findings) -> Dataset:
+def _with_classes_of_training(config: Data, val: Dataset, classes: tuple[str, ...], found: CheckReport) -> Dataset:
     try:
-        return with_classes(val, classes, strict=not config.classes)
+        return relabel(val, classes, strict=not config.classes)
     except BadInput as error:
         found.problems += problems_of(error, f"data.val={', '.join(config.val)}")
-        return with_classes(val, classes, strict=False)
+        return relabel(val, classes, strict=False)
 
 
-def describe_split(config: Data, dataset: Dataset, found: Findings) -> None:
+def describe_split(config: Data, dataset: Dataset, found: CheckReport) -> None:
     """Counts as facts; what reading met, and classes without an object, as notes."""
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes) + 1)[1:].tolist()
     found.facts[dataset.name] = {"summary": describe(dataset), "images": len(dataset), "objects": len(dataset.boxes),
                                  "objects_of_class": dict(zip(dataset.classes, counts))}
-    found.notes += [f"{dataset.name}: mended while reading: {fault}" for fault in dataset.faults]
-    if dataset.faults and config.format in ("coco", "shapes"):
+    found.notes += [f"{dataset.name}: mended while reading: {fault}" for fault in dataset.warnings]
+    if dataset.warnings and config.format in ("coco", "shapes"):
         root = os.path.expanduser(config.root)
         for split in (*config.train, *config.val):
             if f"coco {split}" == dataset.name:
@@ -98,7 +98,7 @@ def faulty_annotations(path: str) -> list[str]:
             f"{', '.join(map(str, wrong[:SHOWN]))}{more}. Mend bbox = [x, y, width, height] there"] if wrong else []
 
 
-def look_at_images(dataset: Dataset, found: Findings) -> None:
+def look_at_images(dataset: Dataset, found: CheckReport) -> None:
     """Every image is read as in training; all that are missing and all that cannot be used are one problem each."""
     def look(index: int) -> tuple[str, str]:
         path = dataset.path(index)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from detector.checks.problems import Findings, Problem, problems_of
+from detector.checks.problems import CheckReport, Problem, problems_of
 from detector.config.schema import Config
 from detector.errors import BadInput
 from detector.model.weights.files import download_of
@@ -20,7 +20,7 @@ AHEAD = 4       # batches that a loader worker holds in shared memory, see data/
 MEETING_S = 60  # for all GPUs of a machine to meet once
 
 
-def look_at_folders(config: Config, folder: Path, found: Findings) -> None:
+def look_at_folders(config: Config, folder: Path, found: CheckReport) -> None:
     """The run folder, or the first one above it that is there, must take a file."""
     for what, path in (("run.folder", folder), ("data.cache", Path(os.path.expanduser(config.data.cache)))):
         there = existing(path)
@@ -44,7 +44,7 @@ def existing(path: Path) -> Path:
     return path
 
 
-def look_at_disk(folder: Path, checkpoint_bytes: int, keep: int, found: Findings) -> None:
+def look_at_disk(folder: Path, checkpoint_bytes: int, keep: int, found: CheckReport) -> None:
     """Room for the checkpoints that stay, the best one, and the one under way."""
     free, needed = shutil.disk_usage(existing(folder)).free, (keep + 2) * checkpoint_bytes
     found.facts["disk"] = {"free_gib": round(free / 2**30, 2), "needed_gib": round(needed / 2**30, 2),
@@ -53,32 +53,32 @@ def look_at_disk(folder: Path, checkpoint_bytes: int, keep: int, found: Findings
         found.problems.append(Problem(
             f"run.folder={folder}", f"{free / 2**30:.1f} GiB are free, {needed / 2**30:.1f} are needed: "
             f"{keep} + 2 checkpoints of {checkpoint_bytes / 2**30:.2f} GiB",
-            "Make room, set run.folder to another disk, or run.keep=1"))
+            "Make room, set run.folder to another disk, or run.keep_checkpoints=1"))
 
 
-def look_at_shared_memory(config: Config, largest_image_bytes: int, processes: int, found: Findings,
+def look_at_shared_memory(config: Config, largest_image_bytes: int, processes: int, found: CheckReport,
                           place: str = "/dev/shm") -> None:
     """Loader workers hand batches over in shared memory; containers often have 64 MiB of it."""
-    if not config.run.workers or not os.path.isdir(place):
+    if not config.run.num_workers or not os.path.isdir(place):
         return
     free = shutil.disk_usage(place).free
-    needed = processes * config.run.workers * AHEAD * config.batch.per_process * largest_image_bytes
+    needed = processes * config.run.num_workers * AHEAD * config.batch.micro_batch_size * largest_image_bytes
     found.facts["shared_memory"] = {"free_gib": round(free / 2**30, 2), "needed_gib": round(needed / 2**30, 2)}
     if free < needed:
         found.problems.append(Problem(
             place, f"{free / 2**20:.0f} MiB are free, the loaders may need {needed / 2**20:.0f}",
-            f"Make it larger (docker: --shm-size), or set run.workers={config.run.workers // 2}"))
+            f"Make it larger (docker: --shm-size), or set run.num_workers={config.run.num_workers // 2}"))
 
 
-def look_at_cores(config: Config, processes: int, found: Findings) -> None:
+def look_at_cores(config: Config, processes: int, found: CheckReport) -> None:
     cores = len(os.sched_getaffinity(0))
     found.facts["cores"] = cores
-    if config.run.workers * processes > cores:
-        found.notes.append(f"{processes} x {config.run.workers} loader workers would share the {cores} cores that this "
-                           f"process may run on here: ask for more, or set run.workers={cores // processes}")
+    if config.run.num_workers * processes > cores:
+        found.notes.append(f"{processes} x {config.run.num_workers} loader workers would share the {cores} cores that this "
+                           f"process may run on here: ask for more, or set run.num_workers={cores // processes}")
 
 
-def look_at_weights(config: Config, found: Findings) -> None:
+def look_at_weights(config: Config, found: CheckReport) -> None:
     """Is the file there? Where it is one of torchvision's that is not, a run will download it."""
     if not config.model.weights:
         return
@@ -94,7 +94,7 @@ def look_at_weights(config: Config, found: Findings) -> None:
                            f"{entry.url}. Where the nodes have no network, put it there before")
 
 
-def look_at_gpus(config: Config, processes: int, found: Findings) -> None:
+def look_at_gpus(config: Config, processes: int, found: CheckReport) -> None:
     """GPUs asked for and there; where there are several, they must meet."""
     count = torch.cuda.device_count()
     found.facts["gpus"] = [torch.cuda.get_device_name(index) for index in range(count)]
@@ -114,11 +114,11 @@ def look_at_gpus(config: Config, processes: int, found: Findings) -> None:
 
 def meet(device: str, world: int) -> str:
     """That many processes here add up their ranks once; gives what went wrong, or nothing."""
-    code = ("import torch\nfrom detector.distributed.collectives import mean\n"
-            "from detector.distributed.process_group import process_group\nfrom detector.distributed.rank_info import rank, world\n"
+    code = ("import torch\nfrom detector.distributed.collectives import all_reduce_mean\n"
+            "from detector.distributed.process_group import process_group\nfrom detector.distributed.rank_info import rank, world_size\n"
             f"with process_group({device!r}, 1.0) as device:\n"
-            "    value = float(mean(torch.full((1 << 20,), float(rank()), device=device))[0])\n"
-            "    assert abs(value - (world() - 1) / 2) < 1e-6, f'the mean of all ranks is {value}'\n")
+            "    value = float(all_reduce_mean(torch.full((1 << 20,), float(rank()), device=device))[0])\n"
+            "    assert abs(value - (world_size() - 1) / 2) < 1e-6, f'the mean of all ranks is {value}'\n")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])

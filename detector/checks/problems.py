@@ -19,7 +19,7 @@ class Problem:
 
 
 @dataclass
-class Findings:
+class CheckReport:
     """Grows while the checks run."""
 
     facts: dict = field(default_factory=dict)               # by name; plain data

@@ -1,4 +1,4 @@
-"""YAML with `base:` and `key=value` overrides -> Config. All mistakes are reported in one error."""
+"""YAML files with `base:` and `key=value` overrides -> Config. All mistakes are reported in one error."""
 
 import dataclasses
 import os
@@ -7,22 +7,27 @@ from pathlib import Path
 
 import yaml
 
+from detector.config.aliases import advice_for, tell_once, translate
 from detector.config.parsing import checked, convert, did_you_mean, plain, show
 from detector.config.schema import Config, contradictions
 from detector.errors import BadInput, listed
 
+ORIGINAL = "recipe/original"  # the config that `recipe: original` of version 0.1 stands for
+
 
 def load_config(name: str, overrides: list[str] = ()) -> Config:
-    """The config of a file (or of a recipe that ships with the package, by name) with `key=value` overrides.
+    """Returns the config of a YAML file, or of a recipe that ships with the package, with `key=value` overrides.
 
-    An empty `run.name` becomes the name of the file. Raises BadInput with every mistake at once.
+    An empty `run.name` becomes the name of the file.
+
+    Raises:
+        BadInput: with every mistake at once.
     """
     path = find_config(name)
-    said, mistakes = read_with_base(path), []
+    tree, mistakes = read_with_base(path), []
     for override in overrides:
-        mistakes += apply_override(said, override)
-    said = merge(recipe_layer(said), said)
-    config = build(Config, said, "", mistakes)
+        mistakes += apply_override(tree, override)
+    config = build(Config, with_recipe(tree), "", mistakes)
     if not mistakes:
         mistakes = contradictions(config)
     if mistakes:
@@ -32,13 +37,26 @@ def load_config(name: str, overrides: list[str] = ()) -> Config:
     return config
 
 
-def from_dict(said: dict, where: str) -> Config:
-    """A config from plain data, such as that in a checkpoint; `where` is named in the error."""
-    mistakes = []
-    config = build(Config, said, "", mistakes)
+def from_dict(tree: dict, where: str) -> Config:
+    """Returns the config that plain data holds, such as that of a checkpoint; `where` is named in the error."""
+    mistakes: list[str] = []
+    tree, _ = translate(tree, where)
+    tree.pop("recipe", None)  # of version 0.1: the options themselves are all stated
+    config = build(Config, tree, "", mistakes)
     if mistakes:
         raise listed(where, mistakes)
     return config
+
+
+def with_recipe(tree: dict) -> dict:
+    """Returns the tree without `recipe:` of version 0.1; `recipe: original` puts that recipe below all other layers."""
+    recipe = tree.pop("recipe", "modern")
+    if recipe == "modern":
+        return tree
+    if recipe != "original":
+        raise BadInput(f"recipe={show(recipe)}: there is only recipe=original, today written as base: {ORIGINAL}")
+    tell_once([f"recipe: original is now written as base: {ORIGINAL}"])
+    return merge(read_with_base(find_config(ORIGINAL)), tree)
 
 
 def to_dict(config: Config) -> dict:
@@ -51,14 +69,14 @@ def to_yaml(config: Config) -> str:
 
 
 def flatten(tree: dict, prefix: str = "") -> dict:
-    """{"optim": {"rate": 1}} -> {"optim.rate": 1}"""
+    """{"optim": {"rate": 1}} -> {"optim.lr": 1}"""
     flat = {}
     for key, value in tree.items():
         flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
     return flat
 
 
-def shipped() -> Path:
+def shipped_folder() -> Path:
     """The folder that holds `configs/` and `slurm/`: the checkout, or what the wheel carries."""
     package = Path(__file__).resolve().parent.parent
     return package / "shipped" if (package / "shipped").is_dir() else package.parent
@@ -68,7 +86,7 @@ def find_config(name: str) -> Path:
     """A file, or a shipped recipe by name: `custom/bccd`, `configs/custom/bccd.yaml`."""
     if Path(name).is_file():
         return Path(name)
-    inside = shipped() / "configs"
+    inside = shipped_folder() / "configs"
     short = name.removeprefix("configs/").removesuffix(".yaml")
     if (inside / f"{short}.yaml").is_file():
         return inside / f"{short}.yaml"
@@ -94,6 +112,8 @@ def read_with_base(path: Path, seen: tuple[Path, ...] = ()) -> dict:
     said = {} if said is None else said
     if not isinstance(said, dict):
         raise BadInput(f"{path}: options expected, such as `seed: 1`, not {show(said)}")
+    said, notes = translate(said, str(path))
+    tell_once([f"{path.name}: {note}" for note in notes])
     base = said.pop("base", None)
     if base is None:
         return said
@@ -105,12 +125,6 @@ def read_with_base(path: Path, seen: tuple[Path, ...] = ()) -> dict:
     except BadInput as error:
         raise BadInput(f"{path}: base: {base}: {error}") from error
     return merge(read_with_base(below, (*seen, path)), said)
-
-
-def recipe_layer(said: dict) -> dict:
-    """The options below those said: `recipe: original` is configs/recipe/original.yaml, modern the defaults alone."""
-    path = shipped() / "configs" / "recipe" / f"{said.get('recipe', 'modern')}.yaml"
-    return read_with_base(path) if path.is_file() else {}
 
 
 def read_yaml(text: str):
@@ -141,22 +155,23 @@ def merge(below: dict, above: dict) -> dict:
     return merged
 
 
-def apply_override(said: dict, override: str) -> list[str]:
-    """Writes one `key=value` into the tree; returns its mistakes."""
+def apply_override(tree: dict, override: str) -> list[str]:
+    """Merges one `key=value` into the tree, in place; returns its mistakes."""
     key, equals, text = override.partition("=")
     if not equals or not key:
-        return [f"{override!r}: overrides are key=value, such as optim.rate=0.01"]
+        return [f"{override!r}: overrides are key=value, such as optim.lr=0.01"]
     try:
         value = read_yaml(text) if text else ""
     except yaml.YAMLError:
         return [f"{key}={text}: the value is no YAML; quote it if it is a text"]
-    *sections, last = key.split(".")
-    for name in sections:
-        inner = said.get(name)
-        said[name] = dict(inner) if isinstance(inner, dict) else {}
-        said = said[name]
-    both = isinstance(value, dict) and isinstance(said.get(last), dict)
-    said[last] = merge(said[last], value) if both else value
+    layer = value
+    for name in reversed(key.split(".")):
+        layer = {name: layer}
+    layer, notes = translate(layer, "command line")
+    tell_once(notes)
+    merged = merge(tree, layer)
+    tree.clear()
+    tree.update(merged)
     return []
 
 
@@ -170,7 +185,7 @@ def build(kind: type, said: object, path: str, mistakes: list[str]):
     types, values = typing.get_type_hints(kind), {}
     for key, value in said.items():
         if key not in fields:
-            mistakes += [f"{name}: no such option{did_you_mean(name, all_options())}"
+            mistakes += [f"{name}: no such option{advice_for(name) or did_you_mean(name, all_options())}"
                          for name in flatten({f"{path}{key}": value})]
         elif dataclasses.is_dataclass(types[key]):
             values[key] = build(types[key], value, f"{path}{key}.", mistakes)
@@ -193,6 +208,6 @@ def all_options(kind: type = Config, path: str = "") -> dict[str, dataclasses.Fi
     return options
 
 
-def folder_of(config: Config) -> Path:
+def run_folder(config: Config) -> Path:
     """Where this run keeps everything."""
     return Path(os.path.expanduser(config.run.folder)) / config.run.name

@@ -4,140 +4,167 @@ from dataclasses import dataclass
 
 from detector.config.fields import option, section
 
-BODIES = ("vgg16", "resnet18_c4", "resnet34_c4", "resnet50_c4", "resnet101_c4", "resnet152_c4", "resnet18_fpn",
-          "resnet34_fpn", "resnet50_fpn", "resnet101_fpn", "resnet152_fpn", "mobilenet_v3_large_fpn")
+BACKBONE_NAMES = ("vgg16", "resnet18_c4", "resnet34_c4", "resnet50_c4", "resnet101_c4", "resnet152_c4", "resnet18_fpn",
+                  "resnet34_fpn", "resnet50_fpn", "resnet101_fpn", "resnet152_fpn", "mobilenet_v3_large_fpn")
 
 
 @dataclass(frozen=True)
 class Rpn:
-    positive_iou: float = option(0.7, "an anchor with this overlap is an object", low=0, high=1)
-    negative_iou: float = option(0.3, "an anchor below this overlap is background", low=0, high=1)
-    batch: int = option(256, "anchors sampled for each image", low=1)
-    positive_share: float = option(0.5, "at most this share of them are objects", low=0, high=1)
-    before_nms_train: int = option(2000, "best proposals of each level that enter NMS in training", low=1)
-    before_nms_eval: int = option(1000, "the same in evaluation", low=1)
-    after_nms_train: int = option(2000, "proposals of each image that leave NMS in training", low=1)
-    after_nms_eval: int = option(1000, "the same in evaluation", low=1)
-    nms_iou: float = option(0.7, "overlap above which NMS removes the weaker proposal", low=0, high=1)
-    score: float = option(0.0, "proposals below this score are left out", low=0, high=1)
-    before_nms_per: str = option("level", "what before_nms_* counts: the best of each level, or of the image over all "
-                                 "levels, which then also go through NMS together", choices=("level", "image"))
-    after_nms_per: str = option("image", "what after_nms_* counts", choices=("level", "image"))
-    nms_rounds: int = option(32, "training on a GPU: rounds of an NMS that does not wait for the device, see "
-                             "detector/model/ops/nms.py; 0: torchvision's, which does", low=0)
-    # Where the defaults differ from the original's recipe, so do its faults; those named here are not copied: negatives
-    # counted before positives are sampled, the first image's size for all, zero boxes scored as proposals, an error
-    # where an image has neither objects nor background, and detections beyond the limit that tie with the last.
-    width: int = option(0, "channels of its hidden layer; 0: as many as the features have", low=0)
-    two_way: bool = option(False, "two scores for each anchor, background and object, under a softmax")
-    straddling: bool = option(True, "anchors that cross the border of the image learn, too")
-    best_anchor: bool = option(True, "the anchors that an object overlaps most are its own, whatever their overlap")
-    box_beta: float = option(1 / 9, "smooth L1 is quadratic below; 1 / sigma^2", low=1e-6)
-    box_mean: str = option("sampled", "the boxes' loss is divided by the samples of the whole batch, or for each image "
-                           "by those of the last one", choices=("sampled", "last_image"))
+    fg_iou_thresh: float = option(0.7, "an anchor with this IoU or more is foreground", low=0, high=1)
+    bg_iou_thresh: float = option(0.3, "an anchor below this IoU is background", low=0, high=1)
+    batch_size_per_image: int = option(256, "anchors sampled for each image", low=1)
+    positive_fraction: float = option(0.5, "at most this fraction of them is foreground", low=0, high=1)
+    pre_nms_top_n_train: int = option(2000, "best proposals of each level that enter NMS in training", low=1)
+    pre_nms_top_n_eval: int = option(1000, "the same in evaluation", low=1)
+    post_nms_top_n_train: int = option(2000, "proposals of each image that leave NMS in training", low=1)
+    post_nms_top_n_eval: int = option(1000, "the same in evaluation", low=1)
+    nms_thresh: float = option(0.7, "IoU above which NMS drops the lower-scored proposal", low=0, high=1)
+    score_thresh: float = option(0.0, "proposals below this score are dropped", low=0, high=1)
+    pre_nms_top_n_per: str = option("level", "pre_nms_top_n_* counts the best of each level, or of the image over all "
+                                    "levels, which then also go through NMS together", choices=("level", "image"))
+    post_nms_top_n_per: str = option("image", "post_nms_top_n_* counts proposals of each level, or of the image",
+                                     choices=("level", "image"))
+    nms_rounds: int = option(32, "training on a GPU: rounds of an NMS that does not synchronize with the device, see "
+                             "detector/model/ops/nms.py; 0: torchvision's NMS, which does", low=0)
+    # `base: recipe/original` sets the original's values. These of its faults are not copied: negatives are counted before
+    # positives are sampled, the first image's size counts for all, zero boxes are scored as proposals, an image with
+    # neither objects nor background is an error, and detections that tie with the last one exceed the limit.
+    conv_channels: int = option(0, "channels of the RPN's hidden layer; 0: as many as the features have", low=0)
+    softmax_objectness: bool = option(False, "two scores for each anchor, background and object, under a softmax")
+    train_on_crossing_anchors: bool = option(True, "anchors that cross the border of the image are trained on as well")
+    allow_low_quality_matches: bool = option(True, "the anchors with the highest IoU of an object are foreground, however "
+                                             "low that IoU is")
+    smooth_l1_beta: float = option(1 / 9, "smooth L1 loss is quadratic below this value (1 / sigma^2)", low=1e-6)
+    box_loss_normalizer: str = option("sampled", "the box loss is divided by the sampled anchors of the whole batch, or "
+                                      "for each image by those of the last one", choices=("sampled", "last_image"))
 
 
 @dataclass(frozen=True)
 class Roi:
-    positive_iou: float = option(0.5, "a proposal with this overlap is an object", low=0, high=1)
-    negative_iou: float = option(0.5, "a proposal below this overlap is background", low=0, high=1)
-    batch: int = option(512, "proposals sampled for each image", low=1)
-    positive_share: float = option(0.25, "at most this share of them are objects", low=0, high=1)
-    box_weights: tuple[float, ...] = option((10.0, 10.0, 5.0, 5.0), "scale of dx, dy, dw, dh (inverse deviations)")
-    background_from: float = option(0.0, "a proposal below this overlap is not even background", low=0, high=1)
-    replacement: bool = option(False, "background is drawn with replacement, so that roi.batch is always full")
-    box_beta: float = option(1 / 9, "smooth L1 is quadratic below; 1 / sigma^2", low=1e-6)
-    init: str = option("uniform", "the predictor's weights at first: PyTorch's, or N(0, 0.01) for classes and "
-                       "N(0, 0.001) for boxes", choices=("uniform", "normal"))
+    fg_iou_thresh: float = option(0.5, "a proposal with this IoU or more is foreground", low=0, high=1)
+    bg_iou_thresh: float = option(0.5, "a proposal below this IoU is background", low=0, high=1)
+    batch_size_per_image: int = option(512, "proposals sampled for each image", low=1)
+    positive_fraction: float = option(0.25, "at most this fraction of them is foreground", low=0, high=1)
+    bbox_reg_weights: tuple[float, ...] = option((10.0, 10.0, 5.0, 5.0), "weights of dx, dy, dw, dh (inverse standard "
+                                                 "deviations)")
+    bg_iou_thresh_low: float = option(0.0, "a proposal below this IoU is not even background", low=0, high=1)
+    sample_with_replacement: bool = option(False, "background is sampled with replacement, so that there are always "
+                                           "batch_size_per_image samples")
+    smooth_l1_beta: float = option(1 / 9, "smooth L1 loss is quadratic below this value (1 / sigma^2)", low=1e-6)
+    predictor_init: str = option("uniform", "initial weights of the predictor: PyTorch's default, or N(0, 0.01) for "
+                                 "classes and N(0, 0.001) for boxes", choices=("uniform", "normal"))
 
 
 @dataclass(frozen=True)
 class Model:
-    body: str = option("resnet50_fpn", "network below the RPN; fpn: pyramid, c4: stride 16 with layer4 as box head",
-                       choices=BODIES)
-    weights: str = option("imagenet", "imagenet, coco (torchvision's), the name of one of torchvision's weight "
-                          "entries, or a file; empty: start from random weights")
-    norm: str = option("frozen", "batch norms: frozen ones keep statistics and weights, trained ones learn both "
-                       "(except in frozen stages)", choices=("frozen", "trained"))
-    frozen_stages: int = option(2, "first stages that do not learn: ResNet stem, layer1 ... layer4 (0-5), VGG16 "
+    backbone: str = option("resnet50_fpn", "feature extractor; fpn: feature pyramid, c4: stride 16, with layer4 as box "
+                           "head", choices=BACKBONE_NAMES)
+    weights: str = option("imagenet", "imagenet or coco (torchvision's), the name of a torchvision weight entry, or a "
+                          "file; empty: random initial weights")
+    norm: str = option("frozen", "batch norms. frozen: fixed statistics and weights; trained: both are learned (except "
+                       "in frozen stages)", choices=("frozen", "trained"))
+    frozen_stages: int = option(2, "first stages that are not trained: ResNet stem, layer1 ... layer4 (0-5), VGG16 "
                                 "conv1 ... conv5 (0-5), MobileNetV3 stages (0-6)", low=0, high=6)
-    stride_in_1x1: bool = option(False, "ResNet-50 and deeper: a bottleneck strides in its first convolution, as "
-                                 "Caffe's weights (MSRA) want it; others have none")
-    ceil_pool: bool = option(False, "ResNet: the pool of the stem pads nothing and rounds up, as in Caffe")
-    pixels: str = option("torchvision", "what the weights expect. torchvision: RGB, 0-1, ImageNet's mean and "
-                         "deviation; caffe, detectron2: BGR, 0-255, their means; caffe_rgb: RGB, 0-255, of "
-                         "VGG16_Weights.IMAGENET1K_FEATURES",
-                         choices=("torchvision", "caffe", "caffe_rgb", "detectron2"))
-    canvas_multiple: int = option(32, "sides of a batch are padded to multiples of this, pixels; a pyramid needs 32",
-                                  low=1)
-    pooling: str = option("align", "of proposals: torchvision's RoIAlign, detectron2's (half a cell to the upper "
-                          "left), that of the published tables, max pooling or spatial-transformer crop",
-                          choices=("align", "align_detectron2", "align_original", "pool", "crop"))
-    pooling_size: int = option(7, "cells of a pooled proposal in each direction", low=1)
-    sampling_ratio: int = option(2, "align: samples in a cell in each direction; 0: as many as pixels", low=0)
-    crop_max_pool: bool = option(True, "crop: sample twice as finely and take the maximum of 2 x 2")
+    stride_in_1x1: bool = option(False, "ResNet-50 and deeper: the stride of a bottleneck is in its first convolution, as "
+                                 "Caffe's weights (MSRA) expect")
+    ceil_pool: bool = option(False, "ResNet: the stem's max pool has no padding and rounds up (ceil_mode), as in Caffe")
+    pixel_format: str = option("torchvision", "what the weights expect. torchvision: RGB, 0-1, ImageNet's mean and "
+                               "deviation; caffe, detectron2: BGR, 0-255, their means; caffe_rgb: RGB, 0-255, of "
+                               "VGG16_Weights.IMAGENET1K_FEATURES",
+                               choices=("torchvision", "caffe", "caffe_rgb", "detectron2"))
+    size_divisor: int = option(32, "height and width of a batch are padded to multiples of this, pixels; an FPN needs 32",
+                               low=1)
+    roi_pooling: str = option("align", "align: torchvision's RoIAlign; align_detectron2: shifted by half a cell; "
+                              "align_original: that of the published tables; pool: max pooling; crop: spatial-transformer "
+                              "crop", choices=("align", "align_detectron2", "align_original", "pool", "crop"))
+    roi_pooling_size: int = option(7, "cells of a pooled proposal in each direction", low=1)
+    sampling_ratio: int = option(2, "align: samples in a cell in each direction; 0: one for each pixel", low=0)
+    crop_max_pool: bool = option(True, "crop: sample twice as finely, then take the maximum of 2 x 2")
     anchor_sizes: tuple[tuple[float, ...], ...] = option((), "anchor side in pixels, a list for each level; empty: the "
-                                                         "usual ones of the body")
+                                                         "usual ones of the backbone")
     anchor_ratios: tuple[float, ...] = option((0.5, 1.0, 2.0), "anchor height / width")
-    pyramid_width: int = option(256, "fpn: channels of every level (Lin et al. 2017); fewer are faster", low=1)
-    head_width: int = option(1024, "fpn: units of the two hidden layers of the box head", low=1)
-    dropout: float = option(0.5, "vgg16: in its two hidden layers (Simonyan & Zisserman 2015, 3.1)", low=0, high=0.99)
+    fpn_channels: int = option(256, "fpn: channels of every level (Lin et al. 2017); fewer are faster", low=1)
+    box_head_dim: int = option(1024, "fpn: units of the two hidden layers of the box head", low=1)
+    dropout: float = option(0.5, "vgg16: dropout of its two hidden layers (Simonyan & Zisserman 2015, 3.1)", low=0,
+                            high=0.99)
     class_agnostic: bool = option(False, "one box for each proposal instead of one for each class")
-    heads: str = option("ours", "RPN and RoI heads: ours, or torchvision's as a reference",
-                        choices=("ours", "torchvision"))
-    plus_one: bool = option(False, "boxes end with their last pixel: width = x2 - x1 + 1 in overlaps, deltas and NMS")
-    legacy_anchors: bool = option(False, "py-faster-rcnn's: ratios rounded at the size of a cell, around its centre")
-    clamp_deltas: bool = option(True, "a box is made at most 62.5 times as wide or high as what it starts from")
+    heads: str = option("native", "RPN and RoI heads: this package's, or torchvision's (the reference in tests)",
+                        choices=("native", "torchvision"))
+    inclusive_boxes: bool = option(False, "x2 and y2 are the last pixel of a box: width = x2 - x1 + 1 in IoU, box coding "
+                                   "and NMS")
+    legacy_anchors: bool = option(False, "py-faster-rcnn's anchors: ratios rounded at the size of a cell, around its "
+                                  "centre")
+    clamp_deltas: bool = option(True, "dw and dh are clamped: a decoded box is at most 62.5 times as wide or high as its "
+                                "anchor or proposal")
     rpn: Rpn = section(Rpn)
     roi: Roi = section(Roi)
 
 
 def model_contradictions(config: Model) -> list[str]:
-    """Values of the model that are allowed alone and not together, one sentence each."""
-    found = []
-    if config.canvas_multiple % 32 and config.body.endswith("_fpn"):
-        found.append(f"model.canvas_multiple={config.canvas_multiple}: the levels of {config.body} fit each other on "
-                     "multiples of 32 only")
-    if config.canvas_multiple % 16 and config.heads == "torchvision":
-        found.append(f"model.heads=torchvision with model.canvas_multiple={config.canvas_multiple}: its anchors need "
-                     "whole cells; take a multiple of 16")
-    if len(config.roi.box_weights) != 4 or min(config.roi.box_weights) <= 0:
-        found.append(f"model.roi.box_weights={list(config.roi.box_weights)}: four numbers above 0")
-    if config.rpn.negative_iou > config.rpn.positive_iou:
-        found.append("model.rpn.negative_iou is above model.rpn.positive_iou: an anchor would be both")
+    """Returns a sentence for each combination of values of the model that cannot work."""
+    return [*size_contradictions(config), *anchor_contradictions(config), *threshold_contradictions(config),
+            *weight_contradictions(config)]
+
+
+def size_contradictions(config: Model) -> list[str]:
+    problems = []
+    if config.size_divisor % 32 and config.backbone.endswith("_fpn"):
+        problems.append(f"model.size_divisor={config.size_divisor}: the levels of {config.backbone} need multiples of 32")
+    if config.size_divisor % 16 and config.heads == "torchvision":
+        problems.append(f"model.heads=torchvision with model.size_divisor={config.size_divisor}: torchvision's anchors "
+                        "need whole cells; set a multiple of 16")
+    return problems
+
+
+def anchor_contradictions(config: Model) -> list[str]:
+    problems, sizes = [], [list(level) for level in config.anchor_sizes]
     if not config.anchor_ratios or min(config.anchor_ratios) <= 0:
-        found.append(f"model.anchor_ratios={list(config.anchor_ratios)}: at least one, each above 0")
-    if any(not sizes or min(sizes) <= 0 for sizes in config.anchor_sizes):
-        found.append(f"model.anchor_sizes={[list(s) for s in config.anchor_sizes]}: numbers above 0 in each list")
+        problems.append(f"model.anchor_ratios={list(config.anchor_ratios)}: at least one, each above 0")
+    if any(not level or min(level) <= 0 for level in sizes):
+        problems.append(f"model.anchor_sizes={sizes}: numbers above 0 in each list")
+    levels = 5 if config.backbone.startswith("resnet") and config.backbone.endswith("_fpn") else \
+        3 if config.backbone.startswith("mobilenet") else 1
+    if len(sizes) not in (0, 1, levels) or len({len(level) for level in sizes}) > 1:
+        problems.append(f"model.anchor_sizes={sizes}: {config.backbone} has {levels} levels; give a list for each, all "
+                        "equally long, or one list for all")
+    return problems
+
+
+def threshold_contradictions(config: Model) -> list[str]:
+    problems = []
+    if len(config.roi.bbox_reg_weights) != 4 or min(config.roi.bbox_reg_weights) <= 0:
+        problems.append(f"model.roi.bbox_reg_weights={list(config.roi.bbox_reg_weights)}: four numbers above 0")
+    if config.rpn.bg_iou_thresh > config.rpn.fg_iou_thresh:
+        problems.append("model.rpn.bg_iou_thresh is above model.rpn.fg_iou_thresh: an anchor would be both")
+    if config.roi.bg_iou_thresh > config.roi.fg_iou_thresh:
+        problems.append("model.roi.bg_iou_thresh is above model.roi.fg_iou_thresh: a proposal would be both")
+    if config.roi.bg_iou_thresh_low >= config.roi.bg_iou_thresh:
+        problems.append(f"model.roi.bg_iou_thresh_low={config.roi.bg_iou_thresh_low}: must be below "
+                        f"model.roi.bg_iou_thresh={config.roi.bg_iou_thresh}, or there is no background")
+    return problems
+
+
+def weight_contradictions(config: Model) -> list[str]:
+    problems = []
     if not config.weights and (config.frozen_stages or config.norm == "frozen"):
-        found.append(f"model.weights='' with model.frozen_stages={config.frozen_stages} and model.norm="
-                     f"{config.norm}: random weights would stay random. Name weights, or set "
-                     "model.frozen_stages=0 and model.norm=trained")
-    levels = 5 if config.body.startswith("resnet") and config.body.endswith("_fpn") else \
-        3 if config.body.startswith("mobilenet") else 1
-    if len(config.anchor_sizes) not in (0, 1, levels) or len({len(s) for s in config.anchor_sizes}) > 1:
-        found.append(f"model.anchor_sizes={[list(s) for s in config.anchor_sizes]}: {config.body} has "
-                     f"{levels} levels; give a list for each, all equally long, or one list for all")
-    if config.roi.negative_iou > config.roi.positive_iou:
-        found.append("model.roi.negative_iou is above model.roi.positive_iou: a proposal would be both")
-    if config.roi.background_from >= config.roi.negative_iou:
-        found.append(f"model.roi.background_from={config.roi.background_from}: below model.roi.negative_iou="
-                     f"{config.roi.negative_iou}, or there would be no background")
-    changed = [key for key, value, usual in of_our_heads(config) if value != usual]
+        problems.append(f"model.weights='' with model.frozen_stages={config.frozen_stages} and model.norm={config.norm}: "
+                        "random weights would never be trained. Name weights, or set model.frozen_stages=0 and "
+                        "model.norm=trained")
+    changed = [key for key, value, usual in native_head_options(config) if value != usual]
     if config.heads == "torchvision" and changed:
-        found.append("model.heads=torchvision does not know " + ", ".join(changed) + ": leave them as they are")
-    stages = 6 if config.body.startswith("mobilenet") else 5
+        problems.append(f"model.heads=torchvision has no {', '.join(changed)}: leave them at their defaults")
+    stages = 6 if config.backbone.startswith("mobilenet") else 5
     if config.frozen_stages > stages:
-        found.append(f"model.frozen_stages={config.frozen_stages}: {config.body} has {stages} stages")
-    return found
+        problems.append(f"model.frozen_stages={config.frozen_stages}: {config.backbone} has {stages} stages")
+    return problems
 
 
-def of_our_heads(config: Model) -> list[tuple[str, object, object]]:
-    """Options that torchvision's heads do not have: path, value, default."""
-    keys = {"": ("plus_one", "legacy_anchors", "clamp_deltas"),
-            "rpn.": ("before_nms_per", "after_nms_per", "width", "two_way", "straddling", "best_anchor", "box_beta",
-                     "box_mean"),
-            "roi.": ("background_from", "replacement", "box_beta")}
-    here = {"": config, "rpn.": config.rpn, "roi.": config.roi}
-    return [(f"model.{path}{key}", getattr(here[path], key), type(here[path]).__dataclass_fields__[key].default)
+def native_head_options(config: Model) -> list[tuple[str, object, object]]:
+    """Returns (path, value, default) of the options that torchvision's heads do not have."""
+    keys = {"": ("inclusive_boxes", "legacy_anchors", "clamp_deltas"),
+            "rpn.": ("pre_nms_top_n_per", "post_nms_top_n_per", "conv_channels", "softmax_objectness",
+                     "train_on_crossing_anchors", "allow_low_quality_matches", "smooth_l1_beta", "box_loss_normalizer"),
+            "roi.": ("bg_iou_thresh_low", "sample_with_replacement", "smooth_l1_beta")}
+    sections = {"": config, "rpn.": config.rpn, "roi.": config.roi}
+    return [(f"model.{path}{key}", getattr(sections[path], key), type(sections[path]).__dataclass_fields__[key].default)
             for path, names in keys.items() for key in names]

@@ -1,7 +1,6 @@
-"""Every option once: type, default, what is allowed, unit and reason. Frozen; nobody writes to a config.
+"""Every option once: type, default, allowed values, unit and reason. Configs are frozen dataclasses.
 
-A YAML file or the command line names an option by its path, such as `optim.rate`. `python -m detector options`
-prints this page as a table.
+A YAML file or the command line names an option by its path, such as `optim.lr`. `fleet-rcnn options` prints this list.
 """
 
 from dataclasses import dataclass
@@ -9,32 +8,36 @@ from dataclasses import dataclass
 from detector.config.fields import option, section
 from detector.config.model_schema import Model, model_contradictions
 
+# The metrics that an evaluation gives, by `evaluate.metric`; the first one is the headline.
 METRICS = {"coco": ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
            "voc": ("AP", "AP_11point"),
-           "visual_genome": ("AP", "AP_weighted")}  # what an evaluation gives, the headline first
+           "visual_genome": ("AP", "AP_weighted")}
 
 
 @dataclass(frozen=True)
 class Run:
-    name: str = option("", "folder of the run below run.folder; empty: the name of the config file")
-    folder: str = option("runs", "where runs live")
-    device: str = option("auto", "auto: GPUs where there are any", choices=("auto", "cpu", "cuda"))
-    precision: str = option("fp32", "of the forward pass; fp16 scales its loss", choices=("fp32", "bf16", "fp16"))
-    channels_last: bool = option(True, "memory layout of images and weights, same numbers to 1e-5; false: never. "
-                                "true: on GPUs and on CPUs with 512-bit instructions, where it is faster")
-    compile: str = option("off", "torch.compile of backbone and heads. default: fused operations; reduce-overhead: on "
-                          "GPUs also CUDA graphs. The first steps take a minute; batch.canvases=group keeps it at that",
+    name: str = option("", "name of the run, a folder below run.folder; empty: the name of the config file")
+    folder: str = option("runs", "folder that holds the run folders")
+    device: str = option("auto", "auto: all GPUs of the machine, or its CPU", choices=("auto", "cpu", "cuda"))
+    precision: str = option("fp32", "of the forward pass (autocast); fp16 also scales the loss",
+                            choices=("fp32", "bf16", "fp16"))
+    channels_last: bool = option(True, "memory layout of images and weights (same results to 1e-5). true: on GPUs, and "
+                                 "on CPUs with 512-bit instructions, where it is faster; false: never")
+    compile: str = option("off", "torch.compile of backbone, RPN head and box head. default: fused kernels; "
+                          "reduce-overhead: on GPUs also CUDA graphs. The first steps take about a minute; with "
+                          "batch.pad_to=group later steps are not compiled again",
                           choices=("off", "default", "reduce-overhead"))
-    workers: int = option(2, "loader processes for each training process; 0 loads in the step itself", low=0)
-    log_every_steps: int = option(20, "steps between two lines of metrics.jsonl", low=1)
+    num_workers: int = option(2, "DataLoader workers of each process; 0: images are loaded between the steps", low=0)
+    log_every_steps: int = option(20, "steps between two logged steps", low=1)
     save_every_steps: int = option(500, "steps between two checkpoints", low=1)
-    keep: int = option(2, "newest checkpoints that stay on disk, beside the best", low=1)
-    pictures: int = option(8, "validation images drawn at each evaluation, the same ones each time", low=0)
-    stalled_minutes: float = option(5.0, "without progress, after which every rank leaves its Python stacks in the "
-                                    "run folder and rank 0 says who is late; 0: never", low=0)
-    restarts: int = option(100, "how often Slurm may start the run again; one that brings no step forward ends it, too",
-                           low=0)
-    timeout_minutes: float = option(10.0, "how long a rank waits for the others before it gives up", low=0.1)
+    keep_checkpoints: int = option(2, "newest checkpoints that are kept on disk, beside best.pt", low=1)
+    num_val_images: int = option(8, "validation images drawn at each evaluation, always the same ones", low=0)
+    hang_timeout_minutes: float = option(5.0, "minutes without progress after which every rank writes its Python stacks "
+                                         "into the run folder and rank 0 names the slowest rank; 0: never", low=0)
+    max_requeues: int = option(100, "how often Slurm may restart the run; a run that makes no progress between two "
+                               "restarts is stopped", low=0)
+    timeout_minutes: float = option(10.0, "timeout of a collective and of a batch: how long a rank waits for the others "
+                                    "or for its own loader", low=0.1)
 
 
 @dataclass(frozen=True)
@@ -47,86 +50,94 @@ class Data:
     classes: tuple[str, ...] = option((), "class names in order; empty: those of the training annotations; "
                                           "[voc]: the 20 of PASCAL VOC")
     cache: str = option("~/.cache/fleet-rcnn", "folder of the index caches")
-    faulty_boxes: str = option("clip", "boxes outside their image, or without area. clip: cut to the image, leave out "
-                               "what has no area; drop: leave out; refuse: stop", choices=("clip", "drop", "refuse"))
+    invalid_boxes: str = option("clip", "boxes that reach outside their image, or have no area. clip: cut to the image, "
+                                "and dropped where no area is left; drop: dropped; refuse: an error",
+                                choices=("clip", "drop", "refuse"))
     empty_images: str = option("keep", "training images without an object", choices=("keep", "drop"))
-    broken_images: str = option("refuse", "images that cannot be read. grey: a grey picture without objects stands in, "
-                                "and is counted", choices=("refuse", "grey"))
-    train_on_crowd: bool = option(False, "COCO crowd regions as training objects")
-    train_on_difficult: bool = option(False, "VOC difficult objects as training objects")
+    unreadable_images: str = option("refuse", "images that cannot be decoded. refuse: an error; grey: a grey image "
+                                    "without objects is used instead, and counted", choices=("refuse", "grey"))
+    train_on_crowd: bool = option(False, "train on COCO's crowd regions (iscrowd)")
+    train_on_difficult: bool = option(False, "train on VOC's difficult objects")
 
 
 @dataclass(frozen=True)
 class Batch:
-    size: int = option(16, "images of one optimiser step, over all processes; 0: per_process x processes", low=0)
-    per_process: int = option(2, "images a process holds at once; gradients of the rest are accumulated", low=1)
-    groups: str = option("shuffled", "shuffled: ranges of aspect ratio, mixed anew each epoch; static: chunks of the "
-                         "images sorted by ratio, the same in every epoch, the widest rest never trains",
-                         choices=("shuffled", "static"))
-    frame: str = option("own", "own: each image keeps its size; chunk: all images of a static chunk are cut and padded "
-                        "to one ratio, and the padding counts as image", choices=("own", "chunk"))
-    canvases: str = option("own", "own: as large as the images of a batch need; group: as large as any image of their "
-                           "range of aspect ratio needs, so that shapes repeat: for run.compile, at some more padding",
-                           choices=("own", "group"))
+    size: int = option(16, "images of one optimizer step, over all processes; 0: micro_batch_size x processes", low=0)
+    micro_batch_size: int = option(2, "images in one forward pass of a process; the gradients of a larger batch are "
+                                   "accumulated", low=1)
+    aspect_ratio_groups: str = option(
+        "shuffled", "shuffled: images of similar aspect ratio form a batch, drawn anew in each epoch; static: fixed "
+        "chunks of the images sorted by ratio, of which the last, incomplete one is never trained on",
+        choices=("shuffled", "static"))
+    crop_to_group: bool = option(False, "cut and pad all images of a static chunk to one aspect ratio; the padding counts "
+                                 "as image")
+    pad_to: str = option("batch", "batch: pad to the largest image of the batch; group: pad to the largest image of the "
+                         "aspect-ratio group, so that few tensor shapes occur (for run.compile), with more padding",
+                         choices=("batch", "group"))
 
 
 @dataclass(frozen=True)
 class Augment:
-    flip: float = option(0.5, "probability of a horizontal flip", low=0, high=1)
-    short_sides: tuple[int, ...] = option((800,), "short side in pixels; one is drawn for each step")
-    mirrored_copies: bool = option(False, "instead of random flips, every image a second time, mirrored: an epoch has "
-                                   "twice as many")
-    most_boxes: int = option(0, "a random choice of so many objects where an image has more; 0: all of them", low=0)
-    long_side: int = option(1333, "cap of the long side, pixels; 0: none", low=0)
-    jitter: tuple[float, ...] = option((1.0, 1.0), "scale jitter, from and to: above 1 zooms into a crop, below 1 "
-                                       "shrinks the image on its canvas")
-    reduced_jpegs: bool = option(False, "decode training JPEGs at 1/2, 1/4 or 1/8 where that is no smaller than the "
-                                 "network sees them; faster from 1/4 on, pixels differ by some grey levels")
-    photometric: float = option(0.0, "probability of each of: brightness, contrast, saturation, hue", low=0, high=1)
+    hflip_prob: float = option(0.5, "probability of a horizontal flip", low=0, high=1)
+    min_size: tuple[int, ...] = option((800,), "short side of the resized image, pixels; of several, one is drawn for "
+                                       "each step")
+    mirrored_copies: bool = option(False, "instead of random flips, an epoch holds every image twice, the second time "
+                                   "flipped")
+    max_boxes: int = option(0, "most objects of an image; of more, a random subset is used; 0: no limit", low=0)
+    max_size: int = option(1333, "limit of the long side, pixels; 0: none", low=0)
+    scale_jitter: tuple[float, ...] = option((1.0, 1.0), "range of the random scale: above 1 a crop is enlarged, below 1 "
+                                             "the image is shrunk on a grey canvas")
+    reduced_jpegs: bool = option(False, "decode training JPEGs at 1/2, 1/4 or 1/8 of their size where that is still no "
+                                 "smaller than the resized image; faster from 1/4 on, pixels differ slightly")
+    color_jitter_prob: float = option(0.0, "probability of each of: brightness, contrast, saturation, hue", low=0, high=1)
 
 
 @dataclass(frozen=True)
 class Optim:
-    rate: float = option(0.02, "learning rate at reference_batch images a step; follows batch.size linearly", low=0)
-    reference_batch: int = option(16, "the global batch that rate and schedule.warmup_steps are stated for", low=1)
+    lr: float = option(0.02, "learning rate for reference_batch_size images a step; scaled linearly with batch.size",
+                       low=0)
+    reference_batch_size: int = option(16, "the global batch that lr and schedule.warmup_steps are stated for", low=1)
     momentum: float = option(0.9, "of SGD", low=0, high=0.9999)
-    decay: float = option(1e-4, "weight decay", low=0)
-    decay_norms: bool = option(True, "weight decay on the weights and biases of norms")
-    decay_biases: bool = option(True, "weight decay on biases")
-    bias_rate: float = option(1.0, "biases learn this many times as fast", low=0)
-    clip_norm: float = option(0.0, "largest norm of the whole gradient; 0: no limit", low=0)
-    compress: bool = option(False, "gradients travel between processes as bf16: half the bytes, 8 bits of each number")
-    ema: float = option(0.0, "decay of an average of the weights, used in evaluation; 0: none", low=0, high=0.999999)
+    weight_decay: float = option(1e-4, "weight decay", low=0)
+    weight_decay_norm: float = option(-1.0, "weight decay of the weights and biases of norms; -1: weight_decay", low=-1)
+    weight_decay_bias: float = option(-1.0, "weight decay of other biases; -1: weight_decay", low=-1)
+    bias_lr_factor: float = option(1.0, "learning rate of biases, as a multiple of lr", low=0)
+    grad_clip_norm: float = option(0.0, "largest norm of the whole gradient; 0: no clipping", low=0)
+    bf16_allreduce: bool = option(False, "gradients are sent between processes as bf16: half the bytes, less precision")
+    ema_decay: float = option(0.0, "decay of an exponential moving average of the weights, which is what is evaluated; "
+                              "0: none", low=0, high=0.999999)
 
 
 @dataclass(frozen=True)
 class Schedule:
     epochs: float = option(12.0, "passes over the training images", low=0)
-    steps: int = option(0, "optimiser steps; 0: schedule.epochs decides", low=0)
-    shape: str = option("milestones", "how the rate falls; periodic: at the start of each epoch e = 1, 2, ... that "
-                        "schedule.period + 1 divides", choices=("milestones", "cosine", "periodic"))
-    period: int = option(5, "periodic: the first drop comes after so many epochs, as lr_decay of the published tables",
-                         low=1)
-    milestones: tuple[float, ...] = option((8.0, 11.0), "epochs at which the rate is multiplied by gamma")
+    steps: int = option(0, "optimizer steps; 0: schedule.epochs decides", low=0)
+    lr_schedule: str = option("milestones", "how the learning rate falls. milestones: times gamma at each of them; "
+                              "cosine: to 0; periodic: times gamma at the start of each epoch e = 1, 2, ... that "
+                              "schedule.period + 1 divides", choices=("milestones", "cosine", "periodic"))
+    period: int = option(5, "periodic: epochs before the first drop (lr_decay of the published tables)", low=1)
+    milestones: tuple[float, ...] = option((8.0, 11.0), "epochs at which the learning rate is multiplied by gamma")
     gamma: float = option(0.1, "factor at a milestone", low=0, high=1)
-    warmup_steps: int = option(1000, "steps of linear warm-up at reference_batch; fewer steps at a larger batch", low=0)
-    warmup_factor: float = option(0.001, "rate at step 0, as a share", low=0, high=1)
-    patience: int = option(0, "stop after this many evaluations without a better evaluate.best; 0: never", low=0)
+    warmup_steps: int = option(1000, "steps of linear warm-up at reference_batch_size; a larger batch takes fewer", low=0)
+    warmup_factor: float = option(0.001, "learning rate at step 0, as a fraction of the full one", low=0, high=1)
+    early_stopping_patience: int = option(0, "stop after this many evaluations without a better evaluate.best_metric; "
+                                          "0: never", low=0)
 
 
 @dataclass(frozen=True)
 class Evaluate:
     every_epochs: float = option(1.0, "epochs between two evaluations; 0: only at the end", low=0)
     metric: str = option("coco", "coco: AP over IoU 0.50 to 0.95; voc: AP at IoU 0.5, 11 points and area; "
-                         "visual_genome: AP at IoU 0.5, a class without objects counts 0", choices=tuple(METRICS))
-    best: str = option("AP", "the metric that best.pt and schedule.patience follow; the more the better")
-    batch: int = option(2, "images a process predicts at once", low=1)
-    short_side: int = option(800, "pixels", low=32)
-    long_side: int = option(1333, "cap, pixels; 0: none", low=0)
-    score: float = option(0.05, "detections below this score are left out", low=0, high=1)
-    nms_iou: float = option(0.5, "overlap above which NMS removes the weaker detection of a class", low=0, high=1)
-    detections: int = option(100, "most detections of one image", low=1)
-    loss: bool = option(True, "also compute the validation loss")
+                         "visual_genome: AP at IoU 0.5, where a class without objects counts as 0",
+                         choices=tuple(METRICS))
+    best_metric: str = option("AP", "the metric, larger is better, that best.pt and early stopping follow")
+    batch_size: int = option(2, "images in one forward pass of a process", low=1)
+    min_size: int = option(800, "short side of the resized image, pixels", low=32)
+    max_size: int = option(1333, "limit of the long side, pixels; 0: none", low=0)
+    score_thresh: float = option(0.05, "detections below this score are dropped", low=0, high=1)
+    nms_thresh: float = option(0.5, "IoU above which NMS drops the lower-scored detection of a class", low=0, high=1)
+    max_detections: int = option(100, "most detections of one image", low=1)
+    compute_loss: bool = option(True, "also compute the validation loss")
 
 
 @dataclass(frozen=True)
@@ -139,53 +150,51 @@ class Config:
     optim: Optim = section(Optim)
     schedule: Schedule = section(Schedule)
     evaluate: Evaluate = section(Evaluate)
-    recipe: str = option("modern", "what an option is that nobody states. modern: as listed here; original: as in the "
-                         "published tables, configs/recipe/original.yaml", choices=("modern", "original"))
-    seed: int = option(0, "of everything random", low=0)
+    seed: int = option(0, "seed of everything random", low=0)
 
 
 def contradictions(config: Config) -> list[str]:
-    """Values that are allowed alone and not together, one sentence each; the rest is checked option by option."""
-    found = []
-    sides = config.augment.short_sides
-    if not sides or min(sides) < 32:
-        found.append(f"augment.short_sides={list(sides)}: at least one, each 32 pixels or more")
-    low, high = config.augment.jitter if len(config.augment.jitter) == 2 else (0, 0)
+    """Returns a sentence for each combination of values that cannot work; single values are checked elsewhere."""
+    problems = []
+    sizes, jitter = config.augment.min_size, config.augment.scale_jitter
+    if not sizes or min(sizes) < 32:
+        problems.append(f"augment.min_size={list(sizes)}: at least one, each 32 pixels or more")
+    low, high = jitter if len(jitter) == 2 else (0, 0)
     if not 0.1 <= low <= high <= 4:
-        found.append(f"augment.jitter={list(config.augment.jitter)}: two numbers, 0.1 <= from <= to <= 4")
+        problems.append(f"augment.scale_jitter={list(jitter)}: two numbers, 0.1 <= from <= to <= 4")
     if not config.data.train:
-        found.append("data.train=[]: at least one split is needed")
+        problems.append("data.train=[]: at least one split is needed")
     if not config.data.root and config.data.format != "shapes":
-        found.append("data.root='': name the folder of the data set, for example data.root=/data/coco")
-    found += [*model_contradictions(config.model), *feeding_contradictions(config)]
-    if config.evaluate.best not in METRICS[config.evaluate.metric]:
-        found.append(f"evaluate.best={config.evaluate.best}: evaluate.metric={config.evaluate.metric} gives "
-                     + ", ".join(METRICS[config.evaluate.metric]))
+        problems.append("data.root='': name the folder of the data set, for example data.root=/data/coco")
+    problems += [*model_contradictions(config.model), *input_contradictions(config)]
+    if config.evaluate.best_metric not in METRICS[config.evaluate.metric]:
+        problems.append(f"evaluate.best_metric={config.evaluate.best_metric}: evaluate.metric={config.evaluate.metric} "
+                        "gives " + ", ".join(METRICS[config.evaluate.metric]))
     if config.schedule.epochs == 0 and config.schedule.steps == 0:
-        found.append("schedule.epochs=0: nothing to train; give epochs, or schedule.steps")
-    return found
+        problems.append("schedule.epochs=0: nothing to train; set schedule.epochs or schedule.steps")
+    return problems
 
 
-def feeding_contradictions(config: Config) -> list[str]:
-    """The same for how images reach the network."""
-    found, augment = [], config.augment
-    for path, cap in (("augment.long_side", augment.long_side), ("evaluate.long_side", config.evaluate.long_side)):
-        if 0 < cap < 32:
-            found.append(f"{path}={cap}: 32 pixels or more, or 0 for no cap")
-    if augment.mirrored_copies and augment.flip:
-        found.append(f"augment.mirrored_copies with augment.flip={augment.flip:g}: copies would be flipped back; set "
-                     "augment.flip=0")
-    if config.batch.frame == "chunk":
-        if config.batch.groups != "static":
-            found.append(f"batch.frame=chunk with batch.groups={config.batch.groups}: only a static chunk has a ratio; "
-                         "set batch.groups=static")
-        if len(augment.short_sides) > 1 or set(augment.jitter) != {1}:
-            found.append(f"batch.frame=chunk with augment.short_sides={list(augment.short_sides)} and augment.jitter="
-                         f"{list(augment.jitter)}: a frame is cut in pixels of one size; give one side, and no jitter")
-        if config.batch.canvases == "group":
-            found.append("batch.frame=chunk with batch.canvases=group: a frame is a canvas already; set "
-                         "batch.canvases=own")
+def input_contradictions(config: Config) -> list[str]:
+    """Returns the contradictions among options of resizing, batching and augmentation."""
+    problems, augment = [], config.augment
+    for path, limit in (("augment.max_size", augment.max_size), ("evaluate.max_size", config.evaluate.max_size)):
+        if 0 < limit < 32:
+            problems.append(f"{path}={limit}: 32 pixels or more, or 0 for no limit")
+    if augment.mirrored_copies and augment.hflip_prob:
+        problems.append(f"augment.mirrored_copies with augment.hflip_prob={augment.hflip_prob:g}: copies would be flipped "
+                        "back; set augment.hflip_prob=0")
+    if config.batch.crop_to_group:
+        if config.batch.aspect_ratio_groups != "static":
+            problems.append("batch.crop_to_group needs one aspect ratio for each batch; set "
+                            "batch.aspect_ratio_groups=static")
+        if len(augment.min_size) > 1 or set(augment.scale_jitter) != {1}:
+            problems.append(f"batch.crop_to_group with augment.min_size={list(augment.min_size)} and augment.scale_jitter="
+                            f"{list(augment.scale_jitter)}: the crop is computed for one size; set one size and no jitter")
+        if config.batch.pad_to == "group":
+            problems.append("batch.crop_to_group with batch.pad_to=group: the images of a batch have one size already; "
+                            "set batch.pad_to=batch")
         if augment.reduced_jpegs:
-            found.append("batch.frame=chunk with augment.reduced_jpegs=true: a frame is cut from the whole image; set "
-                         "augment.reduced_jpegs=false")
-    return found
+            problems.append("batch.crop_to_group with augment.reduced_jpegs=true: the crop is computed in pixels of the "
+                            "whole image; set augment.reduced_jpegs=false")
+    return problems

@@ -12,19 +12,19 @@ from detector.data.image_io import GREY, read_image
 from detector.data.transforms import augment, mirror, reduction
 from detector.errors import BadInput
 from detector.py_faster_rcnn.static_chunks import Frames, framed
-from detector.seeding import generator, seed_for
+from detector.seeding import derive_seed, generator
 from detector.structures import Dataset, scale_boxes
 
 Example = tuple[Tensor, dict[str, Tensor]]
 
 
-class Examples(TorchDataset):
+class DetectionDataset(TorchDataset):
     """Keyed by (epoch, index): the same key gives the same example in any worker, on any rank, after any resume.
 
     An example is an image uint8 [3, H, W] and a target: boxes float32 [N, 4], labels int64 [N], image index int64 [];
     with frames also `frame`, see py_faster_rcnn/static_chunks.py. An index from the number of images on is a mirrored copy.
     With augment.reduced_jpegs an image may be smaller than its file says, and its boxes are in its own pixels.
-    A broken image does not raise here, in a worker, but is handed on as `broken`: bytes of the message as uint8 [L].
+    A broken image does not raise here, in a worker, but is handed on as `unreadable_messages`: bytes of the message as uint8 [L].
     """
 
     def __init__(self, dataset: Dataset, seed: int, config: Augment | None, frames: Frames | None = None):
@@ -70,21 +70,21 @@ class Examples(TorchDataset):
         if copy:
             image, boxes = mirror(image, boxes)
         if self.config is not None:
-            chance = generator(seed_for(self.seed, "augment", epoch, entry))
+            chance = generator(derive_seed(self.seed, "augment", epoch, entry))
             image, boxes, mask = augment(image, boxes, self.config, chance)
             labels = labels[mask]
         if self.frames is not None:
-            chance = generator(seed_for(self.seed, "frame", epoch, entry))
+            chance = generator(derive_seed(self.seed, "frame", epoch, entry))
             target["frame"], boxes, mask = framed(image.shape[-2:], boxes, float(self.frames.ratios[entry]),
                                                   self.frames.side, chance)
             labels = labels[mask]
-        if self.config is not None and 0 < self.config.most_boxes < len(boxes):
-            chance = generator(seed_for(self.seed, "boxes", epoch, entry))
-            chosen = torch.randperm(len(boxes), generator=chance)[:self.config.most_boxes]
+        if self.config is not None and 0 < self.config.max_boxes < len(boxes):
+            chance = generator(derive_seed(self.seed, "boxes", epoch, entry))
+            chosen = torch.randperm(len(boxes), generator=chance)[:self.config.max_boxes]
             boxes, labels = boxes[chosen], labels[chosen]
         return image, {**target, "boxes": boxes, "labels": labels}
 
 
-def broken(targets: list[dict[str, Tensor]]) -> list[str]:
+def unreadable_messages(targets: list[dict[str, Tensor]]) -> list[str]:
     """The messages of the images in a batch that could not be read."""
     return [bytes(target["broken"].numpy()).decode() for target in targets if "broken" in target]

@@ -40,7 +40,7 @@ def read_image(path: str, size: tuple[int, int] | None = None, divisor: int = 1)
         if size is not None and whole != tuple(size):
             image, whole = _decode(path, False, divisor)
     except (OSError, RuntimeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise unreadable(path, error, "Replace or remove it, or set data.broken_images=grey") from error
+        raise unreadable(path, error, "Replace or remove it, or set data.unreadable_images=grey") from error
     if size is not None and whole != tuple(size):
         raise BadInput(f"image {path} is {whole[1]}x{whole[0]} pixels (width x height), its annotations "
                        f"say {size[1]}x{size[0]}: mend the annotations, or bring the image they were made on")

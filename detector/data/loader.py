@@ -6,7 +6,7 @@ from typing import Iterable, Iterator
 
 from torch.utils.data import DataLoader
 
-from detector.data.dataset import Example, Examples
+from detector.data.dataset import DetectionDataset, Example
 from detector.data.packed_batch import Packed, pack, unpack
 from detector.data.workers import start_worker, worker_context
 
@@ -16,13 +16,13 @@ SLICE_S = 0.5  # a batch is waited for in slices of this, so that a rank can vot
 GRACE_S = 2.0  # for workers to end by themselves; one that reads from a disk that hangs does not
 
 
-class Batches:
+class BatchIterator:
     """The batches of some keys, in their order. Iterating waits for each; `take` only for a while."""
 
     def __init__(self, loader: DataLoader):
         self.inner = iter(loader)
 
-    def __iter__(self) -> "Batches":
+    def __iter__(self) -> "BatchIterator":
         return self
 
     def __next__(self) -> Batch:
@@ -41,8 +41,8 @@ class Batches:
 
 
 @contextmanager
-def open_batches(examples: Examples, keys: Iterable[list[tuple[int, int]]], workers: int, pin: bool,
-                 turns: int = 1) -> Iterator[Batches]:
+def open_loader(examples: DetectionDataset, keys: Iterable[list[tuple[int, int]]], workers: int, pin: bool,
+                 turns: int = 1) -> Iterator[BatchIterator]:
     """The batches of these keys; `pin` puts them where a GPU can fetch them without waiting, `turns` of them are taken
     at once.
 
@@ -50,7 +50,7 @@ def open_batches(examples: Examples, keys: Iterable[list[tuple[int, int]]], work
     and be waited for without end.
     """
     ahead = max(4, -(-2 * turns // workers)) if workers else None  # the next step is loaded during this one
-    batches = Batches(DataLoader(examples, batch_sampler=keys, num_workers=workers, collate_fn=packed, pin_memory=pin,
+    batches = BatchIterator(DataLoader(examples, batch_sampler=keys, num_workers=workers, collate_fn=packed, pin_memory=pin,
                                  worker_init_fn=start_worker, prefetch_factor=ahead,
                                  timeout=SLICE_S if workers else 0,
                                  multiprocessing_context=worker_context() if workers else None))
@@ -61,7 +61,7 @@ def open_batches(examples: Examples, keys: Iterable[list[tuple[int, int]]], work
             end_workers(batches)
 
 
-def end_workers(batches: Batches) -> None:
+def end_workers(batches: BatchIterator) -> None:
     """DataLoader has no public way to end its workers, and its own waits long for each that does not end."""
     ending = threading.Thread(target=batches.inner._shutdown_workers, daemon=True)
     ending.start()

@@ -9,9 +9,9 @@ import numpy as np
 from detector.config.schema import Data
 from detector.data.cache import cached
 from detector.data.formats import shapes, voc
-from detector.distributed.collectives import first_on_main
+from detector.distributed.collectives import run_on_local_main_first
 from detector.errors import BadInput
-from detector.structures import CROWD, DIFFICULT, Dataset, keep_images, keep_objects, offsets_of
+from detector.structures import CROWD, DIFFICULT, Dataset, offsets_from_counts, select_boxes, select_images
 
 THINNEST = 0.1      # pixels; corners closer than this may become equal when mirrored or scaled in float32
 OUTSIDE = 1.0       # pixels that a box may reach out of its image without being faulty: rounding, not a mistake
@@ -20,16 +20,16 @@ OUTSIDE = 1.0       # pixels that a box may reach out of its image without being
 def read_datasets(config: Data) -> tuple[Dataset, Dataset | None]:
     """Training and validation images, with the same classes; no validation where `data.val` is empty. Collective."""
     train = read_splits(config, config.train)
-    classes = class_list(config, train)
-    return (with_classes(train, classes, strict=False),
-            read_for_evaluation(config, classes) if config.val else None)
+    classes = resolve_classes(config, train)
+    return (relabel(train, classes, strict=False),
+            read_val(config, classes) if config.val else None)
 
 
-def read_for_evaluation(config: Data, classes: tuple[str, ...]) -> Dataset:
+def read_val(config: Data, classes: tuple[str, ...]) -> Dataset:
     """Validation images, labelled by the classes that a model knows. Collective."""
     if not config.val:
         raise BadInput("data.val=[]: there is nothing to evaluate on; name a split, such as data.val=val")
-    return with_classes(read_splits(config, config.val), classes, strict=not config.classes)
+    return relabel(read_splits(config, config.val), classes, strict=not config.classes)
 
 
 def read_splits(config: Data, splits: tuple[str, ...]) -> Dataset:
@@ -45,8 +45,8 @@ def read_splits(config: Data, splits: tuple[str, ...]) -> Dataset:
         dataset = join([cached(config, root, split) for split in splits])
         if len(dataset) == 0:
             raise BadInput(f"empty data set: {dataset.name} below {dataset.root} lists no image")
-        return mend(dataset, config.faulty_boxes)
-    return first_on_main(read)
+        return fix_invalid_boxes(dataset, config.invalid_boxes)
+    return run_on_local_main_first(read)
 
 
 def join(parts: list[Dataset]) -> Dataset:
@@ -54,7 +54,7 @@ def join(parts: list[Dataset]) -> Dataset:
     if len(parts) == 1:
         return parts[0]
     classes = list(dict.fromkeys(name for part in parts for name in part.classes))
-    parts = [with_classes(part, tuple(classes), strict=True) for part in parts]
+    parts = [relabel(part, tuple(classes), strict=True) for part in parts]
     ids = np.concatenate([part.image_ids for part in parts])
     if len(np.unique(ids)) < len(ids):  # each split counted from 1
         ids = np.arange(1, len(ids) + 1)
@@ -62,11 +62,11 @@ def join(parts: list[Dataset]) -> Dataset:
             for name in ("paths", "sizes", "boxes", "labels", "flags", "areas")}
     return replace(parts[0], name=" + ".join(part.name for part in parts), image_ids=ids,
                    category_ids=np.arange(1, len(classes) + 1) if len({p.category_ids.tobytes() for p in parts}) > 1
-                   else parts[0].category_ids, faults=sum((part.faults for part in parts), ()),
-                   offsets=offsets_of(np.concatenate([part.boxes_per_image() for part in parts])), **both)
+                   else parts[0].category_ids, warnings=sum((part.warnings for part in parts), ()),
+                   offsets=offsets_from_counts(np.concatenate([part.boxes_per_image() for part in parts])), **both)
 
 
-def class_list(config: Data, train: Dataset) -> tuple[str, ...]:
+def resolve_classes(config: Data, train: Dataset) -> tuple[str, ...]:
     """What `data.classes` asks for; else all that the training annotations know."""
     if not config.classes:
         if not train.classes:
@@ -80,7 +80,7 @@ def class_list(config: Data, train: Dataset) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def with_classes(dataset: Dataset, classes: tuple[str, ...], strict: bool) -> Dataset:
+def relabel(dataset: Dataset, classes: tuple[str, ...], strict: bool) -> Dataset:
     """The same objects, labelled by the position of their class in `classes`.
 
     Objects of other classes are left out and counted; `strict` makes them an error.
@@ -97,14 +97,14 @@ def with_classes(dataset: Dataset, classes: tuple[str, ...], strict: bool) -> Da
     ids = dict(zip(dataset.classes, dataset.category_ids))
     free = itertools.count(int(max(dataset.category_ids, default=0)) + 1)  # for classes that this file does not know
     category_ids = np.array([ids[name] if name in ids else next(free) for name in classes], np.int64)
-    kept = keep_objects(replace(dataset, labels=labels), labels > 0)
+    kept = select_boxes(replace(dataset, labels=labels), labels > 0)
     return replace(kept, classes=classes, category_ids=category_ids,
-                   faults=dataset.faults + (faults if strangers else ()))
+                   warnings=dataset.warnings + (faults if strangers else ()))
 
 
-def mend(dataset: Dataset, policy: str) -> Dataset:
-    """Boxes outside their image or without area, by the policy of `data.faulty_boxes`; each kind is counted."""
-    sizes = dataset.sizes[dataset.image_of_row()].astype(np.float32)
+def fix_invalid_boxes(dataset: Dataset, policy: str) -> Dataset:
+    """Boxes outside their image or without area, by the policy of `data.invalid_boxes`; each kind is counted."""
+    sizes = dataset.sizes[dataset.image_of_box()].astype(np.float32)
     edges = np.stack([np.zeros_like(sizes[:, 0]), np.zeros_like(sizes[:, 0]), sizes[:, 1], sizes[:, 0]], axis=1)
     inside = np.minimum(np.maximum(dataset.boxes, 0), edges[:, [2, 3, 2, 3]])
     finite = np.isfinite(dataset.boxes).all(axis=1)
@@ -115,36 +115,36 @@ def mend(dataset: Dataset, policy: str) -> Dataset:
     if not faulty.any():
         return dataset
     if policy == "refuse":
-        raise BadInput(f"{int(faulty.sum())} faulty boxes in {dataset.name} (data.faulty_boxes=refuse); first: "
-                       + _example(dataset, faulty) + ". Mend them, or set data.faulty_boxes=clip or drop")
+        raise BadInput(f"{int(faulty.sum())} faulty boxes in {dataset.name} (data.invalid_boxes=refuse); first: "
+                       + _example(dataset, faulty) + ". Mend them, or set data.invalid_boxes=clip or drop")
     drop = thin if policy == "clip" else faulty
     cut = outside & ~drop
     faults = tuple(f"{int(mask.sum())} {what}; first: {_example(dataset, mask)}" for mask, what in
                    [(cut, "boxes reach outside their image and were cut to it"),
                     (outside & drop & ~thin, "boxes reach outside their image and were left out"),
                     (thin, "boxes without area inside their image were left out")] if mask.any())
-    return replace(keep_objects(replace(dataset, boxes=fixed), ~drop), faults=dataset.faults + faults)
+    return replace(select_boxes(replace(dataset, boxes=fixed), ~drop), warnings=dataset.warnings + faults)
 
 
 def _example(dataset: Dataset, mask: np.ndarray) -> str:
     row = int(np.flatnonzero(mask)[0])
-    image = int(dataset.image_of_row()[row])
+    image = int(dataset.image_of_box()[row])
     height, width = dataset.sizes[image]
     corners = ", ".join(f"{value:g}" for value in dataset.boxes[row])
     return f"[{corners}] ({dataset.classes[dataset.labels[row] - 1]}) in {dataset.path(image)}, {width}x{height} pixels"
 
 
-def without_ignored(dataset: Dataset, config: Data) -> Dataset:
+def drop_ignored(dataset: Dataset, config: Data) -> Dataset:
     """The same images, with the objects that a loss is computed on."""
     left_out = (0 if config.train_on_crowd else CROWD) | (0 if config.train_on_difficult else DIFFICULT)
-    return keep_objects(dataset, (dataset.flags & left_out) == 0)
+    return select_boxes(dataset, (dataset.flags & left_out) == 0)
 
 
-def for_training(dataset: Dataset, config: Data) -> Dataset:
+def select_for_training(dataset: Dataset, config: Data) -> Dataset:
     """What is learned from: without crowd regions and difficult objects, unless the config wants them."""
-    dataset = without_ignored(dataset, config)
+    dataset = drop_ignored(dataset, config)
     if config.empty_images == "drop":
-        dataset = keep_images(dataset, dataset.boxes_per_image() > 0)
+        dataset = select_images(dataset, dataset.boxes_per_image() > 0)
     if len(dataset) == 0:
         raise BadInput(f"empty data set: no image of {dataset.name} is left to train on "
                        "(data.empty_images, data.train_on_crowd and data.train_on_difficult decide)")

@@ -9,7 +9,7 @@ from typing import Iterator
 import numpy as np
 
 from detector.py_faster_rcnn.static_chunks import chunks
-from detector.seeding import random_order, seed_for
+from detector.seeding import derive_seed, random_order
 
 pass
 
@@ -55,13 +55,13 @@ def plan_epoch(seed: int, epoch: int, sizes: np.ndarray, global_batch: int, grou
     is a range of its columns.
     """
     plan = chunks(sizes, global_batch) if groups == "static" else shuffled(seed, epoch, sizes, global_batch)
-    return plan[random_order(seed_for(seed, "steps", epoch), len(plan))]
+    return plan[random_order(derive_seed(seed, "steps", epoch), len(plan))]
 
 
 def shuffled(seed: int, epoch: int, sizes: np.ndarray, global_batch: int) -> np.ndarray:
     """Batches of the groups, one group after the other: int64 [steps, global_batch]."""
     groups = aspect_groups(sizes, global_batch)
-    order = random_order(seed_for(seed, "epoch", epoch), len(sizes))
+    order = random_order(derive_seed(seed, "epoch", epoch), len(sizes))
     order = order[np.argsort(groups[order], kind="stable")]  # by group, shuffled inside each
     batches, first = [], 0
     for count in np.bincount(groups):
@@ -72,7 +72,7 @@ def shuffled(seed: int, epoch: int, sizes: np.ndarray, global_batch: int) -> np.
     return np.concatenate([np.zeros((0, global_batch), np.int64), *batches])
 
 
-def share(count: int, rank: int, world: int) -> range:
+def rank_share(count: int, rank: int, world: int) -> range:
     """The things that one rank takes of `count`; shares differ by one at most."""
     return range(count * rank // world, count * (rank + 1) // world)
 
@@ -85,12 +85,12 @@ def micro_batches(global_batch: int, per_process: int, rank: int, world: int) ->
     """
     cuts = [range(first, min(first + per_process, global_batch)) for first in range(0, global_batch, per_process)]
     if len(cuts) >= world:
-        return [cuts[turn] for turn in share(len(cuts), rank, world)]
-    columns = share(global_batch, rank, world)
+        return [cuts[turn] for turn in rank_share(len(cuts), rank, world)]
+    columns = rank_share(global_batch, rank, world)
     return [columns[first:first + per_process] for first in range(0, len(columns), per_process)]
 
 
-def plan_evaluation(sizes: np.ndarray, batch: int) -> list[np.ndarray]:
+def plan_eval_batches(sizes: np.ndarray, batch: int) -> list[np.ndarray]:
     """Batches of images of like size, each image exactly once; int64 [at most batch] each.
 
     The batches do not depend on the number of ranks, and rank r predicts batches r, r + world, ...: so padding, and
@@ -103,7 +103,7 @@ def plan_evaluation(sizes: np.ndarray, batch: int) -> list[np.ndarray]:
     return [batches[i] for i in np.argsort([-p for p in pixels], kind="stable")]
 
 
-class TrainKeys:
+class TrainBatchSampler:
     """The keys of every micro-batch of one rank, from `first_step` to `last_step`, over all epochs.
 
     Iterating anew begins anew: DataLoader asks for the iterator twice when it has workers.

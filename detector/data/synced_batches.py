@@ -5,17 +5,17 @@ import time
 from dataclasses import dataclass
 from typing import Callable
 
-from detector.data.dataset import broken
-from detector.data.loader import SLICE_S, Batch, Batches
+from detector.data.dataset import unreadable_messages
+from detector.data.loader import SLICE_S, Batch, BatchIterator
 from detector.distributed import collectives, rank_info
 from detector.errors import BadInput
 
 
 @dataclass(frozen=True)
-class Waiting:
+class FetchPolicy:
     """How to wait: what ends it, and who is told."""
 
-    asked: Callable[[], bool]             # was this rank asked to stop?
+    requested: Callable[[], bool]             # was this rank asked to stop?
     refuse: bool                          # is an image that cannot be read an error?
     patience_s: float                     # after which a batch that has not come is an error
     beat: Callable[[str], None] = lambda phase: None
@@ -23,7 +23,7 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Turn:
+class Fetched:
     """What came of it. The last two are the same on all ranks."""
 
     batches: list[Batch]  # as many as asked for, unless stopping or failed
@@ -32,7 +32,7 @@ class Turn:
     failed: bool          # has any?
 
 
-def next_batches(source: Batches, count: int, waiting: Waiting, failed: bool = False) -> Turn:
+def fetch_batches(source: BatchIterator, count: int, waiting: FetchPolicy, failed: bool = False) -> Fetched:
     """This rank's next `count` batches, and what the ranks agreed upon. Collective.
 
     One vote where the data is there in time. Otherwise all vote again and again until each rank has what it needs, so
@@ -53,19 +53,19 @@ def next_batches(source: Batches, count: int, waiting: Waiting, failed: bool = F
             waiting.beat("waiting for the others")  # once: to vote again is no progress
         trouble = waiting.trouble() or refused(batches, waiting) or overdue(missing, wait_s, waiting)
         any_trouble, any_missing, stopping, any_failed = collectives.any_rank(
-            trouble is not None, missing, waiting.asked(), failed)
+            trouble is not None, missing, waiting.requested(), failed)
         if any_trouble:
-            collectives.agree(trouble)
+            collectives.raise_on_all_ranks(trouble)
         if stopping or any_failed or not any_missing:
-            return Turn(batches, wait_s, stopping, any_failed)
+            return Fetched(batches, wait_s, stopping, any_failed)
 
 
-def refused(batches: list[Batch], waiting: Waiting) -> BadInput | None:
-    messages = [message for _, targets in batches for message in broken(targets)]
+def refused(batches: list[Batch], waiting: FetchPolicy) -> BadInput | None:
+    messages = [message for _, targets in batches for message in unreadable_messages(targets)]
     return BadInput(messages[0]) if messages and waiting.refuse else None
 
 
-def overdue(missing: bool, wait_s: float, waiting: Waiting) -> RuntimeError | None:
+def overdue(missing: bool, wait_s: float, waiting: FetchPolicy) -> RuntimeError | None:
     if not missing or wait_s < waiting.patience_s:
         return None
     return RuntimeError(f"rank {rank_info.rank()} on {socket.gethostname()} has waited {waiting.patience_s:.0f} s "

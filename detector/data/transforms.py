@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from detector.config.schema import Augment
-from detector.structures import Side, resized
+from detector.structures import Resize, scale_and_size
 
 FILL = 114           # grey of the canvas around a shrunk image
 LEAST_VISIBLE = 0.2  # share of its area that a cropped object must keep to stay an object
@@ -19,9 +19,9 @@ LEAST_SIDE = 1.0     # pixels
 def augment(image: Tensor, boxes: Tensor, config: Augment, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """All transforms that are on. Gives image, boxes of what is still visible, and the mask bool [N] of those."""
     before = boxes
-    image, boxes = flip(image, boxes, config.flip, generator)
-    image, boxes, shrunk = jitter(image, boxes, config.jitter[0], config.jitter[1], generator)
-    image = photometric(image, config.photometric, generator)
+    image, boxes = flip(image, boxes, config.hflip_prob, generator)
+    image, boxes, shrunk = jitter(image, boxes, config.scale_jitter[0], config.scale_jitter[1], generator)
+    image = photometric(image, config.color_jitter_prob, generator)
     mask = visible(boxes, area(before) * shrunk)
     return image, boxes[mask], mask
 
@@ -41,11 +41,11 @@ def reduction(height: int, width: int, config: Augment) -> int:
     What is left is as large as the network sees it at the largest short side, or larger, also when jitter zooms into
     it; and without jitter the resize gives the same height and width at each short side.
     """
-    sides = [Side(short, config.long_side) for short in config.short_sides] if config.reduced_jpegs else []
-    zoom = max(1.0, *config.jitter)
+    sides = [Resize(short, config.max_size) for short in config.min_size] if config.reduced_jpegs else []
+    zoom = max(1.0, *config.scale_jitter)
     for divisor in (8, 4, 2) if sides else ():
         small = -(-height // divisor), -(-width // divisor)
-        if all(resized(*small, side)[0] * zoom <= 1 and resized(*small, side)[1] == resized(height, width, side)[1]
+        if all(scale_and_size(*small, side)[0] * zoom <= 1 and scale_and_size(*small, side)[1] == scale_and_size(height, width, side)[1]
                for side in sides):
             return divisor
     return 1

@@ -7,23 +7,23 @@ import torch
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
-from detector.distributed.collectives import mean
-from detector.distributed.rank_info import world
+from detector.distributed.collectives import all_reduce_mean
+from detector.distributed.rank_info import world_size
 
 
-def mean_statistics(module: nn.Module) -> None:
+def average_batchnorm_statistics(module: nn.Module) -> None:
     """Makes the running statistics of learning batch norms the mean over all ranks: all keep one state."""
     buffers = [b for norm in module.modules() if isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats
                for b in (norm.running_mean, norm.running_var)]
-    if world() > 1 and buffers:
-        flat = mean(torch.cat([b.flatten() for b in buffers]))
+    if world_size() > 1 and buffers:
+        flat = all_reduce_mean(torch.cat([b.flatten() for b in buffers]))
         for buffer, values in zip(buffers, flat.split([b.numel() for b in buffers])):
             buffer.copy_(values.view_as(buffer))
 
 
-def wrap(module: nn.Module, device: torch.device, turns: int = 1, compress: bool = False) -> nn.Module:
+def wrap_ddp(module: nn.Module, device: torch.device, turns: int = 1, compress: bool = False) -> nn.Module:
     """The module with its gradients averaged over all ranks, as bf16 with `compress`; itself for one rank."""
-    if world() == 1:
+    if world_size() == 1:
         return module
     parallel = nn.parallel.DistributedDataParallel
     newer = "forward_sync_buffers" in inspect.signature(parallel).parameters  # the name since PyTorch 2.12 or so
@@ -48,7 +48,7 @@ class _WithUnused(nn.Module):
         return self.module(*arguments)
 
 
-def accumulating(module: nn.Module, last: bool) -> AbstractContextManager[None]:
+def sync_gradients(module: nn.Module, last: bool) -> AbstractContextManager[None]:
     """Gradients stay on this rank, except in the last backward pass of a step."""
     shared = last or not isinstance(module, nn.parallel.DistributedDataParallel)
     return nullcontext() if shared else module.no_sync()

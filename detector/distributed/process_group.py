@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from detector.distributed import collectives
-from detector.distributed.rank_info import local_rank, rank, world
+from detector.distributed.rank_info import local_rank, rank, world_size
 from detector.errors import BadInput, NotFinite
 
 
@@ -24,7 +24,7 @@ def process_group(device: str, timeout_minutes: float = 10.0, traces: Path | Non
     times out. Raises BadInput where there are more processes than GPUs or the port is taken.
     """
     chosen = choose_device(device)
-    if world() == 1:
+    if world_size() == 1:
         yield chosen
         return
     if chosen.type == "cuda" and traces is not None:
@@ -36,7 +36,7 @@ def process_group(device: str, timeout_minutes: float = 10.0, traces: Path | Non
         address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
             raise BadInput(f"port in use: {address}. Set MASTER_PORT (torchrun: --master-port) to another") from error
-        raise BadInput(f"rank {rank()} of {world()} could not meet the others at {address}: "
+        raise BadInput(f"rank {rank()} of {world_size()} could not meet the others at {address}: "
                        f"{(str(error) or type(error).__name__).splitlines()[0]}") from error
     try:
         collectives.patient_group = dist.new_group(backend="gloo", timeout=collectives.PATIENCE)
@@ -87,7 +87,7 @@ def _refuse_shared_gpus(device: torch.device) -> None:
     """Two ranks on one GPU would hang NCCL; found by the GPU's own identity, on whatever number each rank sees."""
     if device.type != "cuda":
         return
-    names = collectives.gather_texts([f"{socket.gethostname()} {torch.cuda.get_device_properties(device).uuid}"])
+    names = collectives.all_gather_texts([f"{socket.gethostname()} {torch.cuda.get_device_properties(device).uuid}"])
     if shared := sorted({name.split()[0] for name in names if names.count(name) > 1}):
         raise BadInput(f"more processes than GPUs on {', '.join(shared)}: two processes got the same GPU. Start one "
                        "process for each GPU, or set run.device=cpu")

@@ -11,7 +11,7 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
-def world() -> int:
+def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 

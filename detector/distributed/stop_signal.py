@@ -16,7 +16,7 @@ class StopRequest:
     """
 
     def __init__(self):
-        self.asked = False
+        self.requested = False
         self.by = ""
         self._old: dict = {}
         self._blocked: set = set()
@@ -41,6 +41,6 @@ class StopRequest:
         if self.by == "SIGINT" == signal.Signals(number).name:
             raise KeyboardInterrupt
         # A launcher hands Ctrl-C on as SIGTERM to processes that a terminal may have told already.
-        self.asked, self.by = True, self.by if self.by == "SIGINT" else signal.Signals(number).name
+        self.requested, self.by = True, self.by if self.by == "SIGINT" else signal.Signals(number).name
         if number == signal.SIGINT:
             sys.stderr.write("\nstopping after this step; Ctrl-C again stops at once\n")

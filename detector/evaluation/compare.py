@@ -6,7 +6,7 @@ import numpy as np
 
 from detector.config.load import load_config
 from detector.config.schema import Config
-from detector.data.read import describe, read_for_evaluation
+from detector.data.read import describe, read_val
 from detector.errors import BadInput
 from detector.evaluation.results import classes_of, read_results
 from detector.metrics.bootstrap import SIZES, Difference, class_aps, difference, draws, judge, mean_over_classes
@@ -22,7 +22,7 @@ def compare(run_a: str, run_b: str, resamples: int = RESAMPLES) -> None:
         raise BadInput(f"--resamples {resamples}: 20 or more, or an interval means nothing")
     configs = [config_of(run) for run in (run_a, run_b)]
     same_question(configs, (run_a, run_b))
-    dataset = read_for_evaluation(configs[0].data, classes_of(run_a))
+    dataset = read_val(configs[0].data, classes_of(run_a))
     found = [read_results(str(Path(run) / "detections.json"), dataset) for run in (run_a, run_b)]
     rows = differences(found[0], found[1], dataset, configs[0].evaluate.metric, resamples)
     print(f"A: {run_a}\nB: {run_b}\non {describe(dataset)}; {resamples} draws of the images\n"

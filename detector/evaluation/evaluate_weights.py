@@ -3,13 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
-from detector.config.load import find_config, folder_of, load_config, to_yaml
+from detector.config.load import find_config, load_config, run_folder, to_yaml
 from detector.config.schema import Config
-from detector.data.read import class_list, describe, read_splits, with_classes
+from detector.data.read import describe, read_splits, relabel, resolve_classes
 from detector.distributed import collectives, process_group
 from detector.errors import BadInput
 from detector.evaluation.evaluate import evaluate
-from detector.evaluation.scoring import table, write_results
+from detector.evaluation.scoring import format_metrics, write_results
 from detector.model.faster_rcnn import build_model, placed
 from detector.model.weights.files import read_weights
 from detector.model.weights.load import load_weights
@@ -23,24 +23,24 @@ def evaluate_weights(weights: str, recipe: str, overrides: list[str]) -> None:
     config = config_for(weights, recipe, overrides)
     with process_group.process_group(config.run.device, config.run.timeout_minutes) as device:
         val = read_splits(config.data, config.data.val)
-        classes = class_list(config.data, val)
-        val = with_classes(val, classes, strict=not config.data.classes)
+        classes = resolve_classes(config.data, val)
+        val = relabel(val, classes, strict=not config.data.classes)
         model = build_model(config.model, config.evaluate, len(classes))
-        report = collectives.first_on_main(lambda: load_weights(model, config.model, classes))
+        report = collectives.run_on_local_main_first(lambda: load_weights(model, config.model, classes))
         if report.fresh:
-            raise BadInput(f"{weights} does not fill {len(report.fresh)} tensors of {config.model.body} with "
+            raise BadInput(f"{weights} does not fill {len(report.fresh)} tensors of {config.model.backbone} with "
                            f"{len(classes)} classes; they would be random: {', '.join(report.fresh[:10])}. {report}. "
                            "Name the row that it was trained with, or set the options that differ")
         model = placed(model, config.run.channels_last, device).eval()
         evaluation, detections, _ = evaluate(model, val, config, device, step=0)
 
         def tell() -> None:
-            folder = folder_of(config)
+            folder = run_folder(config)
             write_whole(folder / "config.yaml", to_yaml(config))
             write_results(folder, evaluation, detections, val)
-            print(f"{weights}: {report}\non {describe(val)}\n{table(evaluation.metrics, evaluation.per_class)}\n"
+            print(f"{weights}: {report}\non {describe(val)}\n{format_metrics(evaluation.metrics, evaluation.per_class)}\n"
                   f"{evaluation.images_per_s:.1f} images/s; results.json and detections.json are in {folder}")
-        collectives.only_on_main(tell)
+        collectives.run_on_main(tell)
 
 
 def config_for(weights: str, recipe: str, overrides: list[str]) -> Config:

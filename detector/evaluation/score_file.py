@@ -6,7 +6,7 @@ from detector.data.formats import coco
 from detector.data.read import describe
 from detector.errors import BadInput
 from detector.evaluation.results import read_results
-from detector.evaluation.scoring import table
+from detector.evaluation.scoring import format_metrics
 from detector.metrics import coco_kernel
 from detector.metrics.analysis import analyse, describe_errors
 
@@ -23,5 +23,5 @@ def score_file(detections: str, annotations: str, metric: str) -> None:
     notes = [coco_kernel.note()] * bool(coco_kernel.note())
     if not len(found):
         notes.append(f"{detections} holds no detection: every object of {annotations} is missed")
-    print("\n".join([*notes, f"{len(found)} detections, on {describe(dataset)}", table(why.metrics, why.per_class), "",
+    print("\n".join([*notes, f"{len(found)} detections, on {describe(dataset)}", format_metrics(why.metrics, why.per_class), "",
                      describe_errors(why)]))

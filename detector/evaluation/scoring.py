@@ -13,7 +13,6 @@ from detector.metrics import coco_kernel
 from detector.metrics.coco import coco_metrics, results
 from detector.metrics.visual_genome import visual_genome_metrics
 from detector.metrics.voc import voc_metrics
-from detector.model.faster_rcnn import LOSSES
 from detector.run.files import write_whole
 from detector.structures import Dataset, Detections
 
@@ -22,12 +21,12 @@ AT_ONCE = 1000  # detections that are turned to JSON before other threads have t
 
 
 @dataclass(frozen=True)
-class Predicted:
+class Predictions:
     """What all ranks together predicted."""
 
     step: int
     detections: Detections       # in the order of image ids
-    losses: np.ndarray           # float64 [B, 6]: number of the batch, images in it, four losses
+    losses: list[dict]           # of each batch: {"batch": its number, "images": how many, "losses": {name: value}}
     seen: np.ndarray             # int64 [I]: indices of the images
     unreadable: tuple[str, ...]  # images for which a grey picture stood in
     elapsed_s: float
@@ -46,12 +45,12 @@ class Evaluation:
     unreadable: tuple[str, ...]  # images for which a grey picture stood in
 
 
-def index_of(dataset: Dataset, metric: str) -> coco_kernel.Truth | None:
+def index_ground_truth(dataset: Dataset, metric: str) -> coco_kernel.IndexedGroundTruth | None:
     """What scoring against a data set again and again needs only once; nothing where the metric has no use for it."""
     return coco_kernel.index(dataset) if metric == "coco" else None
 
 
-def score(predicted: Predicted, dataset: Dataset, config: Evaluate, truth: coco_kernel.Truth | None = None) -> Evaluation:
+def score(predicted: Predictions, dataset: Dataset, config: Evaluate, truth: coco_kernel.IndexedGroundTruth | None = None) -> Evaluation:
     """truth: of index_of, where it was kept. Each image once: asserted, not hoped."""
     started_at = time.monotonic()
     assert np.array_equal(np.sort(predicted.seen), np.arange(len(dataset))), "an image was evaluated twice, or never"
@@ -62,12 +61,14 @@ def score(predicted: Predicted, dataset: Dataset, config: Evaluate, truth: coco_
                       predicted.peak_memory_gib, predicted.unreadable)
 
 
-def loss_means(losses: np.ndarray) -> dict[str, float]:
+def loss_means(losses: list[dict]) -> dict[str, float]:
     """Means over images, by name; nothing where no loss was computed."""
     if not len(losses):
         return {}
-    means = np.average(losses[:, 2:], axis=0, weights=losses[:, 1])
-    return {"loss": float(means.sum()), **dict(zip(LOSSES, map(float, means)))}
+    names = list(losses[0]["losses"])
+    values = np.array([[batch["losses"][name] for name in names] for batch in losses], np.float64)
+    means = np.average(values, axis=0, weights=[batch["images"] for batch in losses])
+    return {"loss": float(means.sum()), **dict(zip(names, map(float, means)))}
 
 
 def write_results(folder: Path, evaluation: Evaluation, detections: Detections, dataset: Dataset) -> None:
@@ -79,17 +80,17 @@ def write_results(folder: Path, evaluation: Evaluation, detections: Detections, 
                 json.dumps({**asdict(evaluation), "data": dataset.name}, indent=1) + "\n")
 
 
-def table(metrics: dict[str, float], per_class: dict[str, dict[str, float]]) -> str:
+def format_metrics(metrics: dict[str, float], per_class: dict[str, dict[str, float]]) -> str:
     """Metrics and classes as a person reads them; counts are whole numbers."""
-    lines = [f"{name:>24} {number(value):>8}" for name, value in metrics.items()]
+    lines = [f"{name:>24} {format_number(value):>8}" for name, value in metrics.items()]
     keys = list(next(iter(per_class.values()), {}))
     lines += ["", f"{'class':>24} " + " ".join(f"{key:>10}" for key in keys)]
     lines += [f"{name:>24} " + " ".join(f"{values[key]:>10}" if isinstance(values[key], int) else
-                                        f"{number(values[key]):>10}" for key in keys)
+                                        f"{format_number(values[key]):>10}" for key in keys)
               for name, values in per_class.items()]
     return "\n".join(lines)
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Four digits; - for what does not exist, as AP without an object, for which pycocotools says -1."""
     return "-" if value == -1 else f"{value:.4f}"

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from detector.config.load import load_config
-from detector.config.model_schema import Model, of_our_heads
+from detector.config.model_schema import Model, native_head_options
 from detector.config.schema import Config, Evaluate
 from detector.data.formats.shapes import draw_image
 from detector.data.image_io import image_files, read_image
@@ -23,9 +23,9 @@ from detector.errors import BadInput
 from detector.inference.predictor import find_checkpoint, load_detector
 from detector.inference.traced_model import Portable
 from detector.model.faster_rcnn import Detector, build_model
-from detector.seeding import drawing_state, seed_for
-from detector.structures import Side, resized
-from detector.visualization.validation_images import fixed_choice
+from detector.seeding import derive_seed, numpy_random_state
+from detector.structures import Resize, scale_and_size
+from detector.visualization.validation_images import evenly_spaced
 
 ENDING = {"onnx": ".onnx", "torchscript": ".torchscript.pt", "weights": ".weights.pt"}
 OPSET = 17          # of ONNX: the first with all that is needed, and known to every runtime that is in use
@@ -66,8 +66,8 @@ def export(run: str, kind: str, out: str = "", which: str = "best", source: str 
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
     images, said = check_images(run, source)
-    about = {"classes": json.dumps(classes), "step": str(step), "short_side": str(config.evaluate.short_side),
-             "long_side": str(config.evaluate.long_side), "input": "image: uint8 [3, H, W], RGB, any size"}
+    about = {"classes": json.dumps(classes), "step": str(step), "short_side": str(config.evaluate.min_size),
+             "long_side": str(config.evaluate.max_size), "input": "image: uint8 [3, H, W], RGB, any size"}
     try:
         detect = WRITERS[kind](model, config, classes, beside, about)
         found = compare(model, detect, images, config.evaluate)
@@ -82,8 +82,8 @@ def export(run: str, kind: str, out: str = "", which: str = "best", source: str 
 
 def refuse_other_heads(config: Model, kind: str) -> None:
     """What is traced is torchvision's heads; they know neither the boxes nor the anchors of the published tables."""
-    others = [f"{path}={value}" for path, value, usual in of_our_heads(config) if path in UNTRACED and value != usual]
-    others += [f"model.canvas_multiple={config.canvas_multiple}"] * bool(config.canvas_multiple % 16)
+    others = [f"{path}={value}" for path, value, usual in native_head_options(config) if path in UNTRACED and value != usual]
+    others += [f"model.size_divisor={config.size_divisor}"] * bool(config.size_divisor % 16)
     if others:
         raise BadInput(f"--format {kind} cannot express {', '.join(others)}: export the weights, or train with the "
                        "defaults of these")
@@ -129,12 +129,12 @@ def write_weights(model: Detector, config: Config, classes: tuple[str, ...], pat
     torch.save(model.state_dict(), path)
     again = build_model(config.model, config.evaluate, len(classes)).eval()
     again.load_state_dict(torch.load(path, weights_only=True))
-    return detect_with(again, Side(config.evaluate.short_side, config.evaluate.long_side))
+    return detect_with(again, Resize(config.evaluate.min_size, config.evaluate.max_size))
 
 
 # Options of our heads that matter in evaluation and that torchvision's do not have.
-UNTRACED = ("model.plus_one", "model.legacy_anchors", "model.clamp_deltas", "model.rpn.before_nms_per",
-            "model.rpn.after_nms_per")
+UNTRACED = ("model.inclusive_boxes", "model.legacy_anchors", "model.clamp_deltas", "model.rpn.pre_nms_top_n_per",
+            "model.rpn.post_nms_top_n_per")
 WRITERS = {"onnx": write_onnx, "torchscript": write_torchscript, "weights": write_weights}
 
 
@@ -149,7 +149,7 @@ def needed(name: str):
 
 def example() -> Tensor:
     """An image to trace with. Noise, so that there is something at every level of a pyramid."""
-    return torch.from_numpy(drawing_state(seed_for(0, "trace")).randint(0, 256, (3, 200, 300)).astype(np.uint8))
+    return torch.from_numpy(numpy_random_state(derive_seed(0, "trace")).randint(0, 256, (3, 200, 300)).astype(np.uint8))
 
 
 def check_images(run: str, source: str) -> tuple[list[Tensor], str]:
@@ -160,11 +160,11 @@ def check_images(run: str, source: str) -> tuple[list[Tensor], str]:
         try:
             data = load_config(str(Path(run) / "config.yaml")).data
             val = read_splits(data, data.val or data.train)
-            paths, said = [val.path(index) for index in fixed_choice(len(val), CHECKED)], f"images of {val.name}"
+            paths, said = [val.path(index) for index in evenly_spaced(len(val), CHECKED)], f"images of {val.name}"
         except BadInput:
             paths, said = [], "drawn images, as the run's own data cannot be read"
     images = [read_image(paths[number % len(paths)]) for number in range(CHECKED)] if paths else \
-        [torch.from_numpy(np.array(draw_image(drawing_state(seed_for(0, "export", number)))[0])).permute(2, 0, 1)
+        [torch.from_numpy(np.array(draw_image(numpy_random_state(derive_seed(0, "export", number)))[0])).permute(2, 0, 1)
          for number in range(CHECKED)]
     return [stretched(image, *STRETCH[number % len(STRETCH)]) for number, image in enumerate(images)], said
 
@@ -174,7 +174,7 @@ def stretched(image: Tensor, down: float, right: float) -> Tensor:
     return interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
 
 
-def detect_with(model: Detector, side: Side) -> Detect:
+def detect_with(model: Detector, side: Resize) -> Detect:
     def detect(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         found = model.predict([image], side)[0][0]
         return tuple(found[name] for name in OUTPUTS)
@@ -186,11 +186,11 @@ def compare(model: Detector, detect: Detect, images: list[Tensor], evaluate: Eva
 
     Boxes are compared where they are computed, in the resized image: made large again, rounding is many times as much.
     """
-    side = Side(evaluate.short_side, evaluate.long_side)
+    side = Resize(evaluate.min_size, evaluate.max_size)
     expect = detect_with(model, side)
     boxes, strangers, box, score = 0, 0, 0.0, 0.0
     for image in images:
-        scale, _ = resized(*image.shape[-2:], side)
+        scale, _ = scale_and_size(*image.shape[-2:], side)
         expected, found = list(expect(image)), list(detect(image))
         expected[0], found[0] = scale * expected[0], scale * found[0]
         pairs, alone = pair(expected, found, evaluate)
@@ -206,7 +206,7 @@ def pair(expected: Sequence[Tensor], found: Sequence[Tensor], evaluate: Evaluate
     A box as weak as the weakest that is kept, to TOLERANCE, may be in one list only: rounding decides whether it is.
     """
     a, b = ([part.detach().cpu().double().numpy() for part in parts] for parts in (expected, found))
-    floor = max([evaluate.score] + [scores.min() for _, scores, _ in (a, b) if len(scores) >= evaluate.detections])
+    floor = max([evaluate.score_thresh] + [scores.min() for _, scores, _ in (a, b) if len(scores) >= evaluate.max_detections])
     pairs, alone = [], 0
     for one, other in ((a, b), (b, a)):
         for box, score, label in zip(*one):

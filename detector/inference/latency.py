@@ -13,15 +13,15 @@ from detector.config.load import load_config
 from detector.config.schema import Config
 from detector.data.image_io import read_image
 from detector.data.read import describe, read_splits
-from detector.distributed.collectives import only_on_main
+from detector.distributed.collectives import run_on_main
 from detector.distributed.process_group import choose_device
 from detector.errors import BadInput
 from detector.inference.predictor import find_checkpoint, load_detector, predict_batch
 from detector.model.faster_rcnn import Detector
-from detector.run.environment import surroundings
+from detector.run.environment import collect_environment
 from detector.run.files import write_whole
-from detector.structures import Dataset, Side
-from detector.visualization.validation_images import fixed_choice
+from detector.structures import Dataset, Resize
+from detector.visualization.validation_images import evenly_spaced
 
 STAGES = ("reading", "pre-processing", "model", "post-processing")
 WARM_UP, TIMED = 5, 30  # images
@@ -51,7 +51,7 @@ def time_run(run: str, overrides: list[str], which: str) -> None:
     path = find_checkpoint(run, which)
     config = load_config(str(Path(run) / "config.yaml"), overrides)
     data = read_splits(config.data, config.data.val or config.data.train)
-    only_on_main(lambda: time_devices(Path(run), path, config, data))
+    run_on_main(lambda: time_devices(Path(run), path, config, data))
 
 
 def time_devices(folder: Path, checkpoint: Path, config: Config, data: Dataset) -> None:
@@ -67,15 +67,15 @@ def time_devices(folder: Path, checkpoint: Path, config: Config, data: Dataset) 
         name = torch.cuda.get_device_name(device) if kind == "cuda" else f"CPU, {torch.get_num_threads()} threads"
         found[kind] = {"name": name, "milliseconds": {key: asdict(value) for key, value in stages.items()}}
         print(table(f"{name}, {config.run.precision}", stages))
-    about = {"images": TIMED, "precision": config.run.precision, "short_side": config.evaluate.short_side,
-             "long_side": config.evaluate.long_side, "devices": found, "surroundings": surroundings()}
+    about = {"images": TIMED, "precision": config.run.precision, "short_side": config.evaluate.min_size,
+             "long_side": config.evaluate.max_size, "devices": found, "surroundings": collect_environment()}
     write_whole(folder / "timing.json", json.dumps(about, indent=1) + "\n")
 
 
 def time_images(model: Detector, config: Config, data: Dataset, device: torch.device) -> np.ndarray:
     """Seconds of each stage, float64 [TIMED, 4]. Raises BadInput where no image can be read."""
-    paths = [data.path(index) for index in fixed_choice(len(data), TIMED)]
-    side = Side(config.evaluate.short_side, config.evaluate.long_side)
+    paths = [data.path(index) for index in evenly_spaced(len(data), TIMED)]
+    side = Resize(config.evaluate.min_size, config.evaluate.max_size)
     rows = []
     for number in range(WARM_UP + TIMED):
         begun_at = time.perf_counter()
@@ -87,7 +87,7 @@ def time_images(model: Detector, config: Config, data: Dataset, device: torch.de
     return np.array(rows[WARM_UP:])
 
 
-def time_stages(model: Detector, image: Tensor, side: Side, precision: str, device: torch.device) -> list[float]:
+def time_stages(model: Detector, image: Tensor, side: Resize, precision: str, device: torch.device) -> list[float]:
     """Seconds of pre-processing, model and post-processing; the device is waited for at each border."""
     marks: list[float] = []
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from detector.errors import FAILED, OK, BadInput
-from detector.inference.predictor import Loaded, load_run
+from detector.inference.predictor import Predictor, load_run
 from detector.inference.sources import Source, batches, is_video, open_frames
 from detector.inference.writers import Predictions
-from detector.report.image_budget import Film
+from detector.report.image_budget import JpegBudget
 from detector.report.report import About
 
 MANY = 2000  # frames of a camera, whose number nobody knows: a report plans its pictures for so many
@@ -32,7 +32,7 @@ def predict(run: str, source: str, device: str = "auto", score: float = 0.5, out
         raise BadInput(f"--out {folder}: this is the folder of the images; drawing there would replace them")
     with open_frames(source, limit) as frames:
         detector = load_run(run, which, device)
-        film = Film(frames.count or MANY) if report else None
+        film = JpegBudget(frames.count or MANY) if report else None
         predictions = Predictions(folder, detector.classes, frames.name, frames.rate, film)
         broken, elapsed_s = run_through(detector, frames, predictions, score, batch, is_video(source))
     if not predictions.found:
@@ -46,14 +46,14 @@ def predict(run: str, source: str, device: str = "auto", score: float = 0.5, out
     if report:
         print(predictions.report(About(
             f"{Path(source).name or source} by {Path(run).resolve().name}",
-            (f"{detector.config.model.body}, step {detector.step}", f"{objects} objects of score {score:g} or more"),
-            f"fleet-rcnn predict {run} {source} --report", detector.config.evaluate.nms_iou)))
+            (f"{detector.config.model.backbone}, step {detector.step}", f"{objects} objects of score {score:g} or more"),
+            f"fleet-rcnn predict {run} {source} --report", detector.config.evaluate.nms_thresh)))
     if broken:
         print(f"{broken} images could not be read and were left out")
     return FAILED if broken else OK
 
 
-def run_through(detector: Loaded, source: Source, predictions: Predictions, score: float, batch: int,
+def run_through(detector: Predictor, source: Source, predictions: Predictions, score: float, batch: int,
                 video: bool) -> tuple[int, float]:
     """Every frame to where its results are kept; gives how many could not be read, and the seconds it took."""
     started_at, broken = time.monotonic(), 0

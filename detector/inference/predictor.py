@@ -16,11 +16,11 @@ from detector.distributed.process_group import choose_device
 from detector.errors import BadInput
 from detector.model.faster_rcnn import Detector, build_model, placed
 from detector.model.precision import autocast, to_device
-from detector.run.checkpoint_files import read, step_files
-from detector.structures import Side
+from detector.run.checkpoint_files import read_checkpoint, step_files
+from detector.structures import Resize
 
 pass
-from detector.structures import canvas_of
+from detector.structures import padded_size
 
 
 def find_checkpoint(run: str, which: str = "best") -> Path:
@@ -44,7 +44,7 @@ def load_detector(path: Path, device: torch.device,
 
     A config of one's own may say how to evaluate; the model is the checkpoint's in any case.
     """
-    content = read(path)
+    content = read_checkpoint(path)
     stored = from_dict(content["config"], f"config in {path}")
     config = config or stored
     model = build_model(stored.model, config.evaluate, len(content["classes"]))
@@ -52,20 +52,20 @@ def load_detector(path: Path, device: torch.device,
     return placed(model, config.run.channels_last, device).eval(), config, tuple(content["classes"]), content["step"]
 
 
-def predict_batch(model: Detector, images: list, targets: list | None, side: Side, precision: str,
-                  device: torch.device) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor | None]:
-    """One batch on the device; detections, and with targets the four losses, come back on the CPU."""
+def predict_batch(model: Detector, images: list, targets: list | None, side: Resize, precision: str,
+                  device: torch.device) -> tuple[list[dict[str, torch.Tensor]], dict[str, float] | None]:
+    """Detections of one batch, on the CPU, and with targets the losses by name."""
     images, moved = to_device(images, targets or [], device)
     with autocast(precision, device):
         found, losses = model.predict(images, side, None if targets is None else moved)
     return [{key: value.cpu() for key, value in one.items()} for one in found], \
-        None if losses is None else losses.cpu()
+        None if losses is None else dict(zip(losses, torch.stack(list(losses.values())).tolist()))
 
 AT_ONCE = 4  # images of one batch, unless another number is asked for
 
 
 @dataclass(frozen=True, repr=False)
-class Found:
+class ImageDetections:
     """What was found in one image, the best first."""
 
     boxes: np.ndarray   # float32 [K, 4]: x1, y1, x2, y2 in pixels
@@ -83,7 +83,7 @@ class Found:
 
 
 @dataclass(frozen=True, repr=False)
-class Loaded:
+class Predictor:
     """Call it with a path, PIL image, array uint8 [H, W, 3] or [H, W], tensor uint8 [3, H, W], or a list of these."""
 
     model: Detector
@@ -92,27 +92,27 @@ class Loaded:
     step: int
     device: torch.device
 
-    def __call__(self, images, score: float = 0.5) -> "Found | list[Found]":
+    def __call__(self, images, score: float = 0.5) -> "ImageDetections | list[ImageDetections]":
         """The objects of one image, or of each of a list; raises BadInput for an image that cannot be read."""
         if isinstance(images, (list, tuple)):
             return self.detect([pixels_of(image) for image in images], score)
         return self.detect([pixels_of(images)], score)[0]
 
     def __repr__(self) -> str:
-        return f"{self.config.model.body}, step {self.step}, on {self.device}, of " + ", ".join(self.classes)
+        return f"{self.config.model.backbone}, step {self.step}, on {self.device}, of " + ", ".join(self.classes)
 
     @property
-    def side(self) -> Side:
-        return Side(self.config.evaluate.short_side, self.config.evaluate.long_side)
+    def side(self) -> Resize:
+        return Resize(self.config.evaluate.min_size, self.config.evaluate.max_size)
 
-    def detect(self, images: list[Tensor], score: float, at_once: int = AT_ONCE) -> list[Found]:
+    def detect(self, images: list[Tensor], score: float, at_once: int = AT_ONCE) -> list[ImageDetections]:
         """Images uint8 [3, H, W]. Only those that the network sees on one canvas share a batch, so that what is found
         in an image does not depend on the others."""
         self.model.roi_heads.score_thresh = min(self.model.roi_heads.score_thresh, score)
-        found: list[Found | None] = [None] * len(images)
+        found: list[ImageDetections | None] = [None] * len(images)
         canvases: dict[tuple[int, int], list[int]] = {}
         for number, image in enumerate(images):
-            canvases.setdefault(canvas_of(image, self.side, self.model.input.multiple), []).append(number)
+            canvases.setdefault(padded_size(image, self.side, self.model.input.multiple), []).append(number)
         for numbers in canvases.values():
             for first in range(0, len(numbers), at_once):
                 some = numbers[first:first + at_once]
@@ -122,17 +122,17 @@ class Loaded:
                     found[number] = self.found(answer, score)
         return found
 
-    def found(self, answer: dict[str, Tensor], score: float) -> Found:
+    def found(self, answer: dict[str, Tensor], score: float) -> ImageDetections:
         boxes, scores, labels = (answer[key].numpy() for key in ("boxes", "scores", "labels"))
         keep = scores >= score
         labels = labels[keep].astype(np.int32)
-        return Found(boxes[keep], scores[keep], labels, tuple(self.classes[label - 1] for label in labels))
+        return ImageDetections(boxes[keep], scores[keep], labels, tuple(self.classes[label - 1] for label in labels))
 
 
-def load_run(run: str, which: str, device: str) -> Loaded:
+def load_run(run: str, which: str, device: str) -> Predictor:
     chosen = choose_device(device)
     model, config, classes, step = load_detector(find_checkpoint(run, which), chosen)
-    return Loaded(model, config, classes, step, chosen)
+    return Predictor(model, config, classes, step, chosen)
 
 
 def pixels_of(image) -> Tensor:

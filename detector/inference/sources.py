@@ -14,7 +14,7 @@ from torch import Tensor
 
 from detector.data.image_io import image_files, read_image
 from detector.errors import BadInput
-from detector.structures import STRIDE, Side, canvas_of
+from detector.structures import SIZE_DIVISOR, Resize, padded_size
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 AHEAD = 8          # images that are read before they are asked for
@@ -114,7 +114,7 @@ def video_library():
                        ) from error
 
 
-def batches(frames: Iterable[Frame], size: int, side: Side, multiple: int = STRIDE) -> Iterator[list[Frame]]:
+def batches(frames: Iterable[Frame], size: int, side: Resize, multiple: int = SIZE_DIVISOR) -> Iterator[list[Frame]]:
     """Batches of frames that the network sees on one canvas, so that no image pays for another's padding.
 
     A frame waits for others of its kind only so long; those that could not be read come at once, alone.
@@ -124,7 +124,7 @@ def batches(frames: Iterable[Frame], size: int, side: Side, multiple: int = STRI
         if frame.image is None:
             yield [frame]
             continue
-        kind = canvas_of(frame.image, side, multiple)
+        kind = padded_size(frame.image, side, multiple)
         waiting.setdefault(kind, []).append(frame)
         if len(waiting[kind]) == size:
             yield waiting.pop(kind)

@@ -25,15 +25,15 @@ class Portable(nn.Module):
         super().__init__()
         self.backbone = model.backbone
         self.rpn = RegionProposalNetwork(
-            plan_anchors(config).anchors.generator(), model.rpn.head, config.rpn.positive_iou, config.rpn.negative_iou,
-            config.rpn.batch, config.rpn.positive_share, {"training": 1, "testing": config.rpn.before_nms_eval},
-            {"training": 1, "testing": config.rpn.after_nms_eval}, config.rpn.nms_iou, config.rpn.score)
+            plan_anchors(config).anchors.generator(), model.rpn.head, config.rpn.fg_iou_thresh, config.rpn.bg_iou_thresh,
+            config.rpn.batch_size_per_image, config.rpn.positive_fraction, {"training": 1, "testing": config.rpn.pre_nms_top_n_eval},
+            {"training": 1, "testing": config.rpn.post_nms_top_n_eval}, config.rpn.nms_thresh, config.rpn.score_thresh)
         self.roi_heads = RoIHeads(
             TracedPooling(model.roi_heads.box_roi_pool), model.roi_heads.box_head, model.roi_heads.box_predictor,
-            config.roi.positive_iou, config.roi.negative_iou, config.roi.batch, config.roi.positive_share,
-            tuple(config.roi.box_weights), evaluate.score, evaluate.nms_iou, evaluate.detections)
-        self.short, self.long = float(evaluate.short_side), float(evaluate.long_side or "inf")
-        self.pixels, self.multiple = PIXELS[config.pixels], config.canvas_multiple
+            config.roi.fg_iou_thresh, config.roi.bg_iou_thresh, config.roi.batch_size_per_image, config.roi.positive_fraction,
+            tuple(config.roi.bbox_reg_weights), evaluate.score_thresh, evaluate.nms_thresh, evaluate.max_detections)
+        self.min_size, self.max_size = float(evaluate.min_size), float(evaluate.max_size or "inf")
+        self.pixels, self.multiple = PIXELS[config.pixel_format], config.size_divisor
         self.register_buffer("mean", torch.tensor(self.pixels.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(self.pixels.std)[:, None, None], persistent=False)
 
@@ -55,7 +55,7 @@ class Portable(nn.Module):
     def resized(self, before: Tensor) -> Tensor:
         """model.input.resized for float64 [2]; vectors of one, because ONNX would compute single numbers in float32."""
         first, second = before[:1], before[1:]
-        short, long = (torch.tensor([side], dtype=torch.float64) for side in (self.short, self.long))
+        short, long = (torch.tensor([side], dtype=torch.float64) for side in (self.min_size, self.max_size))
         scale = torch.minimum(short / torch.minimum(first, second), long / torch.maximum(first, second))
         return (before * scale).floor().clamp(min=1).long()
 

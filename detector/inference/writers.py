@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from detector.errors import BadInput
-from detector.inference.predictor import Found
+from detector.inference.predictor import ImageDetections
 from detector.inference.sources import Frame, video_library
-from detector.report.image_budget import Film
+from detector.report.image_budget import JpegBudget
 from detector.report.report import About, report_predictions
 from detector.run.files import write_whole
-from detector.structures import Dataset, Detections, assemble, join_detections, to_xywh
+from detector.structures import Dataset, Detections, build_dataset, concat_detections, to_xywh
 from detector.visualization.draw_boxes import draw_boxes
 
 COLUMNS = ("image_id", "image", "class", "score", "x1", "y1", "x2", "y2")
@@ -23,13 +23,13 @@ COLUMNS = ("image_id", "image", "class", "score", "x1", "y1", "x2", "y2")
 class Predictions:
     """Collects what was found; pictures are written at once, everything else by `close`."""
 
-    def __init__(self, folder: Path, classes: tuple[str, ...], video: str, rate: float, film: Film | None = None):
+    def __init__(self, folder: Path, classes: tuple[str, ...], video: str, rate: float, film: JpegBudget | None = None):
         """film: pictures for a report, to be exposed as they come; None where none is asked for."""
         self.folder, self.classes, self.film = folder, classes, film
         self.video = AnnotatedVideo(folder / f"{Path(video).stem}.mp4", rate) if video else None
-        self.found: dict[int, tuple[str, int, int, Found]] = {}  # by number: name, height, width
+        self.found: dict[int, tuple[str, int, int, ImageDetections]] = {}  # by number: name, height, width
 
-    def add(self, frame: Frame, found: Found) -> None:
+    def add(self, frame: Frame, found: ImageDetections) -> None:
         pixels = frame.image.permute(1, 2, 0).contiguous().numpy()
         self.found[frame.number] = (frame.name, *pixels.shape[:2], found)
         if self.film:
@@ -75,11 +75,11 @@ class Predictions:
         parts = [Detections(np.full(len(found), number, np.int64), found.boxes, found.scores, found.labels)
                  for number, (_, _, _, found) in self.found.items()]
         labels = list(range(1, len(self.classes) + 1))
-        return (assemble("predictions", "", list(self.classes), labels, images, np.zeros((0, 8))),
-                join_detections(parts))
+        return (build_dataset("predictions", "", list(self.classes), labels, images, np.zeros((0, 8))),
+                concat_detections(parts))
 
 
-def coco_rows(number: int, name: str, found: Found) -> list[dict]:
+def coco_rows(number: int, name: str, found: ImageDetections) -> list[dict]:
     """COCO's results format, and the names of image and class for people, which its tools let pass."""
     boxes = to_xywh(found.boxes).round(2).tolist()
     return [{"image_id": number, "category_id": int(label), "bbox": box, "score": round(float(score), 5),

@@ -1,7 +1,7 @@
 """How much of the ground truth the anchors reach, and which sides and ratios would reach more.
 
 N boxes and their canvases are in the pixels that the network sees. A box is reached at t if some anchor overlaps it by
-an IoU of t or more: what model.rpn.positive_iou asks for.
+an IoU of t or more: what model.rpn.fg_iou_thresh asks for.
 """
 
 from dataclasses import dataclass, replace

@@ -7,13 +7,13 @@ import torch
 from torchvision.models.detection.image_list import ImageList
 
 from detector.config.schema import Config
-from detector.data.padding_buckets import Canvases, plan_canvases
+from detector.data.padding_buckets import PaddingBuckets, plan_padding_buckets
 from detector.data.samplers import epoch_sizes
 from detector.data.transforms import draw_short_side
-from detector.model.ground_truth import pad_truth
+from detector.model.ground_truth import pad_ground_truth
 from detector.model.preprocessing import PIXELS, Input, Pixels, to_batch
-from detector.seeding import generator, seed_for
-from detector.structures import Dataset, Side, resized
+from detector.seeding import derive_seed, generator
+from detector.structures import Dataset, Resize, scale_and_size
 from detector.training.schedule import Plan, plan_run
 from detector.training.train_loader import open_steps
 
@@ -34,8 +34,8 @@ def see_batches(config: Config, data: Dataset, images: int, with_pixels: int) ->
     """The first batches of training, until there are so many images; the first few come with pixels."""
     sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
     plan = plan_run(config.batch, config.optim, config.schedule, sizes, 0, 1)
-    how = Input(PIXELS[config.model.pixels], config.model.canvas_multiple)
-    canvases, found, count = plan_canvases(config, sizes, plan.global_batch), [], 0
+    how = Input(PIXELS[config.model.pixel_format], config.model.size_divisor)
+    canvases, found, count = plan_padding_buckets(config, sizes, plan.global_batch), [], 0
     with open_steps(data, plan, config, 0, torch.device("cpu")) as steps:
         for turn in range(plan.total_steps * len(plan.micro)):
             if count >= min(images, len(data)):
@@ -45,17 +45,17 @@ def see_batches(config: Config, data: Dataset, images: int, with_pixels: int) ->
     return found
 
 
-def side_of_turn(config: Config, plan: Plan, turn: int) -> Side:
+def side_of_turn(config: Config, plan: Plan, turn: int) -> Resize:
     """How large the network sees the images of a micro-batch; all of one step alike, as in step.py."""
-    chance = generator(seed_for(config.seed, "side", turn // len(plan.micro)))
-    return Side(draw_short_side(config.augment.short_sides, chance), config.augment.long_side)
+    chance = generator(derive_seed(config.seed, "side", turn // len(plan.micro)))
+    return Resize(draw_short_side(config.augment.min_size, chance), config.augment.max_size)
 
 
-def see_batch(images: list, targets: list, side: Side, how: Input, canvases: Canvases, with_pixels: bool) -> list[Seen]:
+def see_batch(images: list, targets: list, side: Resize, how: Input, canvases: PaddingBuckets, with_pixels: bool) -> list[Seen]:
     least = canvases.least(side, [int(target["index"]) for target in targets])
     batch = to_batch(images, side, how, [target.get("frame") for target in targets], least)
     sizes = [tuple(image.shape[-2:]) for image in images]
-    truth = pad_truth(targets, sizes, [resized(*size, side)[1] for size in sizes], extent=0)
+    truth = pad_ground_truth(targets, sizes, [scale_and_size(*size, side)[1] for size in sizes], extent=0)
     boxes = [one["boxes"].numpy() for one in truth.lists()]
     pixels = pixels_of(batch, how.pixels) if with_pixels else [None] * len(images)
     return [Seen(int(target["index"]), tuple(map(int, size)), tuple(batch.tensors.shape[-2:]), box,

@@ -7,16 +7,16 @@ import numpy as np
 from detector.config.load import load_config
 from detector.config.schema import Config
 from detector.data.image_io import read_image
-from detector.data.read import describe, for_training, read_splits
+from detector.data.read import describe, read_splits, select_for_training
 from detector.errors import BadInput
 from detector.inspection.anchor_coverage import Reach, propose, reach
 from detector.inspection.dataset_stats import MEASURES, histograms, measures, table
 from detector.inspection.network_input import Seen, padding, see_batches
 from detector.model.anchors import AnchorPlan, plan_anchors
 from detector.report.page.build import write_page
-from detector.structures import Dataset, Side, resized
+from detector.structures import Dataset, Resize, scale_and_size
 from detector.visualization.thumbnails import thumbnail
-from detector.visualization.validation_images import fixed_choice
+from detector.visualization.validation_images import evenly_spaced
 
 SAMPLED = 300      # images that are augmented for the numbers
 SHOWN = 6          # batches, or pictures with anchors, on the page
@@ -40,7 +40,7 @@ def view(what: str, words: list[str], out: str = "") -> Path:
 def training_data(source: str, overrides: list[str]) -> tuple[Config, Dataset]:
     stored = Path(source) / "config.yaml"
     config = load_config(str(stored) if stored.is_file() else source, overrides)
-    return config, for_training(read_splits(config.data, config.data.train), config.data)
+    return config, select_for_training(read_splits(config.data, config.data.train), config.data)
 
 
 def view_data(source: str, overrides: list[str], path: Path) -> Path:
@@ -58,7 +58,7 @@ def view_data(source: str, overrides: list[str], path: Path) -> Path:
     print(f"{table(NAMES, [before, after])}\n{NAMES[1]}: the first {len(seen)} images of training, augmented; {lost}")
     write_page(path, "view", data.name, {
         "kind": "data", "title": data.name, "made": f"fleet-rcnn view {source}",
-        "facts": [describe(data), *data.faults],
+        "facts": [describe(data), *data.warnings],
         "classes": [{"name": data.classes[i], "count": int(counts[i])} for i in order], "objects": len(data.boxes),
         "names": NAMES, "sampled": f"{NAMES[0].capitalize()}: all {len(data)} images. {NAMES[1].capitalize()}: the "
                                    f"first {len(seen)} of training, augmented and resized; {lost}.",
@@ -81,9 +81,9 @@ def picture(seen: Seen, data: Dataset) -> dict:
 def view_anchors(source: str, overrides: list[str], path: Path) -> Path:
     """How much of the training objects the anchors reach, and a proposal that reaches more."""
     config, data = training_data(source, overrides)
-    short = sorted(config.augment.short_sides)[len(config.augment.short_sides) // 2]
-    side = Side(short, config.augment.long_side)
-    multiple = config.model.canvas_multiple
+    short = sorted(config.augment.min_size)[len(config.augment.min_size) // 2]
+    side = Resize(short, config.augment.max_size)
+    multiple = config.model.size_divisor
     boxes, canvases = as_resized(data, side, multiple)
     if not len(boxes):
         raise BadInput(f"{data.name} has no object, so there is nothing for anchors to reach")
@@ -113,15 +113,15 @@ def view_anchors(source: str, overrides: list[str], path: Path) -> Path:
         "levels": [{"level": level, "stride": down, "objects": int((now.level == level).sum()),
                     "sides": listed(plan.anchors.sizes[level])} for level, (down, _) in enumerate(strides)],
         "pictures": [anchor_picture(index, data, boxes, side, multiple, now, plan)
-                     for index in fixed_choice(len(data), SHOWN)]})
+                     for index in evenly_spaced(len(data), SHOWN)]})
     print(f"{path}: a page to look at")
     return path
 
 
-def as_resized(data: Dataset, side: Side, multiple: int) -> tuple[np.ndarray, np.ndarray]:
+def as_resized(data: Dataset, side: Resize, multiple: int) -> tuple[np.ndarray, np.ndarray]:
     """Boxes float64 [N, 4] in network pixels and the canvas int [N, 2] that each lies on, as if it were alone."""
-    after = np.array([resized(int(height), int(width), side)[1] for height, width in data.sizes]).reshape(-1, 2)
-    image = data.image_of_row()
+    after = np.array([scale_and_size(int(height), int(width), side)[1] for height, width in data.sizes]).reshape(-1, 2)
+    image = data.image_of_box()
     scale = (after / data.sizes)[image]
     return data.boxes * scale[:, [1, 0, 1, 0]], (-(-after // multiple) * multiple)[image]
 
@@ -145,12 +145,12 @@ def by_side(found: Reach, boxes: np.ndarray) -> list[dict]:
     return rows
 
 
-def anchor_picture(index: int, data: Dataset, boxes: np.ndarray, side: Side, multiple: int, found: Reach,
+def anchor_picture(index: int, data: Dataset, boxes: np.ndarray, side: Resize, multiple: int, found: Reach,
                    plan: AnchorPlan) -> dict:
     """An image as resized: one anchor of each kind, and its objects by how well they are reached."""
     rows = np.arange(data.offsets[index], data.offsets[index + 1])
     height, width = (int(side) for side in data.sizes[index])
-    _, size = resized(height, width, side)
+    _, size = scale_and_size(height, width, side)
     canvas = tuple(-(-side // multiple) * multiple for side in size)
     drawn = [{"at": np.round(box, 1).tolist(), "kind": "c-truth"} for box in one_of_each(plan, canvas)]
     for row in rows:

@@ -23,7 +23,7 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
 
 
-class Journal:
+class RunLog:
     """Opened at the step a run starts or resumes from; `total_steps` is for the progress bar and the time left."""
 
     def __init__(self, folder: Path, step: int, total_steps: int, main: bool):

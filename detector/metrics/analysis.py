@@ -94,7 +94,7 @@ class Analysis:
 
 
 def analyse(detections: Detections, dataset: Dataset, metric: str = "coco",
-            truth: coco_kernel.Truth | None = None) -> Analysis:
+            truth: coco_kernel.IndexedGroundTruth | None = None) -> Analysis:
     """metric: whose rule decides what is right; Visual Genome has VOC's. truth: kernel.index(dataset), where it is at
     hand."""
     rule = RULES[metric]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from detector.metrics.matching import ABOVE_HALF, Match, ignored_objects, image_of, match_coco, match_voc, overlapping
-from detector.seeding import generator, seed_for
+from detector.seeding import derive_seed, generator
 from detector.structures import Dataset, Detections
 
 COCO_IOUS = np.linspace(0.5, 0.95, 10)
@@ -22,7 +22,7 @@ RECALL = np.linspace(0, 1, 101)
 
 def draws(images: int, count: int, seed: int = 0) -> np.ndarray:
     """float32 [1 + B, I]: how often each image is drawn; the first is every image once, the data set itself."""
-    chance = generator(seed_for(seed, "bootstrap", images))
+    chance = generator(derive_seed(seed, "bootstrap", images))
     picked = torch.randint(images, (count, images), generator=chance).numpy()
     times = np.stack([np.bincount(row, minlength=images) for row in picked]) if count else np.zeros((0, images))
     return np.concatenate([np.ones((1, images)), times]).astype(np.float32)
@@ -46,7 +46,7 @@ def judge(detections: Detections, dataset: Dataset, metric: str, size: str) -> l
     sides = detections.boxes[:, 2:].astype(np.float64) - detections.boxes[:, :2]
     area = sides[:, 0] * sides[:, 1]
     outside = (area < low) | (area > high)
-    image_of_object = dataset.image_of_row()
+    image_of_object = dataset.image_of_box()
     objects = [image_of_object[~ignored & (dataset.labels == c)] for c in range(1, len(dataset.classes) + 1)]
     pairs = overlapping(detections, dataset, 0.5 if metric == "coco" else ABOVE_HALF, crowds=metric == "coco")
 

@@ -14,7 +14,7 @@ RECALLS = {"AR1": (0, 0), "AR10": (0, 1), "AR100": (0, 2), "ARs": (1, 2), "ARm":
 
 
 def coco_metrics(detections: Detections, dataset: Dataset,
-                 truth: coco_kernel.Truth | None = None) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+                 truth: coco_kernel.IndexedGroundTruth | None = None) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """The twelve numbers, and for each class AP, AP50, AP75, APs, APm and APl; -1 where there is nothing to be found.
 
     `truth` is kernel.index(dataset), kept from an earlier evaluation.

@@ -33,7 +33,7 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class Truth:
+class IndexedGroundTruth:
     """A data set, indexed for scoring."""
 
     dataset: Dataset
@@ -46,13 +46,13 @@ def note() -> str:
     return "" if hotcoco else FALLBACK
 
 
-def index(dataset: Dataset) -> Truth:
+def index(dataset: Dataset) -> IndexedGroundTruth:
     image_ids = np.sort(dataset.image_ids)
-    places = np.searchsorted(image_ids, dataset.image_ids)[dataset.image_of_row()]
-    return Truth(dataset, image_ids, (_index_fast if hotcoco else _index_slow)(dataset, places))
+    places = np.searchsorted(image_ids, dataset.image_ids)[dataset.image_of_box()]
+    return IndexedGroundTruth(dataset, image_ids, (_index_fast if hotcoco else _index_slow)(dataset, places))
 
 
-def curves(detections: Detections, truth: Truth) -> Curves:
+def curves(detections: Detections, truth: IndexedGroundTruth) -> Curves:
     """Crowd regions and difficult objects are ignored: what hits them is neither right nor wrong."""
     said = (_evaluate_fast if hotcoco else _evaluate_slow)(_result_rows(detections, truth), truth)
     return Curves(said["precision"], said["recall"], said["scores"])
@@ -64,7 +64,7 @@ def _index_fast(dataset: Dataset, places: np.ndarray) -> Any:
         area=_areas(dataset), iscrowd=(dataset.flags & CROWD) > 0)
 
 
-def _evaluate_fast(rows: np.ndarray, truth: Truth) -> dict:
+def _evaluate_fast(rows: np.ndarray, truth: IndexedGroundTruth) -> dict:
     evaluation = hotcoco.COCOeval(truth.index, truth.index.load_res(rows), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
@@ -85,7 +85,7 @@ def _index_slow(dataset: Dataset, places: np.ndarray) -> Any:
     return truth
 
 
-def _evaluate_slow(rows: np.ndarray, truth: Truth) -> dict:
+def _evaluate_slow(rows: np.ndarray, truth: IndexedGroundTruth) -> dict:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
     with contextlib.redirect_stdout(io.StringIO()):
@@ -114,7 +114,7 @@ def _areas(dataset: Dataset) -> np.ndarray:
     return np.where(dataset.flags & DIFFICULT, IGNORED_AREA, dataset.areas.astype(np.float64))
 
 
-def _result_rows(detections: Detections, truth: Truth) -> np.ndarray:
+def _result_rows(detections: Detections, truth: IndexedGroundTruth) -> np.ndarray:
     """COCO's array form: image, x, y, width, height, score, category; float64 [K, 7]."""
     places = np.searchsorted(truth.image_ids, detections.image_ids)
     assert np.array_equal(truth.image_ids[places.clip(max=len(truth.image_ids) - 1)], detections.image_ids), \

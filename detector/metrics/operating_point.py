@@ -44,7 +44,7 @@ def at_threshold(score: float, detections: Detections, dataset: Dataset, image: 
 
     errors = np.zeros((len(dataset), len(ERRORS)), np.int32)
     np.add.at(errors, (image[shown], verdicts.error[shown]), 1)
-    missing = np.bincount(dataset.image_of_row()[lost], minlength=len(dataset))
+    missing = np.bincount(dataset.image_of_box()[lost], minlength=len(dataset))
     errors[:, MISSED] = missing
     weight = np.bincount(image[wrong], detections.scores[wrong], minlength=len(dataset)) + missing
     return {"confusion": confusion, "image_errors": errors, "image_weight": weight.astype(np.float32)}

@@ -9,8 +9,8 @@ from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from detector.config.model_schema import Model
-from detector.model.backbones import Parts, build_body
-from detector.model.box_coder import grown, on_device
+from detector.model.backbones import BackboneParts, build_backbone
+from detector.model.box_coder import on_device, to_exclusive
 from detector.py_faster_rcnn.anchors import legacy_cell
 
 
@@ -59,7 +59,7 @@ class Anchors:
         return AnchorGenerator(self.sizes, (self.ratios,) * len(self.sizes))
 
 
-def anchors_of(config: Model, parts: Parts) -> Anchors:
+def anchors_of(config: Model, parts: BackboneParts) -> Anchors:
     """What `model.anchor_sizes` and `model.anchor_ratios` say; where they say nothing, the usual ones of the body."""
     sizes = config.anchor_sizes or parts.anchor_sizes
     if len(sizes) == 1:  # one list is for every level
@@ -94,18 +94,18 @@ class AnchorPlan:
 
     def first_cells(self, strides: list[int]) -> list[np.ndarray]:
         """The anchors float64 [A, 4] of each level's first cell."""
-        return [grown(torch.tensor(cell, dtype=torch.float64), self.extent).numpy()
+        return [to_exclusive(torch.tensor(cell, dtype=torch.float64), self.extent).numpy()
                 for cell in self.anchors.cells(strides)]
 
     def on_canvas(self, height: int, width: int) -> list[np.ndarray]:
         """All anchors of each level, float32 [A, 4], for a canvas of this size; some reach out of it."""
         cells = self.cells(height, width)
-        grid = grown(self.anchors.grid(cells, (height, width), torch.zeros(1)), self.extent)
+        grid = to_exclusive(self.anchors.grid(cells, (height, width), torch.zeros(1)), self.extent)
         counts = [rows * columns * each for (rows, columns), each in zip(cells, self.anchors.per_cell())]
         return [level.numpy() for level in grid.split(counts)]
 
 
 def plan_anchors(config: Model) -> AnchorPlan:
     with torch.device("meta"):
-        parts = build_body(config)
-    return AnchorPlan(anchors_of(config, parts), parts.body.eval(), int(config.plus_one))
+        parts = build_backbone(config)
+    return AnchorPlan(anchors_of(config, parts), parts.body.eval(), int(config.inclusive_boxes))

@@ -20,7 +20,7 @@ MOBILENET_STAGES = ((0, 2), (2, 4), (4, 7), (7, 13), (13, 16), (16, 17))  # each
 
 
 @dataclass(frozen=True)
-class Parts:
+class BackboneParts:
     """A body and its box head, with the numbers that the rest of the detector is built around."""
 
     body: nn.Module
@@ -30,8 +30,8 @@ class Parts:
     stages: list[list[nn.Module]]        # from the image upwards, for model.frozen_stages
 
 
-def build_body(config: Model) -> Parts:
-    name, _, kind = config.body.partition("_")
+def build_backbone(config: Model) -> BackboneParts:
+    name, _, kind = config.backbone.partition("_")
     if name == "vgg16":
         return vgg16(config)
     if name == "mobilenet":
@@ -67,11 +67,11 @@ class VggHead(nn.Module):
         return self.dropout(self.relu(self.fc7(hidden)))
 
 
-def vgg16(config: Model) -> Parts:
+def vgg16(config: Model) -> BackboneParts:
     layers = list(models.vgg16(weights=None, init_weights=True).features)[:-1]  # without the last pool: stride 16
     body = OneLevel(*layers)
     body.out_channels = 512
-    return Parts(body, VggHead(config.pooling_size ** 2, config.dropout), {"0": 16}, ((32, 64, 128, 256, 512),),
+    return BackboneParts(body, VggHead(config.roi_pooling_size ** 2, config.dropout), {"0": 16}, ((32, 64, 128, 256, 512),),
                  [layers[first:last] for first, last in VGG_STAGES])
 
 
@@ -86,7 +86,7 @@ def resnet(name: str, config: Model) -> nn.Module:
     return network
 
 
-def resnet_c4(name: str, config: Model) -> Parts:
+def resnet_c4(name: str, config: Model) -> BackboneParts:
     network = resnet(name, config)
     body = OneLevel()
     for part in ("conv1", "bn1", "relu", "maxpool", *LAYERS[:3]):
@@ -95,30 +95,30 @@ def resnet_c4(name: str, config: Model) -> Parts:
     head.add_module("layer4", network.layer4)
     head.out_channels = network.fc.in_features
     body.out_channels = head.out_channels // 2
-    return Parts(body, head, {"0": 16}, ((32, 64, 128, 256, 512),), resnet_stages(network))
+    return BackboneParts(body, head, {"0": 16}, ((32, 64, 128, 256, 512),), resnet_stages(network))
 
 
-def resnet_fpn(name: str, config: Model) -> Parts:
+def resnet_fpn(name: str, config: Model) -> BackboneParts:
     network = resnet(name, config)
     top = network.fc.in_features
     body = BackboneWithFPN(network, {layer: str(i) for i, layer in enumerate(LAYERS)},
-                           [top // 8, top // 4, top // 2, top], config.pyramid_width)
-    return Parts(body, two_layer_head(config), {"0": 4, "1": 8, "2": 16, "3": 32},
+                           [top // 8, top // 4, top // 2, top], config.fpn_channels)
+    return BackboneParts(body, two_layer_head(config), {"0": 4, "1": 8, "2": 16, "3": 32},
                  ((32,), (64,), (128,), (256,), (512,)), resnet_stages(network))
 
 
-def mobilenet_fpn(config: Model) -> Parts:
+def mobilenet_fpn(config: Model) -> BackboneParts:
     # As in torchvision's detector: batch norms with epsilon 1e-5, though its classifier has 1e-3.
     features = models.mobilenet_v3_large(weights=None, norm_layer=nn.BatchNorm2d).features
     body = BackboneWithFPN(features, {"13": "0", "16": "1"}, [features[13].out_channels, features[16].out_channels],
-                           config.pyramid_width)
-    return Parts(body, two_layer_head(config), {"0": 32, "1": 32}, ((32, 64, 128, 256, 512),) * 3,
+                           config.fpn_channels)
+    return BackboneParts(body, two_layer_head(config), {"0": 32, "1": 32}, ((32, 64, 128, 256, 512),) * 3,
                  [list(features[first:last]) for first, last in MOBILENET_STAGES])
 
 
 def two_layer_head(config: Model) -> TwoMLPHead:
-    head = TwoMLPHead(config.pyramid_width * config.pooling_size ** 2, config.head_width)
-    head.out_channels = config.head_width
+    head = TwoMLPHead(config.fpn_channels * config.roi_pooling_size ** 2, config.box_head_dim)
+    head.out_channels = config.box_head_dim
     return head
 
 
@@ -126,7 +126,7 @@ def resnet_stages(network: nn.Module) -> list[list[nn.Module]]:
     return [[network.conv1, network.bn1], *([getattr(network, layer)] for layer in LAYERS)]
 
 
-def freeze(parts: Parts, stages: int) -> None:
+def freeze(parts: BackboneParts, stages: int) -> None:
     """The first stages learn no more, and neither do their batch norms."""
     for module in (module for stage in parts.stages[:stages] for module in stage):
         module.requires_grad_(False)

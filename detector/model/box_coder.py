@@ -2,7 +2,7 @@
 
 B images, M objects and N boxes of each. A box is x1, y1, x2, y2 in pixels. `extent` says what x2 and y2 are: 0 where
 they are exclusive (width = x2 - x1, see detector/structures.py), 1 where they are the last pixel (width = x2 - x1 + 1, as in
-jwyang/faster-rcnn.pytorch). `grown` turns the second into the first; behind it, all formulas are the same.
+jwyang/faster-rcnn.pytorch). `to_exclusive` turns the second into the first; behind it, all formulas are the same.
 """
 
 import math
@@ -19,7 +19,7 @@ def on_device(values: list, like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device="cpu").to(like.device, non_blocking=True)
 
 
-def grown(boxes: Tensor, extent: int) -> Tensor:
+def to_exclusive(boxes: Tensor, extent: int) -> Tensor:
     """Boxes [..., 4] with exclusive x2 and y2."""
     return torch.cat([boxes[..., :2], boxes[..., 2:] + extent], dim=-1) if extent else boxes
 
@@ -29,7 +29,7 @@ def overlaps(objects: Tensor, boxes: Tensor, extent: int = 0) -> Tensor:
 
     0 where neither has an area. Works in place where it can: on a pyramid this is the largest tensor of a step.
     """
-    objects, boxes = grown(objects, extent), grown(boxes, extent)
+    objects, boxes = to_exclusive(objects, extent), to_exclusive(boxes, extent)
     left, top, right, bottom = objects[..., None].unbind(2)                                     # [B, M, 1] each
     left_, top_, right_, bottom_ = boxes.transpose(1, 2).contiguous()[:, :, None].unbind(1)     # [B, 1, N] each
     shared = (torch.minimum(right, right_) - torch.maximum(left, left_)).clamp_(min=0)
@@ -45,7 +45,7 @@ def clipped(boxes: Tensor, sizes: Tensor, extent: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class BoxCoding:
+class BoxCoder:
     """Boxes as deltas dx, dy, dw, dh from references (Ren et al. 2015, eq. 2), times `weights`.
 
     With an extent of 1, decoded boxes are a pixel larger than the encoded ones were: the original has no -1 there, and
@@ -58,15 +58,15 @@ class BoxCoding:
 
     def encode(self, boxes: Tensor, references: Tensor) -> Tensor:
         """[..., 4] and [..., 4] -> deltas [..., 4]; not finite where a reference has no area."""
-        x, y, width, height = _centres(grown(boxes, self.extent))
-        x0, y0, width0, height0 = _centres(grown(references, self.extent))
+        x, y, width, height = _centres(to_exclusive(boxes, self.extent))
+        x0, y0, width0, height0 = _centres(to_exclusive(references, self.extent))
         kx, ky, kw, kh = self.weights
         return torch.stack([kx * (x - x0) / width0, ky * (y - y0) / height0,
                             kw * torch.log(width / width0), kh * torch.log(height / height0)], dim=-1)
 
     def decode(self, deltas: Tensor, references: Tensor) -> Tensor:
         """[..., 4] and [..., 4] -> boxes [..., 4]."""
-        x0, y0, width0, height0 = _centres(grown(references, self.extent))
+        x0, y0, width0, height0 = _centres(to_exclusive(references, self.extent))
         dx, dy, dw, dh = (column / k for column, k in zip(deltas.unbind(-1), self.weights))
         if self.clamp:
             dw, dh = dw.clamp(max=LARGEST), dh.clamp(max=LARGEST)

@@ -1,7 +1,7 @@
 """torch.compile for what is the same in every step: backbone and pyramid, the RPN's head, the boxes' head.
 
 The rest of a step, sampling and NMS, is small operations. The state dict keeps its names, because it is functions that
-are compiled, not modules. With batch.canvases=group each canvas is compiled for itself, a handful in a run.
+are compiled, not modules. With batch.pad_to=group each canvas is compiled for itself, a handful in a run.
 """
 
 import importlib.util
@@ -29,7 +29,7 @@ def ensure_compiler(mode: str, device: torch.device) -> None:
                        "for CPUs with; install g++, set CXX, or set run.compile=off")
 
 
-def compile_parts(model: Detector, mode: str, dynamic: bool, backend: str = "inductor") -> None:
+def compile_model(model: Detector, mode: str, dynamic: bool, backend: str = "inductor") -> None:
     """In place, for training alone: evaluation has shapes of its own, and is a small share of a run.
 
     mode: default: fused operations; reduce-overhead: CUDA graphs as well, on GPUs; off: nothing. dynamic: one

@@ -10,7 +10,7 @@ from detector.model.box_coder import on_device
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """B images, M the most objects that one of them has, at least 1."""
 
     boxes: Tensor      # float32 [B, M, 4], pixels of the batch; zeros where there is no object
@@ -24,8 +24,8 @@ class Truth:
                 for boxes, labels, count in zip(self.boxes, self.labels, self.counts)]
 
 
-def pad_truth(targets: list[dict[str, Tensor]], before: list[tuple[int, int]], after: list[tuple[int, int]],
-              extent: int) -> Truth:
+def pad_ground_truth(targets: list[dict[str, Tensor]], before: list[tuple[int, int]], after: list[tuple[int, int]],
+              extent: int) -> GroundTruth:
     """Targets (boxes [N, 4], labels [N]) in images of one (height, width) -> in their copies of another.
 
     With an extent of 1, x2 and y2 become the last pixel before they are scaled. Does not wait for the device.
@@ -38,4 +38,4 @@ def pad_truth(targets: list[dict[str, Tensor]], before: list[tuple[int, int]], a
     scale = on_device([[new[1] / old[1], new[0] / old[0]] * 2 for old, new in zip(before, after)], boxes)
     real = torch.arange(boxes.shape[1], device=boxes.device) < on_device(counts, boxes)[:, None]
     last = torch.cat([boxes[..., :2], boxes[..., 2:] - extent], dim=-1) if extent else boxes
-    return Truth(last * scale[:, None] * real[..., None], labels, real, counts)
+    return GroundTruth(last * scale[:, None] * real[..., None], labels, real, counts)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from detector.model.box_coder import overlaps
-from detector.model.ground_truth import Truth
+from detector.model.ground_truth import GroundTruth
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Sample:
     real: Tensor  # False: there were not enough boxes; the row repeats another, which no loss counts
 
 
-def match(truth: Truth, boxes: Tensor, extent: int, allowed: Tensor | None = None, best: bool = False) -> Match:
+def match(truth: GroundTruth, boxes: Tensor, extent: int, allowed: Tensor | None = None, best: bool = False) -> Match:
     """boxes [B, N, 4], or [1, N, 4] shared by all images. Only `allowed` ones (bool [B, N]) compete to be the best.
 
     Several boxes can be equally good. An object that no box overlaps has no best box, though torchvision calls all
@@ -48,7 +48,7 @@ def match(truth: Truth, boxes: Tensor, extent: int, allowed: Tensor | None = Non
     return Match(overlap, which, (iou == most.masked_fill_(most <= 0, 2)).any(dim=1))
 
 
-def choose(positive: Tensor, negative: Tensor, batch: int, share: float, replacement: bool = False) -> Sample:
+def sample_boxes(positive: Tensor, negative: Tensor, batch: int, share: float, replacement: bool = False) -> Sample:
     """`batch` boxes of each image out of two masks bool [B, N], at most this share of them positive.
 
     Positives are drawn without replacement, and negatives fill the rest. With replacement (the original's RoIs, RECIPE

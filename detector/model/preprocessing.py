@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 from torchvision.models.detection.image_list import ImageList
 
 from detector.model.box_coder import on_device
-from detector.structures import STRIDE, Side, resized
+from detector.structures import SIZE_DIVISOR, Resize, scale_and_size
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's RGB pixels in 0 ... 1, as torchvision's weights expect them
 STD = (0.229, 0.224, 0.225)
@@ -34,11 +34,11 @@ class Input:
     """How pixels reach the network; the same for all images of a model."""
 
     pixels: Pixels = PIXELS["torchvision"]
-    multiple: int = STRIDE
+    multiple: int = SIZE_DIVISOR
     channels_last: bool = False
 
 
-def to_batch(images: list[Tensor], side: Side, how: Input, frames: list[tuple | None] | None = None,
+def to_batch(images: list[Tensor], side: Resize, how: Input, frames: list[tuple | None] | None = None,
              least: tuple[int, int] = (0, 0)) -> ImageList:
     """uint8 [3, H, W] each -> float32 [B, 3, H', W'], sides multiples of how.multiple, zeros below and on the right.
 
@@ -49,7 +49,7 @@ def to_batch(images: list[Tensor], side: Side, how: Input, frames: list[tuple | 
     """
     ready, sizes = [], []
     for image, frame in zip(images, frames or [None] * len(images)):
-        _, size = resized(*image.shape[-2:], side)
+        _, size = scale_and_size(*image.shape[-2:], side)
         image = interpolate(normalised(image, how.pixels)[None], size=size, mode="bilinear", align_corners=False)[0]
         if frame is not None:
             top, left, height, width = frame[:4]

@@ -11,16 +11,16 @@ from torchvision.ops import batched_nms
 
 from detector.config.model_schema import Roi as Config
 from detector.config.schema import Evaluate
-from detector.model.box_coder import BoxCoding, clipped, grown, on_device
-from detector.model.ground_truth import Truth
-from detector.model.matcher import Sample, choose, match
+from detector.model.box_coder import BoxCoder, clipped, on_device, to_exclusive
+from detector.model.ground_truth import GroundTruth
+from detector.model.matcher import Sample, match, sample_boxes
 from detector.model.poolers import RoiPooling
 from detector.model.rpn import Proposals
 
 SMALLEST = 1e-2  # pixels: what is narrower or lower is no detection
 
 
-class Predictor(nn.Module):
+class FastRCNNPredictor(nn.Module):
     """Class scores [R, C + 1] and box deltas [R, 4 (C + 1)] in float32; class 0 is the background.
 
     A class-agnostic predictor learns one box and shows it to every class. init: uniform is PyTorch's own for linear
@@ -44,15 +44,15 @@ class Predictor(nn.Module):
 class RoiHeads(nn.Module):
     """In training, two losses; in evaluation, the detections of each image."""
 
-    def __init__(self, pooling: RoiPooling, head: nn.Module, predictor: Predictor, config: Config, evaluate: Evaluate,
-                 coding: BoxCoding):
+    def __init__(self, pooling: RoiPooling, head: nn.Module, predictor: FastRCNNPredictor, config: Config, evaluate: Evaluate,
+                 coding: BoxCoder):
         super().__init__()
         self.box_roi_pool, self.box_head, self.box_predictor = pooling, head, predictor
         self.config, self.coding = config, coding
-        self.score_thresh, self.nms_thresh, self.detections = evaluate.score, evaluate.nms_iou, evaluate.detections
+        self.score_thresh, self.nms_thresh, self.detections = evaluate.score_thresh, evaluate.nms_thresh, evaluate.max_detections
 
     def forward(self, features: dict[str, Tensor], proposals: Proposals, image_sizes: list[tuple[int, int]],
-                truth: Truth | None = None) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+                truth: GroundTruth | None = None) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
         if self.training:
             boxes, labels, targets, sample = self.sample(proposals, truth)
             scores, deltas = self.predict(features, list(boxes), image_sizes)
@@ -66,7 +66,7 @@ class RoiHeads(nn.Module):
         return self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, image_sizes)))
 
     @torch.no_grad()
-    def sample(self, proposals: Proposals, truth: Truth) -> tuple[Tensor, Tensor, Tensor, Sample]:
+    def sample(self, proposals: Proposals, truth: GroundTruth) -> tuple[Tensor, Tensor, Tensor, Sample]:
         """Boxes [B, R, 4] to learn from, their labels [B, R] and the deltas [B, R, 4] to their objects.
 
         The objects themselves are among the candidates.
@@ -76,9 +76,9 @@ class RoiHeads(nn.Module):
         real = torch.cat([proposals.real, truth.real], dim=1)
         found = match(truth, candidates, self.coding.extent)
         overlap = found.overlap.clamp(min=0)  # without any object, all is background
-        positive = real & (found.overlap >= config.positive_iou)
-        negative = real & ~positive & (overlap < config.negative_iou) & (overlap >= config.background_from)
-        sample = choose(positive, negative, config.batch, config.positive_share, config.replacement)
+        positive = real & (found.overlap >= config.fg_iou_thresh)
+        negative = real & ~positive & (overlap < config.bg_iou_thresh) & (overlap >= config.bg_iou_thresh_low)
+        sample = sample_boxes(positive, negative, config.batch_size_per_image, config.positive_fraction, config.sample_with_replacement)
         which = found.which.gather(1, sample.index)
         boxes = candidates.gather(1, sample.index[..., None].expand(-1, -1, 4))
         objects = truth.boxes.gather(1, which[..., None].expand(-1, -1, 4))
@@ -96,7 +96,7 @@ class RoiHeads(nn.Module):
         classes = cross_entropy(scores, labels, reduction="none")
         column = labels[:, None, None].expand(-1, 1, 4)
         boxes = deltas.reshape(len(deltas), -1, 4).gather(1, column)[:, 0]
-        far = smooth_l1_loss(boxes, targets, reduction="none", beta=self.config.box_beta).sum(-1)
+        far = smooth_l1_loss(boxes, targets, reduction="none", beta=self.config.smooth_l1_beta).sum(-1)
         return {"loss_classifier": (classes * real).sum() / count,
                 "loss_box_reg": (far * real * (labels > 0)).sum() / count}
 
@@ -120,7 +120,7 @@ class RoiHeads(nn.Module):
         boxes = clipped(boxes.flatten(0, 1)[None], size, self.coding.extent)[0].reshape(boxes.shape)
         labels = torch.arange(1, scores.shape[1], device=scores.device).expand(len(scores), -1)
         boxes, scores, labels = boxes[:, 1:].flatten(0, 1), scores[:, 1:].flatten(), labels.flatten()
-        whole = grown(boxes, self.coding.extent)
+        whole = to_exclusive(boxes, self.coding.extent)
         rows = torch.where((scores > self.score_thresh) & (whole[:, 2:] - whole[:, :2] >= SMALLEST).all(-1))[0]
         kept = rows[batched_nms(whole[rows], scores[rows], labels[rows], self.nms_thresh)[:self.detections]]
         return {"boxes": boxes[kept], "labels": labels[kept], "scores": scores[kept]}

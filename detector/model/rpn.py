@@ -13,10 +13,10 @@ from torchvision.models.detection.image_list import ImageList
 
 from detector.config.model_schema import Rpn as Config
 from detector.model.anchors import Anchors
-from detector.model.box_coder import BoxCoding, clipped, grown, on_device
-from detector.model.ground_truth import Truth
-from detector.model.matcher import Sample, choose, match
-from detector.model.ops.nms import survivors
+from detector.model.box_coder import BoxCoder, clipped, on_device, to_exclusive
+from detector.model.ground_truth import GroundTruth
+from detector.model.matcher import Sample, match, sample_boxes
+from detector.model.ops.nms import nms_mask
 from detector.model.ops.rpn_patches import neighbourhoods
 
 SMALLEST = 1e-3  # pixels: what is narrower or lower is no proposal
@@ -90,13 +90,13 @@ def on_patches(patches: Tensor, layer: nn.Conv2d) -> Tensor:
 class Rpn(nn.Module):
     """Features -> proposals, and in training two losses."""
 
-    def __init__(self, head: RpnHead, anchors: Anchors, config: Config, coding: BoxCoding):
+    def __init__(self, head: RpnHead, anchors: Anchors, config: Config, coding: BoxCoder):
         super().__init__()
         self.head, self.anchors, self.config, self.coding = head, anchors, config, coding
-        self.score_thresh = config.score
+        self.score_thresh = config.score_thresh
 
     def forward(self, batch: ImageList, features: dict[str, Tensor],
-                truth: Truth | None = None) -> tuple[Proposals, dict[str, Tensor]]:
+                truth: GroundTruth | None = None) -> tuple[Proposals, dict[str, Tensor]]:
         with torch.no_grad():
             logits, deltas = self.head(list(features.values()))
         shapes = [tuple(level.shape[-2:]) for level in logits]
@@ -114,22 +114,22 @@ class Rpn(nn.Module):
     def propose(self, levels: list[Tensor], deltas: Tensor, anchors: Tensor, sizes: Tensor) -> Proposals:
         """logits [B, N_l] of each level, deltas [B, N, 4], anchors [N, 4], image sizes [B, 2] -> proposals."""
         config, training = self.config, self.training
-        before = config.before_nms_train if training else config.before_nms_eval
-        after = config.after_nms_train if training else config.after_nms_eval
-        groups = [torch.cat(levels, dim=1)] if config.before_nms_per == "image" else levels
+        before = config.pre_nms_top_n_train if training else config.pre_nms_top_n_eval
+        after = config.post_nms_top_n_train if training else config.post_nms_top_n_eval
+        groups = [torch.cat(levels, dim=1)] if config.pre_nms_top_n_per == "image" else levels
         scores, rows = best_of_groups(groups, before)                                    # [B, G, K]
         images = len(scores)
         flat = rows.flatten(1)
         boxes = self.coding.decode(deltas.gather(1, flat[..., None].expand(-1, -1, 4)), anchors[flat])
         boxes = clipped(boxes, sizes, self.coding.extent)
-        whole = grown(boxes, self.coding.extent)
+        whole = to_exclusive(boxes, self.coding.extent)
         real = ((whole[..., 2:] - whole[..., :2] >= SMALLEST).all(-1) & (scores > -torch.inf).flatten(1))
         if not training:  # in training an image might be left without a proposal
             real &= scores.flatten(1).sigmoid() >= self.score_thresh
         apart = (whole * real[..., None]).reshape(-1, rows.shape[2], 4)                  # [B G, K, 4]
-        kept = survivors(apart, config.nms_iou, config.nms_rounds if training else 0).reshape(scores.shape)
+        kept = nms_mask(apart, config.nms_thresh, config.nms_rounds if training else 0).reshape(scores.shape)
         kept &= real.reshape(scores.shape)
-        if config.after_nms_per == "level":
+        if config.post_nms_top_n_per == "level":
             kept &= kept.cumsum(-1) <= after
             after *= rows.shape[1]
         ranked = scores.masked_fill(~kept, -torch.inf).flatten(1)
@@ -139,22 +139,22 @@ class Rpn(nn.Module):
         return Proposals(torch.where(there[..., None], chosen, 0), there)
 
     @torch.no_grad()
-    def sample(self, anchors: Tensor, sizes: Tensor, truth: Truth) -> tuple[Sample, Tensor]:
+    def sample(self, anchors: Tensor, sizes: Tensor, truth: GroundTruth) -> tuple[Sample, Tensor]:
         """The anchors to learn from, and the deltas [B, S, 4] from them to their objects.
 
         As many negatives as positives leave room for; the original's tables were made when it still subtracted the
         positives before they were sampled (RECIPE 2), which is not reproduced.
         """
         config, allowed = self.config, None
-        if not config.straddling:
-            corners = grown(anchors, self.coding.extent)[None]
+        if not config.train_on_crossing_anchors:
+            corners = to_exclusive(anchors, self.coding.extent)[None]
             allowed = ((corners[..., :2] >= 0) & (corners[..., 2:] <= sizes.flip(1)[:, None])).all(-1)
-        found = match(truth, anchors[None], self.coding.extent, allowed, best=config.best_anchor)
-        positive = (found.overlap >= config.positive_iou) | found.best
-        negative = (found.overlap < config.negative_iou) & ~positive
+        found = match(truth, anchors[None], self.coding.extent, allowed, best=config.allow_low_quality_matches)
+        positive = (found.overlap >= config.fg_iou_thresh) | found.best
+        negative = (found.overlap < config.bg_iou_thresh) & ~positive
         if allowed is not None:
             positive, negative = positive & allowed, negative & allowed
-        sample = choose(positive, negative, config.batch, config.positive_share)
+        sample = sample_boxes(positive, negative, config.batch_size_per_image, config.positive_fraction)
         which = found.which.gather(1, sample.index)
         objects = truth.boxes.gather(1, which[..., None].expand(-1, -1, 4))
         return sample, self.coding.encode(objects, anchors[sample.index])
@@ -169,8 +169,8 @@ class Rpn(nn.Module):
         count = real.sum().clamp(min=1)
         picked = binary_cross_entropy_with_logits(logits, positive, reduction="none")
         wanted = torch.where(sample.positive[..., None], targets, 0)  # those of negatives need not be finite
-        far = smooth_l1_loss(deltas, wanted, reduction="none", beta=self.config.box_beta) * positive[..., None]
-        if self.config.box_mean == "last_image":
+        far = smooth_l1_loss(deltas, wanted, reduction="none", beta=self.config.smooth_l1_beta) * positive[..., None]
+        if self.config.box_loss_normalizer == "last_image":
             count_boxes = len(real) * real[-1].sum().clamp(min=1)
         else:
             count_boxes = count

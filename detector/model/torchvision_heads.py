@@ -8,15 +8,15 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from detector.config.model_schema import Model
 from detector.config.schema import Evaluate
 from detector.model.anchors import Anchors
-from detector.model.backbones import Parts
-from detector.model.ground_truth import Truth
+from detector.model.backbones import BackboneParts
+from detector.model.ground_truth import GroundTruth
 from detector.model.poolers import RoiPooling
 
 
 class ReferenceRpn(RegionProposalNetwork):
     """The score counts in evaluation only: in training a batch might be left without a proposal."""
 
-    def forward(self, batch: ImageList, features: dict[str, Tensor], truth: Truth | None = None):
+    def forward(self, batch: ImageList, features: dict[str, Tensor], truth: GroundTruth | None = None):
         wanted, self.score_thresh = self.score_thresh, 0.0 if self.training else self.score_thresh
         try:
             return super().forward(batch, features, truth.lists() if truth else None)
@@ -26,7 +26,7 @@ class ReferenceRpn(RegionProposalNetwork):
 
 class ReferenceRoiHeads(RoIHeads):
     def forward(self, features: dict[str, Tensor], proposals: list[Tensor], image_sizes: list[tuple[int, int]],
-                truth: Truth | None = None):
+                truth: GroundTruth | None = None):
         return super().forward(features, proposals, image_sizes, truth.lists() if truth else None)
 
 
@@ -38,15 +38,15 @@ class ReferenceRpnHead(RPNHead):
         return [level.float() for level in logits], [level.float() for level in deltas]
 
 
-def torchvision_heads(parts: Parts, anchors: Anchors, pooling: RoiPooling, predictor: nn.Module, config: Model,
+def torchvision_heads(parts: BackboneParts, anchors: Anchors, pooling: RoiPooling, predictor: nn.Module, config: Model,
                       evaluate: Evaluate) -> tuple[ReferenceRpn, ReferenceRoiHeads]:
     rpn, roi = config.rpn, config.roi
     return (
         ReferenceRpn(
             anchors.generator(), ReferenceRpnHead(parts.body.out_channels, anchors.per_cell()[0]),
-            rpn.positive_iou, rpn.negative_iou, rpn.batch, rpn.positive_share,
-            {"training": rpn.before_nms_train, "testing": rpn.before_nms_eval},
-            {"training": rpn.after_nms_train, "testing": rpn.after_nms_eval}, rpn.nms_iou, rpn.score),
+            rpn.fg_iou_thresh, rpn.bg_iou_thresh, rpn.batch_size_per_image, rpn.positive_fraction,
+            {"training": rpn.pre_nms_top_n_train, "testing": rpn.pre_nms_top_n_eval},
+            {"training": rpn.post_nms_top_n_train, "testing": rpn.post_nms_top_n_eval}, rpn.nms_thresh, rpn.score_thresh),
         ReferenceRoiHeads(
-            pooling, parts.head, predictor, roi.positive_iou, roi.negative_iou, roi.batch, roi.positive_share,
-            tuple(roi.box_weights), evaluate.score, evaluate.nms_iou, evaluate.detections))
+            pooling, parts.head, predictor, roi.fg_iou_thresh, roi.bg_iou_thresh, roi.batch_size_per_image, roi.positive_fraction,
+            tuple(roi.bbox_reg_weights), evaluate.score_thresh, evaluate.nms_thresh, evaluate.max_detections))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detector.structures import Side, resized
+from detector.structures import Resize, scale_and_size
 
 NARROWEST, WIDEST = 0.5, 2.0  # ratios beyond are trimmed to these
 
@@ -49,10 +49,10 @@ class Frames:
     """What every entry is cut and padded to."""
 
     ratios: np.ndarray  # float64 [E], see chunk_ratios
-    side: Side
+    side: Resize
 
 
-def framed(size: tuple[int, int], boxes: Tensor, ratio: float, side: Side,
+def framed(size: tuple[int, int], boxes: Tensor, ratio: float, side: Resize,
            generator: torch.Generator) -> tuple[Frame, Tensor, Tensor]:
     """One image of (height, width) and its boxes [N, 4] in the frame of its chunk.
 
@@ -60,7 +60,7 @@ def framed(size: tuple[int, int], boxes: Tensor, ratio: float, side: Side,
     from the frame's corner; and the mask bool [N] of those. In between boxes end with their last pixel, as in the
     original, which so drops boxes one pixel wide.
     """
-    _, (height, width) = resized(*size, side)
+    _, (height, width) = scale_and_size(*size, side)
     scale = torch.tensor([width / size[1], height / size[0]] * 2, dtype=torch.float64)
     last = torch.tensor([0.0, 0, 1, 1], dtype=torch.float64)
     inner = (boxes.double() - last) * scale

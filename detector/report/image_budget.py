@@ -24,7 +24,7 @@ FULL = 65535  # corners are stored as shares of the image's sides, scores as sha
 
 
 @dataclass
-class Film:
+class JpegBudget:
     """JPEGs as base64: the first ones large, the others small, so that as many of `images` as can be have one."""
 
     images: int
@@ -79,7 +79,7 @@ def columns(dataset: Dataset, detections: Detections, analysis: Analysis | None,
     rows = np.flatnonzero(shown & (detections.scores >= least))
     rows = rows[np.lexsort((-detections.scores[rows], place[image[rows]]))]
     counts = np.bincount(place[image[rows]], minlength=len(order))
-    owner = dataset.image_of_row()
+    owner = dataset.image_of_box()
     objects = np.flatnonzero(place[owner] < len(order))
     objects = objects[np.argsort(place[owner[objects]], kind="stable")]
     number = np.full(len(detections) + 1, -1, np.int64)  # of a detection within its image; the last row: none

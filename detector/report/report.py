@@ -12,7 +12,7 @@ import numpy as np
 from detector.data.image_io import read_image
 from detector.errors import BadInput
 from detector.metrics.analysis import ERRORS, IGNORED, MISSED, RIGHT, SIZES, Analysis
-from detector.report.image_budget import FULL, Film, chosen, columns, packed
+from detector.report.image_budget import FULL, JpegBudget, chosen, columns, packed
 from detector.report.page.build import write_page
 from detector.structures import Dataset, Detections
 
@@ -36,7 +36,7 @@ def report_evaluation(path: Path, about: About, dataset: Dataset, detections: De
                       metrics: dict[str, float]) -> str:
     """Writes the page and gives a sentence about it. metrics: the headline, by the evaluation's own names."""
     order = chosen(dataset, analysis.image_weight)
-    film = Film(len(order))
+    film = JpegBudget(len(order))
     with ThreadPoolExecutor(READERS) as pool:  # decoding lets other threads run
         for start in range(0, len(order), READERS):
             for pixels in pool.map(lambda index: None if film.full else pixels_of(dataset, index),
@@ -46,7 +46,7 @@ def report_evaluation(path: Path, about: About, dataset: Dataset, detections: De
     return write(path, about, data)
 
 
-def report_predictions(path: Path, about: About, dataset: Dataset, detections: Detections, film: Film) -> str:
+def report_predictions(path: Path, about: About, dataset: Dataset, detections: Detections, film: JpegBudget) -> str:
     """The same without ground truth; film: a picture for each image of `dataset`, which has no objects."""
     return write(path, about, pictures(dataset, detections, None, chosen(dataset, None), film))
 
@@ -67,7 +67,7 @@ def pixels_of(dataset: Dataset, index: int) -> np.ndarray | None:
 
 
 def pictures(dataset: Dataset, detections: Detections, analysis: Analysis | None, order: np.ndarray,
-             film: Film) -> dict:
+             film: JpegBudget) -> dict:
     """The images and what is in them."""
     data, least = columns(dataset, detections, analysis, order)
     jpegs = film.jpegs[:len(order)]
@@ -76,7 +76,7 @@ def pictures(dataset: Dataset, detections: Detections, analysis: Analysis | None
             "shown": shown(len(dataset), len(order), film, least), "analysed": analysis is not None}
 
 
-def shown(images: int, listed: int, film: Film, least: float) -> str:
+def shown(images: int, listed: int, film: JpegBudget, least: float) -> str:
     parts = [f"all {images} images" if listed == images else f"{listed} of {images} images, those with the most errors"]
     if film.small:
         parts.append(f"{film.large} with large pictures, {film.small} with small ones")

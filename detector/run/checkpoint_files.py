@@ -11,14 +11,15 @@ import shutil
 from pathlib import Path
 from typing import Callable
 
+from detector.config.aliases import translate
 from detector.errors import BadInput
 
 FORMAT = 1
 
 
-def write(folder: Path, content: dict, before_it_counts: Callable[[], None] = lambda: None) -> Path:
+def write_checkpoint(folder: Path, content: dict, before_it_counts: Callable[[], None] = lambda: None) -> Path:
     """Writes checkpoints/step-N.pt: beside, flushed, renamed. A full disk is BadInput, with nothing left behind."""
-    path = file_of(folder, content["step"])
+    path = checkpoint_path(folder, content["step"])
     beside = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +44,7 @@ def write(folder: Path, content: dict, before_it_counts: Callable[[], None] = la
     return path
 
 
-def sweep(folder: Path) -> None:
+def remove_partial_files(folder: Path) -> None:
     """Removes what a write that was killed left behind."""
     for path in (folder / "checkpoints").glob("*.part"):
         path.unlink(missing_ok=True)
@@ -55,7 +56,7 @@ def keep_newest(folder: Path, count: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def file_of(folder: Path, step: int) -> Path:
+def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / "checkpoints" / f"step-{step:08d}.pt"
 
 
@@ -70,14 +71,14 @@ def mark_best(folder: Path, path: Path) -> None:
     os.replace(beside, folder / "checkpoints" / "best.pt")
 
 
-def forget_best(folder: Path, step: int, record: list[tuple[int, float]]) -> None:
+def restore_best(folder: Path, step: int, record: list[tuple[int, float]]) -> None:
     """best.pt is never of a later step than a run goes on from: that branch is given up. `record`: (step, value)."""
     best = max(record, key=lambda pair: pair[1], default=(0, 0.0))
     if best[0] <= step:
         return
     kept = max((pair for pair in record if pair[0] <= step), key=lambda pair: pair[1], default=(0, 0.0))
-    if file_of(folder, kept[0]).is_file():
-        mark_best(folder, file_of(folder, kept[0]))
+    if checkpoint_path(folder, kept[0]).is_file():
+        mark_best(folder, checkpoint_path(folder, kept[0]))
     else:
         (folder / "checkpoints" / "best.pt").unlink(missing_ok=True)
 
@@ -88,19 +89,19 @@ def step_files(folder: Path) -> list[Path]:
     return sorted(found, reverse=True)
 
 
-def newest(folder: Path) -> tuple[Path | None, list[str]]:
+def newest_readable(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that can be read, and a sentence for each that cannot."""
     notes = []
     for path in step_files(folder):
         try:
-            read(path)
+            read_checkpoint(path)
             return path, notes
         except BadInput as error:
             notes.append(f"{error}; the one before it is used")
     return None, notes
 
 
-def read(path: Path) -> dict:
+def read_checkpoint(path: Path) -> dict:
     """The content of a checkpoint, on the CPU. Raises BadInput for a truncated or foreign file."""
     import torch
     try:
@@ -112,6 +113,7 @@ def read(path: Path) -> dict:
         raise BadInput(f"{path} is truncated or no checkpoint ({reason})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise BadInput(f"{path} is no checkpoint of this program's format {FORMAT}")
+    content["config"], _ = translate(content["config"], str(path))  # option names of version 0.1
     return content
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detector.distributed.rank_info import rank, world
+from detector.distributed.rank_info import rank, world_size
 from detector.run.commit import commit
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 NARROW = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"}}
 
 
-def surroundings() -> dict:
+def collect_environment() -> dict:
     """Versions, machine, processes and, in a checkout, the commit."""
     import numpy
     import torch
     import torchvision
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"command": sys.argv, "host": socket.gethostname(), "processes": world(), "gpus": gpus,
+    return {"command": sys.argv, "host": socket.gethostname(), "processes": world_size(), "gpus": gpus,
             "cpu": processor(), "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(),
             "python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
             "numpy": numpy.__version__, "commit": commit()}
@@ -63,7 +63,7 @@ def peak_memory_gib(device: "torch.device") -> float:
 
 
 @dataclass(frozen=True)
-class Seat:
+class RankInfo:
     """Where one rank sits."""
 
     rank: int
@@ -72,15 +72,15 @@ class Seat:
     cores: tuple[int, ...]   # that it may run on; ranks of one host may share them
 
 
-def seat(device: "torch.device") -> Seat:
+def describe_rank(device: "torch.device") -> RankInfo:
     import torch
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return Seat(rank(), socket.gethostname(), name, tuple(sorted(os.sched_getaffinity(0))))
+    return RankInfo(rank(), socket.gethostname(), name, tuple(sorted(os.sched_getaffinity(0))))
 
 
-def world_table(seats: list[Seat]) -> list[str]:
+def world_table(seats: list[RankInfo]) -> list[str]:
     """A line for each host, below a heading: its ranks, their devices, and the cores that they have together."""
-    hosts: dict[tuple[str, str], list[Seat]] = {}
+    hosts: dict[tuple[str, str], list[RankInfo]] = {}
     for one in seats:
         hosts.setdefault((one.host, one.device), []).append(one)
     rows = [("rank", "host", "device", "cores")]
@@ -93,18 +93,18 @@ def world_table(seats: list[Seat]) -> list[str]:
     return ["  ".join([*(text.ljust(width) for text, width in zip(row, widths)), row[3]]) for row in rows]
 
 
-def cores_of(seats: list[Seat]) -> set[tuple[str, int]]:
+def cores_of(seats: list[RankInfo]) -> set[tuple[str, int]]:
     """The cores that some ranks have together, each once."""
     return {(one.host, core) for one in seats for core in one.cores}
 
 
-def few_cores(seats: list[Seat], workers: int) -> str:
+def few_cores(seats: list[RankInfo], workers: int) -> str:
     """A sentence where the loader workers outnumber the cores; else nothing."""
     for host in dict.fromkeys(one.host for one in seats):
         here = [one for one in seats if one.host == host]
         if workers * len(here) > (cores := len(cores_of(here))):
             return (f"{len(here)} x {workers} loader workers on {host} share {cores} cores: give each task more "
-                    f"cores, or set run.workers={cores // len(here)}")
+                    f"cores, or set run.num_workers={cores // len(here)}")
     return ""
 
 

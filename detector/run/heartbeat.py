@@ -1,7 +1,7 @@
 """Each rank leaves its step, its phase and the time of both in the run folder; when nothing moves, it says who is late.
 
 RUN/heartbeats/rank-00003.json is at most a second old while the rank moves. rank-00003.stacks.txt appears beside it
-when the rank has not moved for `run.stalled_minutes`: the Python stacks of all its threads.
+when the rank has not moved for `run.hang_timeout_minutes`: the Python stacks of all its threads.
 """
 
 import contextlib
@@ -87,8 +87,8 @@ class Heartbeat:
         if self.stalled_s and time.time() - now.at > self.stalled_s + EVERY_S and self.warned != now:
             self.warned = now
             if now.rank == 0:
-                self.say(f"no progress for {time.time() - now.at:.0f} s (run.stalled_minutes): "
-                         f"{late(read_beats(self.folder.parent, rank_info.world()) or [now])}. The Python stacks of "
+                self.say(f"no progress for {time.time() - now.at:.0f} s (run.hang_timeout_minutes): "
+                         f"{late(read_beats(self.folder.parent, rank_info.world_size()) or [now])}. The Python stacks of "
                          f"all ranks are in {self.folder}/rank-*.stacks.txt")
 
 

@@ -20,7 +20,7 @@ NAME = "owner.lock"
 WATCH_S = 5.0  # a heartbeat is at most a second old while its rank moves
 
 
-class Owner:
+class RunLock:
     """Of one run, in rank 0. `close` gives it free."""
 
     def __init__(self, folder: Path):

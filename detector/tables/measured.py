@@ -12,7 +12,7 @@ from detector.errors import BadInput
 from detector.run.files import read_lines
 
 # Options that say where and how fast, and not what is trained: runs that differ in them are still runs of the row.
-OF_THE_PLACE = ("run.", "data.root", "data.cache", "seed", "batch.per_process", "evaluate.batch", "evaluate.loss",
+OF_THE_PLACE = ("run.", "data.root", "data.cache", "seed", "batch.micro_batch_size", "evaluate.batch_size", "evaluate.compute_loss",
                 "evaluate.every_epochs")
 
 
@@ -93,8 +93,8 @@ def read_run(folder: Path, wanted: Config) -> Figures | None:
     last = steps[-1]
     steps_per_epoch = last["step"] / last["epoch"]
     total = config.schedule.steps or max(1, round(config.schedule.epochs * round(steps_per_epoch)))
-    at_the_end = [line[config.evaluate.best] for line in lines if line["kind"] == "evaluation"
-                  and line["step"] == total and config.evaluate.best in line]
+    at_the_end = [line[config.evaluate.best_metric] for line in lines if line["kind"] == "evaluation"
+                  and line["step"] == total and config.evaluate.best_metric in line]
     return Figures(
         folder, config, changes(wanted, config), last["step"], total, steps_per_epoch,
         100 * at_the_end[-1] if at_the_end else None, seconds_per_step(steps, config, environment["processes"]),
@@ -113,7 +113,7 @@ def changes(wanted: Config, config: Config) -> tuple[str, ...]:
 
 def seconds_per_step(steps: list[dict], config: Config, processes: int) -> float:
     """The mean over all logged stretches; each line tells the pace since the one before it."""
-    batch = config.batch.size or config.batch.per_process * processes
+    batch = config.batch.size or config.batch.micro_batch_size * processes
     firsts = [0, *(line["step"] for line in steps[:-1])]
     spans = [(line["step"] - first, batch / line["images_per_s"]) for first, line in zip(firsts, steps)]
     return sum(count * pace for count, pace in spans) / max(sum(count for count, _ in spans), 1)

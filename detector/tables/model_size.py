@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from detector.config.load import load_config
 from detector.config.schema import Config
 from detector.model.faster_rcnn import build_model
-from detector.model.ops.frozen_batchnorm import FrozenNorm
+from detector.model.ops.frozen_batchnorm import FrozenBatchNorm
 from detector.tables.published import Printed
 
 CLASSES = {"voc": 20, "coco": 80, "visual_genome": 2500, "imagenet_det": 200}
@@ -35,7 +35,7 @@ def size_of_row(row: str) -> Size:
 def size_of_model(config: Config) -> Size:
     """Builds the model on the meta device, which has shapes and no memory."""
     classes = CLASSES[config.data.format]
-    height, width = config.evaluate.short_side, round(config.evaluate.short_side * 4 / 3)
+    height, width = config.evaluate.min_size, round(config.evaluate.min_size * 4 / 3)
     with torch.device("meta"):
         model = build_model(config.model, config.evaluate, classes).eval()
         image = torch.empty(1, 3, height, width)
@@ -44,7 +44,7 @@ def size_of_model(config: Config) -> Size:
             features, flops["body"] = counted(model.backbone, image)
             levels = list(features.values())
             _, flops["rpn"] = counted(model.rpn.head, levels)
-            count, cells = config.model.rpn.after_nms_eval, config.model.pooling_size
+            count, cells = config.model.rpn.post_nms_top_n_eval, config.model.roi_pooling_size
             hidden, flops["head"] = counted(model.roi_heads.box_head,
                                             torch.empty(count, levels[0].shape[1], cells, cells))
             flops["head"] += counted(model.roi_heads.box_predictor, hidden)[1]
@@ -60,7 +60,7 @@ def counted(module: nn.Module, inputs) -> tuple[object, int]:
 
 
 def parameters(model: nn.Module) -> int:
-    norms = [module for module in model.modules() if isinstance(module, FrozenNorm)]
+    norms = [module for module in model.modules() if isinstance(module, FrozenBatchNorm)]
     return (sum(weight.numel() for weight in model.parameters())
             + sum(norm.weight.numel() + norm.bias.numel() for norm in norms))
 
@@ -72,6 +72,6 @@ def sizes_text(rows: list[Printed]) -> str:
     for row in rows:
         size, config = size_of_row(row.row), load_config(f"tables/{row.row}")
         giga = [value / 1e9 for value in (*size.flops.values(), sum(size.flops.values()))]
-        found.append(f"{row.row:26} {config.model.body:24} {size.classes:7} {size.parameters:12,} {size.learning:12,} "
+        found.append(f"{row.row:26} {config.model.backbone:24} {size.classes:7} {size.parameters:12,} {size.learning:12,} "
                      f"{f'{size.height}x{size.width}':>9} {giga[0]:8.1f} {giga[1]:7.1f} {giga[2]:9.1f} {giga[3]:9.1f}")
     return "\n".join(found)

@@ -4,7 +4,7 @@ import csv
 import re
 from dataclasses import dataclass
 
-from detector.config.load import shipped
+from detector.config.load import shipped_folder
 from detector.errors import BadInput
 
 
@@ -29,7 +29,7 @@ class Printed:
 
 def published() -> list[Printed]:
     """All rows in the order of the file."""
-    with open(shipped() / "configs" / "tables" / "published.csv", encoding="utf-8", newline="") as file:
+    with open(shipped_folder() / "configs" / "tables" / "published.csv", encoding="utf-8", newline="") as file:
         return [Printed(**line) for line in csv.DictReader(file)]
 
 

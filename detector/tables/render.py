@@ -58,10 +58,10 @@ def measured_cells(found: Measured, printed_time: str) -> dict[str, str]:
     """The original's columns of what was measured."""
     run = found.runs[0]
     optim, schedule = run.config.optim, run.config.schedule
-    batch = run.config.batch.size or run.config.batch.per_process * run.processes
+    batch = run.config.batch.size or run.config.batch.micro_batch_size * run.processes
     value = f"{found.map:.1f}" if found.map is not None else "not yet"
-    return {"model": run.config.model.body, "gpus": str(run.processes) if "CPU" not in run.hardware else "CPU",
-            "batch": str(batch), "rate": f"{optim.rate * batch / optim.reference_batch:g}", "decay": decay(run),
+    return {"model": run.config.model.backbone, "gpus": str(run.processes) if "CPU" not in run.hardware else "CPU",
+            "batch": str(batch), "rate": f"{optim.lr * batch / optim.reference_batch_size:g}", "decay": decay(run),
             "epochs": f"{run.total_steps / run.steps_per_epoch:.3g}" if schedule.steps else f"{schedule.epochs:g}",
             "time": f"{found.mean('step_s'):.3g} s/step" if "s/step" in printed_time else
             f"{found.mean('epoch_h'):.3g} hr", "memory": f"{found.mean('memory_gib') * 1024:.0f} MiB",
@@ -71,7 +71,7 @@ def measured_cells(found: Measured, printed_time: str) -> dict[str, str]:
 def decay(run: Figures) -> str:
     schedule = run.config.schedule
     return {"milestones": ", ".join(f"{epoch:g}" for epoch in schedule.milestones),
-            "periodic": str(getattr(schedule, "period", ""))}.get(schedule.shape, schedule.shape)
+            "periodic": str(getattr(schedule, "period", ""))}.get(schedule.lr_schedule, schedule.lr_schedule)
 
 
 def speed_up(printed_time: str, found: Measured) -> str:

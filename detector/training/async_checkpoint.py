@@ -61,7 +61,7 @@ class Saver:
         try:
             if copied:
                 copied.synchronize()  # the copies queue behind the step on the device, and the next step behind them
-            checkpoint_files.write(self.folder, self.copy, self.record)
+            checkpoint_files.write_checkpoint(self.folder, self.copy, self.record)
             checkpoint_files.keep_newest(self.folder, self.keep)
             self.saved_in_s = time.monotonic() - started_at
         except Exception as error:  # whatever it is, all ranks must hear of it

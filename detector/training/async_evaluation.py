@@ -14,14 +14,14 @@ from pathlib import Path
 from detector.config.schema import Config
 from detector.data.workers import start_worker, worker_context
 from detector.distributed import collectives
-from detector.evaluation.scoring import Evaluation, Predicted, index_of, score, write_results
+from detector.evaluation.scoring import Evaluation, Predictions, index_ground_truth, score, write_results
 from detector.metrics import coco_kernel
 from detector.metrics.analysis import analyse
 from detector.run import checkpoint_files
 from detector.run.evaluation_history import best_of, out_of_patience
 from detector.structures import Dataset
 from detector.training.checkpoint import TrainState
-from detector.visualization.tensorboard_curves import Curve, confusion, precision_recall
+from detector.visualization.tensorboard_curves import PrCurve, confusion, precision_recall
 from detector.visualization.validation_images import Picture, draw_validation
 
 pass
@@ -36,7 +36,7 @@ class Drawn:
 
     step: int
     pictures: list[Picture]
-    curves: list[Curve]
+    curves: list[PrCurve]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Job:
     dataset: Dataset
     config: Config
     folder: Path
-    truth: coco_kernel.Truth | None
+    truth: coco_kernel.IndexedGroundTruth | None
 
 
 class Scorer:
@@ -58,7 +58,7 @@ class Scorer:
         self.pool: ProcessPoolExecutor | None = None
         self.job: Job | None = None
         self.future: Future | None = None
-        self.drawing: Future | Predicted | None = None  # Predicted: to be drawn here, when somebody asks
+        self.drawing: Future | Predictions | None = None  # Predicted: to be drawn here, when somebody asks
         self.process: Future | None = None              # the id of the pool's only one
 
     @property
@@ -69,11 +69,11 @@ class Scorer:
                 return future.exception()
         return None
 
-    def start(self, predicted: Predicted) -> None:
-        """Scores, writes results and pictures; the steps go on meanwhile. With run.workers=0 it happens here, like the
+    def start(self, predicted: Predictions) -> None:
+        """Scores, writes results and pictures; the steps go on meanwhile. With run.num_workers=0 it happens here, like the
         loading: scoring now, drawing when somebody asks. What the evaluation before gave must have been fetched."""
         assert self.future is None, "an evaluation is still being scored"
-        if self.given[1].run.workers == 0:
+        if self.given[1].run.num_workers == 0:
             self.future = Future()
             try:
                 self.job = self.job or job_of(*self.given)
@@ -103,7 +103,7 @@ class Scorer:
         if self.is_drawing():
             return None
         drawing, self.drawing = self.drawing, None
-        if isinstance(drawing, Predicted):
+        if isinstance(drawing, Predictions):
             return draw(self.job, drawing)
         return drawing.result() if drawing is not None else None
 
@@ -121,7 +121,7 @@ class Scorer:
 
 
 _job: Job | None = None  # of this process, where it is a scorer's
-_scored: Predicted | None = None  # what is to be drawn
+_scored: Predictions | None = None  # what is to be drawn
 
 
 def begin(dataset: Dataset, config: Config, folder: Path) -> None:
@@ -132,7 +132,7 @@ def begin(dataset: Dataset, config: Config, folder: Path) -> None:
     _job = job_of(dataset, config, folder)
 
 
-def score_here(predicted: Predicted) -> Evaluation:
+def score_here(predicted: Predictions) -> Evaluation:
     global _scored
     _scored = None
     evaluation = score_and_write(_job, predicted)
@@ -146,19 +146,19 @@ def draw_here() -> Drawn | None:
 
 
 def job_of(dataset: Dataset, config: Config, folder: Path) -> Job:
-    return Job(dataset, config, folder, index_of(dataset, config.evaluate.metric))
+    return Job(dataset, config, folder, index_ground_truth(dataset, config.evaluate.metric))
 
 
-def score_and_write(job: Job, predicted: Predicted) -> Evaluation:
+def score_and_write(job: Job, predicted: Predictions) -> Evaluation:
     """All of an evaluation but its place on record, and what is drawn."""
     evaluation = score(predicted, job.dataset, job.config.evaluate, job.truth)
     write_results(job.folder, evaluation, predicted.detections, job.dataset)
     return evaluation
 
 
-def draw(job: Job, predicted: Predicted) -> Drawn:
+def draw(job: Job, predicted: Predictions) -> Drawn:
     found = predicted.detections
-    pictures = draw_validation(job.folder, predicted.step, job.dataset, found, job.config.run.pictures)
+    pictures = draw_validation(job.folder, predicted.step, job.dataset, found, job.config.run.num_val_images)
     why = analyse(found, job.dataset, job.config.evaluate.metric, job.truth)
     return Drawn(predicted.step, pictures + confusion(why), precision_recall(why, found))
 
@@ -179,7 +179,7 @@ def settle(run: Run) -> None:
             put_on_board(run, pictures)
     if run.scorer.busy():
         run.heart.beat("scoring")  # else a long one is told of as a step that stands still
-    collectives.only_on_main(note)
+    collectives.run_on_main(note)
 
 
 def settle_drawings(run: Run) -> bool:
@@ -187,7 +187,7 @@ def settle_drawings(run: Run) -> bool:
     settle(run)
     run.heart.beat("drawing")
     while True:
-        drawing, asked = collectives.any_rank(run.scorer.is_drawing(), run.stop.asked)
+        drawing, asked = collectives.any_rank(run.scorer.is_drawing(), run.stop.requested)
         if asked:
             return False
         if not drawing:
@@ -199,10 +199,10 @@ def settle_drawings(run: Run) -> bool:
 def put_on_record(run: Run, evaluation: Evaluation) -> None:
     """The best comes first and the record last: what is on record needs not be done again."""
     run.saver.wait()
-    folder, record = run.journal.folder, run.journal.evaluations(run.config.evaluate.best)
-    reached = evaluation.step, evaluation.metrics[run.config.evaluate.best]
+    folder, record = run.journal.folder, run.journal.evaluations(run.config.evaluate.best_metric)
+    reached = evaluation.step, evaluation.metrics[run.config.evaluate.best_metric]
     if best_of([*record, reached]) == reached or not (folder / "checkpoints" / "best.pt").exists():
-        checkpoint_files.mark_best(folder, checkpoint_files.file_of(folder, evaluation.step))
+        checkpoint_files.mark_best(folder, checkpoint_files.checkpoint_path(folder, evaluation.step))
     run.journal.evaluation(evaluation.step, evaluation.metrics, evaluation.per_class)
     for message in evaluation.unreadable:
         run.journal.say(f"could not be read, a grey picture stands in: {message}")
@@ -219,14 +219,14 @@ def put_on_board(run: Run, drawn: Drawn) -> None:
 
 def evaluated(state: TrainState, run: Run) -> bool:
     """Is the evaluation of this step on record? Rank 0's record counts."""
-    on_record = run.journal.evaluations(run.config.evaluate.best)
-    return collectives.from_main(str(any(step == state.step for step, _ in on_record))) == "True"
+    on_record = run.journal.evaluations(run.config.evaluate.best_metric)
+    return collectives.broadcast_text(str(any(step == state.step for step, _ in on_record))) == "True"
 
 
 def finished_early(run: Run) -> bool:
     """Has the metric stopped getting better for too long? Rank 0's record counts."""
-    if not run.config.schedule.patience:
+    if not run.config.schedule.early_stopping_patience:
         return False
     settle(run)
-    on_record = run.journal.evaluations(run.config.evaluate.best)
-    return collectives.from_main(str(out_of_patience(on_record, run.config.schedule.patience))) == "True"
+    on_record = run.journal.evaluations(run.config.evaluate.best_metric)
+    return collectives.broadcast_text(str(out_of_patience(on_record, run.config.schedule.early_stopping_patience))) == "True"

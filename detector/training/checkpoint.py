@@ -6,7 +6,7 @@ import torch
 
 from detector.config.load import flatten, to_dict
 from detector.config.schema import Config
-from detector.distributed.rank_info import world
+from detector.distributed.rank_info import world_size
 from detector.run.checkpoint_files import FORMAT
 
 
@@ -23,7 +23,7 @@ def content_of(state: TrainState, config: Config, classes: tuple[str, ...], glob
     """What a checkpoint holds; the tensors are those of the state, not copies."""
     return {"format": FORMAT, "step": state.step, "model": state.model.state_dict(),
             "moments": moments(state), "scaler": state.scaler.state_dict(),
-            "ema": state.average.state_dict() if state.average else None, "processes": world(),
+            "ema": state.average.state_dict() if state.average else None, "processes": world_size(),
             "config": to_dict(config), "classes": list(classes), "global_batch": global_batch}
 
 

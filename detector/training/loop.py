@@ -6,18 +6,18 @@ from contextlib import closing
 
 import torch
 
-from detector.config.load import folder_of
+from detector.config.load import run_folder
 from detector.config.schema import Config
-from detector.data.loader import Batches
+from detector.data.loader import BatchIterator
 from detector.distributed import collectives, data_parallel, rank_info
 from detector.distributed.stop_signal import StopRequest
 from detector.errors import Stopped
 from detector.evaluation.evaluate import predict_all
-from detector.model.compile import compile_parts
+from detector.model.compile import compile_model
 from detector.model.faster_rcnn import LOSSES
 from detector.run.environment import peak_memory_gib
 from detector.run.heartbeat import Heartbeat
-from detector.run.lock import Owner
+from detector.run.lock import RunLock
 from detector.run.status import StatusFile
 from detector.training import checkpoint
 from detector.training.async_checkpoint import Saver, kept
@@ -40,14 +40,14 @@ def train(config: Config, device: torch.device, stop: StopRequest) -> Outcome:
 
     Asked to stop, at any moment from here on, all ranks leave at the same step, with everything saved.
     """
-    with closing(Owner(folder_of(config))) as owner:
-        collectives.only_on_main(owner.take)
+    with closing(RunLock(run_folder(config))) as owner:
+        collectives.run_on_main(owner.take)
         return train_owned(config, device, stop, owner)
 
 
-def train_owned(config: Config, device: torch.device, stop: StopRequest, owner: Owner) -> Outcome:
+def train_owned(config: Config, device: torch.device, stop: StopRequest, owner: RunLock) -> Outcome:
     folder, main = owner.folder, rank_info.is_main()
-    with StatusFile(folder, main) as status, Heartbeat(folder, 60 * config.run.stalled_minutes) as heart:
+    with StatusFile(folder, main) as status, Heartbeat(folder, 60 * config.run.hang_timeout_minutes) as heart:
         status.tell("starting")
         try:
             state, ready = prepare(config, device, stop, heart)
@@ -56,9 +56,9 @@ def train_owned(config: Config, device: torch.device, stop: StopRequest, owner: 
             if main:
                 print(f"asked to stop ({asked_by(stop)}) before the first step: there was nothing to save", flush=True)
             return Outcome.STOPPED
-        with closing(collectives.together(
+        with closing(collectives.run_on_all_ranks(
                 lambda: open_journal(config, state.step, ready.plan, heart, owner))) as journal, \
-                closing(Saver(folder, config.run.keep, journal.flush, state.step)) as saver, \
+                closing(Saver(folder, config.run.keep_checkpoints, journal.flush, state.step)) as saver, \
                 closing(Scorer(ready.val, config, folder)) as scorer:
             for line in ready.said:
                 journal.say(line)
@@ -86,10 +86,10 @@ def run_steps(state: TrainState, run: Run) -> None:
         run_loop(state, run, steps)
 
 
-def run_loop(state: TrainState, run: Run, steps: Batches) -> None:
+def run_loop(state: TrainState, run: Run, steps: BatchIterator) -> None:
     """Step by step from state.step to the end, with what is due between them."""
-    compile_parts(state.model, run.config.run.compile, dynamic=run.config.batch.canvases == "own")
-    module = data_parallel.wrap(state.model, run.device, len(run.plan.micro), run.config.optim.compress)
+    compile_model(state.model, run.config.run.compile, dynamic=run.config.batch.pad_to == "batch")
+    module = data_parallel.wrap_ddp(state.model, run.device, len(run.plan.micro), run.config.optim.bf16_allreduce)
     total = run.plan.total_steps
     run.journal.start_bar()
     run.status.tell("training")
@@ -127,7 +127,7 @@ class Pace:
 def log(state: TrainState, run: Run, done: Step, pace: Pace) -> None:
     """One line of the record: the losses of this step, the pace since the last one. Collective."""
     ensure_finite(state, run)
-    means = collectives.mean(done.losses).tolist()  # waits for the device, and so comes before the clock is read
+    means = collectives.all_reduce_mean(done.losses).tolist()  # waits for the device, and so comes before the clock is read
     elapsed_s = time.monotonic() - pace.started_at
     settle(run)
     images_per_s = (state.step - pace.first_step) * run.plan.global_batch / elapsed_s
@@ -136,10 +136,10 @@ def log(state: TrainState, run: Run, done: Step, pace: Pace) -> None:
         "rate": learning_rate(state.step - 1, run.plan, run.config.schedule),
         "gradient_norm": float(done.gradient_norm), "images_per_s": images_per_s,
         "data_wait": pace.waited_s / elapsed_s, "memory_gib": peak_memory_gib(run.device)}
-    collectives.only_on_main(lambda: run.journal.training(state.step, values))
+    collectives.run_on_main(lambda: run.journal.training(state.step, values))
     run.status.tell("training", step=state.step, images_per_s=round(images_per_s, 2),
                     seconds_left=round(run.journal.seconds_left(state.step), 1), saved_in_s=run.saver.saved_in_s)
-    for message in collectives.gather_texts(pace.unreadable):
+    for message in collectives.all_gather_texts(pace.unreadable):
         run.journal.say(f"could not be read, a grey picture stands in: {message}")
 
 
@@ -161,7 +161,7 @@ def save(state: TrainState, run: Run, must: bool) -> None:
         content = checkpoint.content_of(state, run.config, run.data.classes, run.plan.global_batch)
         if not run.saver.start(content):
             run.journal.say(f"step {state.step} is not saved: step {run.saver.step} is still being written")
-    collectives.only_on_main(start)
+    collectives.run_on_main(start)
 
 
 def leave(state: TrainState, run: Run) -> None:
@@ -170,7 +170,7 @@ def leave(state: TrainState, run: Run) -> None:
     run.scorer.forget_drawing()
     started_at, new = time.monotonic(), state.step != run.saver.step  # of which only rank 0 knows
     save(state, run, must=True)
-    collectives.only_on_main(run.saver.wait)
+    collectives.run_on_main(run.saver.wait)
     elapsed_s = time.monotonic() - started_at
     run.status.tell("stopped", step=state.step, saved_in_s=run.saver.saved_in_s, by=run.stop.by)
     told = kept(state.step, elapsed_s if new else None)
@@ -181,7 +181,7 @@ def finish(state: TrainState, run: Run) -> None:
     """All steps and evaluations are done."""
     settle_drawings(run)
     run.heart.beat("finished")
-    collectives.only_on_main(run.saver.wait)
+    collectives.run_on_main(run.saver.wait)
     run.status.tell("finished", step=state.step, saved_in_s=run.saver.saved_in_s, seconds_left=0.0)
     run.journal.say(f"finished: {state.step} of {run.plan.total_steps} steps are done; results are in "
                     f"{run.journal.folder}")
@@ -200,9 +200,9 @@ def evaluate_and_note(state: TrainState, run: Run) -> None:
     if not settle_drawings(run):  # of the evaluation before
         raise Stopped
     predicted = predict_all(state.average or state.model, run.val, run.config, run.device, state.step,
-                            lambda: run.stop.asked, run.heart.beat)
+                            lambda: run.stop.requested, run.heart.beat)
     if predicted is None:
         run.journal.say(f"asked to stop in the evaluation at step {state.step}; it comes first when started again")
         raise Stopped
-    collectives.only_on_main(lambda: run.scorer.start(predicted))
+    collectives.run_on_main(lambda: run.scorer.start(predicted))
     run.status.tell("training")

@@ -31,7 +31,7 @@ def refuse_not_finite(any_bad: bool, evidence: dict | None, state: TrainState, r
     known |= {key: float(known[key]) for key in ("gradient_norm",) if key in known}
     write_whole(path, json.dumps({**known, "amp_scale": state.scaler.get_scale()}, indent=1) + "\n")
     raise NotFinite(f"the loss is not finite at step {known['step']}; {path} and its neighbours describe it. All ranks "
-                    "stopped together; the last checkpoint is from before. A lower optim.rate or optim.clip_norm=10 "
+                    "stopped together; the last checkpoint is from before. A lower optim.lr or optim.grad_clip_norm=10 "
                     "often helps")
 
 

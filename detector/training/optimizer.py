@@ -15,8 +15,8 @@ def parameter_groups(model: nn.Module, config: Optim) -> list[dict]:
     for name, weight in model.named_parameters():
         if weight.requires_grad:
             norm, bias = id(weight) in norms, name.endswith("bias")
-            decays = config.decay_norms if norm else config.decay_biases or not bias
-            key = (config.decay if decays else 0.0, config.bias_rate if bias and not norm else 1.0)
+            own = config.weight_decay_norm if norm else config.weight_decay_bias if bias else -1
+            key = (config.weight_decay if own < 0 else own, config.bias_lr_factor if bias and not norm else 1.0)
             groups.setdefault(key, []).append(weight)
     return [{"params": weights, "weight_decay": decay, "relative": relative}
             for (decay, relative), weights in groups.items()]
@@ -24,7 +24,7 @@ def parameter_groups(model: nn.Module, config: Optim) -> list[dict]:
 
 def build_optimizer(model: nn.Module, config: Optim) -> torch.optim.SGD:
     """SGD whose momentum begins as zeros: the fused step would take uninitialised memory where fp16 skips the first."""
-    optimizer = torch.optim.SGD(parameter_groups(model, config), lr=config.rate, momentum=config.momentum, fused=True)
+    optimizer = torch.optim.SGD(parameter_groups(model, config), lr=config.lr, momentum=config.momentum, fused=True)
     if config.momentum:
         for group in optimizer.param_groups:
             for weight in group["params"]:

@@ -10,26 +10,34 @@ from pathlib import Path
 
 import torch
 
-from detector.config.load import folder_of, to_yaml
+from detector.config.load import run_folder, to_yaml
 from detector.config.schema import Batch, Config
-from detector.data.padding_buckets import Canvases, plan_canvases
-from detector.data.read import describe, for_training, read_datasets
+from detector.data.padding_buckets import PaddingBuckets, plan_padding_buckets
+from detector.data.read import describe, read_datasets, select_for_training
 from detector.data.samplers import epoch_sizes, micro_batches
 from detector.distributed import collectives, rank_info
 from detector.distributed.stop_signal import StopRequest
 from detector.errors import BadInput, Stopped
-from detector.loggers.run_log import Journal
+from detector.loggers.run_log import RunLog
 from detector.metrics import coco_kernel
 from detector.model.compile import ensure_compiler
 from detector.model.faster_rcnn import build_model, placed
 from detector.model.weights.load import load_weights
 from detector.run import checkpoint_files
-from detector.run.environment import Seat, few_cores, seat, slow_precision, surroundings, versions, world_table
+from detector.run.environment import (
+    RankInfo,
+    collect_environment,
+    describe_rank,
+    few_cores,
+    slow_precision,
+    versions,
+    world_table,
+)
 from detector.run.evaluation_history import evaluations_of, out_of_patience
 from detector.run.files import write_whole
 from detector.run.heartbeat import Heartbeat
-from detector.run.lock import Owner
-from detector.seeding import seed_for, seed_torch
+from detector.run.lock import RunLock
+from detector.seeding import derive_seed, seed_torch
 from detector.structures import Dataset
 from detector.training import checkpoint
 from detector.training.checkpoint import TrainState
@@ -42,7 +50,7 @@ class Prepared:
     """What a run starts with."""
 
     plan: Plan
-    canvases: Canvases
+    canvases: PaddingBuckets
     data: Dataset
     val: Dataset | None
     said: list[str]  # what it will do
@@ -51,41 +59,41 @@ class Prepared:
 def prepare(config: Config, device: torch.device, stop: StopRequest, heart: Heartbeat) -> tuple[TrainState, Prepared]:
     """Everything that can be wrong before the first step; nothing is written. Collective; raises Stopped in between."""
     leave_if_asked(stop)
-    collectives.together(lambda: ensure_compiler(config.run.compile, device))
-    seats = [Seat(**json.loads(text)) for text in collectives.gather_texts([json.dumps(asdict(seat(device)))])]
+    collectives.run_on_all_ranks(lambda: ensure_compiler(config.run.compile, device))
+    seats = [RankInfo(**json.loads(text)) for text in collectives.all_gather_texts([json.dumps(asdict(describe_rank(device)))])]
     heart.beat("reading annotations")
     whole, val = read_datasets(config.data)
-    data = for_training(whole, config.data)
+    data = select_for_training(whole, config.data)
     leave_if_asked(stop)
     heart.beat("building the model")
-    content, notes = find_state(folder_of(config))
+    content, notes = find_state(run_folder(config))
     batch = kept_batch(config.batch, content)
     sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
-    plan = plan_run(batch, config.optim, config.schedule, sizes, rank_info.rank(), rank_info.world())
+    plan = plan_run(batch, config.optim, config.schedule, sizes, rank_info.rank(), rank_info.world_size())
     state, origin = build_state(config, data.classes, plan, content, device)
     leave_if_asked(stop)
     said = [*world_table(seats), f"{versions()}; {config.run.precision}", *notes, *origin,
             *elastic_notes(config, batch, content), plan.sentence, describe_schedule(plan, config.schedule),
-            *(line for split in (data, val) if split for line in (describe(split), *split.faults)),
-            few_cores(seats, config.run.workers), slow_precision(config.run.precision, device),
+            *(line for split in (data, val) if split for line in (describe(split), *split.warnings)),
+            few_cores(seats, config.run.num_workers), slow_precision(config.run.precision, device),
             coco_kernel.note() if val else ""]
-    canvases = plan_canvases(config, sizes, plan.global_batch)
+    canvases = plan_padding_buckets(config, sizes, plan.global_batch)
     return state, Prepared(plan, canvases, data, val, [line for line in said if line])
 
 
 def leave_if_asked(stop: StopRequest) -> None:
     """Raises Stopped on all ranks if any was asked to stop. Collective."""
-    if collectives.any_rank(stop.asked)[0]:
+    if collectives.any_rank(stop.requested)[0]:
         raise Stopped
 
 
 def find_state(folder: Path) -> tuple[dict | None, list[str]]:
     """The newest good checkpoint of a run, read; and what to tell of it. Rank 0 finds it, so that all take the same."""
-    found, notes = checkpoint_files.newest(folder) if rank_info.is_main() else (None, [])
-    path, notes = json.loads(collectives.from_main(json.dumps([str(found) if found else "", notes])))
+    found, notes = checkpoint_files.newest_readable(folder) if rank_info.is_main() else (None, [])
+    path, notes = json.loads(collectives.broadcast_text(json.dumps([str(found) if found else "", notes])))
     if notes and not path:
         raise BadInput("; ".join(notes) + f". No checkpoint of {folder} is left; move it away, or set run.name=...")
-    content = collectives.together(lambda: checkpoint_files.read(Path(path)) if path else None)
+    content = collectives.run_on_all_ranks(lambda: checkpoint_files.read_checkpoint(Path(path)) if path else None)
     if content:
         notes.append(f"resuming from {path}, after step {content['step']}")
     return content, notes
@@ -99,7 +107,7 @@ def kept_batch(batch: Batch, content: dict | None) -> Batch:
 
 def elastic_notes(config: Config, batch: Batch, content: dict | None) -> list[str]:
     """On another number of processes than before: what stays the same, what does not, and why."""
-    world = rank_info.world()
+    world = rank_info.world_size()
     before = content.get("processes", world) if content else world
     if before == world:
         return []
@@ -107,7 +115,7 @@ def elastic_notes(config: Config, batch: Batch, content: dict | None) -> list[st
             if config.batch.size == 0 else "the same images and the same rate at every step")
     notes = [f"on {count(world)} now, {before} before: {kept}"]
     old = content["config"]["batch"]["per_process"]
-    if cuts(content["global_batch"], old, before) == cuts(batch.size, batch.per_process, world):
+    if cuts(content["global_batch"], old, before) == cuts(batch.size, batch.micro_batch_size, world):
         notes.append("not bit for bit: the gradients of a step are summed in another order, and rounded differently")
     else:
         notes.append("not the same weights: a process holds other images at once, so padding differs, and anchors and "
@@ -133,18 +141,18 @@ def build_state(config: Config, classes: tuple[str, ...], plan: Plan, content: d
     if content:
         forbidden, other = checkpoint.changes(content, config, classes, plan.global_batch)
         if forbidden:
-            raise BadInput(f"{folder_of(config)} was trained with another config: " + "; ".join(forbidden)
+            raise BadInput(f"{run_folder(config)} was trained with another config: " + "; ".join(forbidden)
                            + ". Undo the change, or start a new run with run.name=...")
         notes += [f"changed since the last start: {line}" for line in other]
-    seed_torch(seed_for(config.seed, "weights"))
+    seed_torch(derive_seed(config.seed, "weights"))
     model = build_model(config.model, config.evaluate, len(classes))
     if not content and config.model.weights:
-        report = collectives.first_on_main(lambda: load_weights(model, config.model, classes))
+        report = collectives.run_on_local_main_first(lambda: load_weights(model, config.model, classes))
         notes.append(f"weights {config.model.weights}: {report}")
     elif not content:
         notes.append("starting from random weights")
     model = placed(model, config.run.channels_last, device)
-    average = copy.deepcopy(model).requires_grad_(False) if config.optim.ema else None
+    average = copy.deepcopy(model).requires_grad_(False) if config.optim.ema_decay else None
     scaler = torch.amp.GradScaler(device.type, enabled=config.run.precision == "fp16")
     state = TrainState(model, build_optimizer(model, config.optim), scaler, average)
     if content:
@@ -152,25 +160,25 @@ def build_state(config: Config, classes: tuple[str, ...], plan: Plan, content: d
     return state, notes
 
 
-def open_journal(config: Config, step: int, plan: Plan, heart: Heartbeat, owner: Owner) -> Journal:
+def open_journal(config: Config, step: int, plan: Plan, heart: Heartbeat, owner: RunLock) -> RunLog:
     """The run folder comes into being here, when all that could be wrong before the first step has been checked."""
-    folder = folder_of(config)
+    folder = run_folder(config)
     try:
-        heart.open(rank_info.world())
+        heart.open(rank_info.world_size())
         if rank_info.is_main():
             owner.take()
-        record = evaluations_of(folder, config.evaluate.best) if rank_info.is_main() else []
+        record = evaluations_of(folder, config.evaluate.best_metric) if rank_info.is_main() else []
         over = step >= plan.total_steps or out_of_patience([pair for pair in record if pair[0] <= step],
-                                                           config.schedule.patience)
+                                                           config.schedule.early_stopping_patience)
         if rank_info.is_main() and (not over or not (folder / "environment.json").exists()):
             # A finished run keeps what its figures were measured on, whoever looks at it later and with what commit.
             write_whole(folder / "config.yaml", to_yaml(config))
-            write_whole(folder / "environment.json", json.dumps(surroundings(), indent=1) + "\n")
+            write_whole(folder / "environment.json", json.dumps(collect_environment(), indent=1) + "\n")
         if rank_info.is_main():
-            checkpoint_files.sweep(folder)
-            checkpoint_files.forget_best(folder, step, record)
+            checkpoint_files.remove_partial_files(folder)
+            checkpoint_files.restore_best(folder, step, record)
     except OSError as error:
         raise BadInput(f"cannot write run folder {folder}: {error.strerror}; set run.folder") from error
-    journal = Journal(folder, step, plan.total_steps, rank_info.is_main())
+    journal = RunLog(folder, step, plan.total_steps, rank_info.is_main())
     heart.say = journal.say
     return journal

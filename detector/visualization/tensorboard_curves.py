@@ -12,10 +12,10 @@ THRESHOLDS = np.linspace(0, 1, 127)  # scores; TensorBoard's own number
 INK, GRID, FULL = (20, 24, 32), (215, 219, 226), (23, 92, 180)
 
 
-Curve = tuple[str, np.ndarray]  # the name of a class, and what `counts` gives
+PrCurve = tuple[str, np.ndarray]  # the name of a class, and what `counts` gives
 
 
-def precision_recall(analysis: Analysis, detections: Detections) -> list[Curve]:
+def precision_recall(analysis: Analysis, detections: Detections) -> list[PrCurve]:
     """At IoU 0.5, of every class that has objects; none beyond MOST_CLASSES."""
     if len(analysis.classes) > MOST_CLASSES:
         return []

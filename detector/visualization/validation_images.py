@@ -16,7 +16,7 @@ LEAST_SIDE = 320   # pixels; smaller pictures are enlarged, or names would cover
 LEAST_SCORE = 0.3  # of a detection that is drawn; everything from 0.05 on would hide the picture
 
 
-def fixed_choice(images: int, count: int) -> list[int]:
+def evenly_spaced(images: int, count: int) -> list[int]:
     """Evenly spaced indices, the same at every evaluation."""
     return sorted({int(i) for i in np.linspace(0, images - 1, min(count, images)).round()}) if count else []
 
@@ -41,7 +41,7 @@ def draw_validation(run: Path, step: int, dataset: Dataset, detections: Detectio
     """Draws into the run's pictures/ (the newest of each image); gives the same for TensorBoard (which keeps all)."""
     folder, pictures = run / "pictures", []
     folder.mkdir(parents=True, exist_ok=True)
-    for index in fixed_choice(len(dataset), count):
+    for index in evenly_spaced(len(dataset), count):
         try:
             image = read_image(dataset.path(index), tuple(dataset.sizes[index])).permute(1, 2, 0).numpy()
         except BadInput:

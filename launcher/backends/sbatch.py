@@ -6,7 +6,7 @@ import shlex
 import time
 from pathlib import Path
 
-from detector.config.load import shipped
+from detector.config.load import shipped_folder
 from detector.errors import BadInput
 from launcher.code_snapshot import take_snapshot
 from launcher.run_info import note_job, write_whole
@@ -40,7 +40,7 @@ def values(submission: Submission) -> dict[str, str]:
 
 def fill(template: str, said: dict[str, str]) -> str:
     """The text of slurm/TEMPLATE.sbatch with its values; a line that holds but an empty value goes."""
-    text = (shipped() / "slurm" / f"{template}.sbatch").read_text(encoding="utf-8")
+    text = (shipped_folder() / "slurm" / f"{template}.sbatch").read_text(encoding="utf-8")
     for name, value in said.items():
         if not value:
             text = text.replace(f"{{{{{name}}}}}\n", "")

@@ -50,12 +50,12 @@ def peer_model(config, classes: int):
                                [top // 8, top // 4, top // 2, top], m.pyramid_width)
     sizes = m.anchor_sizes or ((32,), (64,), (128,), (256,), (512,))
     return FasterRCNN(
-        backbone, min_size=config.augment.short_sides[0], max_size=config.augment.long_side,
+        backbone, min_size=config.augment.min_size[0], max_size=config.augment.max_size,
         rpn_anchor_generator=AnchorGenerator(sizes, (tuple(m.anchor_ratios),) * len(sizes)),
-        rpn_pre_nms_top_n_train=rpn.before_nms_train, rpn_pre_nms_top_n_test=rpn.before_nms_eval,
-        rpn_post_nms_top_n_train=rpn.after_nms_train, rpn_post_nms_top_n_test=rpn.after_nms_eval,
-        rpn_nms_thresh=rpn.nms_iou, rpn_batch_size_per_image=rpn.batch, rpn_positive_fraction=rpn.positive_share,
-        box_batch_size_per_image=roi.batch, box_positive_fraction=roi.positive_share,
+        rpn_pre_nms_top_n_train=rpn.pre_nms_top_n_train, rpn_pre_nms_top_n_test=rpn.pre_nms_top_n_eval,
+        rpn_post_nms_top_n_train=rpn.post_nms_top_n_train, rpn_post_nms_top_n_test=rpn.post_nms_top_n_eval,
+        rpn_nms_thresh=rpn.nms_thresh, rpn_batch_size_per_image=rpn.batch_size_per_image, rpn_positive_fraction=rpn.positive_fraction,
+        box_batch_size_per_image=roi.batch_size_per_image, box_positive_fraction=roi.positive_fraction,
         box_head=TwoMLPHead(m.pyramid_width * m.pooling_size ** 2, m.head_width),
         box_predictor=FastRCNNPredictor(m.head_width, classes + 1),
         box_score_thresh=e.score, box_nms_thresh=e.nms_iou, box_detections_per_img=e.detections)
@@ -90,27 +90,27 @@ def run_peer(config, seed: int, out: str) -> None:
     from torch.optim.lr_scheduler import LinearLR, MultiStepLR
     from torch.utils.data import DataLoader, RandomSampler
 
-    from detector.data.read import for_training, read_datasets
+    from detector.data.read import read_datasets, select_for_training
     from detector.metrics.coco import coco_metrics
-    from detector.structures import Detections, join_detections
+    from detector.structures import Detections, concat_detections
     from detector.training.schedule import plan_run
 
     torch.manual_seed(seed)
     whole, val = read_datasets(config.data)
-    train = for_training(whole, config.data)
+    train = select_for_training(whole, config.data)
     plan = plan_run(config.batch, config.optim, config.schedule, train.sizes, 0, 1)
     if len({tuple(size) for size in train.sizes}) > 1:
         sys.exit("the peer's aspect-ratio sampler is left out here: use a data set with images of one size")
     model = peer_model(config, len(whole.classes)).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=plan.rate, momentum=config.optim.momentum,
-                                weight_decay=config.optim.decay)
+                                weight_decay=config.optim.weight_decay)
     per_epoch, epochs = plan.steps_per_epoch, plan.total_steps / plan.steps_per_epoch
     warmup = LinearLR(optimizer, 1 / 1000, total_iters=min(1000, per_epoch - 1))
     milestones = MultiStepLR(optimizer, [round(epochs * 16 / 26), round(epochs * 22 / 26)], 0.1)
     # Whole batches only, as many as ours: the images of the last batch of an epoch are filled up in both.
     samples = per_epoch * plan.global_batch
     images = PeerImages(train, flips=True)
-    loader = DataLoader(images, plan.global_batch, num_workers=config.run.workers,
+    loader = DataLoader(images, plan.global_batch, num_workers=config.run.num_workers,
                         sampler=RandomSampler(images, num_samples=samples), collate_fn=lambda batch: tuple(zip(*batch)))
     step, seconds = 0, []
     while step < plan.total_steps:
@@ -138,7 +138,7 @@ def run_peer(config, seed: int, out: str) -> None:
             found = model([PeerImages(val, flips=False)[index][0]])[0]
             parts.append(Detections(np.full(len(found["scores"]), val.image_ids[index]), found["boxes"].numpy(),
                                     found["scores"].numpy(), found["labels"].numpy().astype(np.int32)))
-    metrics, _ = coco_metrics(join_detections(parts), val)
+    metrics, _ = coco_metrics(concat_detections(parts), val)
     Path(out).write_text(json.dumps({"AP": metrics["AP"], "AP50": metrics["AP50"],
                                      "images_per_s": plan.global_batch * len(seconds) / sum(seconds)}))
 

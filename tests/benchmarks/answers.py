@@ -24,7 +24,7 @@ class Question:
     text: str
     command: str                             # without `python tests/benchmarks/`; its first word names the file of lines
     answer: Callable[[Lines], str]
-    asked: Callable[[dict], bool] = bool     # the lines that it is answered by
+    requested: Callable[[dict], bool] = bool     # the lines that it is answered by
 
     @property
     def name(self) -> str:
@@ -122,8 +122,8 @@ QUESTIONS = [
     Question("does it learn all 80 classes of a small COCO by heart, AP50 above 0.8?",
              "overfit.py configs/custom/coco_tiny.yaml data.root=/data/coco_tiny", overfit),
     Question("do `recipe: original` and `modern` reach the same AP50 on BCCD, within noise, at a short side of 192?",
-             "recipes.py configs/custom/bccd.yaml data.root=/data/bccd augment.short_sides=[192] augment.long_side=384 "
-             "evaluate.short_side=192 evaluate.long_side=384 model.anchor_sizes=[[16],[32],[64],[128],[256]]", recipes),
+             "recipes.py configs/custom/bccd.yaml data.root=/data/bccd augment.min_size=[192] augment.max_size=384 "
+             "evaluate.min_size=192 evaluate.max_size=384 model.anchor_sizes=[[16],[32],[64],[128],[256]]", recipes),
     Question("how many images does the loader feed, beside torchvision's, and how long does a step wait for them?", "loader.py", loader),
     Question("how long do index, cache and first batch of COCO's train2017 take, and do workers keep their memory?",
              "start_up.py", start_up),
@@ -141,7 +141,7 @@ def table(results: Path) -> str:
     for question in QUESTIONS:
         path, found = results / f"{question.name}.jsonl", {}
         for line in map(json.loads, path.read_text().splitlines() if path.exists() else []):
-            if question.asked(line):
+            if question.requested(line):
                 found.setdefault(machine(line), []).append(line)
         for place, lines in found.items() or [("", [])]:
             answer = question.answer(lines) if lines else NONE

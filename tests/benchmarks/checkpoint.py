@@ -20,10 +20,10 @@ from typing import Callable
 import torch
 from measuring import append, spread, told
 
-from detector.checks.problems import Findings
+from detector.checks.problems import CheckReport
 from detector.checks.trial_step import build, canvases, checkpoint_bytes, one_turn
 from detector.config.load import load_config
-from detector.data.read import for_training, read_datasets
+from detector.data.read import read_datasets, select_for_training
 from detector.data.samplers import epoch_sizes
 from detector.distributed.process_group import choose_device
 from detector.run import checkpoint_files
@@ -33,7 +33,7 @@ from detector.training.checkpoint import TrainState
 from detector.training.schedule import plan_run
 
 SMALL = ["data.format=shapes", "model.weights=", "model.norm=trained", "model.frozen_stages=0", "data.val=[]",
-         "augment.short_sides=[128]", "augment.long_side=256", "batch.size=1", "batch.per_process=1"]
+         "augment.min_size=[128]", "augment.max_size=256", "batch.size=1", "batch.micro_batch_size=1"]
 
 
 def main() -> None:
@@ -57,10 +57,10 @@ def measure(said: argparse.Namespace, folder: Path) -> dict:
     small = [] if said.config else [*SMALL, f"data.root={folder / 'shapes'}"]
     config = load_config(said.config or str(empty), [*small, *said.overrides])
     device = choose_device(config.run.device)
-    data = for_training(read_datasets(config.data)[0], config.data)
+    data = select_for_training(read_datasets(config.data)[0], config.data)
     sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
     plan = plan_run(config.batch, config.optim, config.schedule, sizes, 0, 1)
-    state = build(config, data, device, False, Findings())
+    state = build(config, data, device, False, CheckReport())
     canvas = canvases(config, data, plan)[1]
 
     def step() -> None:
@@ -91,14 +91,14 @@ def measure(said: argparse.Namespace, folder: Path) -> dict:
 
 def ways_to_save(state: TrainState, folder: Path, config) -> dict[str, tuple[Callable[[], bool], Callable[[], None]]]:
     """How to save, which says whether it did, and what to wait for before another way has its turn."""
-    saver = Saver(folder / "background", config.run.keep, lambda: None, 0)
+    saver = Saver(folder / "background", config.run.keep_checkpoints, lambda: None, 0)
 
     def content() -> dict:
         return checkpoint.content_of(state, config, ("thing",), config.batch.size)
 
     def here() -> bool:
-        checkpoint_files.write(folder / "here", content())
-        checkpoint_files.keep_newest(folder / "here", config.run.keep)
+        checkpoint_files.write_checkpoint(folder / "here", content())
+        checkpoint_files.keep_newest(folder / "here", config.run.keep_checkpoints)
         return True
 
     def peer() -> bool:

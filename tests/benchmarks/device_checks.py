@@ -23,8 +23,8 @@ from measuring import append, scene
 from detector.inference.predictor import predict_batch
 from detector.model.faster_rcnn import build_model, placed
 from detector.model.precision import autocast, to_device
-from detector.seeding import seed_for, seed_torch
-from detector.structures import Side
+from detector.seeding import derive_seed, seed_torch
+from detector.structures import Resize
 from detector.training.checkpoint import TrainState
 from detector.training.optimizer import build_optimizer
 from detector.training.step import update_weights
@@ -41,12 +41,12 @@ class Training:
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.state = TrainState(model, build_optimizer(model, config.optim), scaler, None)
         self.config, self.precision, self.device = config, precision, device
-        self.batch, self.side = (images, targets), Side(config.augment.short_sides[0], config.augment.long_side)
+        self.batch, self.side = (images, targets), Resize(config.augment.min_size[0], config.augment.max_size)
 
     def step(self) -> torch.Tensor:
         """The four losses, not fetched."""
         images, targets = to_device(*self.batch, self.device)
-        seed_torch(seed_for(0, "sampling", self.state.step))
+        seed_torch(derive_seed(0, "sampling", self.state.step))
         with autocast(self.precision, self.device):
             losses = self.state.model(images, targets, self.side)
         self.state.scaler.scale(losses.sum()).backward()
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--out", default="", help="where the JSON line is appended")
     said = parser.parse_args()
     device, config = torch.device("cuda" if torch.cuda.is_available() else "cpu"), config_of(said.case)
-    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, rate=1e-4))  # random weights would diverge
+    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=1e-4))  # random weights would diverge
     weights, (images, targets) = weights_of(config), scene(said.batch, CLASSES)
     if device.type == "cuda":
         images = [image.pin_memory() for image in images]

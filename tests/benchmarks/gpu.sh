@@ -35,8 +35,8 @@ else
     loader=(--images 8 --rounds 1 --batch 4 --steps 8 --workers 2 --step-ms 1)
     inference=(--cases tiny --batches 1 --rounds 1)
     scaling=(--rounds 1 --steps 8 --ranks 8 --images 2000 --val-images 100 --detections 1000 --processes 1
-             --size model.body=resnet18_fpn model.pyramid_width=16 model.head_width=32 augment.short_sides=[64]
-             augment.long_side=128 batch.per_process=1)
+             --size model.backbone=resnet18_fpn model.fpn_channels=16 model.box_head_dim=32 augment.min_size=[64]
+             augment.max_size=128 batch.micro_batch_size=1)
 fi
 
 "$python" -c 'import torch, torchvision; n = torch.cuda.device_count()

@@ -22,11 +22,11 @@ from detector.config.load import load_config
 from detector.inference.predictor import predict_batch
 from detector.model.faster_rcnn import build_model, placed
 from detector.model.precision import autocast
-from detector.structures import Side
+from detector.structures import Resize
 
-CASES = {"resnet50_fpn_800": ["coco/resnet50_fpn"], "resnet18_fpn_320": ["custom/bccd", "evaluate.short_side=320"],
-         "tiny": ["custom/bccd", "augment.short_sides=[64]", "augment.long_side=128", "evaluate.short_side=64",
-                  "evaluate.long_side=128"]}
+CASES = {"resnet50_fpn_800": ["coco/resnet50_fpn"], "resnet18_fpn_320": ["custom/bccd", "evaluate.min_size=320"],
+         "tiny": ["custom/bccd", "augment.min_size=[64]", "augment.max_size=128", "evaluate.min_size=64",
+                  "evaluate.max_size=128"]}
 LEAST_SAME = 0.9  # share of the peer's detections that ours has, too; the rest are ties that rounding decides
 
 
@@ -34,7 +34,7 @@ def config_of(case: str):
     name, *more = CASES[case]
     config = load_config(name, ["data.root=none", "model.weights=imagenet", "model.norm=frozen", "model.frozen_stages=2", *more])
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, weights=""))  # random ones will do
-    assert (config.augment.short_sides, config.augment.long_side) == ((config.evaluate.short_side,), config.evaluate.long_side), \
+    assert (config.augment.min_size, config.augment.max_size) == ((config.evaluate.min_size,), config.evaluate.max_size), \
         "the peer has one size only"
     return config
 
@@ -49,7 +49,7 @@ def weights_of(config) -> dict[str, torch.Tensor]:
 def our_side(config, weights: dict, precision: str, images: list, device: torch.device) -> Callable[[], list]:
     model = placed(build_model(config.model, config.evaluate, CLASSES), True, device).eval()
     model.load_state_dict(weights)
-    side = Side(config.evaluate.short_side, config.evaluate.long_side)
+    side = Resize(config.evaluate.min_size, config.evaluate.max_size)
     return lambda: predict_batch(model, images, None, side, precision, device)[0]
 
 

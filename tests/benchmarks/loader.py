@@ -26,10 +26,10 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
 from detector.config.schema import Augment
-from detector.data.dataset import Examples
-from detector.data.loader import open_batches
+from detector.data.dataset import DetectionDataset
+from detector.data.loader import open_loader
 from detector.data.transforms import reduction
-from detector.structures import Dataset, assemble
+from detector.structures import Dataset, build_dataset
 
 MOST_WAIT = 0.02
 OBJECTS = 7  # an image, as in COCO
@@ -63,7 +63,7 @@ def draw(folder: Path, count: int, height: int, width: int) -> Dataset:
     first = chance.rand(count * OBJECTS, 2) * [width / 2, height / 2]
     boxes = np.concatenate([first, first + 16 + chance.rand(count * OBJECTS, 2) * [width / 4, height / 4]], axis=1)
     objects = [(i // OBJECTS, 1, 0, 1, *box) for i, box in enumerate(boxes)]
-    return assemble("drawn", str(folder), ["thing"], [1], [(p.name, i + 1, height, width) for i, p in enumerate(paths)],
+    return build_dataset("drawn", str(folder), ["thing"], [1], [(p.name, i + 1, height, width) for i, p in enumerate(paths)],
                     np.array(objects))
 
 
@@ -95,7 +95,7 @@ def with_workers(source, dataset: Dataset, workers: int, batch: int, steps: int,
             batches, close = iter(DataLoader(source, batch_sampler=keys, num_workers=workers, collate_fn=lists,
                                        pin_memory=pin)), None
         else:
-            close = open_batches(source, keys_of(dataset, batch, steps), workers, pin)
+            close = open_loader(source, keys_of(dataset, batch, steps), workers, pin)
             batches = close.__enter__()
         waited = 0.0
         for step in range(steps):
@@ -127,11 +127,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         dataset = draw(Path(folder), said.images, said.height, said.width)
         size = os.path.getsize(dataset.path(0)) / (said.height * said.width)
-        plain = Augment(short_sides=(said.short,))
-        reduced = Augment(short_sides=(said.short,), reduced_jpegs=True)
-        sides = {"torchvision": PeerImages(dataset), "ours": Examples(dataset, 0, plain)}
+        plain = Augment(min_size=(said.min_size,))
+        reduced = Augment(min_size=(said.min_size,), reduced_jpegs=True)
+        sides = {"torchvision": PeerImages(dataset), "ours": DetectionDataset(dataset, 0, plain)}
         if (divisor := reduction(said.height, said.width, reduced)) > 1:
-            sides[f"ours at 1/{divisor}"] = Examples(dataset, 0, reduced)
+            sides[f"ours at 1/{divisor}"] = DetectionDataset(dataset, 0, reduced)
         print(f"{said.images} JPEGs of {said.width} x {said.height}, {size:.2f} bytes a pixel; {cores} cores", flush=True)
         paces = one_core(dataset, sides, said.rounds)
         line = {"images": said.images, "height": said.height, "width": said.width, "batch": said.batch,

@@ -43,11 +43,11 @@ def told(one: dict[str, float], digits: int = 2) -> str:
 
 def append(name: str, line: dict, out: str = "") -> None:
     """The line, with machine, versions and commit, at the end of results/NAME.jsonl or of the file `out`."""
-    from detector.run.environment import surroundings
+    from detector.run.environment import collect_environment
     path = Path(out) if out else RESULTS / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps({"benchmark": name, **line, **surroundings(),
+        file.write(json.dumps({"benchmark": name, **line, **collect_environment(),
                                "load": round(os.getloadavg()[0], 2)}) + "\n")
 
 

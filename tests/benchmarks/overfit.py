@@ -12,7 +12,7 @@ import sys
 
 from measuring import append
 
-from detector.config.load import folder_of, load_config
+from detector.config.load import load_config, run_folder
 
 LEAST_AP50 = 0.8
 
@@ -26,7 +26,7 @@ def main() -> None:
     if config.data.train != config.data.val:
         sys.exit("data.train and data.val differ: this asks what is known of the training images")
     subprocess.run([sys.executable, "-m", "detector", "train", said.config, *said.overrides], check=True)
-    results = json.loads((folder_of(config) / "results.json").read_text())
+    results = json.loads((run_folder(config) / "results.json").read_text())
     line = {"config": said.config, "overrides": said.overrides, "step": results["step"],
             "AP": results["metrics"]["AP"], "AP50": results["metrics"]["AP50"]}
     append("overfit", line)

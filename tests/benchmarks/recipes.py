@@ -20,7 +20,7 @@ from pathlib import Path
 from measuring import append
 
 from detector.config.load import load_config
-from detector.data.read import for_training, read_datasets
+from detector.data.read import read_datasets, select_for_training
 from detector.data.samplers import epoch_sizes
 from detector.training.schedule import plan_run
 
@@ -32,7 +32,7 @@ def schedules(name: str, overrides: list[str]) -> dict[str, list[str]]:
     plans = {}
     for recipe in RECIPES:
         config = load_config(name, [*overrides, f"recipe={recipe}"])
-        data = for_training(read_datasets(config.data)[0], config.data)
+        data = select_for_training(read_datasets(config.data)[0], config.data)
         sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
         plans[recipe] = plan_run(config.batch, config.optim, config.schedule, sizes, 0, 1)
     modern = plans["modern"]

@@ -28,9 +28,9 @@ import numpy as np
 import torch
 from measuring import README, RESULTS, annotation_file, append, into_readme, photographs, spread, told
 
-from detector.data.samplers import TrainKeys, micro_batches, plan_evaluation, steps_per_epoch
-from detector.evaluation.evaluate import Share, merge
-from detector.seeding import drawing_state
+from detector.data.samplers import TrainBatchSampler, micro_batches, plan_eval_batches, steps_per_epoch
+from detector.evaluation.evaluate import RankPredictions, merge
+from detector.seeding import numpy_random_state
 from detector.structures import Detections
 from launcher.rank_env import free_port, local_environment
 
@@ -38,8 +38,8 @@ REPO = Path(__file__).resolve().parent.parent.parent
 PER_PROCESS = 2                            # images, of the simulation
 NODE, NODE_BANDWIDTH, BANDWIDTH = 8, 450e9, 50e9  # GPUs; bytes/s each way: NVLink 4, and a 400 Gbit/s port for each GPU
 BACKWARD_SHARE = 2 / 3                     # of a step: two of the three products of each convolution
-SMALL = ["model.body=resnet18_fpn", "augment.short_sides=[320]", "augment.long_side=640", "batch.per_process=2"]
-LARGE = ["model.body=resnet50_fpn", "augment.short_sides=[800]", "augment.long_side=1333", "batch.per_process=8",
+SMALL = ["model.backbone=resnet18_fpn", "augment.min_size=[320]", "augment.max_size=640", "batch.micro_batch_size=2"]
+LARGE = ["model.backbone=resnet50_fpn", "augment.min_size=[800]", "augment.max_size=1333", "batch.micro_batch_size=8",
          "run.precision=bf16"]
 
 
@@ -77,8 +77,8 @@ def weak(processes: int, folder: Path, steps: int, size: list[str], device: str,
     """Images/s of a training on so many processes: its record, without the first line."""
     workers = max(1, min(8, len(os.sched_getaffinity(0)) // processes - 1)) if device == "cuda" else 1
     words = ["train", str(folder / "empty.yaml"), "model.weights=", "model.norm=trained", "model.frozen_stages=0", "data.val=[]",
-             f"data.root={folder}", "data.train=[train]", f"data.cache={folder / 'cache'}", "batch.size=0", "optim.rate=1e-5",
-             f"run.folder={folder / 'runs'}", f"run.name={name}", f"run.device={device}", f"run.workers={workers}",
+             f"data.root={folder}", "data.train=[train]", f"data.cache={folder / 'cache'}", "batch.size=0", "optim.lr=1e-5",
+             f"run.folder={folder / 'runs'}", f"run.name={name}", f"run.device={device}", f"run.num_workers={workers}",
              f"schedule.steps={steps}", f"run.log_every_steps={max(1, steps // 4)}", *size]
     port = free_port()
     threads = {"OMP_NUM_THREADS": "1"} if device == "cpu" else {}
@@ -109,21 +109,21 @@ def weak_scaling(counts: list[int], rounds: int, steps: int, size: list[str], de
 
 
 def photo_sizes(count: int) -> np.ndarray:
-    chance = drawing_state(0)
+    chance = numpy_random_state(0)
     sizes = np.where(chance.rand(count, 1) < 0.7, [480, 640], [640, 480])
     return (sizes * (1 - 0.4 * chance.rand(count, 2))).astype(np.int32)
 
 
-def shares_of(images: int, detections: int, world: int) -> list[Share]:
+def shares_of(images: int, detections: int, world: int) -> list[RankPredictions]:
     """What each rank of an evaluation holds: the batches r, r + world, ..."""
-    chance, plan = drawing_state(0), plan_evaluation(photo_sizes(images), PER_PROCESS)
+    chance, plan = numpy_random_state(0), plan_eval_batches(photo_sizes(images), PER_PROCESS)
     per_image, found = detections // images, []
     for rank in range(world):
         mine = plan[rank::world]
         seen = np.concatenate([np.zeros(0, np.int64), *mine])
         ids = np.repeat(seen, per_image)
         boxes = chance.rand(len(ids), 4).astype(np.float32)
-        found.append(Share(Detections(ids, boxes, boxes[:, 0], np.ones(len(ids), np.int32)),
+        found.append(RankPredictions(Detections(ids, boxes, boxes[:, 0], np.ones(len(ids), np.int32)),
                            np.array([[rank + n * world, len(b), 1, 1, 1, 1] for n, b in enumerate(mine)], float).reshape(-1, 6),
                            seen, []))
     return found
@@ -144,7 +144,7 @@ def cost(world: int, images: int, val_images: int, detections: int) -> dict:
     """Of one rank among so many: milliseconds of each step, seconds of each evaluation."""
     sizes, batch = photo_sizes(images), PER_PROCESS * world
     steps = steps_per_epoch(sizes, batch)
-    keys = TrainKeys(0, sizes, batch, micro_batches(batch, PER_PROCESS, world - 1, world), 0, steps, steps)
+    keys = TrainBatchSampler(0, sizes, batch, micro_batches(batch, PER_PROCESS, world - 1, world), 0, steps, steps)
     started_at = time.perf_counter()
     assert sum(1 for _ in keys) == steps
     planned_s = time.perf_counter() - started_at
@@ -154,7 +154,7 @@ def cost(world: int, images: int, val_images: int, detections: int) -> dict:
     arrived = [arrive(list(column)) for column in columns]
     gathered_s = time.perf_counter() - started_at
     started_at = time.perf_counter()
-    merged, _, seen = merge([Share(Detections(*four), losses, seen, []) for *four, losses, seen in zip(*arrived)])
+    merged, _, seen = merge([RankPredictions(Detections(*four), losses, seen, []) for *four, losses, seen in zip(*arrived)])
     merged_s = time.perf_counter() - started_at
     assert len(seen) == val_images and len(merged) == sum(len(share.detections) for share in shares)
     return {"ranks": world, "batch": batch, "steps": steps, "plan_ms": 1000 * planned_s / steps,

@@ -29,7 +29,7 @@ def draw(images: int, objects: int, detections: int, classes: int, seed: int = 0
 
     A few common classes and many rare ones; no image is without detections, some are without objects.
     """
-    from detector.structures import CROWD, Detections, assemble
+    from detector.structures import CROWD, Detections, build_dataset
     chance = np.random.default_rng(seed)
 
     def boxes(count: int) -> np.ndarray:
@@ -41,7 +41,7 @@ def draw(images: int, objects: int, detections: int, classes: int, seed: int = 0
     label = np.minimum(1 + chance.exponential(12, objects).astype(np.int64), classes)
     box, crowd = boxes(objects), np.where(chance.random(objects) < 0.01, CROWD, 0)
     area = np.prod(box[:, 2:] - box[:, :2], axis=1) * chance.uniform(0.4, 1, objects)
-    dataset = assemble("drawn", "/", [f"class {c}" for c in range(classes)], list(range(1, classes + 1)),
+    dataset = build_dataset("drawn", "/", [f"class {c}" for c in range(classes)], list(range(1, classes + 1)),
                        [(f"{i}.jpg", int(i), 640, 640) for i in image_ids],
                        np.column_stack([image, label, crowd, area, box]))
     where = np.arange(detections) % images

@@ -21,14 +21,14 @@ from measuring import append
 from scoring import draw
 
 from detector.config.load import load_config
-from detector.evaluation.scoring import Predicted
+from detector.evaluation.scoring import Predictions
 from detector.model.faster_rcnn import build_model
-from detector.structures import Side
+from detector.structures import Resize
 from detector.training.async_evaluation import Scorer
 
 LEAST_RATIO, LEAST_S = 0.95, 10.0
-OPTIONS = ["model.body=mobilenet_v3_large_fpn", "model.weights=", "model.norm=trained", "model.frozen_stages=0",
-           "data.root=/", "run.device=cpu", "run.pictures=0", "run.workers=1"]
+OPTIONS = ["model.backbone=mobilenet_v3_large_fpn", "model.weights=", "model.norm=trained", "model.frozen_stages=0",
+           "data.root=/", "run.device=cpu", "run.num_val_images=0", "run.num_workers=1"]
 
 
 def stepper(config):
@@ -42,7 +42,7 @@ def stepper(config):
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        model(images, targets, Side(240, 320)).sum().backward()
+        model(images, targets, Resize(240, 320)).sum().backward()
         optimizer.step()
     return step
 
@@ -66,7 +66,7 @@ def main() -> None:
         (Path(folder) / "empty.yaml").write_text("")
         config = load_config(str(Path(folder) / "empty.yaml"), OPTIONS)
         dataset, detections = draw(5000, 36781, said.detections, 80)
-        predicted = Predicted(0, detections, np.zeros((0, 6)), np.arange(len(dataset)), (), 1.0, 0.0)
+        predicted = Predictions(0, detections, np.zeros((0, 6)), np.arange(len(dataset)), (), 1.0, 0.0)
         step, scorer = stepper(config), Scorer(dataset, config, Path(folder))
         scorer.start(predicted)  # its process starts once a run, at the first evaluation
         scorer.wait()

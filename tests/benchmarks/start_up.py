@@ -51,7 +51,7 @@ def config_of(root: Path):
     from detector.config.load import load_config
     empty = root / "empty.yaml"
     empty.write_text("")
-    return load_config(str(empty), [f"data.root={root}", "data.train=[train2017]", "data.val=[]", "run.workers=8",
+    return load_config(str(empty), [f"data.root={root}", "data.train=[train2017]", "data.val=[]", "run.num_workers=8",
                                     f"data.cache={root / 'cache'}", f"batch.size={GLOBAL_BATCH}"])
 
 
@@ -73,10 +73,10 @@ def index_pycocotools(root: Path) -> dict:
 
 
 def from_cache(root: Path) -> dict:
-    from detector.data.read import for_training, read_datasets
+    from detector.data.read import read_datasets, select_for_training
     config = config_of(root)
     started_at = time.perf_counter()
-    data = for_training(read_datasets(config.data)[0], config.data)
+    data = select_for_training(read_datasets(config.data)[0], config.data)
     return {"seconds": time.perf_counter() - started_at, "boxes": len(data.boxes)}
 
 
@@ -87,10 +87,10 @@ def steps_of(root: Path):
     worker_context()
     import torch
 
-    from detector.data.read import for_training, read_datasets
+    from detector.data.read import read_datasets, select_for_training
     from detector.training.schedule import plan_run
     from detector.training.train_loader import open_steps
-    data = for_training(read_datasets(config.data)[0], config.data)
+    data = select_for_training(read_datasets(config.data)[0], config.data)
     plan = plan_run(config.batch, config.optim, config.schedule, data.sizes, 0, 1)
     return plan, open_steps(data, plan, config, 0, torch.device("cpu"))
 

@@ -61,7 +61,7 @@ def test_loader(tmp_path):
 
 def test_scaling(tmp_path):
     from conftest import TINY
-    tiny = [word for word in TINY if not word.startswith(("batch.size", "run.device", "run.workers", "run.log", "model.weights"))]
+    tiny = [word for word in TINY if not word.startswith(("batch.size", "run.device", "run.num_workers", "run.log", "model.weights"))]
     said, (line,) = run(tmp_path / "out.jsonl", "scaling.py", "--rounds", "1", "--steps", "8", "--ranks", "3", "50", "--images",
                         "2000", "--val-images", "100", "--detections", "1000", "--size", *tiny)
     assert min(line["weak"]["1"] + line["weak"]["2"]) > 0 and [c["ranks"] for c in line["cost"]] == [3, 50]

@@ -35,25 +35,25 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from detector.config.load import load_config
 from detector.data.image_io import read_image
-from detector.model.compile import compile_parts
+from detector.model.compile import compile_model
 from detector.model.faster_rcnn import build_model, placed
 from detector.model.precision import autocast, to_device
-from detector.seeding import seed_for, seed_torch
-from detector.structures import Side
+from detector.seeding import derive_seed, seed_torch
+from detector.structures import Resize
 from detector.training.checkpoint import TrainState
 from detector.training.nan_guard import FiniteCheck
 from detector.training.optimizer import build_optimizer
 from detector.training.step import update_weights
 
 CLASSES = 20
-C4 = ["coco/resnet50_fpn", "model.body=resnet101_c4", "model.pooling_size=14"]
+C4 = ["coco/resnet50_fpn", "model.backbone=resnet101_c4", "model.roi_pooling_size=14"]
 # Images a step on a CPU and on a GPU, config and overrides.
 CASES = {"resnet18_fpn_320": (4, 32, ["custom/bccd", "model.norm=frozen"]),
          "resnet50_fpn_800": (2, 16, ["coco/resnet50_fpn"]),
-         "resnet101_c4_600": (1, 16, [*C4, "augment.short_sides=[600]", "augment.long_side=1000"]),
+         "resnet101_c4_600": (1, 16, [*C4, "augment.min_size=[600]", "augment.max_size=1000"]),
          "resnet101_c4_800": (1, 16, [*C4]),
-         "vgg16_600": (1, 16, ["coco/resnet50_fpn", "model.body=vgg16", "augment.short_sides=[600]", "augment.long_side=1000"]),
-         "tiny": (1, 1, ["custom/bccd", "model.norm=frozen", "augment.short_sides=[64]", "augment.long_side=128"])}
+         "vgg16_600": (1, 16, ["coco/resnet50_fpn", "model.backbone=vgg16", "augment.min_size=[600]", "augment.max_size=1000"]),
+         "tiny": (1, 1, ["custom/bccd", "model.norm=frozen", "augment.min_size=[64]", "augment.max_size=128"])}
 ON_CPU, ON_GPU = ["resnet18_fpn_320", "resnet50_fpn_800"], ["resnet50_fpn_800", "resnet101_c4_600", "resnet101_c4_800", "vgg16_600"]
 # Name -> heads, precision, torch.compile.
 OURS = {"fp32": ("ours", "fp32", "off"), "bf16": ("ours", "bf16", "off"), "fp32, torchvision's heads": ("torchvision", "fp32", "off"),
@@ -63,13 +63,13 @@ CONVOLUTIONS = ("aten::convolution", "aten::convolution_backward")
 
 def config_of(case: str):
     name, *overrides = CASES[case][2]
-    config = load_config(name, ["data.root=none", "optim.rate=1e-5", "model.weights=imagenet", "model.frozen_stages=2", *overrides])
+    config = load_config(name, ["data.root=none", "optim.lr=1e-5", "model.weights=imagenet", "model.frozen_stages=2", *overrides])
     return dataclasses.replace(config, model=dataclasses.replace(config.model, weights=""))  # random ones will do
 
 
 def start(config) -> dict[str, torch.Tensor]:
     """Weights that all sides start from; shortcuts weigh most, as in trained networks, so that nothing overflows."""
-    seed_torch(seed_for(0, "weights"))
+    seed_torch(derive_seed(0, "weights"))
     model = build_model(config.model, config.evaluate, CLASSES)
     for name, module in model.named_modules():
         if name.endswith(("bn3", "bn2")) and hasattr(module, "weight"):
@@ -85,15 +85,15 @@ class OurStep:
         self.config = dataclasses.replace(config, model=dataclasses.replace(config.model, heads=heads))
         model = placed(build_model(self.config.model, config.evaluate, CLASSES), True, device).train()
         model.load_state_dict(weights)
-        compile_parts(model, compiled, dynamic=False)
+        compile_model(model, compiled, dynamic=False)
         self.state = TrainState(model, build_optimizer(model, config.optim), torch.amp.GradScaler(device.type, enabled=False), None)
         self.check, self.device, self.batch = FiniteCheck(device), device, batch
-        self.side = Side(config.augment.short_sides[0], config.augment.long_side)
+        self.side = Resize(config.augment.min_size[0], config.augment.max_size)
 
     def __call__(self, mark: Callable[[str], None] = lambda part: None) -> float:
         images, targets = to_device(*self.batch, self.device)
         mark("transfer")
-        seed_torch(seed_for(0, "sampling", self.state.step))
+        seed_torch(derive_seed(0, "sampling", self.state.step))
         with autocast(self.precision, self.device):
             losses = self.state.model(images, targets, self.side)
         mark("RoI heads")
@@ -114,7 +114,7 @@ class OneLevelPeer(nn.Module):
         super().__init__()
         model = build_model(dataclasses.replace(config.model, heads="torchvision"), config.evaluate, CLASSES)
         self.backbone, self.rpn, self.roi_heads = model.backbone, model.rpn, model.roi_heads
-        self.transform = GeneralizedRCNNTransform(config.augment.short_sides[0], config.augment.long_side,
+        self.transform = GeneralizedRCNNTransform(config.augment.min_size[0], config.augment.max_size,
                                                   [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
     def forward(self, images: list, targets: list) -> dict[str, torch.Tensor]:
@@ -126,11 +126,11 @@ class OneLevelPeer(nn.Module):
 
 
 def peer_step(config, weights: dict, batch: tuple[list, list], device: torch.device, amp: bool) -> Callable[[], float]:
-    model = (peer_model(config, CLASSES) if config.model.body.endswith("_fpn") else OneLevelPeer(config)).train()
+    model = (peer_model(config, CLASSES) if config.model.backbone.endswith("_fpn") else OneLevelPeer(config)).train()
     model.load_state_dict(weights)
     model = model.to(device)
     optimizer = torch.optim.SGD([weight for weight in model.parameters() if weight.requires_grad],
-                                lr=config.optim.rate, momentum=config.optim.momentum, weight_decay=config.optim.decay)
+                                lr=config.optim.lr, momentum=config.optim.momentum, weight_decay=config.optim.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=amp)
 
     def step() -> float:

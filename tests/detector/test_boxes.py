@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from detector import structures
-from detector.seeding import drawing_state
+from detector.seeding import numpy_random_state
 
 
 def array(*rows) -> np.ndarray:
@@ -19,7 +19,7 @@ def covered(box: np.ndarray) -> set[tuple[int, int]]:
 
 def random_boxes(seed: int, count: int) -> np.ndarray:
     """Boxes with whole corners in 0 ... 12; some have swapped corners or no area."""
-    return drawing_state(seed).randint(0, 13, (count, 4)).astype(np.float32)
+    return numpy_random_state(seed).randint(0, 13, (count, 4)).astype(np.float32)
 
 
 def test_no_boxes():

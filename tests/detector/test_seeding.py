@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from detector.seeding import drawing_state, generator, random_order, seed_for, seed_torch
+from detector.seeding import derive_seed, generator, numpy_random_state, random_order, seed_torch
 
 PURPOSES = [(), ("epoch",), ("epoch", 0), ("epoch", 1), (0, "epoch"), ("epoch", 1, 0), ("epoch", 10), ("augment", 0, 1),
             ("augment", 1, 0), ("augment", 11), ("augment", 1, 1), ("ab", "c"), ("a", "bc"), ("abc",), ("",), ("", "")]
@@ -24,24 +24,24 @@ def slow_words(seed: int, count: int) -> list[int]:
 
 
 def test_the_same_words_give_the_same_seed_and_others_another():
-    seeds = [seed_for(seed, *what) for seed in (0, 1, 10, 2**40) for what in PURPOSES]
-    assert seeds == [seed_for(seed, *what) for seed in (0, 1, 10, 2**40) for what in PURPOSES]
+    seeds = [derive_seed(seed, *what) for seed in (0, 1, 10, 2**40) for what in PURPOSES]
+    assert seeds == [derive_seed(seed, *what) for seed in (0, 1, 10, 2**40) for what in PURPOSES]
     assert len(set(seeds)) == len(seeds)
 
 
 def test_a_seed_fits_wherever_a_seed_is_wanted():
     for step in range(200):
-        assert 0 <= seed_for(0, "step", step) < 2**63
+        assert 0 <= derive_seed(0, "step", step) < 2**63
 
 
 def test_a_number_counts_by_its_value():
     for one in (np.int64(1), np.int32(1), np.uint8(1), torch.tensor(1).item()):
-        assert seed_for(0, "image", one) == seed_for(0, "image", 1)
-        assert seed_for(one, "image") == seed_for(1, "image")
+        assert derive_seed(0, "image", one) == derive_seed(0, "image", 1)
+        assert derive_seed(one, "image") == derive_seed(1, "image")
 
 
 def test_seeds_spread_over_all_bits():
-    seeds = [seed_for(0, "step", step) for step in range(400)]
+    seeds = [derive_seed(0, "step", step) for step in range(400)]
     for bit in range(63):  # 200 expected, deviation 10
         assert 140 < sum(seed >> bit & 1 for seed in seeds) < 260, bit
 
@@ -55,21 +55,21 @@ def test_a_generator_is_new_each_time_and_leaves_torch_alone():
 
 
 def test_seeding_torch_repeats_its_draws():
-    seed_torch(seed_for(0, "sampling", 3))
+    seed_torch(derive_seed(0, "sampling", 3))
     first = torch.randperm(50).tolist()
-    seed_torch(seed_for(0, "sampling", 3))
+    seed_torch(derive_seed(0, "sampling", 3))
     assert torch.randperm(50).tolist() == first
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 1000])
 def test_an_order_is_a_permutation(count):
-    order = random_order(seed_for(0, "order"), count)
+    order = random_order(derive_seed(0, "order"), count)
     assert order.dtype == np.int64 and order.shape == (count,)
     assert sorted(order.tolist()) == list(range(count))
 
 
 def test_an_order_is_that_of_the_words_of_pcg64():
-    for seed in (0, 1, seed_for(3, "epoch", 4)):
+    for seed in (0, 1, derive_seed(3, "epoch", 4)):
         words = slow_words(seed, 50)
         assert random_order(seed, 50).tolist() == sorted(range(50), key=words.__getitem__)
 
@@ -86,7 +86,7 @@ def test_each_place_of_an_order_is_as_likely():
 
 def test_drawing_takes_any_seed_and_repeats_itself():
     for seed in (0, 1, 2**32 - 1, 2**63 - 1):
-        assert drawing_state(seed).randint(0, 99, 5).tolist() == drawing_state(seed).randint(0, 99, 5).tolist()
+        assert numpy_random_state(seed).randint(0, 99, 5).tolist() == numpy_random_state(seed).randint(0, 99, 5).tolist()
 
 
 def test_the_common_generators_are_left_alone():
@@ -94,5 +94,5 @@ def test_the_common_generators_are_left_alone():
     np.random.seed(0)
     state = random.getstate(), np.random.get_state()[1].tolist(), np.random.get_state()[2]
     random_order(3, 10)
-    drawing_state(3).normal(size=3)
+    numpy_random_state(3).normal(size=3)
     assert state == (random.getstate(), np.random.get_state()[1].tolist(), np.random.get_state()[2])

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from detector import structures
-from detector.structures import CROWD, DIFFICULT, Detections, assemble, join_detections, keep_images, keep_objects
+from detector.structures import (
+    CROWD,
+    DIFFICULT,
+    Detections,
+    build_dataset,
+    concat_detections,
+    select_boxes,
+    select_images,
+)
 
 IMAGES = [("a.jpg", 11, 100, 200), ("b.jpg", 12, 50, 60), ("ordner/ä.png", 13, 70, 80)]  # path, id, height, width
 #           image label flags   area  x1 y1  x2  y2
@@ -17,11 +25,11 @@ OBJECTS = [(2, 1, 0, 100, 0, 0, 10, 10),
 @pytest.fixture
 def three():
     """Three images: two objects, none, two."""
-    return assemble("three", "/data", ["cat", "dog"], [3, 7], IMAGES, np.array(OBJECTS))
+    return build_dataset("three", "/data", ["cat", "dog"], [3, 7], IMAGES, np.array(OBJECTS))
 
 
 def none(images: int = 0):
-    return assemble("none", "/data", [], [], IMAGES[:images], np.zeros((0, 8)))
+    return build_dataset("none", "/data", [], [], IMAGES[:images], np.zeros((0, 8)))
 
 
 def test_objects_in_any_order_end_up_with_their_image(three):
@@ -46,8 +54,8 @@ KINDS = {"category_ids": "int64", "image_ids": "int64", "sizes": "int32", "offse
 
 def test_every_array_has_the_stated_kind(three):
     mask = np.array([True, False, True])
-    for dataset in (three, none(), none(2), keep_images(three, mask), keep_images(three, ~mask),
-                    keep_objects(three, three.labels == 1), keep_objects(three, three.labels == 9)):
+    for dataset in (three, none(), none(2), select_images(three, mask), select_images(three, ~mask),
+                    select_boxes(three, three.labels == 1), select_boxes(three, three.labels == 9)):
         assert {name: str(getattr(dataset, name).dtype) for name in KINDS} == KINDS
         assert dataset.paths.dtype.kind == "S", "one flat array, no Python object for each path"
         assert dataset.boxes.shape == (len(dataset.labels), 4)
@@ -58,7 +66,7 @@ def test_every_array_has_the_stated_kind(three):
 def test_rows_and_counts(three):
     assert [three.rows(i) for i in range(3)] == [slice(0, 2), slice(2, 2), slice(2, 4)]
     assert three.boxes_per_image().tolist() == [2, 0, 2]
-    assert three.image_of_row().tolist() == [0, 0, 2, 2]
+    assert three.image_of_box().tolist() == [0, 0, 2, 2]
 
 
 @pytest.mark.parametrize("images", [0, 1, 3])
@@ -67,15 +75,15 @@ def test_no_objects(images):
     assert len(dataset) == images
     assert dataset.offsets.tolist() == [0] * (images + 1)
     assert dataset.boxes_per_image().tolist() == [0] * images
-    assert dataset.image_of_row().tolist() == []
-    kept = keep_images(dataset, np.zeros(images, bool))
+    assert dataset.image_of_box().tolist() == []
+    kept = select_images(dataset, np.zeros(images, bool))
     assert len(kept) == 0 and kept.offsets.tolist() == [0]
-    assert len(keep_objects(dataset, np.zeros(0, bool))) == images
+    assert len(select_boxes(dataset, np.zeros(0, bool))) == images
 
 
 @pytest.mark.parametrize("mask", [(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)])
 def test_keeping_images_keeps_their_objects_and_no_others(three, mask):
-    kept = keep_images(three, np.array(mask, bool))
+    kept = select_images(three, np.array(mask, bool))
     chosen = [i for i in range(3) if mask[i]]
     assert kept.image_ids.tolist() == [IMAGES[i][1] for i in chosen]
     assert [kept.path(n) for n in range(len(kept))] == [three.path(i) for i in chosen]
@@ -87,7 +95,7 @@ def test_keeping_images_keeps_their_objects_and_no_others(three, mask):
 
 @pytest.mark.parametrize("mask", [(1, 1, 1, 1), (0, 0, 0, 0), (0, 1, 1, 0), (1, 1, 0, 0), (0, 0, 0, 1)])
 def test_keeping_objects_keeps_all_images(three, mask):
-    kept = keep_objects(three, np.array(mask, bool))
+    kept = select_boxes(three, np.array(mask, bool))
     assert kept.image_ids.tolist() == [11, 12, 13]
     for i in range(3):
         rows = [row for row in range(4)[three.rows(i)] if mask[row]]
@@ -96,14 +104,14 @@ def test_keeping_objects_keeps_all_images(three, mask):
 
 
 def test_keeping_some_leaves_the_whole_as_it_was(three):
-    keep_images(three, np.array([False, True, False]))
-    keep_objects(three, np.zeros(4, bool))
+    select_images(three, np.array([False, True, False]))
+    select_boxes(three, np.zeros(4, bool))
     assert len(three) == 3 and three.boxes_per_image().tolist() == [2, 0, 2]
 
 
 @pytest.mark.parametrize("counts, offsets", [([], [0]), ([0], [0, 0]), ([2, 0, 3], [0, 2, 2, 5])])
 def test_offsets(counts, offsets):
-    found = structures.offsets_of(np.array(counts, np.int64))
+    found = structures.offsets_from_counts(np.array(counts, np.int64))
     assert found.tolist() == offsets and found.dtype == np.int64
 
 
@@ -114,7 +122,7 @@ def detections(*image_ids: int) -> Detections:
 
 
 def test_detections_are_joined_one_after_another():
-    joined = join_detections([detections(5, 5), detections(), detections(2)])
+    joined = concat_detections([detections(5, 5), detections(), detections(2)])
     assert joined.image_ids.tolist() == [5, 5, 2] and len(joined) == 3
     assert joined.boxes.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3]]
     assert joined.scores.tolist() == [0, 1, 0]
@@ -123,7 +131,7 @@ def test_detections_are_joined_one_after_another():
 
 @pytest.mark.parametrize("parts", [[], [detections()], [detections(), detections()], [detections(1), detections()]])
 def test_detections_keep_their_kinds_even_where_there_are_none(parts):
-    joined = join_detections(parts)
+    joined = concat_detections(parts)
     assert len(joined) == sum(len(part) for part in parts)
     assert joined.boxes.shape == (len(joined), 4)
     kinds = [str(getattr(joined, name).dtype) for name in ("image_ids", "boxes", "scores", "labels")]

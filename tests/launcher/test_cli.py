@@ -64,9 +64,9 @@ def test_a_command_line_that_makes_no_sense_is_status_2(arguments, said):
 @pytest.mark.parametrize("verb", ["train", "check"])
 @pytest.mark.parametrize("arguments, said", [
     (["none.yaml"], ["no such config file: none.yaml"]),
-    (["mine.yaml", "optim.rat=1"], ["optim.rat: no such option (did you mean optim.rate?)"]),
-    (["mine.yaml", "optim.rate=fast", "model.pooling=max", "seed"],  # all mistakes at once
-     ["3 mistakes", "optim.rate='fast': a number expected", "model.pooling='max': one of align, ",
+    (["mine.yaml", "optim.rat=1"], ["optim.rat: no such option (did you mean optim.lr?)"]),
+    (["mine.yaml", "optim.lr=fast", "model.roi_pooling=max", "seed"],  # all mistakes at once
+     ["3 mistakes", "optim.lr='fast': a number expected", "model.roi_pooling='max': one of align, ",
       "overrides are key=value"]),
     (["mine.yaml", "--processes", "-1"], ["processes='-1': at least 0"]),
     (["mine.yaml", "--hours", "0", "--gpus", "x"], ["2 mistakes", "hours='0': at least 0.01", "gpus='x'"]),
@@ -81,7 +81,7 @@ def test_bad_input_is_one_error_and_nothing_starts(verb, arguments, said, config
 
 
 def test_a_bad_config_ends_the_command_with_status_2(tmp_path):
-    done = command("train", "custom/bccd", "optim.rate=fast", f"run.folder={tmp_path / 'runs'}")
+    done = command("train", "custom/bccd", "optim.lr=fast", f"run.folder={tmp_path / 'runs'}")
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
     assert done.stderr.count("error:") == 1 and not (tmp_path / "runs").exists()
 

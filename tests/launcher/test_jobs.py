@@ -9,7 +9,7 @@ import pytest
 
 from detector.config.load import load_config
 from detector.errors import BadInput
-from detector.run.lock import Owner
+from detector.run.lock import RunLock
 from launcher import cli, code_snapshot, hang_watch, jobs, resources, submission
 from launcher.job import CODE, Job, Resources
 from launcher.run_info import jobs_of, last_checkpoint, note_job, read_json, run_of, write_json
@@ -140,7 +140,7 @@ def test_two_jobs_do_not_write_into_one_run(tmp_path, slurm):
     states["7"] = "COMPLETED"
     submission.refuse_second(run)
     submission.refuse_second(tmp_path / "new")
-    with closing(Owner(run)) as owner:  # nor beside a process that was started by hand
+    with closing(RunLock(run)) as owner:  # nor beside a process that was started by hand
         owner.take()
         with pytest.raises(BadInput, match="is being trained by process"):
             submission.refuse_second(run)
@@ -180,7 +180,7 @@ def test_a_snapshot_runs_by_itself_and_replaces_the_one_before(tmp_path):
     (code / "stale").touch()
     assert code_snapshot.take_snapshot(tmp_path / "code") == code and not (code / "stale").exists()
     done = subprocess.run([sys.executable, str(code), "options"], cwd=tmp_path, capture_output=True, text=True, env={})
-    assert done.returncode == 0 and "run.restarts" in done.stdout
+    assert done.returncode == 0 and "run.max_requeues" in done.stdout
     assert subprocess.run([sys.executable, str(code), "begin"], cwd=tmp_path, env={}).returncode == 2
     assert (code / "COMMIT").is_file() and not list(tmp_path.glob("*.part"))
 
@@ -188,7 +188,7 @@ def test_a_snapshot_runs_by_itself_and_replaces_the_one_before(tmp_path):
 def test_the_rows_of_an_array(tmp_path, monkeypatch):
     (tmp_path / "mine.yaml").write_text("data: {root: /x}\n")
     (tmp_path / "rows.txt").write_text("run.name=a seed=1\n\n# none\nrun.name=b 'data.train=[x y]'  # said\n")
-    job = Job("train", (str(tmp_path / "mine.yaml"), "optim.rate=0.1"))
+    job = Job("train", (str(tmp_path / "mine.yaml"), "optim.lr=0.1"))
     rows = cli.rows_of(str(tmp_path / "rows.txt"), job)
     assert [row.arguments[2:] for row in rows] == [("run.name=a", "seed=1"), ("run.name=b", "data.train=[x y]")]
     (tmp_path / "rows.txt").write_text("seed=1\nseed=2\n")
@@ -229,9 +229,9 @@ def test_a_standstill_names_the_late_rank_once(tmp_path, capsys, monkeypatch):
 
 
 def test_stalled_minutes_of_0_never_look(tmp_path):
-    (tmp_path / "a.yaml").write_text("data: {root: /x}\nrun: {stalled_minutes: 0}\n")
+    (tmp_path / "a.yaml").write_text("data: {root: /x}\nrun: {hang_timeout_minutes: 0}\n")
     assert hang_watch.patience_s(load_config(str(tmp_path / "a.yaml"))) == float("inf")
-    assert hang_watch.patience_s(load_config(str(tmp_path / "a.yaml"), ["run.stalled_minutes=1"])) > 60
+    assert hang_watch.patience_s(load_config(str(tmp_path / "a.yaml"), ["run.hang_timeout_minutes=1"])) > 60
 
 
 def test_what_a_run_folder_tells(tmp_path):

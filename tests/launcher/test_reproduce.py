@@ -52,4 +52,4 @@ def test_the_command_tells_mistakes_once_and_ends_with_2(capsys):
     said = capsys.readouterr()
     assert said.err.count("no such row") == 1 and "Traceback" not in said.err
     assert main(["reproduce", ROW, "optim.rat=1"]) == 2
-    assert "did you mean optim.rate" in capsys.readouterr().err
+    assert "did you mean optim.lr" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from launcher.slurm_commands import fields, host_names
 @pytest.fixture
 def job(tmp_path, monkeypatch):
     """A run in a Slurm that only notes what it is asked: (its arguments, its folder, what was asked, how to set things)."""
-    (tmp_path / "mine.yaml").write_text("run: {name: mine, restarts: 3}\ndata: {root: /x}\n")
+    (tmp_path / "mine.yaml").write_text("run: {name: mine, max_requeues: 3}\ndata: {root: /x}\n")
     asked, state, silent = [], {"JobState": "RUNNING", "StdOut": "/log"}, []
 
     def start(restarts: int) -> None:
@@ -97,7 +97,7 @@ def test_one_that_was_asked_to_stop_before_it_brought_anything_may_try_again(job
         assert begin(words) == OK, restart
         (run / run_info.STOPPED).touch()
     start(4)
-    assert begin([*words, "run.restarts=9"]) == FAILED  # but not for ever
+    assert begin([*words, "run.max_requeues=9"]) == FAILED  # but not for ever
     assert "no progress since restart 1" in capsys.readouterr().out
 
 
@@ -112,7 +112,7 @@ def test_one_that_lost_a_node_before_it_brought_anything_may_try_again(nodes, tr
         start(restart)
         assert begin(words) == OK, restart
     start(tries + 1)
-    assert begin([*words, "run.restarts=9"]) == FAILED  # but not for ever
+    assert begin([*words, "run.max_requeues=9"]) == FAILED  # but not for ever
     assert "no progress since restart 1" in capsys.readouterr().out
 
 
@@ -160,7 +160,7 @@ def test_what_stopped_early_is_queued_again_and_what_failed_is_not(code, said, e
 
 def test_an_evaluation_that_stopped_early_is_queued_again(job, capsys):
     words, run, asked, _ = job
-    run_info.write_whole(run / "config.yaml", "run: {restarts: 3}\ndata: {root: /x}\n")
+    run_info.write_whole(run / "config.yaml", "run: {max_requeues: 3}\ndata: {root: /x}\n")
     run_info.write_whole(run / run_info.STOPPED, "")
     assert end(("evaluate", str(run)), 0) == STOPPED and asked
     assert slurm_job.main(["begin", "evaluate", str(run)]) == OK and not (run / run_info.STOPPED).exists()
@@ -181,7 +181,7 @@ def test_the_last_restart_is_told(job, capsys):
     start(3)
     status(run, state="stopped", step=3, saved_in_s=0.5)
     assert end(words, 0) == STOPPED and asked == []
-    assert "not requeued: all 3 restarts are used (run.restarts)" in capsys.readouterr().out
+    assert "not requeued: all 3 restarts are used (run.max_requeues)" in capsys.readouterr().out
 
 
 def test_a_failure_names_the_rank_that_was_first_and_where_all_were(job, capsys):
@@ -216,7 +216,7 @@ def test_one_that_a_node_kept_from_starting_may_try_again(silent_ones, code, job
         assert begin(words) == OK, restart
         assert end(words, code) == STOPPED
     start(4)
-    assert begin([*words, "run.restarts=9"]) == FAILED  # but not for ever
+    assert begin([*words, "run.max_requeues=9"]) == FAILED  # but not for ever
     assert "no progress since restart 1" in capsys.readouterr().out
 
 

@@ -17,7 +17,7 @@ SLOW = os.environ.get("SLOW_RANK") == os.environ.get("RANK", "0")
 loaded = []
 
 
-def slowly(self, key, original=examples.Examples.__getitem__):
+def slowly(self, key, original=examples.DetectionDataset.__getitem__):
     loaded.append(key)
     if len(loaded) > 12:
         time.sleep(600)
@@ -25,7 +25,7 @@ def slowly(self, key, original=examples.Examples.__getitem__):
 
 
 if SLOW:  # also in the loader's workers, which import this file
-    examples.Examples.__getitem__ = slowly
+    examples.DetectionDataset.__getitem__ = slowly
 
 if os.environ.get("SLOW_DRAWING"):  # in the scorer's process, which imports this file
     import detector.training.async_evaluation as scorer

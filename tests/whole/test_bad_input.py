@@ -37,13 +37,13 @@ def assert_refused(done: subprocess.CompletedProcess, folder, *words: str) -> No
 @pytest.mark.parametrize("override, words", [
     ("data.format=coco data.root=/nowhere", ["no such folder", "/nowhere", "data.root"]),
     ("data.train=elsewhere", ["elsewhere", "no such file", "data.train"]),
-    ("optim.rat=1", ["optim.rat", "no such option", "did you mean optim.rate"]),
-    ("optim.rate=fast", ["optim.rate='fast'", "a number expected"]),
-    ("model.body=resnet5_fpn", ["resnet5_fpn", "one of", "did you mean resnet50_fpn"]),
+    ("optim.rat=1", ["optim.rat", "no such option", "did you mean optim.lr"]),
+    ("optim.lr=fast", ["optim.lr='fast'", "a number expected"]),
+    ("model.backbone=resnet5_fpn", ["resnet5_fpn", "one of", "did you mean resnet50_fpn"]),
     ("data.classes=[circle,hexagon]", ["unknown class hexagon", "circle, square"]),
     ("model.weights=/nowhere.pth", ["/nowhere.pth", "no such file"]),
     ("run.device=cuda", ["no GPU", "run.device=cpu"]),
-    ("evaluate.best=mAP", ["evaluate.best", "AP50"]),
+    ("evaluate.best_metric=mAP", ["evaluate.best_metric", "AP50"]),
 ])
 def test_a_wrong_option(tiny, config_file, tmp_path, override, words):
     if "cuda" in override and shutil.which("nvidia-smi"):
@@ -91,11 +91,11 @@ def test_a_corrupt_image_stops_the_run_by_name_or_is_replaced(tiny, config_file,
         for path in (root / "train").iterdir():
             path.write_bytes(path.read_bytes()[:1000])
     changed = write_data(shapes_root, tmp_path, cut)
-    arguments = ["train", str(config_file), *tiny, *changed, f"run.workers={workers}", "schedule.steps=1"]
+    arguments = ["train", str(config_file), *tiny, *changed, f"run.num_workers={workers}", "schedule.steps=1"]
     done = fleet(*arguments)
     assert done.returncode == 2 and "corrupt image" in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not list((tmp_path / "runs").rglob("*.pt"))
-    done = detector(*arguments, "data.broken_images=grey", "data.val=[]")
+    done = detector(*arguments, "data.unreadable_images=grey", "data.val=[]")
     assert done.returncode == 0 and "could not be read" in done.stderr, done.stderr
 
 

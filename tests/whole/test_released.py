@@ -51,12 +51,12 @@ def test_it_finds_the_same(trained, capsys):
 
 def test_what_it_says_of_its_model_holds_unless_one_says_otherwise(trained, tmp_path):
     overrides, _, file = trained
-    assert config_for(str(file), ROW, overrides).model.pooling == "align_original"
-    assert config_for(str(file), ROW, [*overrides, "model.pooling=pool"]).model.pooling == "pool"
+    assert config_for(str(file), ROW, overrides).model.roi_pooling == "align_original"
+    assert config_for(str(file), ROW, [*overrides, "model.roi_pooling=pool"]).model.roi_pooling == "pool"
     content = torch.load(file, weights_only=True)
     torch.save({**content, "pooling_mode": "crop", "class_agnostic": True, "model": {"a": torch.zeros(1)}}, tmp_path / "a.pth")
     model = config_for(str(tmp_path / "a.pth"), ROW, overrides).model
-    assert model.pooling == "crop" and model.class_agnostic
+    assert model.roi_pooling == "crop" and model.class_agnostic
     assert config_for(str(file), "custom/bccd", ["data.root=/d"]).run.name == "bccd-faster_rcnn_1_10_625", "any config does"
 
 

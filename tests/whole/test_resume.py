@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 pytestmark = pytest.mark.whole
 STEPS = 7  # two epochs and a bit: ten images in steps of four are three an epoch
-RUN = [f"schedule.steps={STEPS}", "schedule.shape=cosine", "optim.ema=0.9", "augment.photometric=0.5",
-       "augment.jitter=[0.7,1.4]", "evaluate.every_epochs=1"]
+RUN = [f"schedule.steps={STEPS}", "schedule.lr_schedule=cosine", "optim.ema_decay=0.9", "augment.color_jitter_prob=0.5",
+       "augment.scale_jitter=[0.7,1.4]", "evaluate.every_epochs=1"]
 
 
 def final(folder) -> dict:
@@ -47,7 +47,7 @@ def uncut(request, shapes_root, tmp_path_factory):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_cut_twice_in_one_epoch_ends_with_the_same_weights(uncut, workers):
     processes, overrides, config, folder = uncut
-    overrides = [*overrides, f"run.name=cut-{workers}", f"run.workers={workers}"]
+    overrides = [*overrides, f"run.name=cut-{workers}", f"run.num_workers={workers}"]
     last = str(processes - 1)  # the signal reaches one rank only
     assert "starting from random weights" in train(4, config, overrides, processes, STOPPED_RANK=last)
     assert "after step 4" in train(5, config, overrides, processes, STOPPED_RANK="0")
@@ -170,7 +170,7 @@ def test_on_another_number_of_processes_a_step_is_the_same_but_for_rounding(uncu
 
 
 @pytest.mark.parametrize("change, named", [
-    ("model.pooling=pool", "model.pooling"), ("batch.size=2", "batch.size"), ("data.classes=[circle]", "classes")])
+    ("model.roi_pooling=pool", "model.roi_pooling"), ("batch.size=2", "batch.size"), ("data.classes=[circle]", "classes")])
 def test_going_on_with_another_model_or_batch_is_refused_by_name(uncut, change, named):
     processes, overrides, config, _ = uncut
     if processes == 2:

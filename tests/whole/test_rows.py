@@ -15,11 +15,11 @@ from launcher.reproduce import trainings
 
 pytestmark = pytest.mark.whole
 # As the row says, but with small images, few proposals and random weights, and one step.
-SMALL = ["run.device=cpu", "run.workers=0", "run.pictures=1", "augment.short_sides=[64]", "evaluate.short_side=64",
-         "evaluate.detections=5", "batch.size=2", "batch.per_process=2", "optim.momentum=0", "model.weights=",
-         "model.norm=trained", "model.frozen_stages=0", "model.pooling_size=2", "model.rpn.before_nms_train=50",
-         "model.rpn.after_nms_train=20", "model.rpn.before_nms_eval=50", "model.rpn.after_nms_eval=10",
-         "model.roi.batch=8", "model.head_width=64"]
+SMALL = ["run.device=cpu", "run.num_workers=0", "run.num_val_images=1", "augment.min_size=[64]", "evaluate.min_size=64",
+         "evaluate.max_detections=5", "batch.size=2", "batch.micro_batch_size=2", "optim.momentum=0", "model.weights=",
+         "model.norm=trained", "model.frozen_stages=0", "model.roi_pooling_size=2", "model.rpn.pre_nms_top_n_train=50",
+         "model.rpn.post_nms_top_n_train=20", "model.rpn.pre_nms_top_n_eval=50", "model.rpn.post_nms_top_n_eval=10",
+         "model.roi.batch_size_per_image=8", "model.box_head_dim=64"]
 TREES = {"voc": data_trees.voc, "coco": data_trees.coco, "vg2500": data_trees.visual_genome,
          "imagenet": data_trees.imagenet_det}
 
@@ -37,7 +37,7 @@ def test_a_row_trains_tests_and_is_reported(row, roots, tmp_path, capfd):
     assert main(command) == 0, capfd.readouterr().err
     folder = tmp_path / row
     results = json.loads((folder / "results.json").read_text())
-    best = load_config(f"tables/{row}").evaluate.best
+    best = load_config(f"tables/{row}").evaluate.best_metric
     assert results["step"] == 1 and -1 <= results["metrics"][best] <= 1 and results["metrics"]["loss"] > 0
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["train", "evaluation"] and 0 < lines[0]["loss"] < 100

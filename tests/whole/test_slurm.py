@@ -158,7 +158,7 @@ def test_a_finished_run_that_is_queued_again_ends_well_at_once(cluster, runs, un
 def test_restarts_are_limited_and_must_bring_the_run_forward(cluster, runs):
     arguments, folder = runs
     run = folder / "stuck"
-    job = cluster.submit(*arguments, "run.name=stuck", "schedule.steps=100000", "run.restarts=5", *WAYS["srun"],
+    job = cluster.submit(*arguments, "run.name=stuck", "schedule.steps=100000", "run.max_requeues=5", *WAYS["srun"],
                          "--processes", "1", "run.save_every_steps=100000", "evaluate.every_epochs=0")
     for number in range(1, 3):  # it always dies before it has saved anything
         until(lambda: process_of(str(run), rank=0), 60, lambda: log(run))

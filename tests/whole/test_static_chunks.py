@@ -7,10 +7,10 @@ import torch
 from processes import run
 
 pytestmark = pytest.mark.whole
-FED = ["batch.groups=static", "batch.frame=chunk", "augment.mirrored_copies=true", "augment.flip=0",
-       "augment.long_side=0", "evaluate.long_side=0", "augment.most_boxes=2", "model.pixels=caffe",
-       "model.pooling=align_original", "schedule.shape=periodic", "schedule.period=1", "schedule.epochs=1",
-       "batch.size=6", "evaluate.every_epochs=0", "run.workers=1"]
+FED = ["batch.aspect_ratio_groups=static", "batch.crop_to_group=true", "augment.mirrored_copies=true", "augment.hflip_prob=0",
+       "augment.max_size=0", "evaluate.max_size=0", "augment.max_boxes=2", "model.pixel_format=caffe",
+       "model.roi_pooling=align_original", "schedule.lr_schedule=periodic", "schedule.period=1", "schedule.epochs=1",
+       "batch.size=6", "evaluate.every_epochs=0", "run.num_workers=1"]
 
 
 def train(*overrides: str) -> str:

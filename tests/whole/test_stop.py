@@ -48,7 +48,7 @@ def test_a_stop_that_comes_before_anything_is_there_leaves_in_order(tiny, config
 
 def test_a_loader_that_hangs_on_one_rank_is_named_and_holds_up_no_stop(tiny, config_file, tmp_path):
     folder = tmp_path / "runs" / "tiny"
-    running = start([HOOKED, "train", str(config_file), *tiny, "run.workers=1", "run.stalled_minutes=0.05",
+    running = start([HOOKED, "train", str(config_file), *tiny, "run.num_workers=1", "run.hang_timeout_minutes=0.05",
                      "schedule.steps=100", "evaluate.every_epochs=0"], 2, SLOW_RANK="1")
 
     def late() -> list[str]:  # on a busy machine the start is late, too
@@ -84,7 +84,7 @@ def test_a_stop_in_an_evaluation_counts_for_nothing_and_it_comes_first_next_time
 
 def test_a_stop_waits_for_no_drawing_and_the_evaluation_is_on_record(tiny, config_file, tmp_path):
     folder = tmp_path / "runs" / "tiny"
-    running = start([HOOKED, "train", str(config_file), *tiny, "run.workers=1", "schedule.steps=7"], 2, SLOW_DRAWING="1")
+    running = start([HOOKED, "train", str(config_file), *tiny, "run.num_workers=1", "schedule.steps=7"], 2, SLOW_DRAWING="1")
     until(lambda: (folder / "heartbeats" / "rank-00000.json").exists() and
           json.loads((folder / "heartbeats" / "rank-00000.json").read_text())["phase"] == "drawing", running)
     time.sleep(1)  # the next evaluation waits for the drawings of the one before
@@ -99,7 +99,7 @@ def test_a_stop_waits_for_no_drawing_and_the_evaluation_is_on_record(tiny, confi
 
 
 def test_a_run_that_its_patience_ended_keeps_its_files_when_it_is_started_again(tiny, config_file, tmp_path):
-    folder, arguments = tmp_path / "runs" / "tiny", [*tiny, "schedule.steps=30", "schedule.patience=1", "optim.rate=1e-9"]
+    folder, arguments = tmp_path / "runs" / "tiny", [*tiny, "schedule.steps=30", "schedule.early_stopping_patience=1", "optim.lr=1e-9"]
     assert "finished: 6 of 30 steps" in train(0, config_file, arguments)
     kept = {name: (folder / name).read_text() for name in ("config.yaml", "environment.json")}
     for name in kept:

@@ -42,7 +42,7 @@ def test_a_rank_whose_images_have_no_object_does_not_hang_the_others(tiny, confi
 
 
 def test_a_loss_that_is_not_finite_stops_all_ranks_together_and_is_described(tiny, config_file, tmp_path):
-    statuses, said = run([str(CUT_RUN), "0", "train", str(config_file), *tiny, "schedule.steps=30", "optim.rate=1e30",
+    statuses, said = run([str(CUT_RUN), "0", "train", str(config_file), *tiny, "schedule.steps=30", "optim.lr=1e30",
                           "schedule.warmup_steps=0", "data.val=[]"], 2)
     assert statuses == [1, 1] and "not finite" in said
     for rank in range(2):
@@ -52,7 +52,7 @@ def test_a_loss_that_is_not_finite_stops_all_ranks_together_and_is_described(tin
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_trains_and_evaluates(tiny, config_file, tmp_path, precision):
-    train(0, config_file, [*tiny, f"run.precision={precision}", "schedule.steps=2", "optim.clip_norm=5"])
+    train(0, config_file, [*tiny, f"run.precision={precision}", "schedule.steps=2", "optim.grad_clip_norm=5"])
     lines = [json.loads(line) for line in (tmp_path / "runs" / "tiny" / "metrics.jsonl").read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["train", "train", "evaluation"]
     assert all(0 < line["loss"] < 100 for line in lines)

@@ -95,7 +95,7 @@ SOURCES = {
          f"{VOCABULARY}/objects_vocab.txt": VOCABULARY}),
     "caffe_weights": Source(
         "Caffe's ImageNet weights, which the rows of the tables start from: VGG16 with fc6 and fc7, ResNet-50 and -101",
-        "VGG16: CC BY 4.0; ResNets: MIT", "weights", "model: {weights: ROOT/weights/R-101.pkl, pixels: caffe}",
+        "VGG16: CC BY 4.0; ResNets: MIT", "weights", "model: {weights: ROOT/weights/R-101.pkl, pixel_format: caffe}",
         # VGG16 as its record at Zenodo keeps and checks it; the ResNets are detectron2's copies of MSRA's models
         (Remote("https://zenodo.org/records/4515252/files/vgg16_caffe.pth", 553,
                 "md5:433ad40ddbd662d6448e13a6cef812f2"),

@@ -9,7 +9,7 @@ import numpy as np
 from detector.data.formats.json_text import collector_paused, parse
 from detector.data.image_io import image_size
 from detector.errors import BadInput, listed
-from detector.structures import CROWD, Dataset, assemble
+from detector.structures import CROWD, Dataset, build_dataset
 
 FILES = ("annotations/instances_{}.json", "annotations/{}.json", "{}.json", "{}/_annotations.coco.json", "{}")
 FOLDERS = ("{}", "images/{}", "images", "")
@@ -59,7 +59,7 @@ def read(root: str, split: str) -> Dataset:
             for key, image in images.items()]
     unsized = sum(not _annotated_size(image) for image in images.values())
     faults = (f"{unsized} images have no annotated size; it was read from the images, at every start",) * bool(unsized)
-    dataset = assemble(f"coco {split}", root, names, list(categories), rows, objects, faults)
+    dataset = build_dataset(f"coco {split}", root, names, list(categories), rows, objects, faults)
     return replace(dataset, cacheable=not unsized)
 
 

@@ -13,7 +13,7 @@ from detector import structures
 from detector.data.formats.voc import lists_in, read_stems, read_xml
 from detector.data.image_io import image_size
 from detector.errors import BadInput, listed
-from detector.structures import Dataset, assemble
+from detector.structures import Dataset, build_dataset
 
 NAMES = ("devkit/data/map_det.txt", "../devkit/data/map_det.txt", "map_det.txt")
 
@@ -50,7 +50,7 @@ def read(root: str, split: str) -> Dataset:
     corners = np.array([row[2:] for row in objects], np.float64).reshape(-1, 4) + [0, 0, 1, 1]
     columns = np.array([(row[0], label[row[1]], 0) for row in objects], np.float64).reshape(-1, 3)
     faults = (f"{bare} images have no annotation file; they count as images without objects",) * bool(bare)
-    return assemble(f"imagenet det {split}", root, list(known.values()), list(range(1, len(known) + 1)), images,
+    return build_dataset(f"imagenet det {split}", root, list(known.values()), list(range(1, len(known) + 1)), images,
                     np.column_stack([columns, structures.area(corners), corners]), faults)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from detector.data.image_io import ENDINGS, image_size
 from detector.errors import BadInput, listed
-from detector.structures import Dataset, assemble
+from detector.structures import Dataset, build_dataset
 
 IMAGES = ("input", "images")
 TARGETS = ("target", "labels", "annotations")
@@ -39,7 +39,7 @@ def read(root: str, split: str) -> Dataset:
     number = {label: c for c, label in enumerate(classes, start=1)}
     rows = [(index, number[label], 0, max(box[2] - box[0], 0) * max(box[3] - box[1], 0), *box)
             for index, label, box in objects]
-    return assemble(f"per_image_json {split}", root, classes, list(range(1, len(classes) + 1)), images, np.array(rows))
+    return build_dataset(f"per_image_json {split}", root, classes, list(range(1, len(classes) + 1)), images, np.array(rows))
 
 
 def _pairs(root: str, split: str) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from detector.errors import BadInput
-from detector.seeding import drawing_state, seed_for
+from detector.seeding import derive_seed, numpy_random_state
 
 CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
 IMAGES = {"train": 480, "val": 120}
@@ -54,7 +54,7 @@ def draw_split(root: str, split: str, count: int) -> None:
     os.makedirs(os.path.join(root, "annotations"), exist_ok=True)
     images, annotations = [], []
     for number in range(1, count + 1):
-        state = drawing_state(seed_for(0, "shapes", split, number))
+        state = numpy_random_state(derive_seed(0, "shapes", split, number))
         picture, objects = draw_image(state)
         name = f"{number:05d}.jpg"
         picture.save(os.path.join(root, split, name), quality=int(state.randint(70, 95)))

@@ -17,7 +17,7 @@ import numpy as np
 from detector.data.formats.voc import read_xml
 from detector.data.image_io import image_size
 from detector.errors import BadInput, listed
-from detector.structures import Dataset, assemble
+from detector.structures import Dataset, build_dataset
 
 # name of a split -> the list it is cut from, and how many of its first lines; None: all (lib/datasets/factory.py)
 SPLITS = {"train": ("train", None), "val": ("val", None), "test": ("test", None), "minitrain": ("train", 1000),
@@ -43,7 +43,7 @@ def read(root: str, split: str) -> Dataset:
     objects = np.array(rows, np.float64).reshape(-1, 6)
     areas = (objects[:, 4] - objects[:, 2]).clip(0) * (objects[:, 5] - objects[:, 3]).clip(0)
     table = np.column_stack([objects[:, :2], np.zeros(len(objects)), areas, objects[:, 2:]])
-    return assemble(f"visual genome {split}", root, classes, list(range(1, len(classes) + 1)), images, table, faults)
+    return build_dataset(f"visual genome {split}", root, classes, list(range(1, len(classes) + 1)), images, table, faults)
 
 
 def read_vocabulary(path: str) -> tuple[list[str], dict[str, int]]:

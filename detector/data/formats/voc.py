@@ -12,7 +12,7 @@ import numpy as np
 from detector import structures
 from detector.data.image_io import ENDINGS, image_size
 from detector.errors import BadInput, listed
-from detector.structures import DIFFICULT, Dataset, assemble
+from detector.structures import DIFFICULT, Dataset, build_dataset
 
 CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
            "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
@@ -46,7 +46,7 @@ def read(root: str, split: str) -> Dataset:
     label = {name: c for c, name in enumerate(classes, start=1)}
     rows = np.array([(row[0], label[row[1]], row[2], 0) for row in objects], np.float64).reshape(-1, 4)
     rows[:, 3] = structures.area(corners)
-    return assemble(f"voc {split}", root, classes, list(range(1, len(classes) + 1)), images,
+    return build_dataset(f"voc {split}", root, classes, list(range(1, len(classes) + 1)), images,
                     np.concatenate([rows, corners], axis=1))
 
 

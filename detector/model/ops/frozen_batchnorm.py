@@ -6,7 +6,7 @@ from torchvision.ops import FrozenBatchNorm2d
 pass
 
 
-class FrozenNorm(FrozenBatchNorm2d):
+class FrozenBatchNorm(FrozenBatchNorm2d):
     """torchvision's, in the precision of its input: under autocast the float32 of its weights would spread.
 
     Once folded, the convolution before it does its work, see model/ops/frozen_batchnorm.py.
@@ -30,7 +30,7 @@ def freeze_norms(module: nn.Module, everywhere: bool, eps: float | None) -> nn.M
     """Batch norms as fixed scale and shift: all of them, or those that `freeze` has reached. Same state dict."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d) and (everywhere or not child.weight.requires_grad):
-            frozen = FrozenNorm(child.num_features, child.eps if eps is None else eps)
+            frozen = FrozenBatchNorm(child.num_features, child.eps if eps is None else eps)
             frozen.load_state_dict(child.state_dict())
             setattr(module, name, frozen)
         else:
@@ -45,7 +45,7 @@ class FoldedConv(nn.Conv2d):
     scaled weights are made anew each time, which costs nothing beside the features, and so are never out of date.
     """
 
-    norm: tuple[FrozenNorm]  # in a tuple, so that its buffers keep the one name that they have
+    norm: tuple[FrozenBatchNorm]  # in a tuple, so that its buffers keep the one name that they have
 
     def forward(self, x: Tensor) -> Tensor:
         scale, shift = self.norm[0].scale_and_shift()
@@ -56,7 +56,7 @@ def fold_norms(module: nn.Module) -> nn.Module:
     """Folds every frozen norm that directly follows a convolution in the order of its parent, as in torchvision's."""
     before = None
     for child in module.children():
-        follows = type(before) is nn.Conv2d and before.bias is None and isinstance(child, FrozenNorm)
+        follows = type(before) is nn.Conv2d and before.bias is None and isinstance(child, FrozenBatchNorm)
         if follows and before.out_channels == len(child.weight):
             before.__class__, before.norm, child.folded = FoldedConv, (child,), True
         fold_norms(child)

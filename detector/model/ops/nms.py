@@ -15,7 +15,7 @@ CHUNK = 128  # boxes settled together, or more where that would be more than TUR
 TURNS = 32   # each costs as many small kernels as there are rounds
 
 
-def survivors(boxes: Tensor, threshold: float, rounds: int) -> Tensor:
+def nms_mask(boxes: Tensor, threshold: float, rounds: int) -> Tensor:
     """Which boxes [G, K, 4] (exclusive x2 and y2; without area: not there) survive greedy NMS: bool [G, K].
 
     rounds = 0 is torchvision's kernel, group by group: the exact answer, and on a GPU one wait for its size each.

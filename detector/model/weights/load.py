@@ -41,12 +41,12 @@ class Report:
 def weights_name(config: Model) -> str:
     """The full torchvision name behind imagenet and coco; a file's path or full name as it is."""
     if config.weights == "coco":
-        if config.body not in COCO:
+        if config.backbone not in COCO:
             raise BadInput(f"model.weights=coco: torchvision has COCO weights for {' and '.join(COCO)}, not for "
-                           f"{config.body}. Use imagenet, or a file")
-        return COCO[config.body]
+                           f"{config.backbone}. Use imagenet, or a file")
+        return COCO[config.backbone]
     if config.weights == "imagenet":
-        network = config.body.removesuffix("_fpn").removesuffix("_c4")
+        network = config.backbone.removesuffix("_fpn").removesuffix("_c4")
         return str(models.get_model_weights(network).IMAGENET1K_V1)
     return config.weights
 
@@ -64,7 +64,7 @@ def load_weights(model: nn.Module, config: Model, classes: tuple[str, ...]) -> R
     tensors = {key: value for key, value in stored.tensors.items() if key not in broken}
     report = fill(model, to_our_names(tensors, config), stored.names, classes)
     if not report.loaded:
-        raise BadInput(f"model.weights={name}: no tensor in it fits {config.body}; it holds "
+        raise BadInput(f"model.weights={name}: no tensor in it fits {config.backbone}; it holds "
                        + ", ".join(list(stored.tensors)[:5]) + ", ...")
     notes = [f"not finite and left out ({len(broken)}): {', '.join(broken)}"] * bool(broken)
     notes += [f"trained with model.{key}={value}, here it is {getattr(config, key)}"

@@ -53,12 +53,12 @@ def to_our_names(state: dict[str, Tensor], config: Model) -> dict[str, Tensor]:
     if state and all(key.startswith("module.") for key in state):  # of a model inside nn.DataParallel
         state = {key.removeprefix("module."): value for key, value in state.items()}
     if any(key.startswith("RCNN_") for key in state):
-        return renamed(state, ORIGINAL_VGG if config.body == "vgg16" else ORIGINAL_RESNET)
+        return renamed(state, ORIGINAL_VGG if config.backbone == "vgg16" else ORIGINAL_RESNET)
     if any(re.match(r"(backbone\.)?(bottom_up\.)?(stem\.|res\d[._])|proposal_generator\.", key) for key in state):
         return from_detectron2(state, config)
     if any(key.startswith(("backbone.", "rpn.", "roi_heads.")) for key in state):
         return renamed(state, OLDER)
-    return from_classifier(state, config.body)
+    return from_classifier(state, config.backbone)
 
 
 def renamed(state: dict[str, Tensor], table: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
@@ -94,7 +94,7 @@ def from_detectron2(state: dict[str, Tensor], config: Model) -> dict[str, Tensor
     for key, value in renamed(state, CAFFE2).items():
         short = re.sub(r"^(backbone\.bottom_up|backbone|roi_heads)\.(?=stem|res\d)", "", key)
         (trunk if re.match(r"stem\.|res\d\.", short) else rest)[short] = value
-    named = {**from_classifier(renamed(trunk, TRUNK), config.body), **renamed(rest, DETECTRON2)}
+    named = {**from_classifier(renamed(trunk, TRUNK), config.backbone), **renamed(rest, DETECTRON2)}
     for part in ("weight", "bias"):
         scores, boxes = f"{PREDICTOR}cls_score.{part}", f"{PREDICTOR}bbox_pred.{part}"
         if scores in named:

@@ -129,7 +129,7 @@ def test_an_image_that_cannot_be_opened_is_named(run_check, root):
     (root / "val" / "1.png").write_text("no image")
     status, said = run_check()
     assert status == BAD_INPUT and "1 images of coco val cannot be used" in said and str(root / "val" / "1.png") in said
-    assert "data.broken_images=grey" in said
+    assert "data.unreadable_images=grey" in said
 
 
 @pytest.mark.parametrize("width, height, wrong", [(40, 31, True), (80, 60, True), (30, 40, True), (40, 30, False)])
@@ -177,7 +177,7 @@ def test_what_was_mended_while_reading_is_told_by_annotation_and_no_problem(run_
     mended = [line for line in said.splitlines() if "mended while reading" in line]
     assert len(mended) == 2 and "cut to it" in mended[0] and "without area" in mended[1]
     assert f"{root / 'train.json'}: boxes out of their image or without area: annotations 11, 12. Mend bbox" in said
-    status, said = run_check("data.faulty_boxes=refuse", quick=True)
+    status, said = run_check("data.invalid_boxes=refuse", quick=True)
     assert status == BAD_INPUT and "2 faulty boxes in coco train" in said and "clip or drop" in said
 
 

@@ -10,11 +10,11 @@ from detector.config.load import (
     all_options,
     apply_override,
     flatten,
-    folder_of,
     from_dict,
     load_config,
     merge,
     read_with_base,
+    run_folder,
     to_dict,
     to_yaml,
 )
@@ -42,7 +42,7 @@ def value_of(config: Config, path: str):
 
 
 def tree(path: str, value) -> dict:
-    """("optim.rate", 1) -> {"optim": {"rate": 1}}"""
+    """("optim.lr", 1) -> {"optim": {"rate": 1}}"""
     for name in reversed(path.split(".")):
         value = {name: value}
     return value
@@ -59,11 +59,11 @@ def test_nothing_said_is_the_defaults_and_the_name_is_that_of_the_file(tmp_path)
 
 
 def test_a_later_override_wins_over_an_earlier_one_the_file_and_its_base(tmp_path):
-    write(tmp_path / "below.yaml", "data: {format: shapes}\noptim: {rate: 1, momentum: 0.1, decay: 0.1}")
-    name = write(tmp_path / "above.yaml", "base: below.yaml\noptim: {rate: 2, momentum: 0.2}")
-    config = load_config(name, ["optim.rate=3", "optim.rate=4", "model.rpn.batch=64"])
-    assert (config.optim.rate, config.optim.momentum, config.optim.decay) == (4, 0.2, 0.1)
-    assert config.model.rpn.batch == 64, "in a section that no file mentions"
+    write(tmp_path / "below.yaml", "data: {format: shapes}\noptim: {lr: 1, momentum: 0.1, weight_decay: 0.1}")
+    name = write(tmp_path / "above.yaml", "base: below.yaml\noptim: {lr: 2, momentum: 0.2}")
+    config = load_config(name, ["optim.lr=3", "optim.lr=4", "model.rpn.batch_size_per_image=64"])
+    assert (config.optim.lr, config.optim.momentum, config.optim.weight_decay) == (4, 0.2, 0.1)
+    assert config.model.rpn.batch_size_per_image == 64, "in a section that no file mentions"
 
 
 def test_sections_are_merged_and_lists_replaced():
@@ -126,8 +126,8 @@ def test_a_file_that_is_no_config_is_named_with_the_reason(tmp_path, content, pa
 # Types
 
 @pytest.mark.parametrize("override, value", [
-    ("optim.rate=1e-2", 0.01), ("optim.rate=1E-2", 0.01),  # YAML 1.1 would read texts here
-    ("optim.rate=5.e-4", 0.0005), ("optim.rate=1", 1.0), ("optim.rate='0.5'", 0.5),
+    ("optim.lr=1e-2", 0.01), ("optim.lr=1E-2", 0.01),  # YAML 1.1 would read texts here
+    ("optim.lr=5.e-4", 0.0005), ("optim.lr=1", 1.0), ("optim.lr='0.5'", 0.5),
     ("batch.size=16.0", 16), ("batch.size=1e2", 100), ("batch.size='8'", 8),
     ("run.channels_last=false", False), ("run.channels_last=False", False),
     ("run.name=007", "007"), ("run.name=1e-2", "1e-2"),    # a text stays as it was written
@@ -149,21 +149,21 @@ def test_a_value_gets_the_type_of_its_option(override, value):
 
 def test_a_file_means_the_same_as_an_override(tmp_path):
     config = load_config(write(tmp_path / "mine.yaml", "\n".join([
-        "data: {format: shapes, classes: [yes, no], train: 16:20, val: }", "optim: {rate: 1e-2, decay: 5e-4}",
+        "data: {format: shapes, classes: [yes, no], train: 16:20, val: }", "optim: {lr: 1e-2, weight_decay: 5e-4}",
         "run: {name: 007, channels_last: false}"])))
-    assert (config.optim.rate, config.optim.decay) == (0.01, 0.0005)
+    assert (config.optim.lr, config.optim.weight_decay) == (0.01, 0.0005)
     assert (config.data.classes, config.data.train, config.data.val) == (("yes", "no"), ("16:20",), ())
     assert (config.run.name, config.run.channels_last) == ("007", False)
 
 
 @pytest.mark.parametrize("override, expected", [
-    ("optim.rate=fast", "a number expected"),
-    ("optim.rate=true", "a number expected"),
-    ("optim.rate=", "a number expected"),
-    ("optim.rate=[1]", "a number expected"),
-    ("optim.rate=nan", "a number expected"),
-    ("optim.rate=.inf", "a number expected"),
-    ("optim.rate=1e999", "a number expected"),
+    ("optim.lr=fast", "a number expected"),
+    ("optim.lr=true", "a number expected"),
+    ("optim.lr=", "a number expected"),
+    ("optim.lr=[1]", "a number expected"),
+    ("optim.lr=nan", "a number expected"),
+    ("optim.lr=.inf", "a number expected"),
+    ("optim.lr=1e999", "a number expected"),
     ("batch.size=1.5", "a whole number expected"),
     ("batch.size=true", "a whole number expected"),
     ("batch.size=many", "a whole number expected"),
@@ -175,7 +175,7 @@ def test_a_file_means_the_same_as_an_override(tmp_path):
     ("run.name=[a]", "a text expected"),
     ("run.name={a: b}", "a text expected"),
     ("data.classes=[[cat]]", "a text expected"),
-    ("augment.short_sides=[600, wide]", "a whole number expected"),
+    ("augment.min_size=[600, wide]", "a whole number expected"),
     ("schedule.milestones={a: 1}", "a number expected"),
     ("model.anchor_sizes=[[small]]", "a number expected"),
 ])
@@ -186,7 +186,7 @@ def test_a_value_of_another_type_is_named_with_what_is_expected(override, expect
 
 def test_the_value_is_shown_as_it_was_understood_and_no_longer_than_a_line():
     assert "data.classes=[['cat'], 'dog']: a text expected" in said_about("data.classes=[[cat], dog]")
-    assert len(said_about(f"optim.rate={'9e' * 500}")) < 150
+    assert len(said_about(f"optim.lr={'9e' * 500}")) < 150
 
 
 # What is allowed: from the schema itself, so that no option is forgotten
@@ -226,17 +226,17 @@ def test_every_default_is_allowed_and_every_option_says_what_it_is():
 
 def test_nobody_writes_to_a_config():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Config().optim.rate = 1
+        Config().optim.lr = 1
 
 
 # Mistakes
 
 def test_all_mistakes_are_in_one_error_each_with_path_value_and_what_is_allowed(tmp_path):
-    write(tmp_path / "below.yaml", "data: {format: shapes}\nrun: {workers: -1}")
+    write(tmp_path / "below.yaml", "data: {format: shapes}\nrun: {num_workers: -1}")
     name = write(tmp_path / "mine.yaml", "\n".join([
         "base: below.yaml",
-        "optim: {rate: fast, momntum: 0.9}",
-        "model: {body: resnet50fpn, rpn: {nms_iou: 1.5}}",
+        "optim: {lr: fast, momntum: 0.9}",
+        "model: {backbone: resnet50fpn, rpn: {nms_thresh: 1.5}}",
         "augment: 3",
         "colour: blue"]))
     with pytest.raises(BadInput) as caught:
@@ -258,20 +258,20 @@ def test_all_mistakes_are_in_one_error_each_with_path_value_and_what_is_allowed(
         assert sum(bool(re.search(pattern, line)) for line in lines) == 1, (pattern, lines)
     assert len(lines) == len(expected)
     assert name in first and f"{len(expected)} mistakes" in first
-    assert len(said_about("optim.rate=fast").splitlines()) == 1
+    assert len(said_about("optim.lr=fast").splitlines()) == 1
 
 
 @pytest.mark.parametrize("typed, meant", [
-    ("optim.rte", "optim.rate"),
+    ("optim.rte", "optim.lr"),
     ("optim.momemtum", "optim.momentum"),
-    ("model.rpn.positive_oiu", "model.rpn.positive_iou"),
-    ("modell.body", "model.body"),            # a section that is not there: its options are what was meant
-    ("rate", "optim.rate"),                   # the section was forgotten
+    ("model.rpn.positive_oiu", "model.rpn.fg_iou_thresh"),
+    ("modell.body", "model.backbone"),            # a section that is not there: its options are what was meant
+    ("rate", "optim.lr"),                   # the section was forgotten
     ("epochs", "schedule.epochs"),
     ("batch_size", "batch.size"),
     ("optim.warmup_steps", "schedule.warmup_steps"),
     ("train.epochs", "schedule.epochs"),      # a section that other programs have
-    ("data.workers", "run.workers"),          # the right word in the wrong section
+    ("data.workers", "run.num_workers"),          # the right word in the wrong section
     ("run.classes", "data.classes"),
     ("optim.epochs", "schedule.epochs"),
     ("optim.gamma", "schedule.gamma"),
@@ -283,28 +283,28 @@ def test_the_option_that_was_meant_is_named(typed, meant):
 
 
 def test_an_override_without_key_or_value_sign_changes_nothing():
-    for override in ("", "=", "=3", "optim.rate"):
+    for override in ("", "=", "=3", "optim.lr"):
         said = {"seed": 1}
         assert len(apply_override(said, override)) == 1
         assert said == {"seed": 1}
 
 
 @pytest.mark.parametrize("overrides, named", [
-    (["augment.short_sides=[]"], "augment.short_sides"), (["augment.short_sides=[600, 31]"], "augment.short_sides"),
-    (["augment.jitter=[1]"], "augment.jitter"), (["augment.jitter=[2, 1]"], "augment.jitter"),
-    (["augment.jitter=[0, 1]"], "augment.jitter"),
+    (["augment.min_size=[]"], "augment.min_size"), (["augment.min_size=[600, 31]"], "augment.min_size"),
+    (["augment.scale_jitter=[1]"], "augment.scale_jitter"), (["augment.scale_jitter=[2, 1]"], "augment.scale_jitter"),
+    (["augment.scale_jitter=[0, 1]"], "augment.scale_jitter"),
     (["data.train=[]"], "data.train"), (["data.format=coco", "data.root="], "data.root"),
-    (["model.roi.box_weights=[10, 10, 5]"], "model.roi.box_weights"),
-    (["model.roi.box_weights=[10, 10, 5, 0]"], "model.roi.box_weights"),
-    (["model.rpn.negative_iou=0.8"], "model.rpn.negative_iou"),
+    (["model.roi.bbox_reg_weights=[10, 10, 5]"], "model.roi.bbox_reg_weights"),
+    (["model.roi.bbox_reg_weights=[10, 10, 5, 0]"], "model.roi.bbox_reg_weights"),
+    (["model.rpn.bg_iou_thresh=0.8"], "model.rpn.bg_iou_thresh"),
     (["model.anchor_ratios=[]"], "model.anchor_ratios"), (["model.anchor_ratios=[0.5, -1]"], "model.anchor_ratios"),
     (["model.anchor_sizes=[[32], []]"], "model.anchor_sizes"), (["model.anchor_sizes=[[8], [16]]"], "has 5 levels"),
     (["model.anchor_sizes=[[8], [16], [32], [64], [128, 256]]"], "equally long"),
-    (["model.roi.negative_iou=0.6"], "model.roi.negative_iou"), (["model.anchor_sizes=[[32, 0]]"], "model.anchor_sizes"),
+    (["model.roi.bg_iou_thresh=0.6"], "model.roi.bg_iou_thresh"), (["model.anchor_sizes=[[32, 0]]"], "model.anchor_sizes"),
     (["model.frozen_stages=1"], "model.frozen_stages"),    # the demo starts from random weights
     (["model.norm=frozen"], "model.norm"),
     (["model.weights=imagenet", "model.frozen_stages=6"], "model.frozen_stages"),  # a ResNet has five
-    (["evaluate.metric=voc", "evaluate.best=AP75"], "evaluate.best"), (["evaluate.best=accuracy"], "evaluate.best"),
+    (["evaluate.metric=voc", "evaluate.best_metric=AP75"], "evaluate.best_metric"), (["evaluate.best_metric=accuracy"], "evaluate.best_metric"),
     (["schedule.epochs=0"], "schedule.epochs"),
 ])
 def test_values_that_contradict_each_other_are_refused(overrides, named):
@@ -320,15 +320,15 @@ def test_all_contradictions_are_in_one_error():
 @pytest.mark.parametrize("overrides", [
     ["schedule.epochs=0", "schedule.steps=1"],
     ["model.weights=imagenet", "model.norm=frozen", "model.frozen_stages=5"],
-    ["model.body=mobilenet_v3_large_fpn", "model.weights=imagenet", "model.frozen_stages=6", "model.anchor_sizes=[]"],
-    ["model.rpn.negative_iou=0.7", "augment.jitter=[0.1, 4]", "data.val=[]"],
+    ["model.backbone=mobilenet_v3_large_fpn", "model.weights=imagenet", "model.frozen_stages=6", "model.anchor_sizes=[]"],
+    ["model.rpn.bg_iou_thresh=0.7", "augment.scale_jitter=[0.1, 4]", "data.val=[]"],
 ])
 def test_the_edge_of_a_contradiction_is_allowed(overrides):
     load_config("shapes/demo", overrides)
 
 
-CHANGES = ["seed=3", "optim.rate=1e-5", "run.name=007", "data.classes=[yes, 1, déjà vu, 16:20, null]", "data.val=[]",
-           "model.anchor_sizes=[[8, 16]]", "augment.jitter=[0.1, 2]", "run.channels_last=false", "batch.size=0"]
+CHANGES = ["seed=3", "optim.lr=1e-5", "run.name=007", "data.classes=[yes, 1, déjà vu, 16:20, null]", "data.val=[]",
+           "model.anchor_sizes=[[8, 16]]", "augment.scale_jitter=[0.1, 2]", "run.channels_last=false", "batch.size=0"]
 
 
 @pytest.mark.parametrize("overrides", [[], CHANGES])
@@ -362,4 +362,4 @@ def test_mistakes_in_plain_data_name_where_it_comes_from():
 def test_a_run_has_its_folder_below_run_folder_and_home_is_understood(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     config = load_config("shapes/demo", ["run.folder=~/runs", "run.name=first"])
-    assert folder_of(config) == tmp_path / "runs" / "first"
+    assert run_folder(config) == tmp_path / "runs" / "first"

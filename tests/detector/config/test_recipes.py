@@ -4,11 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from detector.config.load import find_config, flatten, from_dict, load_config, read_with_base, shipped, to_dict, to_yaml
+from detector.config.load import (
+    find_config,
+    flatten,
+    from_dict,
+    load_config,
+    read_with_base,
+    shipped_folder,
+    to_dict,
+    to_yaml,
+)
 from detector.config.schema import Config
 from detector.errors import BadInput
 
-RECIPES = sorted(path for path in (shipped() / "configs").rglob("*.yaml") if path.parent.name != "cluster")
+RECIPES = sorted(path for path in (shipped_folder() / "configs").rglob("*.yaml") if path.parent.name != "cluster")
 LONGEST = 25  # lines of a recipe
 
 
@@ -35,21 +44,21 @@ def value_of(config: Config, path: str):
 
 def test_a_recipe_lies_below_everything_that_is_said(tmp_path):
     """Defaults, then the recipe, then base and file, then the command line."""
-    layer = flatten(read_with_base(shipped() / "configs" / "recipe" / "original.yaml"))
-    name = write(tmp_path / "mine.yaml", "data: {format: shapes}\noptim: {clip_norm: 7}")
+    layer = flatten(read_with_base(shipped_folder() / "configs" / "recipe" / "original.yaml"))
+    name = write(tmp_path / "mine.yaml", "data: {format: shapes}\noptim: {grad_clip_norm: 7}")
     modern, original = load_config(name), load_config(name, ["recipe=original"])
     assert modern.recipe == "modern" and modern == load_config(name, ["recipe=modern"])
     for path in layer:
         assert value_of(original, path) != value_of(modern, path), f"{path} is the default anyway"
-    assert original.optim.clip_norm == 7
-    write(tmp_path / "mine.yaml", "recipe: original\ndata: {format: shapes}\nmodel: {roi: {batch: 64}}")
-    assert load_config(name).model.roi.batch == 64 and load_config(name, ["model.roi.batch=32"]).model.roi.batch == 32
-    assert load_config(name).evaluate.nms_iou == original.evaluate.nms_iou != modern.evaluate.nms_iou
+    assert original.optim.grad_clip_norm == 7
+    write(tmp_path / "mine.yaml", "base: recipe/original\ndata: {format: shapes}\nmodel: {roi: {batch_size_per_image: 64}}")
+    assert load_config(name).model.roi.batch_size_per_image == 64 and load_config(name, ["model.roi.batch_size_per_image=32"]).model.roi.batch_size_per_image == 32
+    assert load_config(name).evaluate.nms_thresh == original.evaluate.nms_thresh != modern.evaluate.nms_thresh
     assert load_config(name, ["recipe=modern"]).model.rpn == modern.model.rpn, "the last word has the command line"
 
 
 def test_a_recipe_that_was_resolved_stays_as_it_is(tmp_path):
-    config = load_config("shapes/demo", ["recipe=original", "evaluate.nms_iou=0.45"])
+    config = load_config("shapes/demo", ["recipe=original", "evaluate.nms_thresh=0.45"])
     assert load_config(write(tmp_path / "config.yaml", to_yaml(config))) == config
     assert from_dict(to_dict(config), "there and back") == config
 
@@ -65,7 +74,7 @@ def test_an_unknown_recipe_lists_those_there_are(name):
 def test_a_recipe_is_found_by_name_from_anywhere_unless_there_is_such_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("shapes/demo", "configs/shapes/demo.yaml", "shapes/demo.yaml", "configs/shapes/demo"):
-        assert find_config(name) == shipped() / "configs" / "shapes" / "demo.yaml"
+        assert find_config(name) == shipped_folder() / "configs" / "shapes" / "demo.yaml"
     write(tmp_path / "configs" / "shapes" / "demo.yaml", "seed: 5\ndata: {format: shapes}")
     assert load_config("configs/shapes/demo.yaml").seed == 5
 
@@ -75,7 +84,7 @@ def test_a_name_that_is_no_config_lists_the_recipes(name):
     with pytest.raises(BadInput, match="no such config file") as caught:
         find_config(name)
     for path in RECIPES:
-        assert str(path.relative_to(shipped() / "configs").with_suffix("")) in str(caught.value)
+        assert str(path.relative_to(shipped_folder() / "configs").with_suffix("")) in str(caught.value)
     assert "dmo" not in name or "did you mean shapes/demo?" in str(caught.value)
 
 
@@ -93,7 +102,7 @@ def test_a_recipe_opens_with_what_it_is_and_the_command_that_runs_it(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     for line, word in zip(lines, ("What", "Expected", "Hardware", "Command")):
         assert line.startswith(f"# {word}: ")
-    row = f"fleet-rcnn reproduce {path.stem}" if path.parent.name == "tables" else str(path.relative_to(shipped()))
+    row = f"fleet-rcnn reproduce {path.stem}" if path.parent.name == "tables" else str(path.relative_to(shipped_folder()))
     assert row in lines[3], "the command is for this file"
 
 

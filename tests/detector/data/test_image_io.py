@@ -223,7 +223,7 @@ def test_a_file_cut_short_names_itself_and_the_remedy(tmp_path, ending, share):
     path.write_bytes(path.read_bytes()[:int(share * path.stat().st_size)])
     with pytest.raises(BadInput) as caught:
         read_image(str(path))
-    assert f"corrupt image {path}: " in str(caught.value) and "data.broken_images=grey" in str(caught.value)
+    assert f"corrupt image {path}: " in str(caught.value) and "data.unreadable_images=grey" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -236,7 +236,7 @@ def test_a_file_that_is_no_image_names_itself_and_the_remedy(tmp_path, content, 
         read(str(path))
     assert f"corrupt image {path}: " in str(caught.value)
     # Without a size from the annotations no grey picture can stand in.
-    assert ("data.broken_images=grey" if read is read_image else "remove it and its annotations") in str(caught.value)
+    assert ("data.unreadable_images=grey" if read is read_image else "remove it and its annotations") in str(caught.value)
 
 
 def test_a_header_that_promises_more_than_a_machine_can_hold_is_refused(tmp_path):

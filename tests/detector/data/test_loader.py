@@ -15,16 +15,16 @@ import torch
 from PIL import Image
 
 from detector.config.schema import Augment
-from detector.data.dataset import Examples, broken
+from detector.data.dataset import DetectionDataset, unreadable_messages
 from detector.data.image_io import GREY
-from detector.data.loader import GRACE_S, collate, open_batches
-from detector.data.samplers import TrainKeys, micro_batches, plan_epoch, steps_per_epoch
+from detector.data.loader import GRACE_S, collate, open_loader
+from detector.data.samplers import TrainBatchSampler, micro_batches, plan_epoch, steps_per_epoch
 from detector.data.workers import STOP_SIGNALS, ignore_stop_signals
 from detector.errors import BadInput
-from detector.seeding import drawing_state
-from detector.structures import Dataset, assemble
+from detector.seeding import numpy_random_state
+from detector.structures import Dataset, build_dataset
 
-ALL = Augment(flip=0.5, jitter=(0.5, 2.0), photometric=0.5)
+ALL = Augment(hflip_prob=0.5, scale_jitter=(0.5, 2.0), color_jitter_prob=0.5)
 COUNT = 7
 
 
@@ -33,11 +33,11 @@ def some_images(folder, count: int = COUNT) -> Dataset:
     images, objects = [], []
     for i in range(count):
         height, width = 10 + i, 12 + 2 * (i % 2)
-        noise = drawing_state(i).randint(0, 256, (height, width, 3)).astype(np.uint8)
+        noise = numpy_random_state(i).randint(0, 256, (height, width, 3)).astype(np.uint8)
         Image.fromarray(noise).save(folder / f"{i}.png")
         images.append((f"{i}.png", 100 + i, height, width))
         objects += [(i, 1 + n, 0, 1, n, n, n + 6, n + 7) for n in range(i % 3)]
-    return assemble("some", str(folder), ["cat", "dog"], [1, 2], images, np.array(objects, np.float64))
+    return build_dataset("some", str(folder), ["cat", "dog"], [1, 2], images, np.array(objects, np.float64))
 
 
 @pytest.fixture
@@ -46,14 +46,14 @@ def dataset(tmp_path) -> Dataset:
 
 
 def keys_of(sizes: np.ndarray, first: int, last: int, batch: int = 4, per_process: int = 2, rank: int = 0,
-            world: int = 1, seed: int = 3) -> TrainKeys:
-    return TrainKeys(seed, sizes, batch, micro_batches(batch, per_process, rank, world), first, last,
+            world: int = 1, seed: int = 3) -> TrainBatchSampler:
+    return TrainBatchSampler(seed, sizes, batch, micro_batches(batch, per_process, rank, world), first, last,
                      steps_per_epoch(sizes, batch))
 
 
-def loaded(examples: Examples, keys, workers: int) -> list:
+def loaded(examples: DetectionDataset, keys, workers: int) -> list:
     """All batches."""
-    with open_batches(examples, keys, workers, pin=False) as found:
+    with open_loader(examples, keys, workers, pin=False) as found:
         return list(found)
 
 
@@ -109,7 +109,7 @@ def test_a_single_image_is_enough(tmp_path):
 # Examples
 
 def test_an_example_is_what_the_data_set_says(dataset):
-    examples = Examples(dataset, seed=0, config=None)
+    examples = DetectionDataset(dataset, seed=0, config=None)
     assert len(examples) == COUNT
     for index in range(COUNT):
         image, target = examples[(0, index)]
@@ -124,27 +124,27 @@ def test_an_example_is_what_the_data_set_says(dataset):
 
 def test_an_image_without_objects_has_boxes_of_shape_0_4(dataset):
     for config in (None, ALL):
-        _, target = Examples(dataset, 0, config)[(0, 0)]
+        _, target = DetectionDataset(dataset, 0, config)[(0, 0)]
         assert target["boxes"].shape == (0, 4) and target["labels"].shape == (0,)
 
 
 def test_the_same_key_gives_the_same_example_and_another_epoch_another(dataset):
-    one, other = (Examples(dataset, 5, ALL) for _ in range(2))
+    one, other = (DetectionDataset(dataset, 5, ALL) for _ in range(2))
     for index in range(COUNT):
         other[(9, index)]  # what was asked before does not matter
         assert plain([collate([one[(1, index)]])]) == plain([collate([other[(1, index)]])])
     first = [one[(0, index)][0].tolist() for index in range(COUNT)]
     assert first != [one[(1, index)][0].tolist() for index in range(COUNT)]
-    assert first != [Examples(dataset, 6, ALL)[(0, index)][0].tolist() for index in range(COUNT)]
+    assert first != [DetectionDataset(dataset, 6, ALL)[(0, index)][0].tolist() for index in range(COUNT)]
 
 
 def test_labels_stay_with_their_boxes_where_some_are_cut_off(tmp_path):
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     places = [(x, y) for x in range(0, 40, 10) for y in range(0, 40, 10)]
     objects = [(0, 1 + n, 0, 100, x + n / 16, y, x + 5 + n / 16, y + 5) for n, (x, y) in enumerate(places)]
-    dataset = assemble("", str(tmp_path), [str(n) for n in range(16)], list(range(16)), [("a.png", 1, 40, 40)],
+    dataset = build_dataset("", str(tmp_path), [str(n) for n in range(16)], list(range(16)), [("a.png", 1, 40, 40)],
                        np.array(objects))
-    examples = Examples(dataset, 0, Augment(flip=0, jitter=(2, 2)))
+    examples = DetectionDataset(dataset, 0, Augment(hflip_prob=0, scale_jitter=(2, 2)))
     fewest = 16
     for epoch in range(20):
         _, target = examples[(epoch, 0)]
@@ -157,7 +157,7 @@ def test_labels_stay_with_their_boxes_where_some_are_cut_off(tmp_path):
 
 def test_changing_an_example_leaves_the_data_set_alone(dataset):
     before = dataset.boxes.copy()
-    _, target = Examples(dataset, 0, None)[(0, 2)]
+    _, target = DetectionDataset(dataset, 0, None)[(0, 2)]
     target["boxes"] += 1
     assert np.array_equal(dataset.boxes, before)
 
@@ -166,7 +166,7 @@ def test_changing_an_example_leaves_the_data_set_alone(dataset):
 
 @pytest.mark.parametrize("count", [1, COUNT])  # of one image, which has no objects; and of several
 def test_examples_that_travel_to_a_worker_are_the_same(tmp_path, count):
-    examples = Examples(some_images(tmp_path, count), 3, ALL)
+    examples = DetectionDataset(some_images(tmp_path, count), 3, ALL)
     travelled = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(examples))))
     for there in (travelled, examples):  # and those that stayed at home are still whole
         assert len(there) == count and there.dataset.classes == ("cat", "dog")
@@ -178,27 +178,27 @@ def test_examples_that_travel_to_a_worker_are_the_same(tmp_path, count):
 
 
 def test_any_number_of_workers_gives_the_same_batches(dataset):
-    examples, keys = Examples(dataset, 3, ALL), keys_of(dataset.sizes, 1, 5)
+    examples, keys = DetectionDataset(dataset, 3, ALL), keys_of(dataset.sizes, 1, 5)
     none, two = (plain(loaded(examples, keys, workers)) for workers in (0, 2))
     assert none == two and len(none) == len(keys)
 
 
 def test_resuming_loads_the_rest_of_what_was_to_be_loaded(dataset):
-    examples = Examples(dataset, 3, ALL)
+    examples = DetectionDataset(dataset, 3, ALL)
     whole = plain(loaded(examples, keys_of(dataset.sizes, 0, 6), 0))
     assert plain(loaded(examples, keys_of(dataset.sizes, 2, 6), 2)) == whole[4:]  # two micro-batches a step
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_there_may_be_nothing_to_load(dataset, workers):
-    assert loaded(Examples(dataset, 3, ALL), keys_of(dataset.sizes, 4, 4), workers) == []
+    assert loaded(DetectionDataset(dataset, 3, ALL), keys_of(dataset.sizes, 4, 4), workers) == []
 
 
 def test_leaving_ends_the_workers_with_batches_left_and_after_an_error(dataset):
     children = set(multiprocessing.active_children())
     for error in (None, KeyError):
         with pytest.raises(KeyError) if error else contextlib.nullcontext():
-            with open_batches(Examples(dataset, 3, None), keys_of(dataset.sizes, 0, 40), 2, False) as found:
+            with open_loader(DetectionDataset(dataset, 3, None), keys_of(dataset.sizes, 0, 40), 2, False) as found:
                 next(found)
                 workers = set(multiprocessing.active_children()) - children
                 assert len(workers) == 2
@@ -207,7 +207,7 @@ def test_leaving_ends_the_workers_with_batches_left_and_after_an_error(dataset):
         assert not any(worker.is_alive() for worker in workers)
 
 
-class Stuck(Examples):
+class Stuck(DetectionDataset):
     """A disk that answers for the first image and never again."""
 
     def __getitem__(self, key):
@@ -218,7 +218,7 @@ class Stuck(Examples):
 
 def test_a_worker_that_hangs_holds_up_neither_the_wait_nor_the_end(dataset):
     children = set(multiprocessing.active_children())
-    with open_batches(Stuck(dataset, 3, None), [[(0, 0)], [(0, 1)]], 1, pin=False) as found:
+    with open_loader(Stuck(dataset, 3, None), [[(0, 0)], [(0, 1)]], 1, pin=False) as found:
         assert len(next(found)[0]) == 1
         workers = set(multiprocessing.active_children()) - children
         started_at = time.monotonic()
@@ -229,9 +229,9 @@ def test_a_worker_that_hangs_holds_up_neither_the_wait_nor_the_end(dataset):
 
 @pytest.mark.parametrize("before", [0, 2])  # batches: the workers are only starting, or have both delivered one
 def test_workers_ignore_stop_signals(dataset, before):
-    examples, keys = Examples(dataset, 3, None), keys_of(dataset.sizes, 0, 40)
+    examples, keys = DetectionDataset(dataset, 3, None), keys_of(dataset.sizes, 0, 40)
     children = set(multiprocessing.active_children())
-    with open_batches(examples, keys, 2, pin=False) as found:
+    with open_loader(examples, keys, 2, pin=False) as found:
         got = [next(found) for _ in range(before)]
         workers = set(multiprocessing.active_children()) - children
         assert len(workers) == 2
@@ -272,11 +272,11 @@ def break_image(dataset: Dataset, index: int, how: str) -> None:
 @pytest.mark.parametrize("how", ["cut short", "empty", "missing", "other size"])
 def test_a_broken_image_is_grey_without_objects_and_says_so(dataset, how, policy):
     break_image(dataset, 2, how)
-    for config in (None, Augment(flip=1)):
-        image, target = Examples(dataset, 0, config)[(0, 2)]
+    for config in (None, Augment(hflip_prob=1)):
+        image, target = DetectionDataset(dataset, 0, config)[(0, 2)]
         assert tuple(image.shape) == (3, *dataset.sizes[2]) and (image == GREY).all()
         assert target["boxes"].shape == (0, 4) and target["labels"].shape == (0,) and int(target["index"]) == 2
-        message, = broken([target])
+        message, = unreadable_messages([target])
         assert dataset.path(2) in message
 
 
@@ -284,22 +284,22 @@ def test_a_broken_image_is_grey_without_objects_and_says_so(dataset, how, policy
 def test_a_broken_image_in_a_batch_raises_in_no_worker_and_leaves_the_others_whole(dataset, workers):
     break_image(dataset, 2, "cut short")
     keys = [[(0, 1), (0, 2)], [(0, 4), (0, 5)]]
-    first, second = loaded(Examples(dataset, 0, None), keys, workers)
-    message, = broken(first[1])
+    first, second = loaded(DetectionDataset(dataset, 0, None), keys, workers)
+    message, = unreadable_messages(first[1])
     assert "corrupt image" in message and dataset.path(2) in message
     assert first[1][0]["boxes"].shape == (1, 4) and "broken" not in first[1][0]
-    assert broken(second[1]) == []
+    assert unreadable_messages(second[1]) == []
 
 
 def test_a_broken_image_whose_name_is_no_utf8_is_told_in_what_is(dataset, monkeypatch):
     def fails(path: str, *_) -> torch.Tensor:
         raise BadInput("no such image file: caf\udce9.jpg")  # Latin-1, as Linux gives it
     monkeypatch.setattr("detector.data.dataset.read_image", fails)
-    assert broken([Examples(dataset, 0, None)[(0, 2)][1]]) == ["no such image file: caf\\udce9.jpg"]
+    assert unreadable_messages([DetectionDataset(dataset, 0, None)[(0, 2)][1]]) == ["no such image file: caf\\udce9.jpg"]
 
 
 def test_no_targets_have_no_broken_images():
-    assert broken([]) == []
+    assert unreadable_messages([]) == []
 
 
 def test_workers_end_with_a_training_process_that_was_killed(tmp_path):

@@ -15,16 +15,16 @@ from detector.data.cache import READERS, cached
 from detector.data.formats import shapes, voc
 from detector.data.read import (
     describe,
-    for_training,
+    fix_invalid_boxes,
     join,
-    mend,
     read_datasets,
-    read_for_evaluation,
     read_splits,
-    with_classes,
+    read_val,
+    relabel,
+    select_for_training,
 )
 from detector.errors import BadInput
-from detector.structures import CROWD, DIFFICULT, Dataset, assemble
+from detector.structures import CROWD, DIFFICULT, Dataset, build_dataset
 
 NAN, INF = float("nan"), float("inf")
 
@@ -65,7 +65,7 @@ def settings(tmp_path: Path, **more) -> Data:
 def boxes_in_image(boxes: list, image_id: int = 1) -> Dataset:
     """One image, 100 wide and 50 high, with these boxes; the area of box n is n."""
     objects = [(0, 1 + n % 2, 0, n, *box) for n, box in enumerate(boxes)]
-    return assemble("some", "/data", ["cat", "dog"], [1, 2], [("a.jpg", image_id, 50, 100)], np.array(objects))
+    return build_dataset("some", "/data", ["cat", "dog"], [1, 2], [("a.jpg", image_id, 50, 100)], np.array(objects))
 
 
 def same(a: Dataset, b: Dataset) -> bool:
@@ -194,7 +194,7 @@ def test_no_remedy_is_offered_that_is_taken_already(tmp_path):
     try:
         read_splits(settings(tmp_path, format="per_image_json", broken_images="grey"), ("train",))
     except BadInput as error:
-        assert "data.broken_images=grey" not in str(error)
+        assert "data.unreadable_images=grey" not in str(error)
 
 
 def test_every_format_of_the_schema_has_a_reader_and_shapes_draw_themselves(tmp_path, monkeypatch):
@@ -217,7 +217,7 @@ def test_classes_are_matched_by_name_whatever_their_ids_and_order(tmp_path):
     assert names(train) == ["cat", "dog", "emu"] and names(val) == ["dog", "emu", "cat"]
     assert train.category_ids.tolist() == [1, 2, 9]
     assert val.category_ids.tolist() == [4, 5, 1], "the ids of the file that is scored"
-    assert val.faults == ()
+    assert val.warnings == ()
 
 
 @pytest.mark.parametrize("classes, key", [({7: "dog"}, 7), ({1: "dog", 2: "fox"}, 1)])
@@ -246,8 +246,8 @@ def test_chosen_classes_are_in_the_order_of_the_choice_and_others_are_counted(tm
     assert train.classes == val.classes == ("emu", "cat")
     assert names(train) == ["cat", "emu", "emu"] and names(val) == ["emu", "cat", "cat"]
     assert len(train) == 2 and train.category_ids.tolist() == [3, 1] and val.category_ids.tolist() == [1, 3]
-    assert train.faults == ("1 objects of other classes were left out: dog",)
-    assert val.faults == ("1 objects of other classes were left out: fox",)
+    assert train.warnings == ("1 objects of other classes were left out: dog",)
+    assert val.warnings == ("1 objects of other classes were left out: fox",)
 
 
 def test_voc_stands_for_its_twenty_classes(tmp_path):
@@ -256,16 +256,16 @@ def test_voc_stands_for_its_twenty_classes(tmp_path):
     train, val = read_datasets(settings(tmp_path, format="voc", classes=("voc",)))
     assert train.classes == val.classes == voc.CLASSES
     assert names(train) == ["dog"] and names(val) == ["cat"]
-    assert train.faults == ("1 objects of other classes were left out: wolf",)
+    assert train.warnings == ("1 objects of other classes were left out: wolf",)
 
 
 def test_a_model_is_evaluated_with_the_classes_that_it_knows(tmp_path):
     write_coco(tmp_path / "data", "val", {1: "dog", 2: "cat"}, 1, [(0, 1, ANY)])
-    val = read_for_evaluation(settings(tmp_path), ("cat", "dog"))
+    val = read_val(settings(tmp_path), ("cat", "dog"))
     assert val.classes == ("cat", "dog") and val.labels.tolist() == [2]
-    assert with_classes(val, ("cat", "dog"), strict=True) is val
+    assert relabel(val, ("cat", "dog"), strict=True) is val
     with pytest.raises(BadInput, match=r"data\.val=\[\]: there is nothing to evaluate on"):
-        read_for_evaluation(settings(tmp_path, val=()), ("cat",))
+        read_val(settings(tmp_path, val=()), ("cat",))
 
 
 # Several splits
@@ -326,24 +326,24 @@ FAULTS = [
 def test_a_faulty_box_is_clipped_dropped_or_refused(box, clipped, stays):
     dataset = boxes_in_image([[1, 1, 2, 2], box, [3, 3, 4, 4]])
     for policy, left in (("clip", clipped), ("drop", box if stays else None)):
-        mended = mend(dataset, policy)
+        mended = fix_invalid_boxes(dataset, policy)
         assert mended.boxes.tolist() == [[1, 1, 2, 2], *([left] if left else []), [3, 3, 4, 4]]
         assert mended.areas.tolist() == [0, *([1] if left else []), 2], "what belongs to a box goes with it"
         assert mended.offsets.tolist() == [0, len(mended.boxes)]
     if stays:
-        assert mend(dataset, "clip") is mend(dataset, "drop") is mend(dataset, "refuse") is dataset
+        assert fix_invalid_boxes(dataset, "clip") is fix_invalid_boxes(dataset, "drop") is fix_invalid_boxes(dataset, "refuse") is dataset
     else:
         with pytest.raises(BadInput, match="1 faulty boxes in some"):
-            mend(dataset, "refuse")
+            fix_invalid_boxes(dataset, "refuse")
 
 
 @pytest.mark.parametrize("policy", ["clip", "drop"])
 def test_every_faulty_box_is_counted_once(policy):
     none, dataset = boxes_in_image([]), boxes_in_image([box for box, _, _ in FAULTS])
-    assert mend(none, policy) is mend(none, "refuse") is none
-    mended = mend(dataset, policy)
-    cut = sum(int(fault.split()[0]) for fault in mended.faults if "were cut" in fault)
-    left_out = sum(int(fault.split()[0]) for fault in mended.faults if "left out" in fault)
+    assert fix_invalid_boxes(none, policy) is fix_invalid_boxes(none, "refuse") is none
+    mended = fix_invalid_boxes(dataset, policy)
+    cut = sum(int(fault.split()[0]) for fault in mended.warnings if "were cut" in fault)
+    left_out = sum(int(fault.split()[0]) for fault in mended.warnings if "left out" in fault)
     assert left_out == len(dataset.boxes) - len(mended.boxes)
     assert cut == (sum(clipped is not None and not stays for _, clipped, stays in FAULTS) if policy == "clip" else 0)
     assert cut + left_out == sum(not stays for _, _, stays in FAULTS)
@@ -351,13 +351,13 @@ def test_every_faulty_box_is_counted_once(policy):
 
 def test_what_is_mended_is_named_with_its_first_example():
     dataset = boxes_in_image([[1, 1, 2, 2], [90, 40, 120, 60], [-9, 0, 5, 5], [7, 7, 7, 7]])
-    cut, thin = mend(dataset, "clip").faults
+    cut, thin = fix_invalid_boxes(dataset, "clip").warnings
     assert cut.startswith("2 boxes") and "[90, 40, 120, 60] (dog) in /data/a.jpg, 100x50 pixels" in cut
     assert thin.startswith("1 boxes without area") and "[7, 7, 7, 7] (dog)" in thin
-    outside, thin = mend(dataset, "drop").faults
+    outside, thin = fix_invalid_boxes(dataset, "drop").warnings
     assert outside.startswith("2 boxes") and "left out" in outside and thin.startswith("1 boxes without area")
     with pytest.raises(BadInput, match=r"3 faulty boxes in some .*100x50 pixels\. .*data\.faulty_boxes=clip or drop"):
-        mend(dataset, "refuse")
+        fix_invalid_boxes(dataset, "refuse")
 
 
 def test_the_policy_of_the_config_is_followed_and_the_cache_serves_every_policy(tmp_path, parsed):
@@ -365,7 +365,7 @@ def test_the_policy_of_the_config_is_followed_and_the_cache_serves_every_policy(
     write_coco(tmp_path / "data", "train", {1: "cat"}, 1, [(0, 1, box) for box in boxes])
     for policy, left in (("drop", 1), ("clip", 2)):
         for dataset in read_datasets(settings(tmp_path, val=("train",), faulty_boxes=policy)):
-            assert len(dataset.boxes) == left and len(dataset.faults) == 2
+            assert len(dataset.boxes) == left and len(dataset.warnings) == 2
     assert read_datasets(settings(tmp_path, val=()))[1] is None
     with pytest.raises(BadInput, match="2 faulty boxes in coco train"):
         read_datasets(settings(tmp_path, val=(), faulty_boxes="refuse"))
@@ -379,7 +379,7 @@ def test_crowds_are_kept_for_scoring_and_left_out_of_training(tmp_path):
     config = settings(tmp_path, val=("train",))
     train, val = read_datasets(config)
     assert train.flags.tolist() == val.flags.tolist() == [0, CROWD, CROWD]
-    learned = for_training(train, config)
+    learned = select_for_training(train, config)
     assert learned.boxes.tolist() == [[1, 1, 6, 6]] and learned.boxes_per_image().tolist() == [1, 0]
 
 
@@ -388,18 +388,18 @@ def test_crowds_are_kept_for_scoring_and_left_out_of_training(tmp_path):
     (True, True, [0, CROWD, DIFFICULT, CROWD | DIFFICULT])])
 def test_crowds_and_difficult_objects_have_an_option_each(tmp_path, crowd, difficult, flags):
     objects = [(0, 1, flag, 1, *ANY) for flag in (0, CROWD, DIFFICULT, CROWD | DIFFICULT)]
-    dataset = assemble("some", "", ["cat"], [1], [("a", 1, 50, 100)], np.array(objects))
+    dataset = build_dataset("some", "", ["cat"], [1], [("a", 1, 50, 100)], np.array(objects))
     config = settings(tmp_path, train_on_crowd=crowd, train_on_difficult=difficult)
-    assert for_training(dataset, config).flags.tolist() == flags
+    assert select_for_training(dataset, config).flags.tolist() == flags
 
 
 @pytest.mark.parametrize("options, ids", [({}, [0, 1, 2, 3]), ({"empty_images": "drop"}, [1]),  # 2: nothing but a crowd
                                           ({"empty_images": "drop", "train_on_crowd": True}, [1, 2])])
 def test_images_without_objects_are_kept_or_dropped_as_the_config_says(tmp_path, options, ids):
     objects = np.array([(1, 1, 0, 1, *ANY), (2, 1, CROWD, 1, *ANY)])
-    dataset = assemble("some", "", ["cat"], [1], [(str(i), i, 50, 100) for i in range(4)], objects)
-    assert for_training(dataset, settings(tmp_path, **options)).image_ids.tolist() == ids
+    dataset = build_dataset("some", "", ["cat"], [1], [(str(i), i, 50, 100) for i in range(4)], objects)
+    assert select_for_training(dataset, settings(tmp_path, **options)).image_ids.tolist() == ids
     assert describe(dataset) == "some: 4 images (2 without objects), 2 objects, 1 classes"
     refused = pytest.raises(BadInput, match="no image of some is left to train on .*data.empty_images")
     with refused if options else contextlib.nullcontext():
-        assert len(for_training(boxes_in_image([]), settings(tmp_path, **options))) == 1
+        assert len(select_for_training(boxes_in_image([]), settings(tmp_path, **options))) == 1

@@ -9,21 +9,21 @@ from PIL import Image
 
 from detector.config.load import load_config
 from detector.config.schema import Augment
-from detector.data.dataset import Examples
+from detector.data.dataset import DetectionDataset
 from detector.data.image_io import read_image
 from detector.data.transforms import reduction
 from detector.errors import BadInput
 from detector.model.preprocessing import Input, Pixels, to_batch
-from detector.seeding import drawing_state
-from detector.structures import Side, assemble, resized, scale_boxes
+from detector.seeding import numpy_random_state
+from detector.structures import Resize, build_dataset, scale_and_size, scale_boxes
 
 LEVELS = Input(pixels=Pixels(False, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))  # pixels stay 0 ... 255
-ON = Augment(flip=0, reduced_jpegs=True, short_sides=(200,), long_side=400)
+ON = Augment(hflip_prob=0, reduced_jpegs=True, min_size=(200,), max_size=400)
 
 
 def photograph(path, height: int = 600, width: int = 800, **how) -> str:
     """Smooth, with some detail of a few pixels."""
-    chance = drawing_state(height)
+    chance = numpy_random_state(height)
     total = np.zeros((height, width, 3))
     for cells, weight in ((6, 0.6), (24, 0.25), (100, 0.15)):
         coarse = Image.fromarray(chance.randint(0, 256, (cells, cells, 3)).astype(np.uint8))
@@ -54,7 +54,7 @@ def test_canvases_are_those_of_the_whole_image():
             divisor = reduction(height, width, ON)
             small = -(-height // divisor), -(-width // divisor)
             for short in ON.short_sides:
-                assert resized(*small, Side(short, 400))[1] == resized(height, width, Side(short, 400))[1]
+                assert scale_and_size(*small, Resize(short, 400))[1] == scale_and_size(height, width, Resize(short, 400))[1]
             some_are_reduced |= divisor > 1
             some_are_left |= divisor == 1
     assert some_are_left and some_are_reduced
@@ -63,8 +63,8 @@ def test_canvases_are_those_of_the_whole_image():
 @pytest.mark.parametrize("short, mean, most", [(300, 1.0, 8.0), (250, 2.0, 40.0), (200, 2.0, 40.0), (150, 1.0, 8.0), (100, 3.0, 60.0)])
 def test_pixels_that_reach_the_network_differ_by_some_grey_levels(tmp_path, short, mean, most):
     """Of 255. Half or a quarter as a whole number: little. Between: what the resize without smoothing skips at full size."""
-    path, side = photograph(tmp_path / "a.jpg"), Side(short, 0)
-    divisor = reduction(600, 800, replace(ON, short_sides=(short,), long_side=0))
+    path, side = photograph(tmp_path / "a.jpg"), Resize(short, 0)
+    divisor = reduction(600, 800, replace(ON, min_size=(short,), max_size=0))
     assert divisor > 1
     whole, reduced = (to_batch([read_image(path, (600, 800), by)], side, LEVELS).tensors for by in (1, divisor))
     assert whole.shape == reduced.shape
@@ -116,11 +116,11 @@ def test_what_is_wrong_is_told_as_ever(tmp_path, how):
 def test_boxes_reach_the_network_where_they_would_be_and_the_index_keeps_its_own_pixels(tmp_path, changes):
     photograph(tmp_path / "a.jpg")
     boxes = [(0, 1, 0, 1, 100.5, 50, 300, 251), (0, 2, 0, 1, 0, 0, 800, 600)]
-    dataset = assemble("one", str(tmp_path), ["cat", "dog"], [1, 2], [("a.jpg", 1, 600, 800)], np.array(boxes, np.float64))
+    dataset = build_dataset("one", str(tmp_path), ["cat", "dog"], [1, 2], [("a.jpg", 1, 600, 800)], np.array(boxes, np.float64))
     found = []
     for on in (False, True):
-        image, target = Examples(dataset, 0, replace(ON, reduced_jpegs=on, **changes))[(0, 0)]
-        _, size = resized(*image.shape[-2:], Side(200, 400))
+        image, target = DetectionDataset(dataset, 0, replace(ON, reduced_jpegs=on, **changes))[(0, 0)]
+        _, size = scale_and_size(*image.shape[-2:], Resize(200, 400))
         found.append((size, scale_boxes(target["boxes"], tuple(image.shape[-2:]), size), target["labels"].tolist()))
     assert image.shape[-1] < 800 / 1.4 and dataset.boxes[0].tolist() == [100.5, 50, 300, 251]
     (size, whole, labels), (small_size, reduced, small_labels) = found
@@ -130,12 +130,12 @@ def test_boxes_reach_the_network_where_they_would_be_and_the_index_keeps_its_own
 
 def test_the_same_key_gives_the_same_pixels(tmp_path):
     photograph(tmp_path / "a.jpg")
-    dataset = assemble("one", str(tmp_path), ["cat"], [1], [("a.jpg", 1, 600, 800)], np.zeros((0, 8)))
-    config = replace(ON, flip=0.5, jitter=(0.7, 1.4), photometric=0.5)
-    first, again = (Examples(dataset, 3, config)[(2, 0)][0] for _ in range(2))
+    dataset = build_dataset("one", str(tmp_path), ["cat"], [1], [("a.jpg", 1, 600, 800)], np.zeros((0, 8)))
+    config = replace(ON, hflip_prob=0.5, scale_jitter=(0.7, 1.4), color_jitter_prob=0.5)
+    first, again = (DetectionDataset(dataset, 3, config)[(2, 0)][0] for _ in range(2))
     assert torch.equal(first, again) and min(first.shape[1:]) < 600
 
 
 def test_frames_and_reduced_images_exclude_each_other(config_file):
     with pytest.raises(BadInput, match="augment.reduced_jpegs=true: a frame is cut from the whole image"):
-        load_config(str(config_file), ["data.root=/", "batch.groups=static", "batch.frame=chunk", "augment.reduced_jpegs=true"])
+        load_config(str(config_file), ["data.root=/", "batch.aspect_ratio_groups=static", "batch.crop_to_group=true", "augment.reduced_jpegs=true"])

@@ -10,11 +10,11 @@ from detector.data.samplers import (
     aspect_groups,
     micro_batches,
     plan_epoch,
-    plan_evaluation,
-    share,
+    plan_eval_batches,
+    rank_share,
     steps_per_epoch,
 )
-from detector.seeding import drawing_state
+from detector.seeding import numpy_random_state
 
 WORLDS = (1, 2, 3, 5, 8)
 
@@ -26,7 +26,7 @@ def sizes_of(*ratios: float) -> np.ndarray:
 
 def photographs(seed: int, count: int) -> np.ndarray:
     """Sizes like those of COCO: mostly landscape, some upright, a few extreme."""
-    state = drawing_state(seed)
+    state = numpy_random_state(seed)
     usual = np.array([(480, 640), (427, 640), (640, 480), (640, 427), (500, 500), (333, 500), (120, 640), (640, 120)])
     return usual[state.choice(len(usual), count, p=[0.4, 0.25, 0.12, 0.08, 0.07, 0.05, 0.02, 0.01])].astype(np.int32)
 
@@ -156,7 +156,7 @@ def test_the_largest_public_data_set_is_planned_in_under_a_second():
 @pytest.mark.parametrize("batch", [1, 2, 7, 8, 16])
 def test_the_shares_of_all_ranks_are_the_step_whatever_their_number(world, batch):
     plan = plan_epoch(0, 0, photographs(3, 60), batch)
-    shares = [share(batch, rank, world) for rank in range(world)]
+    shares = [rank_share(batch, rank, world) for rank in range(world)]
     assert np.array_equal(np.concatenate([plan[:, columns] for columns in shares], axis=1), plan)
     lengths = [len(columns) for columns in shares]
     assert max(lengths) - min(lengths) <= 1
@@ -201,7 +201,7 @@ def test_cuts_do_not_depend_on_the_number_of_ranks_and_no_rank_has_more_turns_th
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 8, 50])
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_each_image_is_evaluated_exactly_once_by_exactly_one_rank(world, count, batch):
-    batches = plan_evaluation(photographs(5, count), batch)
+    batches = plan_eval_batches(photographs(5, count), batch)
     seen = [image for rank in range(world) for part in batches[rank::world] for image in part.tolist()]
     assert sorted(seen) == list(range(count))
     assert all(1 <= len(part) <= batch for part in batches)
@@ -210,16 +210,16 @@ def test_each_image_is_evaluated_exactly_once_by_exactly_one_rank(world, count, 
 
 def test_the_largest_canvas_comes_first():
     sizes = photographs(6, 60)
-    canvases = [int(sizes[part, 0].max()) * int(sizes[part, 1].max()) for part in plan_evaluation(sizes, 4)]
+    canvases = [int(sizes[part, 0].max()) * int(sizes[part, 1].max()) for part in plan_eval_batches(sizes, 4)]
     assert canvases == sorted(canvases, reverse=True)
 
 
 def test_images_of_like_shape_are_evaluated_together():
     sizes = sizes_of(0.4, 2.5, 1.0, 2.5, 0.4, 1.0)
-    assert sorted(sorted(part.tolist()) for part in plan_evaluation(sizes, 2)) == [[0, 4], [1, 3], [2, 5]]
+    assert sorted(sorted(part.tolist()) for part in plan_eval_batches(sizes, 2)) == [[0, 4], [1, 3], [2, 5]]
 
 
 def test_the_order_of_evaluation_is_the_same_when_asked_again():
     sizes = photographs(7, 30)
-    first, second = ([part.tolist() for part in plan_evaluation(sizes, 4)] for _ in range(2))
+    first, second = ([part.tolist() for part in plan_eval_batches(sizes, 4)] for _ in range(2))
     assert first == second

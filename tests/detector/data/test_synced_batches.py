@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from detector.data import synced_batches
-from detector.data.synced_batches import Waiting, next_batches
+from detector.data.synced_batches import FetchPolicy, fetch_batches
 from detector.errors import BadInput
 
 
@@ -14,12 +14,12 @@ class Slow:
     """Gives a batch at every n-th asking, as a loader that is slow does."""
 
     def __init__(self, every: int, targets: list[dict] = ()):
-        self.every, self.asked, self.targets = every, 0, list(targets)
+        self.every, self.requested, self.targets = every, 0, list(targets)
 
     def take(self):
-        self.asked += 1
+        self.requested += 1
         time.sleep(0.02)
-        return ([f"image {self.asked}"], self.targets) if self.asked % self.every == 0 else None
+        return ([f"image {self.requested}"], self.targets) if self.requested % self.every == 0 else None
 
 
 @pytest.fixture(autouse=True)
@@ -27,13 +27,13 @@ def short_slices(monkeypatch):
     monkeypatch.setattr(synced_batches, "SLICE_S", 0.05)
 
 
-def how(asked=lambda: False, refuse=True, patience_s=60.0, **rest) -> Waiting:
-    return Waiting(asked, refuse, patience_s, **rest)
+def how(asked=lambda: False, refuse=True, patience_s=60.0, **rest) -> FetchPolicy:
+    return FetchPolicy(asked, refuse, patience_s, **rest)
 
 
 @pytest.mark.parametrize("every, count", [(1, 1), (1, 3), (4, 2), (3, 0)])
 def test_as_many_as_asked_for_in_their_order(every, count):
-    came = next_batches(Slow(every), count, how())
+    came = fetch_batches(Slow(every), count, how())
     assert [images for images, _ in came.batches] == [[f"image {every * n}"] for n in range(1, count + 1)]
     assert not came.stopping and not came.failed
 
@@ -41,38 +41,38 @@ def test_as_many_as_asked_for_in_their_order(every, count):
 def test_a_stop_is_heard_while_a_loader_is_slow_and_at_once_where_there_is_data():
     for every in (10**9, 1):
         started_at = time.monotonic()
-        came = next_batches(Slow(every), 1, how(asked=lambda: time.monotonic() - started_at > 0.1 * (every > 1)))
+        came = fetch_batches(Slow(every), 1, how(requested=lambda: time.monotonic() - started_at > 0.1 * (every > 1)))
         assert came.stopping and time.monotonic() - started_at < 5
 
 
 def test_a_rank_that_needs_nothing_still_votes():
-    assert next_batches(Slow(1), 0, how(asked=lambda: True)).stopping
+    assert fetch_batches(Slow(1), 0, how(requested=lambda: True)).stopping
 
 
 def test_a_failure_ends_the_wait():
-    assert next_batches(Slow(10**9), 1, how(), failed=True).failed
+    assert fetch_batches(Slow(10**9), 1, how(), failed=True).failed
 
 
 def test_a_broken_image_is_refused_or_let_through():
     message = torch.frombuffer(bytearray(b"corrupt image 3.png"), dtype=torch.uint8)
     with pytest.raises(BadInput, match="corrupt image 3.png"):
-        next_batches(Slow(1, [{"broken": message}]), 1, how())
-    assert len(next_batches(Slow(1, [{"broken": message}]), 1, how(refuse=False)).batches) == 1
+        fetch_batches(Slow(1, [{"broken": message}]), 1, how())
+    assert len(fetch_batches(Slow(1, [{"broken": message}]), 1, how(refuse=False)).batches) == 1
 
 
 def test_trouble_elsewhere_raises_while_waiting():
     with pytest.raises(BadInput, match="disk full"):
-        next_batches(Slow(10**9), 1, how(trouble=lambda: BadInput("disk full")))
+        fetch_batches(Slow(10**9), 1, how(trouble=lambda: BadInput("disk full")))
 
 
 def test_a_loader_that_never_answers_is_an_error_with_rank_and_setting():
     with pytest.raises(RuntimeError, match="rank 0 on .* has waited 0 s for its loader .run.timeout_minutes."):
-        next_batches(Slow(10**9), 1, how(patience_s=0.2))
+        fetch_batches(Slow(10**9), 1, how(patience_s=0.2))
 
 
 def test_the_phases_are_told():
     phases = []
-    next_batches(Slow(3), 1, how(beat=phases.append))
+    fetch_batches(Slow(3), 1, how(beat=phases.append))
     assert phases == ["loading data", "waiting for the others"]
 
 
@@ -80,9 +80,9 @@ def test_a_rank_that_waits_for_the_others_makes_no_progress(monkeypatch):
     phases, votes = [], iter([True, True, True, False])  # another rank has no data yet, for three votes
     monkeypatch.setattr(synced_batches.collectives, "any_rank",
                         lambda trouble, missing, asked, failed: (trouble, next(votes), asked, failed))
-    assert len(next_batches(Slow(1), 1, how(beat=phases.append)).batches) == 1
+    assert len(fetch_batches(Slow(1), 1, how(beat=phases.append)).batches) == 1
     assert phases == ["loading data", "waiting for the others"] and next(votes, None) is None
 
 
 def test_the_wait_is_that_for_the_data():
-    assert 0.05 <= next_batches(Slow(4), 1, how()).wait_s < 5
+    assert 0.05 <= fetch_batches(Slow(4), 1, how()).wait_s < 5

@@ -21,22 +21,22 @@ from detector.data.transforms import (
     uniform,
     visible,
 )
-from detector.seeding import drawing_state, generator
+from detector.seeding import generator, numpy_random_state
 
 SEEDS = range(30)
-ALL = Augment(flip=0.5, jitter=(0.3, 3.0), photometric=0.5)
+ALL = Augment(hflip_prob=0.5, scale_jitter=(0.3, 3.0), color_jitter_prob=0.5)
 
 
 def picture(seed: int) -> Tensor:
     """Noise, 3 x (8 ... 40) x (8 ... 40)."""
-    state = drawing_state(seed)
+    state = numpy_random_state(seed)
     height, width = state.randint(8, 41, 2)
     return torch.from_numpy(state.randint(0, 256, (3, height, width)).astype(np.uint8))
 
 
 def boxes_in(image: Tensor, seed: int, count: int = 12) -> Tensor:
     """Boxes with an area, on quarters of a pixel, which float32 mirrors without rounding; some touch the border."""
-    state, (height, width) = drawing_state(seed + 1000), image.shape[-2:]
+    state, (height, width) = numpy_random_state(seed + 1000), image.shape[-2:]
     x, y = (np.sort(state.randint(0, 4 * side + 1, (count, 2)), axis=1) / 4 for side in (width, height))
     found = torch.from_numpy(np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1).astype(np.float32))
     return found[area(found) > 0]
@@ -89,7 +89,7 @@ def test_a_mirrored_box_of_any_fraction_comes_back_as_near_as_float32_can_say():
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_mirrored_box_stays_on_its_object(seed):
-    state = drawing_state(seed)
+    state = numpy_random_state(seed)
     x1, y1 = state.randint(0, 10), state.randint(0, 10)
     image, boxes = block(12, 14, (x1, y1, x1 + state.randint(1, 15 - x1), y1 + state.randint(1, 13 - y1)))
     mirrored, moved = mirror(image, boxes)
@@ -192,7 +192,7 @@ def test_area():
 
 # All together, over many seeds
 
-@pytest.mark.parametrize("config", [ALL, Augment(flip=1), Augment(jitter=(0.2, 0.9)), Augment(jitter=(1.1, 4)),
+@pytest.mark.parametrize("config", [ALL, Augment(hflip_prob=1), Augment(scale_jitter=(0.2, 0.9)), Augment(scale_jitter=(1.1, 4)),
                                     Augment()], ids=["all", "flip", "shrink", "crop", "default"])
 def test_no_box_leaves_its_image_and_none_without_area_survives(config):
     for seed in SEEDS:
@@ -242,13 +242,13 @@ def test_no_boxes_stay_no_boxes(seed):
 def test_everything_off_gives_back_the_pixels_and_boxes():
     image = picture(2)
     boxes = boxes_in(image, 2)
-    same, still, mask = augment(image, boxes, Augment(flip=0), generator(0))
+    same, still, mask = augment(image, boxes, Augment(hflip_prob=0), generator(0))
     assert torch.equal(same, image) and torch.equal(still, boxes) and mask.all()
 
 
 def test_a_box_without_area_does_not_come_through_even_where_everything_is_off():
     _, boxes, mask = augment(picture(2), torch.cat([box(3, 3, 3, 6), box(1, 1, 4, 4), box(6, 6, 5, 7)]),
-                             Augment(flip=0), generator(0))
+                             Augment(hflip_prob=0), generator(0))
     assert mask.tolist() == [False, True, False] and boxes.tolist() == [[1, 1, 4, 4]]
 
 
@@ -258,7 +258,7 @@ def test_a_box_without_area_does_not_come_through_even_where_everything_is_off()
 def test_shrinking_cuts_nothing_off_and_so_loses_no_object(boxes):
     image = torch.zeros(3, 48, 64, dtype=torch.uint8)
     for seed in SEEDS:
-        _, _, mask = augment(image, boxes, Augment(flip=0, jitter=(0.3, 0.95)), generator(seed))
+        _, _, mask = augment(image, boxes, Augment(hflip_prob=0, scale_jitter=(0.3, 0.95)), generator(seed))
         assert mask.all(), f"seed {seed}"
 
 
@@ -266,11 +266,11 @@ def test_a_crop_loses_exactly_the_objects_of_which_too_little_is_in_it():
     image = torch.zeros(3, 40, 60, dtype=torch.uint8)
     boxes = torch.tensor([[x, y, x + 9, y + 9] for x in range(0, 50, 7) for y in range(0, 30, 7)], dtype=torch.float32)
     for seed in SEEDS:
-        config = Augment(flip=0, jitter=(1.2, 3))
+        config = Augment(hflip_prob=0, scale_jitter=(1.2, 3))
         _, _, mask = augment(image, boxes, config, generator(seed))
         chance = generator(seed)
         flip(image, boxes, 0, chance)  # draws as augment does
-        _, moved, _ = jitter(image, boxes, *config.jitter, chance)
+        _, moved, _ = jitter(image, boxes, *config.scale_jitter, chance)
         for kept, (x1, y1, x2, y2) in zip(mask.tolist(), moved.tolist()):
             seen = (x2 - x1) * (y2 - y1) / 81
             assert kept == (seen == 1 or seen >= LEAST_VISIBLE and min(x2 - x1, y2 - y1) >= LEAST_SIDE)

@@ -25,7 +25,7 @@ def alone(monkeypatch):
 
 
 def test_a_process_that_nobody_launched_is_the_only_one():
-    assert (rank_info.rank(), rank_info.local_rank(), rank_info.world(), rank_info.is_main()) == (0, 0, 1, True)
+    assert (rank_info.rank(), rank_info.local_rank(), rank_info.world_size(), rank_info.is_main()) == (0, 0, 1, True)
 
 
 def test_one_process_needs_no_group():
@@ -37,23 +37,23 @@ def test_one_process_needs_no_group():
 def test_one_process_agrees_with_itself():
     assert collectives.any_rank(True, False) == (True, False) and collectives.any_rank() == ()
     values = torch.tensor([1.0, 2.0])
-    assert collectives.mean(values) is values and values.tolist() == [1, 2]
-    assert collectives.from_main("text") == "text" and collectives.from_main("") == ""
-    assert collectives.gather_texts(["a", "b"]) == ["a", "b"] and collectives.gather_texts([]) == []
-    assert collectives.gather_texts(["\udcff"]) == ["\udcff"], "the name of a file that is no UTF-8"
+    assert collectives.all_reduce_mean(values) is values and values.tolist() == [1, 2]
+    assert collectives.broadcast_text("text") == "text" and collectives.broadcast_text("") == ""
+    assert collectives.all_gather_texts(["a", "b"]) == ["a", "b"] and collectives.all_gather_texts([]) == []
+    assert collectives.all_gather_texts(["\udcff"]) == ["\udcff"], "the name of a file that is no UTF-8"
 
 
 @pytest.mark.parametrize("array", [np.arange(6).reshape(2, 3), np.zeros((0, 4), np.float32), np.zeros(0, np.int64)])
 def test_one_process_gathers_its_own_array(array):
-    (same,) = collectives.gather_everywhere(array)
+    (same,) = collectives.all_gather_arrays(array)
     assert np.array_equal(same, array) and same.dtype == array.dtype and same.shape == array.shape
 
 
 def test_one_process_does_everything_once_and_itself():
     calls = []
-    assert collectives.together(lambda: 3) == 3
-    assert collectives.first_on_main(lambda: calls.append("first") or 4) == 4
-    assert collectives.only_on_main(lambda: calls.append("main")) is None
+    assert collectives.run_on_all_ranks(lambda: 3) == 3
+    assert collectives.run_on_local_main_first(lambda: calls.append("first") or 4) == 4
+    assert collectives.run_on_main(lambda: calls.append("main")) is None
     assert calls == ["first", "main"]
 
 
@@ -65,7 +65,7 @@ def test_one_process_raises_its_own_error(way, error):
     with pytest.raises(type(error)) as caught:
         getattr(collectives, way)(fail)
     assert caught.value is error
-    collectives.agree(None)
+    collectives.raise_on_all_ranks(None)
 
 
 @pytest.mark.parametrize("mine, others, expected", [
@@ -77,29 +77,29 @@ def test_an_error_on_any_rank_is_raised_on_every_rank(mine, others, expected, mo
     def sent(error) -> np.ndarray:
         said = []
         with monkeypatch.context() as patched:
-            patched.setattr(collectives, "world", lambda: 2)
-            patched.setattr(collectives, "gather_everywhere", lambda values, group=None: said.append(values) or [])
-            collectives.agree(error)
+            patched.setattr(collectives, "world_size", lambda: 2)
+            patched.setattr(collectives, "all_gather_arrays", lambda values, group=None: said.append(values) or [])
+            collectives.raise_on_all_ranks(error)
         return said[0]
     messages = [sent(error) for error in [mine, *others]]
-    monkeypatch.setattr(collectives, "world", lambda: 2)
-    monkeypatch.setattr(collectives, "gather_everywhere", lambda values, group=None: messages)
+    monkeypatch.setattr(collectives, "world_size", lambda: 2)
+    monkeypatch.setattr(collectives, "all_gather_arrays", lambda values, group=None: messages)
     if expected is None:
-        collectives.agree(mine)
+        collectives.raise_on_all_ranks(mine)
         return
     with pytest.raises(expected) as caught:
-        collectives.agree(mine)
+        collectives.raise_on_all_ranks(mine)
     assert caught.value is mine if mine else "rank 1" in str(caught.value)
 
 
 def test_one_process_keeps_its_model_and_its_statistics():
     model = nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2))
-    assert data_parallel.wrap(model, torch.device("cpu")) is model
+    assert data_parallel.wrap_ddp(model, torch.device("cpu")) is model
     before = model[1].running_mean.clone()
-    data_parallel.mean_statistics(model)
+    data_parallel.average_batchnorm_statistics(model)
     assert torch.equal(model[1].running_mean, before)
     for last in (False, True):
-        with data_parallel.accumulating(model, last):
+        with data_parallel.sync_gradients(model, last):
             model(torch.ones(2, 2, 1, 1)).sum().backward()
     assert model[0].weight.grad is not None
 
@@ -111,14 +111,14 @@ def test_on_gpus_no_unused_weights_are_searched(monkeypatch):
     class Parallel:
         def __init__(self, module: nn.Module, forward_sync_buffers: bool = True, **options):
             said.update(module=module, **options)
-    monkeypatch.setattr(data_parallel, "world", lambda: 2)
+    monkeypatch.setattr(data_parallel, "world_size", lambda: 2)
     monkeypatch.setattr(nn.parallel, "DistributedDataParallel", Parallel)
     model = nn.Linear(1, 1)
-    data_parallel.wrap(model, torch.device("cuda", 1))
+    data_parallel.wrap_ddp(model, torch.device("cuda", 1))
     assert said == {"module": model, "device_ids": [1], "gradient_as_bucket_view": True, "static_graph": True}
-    data_parallel.wrap(model, torch.device("cuda", 1), turns=2)
+    data_parallel.wrap_ddp(model, torch.device("cuda", 1), turns=2)
     assert said["static_graph"] is False, "a step of several turns sums in the last one only"
-    data_parallel.wrap(model, torch.device("cpu"))
+    data_parallel.wrap_ddp(model, torch.device("cpu"))
     assert said["module"].module is model and said["find_unused_parameters"]
 
 
@@ -173,40 +173,40 @@ def fail(error):
 
 with process_group.process_group("cpu", 1.0):
     rank = rank_info.rank()
-    assert (rank_info.world(), rank_info.is_main()) == (2, rank == 0)
+    assert (rank_info.world_size(), rank_info.is_main()) == (2, rank == 0)
     assert collectives.any_rank(rank == 1, False, True) == (True, False, True)
 
     # Uneven shares, one of them empty; every rank gets all of them, in the order of the ranks.
     for shares in ([np.ones((2, 4), np.float32), np.zeros((0, 4), np.float32)], [np.arange(3), np.arange(1)],
                    [np.zeros((0, 6)), np.zeros((0, 6))]):
-        for got, sent in zip(collectives.gather_everywhere(shares[rank]), shares, strict=True):
+        for got, sent in zip(collectives.all_gather_arrays(shares[rank]), shares, strict=True):
             assert np.array_equal(got, sent) and got.dtype == sent.dtype and got.shape == sent.shape
-    assert collectives.gather_texts([["a", "\\u00e4"], []][rank]) == ["a", "\\u00e4"]
-    assert collectives.from_main(["zero", ""][rank]) == "zero" and collectives.from_main(["", "one"][rank]) == ""
+    assert collectives.all_gather_texts([["a", "\\u00e4"], []][rank]) == ["a", "\\u00e4"]
+    assert collectives.broadcast_text(["zero", ""][rank]) == "zero" and collectives.broadcast_text(["", "one"][rank]) == ""
 
-    assert collectives.mean(torch.tensor([1.0, 4.0 * rank])).tolist() == [1, 2]
+    assert collectives.all_reduce_mean(torch.tensor([1.0, 4.0 * rank])).tolist() == [1, 2]
     norm = nn.BatchNorm2d(1)
     norm.running_mean.fill_(rank)
-    data_parallel.mean_statistics(norm)
+    data_parallel.average_batchnorm_statistics(norm)
     assert norm.running_mean.item() == 0.5 and norm.running_var.item() == 1
 
     # A failure on one rank is raised on both: its own there, its message elsewhere.
-    for way in (collectives.together, collectives.only_on_main, collectives.first_on_main):
+    for way in (collectives.run_on_all_ranks, collectives.run_on_main, collectives.run_on_local_main_first):
         said = raised(lambda: way(lambda: fail(BadInput("no file")) if rank == 0 else None))
         assert said == ["BadInput: no file", "BadInput: rank 0: no file"][rank], said
-    said = raised(lambda: collectives.together(lambda: fail(KeyError("x")) if rank == 1 else None))
+    said = raised(lambda: collectives.run_on_all_ranks(lambda: fail(KeyError("x")) if rank == 1 else None))
     assert said == ["RuntimeError: rank 1: KeyError: 'x'", "KeyError: 'x'"][rank], said
-    assert raised(lambda: collectives.together(lambda: 3)) is None
+    assert raised(lambda: collectives.run_on_all_ranks(lambda: 3)) is None
     ran = []
-    collectives.only_on_main(lambda: ran.append(rank))
+    collectives.run_on_main(lambda: ran.append(rank))
     assert ran == ([0] if rank == 0 else [])
 
     # Gradients stay on their rank until the last turn of a step, and are means over the ranks then.
     torch.manual_seed(0)
     layer = nn.Linear(1, 1, bias=False)
-    module = data_parallel.wrap(layer, torch.device("cpu"))
+    module = data_parallel.wrap_ddp(layer, torch.device("cpu"))
     for turn in range(2):
-        with data_parallel.accumulating(module, last=turn == 1):
+        with data_parallel.sync_gradients(module, last=turn == 1):
             module(torch.full((1, 1), 1.0 + rank)).sum().backward()
         assert layer.weight.grad.item() == (1 + rank if turn == 0 else (2 + 4) / 2)
 assert not torch.distributed.is_initialized()
@@ -258,11 +258,11 @@ def train(module, wrapped, steps):
 
 with process_group.process_group("cpu") as device:
     uncut, cut = build(), build()
-    wrapped = data_parallel.wrap(uncut, device)
+    wrapped = data_parallel.wrap_ddp(uncut, device)
     train(uncut, wrapped, range(3))
     cut.load_state_dict(copy.deepcopy(uncut.state_dict()))
     train(uncut, wrapped, range(3, 5))
-    train(cut, data_parallel.wrap(cut, device), range(3, 5))
+    train(cut, data_parallel.wrap_ddp(cut, device), range(3, 5))
     same = all(torch.equal(a, b) for a, b in zip(uncut.parameters(), cut.parameters()))
     del wrapped
 sys.exit(not same)
@@ -288,7 +288,7 @@ with process_group.process_group("cpu") as device:
     for compress in (False, True):
         torch.manual_seed(0)
         layer = nn.Linear(50, 50)
-        wrapped = data_parallel.wrap(layer, device, compress=compress)
+        wrapped = data_parallel.wrap_ddp(layer, device, compress=compress)
         torch.manual_seed(rank_info.rank())
         wrapped(torch.randn(5, 50)).pow(2).sum().backward()
         found.append(layer.weight.grad.clone())

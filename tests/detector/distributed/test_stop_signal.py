@@ -27,14 +27,14 @@ def earlier():
 
 def test_nothing_was_asked(earlier):
     with StopRequest() as stop:
-        assert not stop.asked and stop.by == ""
+        assert not stop.requested and stop.by == ""
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_each_signal_is_noted_by_name_and_does_nothing_else(number, earlier):
     with StopRequest() as stop:
         send(number)
-        assert stop.asked and stop.by == number.name
+        assert stop.requested and stop.by == number.name
     assert earlier[0] == []
 
 
@@ -45,7 +45,7 @@ def test_slurms_signals_and_those_of_a_terminal_are_among_them():
 def test_the_second_ctrl_c_stops_at_once(earlier, capsys):
     with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
         send(signal.SIGINT)
-        assert stop.asked and "Ctrl-C again stops at once" in capsys.readouterr().err
+        assert stop.requested and "Ctrl-C again stops at once" in capsys.readouterr().err
         send(signal.SIGINT)
         pytest.fail("the second Ctrl-C was ignored")
     assert all(signal.getsignal(number) is earlier[1] for number in SIGNALS)
@@ -60,7 +60,7 @@ def test_other_signals_may_come_again(number, earlier):
                 send(again)
     except KeyboardInterrupt:  # it would end the tests
         pytest.fail(f"a second {number.name} did not wait for the end of the step")
-    assert stop.asked and stop.by == "SIGTERM"
+    assert stop.requested and stop.by == "SIGTERM"
 
 
 def test_the_old_handlers_come_back(earlier):
@@ -82,7 +82,7 @@ def test_a_signal_that_came_while_signals_were_blocked_is_noted_at_once(earlier)
     try:
         send(signal.SIGUSR1)
         with StopRequest() as stop:
-            assert stop.asked and stop.by == "SIGUSR1"
+            assert stop.requested and stop.by == "SIGUSR1"
             send(signal.SIGTERM)
             assert stop.by == "SIGTERM"
         assert set(SIGNALS) <= signal.pthread_sigmask(signal.SIG_BLOCK, [])  # as it was found
@@ -95,6 +95,6 @@ def test_once_the_exit_status_is_known_no_signal_changes_it(earlier):
     with StopRequest() as stop:
         stop.ignore_from_here()
         send(signal.SIGTERM)
-        assert not stop.asked
+        assert not stop.requested
     send(signal.SIGTERM)
     assert earlier[0] == [] and signal.getsignal(signal.SIGTERM) is signal.SIG_IGN

@@ -11,14 +11,14 @@ from torch import nn
 
 from detector.config.load import load_config, to_yaml
 from detector.data.formats.shapes import CLASSES
-from detector.data.read import read_for_evaluation
+from detector.data.read import read_val
 from detector.errors import BadInput
 from detector.evaluation import evaluate as evaluate_module
-from detector.evaluation.evaluate import Share, evaluate, evaluate_run, gather
-from detector.evaluation.scoring import AT_ONCE, Evaluation, loss_means, table, write_results
+from detector.evaluation.evaluate import RankPredictions, evaluate, evaluate_run, gather
+from detector.evaluation.scoring import AT_ONCE, Evaluation, format_metrics, loss_means, write_results
 from detector.model.faster_rcnn import LOSSES, build_model
 from detector.run import checkpoint_files
-from detector.structures import Detections, join_detections
+from detector.structures import Detections, concat_detections
 from detector.training import checkpoint
 from detector.training.checkpoint import TrainState
 from detector.training.optimizer import build_optimizer
@@ -41,7 +41,7 @@ def config(tiny, config_file):
 
 @pytest.fixture
 def val(config):
-    return read_for_evaluation(config.data, CLASSES)
+    return read_val(config.data, CLASSES)
 
 
 def evaluation_of(metrics: dict, per_class: dict) -> Evaluation:
@@ -69,7 +69,7 @@ def test_a_detector_that_knows_the_truth_scores_one(metric, headline, config, va
 
 def test_losses_are_means_over_images_not_over_batches(config, val):
     """Five images in batches of 2, 2 and 1, whose losses are 2, 2 and 1: (2 * 2 + 2 * 2 + 1 * 1) / 5."""
-    assert config.evaluate.batch == 2
+    assert config.evaluate.batch_size == 2
     evaluation, _, _ = evaluate(Oracle(), val, config, CPU, step=0)
     assert {name: evaluation.metrics[name] for name in LOSSES} == pytest.approx(dict.fromkeys(LOSSES, 1.8))
     assert evaluation.metrics["loss"] == pytest.approx(4 * 1.8)
@@ -77,7 +77,7 @@ def test_losses_are_means_over_images_not_over_batches(config, val):
 
 def test_without_losses_there_are_only_metrics(config, val):
     torch.manual_seed(0)
-    config = replace(config, evaluate=replace(config.evaluate, loss=False))
+    config = replace(config, evaluate=replace(config.evaluate, compute_loss=False))
     evaluation, _, _ = evaluate(build_model(config.model, config.evaluate, len(CLASSES)), val, config, CPU, step=0)
     assert "AP" in evaluation.metrics and not set(evaluation.metrics) & {"loss", *LOSSES}
 
@@ -96,7 +96,7 @@ def test_evaluating_again_gives_the_same_numbers_whatever_was_drawn_before(confi
 @pytest.mark.parametrize("wrong", ["twice", "never"])
 def test_an_image_that_is_evaluated_twice_or_never_is_an_error(wrong, config, val, monkeypatch):
     plan = [np.array([0, 1]), np.array([2, 3]), np.array([4, 4] if wrong == "twice" else [], np.int64)]
-    monkeypatch.setattr(evaluate_module, "plan_evaluation", lambda sizes, batch: [batch for batch in plan if len(batch)])
+    monkeypatch.setattr(evaluate_module, "plan_eval_batches", lambda sizes, batch: [batch for batch in plan if len(batch)])
     with pytest.raises(AssertionError, match="twice, or never"):
         evaluate(Oracle(), val, config, CPU, step=0)
 
@@ -107,7 +107,7 @@ def test_asked_to_stop_ends_after_the_batch_under_way(config, val):
     def asked() -> bool:
         calls.append(1)
         return len(calls) == 2
-    assert evaluate(Oracle(), val, config, CPU, step=0, asked=asked) == (None, None, True)
+    assert evaluate(Oracle(), val, config, CPU, step=0, requested=asked) == (None, None, True)
     assert len(calls) == 2  # of three batches
 
 
@@ -117,9 +117,9 @@ def test_an_image_that_cannot_be_read_is_named(policy, config, val, shapes_root,
     shutil.copytree(shapes_root, root)
     spoiled = root / "val" / "00002.jpg"
     spoiled.write_bytes(spoiled.read_bytes()[:100])
-    data = replace(config.data, root=str(root), broken_images=policy)
+    data = replace(config.data, root=str(root), unreadable_images=policy)
     config = replace(config, data=data)
-    val = read_for_evaluation(data, CLASSES)
+    val = read_val(data, CLASSES)
     if policy == "refuse":
         with pytest.raises(BadInput, match=str(spoiled)):
             evaluate(Oracle(), val, config, CPU, step=0)
@@ -130,13 +130,13 @@ def test_an_image_that_cannot_be_read_is_named(policy, config, val, shapes_root,
 
 def test_gathering_orders_detections_by_image_and_losses_by_batch():
     losses = np.array([[2.0, 1, 0, 0, 0, 0], [0, 2, 1, 1, 1, 1]])
-    share = Share(found((9, 1, 0.2), (4, 2, 0.3), (9, 3, 0.9)), losses, np.array([3, 0, 2]), [])
+    share = RankPredictions(found((9, 1, 0.2), (4, 2, 0.3), (9, 3, 0.9)), losses, np.array([3, 0, 2]), [])
     detections, sorted_losses, seen = gather(share)
     assert list(detections.image_ids) == [4, 9, 9]
     assert list(detections.boxes[:, 0]) == [2, 1, 3]  # in the order they were found in, within an image
     assert list(detections.scores) == pytest.approx([0.3, 0.2, 0.9])
     assert list(sorted_losses[:, 0]) == [0, 2] and sorted(seen) == [0, 2, 3]
-    nothing = gather(Share(join_detections([]), np.zeros((0, 6)), np.zeros(0, np.int64), []))
+    nothing = gather(RankPredictions(concat_detections([]), np.zeros((0, 6)), np.zeros(0, np.int64), []))
     assert len(nothing[0]) == 0 and nothing[0].boxes.shape == (0, 4) and nothing[1].shape == (0, 6)
 
 
@@ -148,13 +148,13 @@ def test_loss_means_by_hand():
 
 
 def test_the_table_shows_every_metric_and_every_class():
-    said = table({"AP": 0.12344, "loss": 1.5}, {"cat": {"AP": 0.25, "objects": 12},
+    said = format_metrics({"AP": 0.12344, "loss": 1.5}, {"cat": {"AP": 0.25, "objects": 12},
                                                 "traffic light": {"AP": -1.0, "objects": 0}})
     lines = [" ".join(line.split()) for line in said.splitlines()]
     assert lines == ["AP 0.1234", "loss 1.5000", "", "class AP objects", "cat 0.2500 12",
                      "traffic light - 0"]
     assert len({len(line) for line in said.splitlines()[-3:]}) == 1  # columns stand below each other
-    assert table({"AP": -1.0}, {}).split("\n")[0].split() == ["AP", "-"]
+    assert format_metrics({"AP": -1.0}, {}).split("\n")[0].split() == ["AP", "-"]
 
 
 def test_results_are_written_as_they_are(val, tmp_path):
@@ -170,7 +170,7 @@ def test_results_are_written_as_they_are(val, tmp_path):
     write_results(tmp_path, evaluation, many, val)
     assert [row["bbox"][0] for row in json.loads((tmp_path / "detections.json").read_text())] == \
         list(range(2 * AT_ONCE + 1))
-    write_results(tmp_path, evaluation, join_detections([]), val)
+    write_results(tmp_path, evaluation, concat_detections([]), val)
     assert json.loads((tmp_path / "detections.json").read_text()) == []
 
 
@@ -180,9 +180,9 @@ def test_a_run_is_evaluated_from_its_folder_alone(config, tmp_path, capsys):
     model = build_model(config.model, config.evaluate, len(CLASSES))
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     state = TrainState(model, build_optimizer(model, config.optim), scaler, None, step=12)
-    checkpoint_files.write(folder, checkpoint.content_of(state, config, CLASSES, 4))
+    checkpoint_files.write_checkpoint(folder, checkpoint.content_of(state, config, CLASSES, 4))
     (folder / "config.yaml").write_text(to_yaml(config))
-    evaluate_run(str(folder), ["evaluate.metric=voc", "evaluate.best=AP"], "best")
+    evaluate_run(str(folder), ["evaluate.metric=voc", "evaluate.best_metric=AP"], "best")
     said = capsys.readouterr().out
     assert "step-00000012.pt, step 12" in said and "AP_11point" in said and "triangle" in said
     results = json.loads((folder / "results.json").read_text())

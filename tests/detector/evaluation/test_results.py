@@ -7,9 +7,9 @@ import pytest
 
 from detector.errors import BadInput
 from detector.evaluation.results import classes_of, read_results
-from detector.structures import assemble
+from detector.structures import build_dataset
 
-DATA = assemble("val", "/nowhere", ["cat", "dog"], [7, 3], [("a.jpg", 11, 50, 50), ("b.jpg", 12, 50, 50)], [])
+DATA = build_dataset("val", "/nowhere", ["cat", "dog"], [7, 3], [("a.jpg", 11, 50, 50), ("b.jpg", 12, 50, 50)], [])
 GOOD = {"image_id": 12, "category_id": 3, "bbox": [1, 2, 3.5, 4], "score": 0.25}
 
 

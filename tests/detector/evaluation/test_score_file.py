@@ -53,12 +53,12 @@ def test_a_run_is_no_better_than_itself_and_better_than_nothing(untrained_run, t
     import shutil
 
     from detector.config.load import load_config
-    from detector.data.read import read_for_evaluation
+    from detector.data.read import read_val
     from detector.metrics.coco import results as rows_of
     from detector.structures import Detections
     config = load_config(f"{untrained_run}/config.yaml", [])
-    val = read_for_evaluation(config.data, ("circle", "star", "triangle", "square", "ring", "cross"))
-    perfect = Detections(val.image_ids[val.image_of_row()], val.boxes, val.labels * 0 + 0.9, val.labels)
+    val = read_val(config.data, ("circle", "star", "triangle", "square", "ring", "cross"))
+    perfect = Detections(val.image_ids[val.image_of_box()], val.boxes, val.labels * 0 + 0.9, val.labels)
     names = {"per_class": dict.fromkeys(val.classes, {})}
     for name, found in (("a", []), ("b", rows_of(perfect, val))):
         shutil.copytree(untrained_run, tmp_path / name)

@@ -17,8 +17,8 @@ from detector.inference.export import check_images, compare, export, pair
 from detector.inference.predictor import find_checkpoint, load_detector
 from detector.inference.traced_model import Portable
 from detector.model.faster_rcnn import build_model
-from detector.seeding import drawing_state
-from detector.structures import Side
+from detector.seeding import numpy_random_state
+from detector.structures import Resize
 
 CPU = torch.device("cpu")
 SIZES = [(64, 64), (40, 90), (90, 40), (200, 130), (33, 35), (128, 256), (61, 127)]
@@ -26,7 +26,7 @@ SIZES = [(64, 64), (40, 90), (90, 40), (200, 130), (33, 35), (128, 256), (61, 12
 
 def noise(number: int, height: int, width: int) -> torch.Tensor:
     """Blobs: a detector finds other things here than there."""
-    small = torch.from_numpy(drawing_state(number).randint(0, 256, (1, 3, 6, 6)).astype(np.uint8))
+    small = torch.from_numpy(numpy_random_state(number).randint(0, 256, (1, 3, 6, 6)).astype(np.uint8))
     return torch.nn.functional.interpolate(small, size=(height, width), mode="bilinear")[0]
 
 
@@ -69,12 +69,12 @@ def test_the_weights_file_starts_a_run(untrained_run, tiny, config_file):
     assert all(torch.equal(value, trained[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("change", ["model.body=resnet18_c4 model.anchor_sizes=[]", "model.pooling=crop",
-                                    "model.pooling=crop model.crop_max_pool=false", "model.pooling=pool",
-                                    "model.pooling=align_original model.pixels=caffe evaluate.long_side=0",
-                                    "model.body=vgg16 model.anchor_sizes=[] model.pooling_size=2 model.canvas_multiple=16",
-                                    "model.pooling=align_detectron2 model.pixels=detectron2 model.ceil_pool=true",
-                                    "model.class_agnostic=true", "model.body=mobilenet_v3_large_fpn model.anchor_sizes=[]"])
+@pytest.mark.parametrize("change", ["model.backbone=resnet18_c4 model.anchor_sizes=[]", "model.roi_pooling=crop",
+                                    "model.roi_pooling=crop model.crop_max_pool=false", "model.roi_pooling=pool",
+                                    "model.roi_pooling=align_original model.pixel_format=caffe evaluate.max_size=0",
+                                    "model.backbone=vgg16 model.anchor_sizes=[] model.roi_pooling_size=2 model.size_divisor=16",
+                                    "model.roi_pooling=align_detectron2 model.pixel_format=detectron2 model.ceil_pool=true",
+                                    "model.class_agnostic=true", "model.backbone=mobilenet_v3_large_fpn model.anchor_sizes=[]"])
 def test_every_body_and_pooling_is_traced_whole(tiny, config_file, change):
     """A trace that took a number of boxes or a size for a constant fails on the other sizes."""
     config = load_config(str(config_file), [*tiny, *change.split()])
@@ -90,9 +90,9 @@ def test_every_body_and_pooling_is_traced_whole(tiny, config_file, change):
 
 
 @pytest.mark.parametrize("change, said", [
-    ("model.plus_one=true", "model.plus_one=True"), ("model.legacy_anchors=true", "model.legacy_anchors=True"),
-    ("model.rpn.before_nms_per=image", "model.rpn.before_nms_per=image"),
-    ("model.body=vgg16 model.anchor_sizes=[] model.canvas_multiple=1", "model.canvas_multiple=1")])
+    ("model.inclusive_boxes=true", "model.inclusive_boxes=True"), ("model.legacy_anchors=true", "model.legacy_anchors=True"),
+    ("model.rpn.pre_nms_top_n_per=image", "model.rpn.pre_nms_top_n_per=image"),
+    ("model.backbone=vgg16 model.anchor_sizes=[] model.size_divisor=1", "model.size_divisor=1")])
 def test_heads_that_cannot_be_traced_are_refused(tiny, config_file, change, said):
     config = load_config(str(config_file), [*tiny, *change.split()]).model
     with pytest.raises(BadInput, match=f"--format onnx cannot express {said}: export the weights"):
@@ -113,7 +113,7 @@ def test_a_file_that_does_not_agree_is_not_kept(untrained_run, monkeypatch):
 
 
 def test_nothing_to_compare_is_no_agreement(untrained_run, monkeypatch):
-    silent = replace(load_detector(find_checkpoint(untrained_run), CPU)[1].evaluate, score=1.0)
+    silent = replace(load_detector(find_checkpoint(untrained_run), CPU)[1].evaluate, score_thresh=1.0)
     original = export_module.load_detector
 
     def loaded(path, device):
@@ -144,7 +144,7 @@ def test_boxes_are_compared_in_the_size_that_the_network_sees(untrained_run):
 
     def beside(apart: float):
         def detect(image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            boxes, *rest = export_module.detect_with(model, Side(64, 128))(image)
+            boxes, *rest = export_module.detect_with(model, Resize(64, 128))(image)
             return boxes + apart, *rest
         return compare(model, detect, image, config.evaluate)
     assert beside(8e-3).strangers == 0 and beside(8e-3).box == pytest.approx(8e-4, abs=5e-5) and beside(2e-2).strangers
@@ -156,7 +156,7 @@ def answer(*rows) -> tuple[torch.Tensor, ...]:
 
 
 def test_pairs_by_hand():
-    rules = Evaluate(score=0.1, detections=3)
+    rules = Evaluate(score_thresh=0.1, max_detections=3)
     one, two = (0, 0, 9, 9, 0.9, 1), (0, 0, 9, 9, 0.9, 2)
     near = (0, 0, 9.0005, 9, 0.8999, 1)
     pairs, alone = pair(answer(one, two), answer(two, near), rules)

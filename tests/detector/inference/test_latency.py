@@ -12,7 +12,7 @@ from detector.errors import BadInput
 from detector.inference import latency
 from detector.inference.latency import spread, time_run, time_stages
 from detector.inference.predictor import find_checkpoint, load_detector
-from detector.structures import Side
+from detector.structures import Resize
 
 
 def test_spread_by_hand():
@@ -24,7 +24,7 @@ def test_spread_by_hand():
 def test_a_slow_part_is_seen_in_its_stage(untrained_run, slow, stage):
     model = load_detector(find_checkpoint(untrained_run), torch.device("cpu"))[0]
     model.get_submodule(slow).register_forward_pre_hook(lambda *_: time.sleep(0.3))
-    seconds = time_stages(model, torch.zeros((3, 60, 80), dtype=torch.uint8), Side(64, 128), "fp32", torch.device("cpu"))
+    seconds = time_stages(model, torch.zeros((3, 60, 80), dtype=torch.uint8), Resize(64, 128), "fp32", torch.device("cpu"))
     assert len(seconds) == 3 and int(np.argmax(seconds)) == stage and seconds[stage] > 0.3
 
 
@@ -37,7 +37,7 @@ def test_slow_boxes_are_post_processing(untrained_run, monkeypatch):
         time.sleep(0.3)
         return found
     monkeypatch.setattr(type(model), "predict", slow)
-    seconds = time_stages(model, torch.zeros((3, 60, 80), dtype=torch.uint8), Side(64, 128), "fp32", torch.device("cpu"))
+    seconds = time_stages(model, torch.zeros((3, 60, 80), dtype=torch.uint8), Resize(64, 128), "fp32", torch.device("cpu"))
     assert seconds[2] > 0.3
 
 

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 
 from detector.errors import BadInput
 from detector.inference.predict import predict
-from detector.inference.predictor import Found
+from detector.inference.predictor import ImageDetections
 from detector.inference.writers import coco_rows
 
 CLASSES = ("cat", "dog")
@@ -215,8 +215,8 @@ def test_a_video_becomes_a_video_with_its_frames_numbered(run, tmp_path, capsys)
 
 
 def test_coco_rows_by_hand():
-    found = Found(np.array([[1.234, 2, 3, 4]], np.float32), np.array([0.98764], np.float32), np.array([2]), ("dog",))
+    found = ImageDetections(np.array([[1.234, 2, 3, 4]], np.float32), np.array([0.98764], np.float32), np.array([2]), ("dog",))
     assert coco_rows(3, "a.jpg", found) == [{"image_id": 3, "category_id": 2, "bbox": [1.23, 2.0, 1.77, 2.0],
                                              "score": 0.98764, "file_name": "a.jpg", "category": "dog"}]
-    none = Found(found.boxes[:0], found.scores[:0], found.labels[:0], ())
+    none = ImageDetections(found.boxes[:0], found.scores[:0], found.labels[:0], ())
     assert coco_rows(3, "a.jpg", none) == []

@@ -10,9 +10,9 @@ from PIL import Image
 from detector.data.image_io import image_files
 from detector.errors import BadInput
 from detector.inference.sources import Frame, batches, is_video, open_frames
-from detector.structures import Side
+from detector.structures import Resize
 
-SIDE = Side(64, 128)
+SIDE = Resize(64, 128)
 
 
 def frame(number: int, height: int, width: int) -> Frame:

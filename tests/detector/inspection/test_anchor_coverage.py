@@ -11,16 +11,16 @@ from detector.config.schema import Evaluate, Model
 from detector.inspection.anchor_coverage import cluster, propose, reach, shape_iou
 from detector.model.anchors import plan_anchors
 from detector.model.faster_rcnn import build_model
-from detector.seeding import drawing_state
+from detector.seeding import numpy_random_state
 
-CONFIGS = [Model(body="resnet18_fpn"), Model(body="resnet18_c4", anchor_sizes=((20.0, 50.0),), anchor_ratios=(0.7, 1.0, 3.0)),
-           Model(body="mobilenet_v3_large_fpn"), Model(body="vgg16"),
-           Model(body="resnet18_c4", legacy_anchors=True, plus_one=True, canvas_multiple=1),
-           Model(body="resnet18_fpn", legacy_anchors=True)]
+CONFIGS = [Model(backbone="resnet18_fpn"), Model(backbone="resnet18_c4", anchor_sizes=((20.0, 50.0),), anchor_ratios=(0.7, 1.0, 3.0)),
+           Model(backbone="mobilenet_v3_large_fpn"), Model(backbone="vgg16"),
+           Model(backbone="resnet18_c4", legacy_anchors=True, inclusive_boxes=True, size_divisor=1),
+           Model(backbone="resnet18_fpn", legacy_anchors=True)]
 
 
 def random_boxes(count: int, height: int, width: int) -> np.ndarray:
-    state = drawing_state(3)
+    state = numpy_random_state(3)
     corners = state.uniform(0, 1, (count, 2, 2)) * [width, height]
     return np.concatenate([corners.min(axis=1), corners.max(axis=1) + 1], axis=1).astype(np.float32)
 
@@ -38,7 +38,7 @@ def test_the_best_of_all_anchors_is_found(config, canvas):
 
 
 def test_canvases_of_different_sizes_are_told_apart():
-    plan = plan_anchors(Model(body="resnet18_c4", anchor_sizes=((32.0,),), anchor_ratios=(1.0,)))
+    plan = plan_anchors(Model(backbone="resnet18_c4", anchor_sizes=((32.0,),), anchor_ratios=(1.0,)))
     box = np.array([[112, 16, 144, 48]], np.float32)  # round a cell of the wide canvas, and beyond the narrow one
     assert reach(plan, box, np.array([[64, 256]])).iou == pytest.approx(1)
     assert reach(plan, box, np.array([[64, 64]])).iou == 0
@@ -55,7 +55,7 @@ def test_the_anchors_are_those_of_the_network(config, canvas):
     model = build_model(config, Evaluate(), 2).eval()
     features = model.backbone(torch.zeros(1, 3, *canvas))
     grid = model.rpn.anchors.grid([tuple(level.shape[-2:]) for level in features.values()], canvas, torch.zeros(1))
-    grid[:, 2:] += config.plus_one
+    grid[:, 2:] += config.inclusive_boxes
     np.testing.assert_array_equal(np.concatenate(plan_anchors(config).on_canvas(*canvas)), grid.numpy())
 
 
@@ -71,14 +71,14 @@ def test_shape_iou_by_hand():
 
 
 def test_clusters_that_are_plain_to_see_are_found():
-    state = drawing_state(5)
+    state = numpy_random_state(5)
     shapes = np.concatenate([np.array(centre) * state.uniform(0.95, 1.05, (40, 2)) for centre in ((10, 10), (40, 20), (90, 200))])
     np.testing.assert_allclose(cluster(shapes, 3), [(10, 10), (40, 20), (90, 200)], rtol=0.05)
     assert cluster(shapes[:1], 3).shape == (3, 2)  # fewer shapes than clusters
 
 
 def test_the_proposal_reaches_what_the_usual_anchors_do_not():
-    state, plan = drawing_state(6), plan_anchors(CONFIGS[0])
+    state, plan = numpy_random_state(6), plan_anchors(CONFIGS[0])
     corner = state.uniform(0, 400, (300, 2))
     high = state.choice([9, 14, 20, 28, 40], 300) * state.uniform(0.9, 1.1, 300)
     boxes = np.concatenate([corner, corner + np.stack([high / 2.5, high], axis=1)], axis=1)  # tall and small

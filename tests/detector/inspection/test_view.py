@@ -21,7 +21,7 @@ def data_of(path: Path) -> dict:
 
 def test_batches_are_those_of_training(tiny, config_file):
     """The same images with the same boxes, on the same canvas, as the first steps of a run would get."""
-    config = load_config(str(config_file), [*tiny, "augment.jitter=[0.5,1.5]", "augment.short_sides=[48,64,80]"])
+    config = load_config(str(config_file), [*tiny, "augment.scale_jitter=[0.5,1.5]", "augment.min_size=[48,64,80]"])
     data, _ = read_datasets(config.data)
     batches = see_batches(config, data, 6, with_pixels=1)
     assert [len(batch) for batch in batches] == [2, 2, 2] and batches == batches

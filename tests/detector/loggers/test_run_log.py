@@ -11,7 +11,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
-from detector.loggers.run_log import Journal, clock
+from detector.loggers.run_log import RunLog, clock
 from detector.run.evaluation_history import best_of, out_of_patience
 from detector.run.files import read_lines, write_whole
 from detector.visualization.validation_images import as_picture
@@ -30,7 +30,7 @@ def values(loss: float) -> dict[str, float]:
 
 def run_from(folder: Path, first: int, last: int, offset: float = 0.0, main: bool = True) -> None:
     """Steps first + 1 ... last are logged, every second one is evaluated."""
-    journal = Journal(folder, first, 100, main)
+    journal = RunLog(folder, first, 100, main)
     journal.start_bar()
     for step in range(first + 1, last + 1):
         journal.advance(step)
@@ -92,13 +92,13 @@ def test_half_a_last_line_costs_that_line_only(half, tmp_path):
 
 def test_a_run_that_wrote_nothing_yet_is_an_empty_record(tmp_path):
     assert read_lines(tmp_path / "metrics.jsonl") == []
-    Journal(tmp_path, 0, 10, main=True).close()
+    RunLog(tmp_path, 0, 10, main=True).close()
     assert (tmp_path / "metrics.jsonl").read_text() == ""
 
 
 def test_evaluations_are_read_back_by_step_and_metric(tmp_path):
     run_from(tmp_path, 0, 5)
-    journal = Journal(tmp_path, 4, 10, main=True)
+    journal = RunLog(tmp_path, 4, 10, main=True)
     assert journal.evaluations("AP") == [(2, 0.02), (4, 0.04)]
     assert journal.evaluations("loss") == []  # a loss of training is no evaluation
     journal.evaluation(5, {"AP": 0.1, "loss": 2.0}, {})
@@ -113,12 +113,12 @@ def test_other_ranks_write_nothing_and_read_the_same(tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
     run_from(tmp_path / "run", 2, 8, main=False)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
-    assert Journal(tmp_path / "run", 4, 8, main=False).evaluations("AP") == [(2, 0.02), (4, 0.04)]
+    assert RunLog(tmp_path / "run", 4, 8, main=False).evaluations("AP") == [(2, 0.02), (4, 0.04)]
 
 
 def test_what_is_said_is_on_the_console_and_in_the_log(tmp_path, capsys):
     for text in ("first\nsecond", "third"):
-        journal = Journal(tmp_path, 0, 10, main=True)
+        journal = RunLog(tmp_path, 0, 10, main=True)
         journal.say(text)
         journal.say("only in the log", console=False)
         journal.close()
@@ -129,7 +129,7 @@ def test_what_is_said_is_on_the_console_and_in_the_log(tmp_path, capsys):
 
 
 def test_a_logged_step_is_one_line_without_a_terminal(tmp_path, capsys):
-    journal = Journal(tmp_path, 0, 100, main=True)
+    journal = RunLog(tmp_path, 0, 100, main=True)
     journal.start_bar()
     journal.training(20, values(1.25))
     journal.close()

@@ -19,18 +19,18 @@ from detector.metrics.analysis import (
     analyse,
 )
 from detector.metrics.voc import voc_metrics
-from detector.structures import CROWD, DIFFICULT, Dataset, Detections, assemble, join_detections
+from detector.structures import CROWD, DIFFICULT, Dataset, Detections, build_dataset, concat_detections
 
 CLASSES = ["cat", "dog"]
 A, B, FAR = (0, 0, 100, 100), (200, 200, 300, 300), (300, 0, 400, 100)
 HALF, LITTLE = (0, 0, 100, 40), (0, 0, 100, 5)  # overlap of 0.4 and 0.05 with A
-NONE = join_detections([])
+NONE = concat_detections([])
 
 
 def truth(*objects: tuple, images: int = 2) -> Dataset:
     """Objects: (image from 0, label, box, flags). Image ids are 20, 10: they fall."""
     rows = [(image, label, flags, (box[2] - box[0]) * (box[3] - box[1]), *box) for image, label, box, flags in objects]
-    return assemble("test", "/nowhere", CLASSES, [1, 2], [(f"{i}.jpg", 10 * (images - i), 400, 400)
+    return build_dataset("test", "/nowhere", CLASSES, [1, 2], [(f"{i}.jpg", 10 * (images - i), 400, 400)
                                                           for i in range(images)], np.array(rows, np.float64))
 
 
@@ -146,7 +146,7 @@ def test_the_empty_cases(metric, dataset, detections):
     assert (analysis.best_score, analysis.f1) == (1, 0) and analysis.confusion.shape == (3, 3)
     assert len(analysis.detection_error) == len(detections) and len(analysis.object_error) == len(dataset.boxes)
     assert np.isfinite(analysis.bin_score).all() and np.isfinite(analysis.calibration_error)
-    analyse(join_detections([]), truth(images=0), metric)
+    analyse(concat_detections([]), truth(images=0), metric)
 
 
 @pytest.mark.parametrize("seed", range(10))

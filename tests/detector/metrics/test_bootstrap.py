@@ -7,7 +7,7 @@ from test_coco_kernel import random_case
 from detector.metrics.bootstrap import class_aps, difference, draws, judge, mean_over_classes
 from detector.metrics.coco import coco_metrics
 from detector.metrics.voc import voc_metrics
-from detector.structures import Dataset, Detections, assemble, join_detections
+from detector.structures import Dataset, Detections, build_dataset, concat_detections
 
 KEYS = {"all": "AP", "small": "APs", "medium": "APm", "large": "APl"}
 
@@ -40,8 +40,8 @@ def drawn(dataset: Dataset, found: Detections, times: np.ndarray) -> tuple[Datas
                 dataset.labels[rows], dataset.flags[rows], dataset.areas[rows], dataset.boxes[rows])]
             images.append((f"{key}.jpg", key, 200, 200))
             parts.append(Detections(np.full(mine.sum(), key), found.boxes[mine], found.scores[mine], found.labels[mine]))
-    return assemble("drawn", "/nowhere", list(dataset.classes), dataset.category_ids.tolist(), images,
-                    np.array(objects, np.float64)), join_detections(parts)
+    return build_dataset("drawn", "/nowhere", list(dataset.classes), dataset.category_ids.tolist(), images,
+                    np.array(objects, np.float64)), concat_detections(parts)
 
 
 @pytest.mark.parametrize("metric, score", [("coco", lambda d, s: coco_metrics(d, s)[0]["AP"]),
@@ -66,8 +66,8 @@ def test_draws_are_of_as_many_images_and_the_same_each_time():
 
 
 def test_no_detection_is_0_and_no_object_is_unknown():
-    none = join_detections([])
-    dataset = assemble("one", "/nowhere", ["cat", "dog"], [1, 2], [("a.jpg", 1, 9, 9)], [(0, 1, 0, 25, 0, 0, 5, 5)])
+    none = concat_detections([])
+    dataset = build_dataset("one", "/nowhere", ["cat", "dog"], [1, 2], [("a.jpg", 1, 9, 9)], [(0, 1, 0, 25, 0, 0, 5, 5)])
     aps = class_aps(judge(none, dataset, "coco", "all"), draws(1, 3), "coco")
     assert (aps[:, 0] == 0).all() and np.isnan(aps[:, 1]).all() and (mean_over_classes(aps) == 0).all()
     assert np.isnan(difference(aps[:, 1], aps[:, 1]).low) and not difference(aps[:, 1], aps[:, 1]).real

@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 
 from detector.config.schema import METRICS
 from detector.metrics.coco import coco_metrics, results
-from detector.structures import CROWD, DIFFICULT, Dataset, Detections, assemble, join_detections
+from detector.structures import CROWD, DIFFICULT, Dataset, Detections, build_dataset, concat_detections
 
 NAMES = METRICS["coco"]
 CLASSES, IDS = ["cat", "dog", "bird"], [3, 7, 90]  # the ids of an annotation file have gaps
@@ -20,7 +20,7 @@ CLASSES, IDS = ["cat", "dog", "bird"], [3, 7, 90]  # the ids of an annotation fi
 def truth(*objects: tuple, images: int = 2, classes: int = 1) -> Dataset:
     """Objects: (image from 0, label, box, flags). Image ids are 10, 20, ..."""
     rows = [(image, label, flags, (box[2] - box[0]) * (box[3] - box[1]), *box) for image, label, box, flags in objects]
-    return assemble("test", "/nowhere", CLASSES[:classes], IDS[:classes],
+    return build_dataset("test", "/nowhere", CLASSES[:classes], IDS[:classes],
                     [(f"{i}.jpg", 10 * (i + 1), 400, 400) for i in range(images)], np.array(rows, np.float64))
 
 
@@ -72,7 +72,7 @@ def test_the_mask_area_decides_the_size_where_the_file_says_it():
 
 
 def test_no_objects_are_minus_one_and_no_detections_are_zero():
-    nothing = join_detections([])
+    nothing = concat_detections([])
     for detections in (nothing, found((0, 1, A, 0.9))):
         metrics, per_class = coco_metrics(detections, truth())
         assert set(metrics.values()) == {-1} and per_class == {"cat": dict.fromkeys(NAMES[:6], -1)}
@@ -141,7 +141,7 @@ def random_case(seed: int) -> tuple[Dataset, Detections]:
             detections.append((state.randint(12) if image is None else image, state.randint(1, 4), box))
     scores = state.randint(1, 21, len(detections)) / 20  # twenty different ones: many ties
     order = state.permutation(len(detections))
-    dataset = assemble("random", "/nowhere", CLASSES, IDS, images, np.array(rows, np.float64))
+    dataset = build_dataset("random", "/nowhere", CLASSES, IDS, images, np.array(rows, np.float64))
     return dataset, Detections(
         np.array([images[detections[k][0]][1] for k in order], np.int64),
         np.array([detections[k][2] for k in order], np.float32),
@@ -150,7 +150,7 @@ def random_case(seed: int) -> tuple[Dataset, Detections]:
 
 def peer(tmp_path, dataset: Dataset, answers: list[dict]) -> COCOeval:
     """pycocotools as its users call it: an annotation file and a results file."""
-    image_of_row = dataset.image_of_row()
+    image_of_row = dataset.image_of_box()
     (tmp_path / "truth.json").write_text(json.dumps({
         "info": {}, "images": [{"id": int(i)} for i in dataset.image_ids],
         "categories": [{"id": key, "name": name} for key, name in zip(IDS, CLASSES)],
@@ -205,11 +205,11 @@ def test_results_are_rows_that_a_person_can_read():
     dataset = truth((0, 1, A, 0), classes=3)
     assert results(found((1, 2, (1.5, 2, 11.25, 22), 0.75)), dataset) == [
         {"image_id": 20, "category_id": 7, "bbox": [1.5, 2.0, 9.75, 20.0], "score": 0.75}]
-    assert results(join_detections([]), dataset) == []
+    assert results(concat_detections([]), dataset) == []
     json.dumps(results(found((0, 1, A, 1 / 3)), dataset))  # no numpy types
 
 
 def test_nothing_is_printed(capsys):
     coco_metrics(found((0, 1, A, 0.9)), truth((0, 1, A, 0)))
-    coco_metrics(join_detections([]), truth())
+    coco_metrics(concat_detections([]), truth())
     assert capsys.readouterr().out == ""

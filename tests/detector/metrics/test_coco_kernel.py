@@ -8,13 +8,13 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detector.evaluation.evaluate import Share, merge
+from detector.evaluation.evaluate import RankPredictions, merge
 from detector.metrics import coco_kernel
-from detector.structures import CROWD, DIFFICULT, Dataset, Detections, assemble, join_detections
+from detector.structures import CROWD, DIFFICULT, Dataset, Detections, build_dataset, concat_detections
 
 CASES, BATCH = 20, 15          # 300 random cases, in batches that name the first that fails
 RANKS = (1, 2, 3, 5, 8)
-NONE = join_detections([])
+NONE = concat_detections([])
 
 
 def random_case(state: np.random.RandomState) -> tuple[Dataset, Detections]:
@@ -46,7 +46,7 @@ def random_case(state: np.random.RandomState) -> tuple[Dataset, Detections]:
         found += [(0, 1, box(150)) for _ in range(130)]
     scores = state.randint(1, state.choice([3, 12, 10**6]), len(found)) / 10**6
     order = state.permutation(len(found))
-    dataset = assemble("random", "/nowhere", [f"class {c}" for c in range(classes)], list(range(classes)),
+    dataset = build_dataset("random", "/nowhere", [f"class {c}" for c in range(classes)], list(range(classes)),
                        [(f"{key}.jpg", int(key), 200, 200) for key in image_ids], np.array(objects, np.float64))
     return dataset, Detections(np.array([image_ids[found[k][0]] for k in order], np.int64),
                                np.array([found[k][2] for k in order], np.float32).reshape(-1, 4),
@@ -91,7 +91,7 @@ def assert_same_bits(curves: coco_kernel.Curves, said: dict) -> None:
         assert ours.tobytes() == theirs.tobytes(), name
 
 
-def shared_out(detections: Detections, dataset: Dataset, ranks: int, state: np.random.RandomState) -> list[Share]:
+def shared_out(detections: Detections, dataset: Dataset, ranks: int, state: np.random.RandomState) -> list[RankPredictions]:
     """Every image on some rank; the last of several has none. The order within an image stays, as in a rank's share."""
     owner = state.randint(0, max(ranks - 1, 1), len(dataset))
     shares = []
@@ -99,7 +99,7 @@ def shared_out(detections: Detections, dataset: Dataset, ranks: int, state: np.r
         images = np.flatnonzero(owner == rank)
         parts = [np.flatnonzero(detections.image_ids == dataset.image_ids[i]) for i in state.permutation(images)]
         rows = np.concatenate([np.zeros(0, np.int64), *parts])
-        shares.append(Share(Detections(detections.image_ids[rows], detections.boxes[rows], detections.scores[rows],
+        shares.append(RankPredictions(Detections(detections.image_ids[rows], detections.boxes[rows], detections.scores[rows],
                                        detections.labels[rows]), np.zeros((0, 6)), images, []))
     return shares
 
@@ -137,8 +137,8 @@ def test_the_cases_have_in_them_what_they_promise():
 def test_the_empty_cases(slow, monkeypatch):
     if slow:
         monkeypatch.setattr(coco_kernel, "hotcoco", None)
-    one = assemble("one", "/", ["cat"], [1], [("a.jpg", 7, 9, 9)], np.array([(0, 1, 0, 25, 0, 0, 5, 5)], np.float64))
-    bare = assemble("bare", "/", ["cat"], [1], [("a.jpg", 7, 9, 9)], np.zeros((0, 8)))
+    one = build_dataset("one", "/", ["cat"], [1], [("a.jpg", 7, 9, 9)], np.array([(0, 1, 0, 25, 0, 0, 5, 5)], np.float64))
+    bare = build_dataset("bare", "/", ["cat"], [1], [("a.jpg", 7, 9, 9)], np.zeros((0, 8)))
     hit = Detections(np.array([7]), np.array([[0, 0, 5, 5]], np.float32), np.ones(1, np.float32), np.ones(1, np.int32))
     for dataset, detections, value in ((one, NONE, 0), (bare, NONE, -1), (bare, hit, -1)):
         curves = coco_kernel.curves(detections, coco_kernel.index(dataset))

@@ -5,7 +5,7 @@ import pytest
 from test_voc import CLASSES, FAR, A, B, found, random_case, slow_ap, truth
 
 from detector.metrics.visual_genome import visual_genome_metrics
-from detector.structures import join_detections
+from detector.structures import concat_detections
 
 
 @pytest.mark.parametrize("objects, detections, cat, dog, mean, weighted", [
@@ -29,7 +29,7 @@ def test_by_hand(objects, detections, cat, dog, mean, weighted):
 
 
 def test_no_images():
-    assert visual_genome_metrics(join_detections([]), truth(images=0))[0] == {"AP": 0, "AP_weighted": 0}
+    assert visual_genome_metrics(concat_detections([]), truth(images=0))[0] == {"AP": 0, "AP_weighted": 0}
 
 
 @pytest.mark.parametrize("seed", range(10))

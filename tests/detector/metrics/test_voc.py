@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from detector.metrics.voc import voc_metrics
-from detector.structures import CROWD, DIFFICULT, Dataset, Detections, assemble, join_detections
+from detector.structures import CROWD, DIFFICULT, Dataset, Detections, build_dataset, concat_detections
 
 CLASSES = ["cat", "dog"]
 A, B, FAR = (0, 0, 100, 100), (200, 200, 300, 300), (300, 0, 400, 100)
@@ -15,7 +15,7 @@ A, B, FAR = (0, 0, 100, 100), (200, 200, 300, 300), (300, 0, 400, 100)
 def truth(*objects: tuple, images: int = 3) -> Dataset:
     """Objects: (image from 0, label, box, flags). Image ids are 10, 20, ..."""
     rows = [(image, label, flags, 0, *box) for image, label, box, flags in objects]
-    return assemble("test", "/nowhere", CLASSES, [1, 2], [(f"{i}.jpg", 10 * (i + 1), 400, 400) for i in range(images)],
+    return build_dataset("test", "/nowhere", CLASSES, [1, 2], [(f"{i}.jpg", 10 * (i + 1), 400, 400) for i in range(images)],
                     np.array(rows, np.float64))
 
 
@@ -80,7 +80,7 @@ def test_a_class_without_countable_objects_is_minus_one_and_outside_the_mean(obj
     assert {name: values["AP"] for name, values in per_class.items()} == expected
     assert {name: values["AP_11point"] for name, values in per_class.items()} == expected
     assert set(metrics.values()) == {max(expected.values())}
-    assert voc_metrics(join_detections([]), truth(images=0))[0] == {"AP": -1, "AP_11point": -1}
+    assert voc_metrics(concat_detections([]), truth(images=0))[0] == {"AP": -1, "AP_11point": -1}
 
 
 def slow_overlap(a, b) -> Fraction:

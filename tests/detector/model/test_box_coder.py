@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou
 
-from detector.model.box_coder import LARGEST, BoxCoding, clipped, grown, overlaps
+from detector.model.box_coder import LARGEST, BoxCoder, clipped, overlaps, to_exclusive
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
@@ -62,7 +61,7 @@ def test_one_pixel_more_by_hand():
     a, b = torch.tensor([[[0.0, 0, 9, 9]]]), torch.tensor([[[5.0, 0, 14, 9]]])
     assert float(overlaps(a, b, 1)) == pytest.approx(5 / 15)
     assert float(overlaps(a, b, 0)) == pytest.approx(4 / 14)
-    assert grown(a, 1).tolist() == [[[0, 0, 10, 10]]] and grown(a, 0) is a
+    assert to_exclusive(a, 1).tolist() == [[[0, 0, 10, 10]]] and to_exclusive(a, 0) is a
 
 
 def test_overlap_is_torchvisions_bit_by_bit_and_0_without_area():
@@ -77,7 +76,7 @@ def test_overlap_is_torchvisions_bit_by_bit_and_0_without_area():
 def test_deltas_are_those_of_the_loop(extent):
     torch.manual_seed(0)
     boxes, references = random_boxes(2, 10), random_boxes(2, 10)
-    coding = BoxCoding(WEIGHTS, extent)
+    coding = BoxCoder(WEIGHTS, extent)
     deltas = coding.encode(boxes, references)
     decoded = coding.decode(deltas, references)
     for b in range(2):
@@ -86,25 +85,25 @@ def test_deltas_are_those_of_the_loop(extent):
             assert deltas[b, n].tolist() == pytest.approx(expected, abs=1e-4)
             expected = slow_decode(expected, references[b, n].tolist(), extent)
             assert decoded[b, n].tolist() == pytest.approx(expected, abs=1e-3)
-    torch.testing.assert_close(decoded, grown(boxes, extent), atol=1e-3, rtol=1e-4)  # a pixel more with an extent
+    torch.testing.assert_close(decoded, to_exclusive(boxes, extent), atol=1e-3, rtol=1e-4)  # a pixel more with an extent
 
 
 def test_deltas_are_torchvisions():
     torch.manual_seed(0)
     boxes, references = random_boxes(20), random_boxes(20)
-    peer = BoxCoder(WEIGHTS)
-    torch.testing.assert_close(BoxCoding(WEIGHTS).encode(boxes, references), peer.encode_single(boxes, references))
+    peer = TorchvisionBoxCoder(WEIGHTS)
+    torch.testing.assert_close(BoxCoder(WEIGHTS).encode(boxes, references), peer.encode_single(boxes, references))
     deltas = torch.randn(20, 4) * 30  # some are beyond the clamp
-    torch.testing.assert_close(BoxCoding(WEIGHTS).decode(deltas, references), peer.decode_single(deltas, references))
+    torch.testing.assert_close(BoxCoder(WEIGHTS).decode(deltas, references), peer.decode_single(deltas, references))
 
 
 def test_the_clamp_stops_an_overflow_and_can_be_taken_off():
     reference, deltas = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[0.0, 0, 1000, 3]])
-    width = BoxCoding().decode(deltas, reference)[0, 2] - BoxCoding().decode(deltas, reference)[0, 0]
+    width = BoxCoder().decode(deltas, reference)[0, 2] - BoxCoder().decode(deltas, reference)[0, 0]
     assert float(width) == pytest.approx(10 * math.exp(LARGEST), rel=1e-5) and math.exp(LARGEST) == pytest.approx(62.5)
-    assert BoxCoding(clamp=False).decode(deltas, reference)[0, 2] == torch.inf
+    assert BoxCoder(clamp=False).decode(deltas, reference)[0, 2] == torch.inf
     small = torch.tensor([[0.1, 0.2, 0.3, 3.0]])
-    assert torch.equal(BoxCoding().decode(small, reference), BoxCoding(clamp=False).decode(small, reference))
+    assert torch.equal(BoxCoder().decode(small, reference), BoxCoder(clamp=False).decode(small, reference))
 
 
 @pytest.mark.parametrize("extent, last", [(0, (100, 60)), (1, (99, 59))])

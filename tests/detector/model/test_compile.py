@@ -7,10 +7,10 @@ from torch._dynamo.utils import counters
 
 from detector.config.load import load_config
 from detector.errors import BadInput
-from detector.model.compile import compile_parts, ensure_compiler
+from detector.model.compile import compile_model, ensure_compiler
 from detector.model.faster_rcnn import build_model
 from detector.seeding import seed_torch
-from detector.structures import Side
+from detector.structures import Resize
 
 SHAPES = [(96, 160), (96, 192), (160, 192), (96, 192), (96, 160)]
 
@@ -27,7 +27,7 @@ def test_losses_and_gradients_are_those_of_the_eager_model_and_few_shapes_are_co
     seed_torch(0)
     eager, compiled = (build_model(config.model, config.evaluate, 3).train() for _ in range(2))
     compiled.load_state_dict(eager.state_dict())
-    compile_parts(compiled, "default", dynamic, backend="aot_eager")
+    compile_model(compiled, "default", dynamic, backend="aot_eager")
     assert compiled.state_dict().keys() == eager.state_dict().keys()
     counters.clear()
     images = [torch.randint(0, 256, (3, 60, 90), dtype=torch.uint8) for _ in range(2)]
@@ -37,7 +37,7 @@ def test_losses_and_gradients_are_those_of_the_eager_model_and_few_shapes_are_co
         found = []
         for model in (eager, compiled):
             seed_torch(1)
-            losses = model(images, targets, Side(64, 128), least)
+            losses = model(images, targets, Resize(64, 128), least)
             model.zero_grad()
             losses.sum().backward()
             found.append((losses.detach(), torch.cat([weight.grad.flatten() for weight in model.parameters()
@@ -46,7 +46,7 @@ def test_losses_and_gradients_are_those_of_the_eager_model_and_few_shapes_are_co
         torch.testing.assert_close(same, losses, rtol=1e-4, atol=1e-4)
         assert (same_gradient - gradient).norm() < 1e-3 * gradient.norm()
     assert counters["stats"]["unique_graphs"] == graphs
-    compiled.eval().predict(images, Side(96, 128))
+    compiled.eval().predict(images, Resize(96, 128))
     assert counters["stats"]["unique_graphs"] == graphs, "evaluation is not compiled"
 
 

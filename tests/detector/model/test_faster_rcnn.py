@@ -14,17 +14,17 @@ from torchvision.models.detection import (
 from torchvision.ops import FrozenBatchNorm2d
 
 from detector.config.load import load_config
-from detector.config.model_schema import BODIES, Model, Roi, Rpn
+from detector.config.model_schema import BACKBONE_NAMES, Model, Roi, Rpn
 from detector.config.schema import Evaluate
 from detector.model.faster_rcnn import LOSSES, build_model, placed, use_channels_last
-from detector.model.ops.frozen_batchnorm import FrozenNorm
+from detector.model.ops.frozen_batchnorm import FrozenBatchNorm
 from detector.model.weights.load import load_weights
-from detector.structures import Side
+from detector.structures import Resize
 
-SIDE = Side(64, 96)
-SMALL = Model(body="resnet18_fpn", weights="", norm="trained", frozen_stages=0, pooling_size=3, pyramid_width=16,
-              head_width=32, rpn=Rpn(before_nms_train=100, after_nms_train=50, before_nms_eval=100, after_nms_eval=50),
-              roi=Roi(batch=32))
+SIDE = Resize(64, 96)
+SMALL = Model(backbone="resnet18_fpn", weights="", norm="trained", frozen_stages=0, roi_pooling_size=3, fpn_channels=16,
+              box_head_dim=32, rpn=Rpn(pre_nms_top_n_train=100, post_nms_top_n_train=50, pre_nms_top_n_eval=100, post_nms_top_n_eval=50),
+              roi=Roi(batch_size_per_image=32))
 PEERS = {"resnet50_fpn": fasterrcnn_resnet50_fpn, "mobilenet_v3_large_fpn": fasterrcnn_mobilenet_v3_large_fpn}
 
 
@@ -77,12 +77,12 @@ def test_torchvisions_detector_loads_completely_and_detects_the_same(body):
                        rpn_post_nms_top_n_test=100, box_score_thresh=0).eval()
     randomise(peer)
     recipe = load_config(f"coco/{body}").model
-    recipe = replace(recipe, weights="", frozen_stages=0, rpn=replace(recipe.rpn, after_nms_eval=100))
+    recipe = replace(recipe, weights="", frozen_stages=0, rpn=replace(recipe.rpn, post_nms_top_n_eval=100))
     images = pictures((100, 140), (120, 90))
     with torch.no_grad():
         theirs = peer([image / 255 for image in images])
     for norm in ("trained", "frozen"):
-        ours = build_model(replace(recipe, norm=norm), Evaluate(score=0), classes=5).eval()
+        ours = build_model(replace(recipe, norm=norm), Evaluate(score_thresh=0), classes=5).eval()
         state = {key: value for key, value in peer.state_dict().items()
                  if norm == "trained" or not key.endswith("num_batches_tracked")}  # frozen norms count nothing
         ours.load_state_dict(state, strict=True)
@@ -120,8 +120,8 @@ def test_coco_weights_are_run_as_torchvision_runs_them(monkeypatch):
     monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *args, **kwargs: dict(state))
     few = {"rpn_post_nms_top_n_test": 100, "box_score_thresh": 0}
     peer = fasterrcnn_resnet50_fpn(weights="COCO_V1", min_size=64, max_size=96, **few).eval()
-    config = load_config("coco/resnet50_fpn", ["model.weights=coco", "model.rpn.after_nms_eval=100"]).model
-    ours = build_model(config, Evaluate(score=0), classes=90).eval()
+    config = load_config("coco/resnet50_fpn", ["model.weights=coco", "model.rpn.post_nms_top_n_eval=100"]).model
+    ours = build_model(config, Evaluate(score_thresh=0), classes=90).eval()
     names = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
     report = load_weights(ours, config, tuple(names[1:]))
     assert not report.left_out and not report.other_shape and not report.fresh
@@ -140,7 +140,7 @@ OTHER_BODIES = [(body, "align") for body in ("vgg16", "mobilenet_v3_large_fpn", 
 def test_every_learning_weight_gets_a_gradient_whatever_is_in_the_images(body, pooling, targets):
     """A weight that one rank leaves out of its graph makes all others wait for it."""
     torch.manual_seed(0)
-    config = replace(SMALL, body=body, pooling=pooling, pooling_size=1 if body == "vgg16" else 3)  # 1: a small fc6
+    config = replace(SMALL, backbone=body, roi_pooling=pooling, roi_pooling_size=1 if body == "vgg16" else 3)  # 1: a small fc6
     model = build_model(config, Evaluate(), classes=2)
     first = target((10, 10, 50, 60), (30, 5, 60, 40)) if targets == "one image empty" else target()
     losses = one_step(model, [first, target()])
@@ -151,11 +151,11 @@ def test_every_learning_weight_gets_a_gradient_whatever_is_in_the_images(body, p
     assert (boxes > 0).all() if targets == "one image empty" else (boxes == 0).all()
 
 
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("body", BACKBONE_NAMES)
 def test_every_body_fits_its_pooling_and_head(body):
     """Shapes alone, on the meta device: an image 96 x 128 has ceil(side / stride) cells at each level."""
     with torch.device("meta"):
-        model = build_model(Model(body=body, norm="trained"), Evaluate(), classes=4)
+        model = build_model(Model(backbone=body, norm="trained"), Evaluate(), classes=4)
         levels = model.backbone(torch.empty(1, 3, 96, 128))
         strides, size = model.roi_heads.box_roi_pool.strides, model.roi_heads.box_roi_pool.size
         for name, stride in strides.items():
@@ -167,16 +167,16 @@ def test_every_body_fits_its_pooling_and_head(body):
         logits, _ = model.rpn.head(list(levels.values()))
     each = model.rpn.anchors.per_cell()
     assert [level.shape[1] for level in logits] == each
-    norms = {type(module) for module in model.modules() if isinstance(module, (nn.BatchNorm2d, FrozenNorm))}
-    assert norms == (set() if body == "vgg16" else {nn.BatchNorm2d, FrozenNorm})  # two stages are frozen
+    norms = {type(module) for module in model.modules() if isinstance(module, (nn.BatchNorm2d, FrozenBatchNorm))}
+    assert norms == (set() if body == "vgg16" else {nn.BatchNorm2d, FrozenBatchNorm})  # two stages are frozen
 
 
 def test_class_agnostic_learns_one_box_and_shows_it_to_every_class():
     torch.manual_seed(0)
-    model = build_model(replace(SMALL, class_agnostic=True), Evaluate(score=0), classes=3)
+    model = build_model(replace(SMALL, class_agnostic=True), Evaluate(score_thresh=0), classes=3)
     predictor = model.roi_heads.box_predictor
-    assert predictor.bbox_pred.weight.shape == (4, SMALL.head_width)
-    hidden = torch.randn(5, SMALL.head_width)
+    assert predictor.bbox_pred.weight.shape == (4, SMALL.box_head_dim)
+    hidden = torch.randn(5, SMALL.box_head_dim)
     scores, deltas = predictor(hidden)
     assert scores.shape == (5, 4)
     for label in range(4):
@@ -196,7 +196,7 @@ VGG = ["backbone.0. backbone.2.", "backbone.5. backbone.7.", "backbone.10. backb
     ("resnet18_fpn", RESNET, "backbone.body."), ("resnet18_c4", RESNET, "backbone."), ("vgg16", VGG, "")])
 def test_the_first_stages_do_not_learn_and_all_others_do(body, stages, where, frozen):
     with torch.device("meta"):
-        model = build_model(replace(SMALL, body=body, frozen_stages=frozen), Evaluate(), classes=2)
+        model = build_model(replace(SMALL, backbone=body, frozen_stages=frozen), Evaluate(), classes=2)
     names = [where + name for stage in stages[:frozen] for name in stage.split()]
     names += ["roi_heads.box_head.layer4"] * (body.endswith("c4") and frozen == 5)  # layer4 is the box head there
     still = {name for name, _ in model.named_parameters() if name.startswith(tuple(names))} if names else set()
@@ -213,7 +213,7 @@ def test_the_first_stages_do_not_learn_and_all_others_do(body, stages, where, fr
 @pytest.mark.parametrize("frozen, first_learning", [(0, 0), (1, 2), (2, 4), (3, 7), (4, 13), (5, 16), (6, 17)])
 def test_mobilenet_stages_begin_where_the_stride_doubles(frozen, first_learning):
     with torch.device("meta"):
-        model = build_model(replace(SMALL, body="mobilenet_v3_large_fpn", frozen_stages=frozen), Evaluate(), classes=2)
+        model = build_model(replace(SMALL, backbone="mobilenet_v3_large_fpn", frozen_stages=frozen), Evaluate(), classes=2)
     body = model.backbone.body
     for number, block in body.items():
         assert {p.requires_grad for p in block.parameters()} == {int(number) >= first_learning}
@@ -259,7 +259,7 @@ def test_frozen_and_trained_norms_share_their_names():
     ("resnet18_fpn", ((8, 24),), ((8, 24),) * 5),  # one list is for every level
     ("resnet18_c4", ((16, 48),), ((16, 48),))])
 def test_anchors_are_those_of_the_config(body, said, expected):
-    model = build_model(replace(SMALL, body=body, anchor_sizes=said, anchor_ratios=(0.5, 2.0)), Evaluate(), classes=2)
+    model = build_model(replace(SMALL, backbone=body, anchor_sizes=said, anchor_ratios=(0.5, 2.0)), Evaluate(), classes=2)
     assert model.rpn.anchors.sizes == expected
     for sizes, anchors in zip(expected, map(torch.tensor, model.rpn.anchors.cells([16] * len(expected)))):
         width, height = anchors[:, 2] - anchors[:, 0], anchors[:, 3] - anchors[:, 1]
@@ -272,7 +272,7 @@ def test_anchors_are_those_of_the_config(body, said, expected):
 
 def test_predicting_with_losses_leaves_the_model_in_eval_mode():
     torch.manual_seed(0)
-    model = build_model(SMALL, Evaluate(score=0), classes=2).eval()
+    model = build_model(SMALL, Evaluate(score_thresh=0), classes=2).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     images = pictures((64, 90), (80, 64))
     alone, nothing = model.predict(images, SIDE)
@@ -307,7 +307,7 @@ def test_validation_losses_are_those_of_training():
 
 def test_boxes_found_are_in_the_pixels_of_each_image():
     torch.manual_seed(0)
-    model = build_model(SMALL, Evaluate(score=0), classes=2).eval()
+    model = build_model(SMALL, Evaluate(score_thresh=0), classes=2).eval()
     sizes = (200, 260), (40, 30)  # one is made smaller for the network, the other larger
     found, _ = model.predict(pictures(*sizes), SIDE)
     for one, (height, width) in zip(found, sizes):

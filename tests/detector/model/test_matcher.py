@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-from detector.model.ground_truth import Truth
-from detector.model.matcher import choose, match
+from detector.model.ground_truth import GroundTruth
+from detector.model.matcher import match, sample_boxes
 
 
-def truth_of(*images: list[tuple]) -> Truth:
+def truth_of(*images: list[tuple]) -> GroundTruth:
     most = max(1, *(len(boxes) for boxes in images))
     boxes, real = torch.zeros(len(images), most, 4), torch.zeros(len(images), most, dtype=torch.bool)
     for b, given in enumerate(images):
         boxes[b, :len(given)] = torch.tensor(given, dtype=torch.float32).reshape(-1, 4)
         real[b, :len(given)] = True
-    return Truth(boxes, real.long(), real, [len(given) for given in images])
+    return GroundTruth(boxes, real.long(), real, [len(given) for given in images])
 
 
 def slow_match(objects: list, boxes: list, extent: int, allowed: list[bool]) -> tuple[list, list, list]:
@@ -86,7 +86,7 @@ def test_as_many_are_drawn_as_the_loop_says(batch, share, replacement):
     positive, negative = masks(*ROWS)
     for seed in range(20):
         torch.manual_seed(seed)
-        sample = choose(positive, negative, batch, share, replacement)
+        sample = sample_boxes(positive, negative, batch, share, replacement)
         assert sample.index.shape == sample.real.shape == (len(ROWS), batch if replacement else min(batch, 12))
         for b, row in enumerate(ROWS):
             drawn = [(int(n), bool(is_positive)) for n, is_positive, real
@@ -108,7 +108,7 @@ def test_every_box_has_the_same_chance(replacement):
     counts = torch.zeros(14)
     torch.manual_seed(0)
     for _ in range(3000):
-        counts += torch.bincount(choose(positive, negative, 6, 0.34, replacement).index[0], minlength=14)
+        counts += torch.bincount(sample_boxes(positive, negative, 6, 0.34, replacement).index[0], minlength=14)
     assert counts[12:].sum() == 0
     assert counts.sum() == 3000 * 6
     assert (counts[:4] / 3000 - 2 / 4).abs().max() < 0.05      # two of four positives
@@ -118,12 +118,12 @@ def test_every_box_has_the_same_chance(replacement):
 def test_images_of_a_batch_do_not_draw_alike():
     positive, negative = masks(*["n" * 40] * 2)
     torch.manual_seed(0)
-    sample = choose(positive, negative, 10, 0.5)
+    sample = sample_boxes(positive, negative, 10, 0.5)
     assert set(sample.index[0].tolist()) != set(sample.index[1].tolist())
 
 
 def test_what_there_is_too_little_of_is_repeated_and_not_counted():
     positive, negative = masks("n.p.....")
-    sample = choose(positive, negative, 6, 0.5)
+    sample = sample_boxes(positive, negative, 6, 0.5)
     assert sample.real.tolist() == [[True, True] + [False] * 4]
     assert sample.index[0].tolist() == [2, 0] * 3

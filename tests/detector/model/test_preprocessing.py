@@ -7,13 +7,13 @@ import torch
 from torchvision.models import VGG16_Weights
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from detector.model.ground_truth import pad_truth
+from detector.model.ground_truth import pad_ground_truth
 from detector.model.preprocessing import MEAN, PIXELS, STD, Input, to_batch
-from detector.structures import STRIDE, Side, resized, scale_boxes
+from detector.structures import SIZE_DIVISOR, Resize, scale_and_size, scale_boxes
 
 
-def peer(side: Side) -> GeneralizedRCNNTransform:
-    return GeneralizedRCNNTransform(side.short, side.long, list(MEAN), list(STD)).eval()
+def peer(side: Resize) -> GeneralizedRCNNTransform:
+    return GeneralizedRCNNTransform(side.min_size, side.max_size, list(MEAN), list(STD)).eval()
 
 
 def pictures(*sizes: tuple[int, int]) -> list[torch.Tensor]:
@@ -21,27 +21,27 @@ def pictures(*sizes: tuple[int, int]) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("height, width, side, expected", [
-    (480, 640, Side(800, 1333), (800, 1066)),    # 640 * 800 / 480 = 1066.7, cut off
-    (640, 480, Side(800, 1333), (1066, 800)),
-    (600, 600, Side(600, 1000), (600, 600)),     # as it is
-    (100, 1000, Side(800, 1333), (133, 1333)),   # the cap of the long side decides
-    (1200, 900, Side(300, 1000), (400, 300)),    # smaller
-    (1, 3000, Side(100, 300), (1, 300)),         # a line stays a line of one pixel
-    (3000, 1, Side(100, 300), (300, 1))])
+    (480, 640, Resize(800, 1333), (800, 1066)),    # 640 * 800 / 480 = 1066.7, cut off
+    (640, 480, Resize(800, 1333), (1066, 800)),
+    (600, 600, Resize(600, 1000), (600, 600)),     # as it is
+    (100, 1000, Resize(800, 1333), (133, 1333)),   # the cap of the long side decides
+    (1200, 900, Resize(300, 1000), (400, 300)),    # smaller
+    (1, 3000, Resize(100, 300), (1, 300)),         # a line stays a line of one pixel
+    (3000, 1, Resize(100, 300), (300, 1))])
 def test_the_short_side_decides_unless_the_long_one_passes_its_cap(height, width, side, expected):
-    scale, size = resized(height, width, side)
+    scale, size = scale_and_size(height, width, side)
     assert size == expected
-    assert min(height, width) * scale <= side.short + 1e-6 and max(height, width) * scale <= side.long + 1e-6
+    assert min(height, width) * scale <= side.min_size + 1e-6 and max(height, width) * scale <= side.max_size + 1e-6
 
 
 def test_sizes_are_torchvisions_to_the_pixel():
     """Hundreds of sizes, because one pixel more or less shows only where a product is almost whole."""
     chance, wrong = random.Random(0), []
     for _ in range(300):
-        side = Side(chance.choice((64, 75, 96)), chance.choice((96, 120, 133)))
+        side = Resize(chance.choice((64, 75, 96)), chance.choice((96, 120, 133)))
         height, width = chance.randint(20, 200), chance.randint(20, 200)
         theirs = peer(side)([torch.zeros(3, height, width)])[0].image_sizes[0]
-        wrong += [(height, width, side)] * (resized(height, width, side)[1] != theirs)
+        wrong += [(height, width, side)] * (scale_and_size(height, width, side)[1] != theirs)
     assert wrong == []
 
 
@@ -49,12 +49,12 @@ def test_sizes_are_torchvisions_to_the_pixel():
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_pixels_are_torchvisions(sizes, channels_last):
     torch.manual_seed(0)
-    images, side = pictures(*sizes), Side(64, 120)
+    images, side = pictures(*sizes), Resize(64, 120)
     ours = to_batch(images, side, Input(channels_last=channels_last))
     theirs, _ = peer(side)([image / 255 for image in images])
     assert ours.image_sizes == [tuple(size) for size in theirs.image_sizes]
     assert ours.tensors.shape == theirs.tensors.shape and ours.tensors.dtype == torch.float32
-    assert all(length % STRIDE == 0 for length in ours.tensors.shape[-2:])
+    assert all(length % SIZE_DIVISOR == 0 for length in ours.tensors.shape[-2:])
     torch.testing.assert_close(ours.tensors, theirs.tensors, atol=1e-5, rtol=1e-5)
     if channels_last:
         assert ours.tensors.is_contiguous(memory_format=torch.channels_last)
@@ -68,7 +68,7 @@ def test_pixels_are_torchvisions(sizes, channels_last):
     ((255, 255, 255), [(1 - m) / s for m, s in zip(MEAN, STD)])])
 def test_colours_become_deviations_from_the_mean(colour, expected):
     image = torch.tensor(colour, dtype=torch.uint8)[:, None, None].expand(3, 32, 32)
-    batch = to_batch([image], Side(32, 32), Input())
+    batch = to_batch([image], Resize(32, 32), Input())
     assert batch.tensors[0, :, 16, 16].tolist() == pytest.approx(expected, abs=1e-5)
 
 
@@ -83,12 +83,12 @@ def test_boxes_there_and_back():
 
 def test_targets_are_torchvisions_and_nothing_is_written_to():
     torch.manual_seed(0)
-    images, side = pictures((50, 70), (90, 40)), Side(64, 120)
+    images, side = pictures((50, 70), (90, 40)), Resize(64, 120)
     targets = [{"boxes": torch.tensor([[1.0, 2, 30, 44], [0, 0, 70, 50]]), "labels": torch.tensor([2, 1])},
                {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}]
     before = [target["boxes"].clone() for target in targets]
     sizes = [tuple(image.shape[-2:]) for image in images]
-    ours = pad_truth(targets, sizes, [resized(*size, side)[1] for size in sizes], extent=0).lists()
+    ours = pad_ground_truth(targets, sizes, [scale_and_size(*size, side)[1] for size in sizes], extent=0).lists()
     _, theirs = peer(side)([image / 255 for image in images], targets)
     for mine, one, given, copy in zip(ours, theirs, targets, before):
         torch.testing.assert_close(mine["boxes"], one["boxes"])
@@ -99,7 +99,7 @@ def test_targets_are_torchvisions_and_nothing_is_written_to():
 @pytest.mark.parametrize("height, width, expected", [
     (100, 1000, (600, 6000)), (1000, 100, (6000, 600)), (300, 400, (600, 800)), (1200, 900, (800, 600))])
 def test_without_a_cap_the_short_side_decides(height, width, expected):
-    assert resized(height, width, Side(600, 0))[1] == expected
+    assert scale_and_size(height, width, Resize(600, 0))[1] == expected
 
 
 @pytest.mark.parametrize("name, means", [("caffe", [102.9801, 115.9465, 122.7717]),
@@ -108,7 +108,7 @@ def test_caffes_pixels_are_blue_first_in_0_to_255_without_their_mean(name, means
     """Against a slow version that subtracts and then samples, one value after the other."""
     torch.manual_seed(0)
     image = torch.randint(0, 256, (3, 20, 30), dtype=torch.uint8)
-    batch = to_batch([image], Side(40, 0), Input(PIXELS[name], multiple=1))
+    batch = to_batch([image], Resize(40, 0), Input(PIXELS[name], multiple=1))
     assert batch.tensors.shape == (1, 3, 40, 60)
     rgb = image.tolist()
     for channel, colour in enumerate((2, 1, 0)):  # blue, green, red
@@ -120,7 +120,7 @@ def test_caffes_pixels_are_blue_first_in_0_to_255_without_their_mean(name, means
 def test_torchvisions_own_vgg_of_caffe_has_the_means_that_torchvision_says():
     theirs = VGG16_Weights.IMAGENET1K_FEATURES.transforms()
     image = torch.tensor([10, 120, 250], dtype=torch.uint8)[:, None, None].expand(3, 32, 32)
-    ours = to_batch([image], Side(32, 0), Input(PIXELS["caffe_rgb"])).tensors[0, :, 5, 5]
+    ours = to_batch([image], Resize(32, 0), Input(PIXELS["caffe_rgb"])).tensors[0, :, 5, 5]
     expected = (torch.tensor([10.0, 120, 250]) / 255 - torch.tensor(theirs.mean)) / torch.tensor(theirs.std)
     torch.testing.assert_close(ours, expected, atol=2e-3, rtol=0)  # their means are rounded
 
@@ -140,13 +140,13 @@ def bilinear(plane: list[list[float]], y: int, x: int, scale: float) -> float:
 
 @pytest.mark.parametrize("multiple, expected", [(1, (50, 70)), (16, (64, 80)), (32, (64, 96))])
 def test_the_canvas_is_a_multiple(multiple, expected):
-    batch = to_batch(pictures((50, 70), (50, 60)), Side(50, 0), Input(multiple=multiple))
+    batch = to_batch(pictures((50, 70), (50, 60)), Resize(50, 0), Input(multiple=multiple))
     assert batch.tensors.shape[-2:] == expected and batch.image_sizes == [(50, 70), (50, 60)]
 
 
 def test_a_frame_takes_a_part_of_the_resized_image_and_counts_with_its_canvas():
     torch.manual_seed(0)
-    images, side, how = pictures((40, 20), (30, 30)), Side(30, 0), Input(multiple=1)
+    images, side, how = pictures((40, 20), (30, 30)), Resize(30, 0), Input(multiple=1)
     whole = to_batch(images, side, how).tensors
     framed = to_batch(images, side, how, [(20, 0, 30, 30, 40, 30), None])
     assert framed.image_sizes == [(40, 30), (30, 30)] and framed.tensors.shape == (2, 3, 40, 30)

@@ -9,19 +9,19 @@ from test_nms import slow_nms
 
 from detector.config.model_schema import Model, Roi
 from detector.config.schema import Evaluate
-from detector.model.box_coder import BoxCoding
+from detector.model.box_coder import BoxCoder
 from detector.model.faster_rcnn import build_model
-from detector.model.ground_truth import pad_truth
-from detector.model.roi_heads import Predictor, RoiHeads
+from detector.model.ground_truth import pad_ground_truth
+from detector.model.roi_heads import FastRCNNPredictor, RoiHeads
 from detector.model.rpn import Proposals
-from detector.structures import Side
+from detector.structures import Resize
 
 SIZE = (60, 80)
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
 
 def heads(extent: int = 0, evaluate: Evaluate = Evaluate(), **options) -> RoiHeads:
-    return RoiHeads(None, None, None, Roi(**options), evaluate, BoxCoding(WEIGHTS, extent))
+    return RoiHeads(None, None, None, Roi(**options), evaluate, BoxCoder(WEIGHTS, extent))
 
 
 def scene(extent: int = 0) -> tuple[Proposals, object]:
@@ -33,7 +33,7 @@ def scene(extent: int = 0) -> tuple[Proposals, object]:
     real = torch.arange(40).expand(2, -1) < 30
     targets = [{"boxes": torch.tensor([[5.0, 5, 25, 25], [30, 20, 70, 50]]), "labels": torch.tensor([2, 3])},
                {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}]
-    return Proposals(boxes * real[..., None], real), pad_truth(targets, [SIZE] * 2, [SIZE] * 2, extent)
+    return Proposals(boxes * real[..., None], real), pad_ground_truth(targets, [SIZE] * 2, [SIZE] * 2, extent)
 
 
 @pytest.mark.parametrize("extent", [0, 1])
@@ -42,7 +42,7 @@ def scene(extent: int = 0) -> tuple[Proposals, object]:
 @pytest.mark.parametrize("batch", [8, 16, 200])
 def test_what_is_sampled_is_what_the_loop_allows(batch, low, high, replacement, extent):
     proposals, truth = scene(extent)
-    model = heads(extent, batch=batch, background_from=low, negative_iou=high, replacement=replacement)
+    model = heads(extent, batch_size_per_image=batch, bg_iou_thresh_low=low, bg_iou_thresh=high, sample_with_replacement=replacement)
     boxes, labels, targets, sample = model.sample(proposals, truth)
     for b in range(2):
         objects = truth.lists()[b]
@@ -79,7 +79,7 @@ def test_without_background_all_are_objects_and_without_both_none_is_drawn(repla
     near = torch.tensor([[[5.0, 5, 25, 25]] * 3, [[0.0, 0, 0, 0]] * 3])
     proposals = Proposals(near, torch.tensor([[True] * 3, [False] * 3]))
     _, truth = scene()
-    _, labels, targets, sample = heads(batch=8, replacement=replacement).sample(proposals, truth)
+    _, labels, targets, sample = heads(batch_size_per_image=8, sample_with_replacement=replacement).sample(proposals, truth)
     assert sample.real.sum(1).tolist() == ([8, 0] if replacement else [2, 0])
     assert (labels[0][sample.real[0]] > 0).all() and not labels[1].any() and targets.isfinite().all()
 
@@ -100,10 +100,10 @@ def test_losses_are_means_over_all_rois(beta):
             for k in range(4):
                 far = abs(float(deltas[r, 4 * labels[r] + k] - targets[r, k]))
                 box += 0.5 * far ** 2 / beta if far < beta else far - 0.5 * beta
-    found = heads(box_beta=beta).losses(scores, deltas, labels, targets, real)
+    found = heads(smooth_l1_beta=beta).losses(scores, deltas, labels, targets, real)
     assert float(found["loss_classifier"]) == pytest.approx(cross / 9, rel=1e-5)
     assert float(found["loss_box_reg"]) == pytest.approx(box / 9, rel=1e-5)
-    nothing = heads(box_beta=beta).losses(scores, deltas, labels, targets, real & False)
+    nothing = heads(smooth_l1_beta=beta).losses(scores, deltas, labels, targets, real & False)
     assert [float(value) for value in nothing.values()] == [0, 0]
 
 
@@ -115,18 +115,18 @@ def slow_detections(scores, deltas, boxes, evaluate: Evaluate, extent: int) -> l
         for r, box in enumerate(boxes.tolist()):
             x1, y1, x2, y2 = slow_decode(deltas[r, 4 * c:4 * c + 4].tolist(), box, extent)
             inside = [min(max(value, 0), limit - extent) for value, limit in zip((x1, y1, x2, y2), [SIZE[1], SIZE[0]] * 2)]
-            if float(scores[r, c]) > evaluate.score and min(inside[2] - inside[0], inside[3] - inside[1]) + extent >= 0.01:
+            if float(scores[r, c]) > evaluate.score_thresh and min(inside[2] - inside[0], inside[3] - inside[1]) + extent >= 0.01:
                 ranked.append((float(scores[r, c]), inside, c))
         ranked.sort(key=lambda one: -one[0])
-        found += [ranked[n] for n in slow_nms([one[1] for one in ranked], evaluate.nms_iou, extent)]
-    return sorted(found, key=lambda one: -one[0])[:evaluate.detections]
+        found += [ranked[n] for n in slow_nms([one[1] for one in ranked], evaluate.nms_thresh, extent)]
+    return sorted(found, key=lambda one: -one[0])[:evaluate.max_detections]
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("extent", [0, 1])
 @pytest.mark.parametrize("evaluate", [
-    Evaluate(score=0.0, nms_iou=0.3, detections=100), Evaluate(score=0.05, nms_iou=0.5, detections=100),
-    Evaluate(score=0.0, nms_iou=0.3, detections=7), Evaluate(score=0.999, nms_iou=0.3, detections=7)])
+    Evaluate(score_thresh=0.0, nms_thresh=0.3, max_detections=100), Evaluate(score_thresh=0.05, nms_thresh=0.5, max_detections=100),
+    Evaluate(score_thresh=0.0, nms_thresh=0.3, max_detections=7), Evaluate(score_thresh=0.999, nms_thresh=0.3, max_detections=7)])
 def test_detections_are_those_of_the_loop(evaluate, extent):
     proposals, _ = scene(extent)
     boxes = proposals.lists()
@@ -139,19 +139,19 @@ def test_detections_are_those_of_the_loop(evaluate, extent):
     wanted = torch.tensor([box for _, box, _ in expected]).reshape(-1, 4)
     torch.testing.assert_close(found[0]["boxes"], wanted, atol=1e-3, rtol=0)
     assert found[1]["boxes"].shape == (0, 4) and len(found[1]["labels"]) == len(found[1]["scores"]) == 0
-    assert len(expected) > 5 or evaluate.score == 0.999
+    assert len(expected) > 5 or evaluate.score_thresh == 0.999
 
 
 @pytest.mark.parametrize("agnostic", [False, True])
 def test_the_predictor_begins_as_the_config_says(agnostic):
     """RECIPE 1.3; PyTorch's own is uniform in +-1 / sqrt(units)."""
     torch.manual_seed(0)
-    original, usual = (Predictor(1024, 20, agnostic, init) for init in ("normal", "uniform"))
+    original, usual = (FastRCNNPredictor(1024, 20, agnostic, init) for init in ("normal", "uniform"))
     assert original.cls_score.weight.std().item() == pytest.approx(0.01, rel=0.05)
     assert original.bbox_pred.weight.std().item() == pytest.approx(0.001, rel=0.05)
     assert not original.cls_score.bias.any() and not original.bbox_pred.bias.any()
     assert usual.cls_score.weight.abs().max().item() == pytest.approx(1 / 32, rel=0.01) and usual.cls_score.bias.any()
-    model = build_model(Model(body="resnet18_c4", roi=Roi(init="normal")), Evaluate(), classes=20)
+    model = build_model(Model(backbone="resnet18_c4", roi=Roi(predictor_init="normal")), Evaluate(), classes=20)
     assert model.roi_heads.box_predictor.bbox_pred.weight.abs().max().item() < 0.006
 
 
@@ -159,7 +159,7 @@ def test_boxes_that_end_with_their_last_pixel_leave_the_detector_as_all_others()
     """An image of one colour, its last pixel at 63: what reaches its border must end at 64, beyond it."""
     torch.manual_seed(0)
     for plus_one in (False, True):
-        model = build_model(Model(body="resnet18_c4", weights="", norm="trained", frozen_stages=0, plus_one=plus_one,
-                                  anchor_sizes=((64, 200),), pooling_size=2), Evaluate(score=0), classes=2).eval()
-        found, _ = model.predict([torch.zeros(3, 64, 64, dtype=torch.uint8)], Side(128, 128))
+        model = build_model(Model(backbone="resnet18_c4", weights="", norm="trained", frozen_stages=0, inclusive_boxes=plus_one,
+                                  anchor_sizes=((64, 200),), roi_pooling_size=2), Evaluate(score_thresh=0), classes=2).eval()
+        found, _ = model.predict([torch.zeros(3, 64, 64, dtype=torch.uint8)], Resize(128, 128))
         assert found[0]["boxes"].max() == (64 + 0.5 if plus_one else 64)  # the last pixel of 128 is at 127, half is 63.5

@@ -11,9 +11,9 @@ from torchvision.models.detection.image_list import ImageList
 from detector.config.model_schema import Model, Rpn
 from detector.config.schema import Evaluate
 from detector.model.anchors import Anchors
-from detector.model.box_coder import BoxCoding
+from detector.model.box_coder import BoxCoder
 from detector.model.faster_rcnn import build_model
-from detector.model.ground_truth import pad_truth
+from detector.model.ground_truth import pad_ground_truth
 from detector.model.rpn import Rpn as Network
 from detector.model.rpn import RpnHead
 
@@ -27,7 +27,7 @@ def network(extent: int = 0, anchors: Anchors = ANCHORS, **options) -> Network:
     head = RpnHead(4, 16, anchors.per_cell()[0], options.get("two_way", False))  # wide enough for no two equal scores
     for layer in (head.conv[0][0], head.cls_logits, head.bbox_pred):
         torch.nn.init.normal_(layer.weight, std=0.6 if layer is not head.bbox_pred else 0.2)
-    return Network(head, anchors, Rpn(**options), BoxCoding(extent=extent))
+    return Network(head, anchors, Rpn(**options), BoxCoder(extent=extent))
 
 
 def inputs() -> tuple[ImageList, dict[str, torch.Tensor]]:
@@ -37,7 +37,7 @@ def inputs() -> tuple[ImageList, dict[str, torch.Tensor]]:
 
 def objects(extent: int = 0):
     boxes = [torch.tensor([[5.0, 6, 30, 28], [40, 10, 90, 60]]), torch.tensor([[20.0, 20, 50, 45]])]
-    return pad_truth([{"boxes": b, "labels": torch.ones(len(b), dtype=torch.int64)} for b in boxes], SIZES, SIZES, extent)
+    return pad_ground_truth([{"boxes": b, "labels": torch.ones(len(b), dtype=torch.int64)} for b in boxes], SIZES, SIZES, extent)
 
 
 @torch.no_grad()
@@ -76,17 +76,17 @@ def clip(box: list[float], size: tuple[int, int], extent: int) -> list[float]:
 def slow_proposals(rpn: Network, image: int) -> list[list[float]]:
     config, extent = rpn.config, rpn.coding.extent
     scores, boxes = outputs(rpn, image)
-    if config.before_nms_per == "image":
+    if config.pre_nms_top_n_per == "image":
         scores, boxes = [sum(scores, [])], [sum(boxes, [])]
     kept = []
     for level_scores, level_boxes in zip(scores, boxes):
-        best = sorted(zip(level_scores, level_boxes), key=lambda pair: -pair[0])[:config.before_nms_train]
+        best = sorted(zip(level_scores, level_boxes), key=lambda pair: -pair[0])[:config.pre_nms_top_n_train]
         there = [(score, box) for score, box in best
                  if min(box[2] - box[0], box[3] - box[1]) + extent >= 1e-3]
         survivors = [there[n] for n in slow_nms([box for _, box in there], config.nms_iou, extent)]
-        kept += survivors[:config.after_nms_train] if config.after_nms_per == "level" else survivors
+        kept += survivors[:config.post_nms_top_n_train] if config.post_nms_top_n_per == "level" else survivors
     kept.sort(key=lambda pair: -pair[0])
-    return [box for _, box in (kept if config.after_nms_per == "level" else kept[:config.after_nms_train])]
+    return [box for _, box in (kept if config.post_nms_top_n_per == "level" else kept[:config.post_nms_top_n_train])]
 
 
 @pytest.mark.parametrize("extent", [0, 1])
@@ -94,8 +94,8 @@ def slow_proposals(rpn: Network, image: int) -> list[list[float]]:
 @pytest.mark.parametrize("after", ["level", "image"])
 @pytest.mark.parametrize("numbers", [(40, 15), (1000, 1000), (30, 5)])
 def test_proposals_are_those_of_the_loop(numbers, before, after, extent):
-    rpn = network(extent, before_nms_train=numbers[0], after_nms_train=numbers[1], before_nms_per=before,
-                  after_nms_per=after).train()
+    rpn = network(extent, pre_nms_top_n_train=numbers[0], post_nms_top_n_train=numbers[1], pre_nms_top_n_per=before,
+                  post_nms_top_n_per=after).train()
     batch, features = inputs()
     with torch.no_grad():
         found, _ = rpn(batch, features, objects(extent))
@@ -112,8 +112,8 @@ def test_proposals_are_those_of_the_loop(numbers, before, after, extent):
 def test_anchors_learn_what_the_loop_says(straddling, best_anchor, extent):
     """So large a batch takes them all, so that the labels themselves are seen."""
     anchors = Anchors(((16, 30),) * 2, (0.5, 1.0), legacy=bool(extent))
-    rpn = network(extent, anchors, straddling=straddling, best_anchor=best_anchor, batch=10**4, positive_share=0.9,
-                  positive_iou=0.6)
+    rpn = network(extent, anchors, train_on_crossing_anchors=straddling, allow_low_quality_matches=best_anchor, batch_size_per_image=10**4, positive_fraction=0.9,
+                  fg_iou_thresh=0.6)
     grid, truth = anchors.grid(SHAPES, CANVAS, torch.zeros(1)), objects(extent)
     sample, targets = rpn.sample(grid, torch.tensor(SIZES, dtype=torch.float32), truth)
     for image, (height, width) in enumerate(SIZES):
@@ -162,7 +162,7 @@ def slow_losses(rpn: Network, logits, deltas, sample, targets) -> tuple[float, f
 @pytest.mark.parametrize("beta", [1 / 9, 1.0, 0.02])
 def test_losses_are_those_of_the_loop(mean, beta):
     """Small images have fewer anchors than a batch holds, so that the images differ in their number."""
-    rpn = network(box_mean=mean, box_beta=beta, batch=150, straddling=False)
+    rpn = network(box_loss_normalizer=mean, smooth_l1_beta=beta, batch_size_per_image=150, train_on_crossing_anchors=False)
     batch, features = inputs()
     logits, deltas = rpn.head(list(features.values()))
     logits = torch.cat([level.permute(0, 2, 3, 1).flatten(1) for level in logits], 1)
@@ -176,7 +176,7 @@ def test_losses_are_those_of_the_loop(mean, beta):
 
 
 def test_without_a_sample_the_losses_are_0():
-    rpn = network(negative_iou=0.0, positive_iou=1.0, best_anchor=False).train()
+    rpn = network(bg_iou_thresh=0.0, fg_iou_thresh=1.0, allow_low_quality_matches=False).train()
     batch, features = inputs()
     _, losses = rpn(batch, features, objects())
     assert [value.item() for value in losses.values()] == [0, 0]
@@ -185,7 +185,7 @@ def test_without_a_sample_the_losses_are_0():
 
 
 def test_two_way_scores_are_a_softmax_with_background_first():
-    rpn = network(two_way=True)
+    rpn = network(softmax_objectness=True)
     _, features = inputs()
     raw = rpn.head.cls_logits(rpn.head.conv(features["0"]))
     count = ANCHORS.per_cell()[0]
@@ -203,7 +203,7 @@ def test_two_way_scores_are_a_softmax_with_background_first():
 @pytest.mark.parametrize("two_way, width", [(False, 0), (True, 0), (True, 24)])
 def test_the_head_has_the_width_and_the_initial_weights_of_the_config(two_way, width):
     torch.manual_seed(0)
-    model = build_model(Model(body="resnet18_c4", rpn=Rpn(two_way=two_way, width=width)), Evaluate(), classes=3)
+    model = build_model(Model(backbone="resnet18_c4", rpn=Rpn(softmax_objectness=two_way, conv_channels=width)), Evaluate(), classes=3)
     head = model.rpn.head
     assert head.conv[0][0].weight.shape == (width or 256, 256, 3, 3)
     assert head.cls_logits.out_channels == (30 if two_way else 15) and head.bbox_pred.out_channels == 60
@@ -215,6 +215,6 @@ def test_the_head_has_the_width_and_the_initial_weights_of_the_config(two_way, w
 def test_the_original_has_as_many_parameters(body, width, parameters):
     """20 classes, 9 anchors, two-way RPN, class-specific boxes. Counted by hand; norms have a scale and a shift."""
     with torch.device("meta"):
-        model = build_model(Model(body=body, norm="trained", frozen_stages=0, anchor_sizes=((128, 256, 512),),
-                                  rpn=Rpn(two_way=True, width=width)), Evaluate(), classes=20)
+        model = build_model(Model(backbone=body, norm="trained", frozen_stages=0, anchor_sizes=((128, 256, 512),),
+                                  rpn=Rpn(softmax_objectness=True, conv_channels=width)), Evaluate(), classes=20)
     assert sum(weight.numel() for weight in model.parameters()) == parameters

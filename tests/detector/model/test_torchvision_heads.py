@@ -13,25 +13,25 @@ from detector.config.schema import Evaluate
 from detector.model import roi_heads, rpn
 from detector.model.box_coder import on_device
 from detector.model.faster_rcnn import build_model
-from detector.model.matcher import choose
+from detector.model.matcher import sample_boxes
 from detector.model.preprocessing import to_batch
-from detector.structures import Side
+from detector.structures import Resize
 
-SIDE = Side(96, 128)
-SMALL = Model(body="resnet18_fpn", weights="", norm="trained", frozen_stages=0, pooling_size=3, pyramid_width=16,
-              head_width=32, anchor_sizes=((8,), (16,), (32,), (64,), (128,)),
-              rpn=Rpn(before_nms_train=200, after_nms_train=150), roi=Roi(batch=64))
-ONE_LEVEL = replace(SMALL, body="resnet18_c4", norm="frozen", anchor_sizes=((16, 32, 64),))
+SIDE = Resize(96, 128)
+SMALL = Model(backbone="resnet18_fpn", weights="", norm="trained", frozen_stages=0, roi_pooling_size=3, fpn_channels=16,
+              box_head_dim=32, anchor_sizes=((8,), (16,), (32,), (64,), (128,)),
+              rpn=Rpn(pre_nms_top_n_train=200, post_nms_top_n_train=150), roi=Roi(batch_size_per_image=64))
+ONE_LEVEL = replace(SMALL, backbone="resnet18_c4", norm="frozen", anchor_sizes=((16, 32, 64),))
 
 
 def pair(config: Model, classes: int = 3):
     """The same network with our heads and with torchvision's; weights that are sure of something."""
     torch.manual_seed(0)
-    ours = build_model(config, Evaluate(score=0), classes)
+    ours = build_model(config, Evaluate(score_thresh=0), classes)
     for name, weight in ours.named_parameters():
         if name.startswith(("rpn.head", "roi_heads")) and weight.ndim > 1:
             torch.nn.init.kaiming_normal_(weight, a=9 if "bbox_pred" in name else 0)
-    theirs = build_model(replace(config, heads="torchvision"), Evaluate(score=0), classes)
+    theirs = build_model(replace(config, heads="torchvision"), Evaluate(score_thresh=0), classes)
     theirs.load_state_dict(ours.state_dict(), strict=True)
     return ours, theirs
 
@@ -59,8 +59,8 @@ def stages(model, images, targets):
 @pytest.mark.parametrize("config", [SMALL, ONE_LEVEL], ids=["pyramid", "one level"])
 def test_all_boxes_sampled_give_torchvisions_losses_and_gradients(config, counts):
     """So large a batch takes every box there is, so that chance plays no part."""
-    everything = replace(config, rpn=replace(config.rpn, batch=10**6, positive_share=0.99),
-                         roi=replace(config.roi, batch=10**4, positive_share=0.99))
+    everything = replace(config, rpn=replace(config.rpn, batch_size_per_image=10**6, positive_fraction=0.99),
+                         roi=replace(config.roi, batch_size_per_image=10**4, positive_fraction=0.99))
     images, targets = scene(*counts)
     found = []
     for model in pair(everything):
@@ -82,15 +82,15 @@ def test_the_same_samples_give_torchvisions_losses(config, monkeypatch):
     drawn = []
 
     def note(positive, negative, *rest):
-        sample = choose(positive, negative, *rest)
+        sample = sample_boxes(positive, negative, *rest)
         masks = []
         for wanted in (sample.positive & sample.real, ~sample.positive & sample.real):
             mask = torch.zeros(positive.shape, dtype=torch.uint8)
             masks.append(mask.scatter_reduce(1, sample.index, wanted.to(torch.uint8), "amax"))
         drawn.append([list(mask) for mask in masks])
         return sample
-    monkeypatch.setattr(rpn, "choose", note)
-    monkeypatch.setattr(roi_heads, "choose", note)
+    monkeypatch.setattr(rpn, "sample", note)
+    monkeypatch.setattr(roi_heads, "sample", note)
     losses = ours.train()(images, targets, SIDE)
 
     theirs.rpn.fg_bg_sampler = lambda labels: drawn[0]
@@ -159,10 +159,10 @@ def test_the_mode_above_refuses_what_waits():
 
 
 GPU = {"pyramid": SMALL, "one level": ONE_LEVEL, "as many samples as pixels": replace(SMALL, sampling_ratio=0),
-       **{kind: replace(ONE_LEVEL, pooling=kind) for kind in ("pool", "crop", "align_original", "align_detectron2")},
-       "the original's switches": replace(ONE_LEVEL, plus_one=True, legacy_anchors=True,
-                                          rpn=replace(ONE_LEVEL.rpn, straddling=False, two_way=True, box_mean="last_image"),
-                                          roi=replace(ONE_LEVEL.roi, replacement=True))}
+       **{kind: replace(ONE_LEVEL, roi_pooling=kind) for kind in ("pool", "crop", "align_original", "align_detectron2")},
+       "the original's switches": replace(ONE_LEVEL, inclusive_boxes=True, legacy_anchors=True,
+                                          rpn=replace(ONE_LEVEL.rpn, train_on_crossing_anchors=False, softmax_objectness=True, box_loss_normalizer="last_image"),
+                                          roi=replace(ONE_LEVEL.roi, sample_with_replacement=True))}
 
 
 @pytest.mark.parametrize("config", GPU.values(), ids=list(GPU))

@@ -14,12 +14,12 @@ from detector.config.model_schema import Model, Rpn
 from detector.config.schema import Evaluate
 from detector.model.faster_rcnn import build_model
 from detector.model.weights.load import load_weights
-from detector.structures import Side
+from detector.structures import Resize
 
 KEPT = 30  # proposals after NMS, 300 in the original
-CONFIG = Model(body="resnet50_c4", stride_in_1x1=True, ceil_pool=True, pixels="caffe", canvas_multiple=1,
-               pooling="align_original", anchor_sizes=((128, 256, 512),), plus_one=True, legacy_anchors=True,
-               rpn=Rpn(width=1024, two_way=True, before_nms_eval=150, after_nms_eval=KEPT))
+CONFIG = Model(backbone="resnet50_c4", stride_in_1x1=True, ceil_pool=True, pixel_format="caffe", size_divisor=1,
+               roi_pooling="align_original", anchor_sizes=((128, 256, 512),), inclusive_boxes=True, legacy_anchors=True,
+               rpn=Rpn(conv_channels=1024, softmax_objectness=True, pre_nms_top_n_eval=150, post_nms_top_n_eval=KEPT))
 
 
 def plain_anchors(height: int, width: int) -> list[list[float]]:
@@ -70,7 +70,7 @@ def plain_detections(image: torch.Tensor, short: int, state: dict, most: int) ->
     found, deltas = original_rpn(feature, state)
     ranked = [(score, decoded(anchor, moved, *size)) for score, anchor, moved in
               zip(found.flatten().tolist(), plain_anchors(*feature.shape[-2:]), deltas.reshape(-1, 4).tolist())]
-    ranked = sorted(ranked, key=lambda pair: -pair[0])[:CONFIG.rpn.before_nms_eval]
+    ranked = sorted(ranked, key=lambda pair: -pair[0])[:CONFIG.rpn.pre_nms_top_n_eval]
     proposals = [box for _, box in suppressed(ranked, 0.7)[:KEPT]]
     rois = torch.tensor([[0.0, *box] for box in proposals], dtype=torch.float64)
     hidden = stage(slow_align_original(feature, rois, 16), state, names, 4, 3, True).mean(dim=(2, 3))
@@ -91,13 +91,13 @@ def test_a_checkpoint_detects_what_the_original_detects(size, short, most, tmp_p
     for key, value in state.items():  # as of a trained network: boxes move a little, and classes are told apart
         value *= 0.05 if "RPN_bbox_pred" in key else 0.3 if key.startswith(("RCNN_bbox", "RCNN_cls")) or "RPN_cls" in key else 1
     save_original(state, tmp_path / "faster_rcnn_1_7_10021.pth")
-    model = build_model(CONFIG, Evaluate(score=0.0, nms_iou=0.3, detections=most), len(CLASSES)).eval()
+    model = build_model(CONFIG, Evaluate(score_thresh=0.0, nms_thresh=0.3, max_detections=most), len(CLASSES)).eval()
     report = load_weights(model, replace(CONFIG, weights=str(tmp_path / "faster_rcnn_1_7_10021.pth")), CLASSES)
     assert not report.fresh and not report.left_out and not report.notes
     image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
     with torch.no_grad():
         theirs = plain_detections(image, short, state, most)
-    ours = model.predict([image], Side(short, 0))[0][0]
+    ours = model.predict([image], Resize(short, 0))[0][0]
     assert len(theirs) > 10 or most == 5
     assert ours["labels"].tolist() == [label for _, label, _ in theirs]
     assert ours["scores"].tolist() == pytest.approx([score for score, _, _ in theirs], abs=1e-4)

@@ -9,18 +9,18 @@ import torch
 from PIL import Image
 
 from detector.config.schema import Augment
-from detector.data.dataset import Examples
-from detector.data.samplers import epoch_sizes, plan_epoch, share, steps_per_epoch
-from detector.model.ground_truth import pad_truth
+from detector.data.dataset import DetectionDataset
+from detector.data.samplers import epoch_sizes, plan_epoch, rank_share, steps_per_epoch
+from detector.model.ground_truth import pad_ground_truth
 from detector.model.preprocessing import PIXELS, Input, to_batch
 from detector.py_faster_rcnn.static_chunks import Frames, chunk_ratios, chunks, framed, start_of_window
-from detector.seeding import drawing_state, generator
-from detector.structures import Side, assemble, resized
+from detector.seeding import generator, numpy_random_state
+from detector.structures import Resize, build_dataset, scale_and_size
 
 
 def photographs(seed: int, count: int) -> np.ndarray:
     """Sizes as of VOC and COCO, and a few extreme ones: int32 [I, 2], height and width."""
-    state = drawing_state(seed)
+    state = numpy_random_state(seed)
     usual = np.array([(375, 500), (333, 500), (500, 375), (500, 333), (500, 500), (150, 500), (500, 120), (250, 500)])
     return usual[state.choice(len(usual), count, p=[0.4, 0.2, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05])].astype(np.int32)
 
@@ -74,7 +74,7 @@ def test_the_same_images_meet_in_every_epoch_and_only_the_order_changes(count, b
     for plan in plans:
         assert plan.shape == (count // batch, batch) == (steps_per_epoch(sizes, batch, "static"), batch)
         assert sorted(map(tuple, plan.tolist())) == sorted(map(tuple, chunks(sizes, batch).tolist()))
-        assert np.array_equal(np.concatenate([plan[:, share(batch, rank, 3)] for rank in range(3)], axis=1), plan)
+        assert np.array_equal(np.concatenate([plan[:, rank_share(batch, rank, 3)] for rank in range(3)], axis=1), plan)
     assert len({plan.tobytes() for plan in plans}) == (4 if count // batch > 1 else 1)
     assert np.array_equal(plan_epoch(3, 2, sizes, batch, "static"), plans[2])
 
@@ -105,10 +105,10 @@ def allowed_starts(low: list[float], high: list[float], length: int, trim: int) 
     return list(range(start, end)) or [start]
 
 
-def slow_frame(size: tuple, boxes: list, ratio: float, side: Side, start: int | None) -> tuple[tuple, list]:
+def slow_frame(size: tuple, boxes: list, ratio: float, side: Resize, start: int | None) -> tuple[tuple, list]:
     """RECIPE 4.4 with boxes that end with their last pixel, in pixels of the resized image; the window begins at
     `start`. Gives the frame, and what became of each box (None: dropped)."""
-    height, width = resized(*size, side)[1]
+    height, width = scale_and_size(*size, side)[1]
     down, right = height / size[0], width / size[1]
     inner = [[x1 * right, y1 * down, (x2 - 1) * right, (y2 - 1) * down] for x1, y1, x2, y2 in boxes]
     top = left = 0
@@ -133,7 +133,7 @@ def slow_frame(size: tuple, boxes: list, ratio: float, side: Side, start: int | 
     return (top, left, height, width, canvas_height, canvas_width), kept
 
 
-SIDE = Side(60, 0)
+SIDE = Resize(60, 0)
 CASES = [  # height, width, ratio of the chunk
     (100, 100, 1.0), (120, 100, 1.0), (100, 130, 1.0), (100, 80, 0.7), (100, 80, 0.8), (100, 130, 1.3), (100, 130, 1.7),
     (100, 200, 2.0), (200, 100, 0.5), (100, 350, 2.0), (100, 350, 1.0), (100, 350, 1.6), (400, 100, 0.5), (400, 100, 1.0),
@@ -141,7 +141,7 @@ CASES = [  # height, width, ratio of the chunk
 
 
 def random_boxes(seed: int, count: int, height: int, width: int) -> torch.Tensor:
-    state = drawing_state(seed)
+    state = numpy_random_state(seed)
     first = np.stack([state.randint(1, width - 1, count), state.randint(1, height - 1, count)], 1)
     extent = np.stack([state.randint(1, width // 2, count), state.randint(1, height // 2, count)], 1)
     return torch.tensor(np.concatenate([first, np.minimum(first + extent, (width, height))], 1), dtype=torch.float32)
@@ -152,20 +152,20 @@ def test_a_frame_is_the_slow_one_for_every_draw(height, width, ratio):
     for seed in range(40):
         boxes = random_boxes(seed, 1 + seed % 4, height, width)
         frame, found, mask = framed((height, width), boxes, ratio, SIDE, generator(seed))
-        down, right = (after / before for after, before in zip(resized(height, width, SIDE)[1], (height, width)))
+        down, right = (after / before for after, before in zip(scale_and_size(height, width, SIDE)[1], (height, width)))
         if width / height < 0.5 and ratio < 1:
             starts = allowed_starts((boxes[:, 1] * down).tolist(), ((boxes[:, 3] - 1) * down).tolist(),
-                                    resized(height, width, SIDE)[1][0], frame[2])
+                                    scale_and_size(height, width, SIDE)[1][0], frame[2])
             assert frame[0] in starts
         elif not 0.5 <= width / height <= 2 and ratio > 1:
             starts = allowed_starts((boxes[:, 0] * right).tolist(), ((boxes[:, 2] - 1) * right).tolist(),
-                                    resized(height, width, SIDE)[1][1], frame[3])
+                                    scale_and_size(height, width, SIDE)[1][1], frame[3])
             assert frame[1] in starts
         expected, kept = slow_frame((height, width), boxes.tolist(), ratio, SIDE, frame[0] or frame[1])
         assert frame == expected
         assert mask.tolist() == [box is not None for box in kept]
         target = {"boxes": found, "labels": torch.ones(len(found), dtype=torch.int64)}
-        scaled = pad_truth([target], [(height, width)], [resized(height, width, SIDE)[1]], extent=1).lists()[0]["boxes"]
+        scaled = pad_ground_truth([target], [(height, width)], [scale_and_size(height, width, SIDE)[1]], extent=1).lists()[0]["boxes"]
         whole = torch.tensor([box for box in kept if box]).reshape(-1, 4)
         torch.testing.assert_close(scaled, whole.to(scaled.dtype), atol=1e-3, rtol=0)
 
@@ -192,7 +192,7 @@ def test_all_images_of_a_chunk_have_one_canvas():
         canvases = np.array([framed(tuple(sizes[i].tolist()), torch.zeros(0, 4), ratios[i], SIDE, generator(0))[0][4:]
                              for i in row])
         assert np.ptp(canvases, axis=0).max() <= 1
-        assert canvases.max() <= 2 * SIDE.short
+        assert canvases.max() <= 2 * SIDE.min_size
 
 
 def test_no_boxes_stay_no_boxes():
@@ -206,17 +206,17 @@ def test_no_boxes_stay_no_boxes():
 @pytest.fixture
 def few(tmp_path):
     """Three images with boxes: an upright one, a landscape one, and one that is trimmed."""
-    sizes, state = [(90, 70), (60, 80), (40, 200)], drawing_state(0)
+    sizes, state = [(90, 70), (60, 80), (40, 200)], numpy_random_state(0)
     for number, size in enumerate(sizes):
         Image.fromarray(state.randint(0, 256, (*size, 3), np.uint8)).save(tmp_path / f"{number}.png")
     objects = [(0, 1, 0, 1, 10, 20, 40, 60), (1, 2, 0, 1, 5, 6, 50, 40), (1, 1, 0, 1, 60, 10, 80, 60),
                (2, 1, 0, 1, 90, 5, 120, 30), (2, 2, 0, 1, 195, 1, 199, 20)]
-    return assemble("few", str(tmp_path), ["cat", "dog"], [1, 2],
+    return build_dataset("few", str(tmp_path), ["cat", "dog"], [1, 2],
                     [(f"{number}.png", number + 1, *size) for number, size in enumerate(sizes)], np.array(objects))
 
 
 def test_a_mirrored_copy_is_the_image_seen_in_a_mirror(few):
-    examples = Examples(few, 0, Augment(flip=0, mirrored_copies=True))
+    examples = DetectionDataset(few, 0, Augment(hflip_prob=0, mirrored_copies=True))
     for index in range(3):
         (image, target), (copy, other) = examples[(0, index)], examples[(0, index + 3)]
         assert torch.equal(copy, image.flip(2)) and int(other["index"]) == index
@@ -233,7 +233,7 @@ def test_of_many_objects_a_random_choice_is_kept(few, most, left):
     boxes = torch.arange(24, dtype=torch.float32).reshape(6, 4).numpy() + [[0, 0, 9, 9]]
     crowded = replace(few, boxes=boxes.astype(np.float32), labels=np.arange(1, 7, dtype=np.int32),
                       offsets=np.array([0, 0, 0, 6]), flags=np.zeros(6, np.uint8), areas=np.ones(6, np.float32))
-    examples = Examples(crowded, 0, Augment(flip=0, most_boxes=most))
+    examples = DetectionDataset(crowded, 0, Augment(hflip_prob=0, max_boxes=most))
     kept = [examples[(epoch, 2)][1] for epoch in range(60)]
     for target in kept:
         labels = target["labels"].tolist()
@@ -245,15 +245,15 @@ def test_of_many_objects_a_random_choice_is_kept(few, most, left):
 def test_a_batch_in_frames_is_one_canvas_with_padding_that_counts_as_image(few):
     """Mirrored copies included; what a frame holds is the resized image, and where a box was, it still is."""
     sizes = epoch_sizes(few.sizes, True)
-    side, ratios = Side(32, 0), chunk_ratios(sizes, 2)
-    examples = Examples(few, 0, Augment(flip=0, mirrored_copies=True), Frames(ratios, side))
+    side, ratios = Resize(32, 0), chunk_ratios(sizes, 2)
+    examples = DetectionDataset(few, 0, Augment(hflip_prob=0, mirrored_copies=True), Frames(ratios, side))
     how = Input(PIXELS["caffe"], multiple=1)
     for row in plan_epoch(0, 0, sizes, 2, "static"):
         images, targets = zip(*(examples[(0, int(index))] for index in row))
         batch = to_batch(list(images), side, how, [target["frame"] for target in targets])
         assert set(batch.image_sizes) == {tuple(batch.tensors.shape[-2:])}
         before = [tuple(image.shape[-2:]) for image in images]
-        scaled = pad_truth(targets, before, [resized(*size, side)[1] for size in before], extent=0).lists()
+        scaled = pad_ground_truth(targets, before, [scale_and_size(*size, side)[1] for size in before], extent=0).lists()
         for image, target, whole, canvas in zip(images, targets, scaled, batch.tensors):
             top, left, height, width, *_ = target["frame"]
             alone = to_batch([image], side, how).tensors[0]
@@ -265,7 +265,7 @@ def test_a_batch_in_frames_is_one_canvas_with_padding_that_counts_as_image(few):
 
 def test_frames_of_the_same_key_are_the_same_and_epochs_differ(few):
     sizes = epoch_sizes(few.sizes, True)
-    examples = Examples(few, 0, Augment(flip=0), Frames(chunk_ratios(sizes, 1), Side(64, 0)))
+    examples = DetectionDataset(few, 0, Augment(hflip_prob=0), Frames(chunk_ratios(sizes, 1), Resize(64, 0)))
     frames = [examples[(epoch, 2)][1]["frame"] for epoch in range(30)]
     assert frames == [examples[(epoch, 2)][1]["frame"] for epoch in range(30)]
     assert len({frame[1] for frame in frames}) > 3 and {frame[2:] for frame in frames} == {(64, 128, 64, 128)}

@@ -5,24 +5,24 @@ from dataclasses import replace
 import pytest
 import torch
 
-from detector.config.model_schema import BODIES, Model, Roi, Rpn
+from detector.config.model_schema import BACKBONE_NAMES, Model, Roi, Rpn
 from detector.config.schema import Evaluate
 from detector.model.faster_rcnn import build_model
-from detector.structures import Side
+from detector.structures import Resize
 
-RPN = Rpn(width=512, two_way=True, straddling=False, before_nms_train=12000, before_nms_eval=6000, after_nms_eval=300,
-          box_mean="last_image")
-ORIGINAL = Model(body="vgg16", stride_in_1x1=False, pixels="caffe", canvas_multiple=1, pooling="align_original",
-                 anchor_sizes=((128, 256, 512),), plus_one=True, legacy_anchors=True, rpn=RPN,
-                 roi=Roi(batch=128, replacement=True, box_beta=1.0, init="normal"))
+RPN = Rpn(conv_channels=512, softmax_objectness=True, train_on_crossing_anchors=False, pre_nms_top_n_train=12000, pre_nms_top_n_eval=6000, post_nms_top_n_eval=300,
+          box_loss_normalizer="last_image")
+ORIGINAL = Model(backbone="vgg16", stride_in_1x1=False, pixel_format="caffe", size_divisor=1, roi_pooling="align_original",
+                 anchor_sizes=((128, 256, 512),), inclusive_boxes=True, legacy_anchors=True, rpn=RPN,
+                 roi=Roi(batch_size_per_image=128, sample_with_replacement=True, smooth_l1_beta=1.0, predictor_init="normal"))
 RESNET = replace(ORIGINAL, stride_in_1x1=True, ceil_pool=True)
 
 
 @pytest.mark.parametrize("config, classes, parameters", [
-    (ORIGINAL, 20, 137_078_239), (replace(RESNET, body="resnet101_c4"), 20, 47_462_111),
+    (ORIGINAL, 20, 137_078_239), (replace(RESNET, backbone="resnet101_c4"), 20, 47_462_111),
     # By hand: 80 classes instead of 20 are 60 rows of score and 240 of boxes more; agnostic boxes are 4 rows.
     (ORIGINAL, 80, 137_078_239 + 300 * 4097), (replace(ORIGINAL, class_agnostic=True), 20, 137_078_239 - 80 * 4097),
-    (replace(RESNET, body="resnet101_c4"), 80, 47_462_111 + 300 * 2049)])
+    (replace(RESNET, backbone="resnet101_c4"), 80, 47_462_111 + 300 * 2049)])
 def test_parameters_are_as_many_as_a_person_counts(config, classes, parameters):
     """With norms that learn, so that their weights and biases count as parameters, too."""
     with torch.device("meta"):
@@ -31,15 +31,15 @@ def test_parameters_are_as_many_as_a_person_counts(config, classes, parameters):
 
 
 @pytest.mark.parametrize("norm", ["frozen", "trained"])
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("body", BACKBONE_NAMES)
 def test_every_body_is_built_without_memory(body, norm):
     with torch.device("meta"):
-        model = build_model(Model(body=body, norm=norm), Evaluate(), 2500)
+        model = build_model(Model(backbone=body, norm=norm), Evaluate(), 2500)
     assert all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
 
 
 @pytest.mark.parametrize("config, cells", [  # of an image 600 x 1000: whole cells for VGG, what is begun for a ResNet
-    (ORIGINAL, (37, 62)), (replace(RESNET, body="resnet101_c4"), (38, 63)), (replace(RESNET, body="resnet50_c4"), (38, 63))])
+    (ORIGINAL, (37, 62)), (replace(RESNET, backbone="resnet101_c4"), (38, 63)), (replace(RESNET, backbone="resnet50_c4"), (38, 63))])
 def test_anchors_lie_sixteen_pixels_apart_whatever_the_canvas(config, cells):
     with torch.device("meta"):
         model = build_model(config, Evaluate(), 20)
@@ -52,23 +52,23 @@ def test_anchors_lie_sixteen_pixels_apart_whatever_the_canvas(config, cells):
 
 
 @pytest.mark.parametrize("config", [
-    replace(ORIGINAL, dropout=0.0), replace(RESNET, body="resnet50_c4")], ids=["vgg16", "resnet50_c4"])
+    replace(ORIGINAL, dropout=0.0), replace(RESNET, backbone="resnet50_c4")], ids=["vgg16", "resnet50_c4"])
 def test_a_step_of_the_original_recipe_reaches_every_weight_that_learns(config):
     torch.manual_seed(0)
-    config = replace(config, anchor_sizes=((16, 32),), pooling_size=7 if "c4" in config.body else 2,
-                     rpn=replace(RPN, after_nms_train=100))
+    config = replace(config, anchor_sizes=((16, 32),), roi_pooling_size=7 if "c4" in config.backbone else 2,
+                     rpn=replace(RPN, post_nms_top_n_train=100))
     model = build_model(config, Evaluate(), 3).train()
     images = [torch.randint(0, 256, (3, 50, 75), dtype=torch.uint8) for _ in range(2)]
     targets = [{"boxes": torch.tensor([[5.0, 6, 40, 40], [30, 2, 74, 30]]), "labels": torch.tensor([1, 3]),
                 "frame": (0, 0, 50, 75, 50, 80)}, {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64),
                                                    "frame": (0, 0, 50, 75, 50, 80)}]
-    losses = model(images, targets, Side(50, 0))
+    losses = model(images, targets, Resize(50, 0))
     losses.sum().backward()
     assert losses.isfinite().all() and (losses > 0).all()
     learning = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert {name for name, weight in model.named_parameters() if weight.grad is not None} == learning
     still = {name for name, _ in model.named_parameters()} - learning
-    first = [f"backbone.{n}." for n in (0, 2, 5, 7)] if config.body == "vgg16" else ["backbone.conv1", "backbone.layer1"]
+    first = [f"backbone.{n}." for n in (0, 2, 5, 7)] if config.backbone == "vgg16" else ["backbone.conv1", "backbone.layer1"]
     assert all(name.startswith(tuple(first)) for name in still) and len(still) > 0
-    if "c4" in config.body:
+    if "c4" in config.backbone:
         assert not any("bn" in name or "downsample.1" in name for name in learning), "norms learn nowhere"

@@ -13,9 +13,9 @@ from detector.evaluation.evaluate import evaluate_run
 from detector.inference.predict import predict
 from detector.metrics.analysis import ERRORS, RIGHT, analyse
 from detector.report import image_budget
-from detector.report.image_budget import Film, chosen, columns, least_score, packed
+from detector.report.image_budget import JpegBudget, chosen, columns, least_score, packed
 from detector.report.report import About, by_size, numbers, per_class, report_evaluation, report_predictions
-from detector.structures import CROWD, Dataset, Detections, assemble, join_detections
+from detector.structures import CROWD, Dataset, Detections, build_dataset, concat_detections
 
 CLASSES = ["cat", "dog"]
 ABOUT = About("a run", ("a fact",), "a command", 0.5)
@@ -25,7 +25,7 @@ A, B, SMALL = (10, 20, 110, 120), (200, 200, 300, 300), (0, 0, 20, 20)
 def truth(*objects: tuple, images: int = 3, root: str = "/nowhere") -> Dataset:
     """Objects: (image from 0, label, box, flags). Ids of images are 30, 20, 10."""
     rows = [(image, label, flags, (box[2] - box[0]) * (box[3] - box[1]), *box) for image, label, box, flags in objects]
-    return assemble("test", root, CLASSES, [1, 2], [(f"{i}.jpg", 10 * (images - i), 300, 400) for i in range(images)],
+    return build_dataset("test", root, CLASSES, [1, 2], [(f"{i}.jpg", 10 * (images - i), 300, 400) for i in range(images)],
                     np.array(rows, np.float64).reshape(-1, 8))
 
 
@@ -67,7 +67,7 @@ def test_columns_are_image_by_image_and_the_best_first():
 
 
 def test_nothing_found_and_nothing_there():
-    nothing = join_detections([])
+    nothing = concat_detections([])
     for data in (DATA, truth()):
         analysis = analyse(nothing, data)
         page, _ = columns(data, nothing, analysis, chosen(data, analysis.image_weight))
@@ -100,18 +100,18 @@ def test_film_goes_from_large_to_small_to_none(monkeypatch):
     large, small = len(image_budget.thumbnail(noise, *image_budget.LARGE)), len(image_budget.thumbnail(noise, 40, 30))
     monkeypatch.setattr(image_budget, "SMALL", ((80, 30, large), (40, 30, small)))
     monkeypatch.setattr(image_budget, "ALL_BYTES", 2 * large + 3 * small)
-    film = Film(5)
+    film = JpegBudget(5)
     for pixels in (noise, None, noise, noise, noise):
         film.add(pixels)
     assert [len(jpeg) for jpeg in film.jpegs] == [large, 0, large, small, small] and (film.large, film.small) == (2, 2)
-    more = Film(5)  # of more images than was said, the last ones have none
+    more = JpegBudget(5)  # of more images than was said, the last ones have none
     for _ in range(9):
         more.add(noise)
     assert (more.large, more.small, more.full) == (2, 3, True) and more.jpegs[5:] == [""] * 4
 
 
 def test_a_few_images_are_all_large():
-    film = Film(100)
+    film = JpegBudget(100)
     for _ in range(3):
         film.add(np.zeros((600, 800, 3), np.uint8))
     assert (film.large, film.small) == (3, 0)
@@ -146,7 +146,7 @@ def test_a_page_of_an_evaluation(tmp_path, rule):
 
 
 def test_a_page_of_predictions(tmp_path):
-    data, film = truth(), Film(3)
+    data, film = truth(), JpegBudget(3)
     for _ in range(3):
         film.add(np.zeros((300, 400, 3), np.uint8))
     report_predictions(tmp_path / "report.html", ABOUT, data, FOUND, film)

@@ -13,26 +13,26 @@ import pytest
 
 from detector.errors import BadInput
 from detector.run import lock
-from detector.run.lock import Owner, refuse_second_start
+from detector.run.lock import RunLock, refuse_second_start
 
 
 def test_a_second_owner_is_refused_and_leaves_the_lock_as_it_is(tmp_path):
-    with closing(Owner(tmp_path)) as first:
+    with closing(RunLock(tmp_path)) as first:
         first.take()
         first.take()  # twice is once
         said = (tmp_path / lock.NAME).read_text()
         assert said == f"process {os.getpid()} on {socket.gethostname()}"
-        for second in (Owner(tmp_path).take, lambda: refuse_second_start(tmp_path)):
+        for second in (RunLock(tmp_path).take, lambda: refuse_second_start(tmp_path)):
             with pytest.raises(BadInput, match=f"is being trained by {said}. Wait"):
                 second()
         assert (tmp_path / lock.NAME).read_text() == said
     refuse_second_start(tmp_path)
-    with closing(Owner(tmp_path)) as third:
+    with closing(RunLock(tmp_path)) as third:
         third.take()
 
 
 def test_without_a_folder_there_is_no_lock_and_none_is_made(tmp_path):
-    with closing(Owner(tmp_path / "new")) as one:
+    with closing(RunLock(tmp_path / "new")) as one:
         one.take()
         refuse_second_start(tmp_path / "new")
         assert not (tmp_path / "new").exists()
@@ -47,7 +47,7 @@ def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
             "os.kill(os.getpid(), signal.SIGKILL)")
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == -9
     assert "process" in (tmp_path / lock.NAME).read_text()
-    with closing(Owner(tmp_path)) as next_one:
+    with closing(RunLock(tmp_path)) as next_one:
         next_one.take()
 
 
@@ -68,10 +68,10 @@ def test_of_another_machine_only_the_heartbeats_tell(locks, moves, tmp_path, mon
     timer.start()
     if moves:
         with pytest.raises(BadInput, match="is being trained by process 12 on another-machine"):
-            Owner(tmp_path).take()
+            RunLock(tmp_path).take()
         assert (tmp_path / lock.NAME).read_text() == "process 12 on another-machine"
     else:
-        with closing(Owner(tmp_path)) as one:
+        with closing(RunLock(tmp_path)) as one:
             one.take()
             assert str(os.getpid()) in (tmp_path / lock.NAME).read_text()
     timer.join()

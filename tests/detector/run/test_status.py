@@ -64,7 +64,7 @@ def test_a_start_with_bad_input_leaves_the_state_of_the_run(found, left, tmp_pat
     StatusFile(tmp_path, main=True).tell(found, step=40, total_steps=90)
     with pytest.raises(BadInput), StatusFile(tmp_path, True) as status:
         status.tell("starting")
-        raise BadInput("model.body=resnet5: no such body")
+        raise BadInput("model.backbone=resnet5: no such body")
     assert (read(tmp_path)["state"], read(tmp_path)["step"]) == (left, 40)
 
 

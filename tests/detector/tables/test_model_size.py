@@ -100,7 +100,7 @@ def test_every_row_builds_on_the_meta_device_with_the_parameters_of_its_parts(ro
     if config.recipe != "original":
         return  # torchvision's own count stands for them, below
     boxes, anchors = 1 if config.model.class_agnostic else classes, 9 if row.startswith("voc") else 12
-    if config.model.body == "vgg16":
+    if config.model.backbone == "vgg16":
         parts = [vgg_body(600, 800), rpn(512, 512, 0, anchors), linear(25088, 4096, 0), linear(4096, 4096, 0),
                  predictor(4096, 0, classes, boxes)]
     else:

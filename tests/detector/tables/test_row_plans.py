@@ -58,10 +58,10 @@ def test_the_config_says_what_was_printed(row):
     config, plan = plan_of(row)
     assert plan.global_batch == number(printed.batch) and plan.rate == pytest.approx(number(printed.rate))
     assert config.schedule.epochs == number(printed.epochs) and config.schedule.period == number(printed.decay)
-    assert config.schedule.warmup_steps == 0 and config.schedule.shape == "periodic"
-    assert config.batch.per_process * int(number(printed.gpus)) == config.batch.size
+    assert config.schedule.warmup_steps == 0 and config.schedule.lr_schedule == "periodic"
+    assert config.batch.micro_batch_size * int(number(printed.gpus)) == config.batch.size
     side = int(printed.table.rsplit(" ", 1)[1])
-    assert config.augment.short_sides == (side,) and config.evaluate.short_side == side
+    assert config.augment.min_size == (side,) and config.evaluate.min_size == side
     assert config.recipe == "original" and config.evaluate.every_epochs == 0, "nothing is selected on the test images"
 
 
@@ -75,8 +75,8 @@ def test_the_optimiser_and_the_samples_of_each_body(body, roi, decay, bias, clip
     for row in (row for row in PLANS if body in row):
         config = load_config(f"tables/{row}")
         optim = config.optim
-        assert (config.model.roi.batch, optim.decay, optim.bias_rate, optim.clip_norm) == (roi, decay, bias, clip)
-        assert optim.momentum == 0.9 and not optim.decay_biases and config.model.norm == "frozen"
+        assert (config.model.roi.batch_size_per_image, optim.weight_decay, optim.bias_lr_factor, optim.grad_clip_norm) == (roi, decay, bias, clip)
+        assert optim.momentum == 0.9 and not optim.weight_decay_bias and config.model.norm == "frozen"
 
 
 @pytest.mark.parametrize("start, sizes, proposals, boxes", [
@@ -86,4 +86,4 @@ def test_anchors_proposals_and_boxes_of_each_table(start, sizes, proposals, boxe
     for row in (row for row in PLANS if row.startswith(start)):
         config = load_config(f"tables/{row}")
         assert config.model.anchor_sizes == (sizes,) and config.model.anchor_ratios == (0.5, 1, 2)
-        assert config.model.rpn.after_nms_eval == proposals and config.augment.most_boxes == boxes
+        assert config.model.rpn.post_nms_top_n_eval == proposals and config.augment.max_boxes == boxes

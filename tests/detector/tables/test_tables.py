@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from detector.__main__ import main
-from detector.config.load import load_config, shipped, to_yaml
+from detector.config.load import load_config, shipped_folder, to_yaml
 from detector.errors import BadInput
 from detector.tables.html import as_html
 from detector.tables.measured import measured
@@ -49,13 +49,13 @@ def line_of(runs: Path, row: str = ROW):
 def test_every_row_has_a_config_and_every_config_a_row():
     rows = [row.row for row in published()]
     assert len(set(rows)) == len(rows) == 23
-    assert sorted(rows) == sorted(path.stem for path in (shipped() / "configs" / "tables").glob("*.yaml"))
+    assert sorted(rows) == sorted(path.stem for path in (shipped_folder() / "configs" / "tables").glob("*.yaml"))
 
 
 def test_printed_figures_are_those_of_the_headers():
     """The comment that a user reads in a config, and the cell that the report shows, say the same."""
     for row in published():
-        header = (shipped() / "configs" / "tables" / f"{row.row}.yaml").read_text().split("# Hardware")[0]
+        header = (shipped_folder() / "configs" / "tables" / f"{row.row}.yaml").read_text().split("# Hardware")[0]
         if row.map:
             assert row.map in header and (not row.tolerance or f"tolerance {row.tolerance}" in header)
 
@@ -107,16 +107,16 @@ def test_seeds_give_mean_and_spread(tmp_path):
     one = line_of(tmp_path)
     assert one.measured["map"] == "75.0 ± 1.0" and one.gap == "-0.2" and one.seeds == "0, 1, 2"
     assert measured(ROW, tmp_path).spread == pytest.approx(1.0)
-    make_run(tmp_path, ROW + "-seed3", 0.1, 3, ("optim.rate=1",))
+    make_run(tmp_path, ROW + "-seed3", 0.1, 3, ("optim.lr=1",))
     make_run(tmp_path, ROW + "-seed4", None, 4)
     make_run(tmp_path, ROW + "-mine", 0.99)
     assert line_of(tmp_path).measured["map"] == "75.0 ± 1.0", "neither another config, nor an unfinished run, nor any folder"
 
 
 @pytest.mark.parametrize("overrides, remark", [
-    (("optim.rate=0.02",), "optim.rate: 0.01 -> 0.02"), (("schedule.steps=6260",), "schedule.steps: 0 -> 6260"),
+    (("optim.lr=0.02",), "optim.lr: 0.01 -> 0.02"), (("schedule.steps=6260",), "schedule.steps: 0 -> 6260"),
     (("model.weights=resnet101_caffe.pth",), "model.weights: R-101.pkl -> resnet101_caffe.pth"),
-    (("run.precision=bf16", "batch.per_process=16", "model.weights=/elsewhere/R-101.pkl", "evaluate.batch=8", "run.workers=0"), "")])
+    (("run.precision=bf16", "batch.micro_batch_size=16", "model.weights=/elsewhere/R-101.pkl", "evaluate.batch_size=8", "run.num_workers=0"), "")])
 def test_a_run_with_another_config_does_not_count_and_says_why(tmp_path, overrides, remark):
     make_run(tmp_path, overrides=overrides)
     one = line_of(tmp_path)
@@ -137,7 +137,7 @@ def test_an_evaluation_on_the_way_is_not_the_result(tmp_path):
     assert not line_of(tmp_path).gap
 
 
-@pytest.mark.parametrize("name, content", [("config.yaml", "optim: {rate: fast}"), ("environment.json", "{"),
+@pytest.mark.parametrize("name, content", [("config.yaml", "optim: {lr: fast}"), ("environment.json", "{"),
                                            ("metrics.jsonl", ""), ("metrics.jsonl", None), ("config.yaml", None)])
 def test_a_folder_that_is_no_run_is_passed_over(tmp_path, name, content):
     folder = make_run(tmp_path)

@@ -38,7 +38,7 @@ def test_what_is_written_is_the_state_of_the_call_whatever_is_done_to_it_afterwa
     disk.opened.set()
     saver.wait()
     path, = checkpoint_files.step_files(tmp_path)
-    assert path.name == "step-00000001.pt" and checkpoint_files.read(path)["model"]["w"].tolist() == [1, 1, 1]
+    assert path.name == "step-00000001.pt" and checkpoint_files.read_checkpoint(path)["model"]["w"].tolist() == [1, 1, 1]
     assert saver.saved_in_s > 0 and saver.step == 1 and not saver.writing()
 
 
@@ -63,7 +63,7 @@ def test_only_the_newest_stay(tmp_path):
         saver.start(content(step, step))
         saver.wait()
     path, = checkpoint_files.step_files(tmp_path)
-    assert checkpoint_files.read(path)["model"]["w"].tolist() == [3, 3, 3]
+    assert checkpoint_files.read_checkpoint(path)["model"]["w"].tolist() == [3, 3, 3]
 
 
 @pytest.mark.parametrize("told_by", ["wait", "start"])
@@ -104,9 +104,9 @@ def test_what_a_killed_write_left_is_swept_away(tmp_path):
     folder.mkdir()
     for name in ("step-00000005.part", "best.part", "step-00000004.pt", "best.pt"):
         (folder / name).touch()
-    checkpoint_files.sweep(tmp_path)
+    checkpoint_files.remove_partial_files(tmp_path)
     assert {path.name for path in folder.iterdir()} == {"step-00000004.pt", "best.pt"}
-    checkpoint_files.sweep(tmp_path / "nowhere")
+    checkpoint_files.remove_partial_files(tmp_path / "nowhere")
 
 
 def test_copies_are_equal_in_value_and_layout_and_are_used_again():

@@ -10,8 +10,8 @@ import pytest
 
 from detector.config.load import load_config
 from detector.data.formats.shapes import CLASSES
-from detector.data.read import read_for_evaluation
-from detector.evaluation.scoring import Predicted
+from detector.data.read import read_val
+from detector.evaluation.scoring import Predictions
 from detector.structures import Detections
 from detector.training import async_evaluation
 from detector.training.async_evaluation import Drawn, Scorer
@@ -24,17 +24,17 @@ def config(tiny, config_file):
 
 @pytest.fixture
 def val(config):
-    return read_for_evaluation(config.data, CLASSES)
+    return read_val(config.data, CLASSES)
 
 
-def truth_of(val, step: int = 3) -> Predicted:
+def truth_of(val, step: int = 3) -> Predictions:
     """A detector that finds everything."""
-    found = Detections(val.image_ids[val.image_of_row()], val.boxes, np.ones(len(val.labels), np.float32), val.labels)
-    return Predicted(step, found, np.zeros((0, 6)), np.arange(len(val)), (), 1.0, 0.0)
+    found = Detections(val.image_ids[val.image_of_box()], val.boxes, np.ones(len(val.labels), np.float32), val.labels)
+    return Predictions(step, found, np.zeros((0, 6)), np.arange(len(val)), (), 1.0, 0.0)
 
 
 def scorer_of(val, config, folder, workers: int) -> Scorer:
-    return Scorer(val, replace(config, run=replace(config.run, workers=workers)), folder)
+    return Scorer(val, replace(config, run=replace(config.run, num_workers=workers)), folder)
 
 
 def drawn(scorer: Scorer) -> Drawn:

@@ -14,7 +14,7 @@ from detector.training.optimizer import build_optimizer, parameter_groups, set_r
 from detector.training.schedule import learning_rate, plan_run
 
 SIZES = np.full((100, 2), 64, np.int32)  # a hundred square images
-OPTIM = Optim(rate=0.02, reference_batch=16)
+OPTIM = Optim(lr=0.02, reference_batch_size=16)
 SCHEDULE = Schedule(epochs=12, milestones=(8, 11), warmup_steps=1000, warmup_factor=0.001)
 
 
@@ -69,7 +69,7 @@ def test_more_processes_than_images_are_refused_with_a_remedy():
 
 
 def plan_of(schedule: Schedule, warmup: int, total: int, milestones: tuple[int, ...] = ()):
-    plan = plan_run(Batch(16), Optim(rate=1.0, reference_batch=16), schedule, SIZES, 0, 1)
+    plan = plan_run(Batch(16), Optim(lr=1.0, reference_batch_size=16), schedule, SIZES, 0, 1)
     return replace(plan, warmup_steps=warmup, total_steps=total, milestones=milestones)
 
 
@@ -112,12 +112,12 @@ class Small(nn.Module):
 
 @pytest.mark.parametrize("optim, table", [
     # (decay, relative rate) -> names; by default everything decays alike
-    (Optim(decay=0.1), {(0.1, 1.0): "conv.weight conv.bias bn.weight bn.bias gn.weight gn.bias fc.weight fc.bias"}),
-    (Optim(decay=0.1, decay_norms=False),
+    (Optim(weight_decay=0.1), {(0.1, 1.0): "conv.weight conv.bias bn.weight bn.bias gn.weight gn.bias fc.weight fc.bias"}),
+    (Optim(weight_decay=0.1, weight_decay_norm=0),
      {(0.1, 1.0): "conv.weight conv.bias fc.weight fc.bias", (0.0, 1.0): "bn.weight bn.bias gn.weight gn.bias"}),
-    (Optim(decay=0.1, decay_biases=False, bias_rate=2),  # as py-faster-rcnn: biases twice as fast and without decay
+    (Optim(weight_decay=0.1, weight_decay_bias=0, bias_lr_factor=2),  # as py-faster-rcnn: biases twice as fast and without decay
      {(0.1, 1.0): "conv.weight bn.weight bn.bias gn.weight gn.bias fc.weight", (0.0, 2.0): "conv.bias fc.bias"}),
-    (Optim(decay=0.1, decay_norms=False, decay_biases=False),
+    (Optim(weight_decay=0.1, weight_decay_norm=0, weight_decay_bias=0),
      {(0.1, 1.0): "conv.weight fc.weight", (0.0, 1.0): "conv.bias bn.weight bn.bias gn.weight gn.bias fc.bias"})])
 def test_groups_by_decay_and_relative_rate(optim, table):
     model = Small()
@@ -133,7 +133,7 @@ def test_a_model_that_learns_nothing_has_no_groups():
 
 def test_the_rate_reaches_each_group_with_its_factor():
     model = Small()
-    optimizer = build_optimizer(model, Optim(momentum=0.8, decay=0.1, decay_biases=False, bias_rate=2))
+    optimizer = build_optimizer(model, Optim(momentum=0.8, weight_decay=0.1, weight_decay_bias=0, bias_lr_factor=2))
     set_rate(optimizer, 0.05)
     assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.1]
     assert all(group["momentum"] == 0.8 for group in optimizer.param_groups)
@@ -166,7 +166,7 @@ def test_fp16_may_skip_the_first_step_and_the_second_is_a_plain_one():
     """The fused step is told of an infinite gradient, leaves the weights alone, and must not remember anything."""
     weight = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(weight.weight)
-    optimizer = build_optimizer(weight, Optim(rate=1, momentum=0.9, decay=0))
+    optimizer = build_optimizer(weight, Optim(lr=1, momentum=0.9, weight_decay=0))
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
     for gradient in (float("inf"), 1.0):
         optimizer.zero_grad()
@@ -190,8 +190,8 @@ PUBLISHED = [
 @pytest.mark.parametrize("size, epochs, decay, rate, expected", PUBLISHED)
 def test_the_rate_of_every_epoch_is_that_of_the_published_tables(size, epochs, decay, rate, expected):
     """At the first and the last step of each epoch; and a loop that multiplies as the original's does says the same."""
-    schedule = Schedule(epochs=epochs, shape="periodic", period=decay, warmup_steps=0)
-    plan = plan_run(Batch(size, 1, groups="static"), Optim(rate=rate, reference_batch=size), schedule, SIZES, 0, 1)
+    schedule = Schedule(epochs=epochs, lr_schedule="periodic", period=decay, warmup_steps=0)
+    plan = plan_run(Batch(size, 1, aspect_ratio_groups="static"), Optim(lr=rate, reference_batch_size=size), schedule, SIZES, 0, 1)
     assert plan.steps_per_epoch == 100 // size and plan.total_steps == epochs * plan.steps_per_epoch
     slow = rate
     for epoch in range(1, epochs + 1):
@@ -202,11 +202,11 @@ def test_the_rate_of_every_epoch_is_that_of_the_published_tables(size, epochs, d
 
 
 def test_static_chunks_say_what_never_trains():
-    plan = plan_run(Batch(24, 2, groups="static"), OPTIM, SCHEDULE, SIZES, 0, 2)
+    plan = plan_run(Batch(24, 2, aspect_ratio_groups="static"), OPTIM, SCHEDULE, SIZES, 0, 2)
     assert plan.steps_per_epoch == 4 and plan.sentence.endswith("in which the 4 widest of 100 images never train")
-    assert "never" not in plan_run(Batch(25, 2, groups="static"), OPTIM, SCHEDULE, SIZES, 0, 2).sentence
+    assert "never" not in plan_run(Batch(25, 2, aspect_ratio_groups="static"), OPTIM, SCHEDULE, SIZES, 0, 2).sentence
     with pytest.raises(BadInput, match="100 images make no whole batch"):
-        plan_run(Batch(101, 2, groups="static"), OPTIM, SCHEDULE, SIZES, 0, 2)
+        plan_run(Batch(101, 2, aspect_ratio_groups="static"), OPTIM, SCHEDULE, SIZES, 0, 2)
 
 
 def test_the_originals_groups_biases_learn_twice_as_fast_and_do_not_decay():
@@ -214,7 +214,7 @@ def test_the_originals_groups_biases_learn_twice_as_fast_and_do_not_decay():
     torch.manual_seed(0)
     ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
     theirs.load_state_dict(ours.state_dict())
-    config = Optim(rate=0.1, decay=5e-4, decay_biases=False, bias_rate=2)
+    config = Optim(lr=0.1, weight_decay=5e-4, weight_decay_bias=0, bias_lr_factor=2)
     mine = build_optimizer(ours, config)
     other = torch.optim.SGD([{"params": [theirs.weight], "lr": 0.1, "weight_decay": 5e-4},
                              {"params": [theirs.bias], "lr": 0.2, "weight_decay": 0}], momentum=0.9)

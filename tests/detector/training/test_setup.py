@@ -8,7 +8,7 @@ import torch
 
 from detector.config.schema import Batch, Config, Model, Schedule
 from detector.distributed import rank_info
-from detector.run.environment import Seat, few_cores, processor, slow_precision, world_table
+from detector.run.environment import RankInfo, few_cores, processor, slow_precision, world_table
 from detector.training import setup
 from detector.training.schedule import Plan, describe_schedule
 
@@ -33,17 +33,17 @@ def test_a_batch_that_followed_from_the_processes_is_kept(config, before, size):
     (8, 2, 8, 2, ["sampled anew"]),                  # eight ranks hold one image each
     (1, 2, 5, 8, ["sampled anew"])])
 def test_what_is_not_the_same_is_said_with_its_reason(world, before, size, per_process, words, monkeypatch):
-    monkeypatch.setattr(rank_info, "world", lambda: world)
+    monkeypatch.setattr(rank_info, "world_size", lambda: world)
     batch = Batch(size, per_process)
-    notes = "\n".join(setup.elastic_notes(Config(batch=batch), batch, content(size, before, per_process)))
+    notes = "\n".join(setup.elastic_notes(Config(batch_size_per_image=batch), batch, content(size, before, per_process)))
     assert bool(notes) is bool(words) and all(word in notes for word in words)
     assert ("running statistics" in "\n".join(setup.elastic_notes(
-        Config(batch=batch, model=Model(norm="trained")), batch, content(size, before, per_process)))) is bool(words)
+        Config(batch_size_per_image=batch, model=Model(norm="trained")), batch, content(size, before, per_process)))) is bool(words)
 
 
 def test_a_batch_that_was_left_open_is_said_to_be_kept(monkeypatch):
-    monkeypatch.setattr(rank_info, "world", lambda: 1)
-    notes = setup.elastic_notes(Config(batch=Batch(0, 2)), Batch(4, 2), content(4, 2, said_size=0))
+    monkeypatch.setattr(rank_info, "world_size", lambda: 1)
+    notes = setup.elastic_notes(Config(batch_size_per_image=Batch(0, 2)), Batch(4, 2), content(4, 2, said_size=0))
     assert "batch.size=0: the 4 images a step of the start on 2 are kept" in notes[0]
 
 
@@ -53,18 +53,18 @@ def test_a_first_start_and_a_checkpoint_without_the_number_have_nothing_to_say()
 
 
 def test_the_world_is_a_line_for_each_host():
-    seats = [Seat(rank, f"n{rank // 2}", "NVIDIA H100", tuple(range(8 * (rank % 2), 8 * (rank % 2) + 8)))
+    seats = [RankInfo(rank, f"n{rank // 2}", "NVIDIA H100", tuple(range(8 * (rank % 2), 8 * (rank % 2) + 8)))
              for rank in range(4)]
     assert world_table(seats) == ["rank  host  device           cores", "0-1   n0    2 x NVIDIA H100  16",
                                   "2-3   n1    2 x NVIDIA H100  16"]
-    assert world_table([Seat(0, "here", "cpu", (0, 1))]) == ["rank  host  device  cores", "0     here  cpu     2"]
+    assert world_table([RankInfo(0, "here", "cpu", (0, 1))]) == ["rank  host  device  cores", "0     here  cpu     2"]
 
 
 @pytest.mark.parametrize("cores, workers, said", [
     ([(0, 1), (0, 1)], 2, "2 x 2 loader workers on n0 share 2 cores"), ([(0, 1), (2, 3)], 2, ""),
-    ([(0,), (1,)], 2, "set run.workers=1"), ([(0,)], 0, ""), ([(0,)], 2, "1 x 2 loader workers")])
+    ([(0,), (1,)], 2, "set run.num_workers=1"), ([(0,)], 0, ""), ([(0,)], 2, "1 x 2 loader workers")])
 def test_more_workers_than_cores_are_told(cores, workers, said):
-    seats = [Seat(rank, "n0", "cpu", some) for rank, some in enumerate(cores)]
+    seats = [RankInfo(rank, "n0", "cpu", some) for rank, some in enumerate(cores)]
     found = few_cores(seats, workers)
     assert said in found and bool(said) is bool(found)
 
@@ -92,7 +92,7 @@ def test_the_processor_has_a_name_where_the_system_tells_it(tmp_path):
 
 @pytest.mark.parametrize("schedule, said", [
     (Schedule(), "90 steps (3 epochs), the rate times 0.1 at step 30, 60"),
-    (Schedule(shape="cosine"), "90 steps (3 epochs), falling along a cosine to 0")])
+    (Schedule(lr_schedule="cosine"), "90 steps (3 epochs), falling along a cosine to 0")])
 def test_the_schedule_in_a_line(schedule, said):
     assert describe_schedule(Plan(4, [], 30, 90, 0.1, 0, (30, 60, 90), ""), schedule) == said
     assert describe_schedule(Plan(4, [], 30, 20, 0.1, 0, (30,), ""), Schedule()) == "20 steps (0.667 epochs), the rate stays"

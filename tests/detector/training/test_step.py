@@ -8,19 +8,19 @@ from refuse_waiting import RefuseWaiting
 from detector.config.load import load_config
 from detector.model.faster_rcnn import build_model
 from detector.model.precision import to_device
-from detector.structures import Side
+from detector.structures import Resize
 from detector.training.checkpoint import TrainState
 from detector.training.nan_guard import FiniteCheck
 from detector.training.optimizer import build_optimizer, set_rate
 from detector.training.step import update_weights
 
-SIDE = Side(64, 128)
+SIDE = Resize(64, 128)
 
 
 @pytest.fixture
 def config(tmp_path):
     (tmp_path / "empty.yaml").write_text("")
-    return load_config(str(tmp_path / "empty.yaml"), [*TINY, "data.root=none", "optim.clip_norm=1", "optim.ema=0.9"])
+    return load_config(str(tmp_path / "empty.yaml"), [*TINY, "data.root=none", "optim.grad_clip_norm=1", "optim.ema_decay=0.9"])
 
 
 def start(config, device: torch.device) -> TrainState:

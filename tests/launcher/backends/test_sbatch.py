@@ -25,7 +25,7 @@ PLAIN = Resources(nodes=2, processes=2, python="/venv/bin/python")
 
 def submission(wanted: Resources, name: str = "r50", verb: str = "train") -> Submission:
     run = Path("/shared/runs") / name
-    arguments = (f"{run}/slurm/config.yaml",) if verb == "train" else (str(run), "evaluate.detections=300")
+    arguments = (f"{run}/slurm/config.yaml",) if verb == "train" else (str(run), "evaluate.max_detections=300")
     return Submission(Job(verb, arguments, wanted), run, wanted.cores or 3, "fleet-rcnn train coco/resnet50_fpn --on ...",
                       f"{run}/slurm/%j.log", Path("/home/me/my project"), COPY[0])
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from detector.data.formats import coco, shapes
 from detector.errors import BadInput
-from detector.seeding import drawing_state
+from detector.seeding import numpy_random_state
 
 COUNT = 12
 
@@ -34,7 +34,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def pictures() -> list:
-    return [shapes.draw_image(drawing_state(seed)) for seed in range(100)]
+    return [shapes.draw_image(numpy_random_state(seed)) for seed in range(100)]
 
 
 def test_a_split_is_read_like_any_coco_data_set(drawn):

@@ -10,7 +10,7 @@ from PIL import Image
 from detector.config.schema import Data
 from detector.data.formats import visual_genome
 from detector.data.formats.visual_genome import clean, entries, read, read_vocabulary, sources, write_vocabulary
-from detector.data.read import mend, read_datasets
+from detector.data.read import fix_invalid_boxes, read_datasets
 from detector.errors import BadInput
 
 # id -> (height, width) and objects: names, x, y, w, h
@@ -72,8 +72,8 @@ def test_both_layouts_are_read_alike(root):
 def test_faulty_boxes_are_mended_as_everywhere(root):
     dataset = read(root, "3/val")
     assert dataset.boxes.tolist() == [[10, 10, 40, 40], [5, 5, 5, 10]] and dataset.labels.tolist() == [2, 1]
-    mended = mend(dataset, "clip")
-    assert mended.boxes.tolist() == [[10, 10, 30, 30]] and len(mended.faults) == len(dataset.faults) + 2
+    mended = fix_invalid_boxes(dataset, "clip")
+    assert mended.boxes.tolist() == [[10, 10, 30, 30]] and len(mended.warnings) == len(dataset.warnings) + 2
 
 
 def test_training_and_validation_have_the_whole_vocabulary(root, tmp_path):
@@ -94,7 +94,7 @@ def test_an_image_without_annotations_has_no_objects_and_its_size_from_the_file(
         (place / "xml" / "1.xml").unlink(missing_ok=True)
         dataset = read(str(place), "3/train")
         assert dataset.boxes_per_image().tolist() == [1, 0, 0] and dataset.sizes[1].tolist() == [40, 60]
-        assert "count as images without objects" in dataset.faults[0]
+        assert "count as images without objects" in dataset.warnings[0]
 
 
 def test_the_sources_are_all_that_a_change_would_show_in(root):

@@ -9,16 +9,16 @@ import torch
 from torch import nn
 from torchvision import models
 
-from detector.config.model_schema import BODIES, Model
+from detector.config.model_schema import BACKBONE_NAMES, Model
 from detector.config.schema import Evaluate
 from detector.errors import BadInput
 from detector.model.faster_rcnn import build_model
-from detector.model.roi_heads import Predictor
+from detector.model.roi_heads import FastRCNNPredictor
 from detector.model.weights.files import read_weights
 from detector.model.weights.load import PREDICTOR, fill, load_weights, weights_name
 
-SMALL = Model(body="resnet18_fpn", weights="", norm="trained", frozen_stages=0, pooling_size=1, pyramid_width=16,
-              head_width=32)
+SMALL = Model(backbone="resnet18_fpn", weights="", norm="trained", frozen_stages=0, roi_pooling_size=1, fpn_channels=16,
+              box_head_dim=32)
 CLASSES = ("cat", "dog")
 
 
@@ -58,7 +58,7 @@ def test_a_classifiers_tensors_find_their_places(body, norm, tmp_path):
         shapes["classifier.0.weight"] = torch.Size((4096, 512))
     state = numbered(shapes)
     torch.save(state, tmp_path / "classifier.pth")
-    config = replace(SMALL, body=body, norm=norm, weights=str(tmp_path / "classifier.pth"))
+    config = replace(SMALL, backbone=body, norm=norm, weights=str(tmp_path / "classifier.pth"))
     model = built(config)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     report = load_weights(model, config, CLASSES)
@@ -108,7 +108,7 @@ def heads(classes: int, class_agnostic: bool = False) -> nn.Module:
     """A module with a predictor where a detector has it, and nothing else: 2 hidden units."""
     model = nn.Module()
     model.roi_heads = nn.Module()
-    model.roi_heads.box_predictor = Predictor(2, classes, class_agnostic)
+    model.roi_heads.box_predictor = FastRCNNPredictor(2, classes, class_agnostic)
     return model
 
 
@@ -281,18 +281,18 @@ def test_a_broken_file_at_the_place_of_a_download_is_an_error_that_names_it(cont
         read_weights("ResNet18_Weights.IMAGENET1K_V1")
 
 
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("body", BACKBONE_NAMES)
 def test_imagenet_names_weights_that_torchvision_has(body):
-    name = weights_name(Model(body=body, weights="imagenet"))
+    name = weights_name(Model(backbone=body, weights="imagenet"))
     assert models.get_weight(name).meta["categories"][0] == "tench"  # ImageNet's first class
 
 
 def test_coco_names_weights_of_the_same_body_and_no_others():
-    assert weights_name(Model(body="resnet50_fpn", weights="coco")) == "FasterRCNN_ResNet50_FPN_Weights.COCO_V1"
-    assert models.get_weight(weights_name(Model(body="mobilenet_v3_large_fpn", weights="coco"))).url
-    for body in set(BODIES) - {"resnet50_fpn", "mobilenet_v3_large_fpn"}:
+    assert weights_name(Model(backbone="resnet50_fpn", weights="coco")) == "FasterRCNN_ResNet50_FPN_Weights.COCO_V1"
+    assert models.get_weight(weights_name(Model(backbone="mobilenet_v3_large_fpn", weights="coco"))).url
+    for body in set(BACKBONE_NAMES) - {"resnet50_fpn", "mobilenet_v3_large_fpn"}:
         with pytest.raises(BadInput, match=f"not for {body}. Use imagenet, or a file"):
-            weights_name(Model(body=body, weights="coco"))
+            weights_name(Model(backbone=body, weights="coco"))
 
 
 @pytest.mark.parametrize("text", ["/data/mine.pth", "ResNet50_Weights.IMAGENET1K_V2"])

@@ -32,9 +32,9 @@ from detector.model.faster_rcnn import build_model
 from detector.model.weights.load import fill, load_weights
 from detector.model.weights.name_maps import to_our_names
 
-MODEL = Model(weights="", frozen_stages=0, norm="trained", pyramid_width=32, head_width=24, pooling_size=3)
-ORIGINAL = replace(MODEL, stride_in_1x1=True, ceil_pool=True, pixels="caffe", canvas_multiple=1,
-                   pooling="align_original", anchor_sizes=((128, 256, 512),), pooling_size=7)
+MODEL = Model(weights="", frozen_stages=0, norm="trained", fpn_channels=32, box_head_dim=24, roi_pooling_size=3)
+ORIGINAL = replace(MODEL, stride_in_1x1=True, ceil_pool=True, pixel_format="caffe", size_divisor=1,
+                   roi_pooling="align_original", anchor_sizes=((128, 256, 512),), roi_pooling_size=7)
 CLASSES = ("cat", "dog", "cow")
 BOXES = torch.tensor([[0.0, 0, 60, 50], [10, 5, 40, 60], [33, 20, 95, 63]])
 
@@ -65,7 +65,7 @@ def test_a_bottleneck_strides_where_it_is_told_and_the_stem_pools_as_it_is_told(
     state = made_up(resnet_shapes(depth, Names("torchvision")))
     state |= {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
     torch.save(state, tmp_path / "caffe.pth", _use_new_zipfile_serialization=False)
-    config = replace(MODEL, body=f"resnet{depth}_c4", stride_in_1x1=in_1x1, ceil_pool=ceil_pool)
+    config = replace(MODEL, backbone=f"resnet{depth}_c4", stride_in_1x1=in_1x1, ceil_pool=ceil_pool)
     model = build_model(config, Evaluate(), 3).eval()
     report = load_weights(model, replace(config, weights=str(tmp_path / "caffe.pth")), CLASSES)
     assert sorted(report.left_out) == ["fc.bias", "fc.weight"] and not report.other_shape
@@ -91,7 +91,7 @@ def test_the_defaults_are_torchvisions():
 def test_caffes_vgg16_with_both_hidden_layers(tmp_path):
     state = made_up(vgg_shapes("features.", "classifier.0.", "classifier.3.", cells=1))
     torch.save(OrderedDict(state), tmp_path / "vgg16_caffe.pth", _use_new_zipfile_serialization=False)
-    model = loaded(replace(MODEL, body="vgg16", pooling_size=1), tmp_path / "vgg16_caffe.pth")
+    model = loaded(replace(MODEL, backbone="vgg16", roi_pooling_size=1), tmp_path / "vgg16_caffe.pth")
     with torch.no_grad():
         same(model.backbone(picture())["0"], vgg(picture(), state, "features."))
         pooled = torch.randn(5, 512, 1, 1)
@@ -145,7 +145,7 @@ def test_the_originals_resnet_detector(agnostic, parallel, tmp_path):
     saved = {f"module.{key}": value for key, value in state.items()} if parallel else state  # of nn.DataParallel
     path = tmp_path / "faster_rcnn_1_7_10021.pth"
     save_original(saved, path, class_agnostic=agnostic)
-    model = loaded(replace(ORIGINAL, body="resnet50_c4", class_agnostic=agnostic), path)
+    model = loaded(replace(ORIGINAL, backbone="resnet50_c4", class_agnostic=agnostic), path)
     with torch.no_grad():
         feature = stages(picture(), state, names, 50, True, True)[2]
         same(model.backbone(picture())["0"], feature)
@@ -156,7 +156,7 @@ def test_the_originals_vgg_detector(tmp_path):
     shapes = original_shapes(vgg_shapes("RCNN_base.", "RCNN_top.0.", "RCNN_top.3.", cells=49), 9, 512, 4096)
     state = made_up(shapes)
     save_original(state, tmp_path / "faster_rcnn_1_6_10021.pth")
-    model = loaded(replace(ORIGINAL, body="vgg16"), tmp_path / "faster_rcnn_1_6_10021.pth")
+    model = loaded(replace(ORIGINAL, backbone="vgg16"), tmp_path / "faster_rcnn_1_6_10021.pth")
     with torch.no_grad():
         feature = vgg(picture(), state, "RCNN_base.")
         same(model.backbone(picture())["0"], feature)
@@ -165,17 +165,17 @@ def test_the_originals_vgg_detector(tmp_path):
 
 
 @pytest.mark.parametrize("said, notes", [
-    ({}, ()), ({"pooling_mode": "crop"}, ("trained with model.pooling=crop, here it is align_original",)),
+    ({}, ()), ({"pooling_mode": "crop"}, ("trained with model.roi_pooling=crop, here it is align_original",)),
     ({"class_agnostic": True}, ("trained with model.class_agnostic=True, here it is False",)),
     ({"here": {"stride_in_1x1": False, "ceil_pool": False, "pixels": "torchvision"}},
-     ("trained with model.pixels=caffe, here it is torchvision", "trained with model.stride_in_1x1=True, here it is False",
+     ("trained with model.pixel_format=caffe, here it is torchvision", "trained with model.stride_in_1x1=True, here it is False",
       "trained with model.ceil_pool=True, here it is False"))])
 def test_a_checkpoint_that_was_trained_otherwise_says_so(said, notes, tmp_path):
     state = {"RCNN_base.1.running_mean": torch.zeros(64), "RCNN_cls_score.weight": torch.zeros(4, 2048),
              "RCNN_bbox_pred.bias": torch.tensor([0, float("nan")]), "RCNN_made_up.weight": torch.zeros(2)}
     notes = ("not finite and left out (1): RCNN_bbox_pred.bias", *notes)
     save_original(state, tmp_path / "old.pth", **said)
-    config = replace(ORIGINAL, body="resnet50_c4", weights=str(tmp_path / "old.pth"), **said.get("here", {}))
+    config = replace(ORIGINAL, backbone="resnet50_c4", weights=str(tmp_path / "old.pth"), **said.get("here", {}))
     report = load_weights(build_model(config, Evaluate(), 3), config, CLASSES)
     assert report.notes == notes and all(note in str(report) for note in notes)
     assert report.left_out == ["RCNN_made_up.weight"] and report.loaded == [
@@ -195,7 +195,7 @@ def test_detectron2s_classifier_in_a_pickle(layout, tmp_path):
     names = Names(layout)
     state = made_up(resnet_shapes(50, names))
     save_pickle(state, tmp_path / "R-50.pkl")
-    model = loaded(replace(MODEL, body="resnet50_fpn", stride_in_1x1=True), tmp_path / "R-50.pkl")
+    model = loaded(replace(MODEL, backbone="resnet50_fpn", stride_in_1x1=True), tmp_path / "R-50.pkl")
     with torch.no_grad():
         for ours, theirs in zip(model.backbone.body(picture()).values(),
                                 stages(picture(), state, names, 50, True, False), strict=True):
@@ -229,7 +229,7 @@ def test_detectron2s_pyramid_detector(tmp_path):
                "roi_heads.box_head.fc2.weight": (24, 24), "roi_heads.box_head.fc2.bias": (24,)}
     state = made_up(shapes)
     save_pickle(state, tmp_path / "model_final.pkl")
-    config = replace(MODEL, body="resnet50_fpn", stride_in_1x1=True, pooling="align_detectron2", sampling_ratio=0)
+    config = replace(MODEL, backbone="resnet50_fpn", stride_in_1x1=True, roi_pooling="align_detectron2", sampling_ratio=0)
     model = loaded(config, tmp_path / "model_final.pkl")
     with torch.no_grad():
         levels = detectron2_pyramid(stages(picture(64, 96), state, names, 50, True, False), state)
@@ -253,7 +253,7 @@ def test_detectron2s_detector_on_one_level_with_its_own_order_of_anchors(tmp_pat
     shapes = resnet_shapes(50, names) | detectron2_heads(1024, 15, 2048)
     state = made_up(shapes)
     torch.save({"model": state, "iteration": 89999}, tmp_path / "model_final.pth")
-    config = replace(MODEL, body="resnet50_c4", stride_in_1x1=True, pooling="align_detectron2", pooling_size=14)
+    config = replace(MODEL, backbone="resnet50_c4", stride_in_1x1=True, roi_pooling="align_detectron2", roi_pooling_size=14)
     model = loaded(config, tmp_path / "model_final.pth")
     with torch.no_grad():
         feature = stages(picture(), state, names, 50, True, False)[2]
@@ -273,7 +273,7 @@ def test_detectron2s_detector_on_one_level_with_its_own_order_of_anchors(tmp_pat
 def test_torchvisions_files_from_before_their_names_changed():
     """fasterrcnn_resnet50_fpn_coco-258fb6c6.pth, what COCO_V1 downloads, is one of these."""
     with torch.device("meta"):
-        model = build_model(replace(MODEL, body="resnet50_fpn"), Evaluate(), 3)
+        model = build_model(replace(MODEL, backbone="resnet50_fpn"), Evaluate(), 3)
     ours = model.state_dict()
     older = {key.replace("conv.0.0.", "conv.") if key.startswith("rpn") else
              key.replace(".0.weight", ".weight").replace(".0.bias", ".bias") if "fpn" in key else key: value
@@ -286,14 +286,14 @@ def test_torchvisions_files_from_before_their_names_changed():
 # All of the real shapes, on no device
 
 FULL = {
-    "vgg16": (vgg_shapes("features.", "classifier.0.", "classifier.3."), replace(ORIGINAL, body="vgg16")),
+    "vgg16": (vgg_shapes("features.", "classifier.0.", "classifier.3."), replace(ORIGINAL, backbone="vgg16")),
     "original vgg16": (original_shapes(vgg_shapes("RCNN_base.", "RCNN_top.0.", "RCNN_top.3."), 9, 512, 4096),
-                       replace(ORIGINAL, body="vgg16")),
-    **{f"resnet{depth}_c4": (resnet_shapes(depth, Names("torchvision")), replace(ORIGINAL, body=f"resnet{depth}_c4"))
+                       replace(ORIGINAL, backbone="vgg16")),
+    **{f"resnet{depth}_c4": (resnet_shapes(depth, Names("torchvision")), replace(ORIGINAL, backbone=f"resnet{depth}_c4"))
        for depth in BLOCKS},
     **{f"original resnet{depth}": (original_shapes(resnet_shapes(depth, Names("original")), 9, 1024, 2048),
-                                   replace(ORIGINAL, body=f"resnet{depth}_c4")) for depth in BLOCKS},
-    **{f"R-{depth}.pkl for {body}": (resnet_shapes(depth, Names("caffe2")), replace(MODEL, body=f"resnet{depth}_{body}"))
+                                   replace(ORIGINAL, backbone=f"resnet{depth}_c4")) for depth in BLOCKS},
+    **{f"R-{depth}.pkl for {body}": (resnet_shapes(depth, Names("caffe2")), replace(MODEL, backbone=f"resnet{depth}_{body}"))
        for depth in (50, 101) for body in ("fpn", "c4")}}
 
 

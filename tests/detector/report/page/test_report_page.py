@@ -13,9 +13,9 @@ from detector.config.load import load_config
 from detector.data.read import read_splits
 from detector.metrics.analysis import ERRORS, analyse
 from detector.report import image_budget, report
-from detector.report.image_budget import Film
+from detector.report.image_budget import JpegBudget
 from detector.report.report import About, report_evaluation, report_predictions
-from detector.structures import CROWD, DIFFICULT, Dataset, Detections, assemble, join_detections
+from detector.structures import CROWD, DIFFICULT, Dataset, Detections, build_dataset, concat_detections
 from detector.visualization.thumbnails import thumbnail
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed: the report was not opened in a browser")
@@ -42,7 +42,7 @@ def random_case(root: Path, images: int = 30) -> tuple[Dataset, Detections]:
                 box = np.array([x, y, x + w, y + h]) + draw.normal(0, 8, 4)
                 found.append((image, label if draw.random() < .7 else draw.integers(1, 4), draw.uniform(.05, 1), *box))
         found += [(image, draw.integers(1, 4), draw.uniform(.05, .6), x, x, x + 40, x + 30) for x in draw.uniform(0, 200, 2)]
-    data = assemble("test", str(root), NASTY, [1, 2, 3], [(f"{i}.png", i + 1, SIDE, SIDE) for i in range(images)], np.array(rows))
+    data = build_dataset("test", str(root), NASTY, [1, 2, 3], [(f"{i}.png", i + 1, SIDE, SIDE) for i in range(images)], np.array(rows))
     table = np.array(found)
     boxes = np.clip(table[:, 3:], 0, SIDE).astype(np.float32)
     boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
@@ -128,7 +128,7 @@ def test_filters(case, browser):
         drawn = browser.run("[...document.querySelectorAll('.cards rect.box:not(.truth)')].map(box => box.getAttribute('class'))")
         assert set(drawn) == {f"box c-{kind}"}
     said = browser.open(path, "score=1&error=missed")
-    assert whole(said, "boxes", "listed") == [0, len(set(data.image_of_row()[data.flags == 0].tolist()))]
+    assert whole(said, "boxes", "listed") == [0, len(set(data.image_of_box()[data.flags == 0].tolist()))]
 
 
 def test_pages_and_pictures_by_keyboard(case, browser):
@@ -193,7 +193,7 @@ def noisy(data: Dataset, each: int = 3) -> Detections:
     boxes = data.boxes[rows] + draw.normal(0, .12, (len(rows), 4)) * sides
     labels = np.where(draw.random(len(rows)) < .8, data.labels[rows], draw.integers(1, len(data.classes) + 1, len(rows)))
     keep = (boxes[:, 2] > boxes[:, 0] + 1) & (boxes[:, 3] > boxes[:, 1] + 1)
-    return Detections(data.image_ids[data.image_of_row()[rows]][keep], boxes[keep].astype(np.float32),
+    return Detections(data.image_ids[data.image_of_box()[rows]][keep], boxes[keep].astype(np.float32),
                       draw.uniform(.05, 1, len(rows))[keep].astype(np.float32), labels[keep].astype(np.int32))
 
 
@@ -223,7 +223,7 @@ def test_ten_thousand_images(tmp_path, browser, monkeypatch):
     corners = draw.uniform(0, 300, (count, 2))
     table = np.column_stack([np.arange(count) % images, draw.integers(1, 81, count), np.zeros(count), np.full(count, 2500.0),
                              corners, corners + draw.uniform(20, 150, (count, 2))])
-    data = assemble("many", "", [f"class {c}" for c in range(80)], list(range(80)),
+    data = build_dataset("many", "", [f"class {c}" for c in range(80)], list(range(80)),
                     [(f"a rather long name of an image {i:012d}.jpg", i, 480, 640) for i in range(images)], table)
     found = noisy(data)
     analysis = analyse(found, data)
@@ -237,8 +237,8 @@ def test_ten_thousand_images(tmp_path, browser, monkeypatch):
 
 def test_predictions_without_ground_truth(tmp_path, browser):
     data, found = random_case(tmp_path, images=4)
-    bare = assemble("p", "", NASTY, [1, 2, 3], [(f"{n}.png", n + 1, SIDE, SIDE) for n in range(4)], np.zeros((0, 8)))
-    film = Film(4)
+    bare = build_dataset("p", "", NASTY, [1, 2, 3], [(f"{n}.png", n + 1, SIDE, SIDE) for n in range(4)], np.zeros((0, 8)))
+    film = JpegBudget(4)
     for _ in range(4):
         film.add(np.zeros((SIDE, SIDE, 3), np.uint8))
     report_predictions(tmp_path / "report.html", ABOUT, bare, found, film)
@@ -247,8 +247,8 @@ def test_predictions_without_ground_truth(tmp_path, browser):
 
 def test_nothing_at_all(tmp_path, browser):
     """No class has an object, nothing was found, the image is not there."""
-    data = assemble("none", str(tmp_path), NASTY, [1, 2, 3], [("a.png", 1, SIDE, SIDE)], np.zeros((0, 8)))
-    nothing = join_detections([])
+    data = build_dataset("none", str(tmp_path), NASTY, [1, 2, 3], [("a.png", 1, SIDE, SIDE)], np.zeros((0, 8)))
+    nothing = concat_detections([])
     analysis = analyse(nothing, data)
     report_evaluation(tmp_path / "report.html", ABOUT, data, nothing, analysis, analysis.metrics)
     assert whole(browser.open(tmp_path / "report.html"), "listed", "boxes") == [1, 0]
