@@ -1,98 +1,240 @@
-"""The words after `fleet-rcnn` or `python -m detector`: every verb, what it needs, and its options."""
+"""The argument parser of `python -m detector` and, behind the launcher, of `fleet-rcnn`; and what each verb runs."""
 
 import argparse
-from typing import Callable
+from collections.abc import Callable
 
-Verb = Callable[..., argparse.ArgumentParser]
+from detector import __version__
+from detector.config.aliases import advice_for_flag, print_once
+from detector.config.load import all_options, load_config, run_folder
+from detector.config.parsing import allowed_values
+from detector.data.workers import worker_context
+from detector.distributed.stop_signal import StopRequest
+from detector.errors import OK, STOPPED, BadInput
+
+AddVerb = Callable[..., argparse.ArgumentParser]  # (name, description, *positional arguments) -> its parser
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="fleet-rcnn", description="python -m detector VERB ...: what launchers run.")
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of all verbs."""
+    parser = argparse.ArgumentParser(prog="fleet-rcnn", description="python -m detector VERB ...: what launchers run.")
+    parser.add_argument("--version", action="version", version=f"fleet-rcnn {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    def verb(name: str, about: str, *positional: str) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(name, help=about, description=about)
+    def add_verb(name: str, description: str, *positional: str) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=description, description=description)
         for argument in positional:
-            sub.add_argument(argument)
-        return sub
+            verb.add_argument(argument)
+        return verb
 
-    for group in (training, scoring, looking, published):
-        group(verb)
-    verb("options", "every option of a config file, with its default and what is allowed")
-    return top
+    for add_group in (add_training, add_evaluation, add_inspection, add_inference, add_data_and_tables):
+        add_group(add_verb)
+    add_verb("options", "print every option of a config with its default, description and allowed values")
+    return parser
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """What was typed. key=value may stand behind options, too, where argparse by itself takes none any more."""
-    top = parser()
-    said, rest = top.parse_known_args(arguments)
-    takes = next((name for name in ("overrides", "words") if hasattr(said, name)), "")
-    if strange := [word for word in rest if not takes or word.startswith("-") or "=" not in word]:
-        top.error(f"unrecognized arguments: {' '.join(strange)}")
+    """Returns the parsed command line (default: that of this process).
+
+    Overrides (key=value) may also stand behind flags, where argparse by itself takes no positional argument any more.
+    """
+    parser = build_parser()
+    args, rest = parser.parse_known_args(arguments)
+    takes_overrides = hasattr(args, "overrides")
+    unknown = [word for word in rest if not takes_overrides or word.startswith("-") or "=" not in word]
+    if unknown:
+        advice = [f"{word}: {advice_for_flag(word)}" for word in unknown if advice_for_flag(word)]
+        parser.error("; ".join([f"unrecognized arguments: {' '.join(unknown)}", *advice]))
     if rest:
-        setattr(said, takes, [*getattr(said, takes), *rest])
-    return said
+        args.overrides = [*args.overrides, *rest]
+    if args.verb == "view" and args.config == "anchors":
+        use_anchors_verb(parser, args)
+    return args
 
 
-def training(verb: Verb) -> None:
-    train = verb("train", "train a config, or go on with its run", "config")
-    train.add_argument("overrides", nargs="*", default=[], metavar="key=value")
-    check = verb("check", "say what is wrong with a config and its data, before anything runs", "config")
-    check.add_argument("overrides", nargs="*", default=[], metavar="key=value")
-    check.add_argument("--json", action="store_true", help="problems, notes and facts for a script")
-    check.add_argument("--quick", action="store_true", help="leave out every image and the trial step")
-    check.add_argument("--processes", type=int, default=0, metavar="N", help="of the run to be; default: the GPUs here")
+def use_anchors_verb(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Changes `view anchors CONFIG` of version 0.1 to `anchors CONFIG`, in place."""
+    if not args.overrides or "=" in args.overrides[0]:
+        parser.error("view anchors: a config is missing, such as: fleet-rcnn anchors custom/bccd data.root=/data")
+    print_once(["view anchors is now called anchors"])
+    args.verb, args.config, args.overrides = "anchors", args.overrides[0], args.overrides[1:]
 
 
-def scoring(verb: Verb) -> None:
-    evaluate = verb("evaluate", "score a run's checkpoint on its validation data, or weights from elsewhere")
+def add_overrides(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("overrides", nargs="*", default=[], metavar="key=value")
+
+
+def add_training(add_verb: AddVerb) -> None:
+    train = add_verb("train", "train a config, or resume its run", "config")
+    add_overrides(train)
+    check = add_verb("check", "report problems of a config and its data before anything runs", "config")
+    add_overrides(check)
+    check.add_argument("--json", action="store_true", help="problems, notes and facts as JSON")
+    check.add_argument("--quick", action="store_true", help="skip decoding all images and the trial step")
+    check.add_argument("--processes", type=int, default=0, metavar="N",
+                       help="processes of the planned run; default: the GPUs of this machine")
+
+
+def add_evaluation(add_verb: AddVerb) -> None:
+    evaluate = add_verb("evaluate", "evaluate a checkpoint of a run on its validation data, or weights of another program")
     evaluate.add_argument("run", nargs="?", default="", help="a run folder; not with --weights")
-    evaluate.add_argument("overrides", nargs="*", default=[], metavar="key=value")
+    add_overrides(evaluate)
     evaluate.add_argument("--checkpoint", default="best", help="best, last, or a file")
-    evaluate.add_argument("--weights", default="", metavar="FILE", help="another program's weights instead of a run")
+    evaluate.add_argument("--weights", default="", metavar="FILE", help="weights of another program, instead of a run")
     evaluate.add_argument("--recipe", default="", metavar="ROW", help="with --weights: a row of a table, or a config")
-    evaluate.add_argument("--report", action="store_true", help="write RUN/report.html, too: a page to look at")
-    evaluate.add_argument("--time", action="store_true", help="instead: milliseconds per image, on CPU and GPU")
-    score = verb("score", "score any detector's COCO-format results, without a model", "detections", "annotations")
+    evaluate.add_argument("--report", action="store_true", help="also write RUN/report.html with images and curves")
+    evaluate.add_argument("--time", action="store_true",
+                          help="measure milliseconds per image on CPU and GPU instead of evaluating")
+    score = add_verb("score", "score any detector's COCO-format results, without a model", "detections", "annotations")
     score.add_argument("--metric", default="coco", choices=("coco", "voc"))
-    compare = verb("compare", "is the difference between two evaluated runs real?", "run_a", "run_b")
-    compare.add_argument("--resamples", type=int, default=200, help="random draws of the images; default: 200")
+    compare = add_verb("compare", "test whether the difference between two evaluated runs is significant", "run_a", "run_b")
+    compare.add_argument("--resamples", type=int, default=200, help="bootstrap samples of the images; default: 200")
 
 
-def looking(verb: Verb) -> None:
-    predict = verb("predict", "draw what a run's detector finds in images, a video or a camera", "run", "source")
-    predict.add_argument("--score", type=float, default=0.5, help="least score of what is drawn and written")
-    predict.add_argument("--out", default="", help="folder for pictures, JSON and CSV; default: RUN/predictions")
+def add_inspection(add_verb: AddVerb) -> None:
+    view = add_verb("view", "statistics and images of the training data, as annotated and as fed to the model", "config")
+    anchors = add_verb("anchors", "how well the anchors cover the training objects, and a proposal", "config")
+    for verb, page in ((view, "view.html"), (anchors, "anchors.html")):
+        add_overrides(verb)
+        verb.add_argument("--out", default="", help=f"page to write; default: {page}")
+
+
+def add_inference(add_verb: AddVerb) -> None:
+    predict = add_verb("predict", "draw a run's detections in images, a video or a camera stream", "run", "source")
+    predict.add_argument("--score", type=float, default=0.5, help="lowest score that is drawn and written")
+    predict.add_argument("--out", default="", help="folder for images, JSON and CSV; default: RUN/predictions")
     predict.add_argument("--checkpoint", default="best", help="best, last, or a file")
     predict.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    predict.add_argument("--batch", type=int, default=4, help="images that are predicted at once")
-    predict.add_argument("--report", action="store_true", help="write report.html, too: a page to look at")
-    predict.add_argument("--frames", type=int, default=0, help="stop after so many images or frames; 0: all")
-    view = verb("view", "look at data as the network will see it, or at anchors over it", "what")
-    view.add_argument("words", nargs="*", default=[], metavar="CONFIG key=value",
-                      help="view CONFIG key=value ...: the data; view anchors CONFIG key=value ...: the anchors")
-    view.add_argument("--out", default="", help="page to write; default: view.html or anchors.html")
-    export = verb("export", "write a run's detector for other programs, and compare it with the model", "run")
+    predict.add_argument("--batch", type=int, default=4, help="images in one forward pass")
+    predict.add_argument("--report", action="store_true", help="also write report.html with the images")
+    predict.add_argument("--frames", type=int, default=0, help="stop after this many images or frames; 0: all")
+    export = add_verb("export", "write a run's detector for other programs, and compare it with the model", "run")
     export.add_argument("--format", default="onnx", choices=("onnx", "torchscript", "weights"))
     export.add_argument("--out", default="", help="file to write; default: RUN/export/detector.*")
     export.add_argument("--checkpoint", default="best", help="best, last, or a file")
     export.add_argument("--images", default="", help="image or folder to compare on; default: the validation data")
 
 
-def published(verb: Verb) -> None:
-    data = verb("data", "the data sets of the published tables: list them, or get one").add_subparsers(
+def add_data_and_tables(add_verb: AddVerb) -> None:
+    data = add_verb("data", "list or download the data sets of the published tables").add_subparsers(
         dest="action", required=True, metavar="list | get NAME")
-    listing = data.add_parser("list", help="which there are, where they go, what is there, what is missing, licence")
-    get = data.add_parser("get", help="download, verify, unpack and check one; a second start goes on")
-    get.add_argument("name")
-    get.add_argument("--keep", action="store_true", help="leave the archives in ROOT/downloads")
-    for sub in (listing, get):
-        sub.add_argument("--root", default="data", help="folder that holds all data sets; default: data")
-    tables = verb("tables", "the published tables: printed, and measured in run folders")
+    list_verb = data.add_parser("list", help="the data sets, their folders, what is present or missing, and licences")
+    get_verb = data.add_parser("get", help="download, verify, unpack and check a data set; a second start resumes")
+    get_verb.add_argument("name")
+    get_verb.add_argument("--keep", action="store_true", help="keep the archives in ROOT/downloads")
+    for verb in (list_verb, get_verb):
+        verb.add_argument("--root", default="data", help="folder that holds all data sets; default: data")
+    tables = add_verb("tables", "print the published tables beside what was measured in run folders")
     form = tables.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true")
     form.add_argument("--csv", action="store_true")
     form.add_argument("--html", metavar="FILE", nargs="?", const="tables.html", help="default: tables.html")
     form.add_argument("--models", action="store_true", help="parameters and operations of each row's model instead")
-    tables.add_argument("--row", default="", help="this row alone")
+    tables.add_argument("--row", default="", help="only this row")
     tables.add_argument("--runs", default="runs", help="folder of the run folders; default: runs")
+
+
+def is_collective(args: argparse.Namespace) -> bool:
+    """Returns whether all ranks run the verb together and stop together; other verbs run in one process."""
+    return args.verb == "train" or (args.verb == "evaluate" and not args.time and not args.weights)
+
+
+def run_collective(args: argparse.Namespace, stop: StopRequest) -> int:
+    """Runs train or evaluate on all ranks and returns the exit status; a stop requested on one rank stops all."""
+    if args.verb == "evaluate":
+        if not args.run:
+            raise BadInput("evaluate: a run is missing. Name a run folder, such as runs/bccd, or --weights FILE "
+                           "--recipe ROW")
+        from detector.evaluation.evaluate import evaluate_run
+        done = evaluate_run(args.run, args.overrides, args.checkpoint, lambda: stop.requested, args.report)
+        return OK if done else STOPPED
+    config = load_config(args.config, args.overrides)
+    if config.run.num_workers:
+        worker_context()  # its server imports torch in parallel with this process
+    from detector.distributed.process_group import process_group
+    from detector.training.loop import Outcome, train
+    with process_group(config.run.device, config.run.timeout_minutes, run_folder(config) / "heartbeats") as device:
+        return OK if train(config, device, stop) is Outcome.FINISHED else STOPPED
+
+
+def run_single(args: argparse.Namespace) -> int:
+    """Runs a verb of one process and returns the exit status."""
+    return SINGLE[args.verb](args) or OK
+
+
+# Each function imports its room when it runs, so that --help and mistakes in a config are answered without torch.
+
+def run_check(args: argparse.Namespace) -> int:
+    from detector.checks.check import check
+    return check(args.config, args.overrides, args.json, args.quick, args.processes)
+
+
+def run_evaluate(args: argparse.Namespace) -> None:
+    """Runs `evaluate --weights` and `evaluate --time`."""
+    if args.report:
+        raise BadInput(f"--report with {'--weights' if args.weights else '--time'}: the report is of a run's own "
+                       "evaluation; leave out one of the two")
+    if args.weights:
+        from detector.evaluation.evaluate_weights import evaluate_weights
+        if not args.recipe:
+            raise BadInput("--weights needs --recipe: a row of the tables, or a config, of the model that the weights "
+                           "belong to")
+        evaluate_weights(args.weights, args.recipe, [word for word in (args.run, *args.overrides) if word])
+    else:
+        from detector.inference.latency import measure_latency
+        measure_latency(args.run, args.overrides, args.checkpoint)
+
+
+def run_score(args: argparse.Namespace) -> None:
+    from detector.evaluation.score_file import score_file
+    score_file(args.detections, args.annotations, args.metric)
+
+
+def run_compare(args: argparse.Namespace) -> None:
+    from detector.evaluation.compare import compare
+    compare(args.run_a, args.run_b, args.resamples)
+
+
+def run_view(args: argparse.Namespace) -> None:
+    from detector.inspection.view import view
+    view(args.config, args.overrides, args.out)
+
+
+def run_anchors(args: argparse.Namespace) -> None:
+    from detector.inspection.view import anchors
+    anchors(args.config, args.overrides, args.out)
+
+
+def run_predict(args: argparse.Namespace) -> int:
+    from detector.inference.predict import predict
+    return predict(args.run, args.source, args.device, args.score, args.out, args.checkpoint, args.batch, args.frames,
+                   args.report)
+
+
+def run_export(args: argparse.Namespace) -> None:
+    from detector.inference.export import export
+    export(args.run, args.format, args.out, args.checkpoint, args.images)
+
+
+def run_data(args: argparse.Namespace) -> None:
+    from detector.data.download.get import download_dataset, list_datasets
+    if args.action == "list":
+        print(list_datasets(args.root))
+    else:
+        download_dataset(args.name, args.root, args.keep)
+
+
+def run_tables(args: argparse.Namespace) -> None:
+    from detector.tables.show import show
+    show(args.row, args.runs, args.html, args.markdown, args.csv, args.models)
+
+
+def run_options(_args: argparse.Namespace) -> None:
+    for path, field in all_options().items():
+        allowed = allowed_values(field.metadata)
+        print(f"{path} = {field.default!r}\n    {field.metadata['description']}" + (f" [{allowed}]" if allowed else ""))
+
+
+# Verbs of one process -> function; it returns an exit status, or None for 0.
+SINGLE = {"check": run_check, "evaluate": run_evaluate, "score": run_score, "compare": run_compare, "view": run_view,
+          "anchors": run_anchors, "predict": run_predict, "export": run_export, "data": run_data, "tables": run_tables,
+          "options": run_options}

@@ -1,26 +1,25 @@
-"""What ends a run, and the exit status that says so."""
-
+"""The exceptions that end a run, and the exit statuses."""
 
 OK = 0
 FAILED = 1
 BAD_INPUT = 2
-STOPPED = 75  # EX_TEMPFAIL: stopped early, start me again
+STOPPED = 75  # EX_TEMPFAIL: stopped early with everything saved; the same command resumes the run
 
 
 class BadInput(Exception):
-    """The user can mend this. The message says the cause, the value, what is allowed and what to do."""
+    """An error that the user can fix. The message states the cause, the value, what is allowed and a remedy."""
 
 
 class Stopped(Exception):
-    """A rank was asked to stop; all ranks raise this together, at the same step."""
+    """A stop was requested (SIGTERM, for example); all ranks raise this at the same step."""
 
 
 class NotFinite(Exception):
     """The loss became infinite or NaN; the message names the file that describes the step."""
 
 
-def listed(what: str, mistakes: list[str]) -> BadInput:
-    """All mistakes of one kind as one error, so that a user mends them in one go."""
+def combine_mistakes(subject: str, mistakes: list[str]) -> BadInput:
+    """Returns one BadInput that lists all mistakes found in `subject`, such as "config custom/bccd"."""
     if len(mistakes) == 1:
-        return BadInput(f"{what}: {mistakes[0]}")
-    return BadInput(f"{what}: {len(mistakes)} mistakes\n" + "\n".join(f"  - {mistake}" for mistake in mistakes))
+        return BadInput(f"{subject}: {mistakes[0]}")
+    return BadInput(f"{subject}: {len(mistakes)} mistakes\n" + "\n".join(f"  - {mistake}" for mistake in mistakes))

@@ -1,6 +1,7 @@
-"""Every random choice is a pure function of the seed and of what is being chosen.
+"""Seeds and random generators. Only this module creates generators.
 
-Nothing random is ever saved: a resumed run asks for the same numbers again. Nobody else makes a generator.
+Every random decision is a pure function of the seed and a purpose, such as ("augment", epoch, index). No generator state
+is saved: a resumed run derives the same seeds again.
 """
 
 import hashlib
@@ -9,33 +10,34 @@ import numpy as np
 import torch
 
 
-def derive_seed(seed: int, *what: object) -> int:
-    """A 63-bit seed for one purpose, for example `seed_for(config.seed, "augment", epoch, index)`.
+def derive_seed(seed: int, *purpose: object) -> int:
+    """Returns a 63-bit seed for one purpose, for example `derive_seed(config.seed, "augment", epoch, index)`.
 
-    Purposes with different words are independent; the same words always give the same seed, on every machine.
+    Different purposes give independent seeds. The result is the same on every machine.
     """
-    text = "\x1f".join(str(part) for part in (seed, *what))
+    text = "\x1f".join(str(part) for part in (seed, *purpose))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
 def generator(seed: int) -> torch.Generator:
-    """A CPU generator for one purpose."""
+    """Returns a new CPU generator with this seed."""
     return torch.Generator().manual_seed(seed)
 
 
 def seed_torch(seed: int) -> None:
-    """Seeds the generators that torchvision's samplers and dropout draw from, on the CPU and on every GPU."""
+    """Seeds torch's default generators on the CPU and on every GPU, which torchvision's samplers and dropout use."""
     torch.manual_seed(seed)
 
 
 def random_order(seed: int, count: int) -> np.ndarray:
-    """A permutation of `range(count)`: int64 [count].
+    """Returns a permutation of `range(count)`, int64 [count].
 
-    Sorts raw PCG64 words, the one stream that numpy promises never to change (NEP 19; `Generator.permutation` may).
+    Sorts the raw output of PCG64, the one stream that numpy guarantees not to change (NEP 19); `Generator.permutation`
+    may change between versions.
     """
     return np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable")
 
 
 def numpy_random_state(seed: int) -> np.random.RandomState:
-    """A numpy generator for pictures that are drawn on the CPU; RandomState's streams are frozen for good."""
+    """Returns a numpy generator for drawing images on the CPU; the streams of RandomState never change (NEP 19)."""
     return np.random.RandomState(seed % 2**32)

@@ -1,55 +1,64 @@
-"""fleet-rcnn check: what the launcher finds and what the detector finds, as one answer."""
+"""fleet-rcnn check: the problems that the launcher finds and those that the detector finds, in one report."""
 
 import json
 import subprocess
 import sys
-from dataclasses import asdict
 
-from detector.checks.problems import Problem
+from detector.checks.problems import CheckReport, Problem
 from detector.errors import BAD_INPUT, OK, BadInput
-from launcher import preflight
-from launcher.backends.local import run_here
-from launcher.job import Job, Resources
-from launcher.run_info import run_of
+from launcher.backends import Backend
+from launcher.backends.local import run_local
+from launcher.job import Job, Resources, count_of
+from launcher.run_info import resolve_run
 
 
-def check(rest: list[str], wanted: Resources, on: str) -> int:
-    """0, or 2 with something to mend. With --json among `rest` one JSON object for scripts.
+def check(arguments: list[str], resources: Resources, backend: Backend) -> int:
+    """Prints the report; with --json as one JSON object.
 
-    Where the launcher finds something already, the detector leaves out what takes long.
+    After a problem of the launcher, the detector skips the checks that take long.
+
+    Args:
+        arguments: config, overrides, and options of the detector's check.
+        resources: of the run that is checked, not of the check itself.
+
+    Returns:
+        0, or 2 if there is a problem.
     """
-    run, config = run_of("check", tuple(rest))
-    words = tuple(word for word in rest if not word.startswith("-"))
-    if on in ("slurm", "sbatch"):
-        found, notes = preflight.problems(Job("train", words, wanted), run, config), preflight.notes(wanted)
-    else:
-        found, notes = preflight.local_problems(), []
-    processes = wanted.world if on in ("slurm", "sbatch") else wanted.processes or wanted.gpus
-    options = [*(["--processes", str(processes)] if processes else []), *(["--quick"] if found else [])]
-    job = Job("check", (*rest, *options), Resources(1))
-    if "--json" in rest:
-        return check_for_scripts(job, found, notes)
+    run, config = resolve_run("check", tuple(arguments))
+    training = Job("train", tuple(argument for argument in arguments if not argument.startswith("-")), resources)
+    problems, notes = backend.preflight(training, run, config), backend.notes(resources)
+    processes = resources.world_size if backend.is_cluster else resources.processes or resources.gpus
+    options = [*(["--processes", str(processes)] if processes else []), *(["--quick"] if problems else [])]
+    job = Job("check", (*arguments, *options), Resources(1))
+    if "--json" in arguments:
+        return print_json_report(job, problems, notes)
     for note in notes:
         print(note)
-    for problem in found:
+    for problem in problems:
         print(f"problem: {problem}")
     sys.stdout.flush()
-    status = run_here(job)
-    if found:
-        print(f"{len(found)} problem{'s' * (len(found) > 1)} of launching, above the data")
-    return BAD_INPUT if found and status == OK else status
+    status = run_local(job)
+    if problems:
+        print(f"{count_of(len(problems), 'problem')} of the launch, listed before the data")
+    return BAD_INPUT if problems and status == OK else status
 
 
-def check_for_scripts(job: Job, found: list[Problem], notes: list[str]) -> int:
-    done = subprocess.run(job.command(), capture_output=True, text=True)
+def print_json_report(job: Job, problems: list[Problem], notes: list[str]) -> int:
+    """Runs the detector's check, puts the launcher's problems and notes before its own, and prints one JSON object.
+
+    Returns:
+        0, or 2 if there is a problem, or the exit status of a detector that printed no JSON.
+    """
+    completed = subprocess.run(job.command(), capture_output=True, text=True)
     try:
-        said = json.loads(done.stdout)
+        report = json.loads(completed.stdout)
     except ValueError:
-        if done.returncode == BAD_INPUT:  # it could not even begin
-            raise BadInput(done.stderr.strip().removeprefix("error: ")) from None
-        print(done.stderr, file=sys.stderr, end="")
-        return done.returncode
-    said["problems"] = [asdict(problem) for problem in found] + said["problems"]
-    said["notes"] = notes + said["notes"]
-    print(json.dumps(said, indent=1))
-    return BAD_INPUT if said["problems"] else OK
+        if completed.returncode == BAD_INPUT:  # an error before the first check
+            raise BadInput(completed.stderr.strip().removeprefix("error: ")) from None
+        print(completed.stderr, file=sys.stderr, end="")
+        return completed.returncode
+    launch_report = json.loads(CheckReport(problems=problems, notes=notes).as_json())
+    for key in ("problems", "notes"):
+        report[key] = launch_report[key] + report[key]
+    print(json.dumps(report, indent=1))
+    return BAD_INPUT if report["problems"] else OK

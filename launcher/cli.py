@@ -1,197 +1,174 @@
-"""fleet-rcnn VERB ...: checks what can be checked here, then starts the detector where it shall run."""
+"""fleet-rcnn VERB ...: parses the command line, checks it, and starts the detector on the backend named by --on."""
 
 import argparse
-import dataclasses
-import shlex
 import sys
 from pathlib import Path
+from shlex import join
 from typing import Callable
 
-from detector.config.load import load_config
+from detector import __version__
+from detector.config.aliases import print_once
 from detector.errors import BAD_INPUT, OK, BadInput
-from launcher import check, jobs, resources
-from launcher.backends import sbatch
-from launcher.backends.local import nothing, processes_here, run_here, run_torchrun, torchrun_command
-from launcher.hang_watch import Watch, patience_s
-from launcher.job import Job, Resources
+from launcher import check, jobs
+from launcher.backends import BACKENDS, DEFAULT_BACKEND, Backend, load_backend
+from launcher.backends.local import run_local
+from launcher.command_hints import refuse_unknown_options, refuse_unknown_verb
+from launcher.job import Job, Launch, Resources
 from launcher.reproduce import reproduce
-from launcher.run_info import run_of
-from launcher.submission import refuse_second
+from launcher.resources import add_resource_options, build_resources
 
-VERBS = {  # what it needs, what it does
-    "train": ("CONFIG [key=value ...]", "train a config, or go on with its run"),
-    "check": ("CONFIG [key=value ...]", "say what is wrong with a config and its data, before anything runs"),
-    "evaluate": ("RUN [key=value ...]", "score a run's checkpoint on its validation data"),
-    "score": ("DETECTIONS.json ANNOTATIONS", "score any detector's COCO-format results, without a model"),
-    "compare": ("RUN_A RUN_B", "is the difference between two evaluated runs real?"),
-    "predict": ("RUN SOURCE", "draw what it finds in an image, a folder, a video or camera:0"),
-    "view": ("CONFIG | anchors CONFIG", "the data as the network will see it; what its anchors reach"),
-    "export": ("RUN --format onnx|torchscript|weights", "its detector for other programs"),
-    "data": ("list | get NAME", "the data sets of the tables: which there are, and how they come here"),
+VERBS = {  # verb: (arguments, description)
+    "train": ("CONFIG [key=value ...]", "train a detector, or resume its run"),
+    "check": ("CONFIG [key=value ...]", "report mistakes in a config, its data and resources before training"),
+    "evaluate": ("RUN [key=value ...]", "evaluate a run's checkpoint on its validation data"),
+    "score": ("DETECTIONS.json ANNOTATIONS", "score detections in COCO's result format, of any detector"),
+    "compare": ("RUN_A RUN_B", "test whether the difference between two evaluated runs is significant"),
+    "predict": ("RUN SOURCE", "draw the detections in an image, a folder, a video or camera:0"),
+    "view": ("CONFIG [key=value ...]", "show the training data, as annotated and as the model gets it"),
+    "anchors": ("CONFIG [key=value ...]", "show how well the anchors cover the objects, and propose better ones"),
+    "export": ("RUN --format onnx|torchscript|weights", "export a run's detector for other programs"),
+    "data": ("list | get NAME", "list or download the data sets of the published tables"),
     "reproduce": ("ROW [--seeds 3] [key=value ...]", "train and test a row of the published tables"),
-    "tables": ("[--markdown|--html|--csv|--models]", "the published tables, printed and measured"),
-    "options": ("", "every option of a config, with default and reason"),
-    "jobs": ("", "runs and what became of them"),
-    "logs": ("RUN [--follow]", "what a run prints"),
-    "cancel": ("RUN", "take a run out of Slurm's queue; it saves what it has"),
+    "tables": ("[--markdown|--html|--csv|--models]", "print the published tables beside measured results"),
+    "options": ("", "list every option of a config with default and description"),
+    "jobs": ("", "list the runs with their states"),
+    "logs": ("RUN [--follow]", "print the log of a run"),
+    "cancel": ("RUN", "cancel the job of a run; it saves a checkpoint first"),
 }
-LAUNCHED = ("train", "evaluate")         # run in several processes, and where --on says
-OWN = ("check", "jobs", "logs", "cancel")  # what the launcher answers, or helps to
-PLACES = ("here", "torchrun", "slurm", "sbatch")
+LAUNCHED_VERBS = ("train", "evaluate")                    # run in several processes, on any backend
+RUN_VERBS = ("jobs", "logs", "cancel")                    # answered by the launcher from the run folders
+LAUNCHER_VERBS = (*LAUNCHED_VERBS, "check", *RUN_VERBS)   # take the launcher's options; the others the detector's
+TEMPLATES = ("torchrun", "srun")
 
 
 def parser() -> argparse.ArgumentParser:
-    verbs = "\n".join(f"  {verb:9} {needs:37}  {about}" for verb, (needs, about) in VERBS.items())
+    """Returns the parser of the launcher's own options."""
+    verbs = "\n".join(f"  {verb:9} {arguments:37}  {about}" for verb, (arguments, about) in VERBS.items())
+    places = "|".join(BACKENDS)
     top = argparse.ArgumentParser(
         prog="fleet-rcnn", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-        usage="fleet-rcnn VERB ... [--on here|torchrun|slurm|sbatch] [options]",
+        usage=f"fleet-rcnn VERB ... [--on {places}] [options]",
         description=f"Trains Faster R-CNN detectors.\n\nverbs:\n{verbs}\n\n"
-        "fleet-rcnn VERB --help tells more of one verb. A config is a YAML file or the name of one that ships\n"
-        "with the package, such as custom/bccd. Exit status: 0 done, 2 bad input, 75 stopped early (start\n"
-        "again to go on).")
-    top.add_argument("verb", choices=VERBS, metavar="VERB", help="what to do")
+        "`fleet-rcnn VERB --help` describes one verb. CONFIG is a YAML file or the name of a config that ships with\n"
+        "the package, such as custom/bccd. Exit status: 0 done, 1 failed, 2 bad input, 75 stopped early (run the same\n"
+        "command again to resume).")
+    top.add_argument("--version", action="version", version=f"fleet-rcnn {__version__}")
+    top.add_argument("verb", metavar="VERB", help="see above")
     where = top.add_argument_group("where train and evaluate run")
-    where.add_argument("--on", choices=PLACES, default="here", help="here: processes of this machine; torchrun: here, "
-                       "under torchrun; slurm: through submitit; sbatch: a script of its own")
-    where.add_argument("--dry-run", action="store_true", help="print the script or the command; submit nothing")
-    where.add_argument("--template", choices=sbatch.TEMPLATES, default=sbatch.TEMPLATES[0],
-                       help="of --on sbatch: one task for each node, or for each process")
+    where.add_argument("--on", type=backend_name, choices=BACKENDS, default=DEFAULT_BACKEND,
+                       help="local: processes on this machine (default); torchrun: this machine, under torchrun; slurm: "
+                       "a Slurm job, submitted with submitit; sbatch: a Slurm job, submitted as a script of slurm/")
+    where.add_argument("--dry-run", action="store_true", help="print the script or the command, and submit nothing")
+    where.add_argument("--template", choices=TEMPLATES, default=TEMPLATES[0],
+                       help="for --on sbatch: srun starts one torchrun on each node (default), or one task for each "
+                       "process")
     where.add_argument("--array", metavar="FILE", default="",
-                       help="of --on sbatch: a run for each of its lines, which are key=value ...")
-    where.add_argument("--cluster", metavar="FILE", default="", help="one's own site; default: "
-                       "~/.config/fleet-rcnn/cluster.yaml. configs/cluster/example.yaml shows its keys")
-    resources.add_options(top.add_argument_group("what they may use; a cluster file may say the same"))
-    followed(top.add_argument_group("jobs, logs, cancel"))
+                       help="for --on sbatch: submit one run for each line of FILE, which holds key=value ...")
+    where.add_argument("--cluster", metavar="FILE", default="", help="cluster file with defaults for the options below; "
+                       "default: ~/.config/fleet-rcnn/cluster.yaml; configs/cluster/example.yaml shows its keys")
+    add_resource_options(top.add_argument_group("resources; a cluster file may set them too"))
+    add_run_options(top.add_argument_group("jobs, logs, cancel"))
     return top
 
 
-def followed(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--folder", default="runs", help="where runs live; default: runs")
-    group.add_argument("--follow", action="store_true", help="of logs: go on as the run does")
+def add_run_options(group: argparse._ArgumentGroup) -> None:
+    """Adds the options of jobs, logs and cancel."""
+    group.add_argument("--folder", default="runs", help="folder of the run folders; default: runs")
+    group.add_argument("--follow", action="store_true", help="for logs: go on printing until the job is over")
+
+
+def backend_name(name: str) -> str:
+    """Returns the value of --on; the old name `here` becomes `local`, with a note."""
+    if name != "here":
+        return name
+    print_once(["--on here is now called --on local"])
+    return "local"
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Runs one command line and returns its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["reproduce"]:
         return reproduce(arguments[1:], main)
     if len(arguments) > 1 and arguments[0] in VERBS and {"-h", "--help"} & set(arguments):
-        return help_of(arguments[0])
-    if arguments and arguments[0] in VERBS and arguments[0] not in (*LAUNCHED, *OWN):
-        return run_here(Job(arguments[0], tuple(arguments[1:]), Resources()))  # its options are its own
-    said, rest = parser().parse_known_args(arguments)
+        return print_verb_help(arguments[0])
+    if arguments and arguments[0] in VERBS and arguments[0] not in LAUNCHER_VERBS:
+        return run_local(Job(arguments[0], tuple(arguments[1:]), Resources()))
+    top = parser()
+    args, rest = top.parse_known_args(arguments)
     try:
-        return act(said, rest, f"fleet-rcnn {shlex.join(arguments)}")
+        refuse_unknown_verb(args.verb, VERBS)
+        refuse_unknown_options(args.verb, rest, flags_of(top))
+        return run_verb(args, rest, f"fleet-rcnn {join(arguments)}")
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
 
 
-def help_of(verb: str) -> int:
-    if verb in ("jobs", "logs", "cancel"):
-        needs, about = VERBS[verb]
-        usage = f"fleet-rcnn {' '.join(filter(None, (verb, needs)))} [--folder FOLDER]"
+def flags_of(top: argparse.ArgumentParser) -> list[str]:
+    """Returns the long options of a parser."""
+    return [flag for action in top._actions for flag in action.option_strings if flag.startswith("--")]
+
+
+def print_verb_help(verb: str) -> int:
+    """Prints the help of one verb and returns the exit status."""
+    if verb in RUN_VERBS:
+        arguments, about = VERBS[verb]
+        usage = " ".join(filter(None, ("fleet-rcnn", verb, arguments, "[--folder FOLDER]")))
         own = argparse.ArgumentParser(usage=usage, description=about)
-        followed(own.add_argument_group("how"))
+        add_run_options(own.add_argument_group("options"))
         own.print_help()
         return OK
-    status = run_here(Job(verb, ("--help",), Resources(1)))
-    if verb in LAUNCHED:
-        print("\nWhere it runs, and on what: fleet-rcnn --help")
+    status = run_local(Job(verb, ("--help",), Resources(1)))
+    if verb in LAUNCHED_VERBS:
+        print("\n`fleet-rcnn --help` lists the options for where it runs and with which resources.")
     return status
 
 
-def act(said: argparse.Namespace, rest: list[str], typed: str) -> int:
-    if said.verb == "jobs":
-        return jobs.jobs(Path(said.folder))
-    if said.verb in ("logs", "cancel"):
+def run_verb(args: argparse.Namespace, rest: list[str], command_line: str) -> int:
+    """Runs a verb of the launcher and returns the exit status.
+
+    Args:
+        args: options of the launcher.
+        rest: the other arguments, passed to the detector.
+        command_line: as typed by the user.
+    """
+    if args.verb == "jobs":
+        return jobs.print_jobs(Path(args.folder))
+    if args.verb in RUN_VERBS:
         if not rest:
-            raise BadInput(f"{said.verb} which run? Name its folder, or its name below {said.folder}/")
-        run = jobs.known_run(rest[0], Path(said.folder))
-        return jobs.logs(run, said.follow) if said.verb == "logs" else jobs.cancel(run)
-    on_slurm = said.on in ("slurm", "sbatch")
-    wanted = resources.resources(said, on_slurm)
-    if said.verb == "check":
-        return check.check(rest, wanted, said.on)
-    refuse_what_does_not_go_together(said, wanted)
-    if on_slurm:
-        return submit(said, Job(said.verb, tuple(rest), wanted), typed)
-    job = Job(said.verb, tuple(rest), on_this_machine(said.verb, rest, wanted))
-    if said.dry_run:
-        print(shlex.join(torchrun_command(job) if said.on == "torchrun" else job.command()))
+            raise BadInput(f"{args.verb} needs a run: its folder, or its name below {args.folder}/. `fleet-rcnn jobs` "
+                           "lists the runs")
+        run = jobs.find_run(rest[0], Path(args.folder))
+        return jobs.print_log(run, args.follow) if args.verb == "logs" else jobs.cancel_run(run)
+    backend = load_backend(args.on)
+    resources = build_resources(args, backend.is_cluster)
+    if args.verb == "check":
+        return check.check(rest, resources, backend)
+    refuse_contradictions(args, resources, backend)
+    launch = Launch(Job(args.verb, tuple(rest), resources), command_line, args.template, args.array)
+    if args.dry_run:
+        print(backend.script(launch), end="")
         return OK
-    if job.verb == "train" and job.arguments:
-        refuse_second(run_of(job.verb, job.arguments)[0])
-    return run_torchrun(job) if said.on == "torchrun" else run_here(job, watch(job))
+    return backend.submit(launch)
 
 
-def refuse_what_does_not_go_together(said: argparse.Namespace, wanted: Resources) -> None:
-    several = said.on != "here" or wanted.processes > 1 or wanted.gpus > 1 or said.array or said.dry_run
-    if several and said.verb not in LAUNCHED:
-        raise BadInput(f"{said.verb} runs in one process, here: leave out --on, --processes and the like")
-    if said.on in ("here", "torchrun") and wanted.nodes > 1:
-        raise BadInput(f"--nodes {wanted.nodes}: several machines need --on slurm or --on sbatch")
-    if said.array and (said.on != "sbatch" or said.verb != "train"):
-        raise BadInput("--array is for train --on sbatch")
+def refuse_contradictions(args: argparse.Namespace, resources: Resources, backend: Backend) -> None:
+    """Raises BadInput for options that the verb or the backend cannot serve."""
+    is_launch = (args.on != DEFAULT_BACKEND or resources.processes > 1 or resources.gpus > 1 or args.array
+                 or args.dry_run)
+    if is_launch and args.verb not in LAUNCHED_VERBS:
+        raise BadInput(f"{args.verb} runs in one process on this machine: leave out --on, --processes, --gpus, --array "
+                       "and --dry-run")
+    if resources.nodes > 1 and not backend.is_cluster:
+        raise BadInput(f"--nodes {resources.nodes}: several nodes need {places_with(lambda other: other.is_cluster)}")
+    if args.array and (not backend.has_arrays or args.verb != "train"):
+        raise BadInput(f"--array is for train {places_with(lambda other: other.has_arrays)}")
 
 
-def on_this_machine(verb: str, rest: list[str], wanted: Resources) -> Resources:
-    """As many processes as asked for, or as the machine has GPUs. Mistakes in a config are told here, once."""
-    words = [word for word in rest if not word.startswith("-")]
-    overrides = [word for word in words[1:] if "=" in word]
-    wish = 1 if "--time" in rest else wanted.processes or wanted.gpus
-    if verb == "evaluate" and words and Path(words[0]).is_dir():
-        config = load_config(str(Path(words[0]) / "config.yaml"), overrides)
-        return Resources(processes_here(wish, config.run.device, most=0))
-    if verb == "train" and words:
-        config = load_config(words[0], words[1:])
-        return Resources(processes_here(wish, config.run.device, config.batch.size))
-    return Resources(wish)
-
-
-def watch(job: Job) -> Callable[[], None]:
-    if job.verb != "train" or not job.arguments:
-        return nothing
-    run, config = run_of(job.verb, job.arguments)
-    return Watch(run, patience_s(config))
-
-
-def submit(said: argparse.Namespace, job: Job, typed: str) -> int:
-    """Hands a job to Slurm, or shows what it would hand over; says where to look."""
-    from launcher.backends import submitit  # submitit takes a while
-    from launcher.submission import plan
-    if said.array:
-        rows = [plan(row, typed) for row in rows_of(said.array, job)]
-        if said.dry_run:
-            print(sbatch.render_array([dataclasses.replace(row, log="array-%A_%a.log") for row in rows]), end="")
-            return OK
-        number, folder = sbatch.submit_array(rows)
-        print(f"submitted job {number}, {len(rows)} runs\nscript and logs: {folder}")
-        return OK
-    planned = plan(job, typed)
-    if said.dry_run:
-        print(submitit.render(planned) if said.on == "slurm" else sbatch.render(planned, said.template), end="")
-        return OK
-    number, log = submitit.submit(planned) if said.on == "slurm" else sbatch.submit(planned, said.template)
-    print(f"submitted job {number}: {planned.title}\nlog: {log}\nrun: {planned.run}\n"
-          f"follow it with: fleet-rcnn logs {planned.run} --follow")
-    return OK
-
-
-def rows_of(file: str, job: Job) -> list[Job]:
-    """A job for each line of the file: what was typed, and the key=value of the line."""
-    try:
-        lines = [line.split("#")[0].strip() for line in Path(file).read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise BadInput(f"--array {file}: {error.strerror}") from error
-    rows = [dataclasses.replace(job, arguments=(*job.arguments, *shlex.split(line))) for line in lines if line]
-    runs = [str(run_of(row.verb, row.arguments)[0]) for row in rows]
-    shared = sorted({run for run in runs if runs.count(run) > 1})
-    if not rows:
-        raise BadInput(f"--array {file}: it holds no line of key=value ...")
-    if shared:
-        raise BadInput(f"--array {file}: several lines lead to one run folder, {', '.join(shared)}. Give each a "
-                       "run.name=...")
-    return rows
+def places_with(condition: Callable[[Backend], bool]) -> str:
+    """Returns the values of --on whose backend meets a condition: "--on slurm or --on sbatch"."""
+    return " or ".join(f"--on {name}" for name in BACKENDS if condition(load_backend(name)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The code of a submission, kept in the run folder: what is edited later does not reach a queued run."""
+"""The code snapshot of a run: a copy of the packages in the run folder, so that later edits do not affect the run."""
 
 import shutil
 from pathlib import Path
@@ -8,12 +8,12 @@ from detector.errors import BadInput
 from detector.run.commit import commit
 from launcher.job import CODE
 
-MAIN = '''"""python {folder} VERB ...: the code of this run, as it was when it was submitted."""
+MAIN = '''"""python {folder} VERB ...: runs the code of this run, as it was at submission."""
 import signal
 import sys
 
 if __name__ == "__main__":
-    if sys.argv[1:2] in (["task"], ["blocked"]):  # a signal that comes while Python starts is kept
+    if sys.argv[1:2] in (["task"], ["blocked"]):  # keeps a signal that arrives while Python starts
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2))
     if sys.argv[1:2] in (["begin"], ["task"], ["end"], ["blocked"]):
         from launcher.slurm_job import main
@@ -24,18 +24,22 @@ if __name__ == "__main__":
 
 
 def take_snapshot(code: Path) -> Path:
-    """Copies launcher and detector to the folder `code`; gives it. It replaces the copy of an earlier submission."""
-    beside = code.with_name(code.name + ".part")
+    """Copies the packages launcher and detector into the folder `code`, replacing an earlier copy; returns `code`.
+
+    Raises:
+        BadInput: the folder cannot be written.
+    """
+    partial = code.with_name(code.name + ".part")
     try:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
         for package in ("launcher", "detector"):
-            shutil.copytree(CODE / package, beside / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+            shutil.copytree(CODE / package, partial / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         for folder in ("configs", "slurm"):
-            shutil.copytree(shipped_folder() / folder, beside / "detector" / "shipped" / folder, dirs_exist_ok=True)
-        (beside / "__main__.py").write_text(MAIN.format(folder=code), encoding="utf-8")
-        (beside / "COMMIT").write_text(commit() + "\n", encoding="utf-8")
+            shutil.copytree(shipped_folder() / folder, partial / "detector" / "shipped" / folder, dirs_exist_ok=True)
+        (partial / "__main__.py").write_text(MAIN.format(folder=code), encoding="utf-8")
+        (partial / "COMMIT").write_text(commit() + "\n", encoding="utf-8")
         shutil.rmtree(code, ignore_errors=True)
-        beside.rename(code)
+        partial.rename(code)
     except OSError as error:
-        raise BadInput(f"cannot write {code}: {error.strerror}. Make room, or set run.folder") from error
+        raise BadInput(f"cannot write {code}: {error.strerror}. Free disk space, or set run.folder") from error
     return code

@@ -1,45 +1,52 @@
-"""While a run goes on: does every rank still leave signs of life? If not, who is late."""
+"""Reports a hang of a run from outside: which rank is late, on which host and in which phase.
+
+The detector reports the same by itself, unless rank 0 is the rank that hangs.
+"""
 
 import sys
 import time
 from pathlib import Path
 
 from detector.config.schema import Config
-from launcher.run_info import heartbeats, seen
+from detector.run.heartbeat import Beat, describe, read_heartbeats
 
-EVERY_S = 5.0  # between two looks: one small file for each rank
-GRACE_S = 10.0
-SHOWN = 8      # ranks that are named
-
-
-def patience_s(config: Config) -> float:
-    """A bit longer than the detector's own: it says the same by itself, unless rank 0 is what stands still."""
-    return 60 * config.run.hang_timeout_minutes + GRACE_S if config.run.hang_timeout_minutes else float("inf")
+EVERY_S = 5.0     # between two reads of the heartbeats
+MARGIN_S = 10.0   # longer than the detector's own timeout, so that its report comes first
+MAX_RANKS = 8     # ranks that a report lists besides the late one
 
 
-class Watch:
-    """Called now and then; says once for each standstill which rank is late, on which node and in which phase."""
+def hang_timeout_s(config: Config) -> float:
+    """Returns the seconds without progress after which a hang is reported; infinite if run.hang_timeout_minutes is 0."""
+    minutes = config.run.hang_timeout_minutes
+    return 60 * minutes + MARGIN_S if minutes else float("inf")
 
-    def __init__(self, run: Path, patience_s: float):
-        self.run, self.patience_s = run, patience_s
-        self.started_at, self.looked_at, self.told = time.time(), 0.0, 0.0
+
+class HangWatch:
+    """Called regularly while a run is going on; prints each hang once."""
+
+    def __init__(self, run: Path, timeout_s: float):
+        self.run, self.timeout_s = run, timeout_s
+        self.started_at = time.time()  # heartbeats of an earlier start are older
+        self.checked_at = 0.0
+        self.reported_at = 0.0         # time of the newest heartbeat of the hang that was reported last
 
     def __call__(self) -> None:
-        if time.monotonic() - self.looked_at < EVERY_S:
+        if time.monotonic() - self.checked_at < EVERY_S:
             return
-        self.looked_at = time.monotonic()
-        beats = [beat for beat in heartbeats(self.run) if beat["at"] >= self.started_at]
-        newest = max((beat["at"] for beat in beats), default=0.0)
-        if beats and time.time() - newest > self.patience_s and newest != self.told:
-            self.told = newest
-            print(standstill(beats), file=sys.stderr, flush=True)
+        self.checked_at = time.monotonic()
+        beats = [beat for beat in read_heartbeats(self.run) if beat.at >= self.started_at]
+        newest = max((beat.at for beat in beats), default=0.0)
+        if beats and time.time() - newest > self.timeout_s and newest != self.reported_at:
+            self.reported_at = newest
+            print(describe_hang(beats), file=sys.stderr, flush=True)
 
 
-def standstill(beats: list[dict]) -> str:
-    """The late rank first: the others have gone on and wait for it."""
-    late, *others = sorted(beats, key=lambda beat: (beat["step"], beat["at"]))
-    lines = [f"no progress for {time.time() - max(beat['at'] for beat in beats):.0f} s. Late is {seen(late)}"]
-    lines += [f"  {seen(beat)}" for beat in others[:SHOWN]]
-    if len(others) > SHOWN:
-        lines.append(f"  and {len(others) - SHOWN} more")
+def describe_hang(beats: list[Beat]) -> str:
+    """Returns the report of a hang, the late rank first: fewest steps, then the oldest heartbeat."""
+    late, *others = sorted(beats, key=lambda beat: (beat.step, beat.at))
+    idle_s = time.time() - max(beat.at for beat in beats)
+    lines = [f"no progress for {idle_s:.0f} s. Late is {describe(late)}"]
+    lines += [f"  {describe(beat)}" for beat in others[:MAX_RANKS]]
+    if len(others) > MAX_RANKS:
+        lines.append(f"  and {len(others) - MAX_RANKS} more")
     return "\n".join([*lines, "The Python stacks of all ranks are in heartbeats/rank-*.stacks.txt of the run folder"])

@@ -1,4 +1,4 @@
-"""What runs on what: frozen and printable."""
+"""A job, the resources it requests, and the options with which it is launched. Frozen dataclasses."""
 
 import math
 import sys
@@ -7,69 +7,83 @@ from pathlib import Path
 
 from detector.config.schema import option
 
-CODE = Path(__file__).resolve().parent.parent  # the checkout, site-packages, or a run's own copy of the code
-
-
-def counted(count: int, one: str, more: str = "") -> str:
-    """1 node, 2 nodes, 2 processes"""
-    return f"{count} {one if count == 1 else more or one + 's'}"
+CODE = Path(__file__).resolve().parent.parent  # the checkout, site-packages, or the code snapshot of a run
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run may use. A cluster file states a site's own values once, the command line those of one run."""
+    """The resources of a job. A cluster file holds the values of a site, the command line those of one run."""
 
-    processes: int = option(0, "processes on each node; 0: one for each GPU, or one on the CPU", low=0)
-    nodes: int = option(1, "machines", low=1)
-    gpus: int = option(0, "GPUs of each node", low=0)
-    cores: int = option(0, "CPU cores of each process; 0: its loader workers and one more", low=0)
-    memory_gib: int = option(0, "memory of each node; 0: the cluster's default", low=0)
-    hours: float = option(24.0, "time limit; a run that reaches it is saved and queued again", low=0.01)
-    notice_s: int = option(120, "seconds from the stop signal to the time limit; Slurm may be a minute early", low=10)
-    partition: str = option("", "empty: the cluster's default")
-    account: str = option("", "empty: the user's default")
-    constraint: str = option("", "features of the nodes, such as h100|a100")
-    shared: str = option("", "folder that all nodes see: the run must lie below it; empty: not checked")
-    snapshot: bool = option(True, "runs the code as it is at submission, from a copy in the run folder, whatever is "
-                                  "edited later")
-    modules: tuple[str, ...] = option((), "environment modules to load")
-    setup: tuple[str, ...] = option((), "lines of shell that come before the run")
-    container: str = option("", "command in front of the processes' python, such as: apptainer exec --nv torch.sif")
-    python: str = option("", "python of the processes; empty: the one of this command")
-    sbatch: tuple[str, ...] = option((), "further options of sbatch, such as --qos=long")
+    processes: int = option(0, "processes per node; 0: one for each GPU, or one on the CPU", low=0)
+    nodes: int = option(1, "number of nodes", low=1)
+    gpus: int = option(0, "GPUs per node", low=0)
+    cores: int = option(0, "CPU cores per process; 0: one for each loader worker and one more", low=0)
+    memory_gib: int = option(0, "memory per node in GiB; 0: the default of the cluster", low=0)
+    hours: float = option(24.0, "time limit in hours; a run that reaches it is saved and requeued", low=0.01)
+    notice_s: int = option(120, "seconds between the stop signal and the time limit; Slurm may send it up to a minute "
+                                "early", low=10)
+    partition: str = option("", "partition; empty: the default of the cluster")
+    account: str = option("", "account to charge; empty: the default of the user")
+    constraint: str = option("", "required features of the nodes, such as h100|a100")
+    shared: str = option("", "folder that all nodes can see: the run folder must lie below it; empty: not checked")
+    snapshot: bool = option(True, "run a copy of the code, made at submission and kept in the run folder; later edits "
+                                  "do not affect the run")
+    modules: tuple[str, ...] = option((), "environment module to load")
+    setup: tuple[str, ...] = option((), "shell command to run before the job")
+    container: str = option("", "command put before the python of the processes, such as: apptainer exec --nv torch.sif")
+    python: str = option("", "python of the processes; empty: the python that runs this command")
+    sbatch: tuple[str, ...] = option((), "additional option of sbatch, such as --qos=long")
 
     @property
-    def per_node(self) -> int:
+    def processes_per_node(self) -> int:
         return self.processes or self.gpus or 1
 
     @property
-    def world(self) -> int:
-        return self.nodes * self.per_node
+    def world_size(self) -> int:
+        return self.nodes * self.processes_per_node
 
     @property
-    def minutes(self) -> int:
-        """Slurm counts time limits in whole minutes."""
+    def time_limit_minutes(self) -> int:
+        """The time limit as Slurm takes it, in whole minutes."""
         return max(1, math.ceil(self.hours * 60 - 1e-6))
 
 
 @dataclass(frozen=True)
 class Job:
-    """One verb of the detector with its arguments, and what it may use."""
+    """One verb of the detector with its arguments and resources."""
 
     verb: str
     arguments: tuple[str, ...]
     resources: Resources = Resources()
 
     def command(self) -> list[str]:
-        """The command line of one process."""
-        return [*starter(CODE, "detector"), self.verb, *self.arguments]
+        """Returns the command line of one process."""
+        return [*python_command(CODE, "detector"), self.verb, *self.arguments]
 
 
-def starter(code: Path, package: str, python: str = "") -> list[str]:
-    """How Python starts a package: a run's copy of the code is started by its folder, so that the folder a user
-    happens to be in never takes its place."""
-    return [python or sys.executable, *program(code, package)]
+@dataclass(frozen=True)
+class Launch:
+    """A job and the options of the command line that concern its launch only."""
+
+    job: Job
+    command_line: str     # as typed by the user, written into scripts
+    template: str = ""    # name of a template in slurm/, for --on sbatch
+    array_file: str = ""  # file with one line of key=value for each run of a job array, for --on sbatch
 
 
-def program(code: Path, package: str) -> list[str]:
+def python_command(code: Path, package: str, python: str = "") -> list[str]:
+    """Returns the command that runs a package of the folder `code` with `python` (default: this interpreter)."""
+    return [python or sys.executable, *package_arguments(code, package)]
+
+
+def package_arguments(code: Path, package: str) -> list[str]:
+    """Returns the arguments of python that run a package.
+
+    A code snapshot is run by its folder, because `-m package` would prefer a package in the current folder.
+    """
     return [str(code)] if (code / "__main__.py").is_file() else ["-m", package]
+
+
+def count_of(count: int, singular: str, plural: str = "") -> str:
+    """Returns a number with its noun: "1 node", "2 nodes", "2 processes"."""
+    return f"{count} {singular if count == 1 else plural or singular + 's'}"

@@ -1,106 +1,128 @@
-"""Runs that go on, or went: what became of them, what they say, and how to stop them."""
+"""The verbs jobs, logs and cancel: a table of the runs, the log of a run, and the cancellation of its job."""
 
 import sys
 import time
 from collections import deque
 from pathlib import Path
 
-from detector.errors import BadInput
-from launcher.run_info import heartbeats, jobs_of, last_checkpoint, last_metrics, seen, status_of
-from launcher.slurm_commands import has_slurm, job_state, slurm
-from launcher.submission import OVER
+from detector.errors import OK, BadInput
+from detector.run.checkpoint_files import last_checkpoint_step
+from detector.run.files import CONFIG_FILE, LOG_FILE, STATUS_FILE
+from detector.run.heartbeat import describe, read_heartbeats
+from detector.run.status import read_status
+from launcher.backends import load_backend
+from launcher.run_info import backend_of, job_records, last_job, last_metrics
 
-HEADLINES = ("AP", "mAP", "AP50")
+HEADLINE_METRICS = ("AP", "mAP", "AP50")
+FINAL_RUN_STATES = ("finished", "stopped", "failed")  # states of status.json in which no process trains
 COLUMNS = ("run", "state", "job", "step", "images/s", "left", "restarts", "last metric")
+POLL_S = 0.5
 
 
-def jobs(folder: Path) -> int:
-    """A table of the runs below a folder; below a run that failed, the last line of its log."""
-    runs = [path for path in sorted(folder.glob("*/")) if (path / "status.json").is_file() or jobs_of(path)]
+def print_jobs(folder: Path) -> int:
+    """Prints a table of the runs below a folder; under a run that failed, the last line of its log. Returns 0."""
     if not folder.is_dir():
-        raise BadInput(f"no folder {folder}; --folder names the one where runs live")
+        raise BadInput(f"no folder {folder}; --folder names the folder of the runs")
+    runs = [path for path in sorted(folder.glob("*/")) if (path / STATUS_FILE).is_file() or job_records(path)]
     if not runs:
-        print(f"no run in {folder}/; --folder names another")
-        return 0
-    try:
-        queue = queued()
-    except BadInput as error:  # what the run folders tell is worth telling all the same
-        queue = None
-        print(f"note: Slurm was not asked: {error}", file=sys.stderr)
-    rows = [describe(run, queue) for run in runs]
-    widths = [max(len(line[i]) for line in [COLUMNS, *(row for row, _ in rows)]) for i in range(len(COLUMNS))]
-    for line, trouble in [(COLUMNS, ""), *rows]:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+        print(f"no run in {folder}/; --folder names another folder")
+        return OK
+    queues = {name: read_queue(name) for name in sorted({backend_of(run) for run in runs})}
+    rows = [describe_run(run, queues[backend_of(run)]) for run in runs]
+    widths = [max(len(row[column]) for row in [COLUMNS, *(cells for cells, _ in rows)])
+              for column in range(len(COLUMNS))]
+    for cells, trouble in [(COLUMNS, ""), *rows]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths)).rstrip())
         if trouble:
             print(f"    {trouble}")
-    return 0
+    return OK
 
 
-def queued() -> dict[str, str] | None:
-    """The user's jobs that Slurm has not done with, {"12": "running", "13": "pending (Priority)"}; None: no Slurm."""
-    if not has_slurm():
+def read_queue(backend: str) -> dict[str, str] | None:
+    """Returns the queue of a backend; None, and a note on stderr, if its scheduler does not answer."""
+    try:
+        return load_backend(backend).queue()
+    except BadInput as error:  # the run folders are still worth printing
+        print(f"note: the states of jobs are unknown: {error}", file=sys.stderr)
         return None
-    lines = [line.split("|") for line in slurm("squeue", "--me", "-h", "-r", "-o", "%i|%T|%r").splitlines()]
-    return {job: state.lower() + (f" ({reason})" if state == "PENDING" and reason != "None" else "")
-            for job, state, reason in lines}
 
 
-def describe(run: Path, queue: dict[str, str] | None) -> tuple[tuple[str, ...], str]:
-    """A row of the table, and what is wrong, if something is."""
-    said, known = status_of(run), jobs_of(run)
-    job, restart = (known[-1]["job"] if known else ""), max((line.get("restart", 0) for line in known), default=0)
-    state, trouble = said.get("state", ""), ""
-    if queue and job in queue:
-        state = f"{queue[job]}, {state}" if state and queue[job] == "running" else queue[job]
-    elif known and state not in ("finished", "stopped", "failed"):
-        state = f"ended ({job_state(job)['JobState']})" if queue is not None else f"ended? was {state}"
-    if "FAILED" in state or state in ("failed", "stopped") or state.startswith("ended"):
-        trouble = last_line(log_of(run))
-    metrics = last_metrics(run)
+def describe_run(run: Path, queue: dict[str, str] | None) -> tuple[tuple[str, ...], str]:
+    """Returns a row of the table, and the last line of the log if the run has ended badly.
+
+    Args:
+        queue: job -> state; None if unknown.
+    """
+    status, records, metrics = read_status(run), job_records(run), last_metrics(run)
+    job, restarts = last_job(run), max((record.get("restart", 0) for record in records), default=0)
+    state = describe_state(run, status.get("state", ""), queue)
+    is_trouble = "FAILED" in state or state in ("failed", "stopped") or state.startswith("ended")
+    trouble = last_line(log_file(run)) if is_trouble else ""
     evaluation = metrics.get("evaluation", {})
-    headline = next((f"{name} {evaluation[name]:.4g}" for name in HEADLINES if name in evaluation), "")
-    step, total = said.get("step") or last_checkpoint(run), said.get("total_steps", "?")
-    rate = said.get("images_per_s") or metrics.get("train", {}).get("images_per_s")
-    left = said.get("seconds_left") if state not in ("finished", "stopped", "failed") else None
-    return (run.name, state or "?", job, f"{step}/{total}", f"{rate:.1f}" if rate else "", span(left), str(restart),
-            headline), trouble
+    headline = next((f"{name} {evaluation[name]:.4g}" for name in HEADLINE_METRICS if name in evaluation), "")
+    step, total_steps = status.get("step") or last_checkpoint_step(run), status.get("total_steps", "?")
+    images_per_s = status.get("images_per_s") or metrics.get("train", {}).get("images_per_s")
+    seconds_left = status.get("seconds_left") if state not in FINAL_RUN_STATES else None
+    return (run.name, state or "?", job, f"{step}/{total_steps}", f"{images_per_s:.1f}" if images_per_s else "",
+            format_duration(seconds_left), str(restarts), headline), trouble
 
 
-def span(seconds: float | None) -> str:
-    """3700 -> 1:01 h"""
+def describe_state(run: Path, run_state: str, queue: dict[str, str] | None) -> str:
+    """Returns the state of a run: that of its job in the queue, that of status.json, or that the job has ended.
+
+    Args:
+        run_state: of status.json; empty if there is none.
+    """
+    job = last_job(run)
+    if queue and job in queue:
+        return f"{queue[job]}, {run_state}" if run_state and queue[job] == "running" else queue[job]
+    if job and run_state not in FINAL_RUN_STATES:  # the job was killed before the run could write its state
+        if queue is None:
+            return f"ended? was {run_state}"
+        return f"ended ({load_backend(backend_of(run)).state(job).name})"
+    return run_state
+
+
+def format_duration(seconds: float | None) -> str:
+    """Returns "1:01 h" for 3700 seconds, "5 min" for 300, "" for None."""
     if seconds is None:
         return ""
     minutes = int(seconds) // 60
     return f"{minutes // 60}:{minutes % 60:02d} h" if minutes >= 60 else f"{minutes} min"
 
 
-def log_of(run: Path) -> Path:
-    """What the last job of a run printed, else the run's own log.txt."""
-    logs = [Path(line["log"]) for line in jobs_of(run) if line.get("log")]
-    return logs[-1] if logs else run / "log.txt"
+def log_file(run: Path) -> Path:
+    """Returns the log of the last job of a run; for a run without a job its own log.txt."""
+    logs = [Path(record["log"]) for record in job_records(run) if record.get("log")]
+    return logs[-1] if logs else run / LOG_FILE
 
 
 def last_line(path: Path) -> str:
+    """Returns the last line of a file that is not blank; "" if there is none among the last 50, or no file."""
     if not path.is_file():
         return ""
     with open(path, encoding="utf-8", errors="replace") as file:
         return next((line.strip() for line in reversed(deque(file, maxlen=50)) if line.strip()), "")
 
 
-def known_run(name: str, folder: Path) -> Path:
-    """A run by its folder, or by its name below `folder`."""
+def find_run(name: str, folder: Path) -> Path:
+    """Returns the absolute run folder named by its path, or by its name below `folder`. Raises BadInput if neither."""
     for run in (Path(name), folder / name):
-        if (run / "config.yaml").is_file() or (run / "slurm").is_dir():
+        if (run / CONFIG_FILE).is_file() or (run / "slurm").is_dir():
             return run.absolute()
-    raise BadInput(f"no such run: {name}. Name its folder; `fleet-rcnn jobs` lists those in {folder}/")
+    raise BadInput(f"no such run: {name}. Name its folder; `fleet-rcnn jobs` lists the runs in {folder}/")
 
 
-def logs(run: Path, follow: bool) -> int:
-    """The log of the last job; with `follow`, what is added to it until the job is over."""
-    path, position = log_of(run), 0
+def print_log(run: Path, follow: bool) -> int:
+    """Prints the log of the last job. Returns 0.
+
+    Args:
+        follow: go on printing what is appended, until the job is over.
+    """
+    path, position = log_file(run), 0
     print(f"{path}:", file=sys.stderr)
     while True:
-        over = not follow or is_over(run)  # asked before reading, so that the last lines are read
+        over = not follow or is_over(run)  # asked before reading, so that the last lines are not missed
         if path.is_file():
             with open(path, encoding="utf-8", errors="replace") as file:
                 file.seek(position)
@@ -109,27 +131,33 @@ def logs(run: Path, follow: bool) -> int:
             sys.stdout.flush()
         if over:
             break
-        time.sleep(0.5)
+        time.sleep(POLL_S)
     if not path.is_file():
-        raise BadInput(f"{path} is not there yet: the job has not started, or not printed anything")
-    return 0
+        raise BadInput(f"{path} does not exist yet: the job has not started, or has printed nothing. `fleet-rcnn jobs` "
+                       "shows its state")
+    return OK
 
 
 def is_over(run: Path) -> bool:
-    known = jobs_of(run)
-    return job_state(known[-1]["job"])["JobState"] in OVER if known else status_of(run).get("state") in (
-        "finished", "stopped", "failed")
+    """Returns whether the last job of a run is over; for a run without a job, whether status.json says so."""
+    job = last_job(run)
+    return load_backend(backend_of(run)).state(job).over if job else read_status(run).get("state") in FINAL_RUN_STATES
 
 
-def cancel(run: Path) -> int:
-    """scancel: the run saves what it has, and is not queued again."""
-    known = jobs_of(run)
-    job = known[-1]["job"] if known else ""
-    if not job or job_state(job)["JobState"] in OVER:
-        local = "" if job else ": it was not submitted; Ctrl-C stops it where it was started"
-        raise BadInput(f"{run.name} is not in Slurm's queue{local}")
-    slurm("scancel", job)
-    print(f"asked Slurm to cancel job {job}: {run.name} saves what it has, and is not queued again")
-    for beat in heartbeats(run)[:1]:
-        print(f"  {seen(beat)}")
-    return 0
+def cancel_run(run: Path) -> int:
+    """Cancels the last job of a run: the run saves a checkpoint and is not requeued. Returns 0.
+
+    Raises:
+        BadInput: the run has no job in the queue.
+    """
+    job, backend = last_job(run), load_backend(backend_of(run))
+    if job and backend.state(job).over:
+        raise BadInput(f"{run.name} is not in the queue: its job {job} is over")
+    try:
+        backend.cancel(job)
+    except BadInput as error:
+        raise BadInput(f"{run.name} cannot be cancelled: {error}") from error
+    print(f"cancelled job {job}: {run.name} saves a checkpoint and is not requeued")
+    for beat in read_heartbeats(run)[:1]:
+        print(f"  {describe(beat)}")
+    return OK

@@ -1,4 +1,4 @@
-"""What would keep a job from running, found before it is queued: nothing here needs data, model or a GPU."""
+"""Reasons why a job could not run, found before it is submitted. Needs neither data nor model nor GPU."""
 
 import re
 import socket
@@ -9,147 +9,162 @@ from pathlib import Path
 from detector.checks.problems import Problem
 from detector.config.schema import Config
 from detector.errors import BadInput
-from launcher.job import Job, Resources, counted
+from launcher.job import Job, Resources, count_of
 from launcher.rank_env import FIRST_PORT, PORTS
 from launcher.slurm_commands import has_slurm, slurm
 
-EARLY_S = 60  # Slurm looks at its clock once a minute, so a signal may come so much too early
-SINFO = "%R|%P|%a|%l|%D|%c|%G"  # name, name with * for the default, up, time limit, nodes, cores, GPUs
+EARLY_S = 60  # Slurm checks time limits once a minute: the stop signal may be this early
+SINFO_FORMAT = "%R|%P|%a|%l|%D|%c|%G"  # name, name with * for the default, up, time limit, nodes, cores, GPUs
 
 
 @dataclass(frozen=True)
 class Partition:
+    """One line of sinfo: the nodes of one kind in a partition."""
+
     name: str
-    default: bool
-    up: bool
-    minutes: float   # time limit, infinite where there is none
+    is_default: bool
+    is_up: bool
+    time_limit_minutes: float  # infinite without a limit
     nodes: int
-    cores: int       # of its largest node
-    gpus: int        # of the node with most
+    cores: int                 # of the largest node
+    gpus: int                  # of the node with most GPUs
 
 
-def problems(job: Job, run: Path, config: Config) -> list[Problem]:
-    """All that stands against running this job on Slurm, the empty list if nothing does. Whether the run folder can be
-    written is another question, see folder_problems."""
-    found = [*shared_problems(run, job.resources.shared), *size_problems(job, config)]
+def slurm_problems(job: Job, run: Path, config: Config) -> list[Problem]:
+    """Returns every reason why the job could not run on this Slurm cluster; see also `run_folder_problems`."""
+    problems = [*shared_folder_problems(run, job.resources.shared), *resource_problems(job, config)]
     if not has_slurm():
-        return [*found, Problem("sbatch", f"there is none on {socket.gethostname()}", "Do this on a login node of the "
-                                "cluster, or try it with slurm/local-cluster")]
+        return [*problems, Problem("sbatch", f"there is none on {socket.gethostname()}", "Use a login node of the Slurm "
+                                   "cluster, or start a test cluster with slurm/local-cluster")]
     try:
-        partitions = read_partitions(slurm("sinfo", "-h", "-o", SINFO))
+        partitions = parse_partitions(slurm("sinfo", "-h", "-o", SINFO_FORMAT))
     except BadInput as error:
-        return [*found, Problem("sinfo", str(error), "Is the Slurm controller up? (scontrol ping)")]
-    return [*found, *partition_problems(job.resources, cores_of(job.resources, config), partitions)]
+        return [*problems, Problem("sinfo", str(error), "Check that the Slurm controller is up (scontrol ping)")]
+    return [*problems, *partition_problems(job.resources, cores_per_process(job.resources, config), partitions)]
 
 
-def shared_problems(run: Path, shared: str) -> list[Problem]:
-    """Does the run folder lie where all nodes see it?"""
+def shared_folder_problems(run: Path, shared: str) -> list[Problem]:
+    """Checks that the run folder lies below the folder that all nodes can see."""
     if shared and not Path(shared).is_dir():
-        return [Problem(f"shared={shared}", "there is no such folder", "Name one that all nodes see")]
+        return [Problem(f"shared={shared}", "there is no such folder", "Name a folder that all nodes can see")]
     if shared and Path(shared).resolve() not in [run.resolve(), *run.resolve().parents]:
-        return [Problem(f"run folder {run}", f"it does not lie below {shared}, which all nodes see",
+        return [Problem(f"run folder {run}", f"it does not lie below {shared}, which all nodes can see",
                         f"Set run.folder={shared}/runs")]
     return []
 
 
-def folder_problems(run: Path) -> list[Problem]:
-    """Can the run folder be written?"""
-    above = next(parent for parent in (run, *run.parents) if parent.exists())
+def run_folder_problems(run: Path) -> list[Problem]:
+    """Checks that the run folder, or its nearest parent that exists, can be written."""
+    existing = next(parent for parent in (run, *run.parents) if parent.exists())
     try:
-        with tempfile.NamedTemporaryFile(dir=above, prefix=".fleet-rcnn-"):
+        with tempfile.NamedTemporaryFile(dir=existing, prefix=".fleet-rcnn-"):
             return []
     except OSError as error:
-        return [Problem(f"run folder {run}", f"cannot write below {above}: {error.strerror}",
-                        "Set run.folder to a shared folder that you may write to")]
+        return [Problem(f"run folder {run}", f"cannot write below {existing}: {error.strerror}",
+                        "Set run.folder to a shared folder with write permission")]
 
 
-def cores_of(wanted: Resources, config: Config) -> int:
-    """Cores of each process: one for itself and one for each of its loader workers."""
-    return wanted.cores or config.run.num_workers + 1
+def cores_per_process(resources: Resources, config: Config) -> int:
+    """Returns the CPU cores of each process: as requested, or one for each loader worker and one more."""
+    return resources.cores or config.run.num_workers + 1
 
 
-def size_problems(job: Job, config: Config) -> list[Problem]:
-    """What does not fit together, whatever the cluster."""
-    wanted, found = job.resources, []
-    if 60 * wanted.minutes <= wanted.notice_s + EARLY_S:
-        found.append(Problem(f"hours={wanted.hours:g}", f"too little time: the stop signal comes {wanted.notice_s} s "
-                             f"before the limit and maybe {EARLY_S} s early: nothing is left of it",
-                             "Ask for more hours, or for a smaller notice_s"))
-    if job.verb == "train" and 0 < config.batch.size < wanted.world:
-        found.append(Problem(f"batch.size={config.batch.size}", f"fewer images than the {wanted.world} processes",
-                             "Ask for fewer processes, or set batch.size"))
-    if wanted.cores and wanted.cores < config.run.num_workers:
-        found.append(Problem(f"cores={wanted.cores}", f"fewer than the {config.run.num_workers} workers of each process",
-                             f"Ask for {config.run.num_workers + 1}, or set run.num_workers"))
-    if config.run.device == "cuda" and not wanted.gpus:
-        found.append(Problem("gpus=0", "run.device=cuda needs one for each process", "Ask for gpus, or set run.device"))
-    if wanted.gpus and wanted.per_node > wanted.gpus and config.run.device != "cpu":
-        found.append(Problem(f"processes={wanted.processes}", f"more than the {wanted.gpus} GPUs of a node",
-                             "Ask for as many processes as GPUs, or set run.device=cpu"))
-    return found
+def resource_problems(job: Job, config: Config) -> list[Problem]:
+    """Checks the resources against the config and against each other, independent of the cluster."""
+    resources, problems = job.resources, []
+    processes = resources.processes_per_node
+    if 60 * resources.time_limit_minutes <= resources.notice_s + EARLY_S:
+        problems.append(Problem(
+            f"hours={resources.hours:g}", f"too little time: the stop signal comes {resources.notice_s} s before the "
+            f"limit, and up to {EARLY_S} s early, so that no time is left",
+            "Request more hours, or set a smaller notice_s"))
+    if job.verb == "train" and 0 < config.batch.size < resources.world_size:
+        problems.append(Problem(
+            f"batch.size={config.batch.size}", f"fewer images than the {resources.world_size} processes",
+            "Request fewer processes, or set a larger batch.size"))
+    if resources.cores and resources.cores < config.run.num_workers:
+        problems.append(Problem(
+            f"cores={resources.cores}", f"fewer than the {config.run.num_workers} workers of each process",
+            f"Request {config.run.num_workers + 1} cores, or set a smaller run.num_workers"))
+    if config.run.device == "cuda" and not resources.gpus:
+        problems.append(Problem("gpus=0", "run.device=cuda needs one GPU for each process",
+                                "Request GPUs, or set run.device"))
+    if resources.gpus and processes > resources.gpus and config.run.device != "cpu":
+        problems.append(Problem(f"processes={resources.processes}", f"more than the {resources.gpus} GPUs of a node",
+                                "Request as many processes as GPUs, or set run.device=cpu"))
+    return problems
 
 
-def partition_problems(wanted: Resources, cores: int, partitions: list[Partition]) -> list[Problem]:
-    """Would the partition ever start it?"""
-    fitting = [one for one in partitions if one.name == wanted.partition or not wanted.partition and one.default]
-    names = ", ".join(sorted({one.name for one in partitions}))
-    if not fitting and wanted.partition:
-        return [Problem(f"partition={wanted.partition}", "there is no such partition", f"There are: {names}")]
-    if not fitting:
-        return [Problem("partition", "the cluster has no default one", f"Name one of: {names}")]
-    name, found = fitting[0].name, []
-    limits = [("nodes", wanted.nodes, sum(one.nodes for one in fitting), "nodes"),
-              ("gpus", wanted.gpus, max(one.gpus for one in fitting), "GPUs in a node"),
-              ("cores", cores * wanted.per_node, max(one.cores for one in fitting), "cores in a node")]
-    for key, asked, there, what in limits:
-        if asked > there:
-            found.append(Problem(f"{key}={asked}", f"partition {name} has {there} {what}",
-                                 "Ask for less (run.num_workers take a core each), or name another partition"))
-    if wanted.minutes > fitting[0].minutes:
-        found.append(Problem(f"hours={wanted.hours:g}", f"partition {name} allows {fitting[0].minutes / 60:g} hours",
-                             "Ask for less: a run that reaches its limit is saved and queued again"))
-    if not fitting[0].up:
-        found.append(Problem(f"partition={name}", "it is not up", f"Name another of: {names}"))
-    return found
+def partition_problems(resources: Resources, cores: int, partitions: list[Partition]) -> list[Problem]:
+    """Checks that the partition could ever start the job.
+
+    Args:
+        cores: CPU cores of each process.
+        partitions: the lines of sinfo; a partition has one for each kind of node.
+    """
+    rows = [partition for partition in partitions
+            if partition.name == resources.partition or not resources.partition and partition.is_default]
+    names = ", ".join(sorted({partition.name for partition in partitions}))
+    if not rows and resources.partition:
+        return [Problem(f"partition={resources.partition}", "there is no such partition", f"Partitions: {names}")]
+    if not rows:
+        return [Problem("partition", "the cluster has no default partition", f"Name one of: {names}")]
+    name, problems = rows[0].name, []
+    limits = [("nodes", resources.nodes, sum(row.nodes for row in rows), "nodes"),
+              ("gpus", resources.gpus, max(row.gpus for row in rows), "GPUs in a node"),
+              ("cores", cores * resources.processes_per_node, max(row.cores for row in rows), "cores in a node")]
+    for key, requested, limit, unit in limits:
+        if requested > limit:
+            problems.append(Problem(f"{key}={requested}", f"partition {name} has {limit} {unit}",
+                                    "Request less (each of run.num_workers needs a core), or name another partition"))
+    if resources.time_limit_minutes > rows[0].time_limit_minutes:
+        problems.append(Problem(
+            f"hours={resources.hours:g}", f"partition {name} allows {rows[0].time_limit_minutes / 60:g} hours",
+            "Request less: a run that reaches its limit is saved and requeued"))
+    if not rows[0].is_up:
+        problems.append(Problem(f"partition={name}", "it is not up", f"Name another of: {names}"))
+    return problems
 
 
-def read_partitions(text: str) -> list[Partition]:
-    """The lines of `sinfo -o SINFO`: a partition has one for each kind of node."""
-    found = []
+def parse_partitions(text: str) -> list[Partition]:
+    """Parses the output of `sinfo -h -o SINFO_FORMAT`."""
+    partitions = []
     for line in text.splitlines():
-        name, starred, up, limit, nodes, cores, gres = line.split("|")
+        name, starred_name, up, limit, nodes, cores, gres = line.split("|")
         gpus = sum(int(count) for count in re.findall(r"gpu(?::[^:,()]+)?:(\d+)", gres))
-        found.append(Partition(name, starred.endswith("*"), up == "up", minutes_of(limit), int(nodes),
-                               int(cores.rstrip("+")), gpus))
-    return found
+        partitions.append(Partition(name, starred_name.endswith("*"), up == "up", parse_minutes(limit), int(nodes),
+                                    int(cores.rstrip("+")), gpus))
+    return partitions
 
 
-def minutes_of(limit: str) -> float:
-    """'1-12:00:00', '30:00' or 'infinite', as sinfo writes them."""
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
-    if found is None:
+def parse_minutes(limit: str) -> float:
+    """Parses a time limit of sinfo: '1-12:00:00', '30:00' or 'infinite'. Returns minutes."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
+    if match is None:
         return float("inf")
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return 1440 * days + 60 * hours + minutes + seconds / 60
 
 
-def notes(wanted: Resources) -> list[str]:
-    """What is no mistake, but good to know."""
-    said = [", ".join([counted(wanted.nodes, "node"), counted(wanted.per_node, "process", "processes") + " on each",
-                       counted(wanted.minutes, "minute")]),
-            f"all meet on the first node at port {FIRST_PORT} + job number modulo {PORTS}"]
-    low = Path("/proc/sys/net/ipv4/ip_local_port_range")
-    if low.exists() and int(low.read_text().split()[0]) < FIRST_PORT + PORTS:
-        said.append("this machine gives such ports to outgoing connections as well (net.ipv4.ip_local_port_range), so "
-                    "one may be taken; the run then says so")
-    return said
+def slurm_notes(resources: Resources) -> list[str]:
+    """Returns sentences about the size of the job and its MASTER_PORT."""
+    notes = [", ".join([count_of(resources.nodes, "node"),
+                        count_of(resources.processes_per_node, "process", "processes") + " on each",
+                        count_of(resources.time_limit_minutes, "minute")]),
+             f"rendezvous on the first node, port {FIRST_PORT} + job id modulo {PORTS}"]
+    ports = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    if ports.exists() and int(ports.read_text().split()[0]) < FIRST_PORT + PORTS:
+        notes.append("this machine uses the same ports for outgoing connections (net.ipv4.ip_local_port_range). If the "
+                     "port of a job is in use, the job ends with an error that says so")
+    return notes
 
 
-def local_problems() -> list[Problem]:
-    """What stands against several processes here."""
+def loopback_problems() -> list[Problem]:
+    """Checks that processes of this machine can connect to each other."""
     try:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
         return []
     except OSError as error:
-        return [Problem("port", f"none can be opened on the loopback: {error.strerror}", "Processes meet there")]
+        return [Problem("port", f"no port can be opened on the loopback interface: {error.strerror}",
+                        "Allow connections on 127.0.0.1, which the processes of a run need")]

@@ -1,4 +1,7 @@
-"""torchrun's five variables: all that a process of the detector knows of where it runs. And Slurm's own words."""
+"""Environment variables of a rank: torchrun's variables on this machine, or made from Slurm's for a task of srun.
+
+The detector reads only torchrun's: RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+"""
 
 import os
 import re
@@ -7,23 +10,23 @@ from dataclasses import dataclass
 from typing import Mapping
 
 from detector.errors import BadInput
-from launcher.slurm_commands import host_names
+from launcher.slurm_commands import expand_hostlist
 
-FIRST_PORT, PORTS = 10240, 20000  # below what systems hand out to outgoing connections
-TASK = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_NODEID", "SLURM_STEP_TASKS_PER_NODE")
+FIRST_PORT, PORTS = 10240, 20000  # range of MASTER_PORT, below the usual ports of outgoing connections
+TASK_VARIABLES = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_NODEID", "SLURM_STEP_TASKS_PER_NODE")
 
 
 def free_port() -> int:
-    """A TCP port of the loopback that nobody listens on now."""
+    """Returns a TCP port of the loopback interface that is unused now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def local_environment(rank: int, world: int, port: int) -> dict[str, str]:
-    """The environment of one of `world` processes on this machine.
+    """Returns the environment of one of `world` processes on this machine.
 
-    Threads are shared out, or each process would take every core for itself.
+    OMP_NUM_THREADS divides the cores among the processes, unless the user has set it.
     """
     threads = max(1, len(os.sched_getaffinity(0)) // world)
     return {"OMP_NUM_THREADS": str(threads), **os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank),
@@ -33,49 +36,51 @@ def local_environment(rank: int, world: int, port: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """The Slurm job that this process is part of."""
+    """The Slurm job that this process belongs to."""
 
-    number: int     # its own id
-    name: str       # what scontrol takes: the id, or ARRAY_TASK of an array
-    restarts: int   # how many times Slurm has started it again
-    nodes: str      # its nodes, compressed: n[01-04]
+    job_id: int
+    name: str      # the name that scontrol takes: the id, or ARRAYID_TASK of an array task
+    restarts: int  # number of times that Slurm has restarted the job
+    nodelist: str  # its nodes as a Slurm host list: n[01-04]
 
 
 def current_slurm_job(environ: Mapping[str, str] = os.environ) -> SlurmJob | None:
-    """None outside of Slurm."""
+    """Returns the Slurm job of this process; None outside of Slurm."""
     if "SLURM_JOB_ID" not in environ:
         return None
-    number = environ["SLURM_JOB_ID"]
+    job_id = environ["SLURM_JOB_ID"]
     task = environ.get("SLURM_ARRAY_TASK_ID")
-    name = f"{environ['SLURM_ARRAY_JOB_ID']}_{task}" if task else number
-    return SlurmJob(int(number), name, int(environ.get("SLURM_RESTART_COUNT") or 0),
+    name = f"{environ['SLURM_ARRAY_JOB_ID']}_{task}" if task else job_id
+    return SlurmJob(int(job_id), name, int(environ.get("SLURM_RESTART_COUNT") or 0),
                     environ.get("SLURM_JOB_NODELIST", ""))
 
 
 def task_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of one task of srun as torchrun would have made it; torchrun's own is left as it is.
+    """Returns the environment of one task of srun, with torchrun's variables; unchanged where torchrun has set them.
 
-    Raises BadInput where srun has not set what is needed: a guess would make each node a world of its own.
+    Raises:
+        BadInput: srun has not set a variable that is needed. A default would make each node a world of its own.
     """
     if environ.get("RANK"):
         return dict(environ)
-    job, missing = current_slurm_job(environ), [name for name in TASK if not environ.get(name)]
+    job, missing = current_slurm_job(environ), [name for name in TASK_VARIABLES if not environ.get(name)]
     if job is None or missing:
         raise BadInput(f"not a task of srun: {', '.join(missing) or 'SLURM_JOB_ID'} not set. Start it with srun, as "
                        "slurm/srun.sbatch does")
-    here = tasks_per_node(environ["SLURM_STEP_TASKS_PER_NODE"])[int(environ["SLURM_NODEID"])]
+    local_world = parse_tasks_per_node(environ["SLURM_STEP_TASKS_PER_NODE"])[int(environ["SLURM_NODEID"])]
     return {"OMP_NUM_THREADS": environ.get("SLURM_CPUS_PER_TASK") or "1",
-            "MASTER_ADDR": environ.get("MASTER_ADDR") or host_names(job.nodes)[0], "MASTER_PORT": str(port_of(job)),
+            "MASTER_ADDR": environ.get("MASTER_ADDR") or expand_hostlist(job.nodelist)[0],
+            "MASTER_PORT": str(master_port(job)),
             **environ, "RANK": environ["SLURM_PROCID"], "LOCAL_RANK": environ["SLURM_LOCALID"],
-            "WORLD_SIZE": environ["SLURM_NTASKS"], "LOCAL_WORLD_SIZE": str(here)}
+            "WORLD_SIZE": environ["SLURM_NTASKS"], "LOCAL_WORLD_SIZE": str(local_world)}
 
 
-def port_of(job: SlurmJob) -> int:
-    """A port that two jobs on one node do not share."""
-    return FIRST_PORT + job.number % PORTS
+def master_port(job: SlurmJob) -> int:
+    """Returns a port that differs between jobs which run at the same time on one node."""
+    return FIRST_PORT + job.job_id % PORTS
 
 
-def tasks_per_node(text: str) -> list[int]:
-    """'2(x3),1' -> [2, 2, 2, 1]"""
-    found = [(int(count), int(times or 1)) for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", text)]
-    return [count for count, times in found for _ in range(times)]
+def parse_tasks_per_node(text: str) -> list[int]:
+    """Parses Slurm's task counts: '2(x3),1' -> [2, 2, 2, 1]."""
+    groups = [(int(count), int(repeats or 1)) for count, repeats in re.findall(r"(\d+)(?:\(x(\d+)\))?", text)]
+    return [count for count, repeats in groups for _ in range(repeats)]

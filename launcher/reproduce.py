@@ -1,6 +1,6 @@
-"""fleet-rcnn reproduce ROW: the training of a table's row, once for each seed, and what the table then says of it.
+"""fleet-rcnn reproduce ROW: trains a row of the published tables, once for each seed, and then shows the row.
 
-A run of a row is a training like any other: it goes on where it was, and takes --on, --gpus and all the rest.
+Each run is an ordinary training: started again, it resumes, and it takes --on, --gpus and all other options of train.
 """
 
 import argparse
@@ -12,43 +12,60 @@ from detector.config.load import shipped_folder
 from detector.errors import BAD_INPUT, OK, BadInput
 
 
-def reproduce(arguments: list[str], start: Callable[[list[str]], int]) -> int:
-    """Starts the trainings one after another and then shows the row; `start` is fleet-rcnn itself.
+def reproduce(arguments: list[str], run_command: Callable[[list[str]], int]) -> int:
+    """Runs the trainings of a row one after another, then prints the row.
 
-    The first that does not end well ends it: the same command goes on later.
+    Args:
+        arguments: the command line after `reproduce`.
+        run_command: runs another command line of fleet-rcnn and returns its exit status.
+
+    Returns:
+        0, or the exit status of the first training that did not end with 0; the same command then resumes it.
     """
     try:
-        said, rest = parser().parse_known_args(arguments)
-        commands = trainings(said.row, said.seeds, said.steps, rest)
+        args, rest = parser().parse_known_args(arguments)
+        commands = training_commands(args.row, args.seeds, args.steps, rest)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
-    except SystemExit as end:  # after --help, or a mistake that argparse has told
+    except SystemExit as end:  # argparse has printed help or an error
         return int(end.code or OK)
     for command in commands:
-        if status := start(command):
+        if status := run_command(command):
             return status
-    folder = next((word.partition("=")[2] for word in reversed(rest) if word.startswith("run.folder=")), "runs")
-    return OK if "--dry-run" in rest else start(["tables", "--row", said.row, "--runs", folder])
+    if "--dry-run" in rest:
+        return OK
+    folders = [argument.partition("=")[2] for argument in rest if argument.startswith("run.folder=")]
+    return run_command(["tables", "--row", args.row, "--runs", folders[-1] if folders else "runs"])
 
 
 def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the options of reproduce; all others belong to train."""
     top = argparse.ArgumentParser(prog="fleet-rcnn reproduce", description=__doc__, allow_abbrev=False,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.add_argument("row", help="a row of the tables, such as voc07-res101-g8-b16; fleet-rcnn tables lists them")
-    top.add_argument("--seeds", type=int, default=1, metavar="N", help="so many runs, with seeds 0, 1, ...")
-    top.add_argument("--steps", type=int, default=0, metavar="N", help="end after so many steps; the table says so")
-    top.add_argument_group("all else is handed on to train: key=value, --on, --gpus, --processes, ...")
+    top.add_argument("row", help="row of the tables, such as voc07-res101-g8-b16; `fleet-rcnn tables` lists the rows")
+    top.add_argument("--seeds", type=int, default=1, metavar="N", help="number of runs, with seeds 0 to N - 1; "
+                     "default: 1")
+    top.add_argument("--steps", type=int, default=0, metavar="N", help="stop after N steps; such a run does not count "
+                     "in the table; default: all steps of the row")
+    top.add_argument_group("all other arguments are passed to train: key=value, --on, --gpus, --processes, ...")
     return top
 
 
-def trainings(row: str, seeds: int, steps: int, rest: list[str]) -> list[list[str]]:
-    """The command lines of `fleet-rcnn train`: run ROW has seed 0, run ROW-seedN has seed N."""
-    known = sorted(path.stem for path in (shipped_folder() / "configs" / "tables").glob("*.yaml"))
-    if row not in known:
-        raise BadInput(f"no such row: {row}. There are: {', '.join(known)}")
-    if seeds < 1 or steps < 0:
-        raise BadInput(f"--seeds {seeds} --steps {steps}: at least one seed, and no negative number of steps")
+def training_commands(row: str, seeds: int, steps: int, rest: list[str]) -> list[list[str]]:
+    """Returns the command lines of `fleet-rcnn train`: the run of seed 0 is called ROW, the others ROW-seedN.
+
+    Raises:
+        BadInput: there is no such row, or a number is out of range.
+    """
+    rows = sorted(path.stem for path in (shipped_folder() / "configs" / "tables").glob("*.yaml"))
+    if row not in rows:
+        raise BadInput(f"no such row: {row}. Rows: {', '.join(rows)}")
+    if seeds < 1:
+        raise BadInput(f"--seeds {seeds}: must be at least 1")
+    if steps < 0:
+        raise BadInput(f"--steps {steps}: must be at least 0, which means all steps of the row")
     names = [row, *(f"{row}-seed{seed}" for seed in range(1, seeds))]
-    return [["train", str(Path("tables") / row), *rest, *([f"schedule.steps={steps}"] if steps else []),
-             f"run.name={name}", f"seed={seed}"] for seed, name in enumerate(names)]
+    limit = [f"schedule.steps={steps}"] if steps else []
+    return [["train", str(Path("tables") / row), *rest, *limit, f"run.name={name}", f"seed={seed}"]
+            for seed, name in enumerate(names)]

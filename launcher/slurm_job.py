@@ -1,15 +1,16 @@
-"""What runs inside a Slurm job, around srun: begin, task, end.
+"""The part of fleet-rcnn that runs inside a Slurm job, before, in and after srun.
 
-    begin VERB ARGUMENTS...          may this job start (again)? Says which restart it is
-    task VERB ARGUMENTS...           one rank: a task of srun, or a process of torchrun
-    end STATUS VERB ARGUMENTS...     asks Slurm for a requeue if the run stopped early; else gives STATUS on
-    blocked COMMAND...               COMMAND, with the stop signals kept until it lets them in
+    begin VERB ARGUMENTS...          before srun: decides whether the job may start, and prints which restart it is
+    task VERB ARGUMENTS...           a task of srun, or a process of torchrun: runs one rank
+    end STATUS VERB ARGUMENTS...     after srun: requests a requeue if the run stopped early, or returns STATUS
+    blocked COMMAND...               runs COMMAND with the stop signals blocked, until it unblocks them
 
-A run that stopped early is no failure: its tasks end with 0, for srun would kill the others of a task that does not,
-and `end` finds in the run's status.json what became of it.
+A rank that stopped early ends with 0, because srun kills the other ranks of a task that fails. `end` reads in the run
+folder how the run ended.
 """
 
 import contextlib
+import dataclasses
 import os
 import re
 import shutil
@@ -21,31 +22,44 @@ from pathlib import Path
 
 from detector.errors import BAD_INPUT, FAILED, OK, STOPPED, BadInput
 from detector.run import lock
-from launcher import run_info
-from launcher.backends.local import KEPT, meaning, nothing, run_processes
-from launcher.hang_watch import Watch, patience_s
+from detector.run.checkpoint_files import last_checkpoint_step
+from detector.run.files import FAILED_RANKS_FOLDER, LOCK_FILE, STATUS_FILE, STOPPED_EARLY_FILE, read_json, write_json, write_text
+from detector.run.heartbeat import describe, read_heartbeats
+from detector.run.status import read_status
+from launcher.hang_watch import HangWatch, hang_timeout_s
 from launcher.job import Job
+from launcher.processes import STOP_SIGNALS, describe_status, no_callback, run_processes
 from launcher.rank_env import SlurmJob, current_slurm_job, task_environment
-from launcher.run_info import last_checkpoint, run_of, status_of
-from launcher.slurm_commands import fields, host_names, job_state, slurm
+from launcher.restart_policy import (
+    EarlierRestart,
+    EndFacts,
+    Outcome,
+    StartFacts,
+    decide_end,
+    decide_start,
+    is_failure,
+    was_stopped,
+)
+from launcher.run_info import add_job_record, job_records, resolve_run
+from launcher.slurm_commands import expand_hostlist, job_record, parse_record, slurm
 
-BY_SIGNAL = tuple(128 + number for number in KEPT)
-SRUNS_OWN = range(160, 256)  # no node takes the task, an old credential; ours end with less, by a signal too
-REQUEUE_S = 60  # a job that asked for a requeue is killed within this
+REQUEUE_TIMEOUT_S = 60  # Slurm kills a job that requested a requeue within this time
+CONNECT_TIMEOUT_S = 5
 
 
 def main(arguments: list[str] | None = None) -> int:
-    said = sys.argv[1:] if arguments is None else arguments
+    """Runs one of the four commands and returns the exit status."""
+    args = sys.argv[1:] if arguments is None else arguments
     try:
-        if said[:1] == ["begin"] and len(said) >= 3:
-            return begin(said[1], tuple(said[2:]))
-        if said[:1] == ["task"] and len(said) >= 3:
-            return task(said[1], tuple(said[2:]))
-        if said[:1] == ["end"] and len(said) >= 4 and said[1].isdigit():
-            return end(int(said[1]), said[2], tuple(said[3:]))
-        if said[:1] == ["blocked"] and len(said) >= 2:
-            signal.pthread_sigmask(signal.SIG_BLOCK, KEPT)
-            os.execvp(said[1], said[1:])
+        if args[:1] == ["begin"] and len(args) >= 3:
+            return begin(args[1], tuple(args[2:]))
+        if args[:1] == ["task"] and len(args) >= 3:
+            return task(args[1], tuple(args[2:]))
+        if args[:1] == ["end"] and len(args) >= 4 and args[1].isdigit():
+            return end(int(args[1]), args[2], tuple(args[3:]))
+        if args[:1] == ["blocked"] and len(args) >= 2:
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+            os.execvp(args[1], args[1:])
         print(__doc__, file=sys.stderr)
         return BAD_INPUT
     except BadInput as error:
@@ -54,160 +68,163 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def begin(verb: str, arguments: tuple[str, ...]) -> int:
-    """0, or 1 where all restarts are used up, or the last one has brought nothing."""
-    job, (run, config) = the_job(), run_of(verb, arguments)
-    step, allowed = last_checkpoint(run), config.run.max_requeues
-    before = [line for line in run_info.jobs_of(run)
-              if line["job"] == job.name and line["verb"] == verb and 0 < line.get("restart", 0) < job.restarts]
-    refused = ""
-    # One that failed is given up at once. One that was asked to stop is not to blame: Slurm may still be ending a job
-    # that it preempted when it starts it again. Nor is one that lost a node.
-    tries = 3 if (run / run_info.STOPPED).exists() or before and lost_a_node(before[-1]) else 1
-    since = before[-tries] if len(before) >= tries else None
-    if job.restarts > allowed:
-        refused = f"all {allowed} restarts are used (run.max_requeues)"
-    elif verb != "evaluate" and since and since["step"] == step and status_of(run).get("state") != "finished":
-        refused = (f"no progress since restart {since['restart']}, which began at step {step} as well. "
-                   "The log above says what ended it")
-    times = f", restart {job.restarts} of {allowed}" if job.restarts else ""
-    print(f"Slurm job {job.name} on {job.nodes}{times}: {verb} {run.name}, {step} steps are saved", flush=True)
-    if refused:
-        print(f"not started again: {refused}. `fleet-rcnn {verb}` as before starts anew from there", flush=True)
+    """Starts the run, or refuses to. Returns 0, or 1 where the start is refused."""
+    job, (run, config) = require_slurm_job(), resolve_run(verb, arguments)
+    facts = collect_start_facts(job, verb, run, config.run.max_requeues)
+    restart = f", restart {job.restarts} of {facts.max_requeues}" if job.restarts else ""
+    print(f"Slurm job {job.name} on {job.nodelist}{restart}: {verb} {run.name}, {facts.step} steps are saved", flush=True)
+    decision = decide_start(facts)
+    if not decision.allowed:
+        print(f"not started again: {decision.reason}. Submit the run again with `fleet-rcnn {verb}` to continue from "
+              "there", flush=True)
         return FAILED
-    run_info.note_job(run, job=job.name, verb=verb, restart=job.restarts, step=step, nodes=job.nodes,
-                    log=job_state(job.name).get("StdOut", ""))
-    shutil.rmtree(run / run_info.FAILED, ignore_errors=True)
-    (run / run_info.STOPPED).unlink(missing_ok=True)
-    for half in (run / "slurm").glob("*.save_tmp"):  # submitit refuses to write a result beside one that was cut off
-        half.unlink(missing_ok=True)
+    add_job_record(run, job=job.name, verb=verb, restart=job.restarts, step=facts.step, nodes=job.nodelist,
+                   log=job_record(job.name).get("StdOut", ""))
+    shutil.rmtree(run / FAILED_RANKS_FOLDER, ignore_errors=True)
+    (run / STOPPED_EARLY_FILE).unlink(missing_ok=True)
+    for partial in (run / "slurm").glob("*.save_tmp"):  # submitit writes no result beside one that was cut short
+        partial.unlink(missing_ok=True)
     if verb != "evaluate":
-        run_info.write_json(run / "status.json", {**status_of(run), "state": "starting", "at": time.time()})
-    forget_owner(job, run)
+        write_json(run / STATUS_FILE, {**read_status(run), "state": "starting", "at": time.time()})
+    remove_own_lock(job, run)
     return OK
 
 
-def forget_owner(job: SlurmJob, run: Path) -> None:
-    """An earlier start of this job may have left its lock on a network disk, if its node is gone."""
-    path = run / lock.NAME
+def collect_start_facts(job: SlurmJob, verb: str, run: Path, max_requeues: int) -> StartFacts:
+    """Reads the facts of a start from the run folder and from Slurm."""
+    earlier = [record for record in job_records(run) if record["job"] == job.name and record["verb"] == verb
+               and 0 < record.get("restart", 0) < job.restarts]
+    excused = (run / STOPPED_EARLY_FILE).exists() or bool(earlier) and lost_node(earlier[-1])
+    return StartFacts(
+        restart=job.restarts, max_requeues=max_requeues, step=last_checkpoint_step(run),
+        earlier=tuple(EarlierRestart(record["restart"], record["step"]) for record in earlier),
+        last_start_excused=excused, finished=read_status(run).get("state") == "finished",
+        must_make_progress=verb != "evaluate")
+
+
+def remove_own_lock(job: SlurmJob, run: Path) -> None:
+    """Removes the lock of an earlier start of this job: on a network disk it can outlive its node."""
+    path = run / LOCK_FILE
     if job.restarts and path.is_file():
-        before = {line["nodes"] for line in run_info.jobs_of(run) if line["job"] == job.name and line.get("nodes")}
+        nodelists = {record["nodes"] for record in job_records(run)
+                     if record["job"] == job.name and record.get("nodes")}
         host = lock.host_of(path.read_text(encoding="utf-8")).split(".")[0]
-        if host in [name for nodes in before for name in host_names(nodes)]:
+        if host in [name for nodelist in nodelists for name in expand_hostlist(nodelist)]:
             path.unlink(missing_ok=True)
 
 
-def lost_a_node(start: dict) -> bool:
-    """Is a node of an earlier start, a line of note_job, down, or was it since?"""
-    nodes = [fields(slurm("scontrol", "-o", "show", "node", name)) for name in host_names(start["nodes"])]
-    return any(re.search(r"DOWN|FAIL|NOT_RESPONDING|\*", said.get("State", "")) or
-               when(said.get("SlurmdStartTime", "")) > start["at"] for said in nodes)
+def lost_node(record: dict) -> bool:
+    """Returns whether a node of an earlier start is down now, or was restarted since; `record`: its job record."""
+    nodes = [parse_record(slurm("scontrol", "-o", "show", "node", name)) for name in expand_hostlist(record["nodes"])]
+    return any(re.search(r"DOWN|FAIL|NOT_RESPONDING|\*", node.get("State", "")) or
+               parse_time(node.get("SlurmdStartTime", "")) > record["at"] for node in nodes)
 
 
-def when(text: str) -> float:
-    """Slurm's 2026-01-31T12:00:00 -> seconds since 1970; 0 for None or Unknown."""
+def parse_time(text: str) -> float:
+    """Parses a time of Slurm, 2026-01-31T12:00:00, into seconds since 1970; 0 for None or Unknown."""
     with contextlib.suppress(ValueError):
         return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
     return 0.0
 
 
 def task(verb: str, arguments: tuple[str, ...]) -> int:
-    """One rank, for which to have stopped early is to have ended well."""
-    status = one_rank(verb, arguments)
+    """Runs one rank; returns its exit status, and 0 for an early stop."""
+    status = run_rank(verb, arguments)
     return OK if status == STOPPED else status
 
 
-def one_rank(verb: str, arguments: tuple[str, ...]) -> int:
-    """The exit status of one rank, with this process beside it to hand signals on and to say what became of it."""
-    environment, (run, config) = task_environment(), run_of(verb, arguments)
+def run_rank(verb: str, arguments: tuple[str, ...]) -> int:
+    """Runs one rank as a child process; returns its exit status.
+
+    This process forwards signals and writes into the run folder that the rank has stopped early or failed.
+    """
+    environment, (run, config) = task_environment(), resolve_run(verb, arguments)
     rank, host = int(environment["RANK"]), socket.gethostname()
-    look = Watch(run, patience_s(config)) if rank == 0 else nothing
-    status = run_processes(Job(verb, arguments), [environment], look)
+    on_poll = HangWatch(run, hang_timeout_s(config)) if rank == 0 else no_callback
+    status = run_processes(Job(verb, arguments), [environment], on_poll)
     if status == STOPPED:
-        run_info.write_whole(run / run_info.STOPPED, "")
+        write_text(run / STOPPED_EARLY_FILE, "")
     if status not in (OK, STOPPED, BAD_INPUT):
-        how = meaning(128 - status if status > 128 else status)
-        print(f"rank {rank} on {host} ended with {how}", file=sys.stderr, flush=True)
-        run_info.write_json(run / run_info.FAILED / f"rank-{rank:05d}.json",
-                          {"rank": rank, "host": host, "how": how, "signal": status > 128, "at": time.time()})
+        cause = describe_status(128 - status if status > 128 else status)
+        print(f"rank {rank} on {host} ended with {cause}", file=sys.stderr, flush=True)
+        write_json(run / FAILED_RANKS_FOLDER / f"rank-{rank:05d}.json",
+                   {"rank": rank, "host": host, "how": cause, "signal": status > 128, "at": time.time()})
     return status
 
 
 def end(status: int, verb: str, arguments: tuple[str, ...]) -> int:
-    """The exit status of the job, if it lives on: a requeue ends this process, too."""
-    job, (run, config) = the_job(), run_of(verb, arguments)
-    said = status_of(run) if verb != "evaluate" else {}
-    early = (run / run_info.STOPPED).exists() or said.get("state") == "stopped"
-    # A rank that dies is told of by the process beside it. Where those are killed as well it was Slurm, whose last
-    # signals to a job that it preempted may hit the start after it.
-    killed_whole = status == 128 + signal.SIGKILL and not (run / run_info.FAILED).exists()
-    starting = said.get("state", "starting") == "starting"
-    if early or killed_whole or status in BY_SIGNAL and starting:
-        seconds = said.get("saved_in_s")
-        saved = (f"saved step {said['step']} in {seconds:.1f} s" if early and seconds is not None else
-                 f"stopped before there was something to save; step {last_checkpoint(run)} is on disk")
-        return requeue(job, run, saved, config.run.max_requeues, verb)
-    if status in (OK, BAD_INPUT):
-        return status
-    print(f"{verb} {run.name}: {first_to_fail(run, status)}", file=sys.stderr, flush=True)
-    silent, on_disk = silent_nodes(job), f"step {last_checkpoint(run)} is on disk"
-    if silent:
-        return requeue(job, run, f"{', '.join(silent)} does not answer, {on_disk}", config.run.max_requeues, verb)
-    if starting and status in SRUNS_OWN:
-        return requeue(job, run, f"srun could not start all tasks, {on_disk}", config.run.max_requeues, verb)
-    return status
+    """Requests a requeue where one is due; returns the exit status of the job, unless the requeue ends this process.
 
-
-def requeue(job: SlurmJob, run: Path, saved: str, allowed: int, verb: str) -> int:
-    """Asks for it, unless Slurm has it in hand: then the job was cancelled, or is in the queue again already.
-
-    The next start is told that this one is not to blame if it brought nothing.
+    Args:
+        status: exit status of srun.
     """
-    run_info.write_whole(run / run_info.STOPPED, "")
-    state = job_state(job.name)["JobState"]
-    if state != "RUNNING":
-        print(f"{saved}; Slurm says that the job is {state}, so nothing is asked for", flush=True)
+    job, (run, config) = require_slurm_job(), resolve_run(verb, arguments)
+    facts = collect_end_facts(status, job, verb, run, config.run.max_requeues)
+    if is_failure(facts):
+        print(f"{verb} {run.name}: {describe_failure(run, status)}", file=sys.stderr, flush=True)
+        facts = dataclasses.replace(facts, silent_nodes=tuple(silent_nodes(job)))
+    if is_failure(facts) or was_stopped(facts):
+        facts = dataclasses.replace(facts, job_state=job_record(job.name)["JobState"])
+    decision = decide_end(facts)
+    if decision.outcome in (Outcome.DONE, Outcome.FAILED):
+        return status
+    write_text(run / STOPPED_EARLY_FILE, "")  # the next start is not refused for a lack of progress of this one
+    print(decision.reason, flush=True)
+    if decision.outcome is Outcome.STOPPED:
         return STOPPED
-    if job.restarts >= allowed:
-        print(f"{saved}; not requeued: all {allowed} restarts are used (run.max_requeues). `fleet-rcnn {verb}` as before "
-              "goes on", flush=True)
-        return STOPPED
-    print(f"{saved}, asked for a requeue (restart {job.restarts + 1} of {allowed})", flush=True)
     try:
         slurm("scontrol", "requeue", job.name)
-    except BadInput as error:  # a preempted job may be in the queue again already
+    except BadInput as error:  # Slurm may have requeued a preempted job already
         print(error, file=sys.stderr, flush=True)
-    time.sleep(REQUEUE_S)
+    time.sleep(REQUEUE_TIMEOUT_S)
     return STOPPED
 
 
-def first_to_fail(run: Path, status: int) -> str:
-    """Who ended first, and where all ranks were: a rank that a signal ended takes the others down with it."""
-    ended = [run_info.read_json(path) for path in (run / run_info.FAILED).glob("rank-*.json")]
-    ended = sorted((said for said in ended if "at" in said), key=lambda said: (not said["signal"], said["at"]))
-    beats = [f"  {run_info.seen(beat)}" for beat in run_info.heartbeats(run)[:16]]
+def collect_end_facts(status: int, job: SlurmJob, verb: str, run: Path, max_requeues: int) -> EndFacts:
+    """Reads the facts of an end from the run folder; asks Slurm nothing."""
+    content = read_status(run) if verb != "evaluate" else {}
+    return EndFacts(
+        status=status, step=last_checkpoint_step(run), restarts=job.restarts, max_requeues=max_requeues,
+        stopped_early=(run / STOPPED_EARLY_FILE).exists() or content.get("state") == "stopped",
+        failure_recorded=(run / FAILED_RANKS_FOLDER).exists(), starting=content.get("state", "starting") == "starting",
+        saved_step=content.get("step"), saved_in_s=content.get("saved_in_s"))
+
+
+def describe_failure(run: Path, status: int) -> str:
+    """Returns which rank ended first, and the last heartbeat of each rank, at most 16 lines.
+
+    Ranks that a signal killed come first: the others failed because they lost this peer.
+    """
+    records = [read_json(path) for path in (run / FAILED_RANKS_FOLDER).glob("rank-*.json")]
+    records = sorted((record for record in records if "at" in record),
+                     key=lambda record: (not record["signal"], record["at"]))
+    heartbeats = [f"  {describe(beat)}" for beat in read_heartbeats(run)[:16]]
     first = f"ended with exit status {status}"
-    if ended:
-        first = f"rank {ended[0]['rank']} on {ended[0]['host']} was the first to end, with {ended[0]['how']}"
-    return "\n".join([first, *beats])
+    if records:
+        first = f"rank {records[0]['rank']} on {records[0]['host']} was the first to end, with {records[0]['how']}"
+    return "\n".join([first, *heartbeats])
 
 
 def silent_nodes(job: SlurmJob) -> list[str]:
-    """Nodes of the job whose slurmd takes no connection."""
-    default = re.search(r"SlurmdPort\s*=\s*(\d+)", slurm("scontrol", "show", "config"))[1]
+    """Returns the nodes of the job whose slurmd accepts no connection."""
+    default_port = re.search(r"SlurmdPort\s*=\s*(\d+)", slurm("scontrol", "show", "config"))[1]
     silent = []
-    for name in host_names(job.nodes):
-        said = fields(slurm("scontrol", "-o", "show", "node", name))
+    for name in expand_hostlist(job.nodelist):
+        node = parse_record(slurm("scontrol", "-o", "show", "node", name))
         try:
-            socket.create_connection((said["NodeAddr"], int(said.get("Port", default))), 5).close()
+            address = (node["NodeAddr"], int(node.get("Port", default_port)))
+            socket.create_connection(address, CONNECT_TIMEOUT_S).close()
         except OSError:
             silent.append(name)
     return silent
 
 
-def the_job() -> SlurmJob:
+def require_slurm_job() -> SlurmJob:
+    """Returns the Slurm job of this process. Raises BadInput outside of Slurm."""
     job = current_slurm_job()
     if job is None:
-        raise BadInput("this is for the inside of a Slurm job, and this is none")
+        raise BadInput("SLURM_JOB_ID is not set: this command runs only inside of a Slurm job. Submit one with "
+                       "`fleet-rcnn train CONFIG --on slurm`")
     return job
 
 

@@ -1,4 +1,4 @@
-"""What goes to Slurm: one verb of one run, its code and config as they are now, and what it asks for."""
+"""What is submitted to Slurm: one verb of one run with its code, config and log, shared by the backends of Slurm."""
 
 import dataclasses
 import shlex
@@ -7,90 +7,114 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detector.config.load import to_yaml
-from detector.errors import BadInput, listed
+from detector.errors import BadInput, combine_mistakes
+from detector.run.files import write_text
 from detector.run.lock import refuse_second_start
+from launcher.backends import load_backend
 from launcher.code_snapshot import take_snapshot
-from launcher.job import CODE, Job, counted, program, starter
-from launcher.preflight import folder_problems, problems
-from launcher.run_info import jobs_of, run_of, write_whole
-from launcher.slurm_commands import job_state
-
-OVER = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT", "UNKNOWN")
+from launcher.job import CODE, Job, count_of, package_arguments, python_command
+from launcher.preflight import cores_per_process, run_folder_problems, slurm_problems
+from launcher.run_info import backend_of, job_records, resolve_run
 
 
 @dataclass(frozen=True)
 class Submission:
-    job: Job             # its arguments as the job will see them
-    run: Path            # the run folder
-    cores: int           # of each process
-    said: str            # what the user typed
-    log: str             # Slurm puts the number of the job in place of %j
-    folder: Path         # where the job starts, so that relative paths mean what they meant
-    code: Path = CODE
+    """A job as Slurm gets it. The methods return parts of the batch script."""
+
+    job: Job           # with the arguments that the job is started with
+    run: Path          # the run folder
+    cores: int         # CPU cores per process
+    command_line: str  # as typed by the user
+    log: str           # path of the log; Slurm replaces %j by the job id
+    folder: Path       # working directory: relative paths keep their meaning
+    code: Path = CODE  # folder that holds the packages
 
     @property
     def title(self) -> str:
-        wanted = self.job.resources
-        where = f"each of {wanted.nodes} nodes" if wanted.nodes > 1 else "one node"
-        return f"{self.job.verb} {self.run.name} in {counted(wanted.per_node, 'process', 'processes')} on {where}"
+        resources = self.job.resources
+        where = f"each of {resources.nodes} nodes" if resources.nodes > 1 else "one node"
+        processes = count_of(resources.processes_per_node, "process", "processes")
+        return f"{self.job.verb} {self.run.name} in {processes} on {where}"
 
-    def fleet(self) -> list[str]:
-        """Starts launcher.slurm_job on the batch host, outside of any container."""
-        return starter(self.code, "launcher.slurm_job")
+    def batch_command(self) -> list[str]:
+        """Returns the command of launcher.slurm_job on the batch host, outside of any container."""
+        return python_command(self.code, "launcher.slurm_job")
 
-    def task(self) -> list[str]:
-        """The same for the processes."""
-        wanted = self.job.resources
-        return [*shlex.split(wanted.container), *starter(self.code, "launcher.slurm_job", wanted.python)]
+    def task_command(self) -> list[str]:
+        """Returns the command of launcher.slurm_job in a task of srun, inside the container."""
+        resources = self.job.resources
+        return [*shlex.split(resources.container),
+                *python_command(self.code, "launcher.slurm_job", resources.python)]
 
-    def torchrun(self) -> list[str]:
-        wanted = self.job.resources
-        return [*shlex.split(wanted.container), wanted.python or sys.executable, "-m", "torch.distributed.run"]
+    def torchrun_command(self) -> list[str]:
+        """Returns the command of torchrun in a task of srun, inside the container."""
+        resources = self.job.resources
+        return [*shlex.split(resources.container), resources.python or sys.executable, "-m", "torch.distributed.run"]
 
     def program(self) -> list[str]:
-        return program(self.code, "launcher.slurm_job")
+        """Returns the arguments of python, or of torchrun, that run launcher.slurm_job."""
+        return package_arguments(self.code, "launcher.slurm_job")
 
-    def words(self) -> list[str]:
+    def verb_and_arguments(self) -> list[str]:
         return [self.job.verb, *self.job.arguments]
 
-    def setup(self) -> list[str]:
-        """Lines of shell that come first."""
-        wanted = self.job.resources
-        copy = (self.code / "__main__.py").is_file()
-        path = [] if copy else [f"export PYTHONPATH={shlex.quote(str(self.code))}${{PYTHONPATH:+:$PYTHONPATH}}"]
-        return [*path, *(f"module load {name}" for name in wanted.modules), *wanted.setup]
+    def setup_lines(self) -> list[str]:
+        """Returns the lines of shell that come first: the import path, environment modules, the user's own lines."""
+        resources = self.job.resources
+        is_snapshot = (self.code / "__main__.py").is_file()
+        path = f"export PYTHONPATH={shlex.quote(str(self.code))}${{PYTHONPATH:+:$PYTHONPATH}}"
+        return [*([] if is_snapshot else [path]), *(f"module load {name}" for name in resources.modules),
+                *resources.setup]
 
 
-def plan(job: Job, said: str) -> Submission:
-    """What would be submitted; nothing is written. Raises BadInput with all that stands against it."""
-    run, config = run_of(job.verb, job.arguments)
-    found = [*folder_problems(run), *problems(job, run, config)]
-    if found:
-        raise listed("this cannot be submitted", [str(problem) for problem in found])
-    cores = job.resources.cores or config.run.num_workers + 1
-    return Submission(job, run, cores, said, f"{Path.cwd()}/{run.name}-%j.log", Path.cwd())
+def plan_submission(job: Job, command_line: str) -> Submission:
+    """Returns what would be submitted; writes nothing.
+
+    Raises:
+        BadInput: with every reason why the job could not run.
+    """
+    run, config = resolve_run(job.verb, job.arguments)
+    problems = [*run_folder_problems(run), *slurm_problems(job, run, config)]
+    if problems:
+        raise combine_mistakes("this cannot be submitted", [str(problem) for problem in problems])
+    return Submission(job, run, cores_per_process(job.resources, config), command_line,
+                      f"{Path.cwd()}/{run.name}-%j.log", Path.cwd())
 
 
-def settle(planned: Submission, code: Path | None = None) -> Submission:
-    """The same with log, config and code in the run folder, where they stay as they are now."""
+def freeze_submission(planned: Submission, code: Path | None = None) -> Submission:
+    """Writes code snapshot and config into the run folder; returns the submission that uses them and logs there.
+
+    Args:
+        code: a snapshot that exists already, shared by the runs of an array.
+
+    Raises:
+        BadInput: another job or process is training the run, or the run folder cannot be written.
+    """
     run, job = planned.run, planned.job
-    refuse_second(run)
+    refuse_second_job(run)
     code = code or (take_snapshot(run / "code") if job.resources.snapshot else planned.code)
     if job.verb == "evaluate":
         job = dataclasses.replace(job, arguments=(str(run), *job.arguments[1:]))
     elif job.resources.snapshot:
-        _, config = run_of(job.verb, job.arguments)
-        whole = dataclasses.replace(config, run=dataclasses.replace(config.run, folder=str(run.parent)))
-        write_whole(run / "slurm" / "config.yaml", to_yaml(whole))
+        _, config = resolve_run(job.verb, job.arguments)
+        absolute = dataclasses.replace(config, run=dataclasses.replace(config.run, folder=str(run.parent)))
+        write_text(run / "slurm" / "config.yaml", to_yaml(absolute))
         job = dataclasses.replace(job, arguments=(str(run / "slurm" / "config.yaml"),))
     return dataclasses.replace(planned, job=job, code=code, log=f"{run}/slurm/%j.log")
 
 
-def refuse_second(run: Path) -> None:
-    """Two jobs must not write into one run folder, nor a job and a process that was started by hand."""
-    for name in {line["job"] for line in jobs_of(run)}:
-        state = job_state(name)["JobState"]
-        if state not in OVER:
-            raise BadInput(f"{run.name} is in the queue already, as job {name} ({state}). Wait for it, take it out "
+def print_submitted(job: str, log: str, submission: Submission) -> None:
+    """Prints the job id, and where its log and its run folder are."""
+    print(f"submitted job {job}: {submission.title}\nlog: {log}\nrun: {submission.run}\n"
+          f"follow it with: fleet-rcnn logs {submission.run} --follow")
+
+
+def refuse_second_job(run: Path) -> None:
+    """Raises BadInput if a submitted job or a process writes into the run folder already."""
+    backend = load_backend(backend_of(run))
+    for job in {record["job"] for record in job_records(run)}:
+        state = backend.state(job)
+        if not state.over:
+            raise BadInput(f"{run.name} is in the queue already, as job {job} ({state.name}). Wait for it, remove it "
                            f"with `fleet-rcnn cancel {run}`, or start another run with run.name=...")
     refuse_second_start(run)

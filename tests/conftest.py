@@ -1,9 +1,9 @@
-"""What many tests need: a few drawn images, real data where there is some, and a detector that is small and fast."""
+"""Fixtures of many tests: a few drawn images, real data sets, and a small and fast detector."""
 
 import os
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # small work on many threads is slower, most of all on a busy machine
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors on many threads are slower, above all on a busy machine
 
 import pytest  # noqa: E402
 
@@ -12,24 +12,24 @@ from detector.data.formats import shapes  # noqa: E402
 REPO = Path(__file__).resolve().parent.parent
 SHARED = REPO.parent / "shared" / "data"
 
-# One step of this takes a fifth of a second on a CPU core; everything is as in a large detector, only narrow.
+# A detector with all parts of a large one, but narrow: a step takes 0.2 s on a CPU core.
 TINY = ["model.backbone=resnet18_fpn", "model.weights=", "model.norm=trained", "model.frozen_stages=0",
         "model.fpn_channels=16", "model.box_head_dim=32", "model.anchor_sizes=[[8],[16],[32],[64],[128]]",
         "model.rpn.pre_nms_top_n_train=50", "model.rpn.post_nms_top_n_train=20", "model.rpn.pre_nms_top_n_eval=50",
-        "model.rpn.post_nms_top_n_eval=20", "model.rpn.batch_size_per_image=32", "model.roi.batch_size_per_image=16", "augment.min_size=[64]",
-        "augment.max_size=128", "evaluate.min_size=64", "evaluate.max_size=128", "evaluate.score_thresh=0.0",
+        "model.rpn.post_nms_top_n_eval=20", "model.rpn.batch_size_per_image=32", "model.roi.batch_size_per_image=16",
+        "augment.min_size=[64]", "augment.max_size=128", "evaluate.min_size=64", "evaluate.max_size=128", "evaluate.score_thresh=0.0",
         "evaluate.max_detections=5", "batch.size=4", "batch.micro_batch_size=2", "optim.reference_batch_size=4",
         "schedule.warmup_steps=2", "run.device=cpu", "run.num_workers=0", "run.log_every_steps=1", "run.num_val_images=1"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that no process has it before it when the others have nothing left to do."""
+    """Runs the longest tests first, so that parallel test processes end at about the same time."""
     items.sort(key=lambda item: (item.path.name != "test_slurm.py", item.path.parent.name != "whole"))
 
 
 @pytest.fixture(scope="session")
 def shapes_root(tmp_path_factory) -> Path:
-    """The embedded data set, ten images small."""
+    """Returns the folder of the built-in data set with ten training and five validation images."""
     return draw_shapes(tmp_path_factory.mktemp("shapes") / "shapes")
 
 
@@ -42,18 +42,18 @@ def draw_shapes(root: Path) -> Path:
 
 @pytest.fixture
 def tiny(shapes_root, tmp_path) -> list[str]:
-    """Overrides for a run on ten images that lives in the test's own folder."""
+    """Returns overrides for a run on ten images, in the test's own folder."""
     return [*tiny_run(shapes_root, tmp_path), "run.name=tiny"]
 
 
 def tiny_run(root: Path, folder: Path) -> list[str]:
-    """Overrides for runs on the shapes in `root` that live in a folder of their own."""
+    """Returns overrides for runs on the shapes in `root`; run folders and cache are below `folder`."""
     return [*TINY, "data.format=shapes", f"data.root={root}", f"data.cache={folder / 'cache'}", f"run.folder={folder / 'runs'}"]
 
 
 @pytest.fixture
 def config_file(tmp_path) -> Path:
-    """A config file that says nothing; overrides say it all."""
+    """Returns an empty config file, for tests that state all options as overrides."""
     path = tmp_path / "empty.yaml"
     path.write_text("")
     return path
@@ -61,7 +61,7 @@ def config_file(tmp_path) -> Path:
 
 @pytest.fixture
 def untrained_run(tiny, config_file, tmp_path) -> str:
-    """The folder of a run whose detector of cats and dogs knows nothing: it finds both everywhere, scores spread out."""
+    """Returns the folder of a run with random weights and classes cat and dog: many detections, with spread scores."""
     import torch
 
     from detector.config.load import load_config, to_yaml
@@ -76,13 +76,13 @@ def untrained_run(tiny, config_file, tmp_path) -> str:
         model.roi_heads.box_predictor.cls_score.weight *= 20
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     state = checkpoint.TrainState(model, build_optimizer(model, config.optim), scaler, None, step=7)
-    checkpoint_files.write_checkpoint(tmp_path / "run", checkpoint.content_of(state, config, ("cat", "dog"), 4))
+    checkpoint_files.write_checkpoint(tmp_path / "run", checkpoint.checkpoint_content(state, config, ("cat", "dog"), 4))
     (tmp_path / "run" / "config.yaml").write_text(to_yaml(config))
     return str(tmp_path / "run")
 
 
 def shared_data(name: str) -> Path:
-    """A folder of real data beside the checkout; the test is skipped, saying so, where there is none."""
+    """Returns a folder of real data beside the checkout, or skips the test if it does not exist."""
     if not (SHARED / name).is_dir():
         pytest.skip(f"real data is absent: no folder {name} in shared/data beside the checkout")
     return SHARED / name

@@ -1,1 +1,1 @@
-"""What can go wrong with a run, looked for before it runs."""
+"""Checks of a run before it starts: config, data set, machine, weights and a trial step."""

@@ -1,52 +1,65 @@
-"""What a check has found: facts, notes and problems, for a person and for a script."""
+"""The result of a check: facts, notes and problems, for a person and for a script."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from detector.errors import BadInput
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that would make the run fail, or be for nothing."""
+    """A reason why the run would fail or be useless."""
 
-    what: str    # the file, option or part that it is about
-    why: str     # what is wrong there, with values
-    remedy: str  # what to do
+    subject: str  # the file, option or part of the machine
+    cause: str    # the mistake, with values
+    remedy: str   # what to do about it
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.why}. {self.remedy}"
+        return f"{self.subject}: {self.cause}. {self.remedy}"
 
 
 @dataclass
 class CheckReport:
-    """Grows while the checks run."""
+    """The results of all checks; each check appends to it."""
 
     facts: dict = field(default_factory=dict)               # by name; plain data
-    notes: list[str] = field(default_factory=list)          # worth knowing, and no reason to stop
+    notes: list[str] = field(default_factory=list)          # worth knowing, but no reason to stop
     problems: list[Problem] = field(default_factory=list)
 
     def as_json(self) -> str:
-        return json.dumps({"problems": [asdict(problem) for problem in self.problems], "notes": self.notes,
-                           "facts": self.facts}, indent=1)
+        """Returns the report as JSON with the keys problems (each: what, why, remedy), notes and facts."""
+        problems = [{"what": problem.subject, "why": problem.cause, "remedy": problem.remedy}
+                    for problem in self.problems]
+        return json.dumps({"problems": problems, "notes": self.notes, "facts": self.facts}, indent=1)
 
     def verdict(self) -> str:
-        """The problems and their number, a line each."""
+        """Returns one line for each problem, and a last line with their number."""
         count = len(self.problems)
-        return "\n".join([*(f"problem: {problem}" for problem in self.problems),
-                          f"{count} problem{'s' * (count > 1)}" if count else "no problem found"])
+        if not count:
+            return "no problem found"
+        total = "1 problem" if count == 1 else f"{count} problems"
+        return "\n".join([*(f"problem: {problem}" for problem in self.problems), total])
 
 
-def problems_of(error: BadInput, what: str) -> list[Problem]:
-    """The mistakes that an error tells of; `what` it is about, where it lists none by itself."""
-    head, *mistakes = str(error).split("\n  - ")
-    return [_split(mistake, head.rsplit(": ", 1)[0]) for mistake in mistakes] or [_split(head, what)]
+def problems_from_error(error: BadInput, subject: str) -> list[Problem]:
+    """Returns the mistakes that the message of an error lists.
+
+    Args:
+        error: a message of one mistake, or a heading and one line "  - mistake" for each.
+        subject: the subject of a message without a list; a list has its subject in its heading.
+    """
+    heading, *mistakes = str(error).split("\n  - ")
+    if not mistakes:
+        return [_parse_problem(heading, subject)]
+    return [_parse_problem(mistake, heading.rsplit(": ", 1)[0]) for mistake in mistakes]
 
 
-def _split(text: str, what: str) -> Problem:
-    """A message says what is wrong, and after a full stop or a colon what to do about it."""
-    text = text.removeprefix(f"{what}: ")
-    why, found, remedy = text.partition(". ")
-    if not found:
-        why, found, remedy = text.rpartition(": ")
-    return Problem(what, why, remedy[:1].upper() + remedy[1:]) if found else Problem(what, text, "Mend it")
+def _parse_problem(text: str, subject: str) -> Problem:
+    """Splits a message into its cause and its remedy, which follows the first full stop or else the last colon."""
+    text = text.removeprefix(f"{subject}: ")
+    cause, separator, remedy = text.partition(". ")
+    if not separator:
+        cause, separator, remedy = text.rpartition(": ")
+    if not separator:
+        return Problem(subject, text, "Fix it")
+    return Problem(subject, cause, remedy[:1].upper() + remedy[1:])

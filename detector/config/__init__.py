@@ -1,1 +1,1 @@
-"""Options: what they are (schema) and how a user says them (load). Imports no tensor library."""
+"""The options of a config: what exists (schema), how it is read (load), and old names (aliases). Imports no torch."""

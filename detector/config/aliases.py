@@ -1,10 +1,12 @@
 """Old names of options, and names that other tools use, with the option of today.
 
-Old configs, command lines and checkpoints keep working: each layer of a config is translated before layers are merged.
+Old config files, command lines and checkpoints keep working: each layer of a config (a file, an override) is translated
+before the layers are merged. A note tells the new name, once.
 """
 
 import os
 import sys
+import zlib
 
 from detector.errors import BadInput
 
@@ -43,99 +45,157 @@ RENAMED = {
     "evaluate.short_side": "min_size", "evaluate.long_side": "max_size", "evaluate.batch": "batch_size",
     "evaluate.best": "best_metric", "evaluate.loss": "compute_loss",
 }
-# Values of version 0.1 that are written differently today, by the new path.
+# Values of version 0.1 that are written differently today, by the old path: text in lower case -> value of today.
 VALUES = {
-    "batch.crop_to_group": {"own": "false", "chunk": "true"},
-    "batch.pad_to": {"own": "batch"},
+    "batch.frame": {"own": False, "chunk": True},
+    "batch.canvases": {"own": "batch"},
     "model.heads": {"ours": "native"},
-    "optim.weight_decay_norm": {"true": "-1", "false": "0"},
-    "optim.weight_decay_bias": {"true": "-1", "false": "0"},
+    "optim.decay_norms": {"true": -1.0, "false": 0.0},
+    "optim.decay_biases": {"true": -1.0, "false": 0.0},
+    "optimizer": {"sgd": "sgd"},  # also SGD
 }
-# Names of other tools that mean exactly one option here; they work without a section.
+# Names that other tools use for exactly one option.
 HABITS = {
-    "lr": "optim.lr", "lr0": "optim.lr", "learning_rate": "optim.lr", "momentum": "optim.momentum",
-    "weight_decay": "optim.weight_decay", "epochs": "schedule.epochs", "max_iter": "schedule.steps",
-    "batch_size": "batch.size", "workers": "run.num_workers", "num_workers": "run.num_workers", "device": "run.device",
-    "weights": "model.weights", "backbone": "model.backbone", "patience": "schedule.early_stopping_patience",
+    "lr": "optim.lr", "lr0": "optim.lr", "learning_rate": "optim.lr", "optim.learning_rate": "optim.lr",
+    "momentum": "optim.momentum", "weight_decay": "optim.weight_decay", "optimizer": "optim.optimizer",
+    "epochs": "schedule.epochs", "max_epochs": "schedule.epochs", "max_iter": "schedule.steps",
+    "max_steps": "schedule.steps", "warmup_steps": "schedule.warmup_steps",
+    "patience": "schedule.early_stopping_patience", "batch_size": "batch.size",
+    "workers": "run.num_workers", "num_workers": "run.num_workers", "device": "run.device",
     "precision": "run.precision", "project": "run.folder", "name": "run.name",
-    "SOLVER.BASE_LR": "optim.lr", "SOLVER.IMS_PER_BATCH": "batch.size", "SOLVER.MAX_ITER": "schedule.steps",
-    "MODEL.WEIGHTS": "model.weights", "DATALOADER.NUM_WORKERS": "run.num_workers",
+    "weights": "model.weights", "backbone": "model.backbone",
+    "SOLVER.BASE_LR": "optim.lr", "SOLVER.MOMENTUM": "optim.momentum", "SOLVER.WEIGHT_DECAY": "optim.weight_decay",
+    "SOLVER.IMS_PER_BATCH": "batch.size", "SOLVER.MAX_ITER": "schedule.steps", "SOLVER.GAMMA": "schedule.gamma",
+    "SOLVER.WARMUP_ITERS": "schedule.warmup_steps", "SOLVER.CHECKPOINT_PERIOD": "run.save_every_steps",
+    "MODEL.WEIGHTS": "model.weights", "DATALOADER.NUM_WORKERS": "run.num_workers", "OUTPUT_DIR": "run.folder",
+    "SEED": "seed",
 }
-# Names of other tools that have no single counterpart: what to write instead.
+# Names of other tools without a single counterpart, in lower case, with or without their section: what to do instead.
+# {value} is the value that was given.
 ADVICE = {
-    "imgsz": "set augment.min_size=[640] augment.max_size=0 evaluate.min_size=640 evaluate.max_size=0",
+    "imgsz": "set augment.min_size=[{value}] augment.max_size=0 evaluate.min_size={value} evaluate.max_size=0",
     "amp": "set run.precision=bf16 or run.precision=fp16",
     "fp16": "set run.precision=fp16",
+    "bf16": "set run.precision=bf16",
     "freeze": "set model.frozen_stages, such as model.frozen_stages=2",
-    "resume": "nothing needs to be set: a run that is started again resumes from its newest checkpoint",
-    "num_classes": "nothing needs to be set: the classes are those of the training annotations; data.classes selects some",
-    "pretrained": "set model.weights=imagenet, model.weights=coco or a file; model.weights= for random weights",
-    "optimizer": "the optimizer is SGD; its options are optim.lr, optim.momentum and optim.weight_decay",
+    "freeze_at": "set model.frozen_stages, such as model.frozen_stages=2",
+    "resume": "nothing needs to be set; the same command resumes a run from its newest checkpoint",
+    "num_classes": "nothing needs to be set; the classes are those of the training annotations, and data.classes selects "
+                   "some of them",
+    "nc": "nothing needs to be set; the classes are those of the training annotations",
+    "pretrained": "set model.weights=imagenet, model.weights=coco or a file; an empty model.weights= means random weights",
+    "solver.steps": "set schedule.milestones, in epochs, such as schedule.milestones=[8, 11]",
+    "min_size_train": "set augment.min_size, such as augment.min_size=[640, 800]",
+    "max_size_train": "set augment.max_size, such as augment.max_size=1333",
+    "min_size_test": "set evaluate.min_size, such as evaluate.min_size=800",
+    "max_size_test": "set evaluate.max_size, such as evaluate.max_size=1333",
+    "score_thresh_test": "set evaluate.score_thresh, such as evaluate.score_thresh=0.05",
+    "eval_period": "set evaluate.every_epochs, such as evaluate.every_epochs=1",
 }
-METRICS = {"rate": "lr"}  # metrics.jsonl of version 0.1 -> today
-TOLD = "FLEET_RCNN_TOLD"  # environment variable: the notes that this process, or the one that started it, has printed
+METRICS = {"rate": "lr"}  # keys of metrics.jsonl of version 0.1 -> today
+PRINTED_NOTES = "FLEET_RCNN_TOLD"  # environment variable: checksums of the notes printed by this process or a parent
+OLD_NAMES = {old: f"{old.rpartition('.')[0]}.{name}" for old, name in RENAMED.items()}  # old path -> path of today
 
 
-def translate(tree: dict, where: str) -> tuple[dict, list[str]]:
-    """Returns one layer of a config with the option names of today, and a sentence for each name that was translated.
+def translate(tree: dict, source: str) -> tuple[dict, dict[str, str]]:
+    """Translates one layer of a config to the option names of today.
 
     Args:
-        tree: nested dicts of one YAML file, command-line override or checkpoint; values of any type.
-        where: the file or command line, named in the error.
+        tree: nested dicts of one YAML file, override or checkpoint; values of any type. It is not changed.
+        source: the file or command line, named in the error.
+
+    Returns:
+        The translated copy, and the path of today by each old path that was found.
 
     Raises:
         BadInput: the layer states an option under its old and its new name.
     """
-    tree, notes = copy_sections(tree), []
-    for old, new in {**HABITS, **{path: f"{path.rpartition('.')[0]}.{name}" for path, name in RENAMED.items()}}.items():
-        *sections, last = old.split(".")
-        section = find_section(tree, sections)
-        if section is None or last not in section or (not sections and isinstance(section[last], dict)):
+    tree, renames = copy_sections(tree), {}
+    for old, new in {**HABITS, **OLD_NAMES, "model.heads": "model.heads"}.items():
+        section, name = find_section(tree, old)
+        if section is None or name not in section or ("." not in old and isinstance(section[name], dict)):
             continue
-        value = section.pop(last)
-        if sections and not section and old in HABITS:
-            tree.pop(sections[0], None)  # an empty section of another tool, such as SOLVER
-        *sections, last = new.split(".")
-        target = find_section(tree, sections, create=True)
-        if target is None or last in target:
-            raise BadInput(f"{where}: {old} and {new} are the same option; leave {old} out")
-        target[last] = value
-        notes.append(f"{old} is now called {new}")
-    for path, values in VALUES.items():
-        *sections, last = path.split(".")
-        section = find_section(tree, sections)
-        if section is not None and str(section.get(last)).lower() in values:
-            section[last] = values[str(section[last]).lower()]
-    return tree, notes
+        value = section.pop(name)
+        value = VALUES.get(old, {}).get(str(value).lower(), value)
+        target, new_name = find_section(tree, new, create=True)
+        if target is None:  # a plain value is in the section's place, which is reported later
+            section[name] = value
+            continue
+        if new_name in target:
+            raise BadInput(f"{source}: {old} and {new} are the same option; leave {old} out")
+        target[new_name] = value
+        if old != new:
+            renames[old] = new
+    for name in [name for name in tree if name.isupper() and tree[name] == {}]:
+        del tree[name]  # a section of another tool, such as SOLVER, of which all options were moved
+    return tree, renames
+
+
+def translate_saved(tree: dict, source: str) -> dict:
+    """Returns a config that a program saved, in full, with the option names of today.
+
+    Version 0.1 also saved `recipe`, which has no effect where every option is stated.
+    """
+    tree, _ = translate(tree, source)
+    tree.pop("recipe", None)
+    return tree
 
 
 def copy_sections(tree: dict) -> dict:
     return {key: copy_sections(value) if isinstance(value, dict) else value for key, value in tree.items()}
 
 
-def find_section(tree: dict, names: list[str], create: bool = False) -> dict | None:
-    """Returns the dict below `tree` at this path; None where there is none, or something else is in its place."""
-    for name in names:
+def find_section(tree: dict, path: str, create: bool = False) -> tuple[dict | None, str]:
+    """Returns the section that holds an option, and the option's name in it.
+
+    The section is None if it is missing (with `create`, it is added) or if a plain value is in its place.
+    """
+    *sections, name = path.split(".")
+    for section in sections:
         if create:
-            tree.setdefault(name, {})
-        tree = tree.get(name)
+            tree.setdefault(section, {})
+        tree = tree.get(section)
         if not isinstance(tree, dict):
-            return None
-    return tree
+            return None, name
+    return tree, name
 
 
-def tell_once(notes: list[str]) -> None:
-    """Prints notes that neither this process nor its parent has printed yet; only rank 0 prints."""
-    told = os.environ.get(TOLD, "").split("\n")
+def is_saved(renames: dict[str, str]) -> bool:
+    """Returns whether a file stated every option that was renamed, as a config.yaml saved by version 0.1 does."""
+    return set(renames) >= set(OLD_NAMES)
+
+
+def rename_notes(renames: dict[str, str], source: str) -> list[str]:
+    """Returns the notes about the old names in one file (`source`, empty for the command line), each to be printed."""
+    if is_saved(renames):
+        return ["a config.yaml saved by version 0.1 is read with the option names of today"]
+    prefix = f"{source}: " if source else ""
+    return [prefix + (f"{old} is now called {new}" if old in OLD_NAMES else f"{old} is called {new} here")
+            for old, new in renames.items()]
+
+
+def print_once(notes: list[str]) -> None:
+    """Prints notes to stderr that neither this process nor a parent process has printed; only rank 0 prints."""
+    printed = os.environ.get(PRINTED_NOTES, "").split()
     for note in notes:
-        if note not in told:
-            told.append(note)
+        checksum = f"{zlib.crc32(note.encode()):08x}"
+        if checksum not in printed:
+            printed.append(checksum)
             if os.environ.get("RANK", "0") == "0":
                 print(f"note: {note}", file=sys.stderr)
-    os.environ[TOLD] = "\n".join(told)
+    os.environ[PRINTED_NOTES] = " ".join(printed)
 
 
-def advice_for(path: str) -> str:
-    """Returns what to write instead of another tool's option name; empty for other names."""
-    advice = ADVICE.get(path.split(".")[-1].lower(), "")
-    return f": {advice}" if advice else ""
+def advice_for(path: str, value: object = "") -> str:
+    """Returns what to do instead of setting another tool's option; empty if the name is unknown."""
+    path = path.lower()
+    advice = ADVICE.get(path) or ADVICE.get(path.split(".")[-1], "")
+    return advice.replace("{value}", str(value))
+
+
+def advice_for_flag(flag: str) -> str:
+    """Returns what to write instead of another tool's command-line flag, such as --lr; empty if it is unknown."""
+    name, _, value = flag.lstrip("-").replace("-", "_").partition("=")
+    if name in HABITS:
+        return f"write {HABITS[name]}={value or '...'}"
+    return advice_for(name, value or "...")

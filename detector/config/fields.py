@@ -1,13 +1,19 @@
-"""The declaration of one option: default, description, allowed values."""
+"""The declaration of options: a dataclass field with default, description and allowed values."""
 
 from dataclasses import field
 
 
-def option(default, about: str, choices: tuple = (), low: float | None = None, high: float | None = None):
-    """A dataclass field for one option: numbers must lie in low <= value <= high, texts in `choices`."""
-    return field(default=default, metadata={"about": about, "choices": choices, "low": low, "high": high})
+def option(default, description: str, choices: tuple = (), low: float | None = None, high: float | None = None):
+    """Returns a dataclass field for one option.
+
+    Args:
+        description: for `fleet-rcnn options`; states the unit and the meaning of special values.
+        choices: allowed texts; empty: any text.
+        low, high: inclusive bounds of a number.
+    """
+    return field(default=default, metadata={"description": description, "choices": choices, "low": low, "high": high})
 
 
 def section(kind: type):
-    """A dataclass field for a group of options, with their defaults."""
+    """Returns a dataclass field for a group of options, filled with their defaults."""
     return field(default_factory=kind)

@@ -1,24 +1,37 @@
-"""YAML files with `base:` and `key=value` overrides -> Config. All mistakes are reported in one error."""
+"""YAML files with `base:`, and `key=value` overrides -> Config. All mistakes are reported in one error."""
 
 import dataclasses
 import os
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
-from detector.config.aliases import advice_for, tell_once, translate
-from detector.config.parsing import checked, convert, did_you_mean, plain, show
+from detector.config.aliases import (
+    OLD_NAMES,
+    advice_for,
+    is_saved,
+    print_once,
+    rename_notes,
+    translate,
+    translate_saved,
+)
+from detector.config.parsing import check_value, closest, convert, did_you_mean, format_value, to_plain
 from detector.config.schema import Config, contradictions
-from detector.errors import BadInput, listed
+from detector.errors import BadInput, combine_mistakes
 
 ORIGINAL = "recipe/original"  # the config that `recipe: original` of version 0.1 stands for
 
 
-def load_config(name: str, overrides: list[str] = ()) -> Config:
+def load_config(name: str, overrides: Sequence[str] = ()) -> Config:
     """Returns the config of a YAML file, or of a recipe that ships with the package, with `key=value` overrides.
 
     An empty `run.name` becomes the name of the file.
+
+    Args:
+        name: path of a file, or name of a recipe, such as "custom/bccd".
+        overrides: such as ["data.root=/data/bccd", "optim.lr=0.01"]; the last one of equal keys wins.
 
     Raises:
         BadInput: with every mistake at once.
@@ -31,20 +44,22 @@ def load_config(name: str, overrides: list[str] = ()) -> Config:
     if not mistakes:
         mistakes = contradictions(config)
     if mistakes:
-        raise listed(f"config {name}", mistakes)
+        raise combine_mistakes(f"config {name}", mistakes)
     if not config.run.name:
         config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=Path(path).stem))
     return config
 
 
-def from_dict(tree: dict, where: str) -> Config:
-    """Returns the config that plain data holds, such as that of a checkpoint; `where` is named in the error."""
+def from_dict(tree: dict, source: str) -> Config:
+    """Returns the config that plain data holds, such as that of a checkpoint.
+
+    Raises:
+        BadInput: with every mistake; `source` is named in it.
+    """
     mistakes: list[str] = []
-    tree, _ = translate(tree, where)
-    tree.pop("recipe", None)  # of version 0.1: the options themselves are all stated
-    config = build(Config, tree, "", mistakes)
+    config = build(Config, translate_saved(tree, source), "", mistakes)
     if mistakes:
-        raise listed(where, mistakes)
+        raise combine_mistakes(source, mistakes)
     return config
 
 
@@ -54,22 +69,24 @@ def with_recipe(tree: dict) -> dict:
     if recipe == "modern":
         return tree
     if recipe != "original":
-        raise BadInput(f"recipe={show(recipe)}: there is only recipe=original, today written as base: {ORIGINAL}")
-    tell_once([f"recipe: original is now written as base: {ORIGINAL}"])
+        raise BadInput(f"recipe={format_value(recipe)}: an option of version 0.1, one of modern, original. Today, "
+                       f"state base: {ORIGINAL} in the config file")
+    print_once([f"recipe: original is now written as base: {ORIGINAL}"])
     return merge(read_with_base(find_config(ORIGINAL)), tree)
 
 
 def to_dict(config: Config) -> dict:
-    """Plain data: dicts, lists, numbers and texts."""
-    return plain(dataclasses.asdict(config))
+    """Returns the config as nested dicts of lists, numbers and texts."""
+    return to_plain(dataclasses.asdict(config))
 
 
 def to_yaml(config: Config) -> str:
+    """Returns the config as YAML that states every option, in the order of the schema."""
     return yaml.safe_dump(to_dict(config), sort_keys=False)
 
 
 def flatten(tree: dict, prefix: str = "") -> dict:
-    """{"optim": {"rate": 1}} -> {"optim.lr": 1}"""
+    """Converts nested dicts to one with paths as keys: {"optim": {"lr": 1}} -> {"optim.lr": 1}."""
     flat = {}
     for key, value in tree.items():
         flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
@@ -77,86 +94,105 @@ def flatten(tree: dict, prefix: str = "") -> dict:
 
 
 def shipped_folder() -> Path:
-    """The folder that holds `configs/` and `slurm/`: the checkout, or what the wheel carries."""
+    """Returns the folder that holds `configs/` and `slurm/`: the checkout, or a folder of the installed package."""
     package = Path(__file__).resolve().parent.parent
     return package / "shipped" if (package / "shipped").is_dir() else package.parent
 
 
 def find_config(name: str) -> Path:
-    """A file, or a shipped recipe by name: `custom/bccd`, `configs/custom/bccd.yaml`."""
+    """Returns the path of a config file, or of a shipped recipe: `custom/bccd` or `configs/custom/bccd.yaml`.
+
+    Raises:
+        BadInput: lists the shipped recipes.
+    """
     if Path(name).is_file():
         return Path(name)
-    inside = shipped_folder() / "configs"
+    folder = shipped_folder() / "configs"
     short = name.removeprefix("configs/").removesuffix(".yaml")
-    if (inside / f"{short}.yaml").is_file():
-        return inside / f"{short}.yaml"
-    known = sorted(str(path.relative_to(inside).with_suffix("")) for path in inside.rglob("*.yaml")
-                   if path.parent.name != "cluster")  # a site, and no config of a run
+    if (folder / f"{short}.yaml").is_file():
+        return folder / f"{short}.yaml"
+    known = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")
+                   if path.parent.name != "cluster")  # describes a cluster, not a run
     raise BadInput(f"no such config file: {name}{did_you_mean(short, known)}. Give a YAML file, or one of: "
                    + ", ".join(known))
 
 
-def read_with_base(path: Path, seen: tuple[Path, ...] = ()) -> dict:
-    """The options a file states, laid over those of its `base:` (a file relative to it, or a shipped recipe)."""
+def read_with_base(path: Path, parents: tuple[Path, ...] = ()) -> dict:
+    """Returns the options of a file, merged over those of its `base:` (a file relative to it, or a shipped recipe).
+
+    Args:
+        parents: the files whose `base:` led to this one, to detect circles.
+
+    Raises:
+        BadInput: a file is missing, is no YAML or no config, or its bases form a circle.
+    """
     path = path.resolve()
-    if path in seen:
-        raise BadInput(f"{path}: base: leads back to itself, over " + " -> ".join(p.name for p in (*seen, path)))
+    if path in parents:
+        raise BadInput(f"{path}: base: leads back to itself, over "
+                       + " -> ".join(parent.name for parent in (*parents, path)))
+    tree, renames = translate(read_options(path), str(path))
+    print_once(rename_notes(renames, str(path)))
+    if is_saved(renames):
+        tree.pop("recipe", None)  # without effect, as every option is stated
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise BadInput(f"{path}: base: {format_value(base)} is no name of a file")
+    beside = path.parent / base
     try:
-        said = read_yaml(path.read_text(encoding="utf-8"))
+        base_path = beside if beside.is_file() else find_config(base)
+    except BadInput as error:
+        raise BadInput(f"{path}: base: {base}: {error}") from error
+    return merge(read_with_base(base_path, (*parents, path)), tree)
+
+
+def read_options(path: Path) -> dict:
+    """Returns the mapping in a YAML file; an empty file is an empty mapping."""
+    try:
+        tree = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"cannot read config file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise BadInput(f"config file {path} is not a text file (UTF-8): {error.reason}") from error
     except yaml.YAMLError as error:
         raise BadInput(f"broken YAML in {path}: {' '.join(str(error).split())}") from error
-    said = {} if said is None else said
-    if not isinstance(said, dict):
-        raise BadInput(f"{path}: options expected, such as `seed: 1`, not {show(said)}")
-    said, notes = translate(said, str(path))
-    tell_once([f"{path.name}: {note}" for note in notes])
-    base = said.pop("base", None)
-    if base is None:
-        return said
-    if not isinstance(base, str):
-        raise BadInput(f"{path}: base: {show(base)} is no name of a file")
-    beside = path.parent / base
-    try:
-        below = beside if beside.is_file() else find_config(base)
-    except BadInput as error:
-        raise BadInput(f"{path}: base: {base}: {error}") from error
-    return merge(read_with_base(below, (*seen, path)), said)
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise BadInput(f"{path}: options expected, such as `seed: 1`, not {format_value(tree)}")
+    return tree
 
 
 def read_yaml(text: str):
-    """Dicts, lists and texts: what a text means is decided by the type of its option, not by YAML 1.1.
+    """Parses YAML to dicts, lists and texts; the type of an option decides what a text means.
 
-    That would make a text of 1e-2, a number of the range 16:20 and a boolean of a class called no.
+    YAML 1.1 itself would read 1e-2 as a text, 16:20 as a number and a class called `no` as a boolean.
     """
     return yaml.load(text, Loader=_Loader)
 
 
 class _Loader(yaml.BaseLoader):
-    """Refuses a key that is said twice in one place, of which YAML would silently take the last."""
+    """Refuses a key that is stated twice in one mapping; YAML would silently take the last."""
 
     def construct_mapping(self, node, deep=False):
-        said = [key.value for key, _ in node.value]
-        twice = sorted({str(key) for key in said if said.count(key) > 1})
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"said twice: {', '.join(twice)}", node.start_mark)
+        keys = [key.value for key, _ in node.value]
+        repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if repeated:
+            raise yaml.constructor.ConstructorError(None, None, f"stated twice: {', '.join(repeated)}", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
-def merge(below: dict, above: dict) -> dict:
-    """`above` wins; sections are merged, lists are replaced."""
-    merged = dict(below)
-    for key, value in above.items():
+def merge(lower: dict, upper: dict) -> dict:
+    """Returns both layers as one: sections are merged, other values of `upper` replace those of `lower`."""
+    merged = dict(lower)
+    for key, value in upper.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge(merged[key], value) if both else value
     return merged
 
 
 def apply_override(tree: dict, override: str) -> list[str]:
-    """Merges one `key=value` into the tree, in place; returns its mistakes."""
+    """Merges one `key=value` into the tree, in place, and returns its mistakes."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         return [f"{override!r}: overrides are key=value, such as optim.lr=0.01"]
@@ -167,38 +203,50 @@ def apply_override(tree: dict, override: str) -> list[str]:
     layer = value
     for name in reversed(key.split(".")):
         layer = {name: layer}
-    layer, notes = translate(layer, "command line")
-    tell_once(notes)
+    layer, renames = translate(layer, "command line")
+    print_once(rename_notes(renames, ""))
     merged = merge(tree, layer)
     tree.clear()
     tree.update(merged)
     return []
 
 
-def build(kind: type, said: object, path: str, mistakes: list[str]):
-    """A dataclass from plain data; what is wrong is appended to `mistakes`."""
-    if not isinstance(said, dict):
-        mistakes.append(f"{path.rstrip('.')}={show(said)}: this is a section, with options such as "
+def build(kind: type, tree: object, path: str, mistakes: list[str]):
+    """Returns a dataclass of the schema, filled from plain data; mistakes are appended to the list.
+
+    Args:
+        path: of the section, with a dot at the end; empty for Config.
+    """
+    if not isinstance(tree, dict):
+        mistakes.append(f"{path.rstrip('.')}={format_value(tree)}: this is a section, with options such as "
                         f"{path}{dataclasses.fields(kind)[0].name}")
         return kind()
     fields = {field.name: field for field in dataclasses.fields(kind)}
     types, values = typing.get_type_hints(kind), {}
-    for key, value in said.items():
+    for key, value in tree.items():
         if key not in fields:
-            mistakes += [f"{name}: no such option{advice_for(name) or did_you_mean(name, all_options())}"
-                         for name in flatten({f"{path}{key}": value})]
+            mistakes += [unknown_option(*item) for item in flatten({f"{path}{key}": value}).items()]
         elif dataclasses.is_dataclass(types[key]):
             values[key] = build(types[key], value, f"{path}{key}.", mistakes)
         else:
             try:
-                values[key] = checked(convert(value, types[key]), fields[key].metadata)
+                values[key] = check_value(convert(value, types[key]), fields[key].metadata)
             except ValueError as error:
-                mistakes.append(f"{path}{key}={show(value)}: {error}")
+                mistakes.append(f"{path}{key}={format_value(value)}: {error}")
     return kind(**values)
 
 
+def unknown_option(path: str, value: object) -> str:
+    """Returns the mistake of an option that does not exist, with the option that was probably meant."""
+    advice = advice_for(path, value)
+    if advice:
+        return f"{path}: no such option; {advice}"
+    similar = closest(path, [*all_options(), *OLD_NAMES])
+    return f"{path}: no such option" + (f" (did you mean {OLD_NAMES.get(similar, similar)}?)" if similar else "")
+
+
 def all_options(kind: type = Config, path: str = "") -> dict[str, dataclasses.Field]:
-    """Every option by its path, in the order of the schema."""
+    """Returns every option by its path, in the order of the schema."""
     types, options = typing.get_type_hints(kind), {}
     for field in dataclasses.fields(kind):
         if dataclasses.is_dataclass(types[field.name]):
@@ -209,5 +257,5 @@ def all_options(kind: type = Config, path: str = "") -> dict[str, dataclasses.Fi
 
 
 def run_folder(config: Config) -> Path:
-    """Where this run keeps everything."""
+    """Returns the folder that holds all files of a run."""
     return Path(os.path.expanduser(config.run.folder)) / config.run.name

@@ -4,9 +4,6 @@ from dataclasses import dataclass
 
 from detector.config.fields import option, section
 
-BACKBONE_NAMES = ("vgg16", "resnet18_c4", "resnet34_c4", "resnet50_c4", "resnet101_c4", "resnet152_c4", "resnet18_fpn",
-                  "resnet34_fpn", "resnet50_fpn", "resnet101_fpn", "resnet152_fpn", "mobilenet_v3_large_fpn")
-
 
 @dataclass(frozen=True)
 class Rpn:
@@ -57,14 +54,16 @@ class Roi:
 
 @dataclass(frozen=True)
 class Model:
-    backbone: str = option("resnet50_fpn", "feature extractor; fpn: feature pyramid, c4: stride 16, with layer4 as box "
-                           "head", choices=BACKBONE_NAMES)
+    # No `choices`: whoever adds an entry to BACKBONES need not change this file. build_model checks the name.
+    backbone: str = option("resnet50_fpn", "an entry of BACKBONES (detector/model/backbones.py): vgg16, "
+                           "mobilenet_v3_large_fpn, resnet18, 34, 50, 101 or 152 with _fpn (feature pyramid) or _c4 "
+                           "(stride 16, with layer4 as box head)")
     weights: str = option("imagenet", "imagenet or coco (torchvision's), the name of a torchvision weight entry, or a "
                           "file; empty: random initial weights")
     norm: str = option("frozen", "batch norms. frozen: fixed statistics and weights; trained: both are learned (except "
                        "in frozen stages)", choices=("frozen", "trained"))
     frozen_stages: int = option(2, "first stages that are not trained: ResNet stem, layer1 ... layer4 (0-5), VGG16 "
-                                "conv1 ... conv5 (0-5), MobileNetV3 stages (0-6)", low=0, high=6)
+                                "conv1 ... conv5 (0-5), MobileNetV3 stages (0-6)", low=0)
     stride_in_1x1: bool = option(False, "ResNet-50 and deeper: the stride of a bottleneck is in its first convolution, as "
                                  "Caffe's weights (MSRA) expect")
     ceil_pool: bool = option(False, "ResNet: the stem's max pool has no padding and rounds up (ceil_mode), as in Caffe")
@@ -101,15 +100,16 @@ class Model:
 
 
 def model_contradictions(config: Model) -> list[str]:
-    """Returns a sentence for each combination of values of the model that cannot work."""
+    """Returns a sentence for each combination of values of the model that cannot work.
+
+    Contradictions to the levels or stages of the backbone are found by model/backbones.py, where those are known.
+    """
     return [*size_contradictions(config), *anchor_contradictions(config), *threshold_contradictions(config),
             *weight_contradictions(config)]
 
 
 def size_contradictions(config: Model) -> list[str]:
     problems = []
-    if config.size_divisor % 32 and config.backbone.endswith("_fpn"):
-        problems.append(f"model.size_divisor={config.size_divisor}: the levels of {config.backbone} need multiples of 32")
     if config.size_divisor % 16 and config.heads == "torchvision":
         problems.append(f"model.heads=torchvision with model.size_divisor={config.size_divisor}: torchvision's anchors "
                         "need whole cells; set a multiple of 16")
@@ -122,11 +122,6 @@ def anchor_contradictions(config: Model) -> list[str]:
         problems.append(f"model.anchor_ratios={list(config.anchor_ratios)}: at least one, each above 0")
     if any(not level or min(level) <= 0 for level in sizes):
         problems.append(f"model.anchor_sizes={sizes}: numbers above 0 in each list")
-    levels = 5 if config.backbone.startswith("resnet") and config.backbone.endswith("_fpn") else \
-        3 if config.backbone.startswith("mobilenet") else 1
-    if len(sizes) not in (0, 1, levels) or len({len(level) for level in sizes}) > 1:
-        problems.append(f"model.anchor_sizes={sizes}: {config.backbone} has {levels} levels; give a list for each, all "
-                        "equally long, or one list for all")
     return problems
 
 
@@ -153,9 +148,6 @@ def weight_contradictions(config: Model) -> list[str]:
     changed = [key for key, value, usual in native_head_options(config) if value != usual]
     if config.heads == "torchvision" and changed:
         problems.append(f"model.heads=torchvision has no {', '.join(changed)}: leave them at their defaults")
-    stages = 6 if config.backbone.startswith("mobilenet") else 5
-    if config.frozen_stages > stages:
-        problems.append(f"model.frozen_stages={config.frozen_stages}: {config.backbone} has {stages} stages")
     return problems
 
 

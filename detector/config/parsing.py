@@ -1,13 +1,22 @@
-"""Plain data, as YAML gives it, as the value of an option; and how a mistake is shown."""
+"""Conversion of plain data, as YAML gives it, to the value of an option; and how values appear in error messages."""
 
 import contextlib
 import difflib
 import math
 import typing
 
+EXPECTED = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
+LONGEST_VALUE = 60  # characters of a value in an error message
+
 
 def convert(value: object, kind: type):
-    """Plain data -> the type of an option. Raises ValueError that says what is expected."""
+    """Converts plain data to the type of an option.
+
+    A tuple option also takes a single item and an empty text. A number may be a text: 1e3 is a whole number.
+
+    Raises:
+        ValueError: names the expected type.
+    """
     if typing.get_origin(kind) is tuple:
         inner = typing.get_args(kind)[0]
         items = value if isinstance(value, (list, tuple)) else [] if value in ("", None) else [value]
@@ -18,44 +27,71 @@ def convert(value: object, kind: type):
         return str(value).lower() == "true"
     if kind in (int, float) and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         with contextlib.suppress(ValueError):
-            return int(value) if kind is int and str(value).lstrip("+-").isdigit() else _finite(value, kind)
-    expected = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}[kind]
-    raise ValueError(f"{expected} expected")
+            return int(value) if kind is int and str(value).lstrip("+-").isdigit() else _finite_number(value, kind)
+    raise ValueError(f"{EXPECTED[kind]} expected")
 
 
-def _finite(value: object, kind: type):
-    """A number that is no NaN and not infinite, and whole if it must be: 1e3 is a whole number."""
+def _finite_number(value: object, kind: type):
     number = float(value)
-    if not math.isfinite(number) or kind is int and not number.is_integer():
+    if not math.isfinite(number) or (kind is int and not number.is_integer()):
         raise ValueError
     return kind(number)
 
 
-def checked(value, metadata: dict):
-    """The value, if it is allowed. Raises ValueError that says what is."""
-    choices, low, high = metadata["choices"], metadata["low"], metadata["high"]
+def check_value(value, metadata: typing.Mapping):
+    """Returns the value if the option's metadata (see fields.option) allows it.
+
+    Raises:
+        ValueError: lists the choices or the bounds.
+    """
+    choices = metadata["choices"]
     if choices and value not in choices:
         raise ValueError(f"one of {', '.join(choices)}{did_you_mean(str(value), choices)}")
-    if low is not None and not value >= low or high is not None and not value <= high:
-        bounds = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None)
+    low, high = metadata["low"], metadata["high"]
+    too_low = low is not None and not value >= low
+    too_high = high is not None and not value <= high
+    if too_low or too_high:
+        bounds = [f"at least {low}"] if low is not None else []
+        bounds += [f"at most {high}"] if high is not None else []
         raise ValueError(" and ".join(bounds))
     return value
 
 
-def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
+def allowed_values(metadata: typing.Mapping) -> str:
+    """Returns the choices or bounds of an option for `fleet-rcnn options`, such as ">= 0, <= 1"; empty: no limits."""
+    if metadata["choices"]:
+        return " | ".join(metadata["choices"])
+    bounds = [f">= {metadata['low']}"] if metadata["low"] is not None else []
+    bounds += [f"<= {metadata['high']}"] if metadata["high"] is not None else []
+    return ", ".join(bounds)
+
+
+def closest(name: str, known: typing.Iterable[str]) -> str:
+    """Returns the known name that a misspelt one most likely means; empty where none is similar.
+
+    A path with the same last word in another section comes first.
+    """
     known = list(known)
-    last = word.split(".")[-1]
-    close = [k for k in known if k.split(".")[-1] == last][:1]  # the right word in the wrong section
-    close = close or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f" (did you mean {close[0]}?)" if close else ""
+    last = name.split(".")[-1]
+    same_word = [path for path in known if path.split(".")[-1] == last]
+    similar = same_word or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return similar[0] if similar else ""
 
 
-def show(value: object) -> str:
-    text = repr(plain(value))
-    return text if len(text) <= 60 else text[:57] + "..."
+def did_you_mean(name: str, known: typing.Iterable[str]) -> str:
+    """Returns " (did you mean ...?)" with the closest known name, or an empty text."""
+    similar = closest(name, known)
+    return f" (did you mean {similar}?)" if similar else ""
 
 
-def plain(value):
+def format_value(value: object) -> str:
+    """Returns the value for an error message, shortened to LONGEST_VALUE characters."""
+    text = repr(to_plain(value))
+    return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE - 3] + "..."
+
+
+def to_plain(value):
+    """Returns nested dicts and tuples as dicts and lists."""
     if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items()}
-    return [plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+        return {key: to_plain(inner) for key, inner in value.items()}
+    return [to_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value

@@ -42,8 +42,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Data:
-    format: str = option("coco", "layout of the annotations", choices=(
-        "coco", "voc", "visual_genome", "imagenet_det", "per_image_json", "shapes"))
+    format: str = option("coco", "layout of the annotations: coco, voc, visual_genome, imagenet_det, per_image_json, "
+                         "shapes, or a name that was added to detector.data.formats.FORMATS")
     root: str = option("", "folder that holds images and annotations")
     train: tuple[str, ...] = option(("train",), "split names, or annotation files below data.root")
     val: tuple[str, ...] = option(("val",), "the same, for evaluation; may be empty")
@@ -94,6 +94,7 @@ class Augment:
 
 @dataclass(frozen=True)
 class Optim:
+    optimizer: str = option("sgd", "an entry of OPTIMIZERS in detector/training/optimizer.py; sgd: SGD with momentum")
     lr: float = option(0.02, "learning rate for reference_batch_size images a step; scaled linearly with batch.size",
                        low=0)
     reference_batch_size: int = option(16, "the global batch that lr and schedule.warmup_steps are stated for", low=1)

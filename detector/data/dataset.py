@@ -1,4 +1,4 @@
-"""One training or validation example, by key. What it is depends on nothing but the key and the config."""
+"""One training or validation example by its key; the example depends on the key and the config alone."""
 
 from dataclasses import replace
 
@@ -9,9 +9,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from detector.config.schema import Augment
 from detector.data.image_io import GREY, read_image
-from detector.data.transforms import augment, mirror, reduction
+from detector.data.transforms import TRANSFORMS, augment, horizontal_flip, jpeg_divisor
 from detector.errors import BadInput
-from detector.py_faster_rcnn.static_chunks import Frames, framed
+from detector.py_faster_rcnn.static_chunks import CropFrames, crop_to_frame
 from detector.seeding import derive_seed, generator
 from detector.structures import Dataset, scale_boxes
 
@@ -19,72 +19,87 @@ Example = tuple[Tensor, dict[str, Tensor]]
 
 
 class DetectionDataset(TorchDataset):
-    """Keyed by (epoch, index): the same key gives the same example in any worker, on any rank, after any resume.
+    """Map-style dataset with keys (epoch, index).
 
-    An example is an image uint8 [3, H, W] and a target: boxes float32 [N, 4], labels int64 [N], image index int64 [];
-    with frames also `frame`, see py_faster_rcnn/static_chunks.py. An index from the number of images on is a mirrored copy.
-    With augment.reduced_jpegs an image may be smaller than its file says, and its boxes are in its own pixels.
-    A broken image does not raise here, in a worker, but is handed on as `unreadable_messages`: bytes of the message as uint8 [L].
+    The same key gives the same example in every worker, on every rank and after every resume. An index from the number
+    of images on is the mirrored copy of image index - len(dataset).
+
+    An example is an image, uint8 [3, H, W], and a target:
+
+    - boxes: float32 [N, 4], pixels of the returned image (with augment.reduced_jpegs it may be smaller than its file).
+    - labels: int64 [N], 1 ... C.
+    - index: int64 [], the index of the image.
+    - frame: crop window and padded size, with `crop_frames` only, see py_faster_rcnn/static_chunks.py.
+    - unreadable: uint8 [L], an error message in UTF-8, only if the image could not be decoded. An exception is not
+      raised, because it would end the worker; the image is grey and has no boxes.
+
+    Args:
+        config: the augmentation; None: images as they are, for evaluation.
+        crop_frames: crop every image to the aspect ratio of its static chunk.
     """
 
-    def __init__(self, dataset: Dataset, seed: int, config: Augment | None, frames: Frames | None = None):
-        self.dataset, self.seed, self.config, self.frames = dataset, seed, config, frames
-        self.shared: dict[str, Tensor] = {}  # the data set's arrays, once workers have asked for them
+    def __init__(self, dataset: Dataset, seed: int, config: Augment | None, crop_frames: CropFrames | None = None):
+        self.dataset, self.seed, self.config, self.crop_frames = dataset, seed, config, crop_frames
+        self.transforms = dict(TRANSFORMS)   # workers receive this copy: they do not see what the program adds later
+        self.shared: dict[str, Tensor] = {}  # the arrays of `dataset` in shared memory, once a worker was started
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getstate__(self) -> dict:
-        """For a worker: the arrays of the data set travel as tensors, which PyTorch hands over in shared memory."""
+        """Replaces the arrays of the data set by tensors in shared memory, so that workers do not copy them."""
         arrays = {name: value for name, value in vars(self.dataset).items() if isinstance(value, np.ndarray)}
         if not self.shared:
             self.shared = {name: torch.frombuffer(bytearray(value.tobytes()), dtype=torch.uint8).share_memory_()
                            for name, value in arrays.items() if value.size}
-        kinds = {name: (arrays[name].dtype, arrays[name].shape) for name in self.shared}
-        return {**vars(self), "dataset": replace(self.dataset, **dict.fromkeys(self.shared)), "kinds": kinds}
+        layouts = {name: (arrays[name].dtype, arrays[name].shape) for name in self.shared}
+        return {**vars(self), "dataset": replace(self.dataset, **dict.fromkeys(self.shared)), "layouts": layouts}
 
     def __setstate__(self, state: dict) -> None:
-        kinds = state.pop("kinds")
-        arrays = {name: state["shared"][name].numpy().view(kind).reshape(shape)
-                  for name, (kind, shape) in kinds.items()}
+        layouts = state.pop("layouts")
+        arrays = {name: state["shared"][name].numpy().view(dtype).reshape(shape)
+                  for name, (dtype, shape) in layouts.items()}
         vars(self).update(state, dataset=replace(state["dataset"], **arrays))
 
     def __getitem__(self, key: tuple[int, int]) -> Example:
         epoch, entry = key
-        copy, index = divmod(entry, len(self.dataset))
+        is_copy, index = divmod(entry, len(self.dataset))
         rows = self.dataset.rows(index)
         boxes = torch.from_numpy(self.dataset.boxes[rows].copy())
         labels = torch.from_numpy(self.dataset.labels[rows].astype(np.int64))
         target = {"index": torch.tensor(index)}
-        height, width = (int(side) for side in self.dataset.sizes[index])
+        height, width = (int(length) for length in self.dataset.sizes[index])
         try:
-            divisor = reduction(height, width, self.config) if self.config is not None else 1
+            divisor = jpeg_divisor(height, width, self.config) if self.config is not None else 1
             image = read_image(self.dataset.path(index), (height, width), divisor)
             if image.shape[-2:] != (height, width):
                 boxes = scale_boxes(boxes, (height, width), tuple(image.shape[-2:]))
         except BadInput as error:
             image = torch.full((3, height, width), GREY, dtype=torch.uint8)
             boxes, labels = boxes[:0], labels[:0]
-            told = str(error).encode(errors="backslashreplace")  # a name of a file may be no UTF-8
-            target["broken"] = torch.frombuffer(bytearray(told), dtype=torch.uint8)
-        if copy:
-            image, boxes = mirror(image, boxes)
+            message = str(error).encode(errors="backslashreplace")  # a file name may be invalid UTF-8
+            target["unreadable"] = torch.frombuffer(bytearray(message), dtype=torch.uint8)
+        if is_copy:
+            image, boxes = horizontal_flip(image, boxes)
         if self.config is not None:
-            chance = generator(derive_seed(self.seed, "augment", epoch, entry))
-            image, boxes, mask = augment(image, boxes, self.config, chance)
+            image, boxes, mask = augment(image, boxes, self.config, self._generator("augment", epoch, entry),
+                                         self.transforms)
             labels = labels[mask]
-        if self.frames is not None:
-            chance = generator(derive_seed(self.seed, "frame", epoch, entry))
-            target["frame"], boxes, mask = framed(image.shape[-2:], boxes, float(self.frames.ratios[entry]),
-                                                  self.frames.side, chance)
+        if self.crop_frames is not None:
+            target["frame"], boxes, mask = crop_to_frame(
+                image.shape[-2:], boxes, float(self.crop_frames.ratios[entry]), self.crop_frames.resize,
+                self._generator("frame", epoch, entry))
             labels = labels[mask]
         if self.config is not None and 0 < self.config.max_boxes < len(boxes):
-            chance = generator(derive_seed(self.seed, "boxes", epoch, entry))
-            chosen = torch.randperm(len(boxes), generator=chance)[:self.config.max_boxes]
-            boxes, labels = boxes[chosen], labels[chosen]
+            order = torch.randperm(len(boxes), generator=self._generator("boxes", epoch, entry))
+            kept = order[:self.config.max_boxes]
+            boxes, labels = boxes[kept], labels[kept]
         return image, {**target, "boxes": boxes, "labels": labels}
+
+    def _generator(self, purpose: str, epoch: int, entry: int) -> torch.Generator:
+        return generator(derive_seed(self.seed, purpose, epoch, entry))
 
 
 def unreadable_messages(targets: list[dict[str, Tensor]]) -> list[str]:
-    """The messages of the images in a batch that could not be read."""
-    return [bytes(target["broken"].numpy()).decode() for target in targets if "broken" in target]
+    """Returns the error messages of the images in a batch that could not be read."""
+    return [bytes(target["unreadable"].numpy()).decode() for target in targets if "unreadable" in target]

@@ -1,4 +1,4 @@
-"""Keys -> batches, in worker processes."""
+"""Loads batches in worker processes."""
 
 import threading
 from contextlib import contextmanager
@@ -7,17 +7,18 @@ from typing import Iterable, Iterator
 from torch.utils.data import DataLoader
 
 from detector.data.dataset import DetectionDataset, Example
-from detector.data.packed_batch import Packed, pack, unpack
+from detector.data.packed_batch import PackedBatch, pack, unpack
 from detector.data.workers import start_worker, worker_context
+from detector.structures import ceil_div
 
-Batch = tuple[list, list]  # images: uint8 [3, H, W] each; targets: a dict of tensors each, see examples.py
+Batch = tuple[list, list]  # images: uint8 [3, H, W] each; targets: a dict of tensors each, see dataset.py
 
-SLICE_S = 0.5  # a batch is waited for in slices of this, so that a rank can vote in between
-GRACE_S = 2.0  # for workers to end by themselves; one that reads from a disk that hangs does not
+POLL_S = 0.5   # longest wait of BatchIterator.poll, so that a rank without data can vote in between
+GRACE_S = 2.0  # time for workers to exit by themselves before they are killed; a worker on a hanging disk does not exit
 
 
 class BatchIterator:
-    """The batches of some keys, in their order. Iterating waits for each; `take` only for a while."""
+    """Iterates over the batches of a DataLoader. `next` waits for a batch, `poll` waits POLL_S at most."""
 
     def __init__(self, loader: DataLoader):
         self.inner = iter(loader)
@@ -26,12 +27,12 @@ class BatchIterator:
         return self
 
     def __next__(self) -> Batch:
-        while (batch := self.take()) is None:
+        while (batch := self.poll()) is None:
             pass
         return batch
 
-    def take(self) -> Batch | None:
-        """The next batch, or None: it was not there within SLICE_S. Without workers it is loaded here and now."""
+    def poll(self) -> Batch | None:
+        """Returns the next batch, or None if none arrived within POLL_S; without workers, loads the batch itself."""
         try:
             return unpack(next(self.inner))
         except RuntimeError as error:
@@ -41,41 +42,49 @@ class BatchIterator:
 
 
 @contextmanager
-def open_loader(examples: DetectionDataset, keys: Iterable[list[tuple[int, int]]], workers: int, pin: bool,
-                 turns: int = 1) -> Iterator[BatchIterator]:
-    """The batches of these keys; `pin` puts them where a GPU can fetch them without waiting, `turns` of them are taken
-    at once.
+def open_loader(dataset: DetectionDataset, sampler: Iterable[list[tuple[int, int]]], num_workers: int, pin_memory: bool,
+                micro_batches: int = 1) -> Iterator[BatchIterator]:
+    """Opens a loader of the batches that `sampler` lists; leaving the context ends its workers.
 
-    Leaving the context ends the workers. Left to the interpreter's exit they would be sent SIGTERM, which they ignore,
-    and be waited for without end.
+    Workers that are left to the interpreter's exit would receive SIGTERM, which they ignore, and the process would wait
+    for them without a limit.
+
+    Args:
+        sampler: the keys (epoch, index) of each batch.
+        num_workers: worker processes; 0 loads in this process.
+        pin_memory: copy batches to page-locked memory, from which a GPU fetches them asynchronously.
+        micro_batches: batches that one step takes; the workers load the next step's during this one.
     """
-    ahead = max(4, -(-2 * turns // workers)) if workers else None  # the next step is loaded during this one
-    batches = BatchIterator(DataLoader(examples, batch_sampler=keys, num_workers=workers, collate_fn=packed, pin_memory=pin,
-                                 worker_init_fn=start_worker, prefetch_factor=ahead,
-                                 timeout=SLICE_S if workers else 0,
-                                 multiprocessing_context=worker_context() if workers else None))
+    prefetch = max(4, ceil_div(2 * micro_batches, num_workers)) if num_workers else None
+    batches = BatchIterator(DataLoader(
+        dataset, batch_sampler=sampler, num_workers=num_workers, collate_fn=pack_examples, pin_memory=pin_memory,
+        worker_init_fn=start_worker, prefetch_factor=prefetch, timeout=POLL_S if num_workers else 0,
+        multiprocessing_context=worker_context() if num_workers else None))
     try:
         yield batches
     finally:
-        if workers:
+        if num_workers:
             end_workers(batches)
 
 
 def end_workers(batches: BatchIterator) -> None:
-    """DataLoader has no public way to end its workers, and its own waits long for each that does not end."""
-    ending = threading.Thread(target=batches.inner._shutdown_workers, daemon=True)
-    ending.start()
-    ending.join(GRACE_S)
+    """Shuts the workers down and kills those that are alive after GRACE_S.
+
+    DataLoader has no public method for this, and its private one waits long for each worker that does not exit.
+    """
+    shutdown = threading.Thread(target=batches.inner._shutdown_workers, daemon=True)
+    shutdown.start()
+    shutdown.join(GRACE_S)
     for worker in batches.inner._workers:
         if worker.is_alive():
             worker.kill()
-    ending.join()
+    shutdown.join()
 
 
-def packed(examples: list[Example]) -> Packed:
+def pack_examples(examples: list[Example]) -> PackedBatch:
     return pack(collate(examples))
 
 
 def collate(examples: list[Example]) -> Batch:
-    """Lists, because images differ in size until the device resizes and pads them."""
+    """Returns lists, because images differ in size until the device resizes and pads them."""
     return [image for image, _ in examples], [target for _, target in examples]

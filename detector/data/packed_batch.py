@@ -1,6 +1,6 @@
-"""A batch as one piece of memory, for its way from a worker to the training process, to pinned memory and the device.
+"""A batch in one block of memory, to move it from a worker to the training process, to pinned memory and to the GPU.
 
-Each tensor on its own would need a file descriptor, a mapping and a message, which a step waits for.
+Moving each tensor alone would take a file descriptor, a memory mapping and a message each, which delays the step.
 """
 
 from dataclasses import dataclass
@@ -10,69 +10,71 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-ALIGNED = 16  # bytes that each tensor begins at a multiple of
+from detector.structures import round_up
+
+ALIGNMENT = 16  # bytes; each tensor starts at a multiple of it
 
 
-class Place(NamedTuple):
-    """Where a tensor lies in the memory."""
+class TensorSlot(NamedTuple):
+    """Position and layout of one tensor in the block."""
 
-    kind: torch.dtype
+    dtype: torch.dtype
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-    first: int  # element
+    offset: int  # elements of `dtype`
 
 
 @dataclass(frozen=True)
-class Packed:
-    """A nest of lists, tuples and dicts whose tensors are places in `memory` (uint8 [bytes])."""
+class PackedBatch:
+    """Nested lists, tuples and dicts, `nest`, whose tensors are slots in `memory` (uint8 [bytes])."""
 
     memory: Tensor
     nest: object
 
-    def pin_memory(self, *_) -> "Packed":  # what DataLoader asks for
-        return Packed(self.memory.pin_memory(), self.nest)
+    def pin_memory(self, *_) -> "PackedBatch":  # called by DataLoader
+        return PackedBatch(self.memory.pin_memory(), self.nest)
 
 
-def pack(nest: object) -> Packed:
-    """Copies the tensors of a nest; in a worker, into memory that is shared from the start."""
+def pack(nest: object) -> PackedBatch:
+    """Copies the tensors of nested lists, tuples and dicts into one block; in a worker, of shared memory."""
     pieces, size = [], 0
 
-    def place(tensor: Tensor) -> Place:
+    def allocate(tensor: Tensor) -> TensorSlot:
         nonlocal size
-        tensor = tensor if dense(tensor) else tensor.contiguous()
-        where = Place(tensor.dtype, tuple(tensor.shape), tensor.stride(), size // tensor.element_size())
-        size += -(-tensor.nbytes // ALIGNED) * ALIGNED
-        pieces.append((tensor, where))
-        return where
-    nest = mapped(nest, Tensor, place)
+        tensor = tensor if is_dense(tensor) else tensor.contiguous()
+        slot = TensorSlot(tensor.dtype, tuple(tensor.shape), tensor.stride(), size // tensor.element_size())
+        size += round_up(tensor.nbytes, ALIGNMENT)
+        pieces.append((tensor, slot))
+        return slot
+    nest = map_nested(nest, Tensor, allocate)
     memory = torch.empty(0, dtype=torch.uint8)
     if get_worker_info() is None:
         memory = memory.new_empty(size)
     else:
-        memory.set_(torch.UntypedStorage._new_shared(size), 0, (size,))  # as PyTorch's own default_collate
-    for tensor, where in pieces:
-        view(memory, where).copy_(tensor)
-    return Packed(memory, nest)
+        memory.set_(torch.UntypedStorage._new_shared(size), 0, (size,))  # as PyTorch's default_collate does
+    for tensor, slot in pieces:
+        slot_view(memory, slot).copy_(tensor)
+    return PackedBatch(memory, nest)
 
 
-def unpack(packed: Packed) -> object:
-    """The nest, with tensors that are views of the memory."""
-    return mapped(packed.nest, Place, lambda where: view(packed.memory, where))
+def unpack(packed: PackedBatch) -> object:
+    """Returns the nested lists, tuples and dicts; the tensors are views of the block."""
+    return map_nested(packed.nest, TensorSlot, lambda slot: slot_view(packed.memory, slot))
 
 
-def view(memory: Tensor, where: Place) -> Tensor:
-    return memory.view(where.kind).as_strided(where.shape, where.strides, where.first)
+def slot_view(memory: Tensor, slot: TensorSlot) -> Tensor:
+    return memory.view(slot.dtype).as_strided(slot.shape, slot.strides, slot.offset)
 
 
-def dense(tensor: Tensor) -> bool:
-    """Does it fill a piece of memory, in whatever order of its axes? A decoded image lies there as [H, W, 3]."""
+def is_dense(tensor: Tensor) -> bool:
+    """Returns whether the tensor fills its memory without gaps, [C, H, W] or, like decoded images, stored [H, W, C]."""
     return tensor.is_contiguous() or tensor.ndim == 3 and tensor.permute(1, 2, 0).is_contiguous()
 
 
-def mapped(nest: object, kind: type, change: Callable) -> object:
-    """The nest, with everything of this kind in it changed."""
+def map_nested(nest: object, kind: type, function: Callable) -> object:
+    """Returns a copy of nested lists, tuples and dicts with `function` applied to every value of type `kind`."""
     if isinstance(nest, kind):
-        return change(nest)
+        return function(nest)
     if isinstance(nest, dict):
-        return {key: mapped(value, kind, change) for key, value in nest.items()}
-    return type(nest)(mapped(value, kind, change) for value in nest) if isinstance(nest, (list, tuple)) else nest
+        return {key: map_nested(value, kind, function) for key, value in nest.items()}
+    return type(nest)(map_nested(value, kind, function) for value in nest) if isinstance(nest, (list, tuple)) else nest

@@ -1,127 +1,167 @@
-"""Which images make up which step: pure functions of (seed, epoch, sizes, batch), the same on every rank.
+"""Which images make up which step: pure functions of (seed, epoch, sizes, batch size), equal on every rank.
 
-A group is the images of one range of aspect ratio, so that a batch pads little. A step takes its images from one
-group on all ranks together, so that no rank waits for another one's larger canvas.
+An aspect-ratio group is the set of images whose height / width lies in one range. Every step takes all its images from
+one group, on all ranks, so that little is padded and no rank waits for a larger batch of another one.
 """
 
 from typing import Iterator
 
 import numpy as np
 
-from detector.py_faster_rcnn.static_chunks import chunks
+from detector.py_faster_rcnn.static_chunks import chunk_indices
 from detector.seeding import derive_seed, random_order
+from detector.structures import ceil_div, round_up
 
-pass
-
-EDGES = 2.0 ** np.array([-1, -2 / 3, -1 / 3, 0, 1 / 3, 2 / 3, 1])  # of height / width; below 1 is landscape
+ASPECT_RATIO_EDGES = 2.0 ** np.array([-1, -2 / 3, -1 / 3, 0, 1 / 3, 2 / 3, 1])  # height / width; below 1: landscape
 
 
 def aspect_groups(sizes: np.ndarray, global_batch: int) -> np.ndarray:
-    """The group of each image, int64 [I], for sizes [I, 2] (height, width).
+    """Returns the aspect-ratio group of each image.
 
-    A group with fewer images than one batch joins its neighbour, so that no image is repeated more than once a batch.
+    The groups are a partition of the images: first {images with height / width <= 1/2}, then one set between each two
+    edges, last {images with height / width > 2}. A set with fewer images than one batch is merged with a neighbour, so
+    that no image occurs more often than once in a batch.
+
+    Args:
+        sizes: int32 [I, 2], height and width of each image in pixels.
+        global_batch: images per optimizer step, over all ranks.
+
+    Returns:
+        int64 [I], numbers of the groups from 0.
     """
-    groups = np.searchsorted(EDGES, sizes[:, 0] / np.maximum(sizes[:, 1], 1), side="left")
-    counts = np.bincount(groups, minlength=len(EDGES) + 1)
-    joined, target, collected = np.zeros(len(counts), np.int64), 0, 0
-    for group, count in enumerate(counts):
-        joined[group] = target
+    ranges = np.searchsorted(ASPECT_RATIO_EDGES, sizes[:, 0] / np.maximum(sizes[:, 1], 1), side="left")
+    counts = np.bincount(ranges, minlength=len(ASPECT_RATIO_EDGES) + 1)
+    group_of_range, group, collected = np.zeros(len(counts), np.int64), 0, 0
+    for index, count in enumerate(counts):
+        group_of_range[index] = group
         collected += count
-        if collected >= global_batch and counts[group + 1:].sum() >= global_batch:
-            target, collected = target + 1, 0
-    return joined[groups]
+        if collected >= global_batch and counts[index + 1:].sum() >= global_batch:
+            group, collected = group + 1, 0
+    return group_of_range[ranges]
 
 
 def epoch_sizes(sizes: np.ndarray, mirrored_copies: bool) -> np.ndarray:
-    """The sizes of all that an epoch is made of: the images [I, 2], and where wanted their mirrored copies after them.
+    """Returns the sizes of the entries of an epoch: the images [I, 2], then their mirrored copies if there are any.
 
     In a key (epoch, index) an index from I on is the mirrored copy of image index - I.
     """
     return np.concatenate([sizes, sizes]) if mirrored_copies else sizes
 
 
-def steps_per_epoch(sizes: np.ndarray, global_batch: int, groups: str = "shuffled") -> int:
-    """The number of steps of every epoch."""
-    if groups == "static":
+def steps_per_epoch(sizes: np.ndarray, global_batch: int, aspect_ratio_groups: str = "shuffled") -> int:
+    """Returns the number of steps of an epoch; it is the same for all epochs."""
+    if aspect_ratio_groups == "static":
         return len(sizes) // global_batch
-    return int(sum(-(-count // global_batch) for count in np.bincount(aspect_groups(sizes, global_batch)) if count))
+    counts = np.bincount(aspect_groups(sizes, global_batch))
+    return int(sum(ceil_div(count, global_batch) for count in counts if count))
 
 
-def plan_epoch(seed: int, epoch: int, sizes: np.ndarray, global_batch: int, groups: str = "shuffled") -> np.ndarray:
-    """The images of each step: int64 [steps, global_batch], indices into sizes [I, 2].
+def plan_epoch(seed: int, epoch: int, sizes: np.ndarray, global_batch: int,
+               aspect_ratio_groups: str = "shuffled") -> np.ndarray:
+    """Returns the image indices of every step of one epoch.
 
-    Shuffled: every image occurs at least once; each group is filled up to whole batches with images of its own. Static:
-    the chunks of py_faster_rcnn/static_chunks.py, in another order each epoch. Resuming at a step is a slice of this, and a rank's share
-    is a range of its columns.
+    The plan depends on the arguments alone: every rank computes the same one, and resuming is a slice of it.
+
+    Args:
+        sizes: int32 [E, 2], height and width of each entry in pixels, see `epoch_sizes`.
+        global_batch: images per optimizer step, over all ranks.
+        aspect_ratio_groups: shuffled: batches are drawn anew in each epoch, and every image occurs at least once, as
+            each group is filled up to whole batches with images of its own. static: the chunks of
+            py_faster_rcnn/static_chunks.py, in another order in each epoch.
+
+    Returns:
+        int64 [steps, global_batch], indices into `sizes`.
     """
-    plan = chunks(sizes, global_batch) if groups == "static" else shuffled(seed, epoch, sizes, global_batch)
+    plan = chunk_indices(sizes, global_batch) if aspect_ratio_groups == "static" else \
+        shuffled_batches(seed, epoch, sizes, global_batch)
     return plan[random_order(derive_seed(seed, "steps", epoch), len(plan))]
 
 
-def shuffled(seed: int, epoch: int, sizes: np.ndarray, global_batch: int) -> np.ndarray:
-    """Batches of the groups, one group after the other: int64 [steps, global_batch]."""
+def shuffled_batches(seed: int, epoch: int, sizes: np.ndarray, global_batch: int) -> np.ndarray:
+    """Returns the batches of one group after the other, shuffled inside each: int64 [steps, global_batch]."""
     groups = aspect_groups(sizes, global_batch)
     order = random_order(derive_seed(seed, "epoch", epoch), len(sizes))
-    order = order[np.argsort(groups[order], kind="stable")]  # by group, shuffled inside each
+    order = order[np.argsort(groups[order], kind="stable")]
     batches, first = [], 0
     for count in np.bincount(groups):
         members = order[first:first + count]
         first += count
         if count:
-            batches.append(np.resize(members, -(-count // global_batch) * global_batch).reshape(-1, global_batch))
+            batches.append(np.resize(members, round_up(count, global_batch)).reshape(-1, global_batch))
     return np.concatenate([np.zeros((0, global_batch), np.int64), *batches])
 
 
-def rank_share(count: int, rank: int, world: int) -> range:
-    """The things that one rank takes of `count`; shares differ by one at most."""
-    return range(count * rank // world, count * (rank + 1) // world)
+def rank_part(count: int, rank: int, world_size: int) -> range:
+    """Returns the items of one rank, of `count` items; the parts of two ranks differ in length by one at most."""
+    return range(count * rank // world_size, count * (rank + 1) // world_size)
 
 
-def micro_batches(global_batch: int, per_process: int, rank: int, world: int) -> list[range]:
-    """The columns of a step that one rank takes, cut into what it holds at once; the gradients of all make one step.
+def micro_batches(global_batch: int, micro_batch_size: int, rank: int, world_size: int) -> list[range]:
+    """Returns the micro-batches of one rank, as ranges of columns of a step of `plan_epoch`.
 
-    Where there are enough of them for all ranks, the cuts are the same for any number of ranks, and with them padding
-    and all that is sampled. Else each rank gets its share of the images, cut anew. No rank has more turns than needed.
+    With at least one micro-batch for each rank, the ranges do not depend on the number of ranks, and neither do padding
+    and sampling. With fewer, each rank takes its part of the images instead. No rank has more micro-batches than
+    needed.
     """
-    cuts = [range(first, min(first + per_process, global_batch)) for first in range(0, global_batch, per_process)]
-    if len(cuts) >= world:
-        return [cuts[turn] for turn in rank_share(len(cuts), rank, world)]
-    columns = rank_share(global_batch, rank, world)
-    return [columns[first:first + per_process] for first in range(0, len(columns), per_process)]
+    ranges = [range(first, min(first + micro_batch_size, global_batch))
+              for first in range(0, global_batch, micro_batch_size)]
+    if len(ranges) >= world_size:
+        return [ranges[index] for index in rank_part(len(ranges), rank, world_size)]
+    columns = rank_part(global_batch, rank, world_size)
+    return [columns[first:first + micro_batch_size] for first in range(0, len(columns), micro_batch_size)]
 
 
-def plan_eval_batches(sizes: np.ndarray, batch: int) -> list[np.ndarray]:
-    """Batches of images of like size, each image exactly once; int64 [at most batch] each.
+def plan_eval_batches(sizes: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Returns batches of images of similar size; every image occurs exactly once.
 
-    The batches do not depend on the number of ranks, and rank r predicts batches r, r + world, ...: so padding, and
-    with it every detection, is the same at any world size. The largest come first, so that memory fails early.
+    The batches do not depend on the number of ranks, and rank r predicts batches r, r + world size, ...; padding and
+    detections are therefore the same at any world size. The largest batch comes first, so that a lack of memory shows
+    at once.
+
+    Args:
+        sizes: int32 [I, 2], height and width of each image in pixels.
+
+    Returns:
+        int64 [at most batch_size] each, indices into `sizes`.
     """
     ratio = sizes[:, 0] / np.maximum(sizes[:, 1], 1)
     order = np.lexsort((np.arange(len(sizes)), -sizes[:, 0].astype(np.int64) * sizes[:, 1], ratio))
-    batches = [order[first:first + batch] for first in range(0, len(order), batch)]
-    pixels = [int(sizes[b, 0].max()) * int(sizes[b, 1].max()) for b in batches]
-    return [batches[i] for i in np.argsort([-p for p in pixels], kind="stable")]
+    batches = [order[first:first + batch_size] for first in range(0, len(order), batch_size)]
+    pixels = [int(sizes[batch, 0].max()) * int(sizes[batch, 1].max()) for batch in batches]
+    return [batches[index] for index in np.argsort([-count for count in pixels], kind="stable")]
 
 
 class TrainBatchSampler:
-    """The keys of every micro-batch of one rank, from `first_step` to `last_step`, over all epochs.
+    """Batch sampler of one rank: yields the keys (epoch, index) of each of its micro-batches, step by step.
 
-    Iterating anew begins anew: DataLoader asks for the iterator twice when it has workers.
+    Iterating again starts again at `first_step`; DataLoader requests an iterator twice if it has workers.
+
+    Args:
+        seed: seed of the run.
+        sizes: int32 [E, 2], height and width of each entry of an epoch in pixels, see `epoch_sizes`.
+        global_batch: images per optimizer step, over all ranks.
+        micro_batches: columns of a step that this rank takes, one range for each micro-batch.
+        first_step: first step to yield, 0 for a new run; a resumed run starts at the step of its checkpoint.
+        last_step: the step to stop before.
+        steps_per_epoch: rows of `plan_epoch`.
+        aspect_ratio_groups: shuffled or static, see `plan_epoch`.
     """
 
-    def __init__(self, seed: int, sizes: np.ndarray, global_batch: int, micro: list[range], first_step: int,
-                 last_step: int, steps: int, groups: str = "shuffled"):
-        self.seed, self.sizes, self.global_batch, self.micro = seed, sizes, global_batch, micro
-        self.first_step, self.last_step, self.steps, self.groups = first_step, last_step, steps, groups
+    def __init__(self, seed: int, sizes: np.ndarray, global_batch: int, micro_batches: list[range], first_step: int,
+                 last_step: int, steps_per_epoch: int, aspect_ratio_groups: str = "shuffled"):
+        self.seed, self.sizes, self.global_batch = seed, sizes, global_batch
+        self.micro_batches, self.aspect_ratio_groups = micro_batches, aspect_ratio_groups
+        self.first_step, self.last_step, self.steps_per_epoch = first_step, last_step, steps_per_epoch
 
     def __len__(self) -> int:
-        return (self.last_step - self.first_step) * len(self.micro)
+        return (self.last_step - self.first_step) * len(self.micro_batches)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        plan, planned = None, -1
+        plan, planned_epoch = None, -1
         for step in range(self.first_step, self.last_step):
-            epoch, row = divmod(step, self.steps)
-            if epoch != planned:
-                plan, planned = plan_epoch(self.seed, epoch, self.sizes, self.global_batch, self.groups), epoch
-            for columns in self.micro:
+            epoch, row = divmod(step, self.steps_per_epoch)
+            if epoch != planned_epoch:
+                plan = plan_epoch(self.seed, epoch, self.sizes, self.global_batch, self.aspect_ratio_groups)
+                planned_epoch = epoch
+            for columns in self.micro_batches:
                 yield [(epoch, int(plan[row, column])) for column in columns]

@@ -1,4 +1,4 @@
-"""The next batches, on all ranks together: a rank that waits for its data still votes."""
+"""Fetching batches on all ranks at once, so that a rank that still waits for its data takes part in every vote."""
 
 import socket
 import time
@@ -6,67 +6,77 @@ from dataclasses import dataclass
 from typing import Callable
 
 from detector.data.dataset import unreadable_messages
-from detector.data.loader import SLICE_S, Batch, BatchIterator
+from detector.data.loader import POLL_S, Batch, BatchIterator
 from detector.distributed import collectives, rank_info
 from detector.errors import BadInput
 
 
 @dataclass(frozen=True)
 class FetchPolicy:
-    """How to wait: what ends it, and who is told."""
+    """When to give up waiting for batches, and where to report progress. Each rank has its own."""
 
-    requested: Callable[[], bool]             # was this rank asked to stop?
-    refuse: bool                          # is an image that cannot be read an error?
-    patience_s: float                     # after which a batch that has not come is an error
-    beat: Callable[[str], None] = lambda phase: None
-    trouble: Callable[[], Exception | None] = lambda: None  # whatever else is wrong on this rank
+    stop_requested: Callable[[], bool]        # has this rank received a stop signal?
+    refuse_unreadable: bool                   # raise BadInput for an image that cannot be decoded
+    timeout_s: float                          # longest wait for this rank's own loader
+    mark: Callable[[str], None] = lambda phase: None  # writes the phase to the heartbeat
+    background_error: Callable[[], Exception | None] = lambda: None  # an error of this rank's background threads
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What came of it. The last two are the same on all ranks."""
+    """The batches of one rank and the result of the vote; the last two fields are equal on all ranks."""
 
-    batches: list[Batch]  # as many as asked for, unless stopping or failed
-    wait_s: float         # until this rank had them
-    stopping: bool        # was any rank asked to stop?
-    failed: bool          # has any?
+    batches: list[Batch]  # as many as requested, unless stop_requested or nan_found
+    wait_s: float         # time until the last of them arrived on this rank
+    stop_requested: bool  # some rank has received a stop signal
+    nan_found: bool       # some rank has found a loss that is not finite
 
 
-def fetch_batches(source: BatchIterator, count: int, waiting: FetchPolicy, failed: bool = False) -> Fetched:
-    """This rank's next `count` batches, and what the ranks agreed upon. Collective.
+def fetch_batches(loader: BatchIterator, count: int, policy: FetchPolicy, nan_found: bool = False) -> Fetched:
+    """Returns this rank's next `count` batches, with what the ranks agreed on. Collective.
 
-    One vote where the data is there in time. Otherwise all vote again and again until each rank has what it needs, so
-    that a loader that is slow on one rank holds up no stop. An image that is refused, trouble, and a wait that is too
-    long raise on all ranks.
+    The ranks vote once if every loader answers within POLL_S. Otherwise they vote again every POLL_S until each rank
+    has its batches, so that a stop signal takes effect although one rank's loader is slow.
+
+    Args:
+        count: batches of this rank, 0 or more; ranks may pass different numbers.
+        nan_found: this rank has found a loss that is not finite.
+
+    Raises:
+        On all ranks, if any rank has a background error, an unreadable image that the policy refuses, or has waited
+        longer than `policy.timeout_s`.
     """
     batches: list[Batch] = []
     started_at = time.monotonic()
     wait_s, missing = 0.0, True
-    waiting.beat("loading data")
+    policy.mark("loading data")
     while True:
-        vote_at = time.monotonic() + SLICE_S
+        vote_at = time.monotonic() + POLL_S
         while len(batches) < count and time.monotonic() < vote_at:
-            batches += [batch for batch in [source.take()] if batch is not None]
+            batch = loader.poll()
+            if batch is not None:
+                batches.append(batch)
             wait_s = time.monotonic() - started_at
         if missing and len(batches) == count:
             missing = False
-            waiting.beat("waiting for the others")  # once: to vote again is no progress
-        trouble = waiting.trouble() or refused(batches, waiting) or overdue(missing, wait_s, waiting)
-        any_trouble, any_missing, stopping, any_failed = collectives.any_rank(
-            trouble is not None, missing, waiting.requested(), failed)
-        if any_trouble:
-            collectives.raise_on_all_ranks(trouble)
-        if stopping or any_failed or not any_missing:
-            return Fetched(batches, wait_s, stopping, any_failed)
+            policy.mark("waiting for the others")  # once only: voting again is no progress
+        error = (policy.background_error() or _unreadable_error(batches, policy)
+                 or _timeout_error(missing, wait_s, policy))
+        any_error, any_missing, stop_requested, any_nan = collectives.any_rank(
+            error is not None, missing, policy.stop_requested(), nan_found)
+        if any_error:
+            collectives.raise_on_all_ranks(error)
+        if stop_requested or any_nan or not any_missing:
+            return Fetched(batches, wait_s, stop_requested, any_nan)
 
 
-def refused(batches: list[Batch], waiting: FetchPolicy) -> BadInput | None:
+def _unreadable_error(batches: list[Batch], policy: FetchPolicy) -> BadInput | None:
     messages = [message for _, targets in batches for message in unreadable_messages(targets)]
-    return BadInput(messages[0]) if messages and waiting.refuse else None
+    return BadInput(messages[0]) if messages and policy.refuse_unreadable else None
 
 
-def overdue(missing: bool, wait_s: float, waiting: FetchPolicy) -> RuntimeError | None:
-    if not missing or wait_s < waiting.patience_s:
+def _timeout_error(missing: bool, wait_s: float, policy: FetchPolicy) -> RuntimeError | None:
+    if not missing or wait_s < policy.timeout_s:
         return None
-    return RuntimeError(f"rank {rank_info.rank()} on {socket.gethostname()} has waited {waiting.patience_s:.0f} s "
-                        "for its loader (run.timeout_minutes): its disk does not answer, or a worker hangs")
+    return RuntimeError(f"rank {rank_info.rank()} on {socket.gethostname()} has waited {policy.timeout_s:.0f} s for "
+                        "its data loader (limit: run.timeout_minutes): the disk does not answer, or a loader worker hangs")

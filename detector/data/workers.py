@@ -1,6 +1,6 @@
-"""The processes that load batches: where they come from, and that they leave stop signals to the training process.
+"""The worker processes of data loaders: how they are started, and that they ignore stop signals.
 
-Torch is not imported here, so that their server can be started first of all.
+This module does not import torch, so that the fork server can be started before anything else is loaded.
 """
 
 import multiprocessing
@@ -13,15 +13,16 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def worker_context() -> multiprocessing.context.BaseContext:
-    """Workers are forked from a server without threads, never from the training process.
+    """Returns the multiprocessing context for workers, and starts its fork server.
 
-    A fork of that may happen while a thread of gloo or NCCL holds a lock of the interpreter; the worker then waits for
-    it for ever. The server is started with the stop signals blocked, and so are its workers. It imports torch, which
-    takes seconds: asked for early, it does so beside the process that asked.
+    Workers are forked from a server process without threads, never from the training process: a fork taken while a
+    thread of gloo or NCCL holds a lock would wait for that lock forever. The server starts with the stop signals
+    blocked, which the workers inherit. The server imports torch, which takes seconds; an early call makes it do so in
+    parallel with the caller's own start-up.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["detector.data.dataset"])
-    resource_tracker.ensure_running()  # the server would start it, and starting it unblocks signals
+    resource_tracker.ensure_running()  # otherwise started with the server, which unblocks signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         forkserver.ensure_running()
@@ -30,17 +31,17 @@ def worker_context() -> multiprocessing.context.BaseContext:
     return context
 
 
-def start_worker(_worker: int) -> None:
-    """A worker leaves signals to its training process, and ends with it, also where that was killed."""
+def start_worker(_worker_id: int) -> None:
+    """Initializes a worker: it ignores stop signals, and exits when its training process ends, even if killed."""
     ignore_stop_signals()
 
-    def end_with_parent() -> None:
+    def exit_with_parent() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
 def ignore_stop_signals() -> None:
-    """Slurm signals every process of a job; a worker that ended early would take its training process with it."""
+    """Ignores stop signals. Slurm signals every process of a job, and a worker that exits early fails its training."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

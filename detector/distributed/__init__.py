@@ -1,1 +1,1 @@
-"""What the ranks of a run do together."""
+"""Ranks working together: process group, collectives, DistributedDataParallel, stop signals."""

@@ -1,7 +1,7 @@
-"""What the ranks of a run do together. The only file that knows torch.distributed.
+"""Collectives: functions that all ranks of a run call at the same point of the program.
 
-Every verdict is a collective: a rank never raises, stops or skips alone, because the others would wait for it.
-With one process there is no process group and everything here is immediate.
+A rank never raises, stops or skips alone, because the others would wait for it in their next collective. With one
+process there is no process group, and every function returns at once.
 """
 
 from datetime import timedelta
@@ -15,12 +15,12 @@ from detector.distributed.rank_info import is_main, local_rank, world_size
 from detector.errors import BadInput
 
 T = TypeVar("T")
-PATIENCE = timedelta(hours=6)  # for what one rank does while the others wait: downloading, drawing, scoring
-patient_group: dist.ProcessGroup | None = None  # set while there is a group
+LONG_TIMEOUT = timedelta(hours=6)  # while one rank downloads, draws or scores and the others wait
+long_timeout_group: dist.ProcessGroup | None = None  # all ranks, over gloo; set by process_group while there is a group
 
 
 def any_rank(*flags: bool) -> tuple[bool, ...]:
-    """For each flag: is it true on any rank? All ranks get the same answer."""
+    """Returns for each flag whether it is true on any rank."""
     if world_size() == 1:
         return flags
     votes = torch.tensor(flags, dtype=torch.int32)
@@ -29,50 +29,62 @@ def any_rank(*flags: bool) -> tuple[bool, ...]:
 
 
 def raise_on_all_ranks(error: Exception | None) -> None:
-    """Raises on every rank if any rank has an error: the rank's own, elsewhere one of the same message."""
+    """Raises on every rank if any rank passes an error. Waits up to LONG_TIMEOUT for the other ranks.
+
+    A rank with an error raises its own. The other ranks raise the error of the lowest rank: BadInput if it is one, else
+    RuntimeError, both with the number of that rank in the message.
+    """
     if world_size() == 1:
         if error:
             raise error
         return
-    text = str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}" if error else ""
-    said = np.frombuffer((b"B" if isinstance(error, BadInput) else b"R") + text.encode(errors="replace"), np.uint8)
-    for other, message in enumerate(all_gather_arrays(said, patient_group)):
-        message = bytes(message).decode()
+    kind, text = b"R", ""
+    if isinstance(error, BadInput):
+        kind, text = b"B", str(error)
+    elif error:
+        text = f"{type(error).__name__}: {error}"
+    sent = np.frombuffer(kind + text.encode(errors="replace"), np.uint8)
+    for rank, received in enumerate(all_gather_arrays(sent, long_timeout_group)):
+        message = bytes(received).decode()
         if message[1:]:
             if error:
                 raise error
-            raise (BadInput if message[0] == "B" else RuntimeError)(f"rank {other}: {message[1:]}")
+            raise (BadInput if message[0] == "B" else RuntimeError)(f"rank {rank}: {message[1:]}")
 
 
 def run_on_all_ranks(function: Callable[[], T]) -> T:
-    """Every rank runs `function`; if one fails, all raise."""
+    """Runs `function` on every rank and returns its value; raises on all ranks if the function fails on any."""
     value, error = None, None
     try:
         value = function()
-    except Exception as caught:  # whatever it is, the others must hear of it
+    except Exception as caught:  # of any kind: the other ranks must not wait for this one
         error = caught
     raise_on_all_ranks(error)
     return value
 
 
 def run_on_local_main_first(function: Callable[[], T]) -> T:
-    """Rank 0 of each machine runs `function` first (it downloads, draws or caches), then the others."""
+    """Runs `function` on local rank 0 of each machine, then on the other ranks, and returns its value.
+
+    For functions that download or fill a cache, which the other ranks of the machine then read. Raises on all ranks if
+    the function fails on any.
+    """
     first = run_on_all_ranks(function if local_rank() == 0 else lambda: None)
     return run_on_all_ranks(function if local_rank() != 0 else lambda: first)
 
 
 def run_on_main(function: Callable[[], None]) -> None:
-    """Rank 0 runs `function`; if it fails, all raise."""
+    """Runs `function` on rank 0 while the others wait; raises on all ranks if the function fails."""
     run_on_all_ranks(function if is_main() else lambda: None)
 
 
 def broadcast_text(text: str) -> str:
-    """Rank 0's text, on every rank."""
+    """Returns the text of rank 0."""
     return (all_gather_texts([text] if is_main() else []) or [""])[0]
 
 
 def all_reduce_mean(values: torch.Tensor) -> torch.Tensor:
-    """The mean over all ranks, in place; any device."""
+    """Replaces a tensor, on any device, by its mean over all ranks, and returns it."""
     if world_size() > 1:
         dist.all_reduce(values, dist.ReduceOp.SUM)
         values /= world_size()
@@ -80,7 +92,14 @@ def all_reduce_mean(values: torch.Tensor) -> torch.Tensor:
 
 
 def all_gather_arrays(values: np.ndarray, group: dist.ProcessGroup | None = None) -> list[np.ndarray]:
-    """Each rank's array (its first dimension may differ), on every rank. Plain bytes over gloo; nothing is pickled."""
+    """Returns the arrays of all ranks, in the order of the ranks.
+
+    The arrays are sent as bytes, padded to the longest; nothing is pickled.
+
+    Args:
+        values: any shape and type; all dimensions but the first, and the type, are the same on all ranks.
+        group: None: the default group and its timeout.
+    """
     if world_size() == 1:
         return [values]
     values = np.ascontiguousarray(values)
@@ -97,7 +116,7 @@ def all_gather_arrays(values: np.ndarray, group: dist.ProcessGroup | None = None
 
 
 def all_gather_texts(texts: list[str]) -> list[str]:
-    """All ranks' texts, on every rank."""
-    joined = np.frombuffer("\0".join(texts).encode(errors="surrogateescape"), np.uint8)  # a path may be any bytes
-    said = b"\0".join(bytes(part) for part in all_gather_arrays(joined))
-    return [text for text in said.decode(errors="surrogateescape").split("\0") if text]
+    """Returns the texts of all ranks, in the order of the ranks, without empty ones. A text may not contain a NUL."""
+    joined = np.frombuffer("\0".join(texts).encode(errors="surrogateescape"), np.uint8)  # paths may be any bytes
+    received = b"\0".join(bytes(part) for part in all_gather_arrays(joined))
+    return [text for text in received.decode(errors="surrogateescape").split("\0") if text]

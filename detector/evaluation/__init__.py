@@ -1,1 +1,1 @@
-"""Evaluation: every rank predicts its share of the images, rank 0 scores."""
+"""Evaluation: all ranks predict, rank 0 scores."""

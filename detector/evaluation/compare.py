@@ -1,4 +1,4 @@
-"""Two runs on the same validation images: which is better, for which classes and sizes, and is the difference real?"""
+"""The verb compare: the difference in AP between two runs on the same images, with confidence intervals."""
 
 from pathlib import Path
 
@@ -8,75 +8,107 @@ from detector.config.load import load_config
 from detector.config.schema import Config
 from detector.data.read import describe, read_val
 from detector.errors import BadInput
-from detector.evaluation.results import classes_of, read_results
-from detector.metrics.bootstrap import SIZES, Difference, class_aps, difference, draws, judge, mean_over_classes
+from detector.evaluation.results import evaluated_classes, read_detections
+from detector.metrics.bootstrap import (
+    APDifference,
+    ap_difference,
+    bootstrap_class_aps,
+    bootstrap_draws,
+    match_by_class,
+    mean_over_classes,
+)
+from detector.metrics.coco_params import AREA_RANGES
+from detector.run import files
 from detector.structures import Dataset, Detections
 
-RESAMPLES = 200  # draws of the images; the ends of a 95 % interval then rest on five draws each
+RESAMPLES = 200     # default number of draws; each end of a 95 % interval then rests on five draws
+MIN_RESAMPLES = 20  # with fewer draws the ends of the interval are meaningless
 
 
 def compare(run_a: str, run_b: str, resamples: int = RESAMPLES) -> None:
-    """Prints AP of both runs, in all, by size and by class, with a 95 % interval of the difference, from their
-    detections.json. Raises BadInput where they were evaluated on other images, classes or by another metric."""
-    if resamples < 20:
-        raise BadInput(f"--resamples {resamples}: 20 or more, or an interval means nothing")
-    configs = [config_of(run) for run in (run_a, run_b)]
-    same_question(configs, (run_a, run_b))
-    dataset = read_val(configs[0].data, classes_of(run_a))
-    found = [read_results(str(Path(run) / "detections.json"), dataset) for run in (run_a, run_b)]
-    rows = differences(found[0], found[1], dataset, configs[0].evaluate.metric, resamples)
+    """Prints AP of both runs and the 95 % interval of their difference: for all objects, by size and by class.
+
+    Reads the detections.json of both runs; no model is needed.
+
+    Args:
+        run_a, run_b: run folders that were evaluated.
+        resamples: number of draws of the images, see metrics/bootstrap.py.
+
+    Raises:
+        BadInput: a folder has no evaluation, or the runs were evaluated on other images, classes or by another metric.
+    """
+    if resamples < MIN_RESAMPLES:
+        raise BadInput(f"--resamples {resamples}: give {MIN_RESAMPLES} or more, or the interval is meaningless")
+    configs = [read_config(run) for run in (run_a, run_b)]
+    check_comparable(configs, (run_a, run_b))
+    dataset = read_val(configs[0].data, evaluated_classes(run_a))
+    detections = [read_detections(str(Path(run) / files.DETECTIONS_FILE), dataset) for run in (run_a, run_b)]
+    rows = ap_differences(*detections, dataset, configs[0].evaluate.metric, resamples)
     print(f"A: {run_a}\nB: {run_b}\non {describe(dataset)}; {resamples} draws of the images\n"
-          f"{table(rows)}\n\n{verdict(rows)}")
+          f"{format_table(rows)}\n\n{summarize_differences(rows)}")
 
 
-def config_of(run: str) -> Config:
-    for name in ("config.yaml", "detections.json", "results.json"):
+def read_config(run: str) -> Config:
+    """Returns the config of a run folder. Raises BadInput if a file that `compare` needs is missing."""
+    for name in (files.CONFIG_FILE, files.DETECTIONS_FILE, files.RESULTS_FILE):
         if not (Path(run) / name).is_file():
-            raise BadInput(f"{run} has no {name}: compare needs two run folders that were evaluated, as by "
-                           "fleet-rcnn evaluate")
-    return load_config(str(Path(run) / "config.yaml"), [])
+            raise BadInput(f"{run} has no {name}: compare needs two run folders that were evaluated; run "
+                           f"fleet-rcnn evaluate {run} first")
+    return load_config(str(Path(run) / files.CONFIG_FILE), [])
 
 
-def same_question(configs: list[Config], runs: tuple[str, str]) -> None:
-    first, second = configs
-    asked = {"data.format": lambda c: c.data.format, "data.root": lambda c: str(Path(c.data.root).resolve()),
-             "data.val": lambda c: list(c.data.val), "evaluate.metric": lambda c: c.evaluate.metric}
-    wrong = [f"{key} is {get(first)} and {get(second)}" for key, get in asked.items() if get(first) != get(second)]
-    classes = [classes_of(run) for run in runs]
+def check_comparable(configs: list[Config], runs: tuple[str, str]) -> None:
+    """Raises BadInput if two runs were evaluated on other images, on other classes or by another metric."""
+    values = [{"data.format": config.data.format, "data.root": str(Path(config.data.root).resolve()),
+               "data.val": list(config.data.val), "evaluate.metric": config.evaluate.metric} for config in configs]
+    different = [f"{key} is {values[0][key]} and {values[1][key]}" for key in values[0]
+                 if values[0][key] != values[1][key]]
+    classes = [evaluated_classes(run) for run in runs]
     if classes[0] != classes[1]:
-        wrong.append(f"classes are {', '.join(classes[0])} and {', '.join(classes[1])}")
-    if wrong:
-        raise BadInput("these runs answer different questions: " + "; ".join(wrong)
+        different.append(f"classes are {', '.join(classes[0])} and {', '.join(classes[1])}")
+    if different:
+        raise BadInput("these runs cannot be compared: " + "; ".join(different)
                        + ". Evaluate both on the same images, by the same metric")
 
 
-def differences(a: Detections, b: Detections, dataset: Dataset, metric: str,
-                resamples: int) -> dict[str, Difference]:
-    """By name: all, small, medium, large, and each class (in all sizes)."""
-    times = draws(len(dataset), resamples)
-    rows: dict[str, Difference] = {}
-    for size in SIZES:
-        aps = [class_aps(judge(found, dataset, metric, size), times, metric) for found in (a, b)]
-        rows[size] = difference(*map(mean_over_classes, aps))
+def ap_differences(a: Detections, b: Detections, dataset: Dataset, metric: str,
+                   resamples: int) -> dict[str, APDifference]:
+    """Returns the difference in AP by name: all, small, medium, large, then "class NAME" (of all sizes)."""
+    times = bootstrap_draws(len(dataset), resamples)
+    by_size: dict[str, APDifference] = {}
+    by_class: dict[str, APDifference] = {}
+    for size in AREA_RANGES:
+        aps_a, aps_b = (bootstrap_class_aps(match_by_class(detections, dataset, metric, size), times, metric)
+                        for detections in (a, b))
+        by_size[size] = ap_difference(mean_over_classes(aps_a), mean_over_classes(aps_b))
         if size == "all":
-            of_class = {name: difference(aps[0][:, c], aps[1][:, c]) for c, name in enumerate(dataset.classes)}
-    return rows | {f"class {name}": one for name, one in of_class.items()}
+            by_class = {f"class {name}": ap_difference(aps_a[:, c], aps_b[:, c])
+                        for c, name in enumerate(dataset.classes)}
+    return by_size | by_class
 
 
-def table(rows: dict[str, Difference]) -> str:
+def format_table(rows: dict[str, APDifference]) -> str:
+    """Returns the table of the differences; an asterisk marks significant ones."""
     lines = [f"{'AP':>26} {'A':>8} {'B':>8} {'B - A':>8}   95 % of draws"]
     for name, row in rows.items():
-        numbers = f"{row.a:8.4f} {row.b:8.4f} {row.b - row.a:+8.4f}   {row.low:+.4f} to {row.high:+.4f}"
-        said = "       no object" if np.isnan(row.b - row.a) else numbers + "  *" * row.real
-        lines.append(f"{name:>26} {said}")
+        if np.isnan(row.b - row.a):
+            lines.append(f"{name:>26}        no object")
+            continue
+        mark = "  *" if row.significant else ""
+        lines.append(f"{name:>26} {row.a:8.4f} {row.b:8.4f} {row.b - row.a:+8.4f}   {row.low:+.4f} to {row.high:+.4f}"
+                     + mark)
     return "\n".join(lines)
 
 
-def verdict(rows: dict[str, Difference]) -> str:
-    """One sentence for the whole, and how many classes differ."""
-    whole, classes = rows["all"], [row for name, row in rows.items() if name.startswith("class ")]
-    better = "B is better" if whole.low > 0 else "A is better" if whole.high < 0 else \
-        "no real difference: zero lies within the interval"
-    marked = sum(row.real for row in classes)
-    return (f"{better}. {marked} of {len(classes)} classes differ by themselves (*); among so many, about "
-            f"{0.05 * len(classes):.1f} would by chance")
+def summarize_differences(rows: dict[str, APDifference]) -> str:
+    """Returns one sentence on all objects, and one on how many classes differ significantly."""
+    if rows["all"].low > 0:
+        result = "B is better"
+    elif rows["all"].high < 0:
+        result = "A is better"
+    else:
+        result = "no significant difference: the interval contains zero"
+    classes = [row for name, row in rows.items() if name.startswith("class ")]
+    significant = sum(row.significant for row in classes)
+    return (f"{result}. {significant} of {len(classes)} classes differ significantly (*); of so many classes, about "
+            f"{0.05 * len(classes):.1f} would by chance alone")

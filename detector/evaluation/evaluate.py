@@ -1,4 +1,4 @@
-"""Every rank predicts its share of the images; gathered by image id, they are what rank 0 scores."""
+"""Evaluates a detector: every rank predicts a part of the images, the detections are gathered, rank 0 scores them."""
 
 import json
 import time
@@ -17,146 +17,240 @@ from detector.data.loader import BatchIterator, open_loader
 from detector.data.read import describe, drop_ignored, read_val
 from detector.data.samplers import plan_eval_batches
 from detector.data.synced_batches import FetchPolicy, fetch_batches
-from detector.distributed import collectives, process_group, rank_info
-from detector.evaluation.scoring import Evaluation, Predictions, format_metrics, score, write_results
+from detector.distributed import collectives, rank_info
+from detector.distributed.process_group import process_group
+from detector.evaluation.results import write_results
+from detector.evaluation.scoring import Evaluation, Predictions, format_metrics, score
 from detector.inference.predictor import find_checkpoint, load_detector, predict_batch
 from detector.metrics.analysis import Analysis, analyse, describe_errors
 from detector.model.faster_rcnn import Detector
-from detector.report.report import About, report_evaluation
+from detector.report.report import PageInfo, write_evaluation_report
+from detector.run import files
 from detector.run.environment import peak_memory_gib
 from detector.seeding import derive_seed, seed_torch
-from detector.structures import Dataset, Detections, Resize, concat_detections
+from detector.structures import Dataset, Detections, Resize, ceil_div, concat_detections
+
+
+def never() -> bool:
+    """The default of `stop_requested`."""
+    return False
 
 
 def evaluate(model: Detector, dataset: Dataset, config: Config, device: torch.device, step: int,
-             asked: Callable[[], bool] = lambda: False) -> tuple[Evaluation | None, Detections | None, bool]:
-    """Collective. Gives (evaluation, detections, stopped): the first two on rank 0, unless `asked` on any rank."""
-    predicted = predict_all(model, dataset, config, device, step, asked)
-    if predicted is None:
-        return None, None, True
+             stop_requested: Callable[[], bool] = never) -> tuple[Evaluation | None, Detections] | None:
+    """Predicts all images and scores the detections. Collective.
+
+    Args:
+        step: the training step of the model's weights; stored in the result.
+        stop_requested: True once this rank has received a stop signal.
+
+    Returns:
+        The evaluation (None on ranks other than 0) and all detections; or None if a stop was requested on any rank.
+
+    Raises:
+        BadInput: an image cannot be decoded and data.unreadable_images=refuse.
+    """
+    predictions = predict_all(model, dataset, config, device, step, stop_requested)
+    if predictions is None:
+        return None
     evaluation = collectives.run_on_all_ranks(
-        lambda: score(predicted, dataset, config.evaluate) if rank_info.is_main() else None)
-    return evaluation, predicted.detections if rank_info.is_main() else None, False
+        lambda: score(predictions, dataset, config.evaluate) if rank_info.is_main() else None)
+    return evaluation, predictions.detections
 
 
 def predict_all(model: Detector, dataset: Dataset, config: Config, device: torch.device, step: int,
-                asked: Callable[[], bool], beat: Callable[[str], None] = lambda phase: None) -> Predictions | None:
-    """What all ranks found, on every rank; None if any was `asked` to stop. Collective.
+                stop_requested: Callable[[], bool], mark: Callable[[str], None] = lambda phase: None
+                ) -> Predictions | None:
+    """Predicts all images and gathers the result. Collective.
 
-    The batches are the same for any number of processes, and so are the detections.
+    The batches are the same for any number of ranks, and so are the detections.
+
+    Args:
+        step, stop_requested: see `evaluate`.
+        mark: writes the phase to this rank's heartbeat.
+
+    Returns:
+        The predictions of all ranks, on every rank; or None if a stop was requested on any rank.
     """
     started_at = time.monotonic()
     model.eval()
-    waiting = FetchPolicy(asked, config.data.unreadable_images == "refuse", 60 * config.run.timeout_minutes, beat)
-    share = predict_share(model, dataset, config, device, waiting)
-    if share is None:
+    policy = FetchPolicy(stop_requested, config.data.unreadable_images == "refuse", 60 * config.run.timeout_minutes,
+                         mark)
+    part = predict_rank(model, dataset, config, device, policy)
+    if part is None:
         return None
-    detections, losses, seen = gather(share)
-    return Predictions(step, detections, losses, seen, tuple(collectives.all_gather_texts(share.unreadable)),
-                     time.monotonic() - started_at, peak_memory_gib(device))
+    detections, losses, indices = gather(part)
+    return Predictions(step, detections, losses, indices, tuple(collectives.all_gather_texts(part.unreadable)),
+                       time.monotonic() - started_at, peak_memory_gib(device))
 
 
 @dataclass(frozen=True)
 class RankPredictions:
-    """What one rank predicted."""
+    """The predictions of one rank."""
 
     detections: Detections
     losses: list[dict]     # of each batch: {"batch": its number, "images": how many, "losses": {name: value}}
-    seen: np.ndarray       # int64 [I']: indices of the images
-    unreadable: list[str]  # images for which a grey picture stood in
+    indices: np.ndarray    # int64 [I of this rank], indices of the images that were predicted
+    unreadable: list[str]  # messages of images that could not be decoded and were replaced by grey ones
 
 
-def predict_share(model: Detector, dataset: Dataset, config: Config, device: torch.device,
-                  waiting: FetchPolicy) -> RankPredictions | None:
-    """This rank's batches, in rounds of one batch on each rank; None if any rank was asked to stop."""
+def predict_rank(model: Detector, dataset: Dataset, config: Config, device: torch.device,
+                 policy: FetchPolicy) -> RankPredictions | None:
+    """Predicts the batches of this rank: numbers rank, rank + world size, ... Collective, see `predict_rounds`."""
     plan = plan_eval_batches(dataset.sizes, config.evaluate.batch_size)
-    mine = list(range(rank_info.rank(), len(plan), rank_info.world_size()))
-    rounds = -(-len(plan) // rank_info.world_size())  # as many on every rank, so that all ask the same number of times
-    keys = [[(0, int(index)) for index in plan[number]] for number in mine]
+    batch_numbers = list(range(rank_info.rank(), len(plan), rank_info.world_size()))
+    rounds = ceil_div(len(plan), rank_info.world_size())  # the same on every rank: fetch_batches is collective
+    keys = [[(0, int(index)) for index in plan[number]] for number in batch_numbers]
     examples = DetectionDataset(drop_ignored(dataset, config.data), config.seed, None)
-    with open_loader(examples, keys, config.run.num_workers, pin=device.type == "cuda") as loader:
-        return predict_rounds(model, dataset, config, device, waiting, loader, mine, rounds)
+    with open_loader(examples, keys, config.run.num_workers, device.type == "cuda") as loader:
+        return predict_rounds(model, dataset, config, device, policy, loader, batch_numbers, rounds)
 
 
-def predict_rounds(model: Detector, dataset: Dataset, config: Config, device: torch.device, waiting: FetchPolicy,
-                   loader: BatchIterator, mine: list[int], rounds: int) -> RankPredictions | None:
-    """Batch number mine[0], mine[1], ... as they come from the loader; a rank that has run out still votes."""
-    side = Resize(config.evaluate.min_size, config.evaluate.max_size)
-    parts, losses, seen, unreadable = [], [], [], []
-    for turn in tqdm(range(rounds), "evaluating", unit="batch", leave=False,
-                     disable=None if rank_info.is_main() else True):  # None: only on a terminal
-        came = fetch_batches(loader, int(turn < len(mine)), waiting)
-        if came.stopping:
+def predict_rounds(model: Detector, dataset: Dataset, config: Config, device: torch.device, policy: FetchPolicy,
+                   loader: BatchIterator, batch_numbers: list[int], rounds: int) -> RankPredictions | None:
+    """Predicts one batch in each round; a rank without a batch in the last round still votes. Collective.
+
+    Returns:
+        The predictions of this rank; or None if a stop was requested on any rank.
+    """
+    resize = Resize(config.evaluate.min_size, config.evaluate.max_size)
+    parts, losses, indices, unreadable = [], [], [], []
+    for index in tqdm(range(rounds), "evaluating", unit="batch", leave=False,
+                      disable=None if rank_info.is_main() else True):  # None: shown on a terminal only
+        fetched = fetch_batches(loader, int(index < len(batch_numbers)), policy)
+        if fetched.stop_requested:
             return None
-        for images, targets in came.batches:
-            waiting.beat("evaluating")
+        for images, targets in fetched.batches:
+            policy.mark("evaluating")
             unreadable += unreadable_messages(targets)
-            seed_torch(derive_seed(config.seed, "validation", mine[turn]))
-            found, loss = predict_batch(model, images, targets if config.evaluate.compute_loss else None, side,
-                                        config.run.precision, device)
-            indices = [int(target["index"]) for target in targets]
-            parts += [flat(dataset.image_ids[index], one) for index, one in zip(indices, found)]
-            losses += [{"batch": mine[turn], "images": len(images), "losses": loss}] if loss is not None else []
-            seen += indices
-    waiting.beat("scoring")
-    if collectives.any_rank(waiting.requested())[0]:  # scoring a large data set may take longer than a stop can wait
+            seed_torch(derive_seed(config.seed, "validation", batch_numbers[index]))
+            outputs, batch_losses = predict_batch(model, images, targets if config.evaluate.compute_loss else None,
+                                                  resize, config.run.precision, device)
+            batch_indices = [int(target["index"]) for target in targets]
+            parts += [to_detections(dataset.image_ids[image], output) for image, output in zip(batch_indices, outputs)]
+            if batch_losses is not None:
+                losses.append({"batch": batch_numbers[index], "images": len(images), "losses": batch_losses})
+            indices += batch_indices
+    policy.mark("scoring")
+    if collectives.any_rank(policy.stop_requested())[0]:  # scoring may take longer than a stop can wait
         return None
-    return RankPredictions(concat_detections(parts), losses, np.array(seen, np.int64), unreadable)
+    return RankPredictions(concat_detections(parts), losses, np.array(indices, np.int64), unreadable)
 
 
-def flat(image_id: int, found: dict[str, torch.Tensor]) -> Detections:
-    count = len(found["scores"])
-    return Detections(np.full(count, image_id, np.int64), found["boxes"].numpy().astype(np.float32),
-                      found["scores"].numpy().astype(np.float32), found["labels"].numpy().astype(np.int32))
+def to_detections(image_id: int, output: dict[str, torch.Tensor]) -> Detections:
+    """Converts the model's output for one image (boxes [K, 4], scores [K], labels [K]) to Detections."""
+    count = len(output["scores"])
+    return Detections(np.full(count, image_id, np.int64), output["boxes"].numpy().astype(np.float32),
+                      output["scores"].numpy().astype(np.float32), output["labels"].numpy().astype(np.int32))
 
 
-def gather(share: RankPredictions) -> tuple[Detections, np.ndarray, np.ndarray]:
-    """All ranks' shares as one, on every rank, as flat arrays."""
-    found = share.detections
+def gather(part: RankPredictions) -> tuple[Detections, list[dict], np.ndarray]:
+    """Returns what `merge` makes of the predictions of all ranks, on every rank. Collective."""
+    detections = part.detections
     columns = [collectives.all_gather_arrays(column) for column in
-               (found.image_ids, found.boxes, found.scores, found.labels, share.seen)]
-    losses = [json.loads(text) for text in collectives.all_gather_texts(list(map(json.dumps, share.losses)))]
-    return merge([RankPredictions(Detections(*four), [], seen, []) for *four, seen in zip(*columns)], losses)
+               (detections.image_ids, detections.boxes, detections.scores, detections.labels, part.indices)]
+    losses = [json.loads(text) for text in collectives.all_gather_texts([json.dumps(batch) for batch in part.losses])]
+    return merge([RankPredictions(Detections(*arrays), [], indices, []) for *arrays, indices in zip(*columns)], losses)
 
 
-def merge(shares: list[RankPredictions]) -> tuple[Detections, np.ndarray, np.ndarray]:
-    """Detections in the order of image ids, losses in the order of the batches, images seen: whoever had which."""
-    joined = concat_detections([share.detections for share in shares])
-    order = np.argsort(joined.image_ids, kind="stable")
-    return (Detections(joined.image_ids[order], joined.boxes[order], joined.scores[order], joined.labels[order]),
-            sorted(losses, key=lambda batch: batch["batch"]), np.concatenate([share.seen for share in shares]))
+def merge(parts: list[RankPredictions], losses: list[dict]) -> tuple[Detections, list[dict], np.ndarray]:
+    """Merges the predictions of several ranks. The result does not depend on which rank predicted which batch.
+
+    Args:
+        losses: of the batches of all ranks, in any order.
+
+    Returns:
+        Detections ordered by image id, losses ordered by batch number, and the indices of the images, int64 [I].
+    """
+    detections = concat_detections([part.detections for part in parts])
+    order = np.argsort(detections.image_ids, kind="stable")
+    return (Detections(detections.image_ids[order], detections.boxes[order], detections.scores[order],
+                       detections.labels[order]),
+            sorted(losses, key=lambda batch: batch["batch"]), np.concatenate([part.indices for part in parts]))
 
 
-def evaluate_run(run: str, overrides: list[str], which: str, asked: Callable[[], bool] = lambda: False,
+@dataclass(frozen=True)
+class CheckpointEvaluation:
+    """The evaluation of a checkpoint. On ranks other than 0, `evaluation` and `analysis` are None."""
+
+    checkpoint: Path
+    config: Config
+    dataset: Dataset        # the validation images
+    detections: Detections
+    evaluation: Evaluation | None
+    analysis: Analysis | None
+
+
+def evaluate_checkpoint(run: str, overrides: list[str], checkpoint: str = "best",
+                        stop_requested: Callable[[], bool] = never) -> CheckpointEvaluation | None:
+    """Evaluates a checkpoint of a run on its validation data, in this process or on all ranks of torchrun.
+
+    Args:
+        run: the run folder.
+        overrides: options that differ from the run's config, such as "evaluate.metric=voc".
+        checkpoint: best, last, or the path of a checkpoint file.
+
+    Returns:
+        The evaluation; or None if a stop was requested on any rank. Nothing is written.
+
+    Raises:
+        BadInput: there is no such run or checkpoint, or the data cannot be read.
+    """
+    path, config = find_checkpoint(run, checkpoint), load_config(str(Path(run) / files.CONFIG_FILE), overrides)
+    with process_group(config.run.device, config.run.timeout_minutes) as device:
+        return evaluate_file(path, config, device, stop_requested)
+
+
+def evaluate_file(path: Path, config: Config, device: torch.device,
+                  stop_requested: Callable[[], bool]) -> CheckpointEvaluation | None:
+    """Evaluates a checkpoint file and analyses its errors. Collective; None if a stop was requested on any rank."""
+    model, config, classes, step = load_detector(path, device, config)
+    dataset = read_val(config.data, classes)
+    result = evaluate(model, dataset, config, device, step, stop_requested)
+    if result is None:
+        return None
+    evaluation, detections = result
+    analysis = collectives.run_on_all_ranks(
+        lambda: analyse(detections, dataset, config.evaluate.metric) if rank_info.is_main() else None)
+    return CheckpointEvaluation(path, config, dataset, detections, evaluation, analysis)
+
+
+def evaluate_run(run: str, overrides: list[str], checkpoint: str, stop_requested: Callable[[], bool] = never,
                  report: bool = False) -> bool:
-    """Prints the metrics of a run's checkpoint and writes results.json, detections.json and, if asked for, report.html
-    into its folder. False, and nothing is written, if any rank was `asked` to stop."""
-    path = find_checkpoint(run, which)
-    config = load_config(str(Path(run) / "config.yaml"), overrides)
-    with process_group.process_group(config.run.device, config.run.timeout_minutes) as device:
-        model, config, classes, step = load_detector(path, device, config)
-        val = read_val(config.data, classes)
-        evaluation, detections, stopped = evaluate(model, val, config, device, step, asked)
-        if stopped:
-            return False
+    """Evaluates a checkpoint, prints the metrics and writes results.json and detections.json into the run folder.
 
-        def tell() -> None:
-            write_results(Path(run), evaluation, detections, val)
-            why = analyse(detections, val, config.evaluate.metric)
-            print(f"{path}, step {step}, on {describe(val)}\n{format_metrics(evaluation.metrics, why.per_class)}\n\n"
-                  f"{describe_errors(why)}\n"
-                  f"{evaluation.images_per_s:.1f} images/s; results.json and detections.json are in {run}")
-            if report:
-                print(write_report(run, config, evaluation, detections, val, why))
-        collectives.run_on_main(tell)
+    Args:
+        run, overrides, checkpoint: see `evaluate_checkpoint`.
+        report: also write report.html.
+
+    Returns:
+        False if a stop was requested on any rank; nothing is written then.
+    """
+    path, config = find_checkpoint(run, checkpoint), load_config(str(Path(run) / files.CONFIG_FILE), overrides)
+    with process_group(config.run.device, config.run.timeout_minutes) as device:
+        result = evaluate_file(path, config, device, stop_requested)
+        if result is None:
+            return False
+        collectives.run_on_main(lambda: write_and_print(run, result, report))
         return True
 
 
-def write_report(run: str, config: Config, evaluation: Evaluation, detections: Detections, dataset: Dataset,
-                 why: Analysis) -> str:
-    """report.html in the run's folder; gives a sentence about it."""
-    about = About(f"{Path(run).resolve().name}: {dataset.name}",
-                  (f"{config.model.backbone}, step {evaluation.step}", describe(dataset), *dataset.warnings),
-                  f"fleet-rcnn evaluate {run} --report", config.evaluate.nms_thresh,
-                  "coco" if config.evaluate.metric == "coco" else "voc")
-    return report_evaluation(Path(run) / "report.html", about, dataset, detections, why, evaluation.metrics)
+def write_and_print(run: str, result: CheckpointEvaluation, report: bool) -> None:
+    """Writes the files of an evaluation into the run folder and prints its metrics."""
+    evaluation, analysis = result.evaluation, result.analysis
+    write_results(Path(run), evaluation, result.detections, result.dataset)
+    print(f"{result.checkpoint}, step {evaluation.step}, on {describe(result.dataset)}\n"
+          f"{format_metrics(evaluation.metrics, analysis.per_class)}\n\n{describe_errors(analysis)}\n"
+          f"{evaluation.images_per_s:.1f} images/s; {files.RESULTS_FILE} and {files.DETECTIONS_FILE} are in {run}")
+    if report:
+        print(write_report(run, result))
+
+
+def write_report(run: str, result: CheckpointEvaluation) -> str:
+    """Writes report.html into the run folder; returns a sentence about it."""
+    config, dataset = result.config, result.dataset
+    facts = (f"{config.model.backbone}, step {result.evaluation.step}", describe(dataset), *dataset.warnings)
+    info = PageInfo(f"{Path(run).resolve().name}: {dataset.name}", facts, f"fleet-rcnn evaluate {run} --report",
+                    config.evaluate.nms_thresh, "coco" if config.evaluate.metric == "coco" else "voc")
+    return write_evaluation_report(Path(run) / "report.html", info, dataset, result.detections, result.analysis,
+                                   result.evaluation.metrics)

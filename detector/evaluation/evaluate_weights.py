@@ -1,51 +1,73 @@
-"""Weights from elsewhere, such as the original's released checkpoints, scored with the recipe of a table's row."""
+"""Evaluates a file of weights, such as a checkpoint that py-faster-rcnn's PyTorch port released, without a run folder."""
 
 from dataclasses import replace
 from pathlib import Path
 
-from detector.config.load import find_config, load_config, run_folder, to_yaml
+from detector.config.load import apply_override, find_config, flatten, load_config, run_folder, to_yaml
 from detector.config.schema import Config
 from detector.data.read import describe, read_splits, relabel, resolve_classes
-from detector.distributed import collectives, process_group
+from detector.distributed import collectives
+from detector.distributed.process_group import process_group
 from detector.errors import BadInput
 from detector.evaluation.evaluate import evaluate
-from detector.evaluation.scoring import format_metrics, write_results
-from detector.model.faster_rcnn import build_model, placed
+from detector.evaluation.results import write_results
+from detector.evaluation.scoring import format_metrics
+from detector.model.faster_rcnn import build_model, to_device_and_layout
 from detector.model.weights.files import read_weights
 from detector.model.weights.load import load_weights
+from detector.run import files
 from detector.run.files import write_whole
+
+NAMES_IN_ERROR = 10  # tensors that an error message lists
 
 
 def evaluate_weights(weights: str, recipe: str, overrides: list[str]) -> None:
-    """Prints the metrics of a file of weights on the validation data of a config or a table's row, and writes
-    results.json and detections.json into a run folder of their own. Refuses a file that leaves a part of the model
-    without weights."""
-    config = config_for(weights, recipe, overrides)
-    with process_group.process_group(config.run.device, config.run.timeout_minutes) as device:
-        val = read_splits(config.data, config.data.val)
-        classes = resolve_classes(config.data, val)
-        val = relabel(val, classes, strict=not config.data.classes)
+    """Evaluates a file of weights; prints the metrics and writes config.yaml, results.json and detections.json.
+
+    The files are written into a run folder of their own, whose name ends in that of the weights. The classes are those
+    of the validation data.
+
+    Args:
+        weights: path of the file.
+        recipe: a row of the tables, or a config: model and validation data.
+        overrides: options that differ from the recipe.
+
+    Raises:
+        BadInput: there is no such file or recipe, or the file leaves a part of the model without weights.
+    """
+    config = config_for_weights(weights, recipe, overrides)
+    with process_group(config.run.device, config.run.timeout_minutes) as device:
+        dataset = read_splits(config.data, config.data.val)
+        classes = resolve_classes(config.data, dataset)
+        dataset = relabel(dataset, classes, strict=not config.data.classes)
         model = build_model(config.model, config.evaluate, len(classes))
         report = collectives.run_on_local_main_first(lambda: load_weights(model, config.model, classes))
-        if report.fresh:
-            raise BadInput(f"{weights} does not fill {len(report.fresh)} tensors of {config.model.backbone} with "
-                           f"{len(classes)} classes; they would be random: {', '.join(report.fresh[:10])}. {report}. "
-                           "Name the row that it was trained with, or set the options that differ")
-        model = placed(model, config.run.channels_last, device).eval()
-        evaluation, detections, _ = evaluate(model, val, config, device, step=0)
+        if report.not_loaded:
+            raise BadInput(f"{weights} does not fill {len(report.not_loaded)} tensors of {config.model.backbone} with "
+                           f"{len(classes)} classes; they would be random: {', '.join(report.not_loaded[:NAMES_IN_ERROR])}. "
+                           f"{report}. Name the recipe that it was trained with, or set the options that differ")
+        model = to_device_and_layout(model, config.run.channels_last, device).eval()
+        evaluation, detections = evaluate(model, dataset, config, device, step=0)
 
-        def tell() -> None:
+        def write_and_print() -> None:
             folder = run_folder(config)
-            write_whole(folder / "config.yaml", to_yaml(config))
-            write_results(folder, evaluation, detections, val)
-            print(f"{weights}: {report}\non {describe(val)}\n{format_metrics(evaluation.metrics, evaluation.per_class)}\n"
-                  f"{evaluation.images_per_s:.1f} images/s; results.json and detections.json are in {folder}")
-        collectives.run_on_main(tell)
+            write_whole(folder / files.CONFIG_FILE, to_yaml(config))
+            write_results(folder, evaluation, detections, dataset)
+            print(f"{weights}: {report}\non {describe(dataset)}\n"
+                  f"{format_metrics(evaluation.metrics, evaluation.per_class)}\n"
+                  f"{evaluation.images_per_s:.1f} images/s; {files.RESULTS_FILE} and {files.DETECTIONS_FILE} are in {folder}")
+        collectives.run_on_main(write_and_print)
 
 
-def config_for(weights: str, recipe: str, overrides: list[str]) -> Config:
-    """The row's config with these weights; what the file itself says of its model (pooling, class-agnostic boxes)
-    holds, unless an override says otherwise."""
+def config_for_weights(weights: str, recipe: str, overrides: list[str]) -> Config:
+    """Returns the config of a recipe with these weights and a run name of its own.
+
+    Settings of the model that the file of weights stores, such as its RoI pooling, replace those of the recipe; an
+    override replaces both.
+
+    Raises:
+        BadInput: there is no such file or recipe, or the recipe has no validation data.
+    """
     if not Path(weights).expanduser().is_file():
         raise BadInput(f"no such file of weights: {weights}")
     try:
@@ -55,7 +77,17 @@ def config_for(weights: str, recipe: str, overrides: list[str]) -> Config:
     config = load_config(name, [*overrides, f"model.weights={weights}"])
     if not config.data.val:
         raise BadInput("data.val=[]: there is nothing to evaluate on; name a split, such as data.val=val")
-    said = {word.partition("=")[0] for word in overrides}
-    stored = {key: value for key, value in read_weights(weights).settings.items() if f"model.{key}" not in said}
-    run = config.run if "run.name" in said else replace(config.run, name=f"{config.run.name}-{Path(weights).stem}")
+    overridden = overridden_options(overrides)
+    stored = {key: value for key, value in read_weights(weights).settings.items() if f"model.{key}" not in overridden}
+    run = config.run
+    if "run.name" not in overridden:
+        run = replace(run, name=f"{run.name}-{Path(weights).stem}")
     return replace(config, model=replace(config.model, **stored), run=run)
+
+
+def overridden_options(overrides: list[str]) -> set[str]:
+    """Returns the paths of the options that overrides set, by their names of today."""
+    tree = {}
+    for override in overrides:
+        apply_override(tree, override)
+    return set(flatten(tree))

@@ -1,69 +1,83 @@
-"""From what was predicted to an evaluation and its files. It knows neither ranks nor the model, and so may run beside
-the training steps."""
+"""Scores predictions: detections and ground truth to an Evaluation, and the text that shows it.
 
-import json
+This module needs neither the model nor the other ranks, so that scoring can run in a process of its own beside the
+training steps.
+"""
+
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
 from detector.config.schema import Evaluate
 from detector.metrics import coco_kernel
-from detector.metrics.coco import coco_metrics, results
+from detector.metrics.coco import coco_metrics
 from detector.metrics.visual_genome import visual_genome_metrics
 from detector.metrics.voc import voc_metrics
-from detector.run.files import write_whole
 from detector.structures import Dataset, Detections
 
-METRICS = {"coco": coco_metrics, "voc": voc_metrics, "visual_genome": visual_genome_metrics}
-AT_ONCE = 1000  # detections that are turned to JSON before other threads have their turn
+METRIC_FUNCTIONS = {"coco": coco_metrics, "voc": voc_metrics, "visual_genome": visual_genome_metrics}
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What all ranks together predicted."""
+    """The predictions of all ranks."""
 
-    step: int
-    detections: Detections       # in the order of image ids
+    step: int                    # training step of the model's weights
+    detections: Detections       # ordered by image id
     losses: list[dict]           # of each batch: {"batch": its number, "images": how many, "losses": {name: value}}
-    seen: np.ndarray             # int64 [I]: indices of the images
-    unreadable: tuple[str, ...]  # images for which a grey picture stood in
-    elapsed_s: float
-    peak_memory_gib: float       # of rank 0: of its GPU, or of its process
+    indices: np.ndarray          # int64 [I], indices of the images that were predicted
+    unreadable: tuple[str, ...]  # messages of images that could not be decoded and were replaced by grey ones
+    elapsed_s: float             # of predicting
+    peak_memory_gib: float       # of rank 0: its GPU's memory, or on a CPU its process's
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    step: int
-    metrics: dict[str, float]
-    per_class: dict[str, dict[str, float]]
+    """The result of an evaluation; results.json holds these fields."""
+
+    step: int                               # training step of the model's weights
+    metrics: dict[str, float]               # by name, with the means of the losses if they were computed
+    per_class: dict[str, dict[str, float]]  # by name of the class
     images: int
-    images_per_s: float     # predicting, over all processes
-    elapsed_s: float        # predicting and scoring
-    peak_memory_gib: float  # of rank 0: of its GPU, or of its process
-    unreadable: tuple[str, ...]  # images for which a grey picture stood in
+    images_per_s: float                     # of predicting, over all ranks
+    elapsed_s: float                        # of predicting and scoring
+    peak_memory_gib: float                  # of rank 0: its GPU's memory, or on a CPU its process's
+    unreadable: tuple[str, ...]             # see Predictions.unreadable
 
 
-def index_ground_truth(dataset: Dataset, metric: str) -> coco_kernel.IndexedGroundTruth | None:
-    """What scoring against a data set again and again needs only once; nothing where the metric has no use for it."""
-    return coco_kernel.index(dataset) if metric == "coco" else None
+def prepare_ground_truth(dataset: Dataset, metric: str) -> coco_kernel.IndexedGroundTruth | None:
+    """Returns what `score` can use again and again for one data set; None if the metric needs no preparation."""
+    return coco_kernel.index_ground_truth(dataset) if metric == "coco" else None
 
 
-def score(predicted: Predictions, dataset: Dataset, config: Evaluate, truth: coco_kernel.IndexedGroundTruth | None = None) -> Evaluation:
-    """truth: of index_of, where it was kept. Each image once: asserted, not hoped."""
+def score(predictions: Predictions, dataset: Dataset, config: Evaluate,
+          ground_truth: coco_kernel.IndexedGroundTruth | None = None) -> Evaluation:
+    """Returns the evaluation of `predictions`.
+
+    Args:
+        ground_truth: prepare_ground_truth(dataset, config.metric), if it exists already.
+
+    Raises:
+        AssertionError: an image of the data set was predicted twice or not at all.
+    """
     started_at = time.monotonic()
-    assert np.array_equal(np.sort(predicted.seen), np.arange(len(dataset))), "an image was evaluated twice, or never"
-    kept = {"truth": truth} if truth else {}
-    metrics, per_class = METRICS[config.metric](predicted.detections, dataset, **kept)
-    return Evaluation(predicted.step, metrics | loss_means(predicted.losses), per_class, len(dataset),
-                      len(dataset) / predicted.elapsed_s, predicted.elapsed_s + time.monotonic() - started_at,
-                      predicted.peak_memory_gib, predicted.unreadable)
+    assert np.array_equal(np.sort(predictions.indices), np.arange(len(dataset))), \
+        "an image was evaluated twice, or never"
+    prepared = {"ground_truth": ground_truth} if ground_truth else {}
+    metrics, per_class = METRIC_FUNCTIONS[config.metric](predictions.detections, dataset, **prepared)
+    return Evaluation(predictions.step, metrics | loss_means(predictions.losses), per_class, len(dataset),
+                      len(dataset) / predictions.elapsed_s, predictions.elapsed_s + time.monotonic() - started_at,
+                      predictions.peak_memory_gib, predictions.unreadable)
 
 
 def loss_means(losses: list[dict]) -> dict[str, float]:
-    """Means over images, by name; nothing where no loss was computed."""
-    if not len(losses):
+    """Returns the mean of each loss over the images, and "loss", their sum; {} if no loss was computed.
+
+    Args:
+        losses: see Predictions.losses; all batches have the same names.
+    """
+    if not losses:
         return {}
     names = list(losses[0]["losses"])
     values = np.array([[batch["losses"][name] for name in names] for batch in losses], np.float64)
@@ -71,26 +85,17 @@ def loss_means(losses: list[dict]) -> dict[str, float]:
     return {"loss": float(means.sum()), **dict(zip(names, map(float, means)))}
 
 
-def write_results(folder: Path, evaluation: Evaluation, detections: Detections, dataset: Dataset) -> None:
-    """results.json and detections.json (COCO results format)."""
-    rows = results(detections, dataset)
-    parts = (json.dumps(rows[first:first + AT_ONCE])[1:-1] for first in range(0, len(rows), AT_ONCE))
-    write_whole(folder / "detections.json", f"[{', '.join(parts)}]")
-    write_whole(folder / "results.json",
-                json.dumps({**asdict(evaluation), "data": dataset.name}, indent=1) + "\n")
-
-
 def format_metrics(metrics: dict[str, float], per_class: dict[str, dict[str, float]]) -> str:
-    """Metrics and classes as a person reads them; counts are whole numbers."""
+    """Returns a table of the metrics, and below it one with a row for each class. Numbers of type int are counts."""
     lines = [f"{name:>24} {format_number(value):>8}" for name, value in metrics.items()]
     keys = list(next(iter(per_class.values()), {}))
     lines += ["", f"{'class':>24} " + " ".join(f"{key:>10}" for key in keys)]
-    lines += [f"{name:>24} " + " ".join(f"{values[key]:>10}" if isinstance(values[key], int) else
-                                        f"{format_number(values[key]):>10}" for key in keys)
-              for name, values in per_class.items()]
+    for name, values in per_class.items():
+        cells = [str(values[key]) if isinstance(values[key], int) else format_number(values[key]) for key in keys]
+        lines.append(f"{name:>24} " + " ".join(f"{cell:>10}" for cell in cells))
     return "\n".join(lines)
 
 
 def format_number(value: float) -> str:
-    """Four digits; - for what does not exist, as AP without an object, for which pycocotools says -1."""
+    """Returns a metric with four digits; "-" for -1, the value of an undefined metric such as AP without objects."""
     return "-" if value == -1 else f"{value:.4f}"

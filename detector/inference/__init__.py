@@ -1,1 +1,1 @@
-"""A trained detector: prediction, export, latency."""
+"""A trained detector at work: prediction, export to other formats, latency."""

@@ -1,4 +1,4 @@
-"""A trained detector on images of one's own, a video or a camera: pictures with boxes, COCO results and a table."""
+"""`fleet-rcnn predict`: runs a trained detector on images, a video or a camera."""
 
 import os
 import time
@@ -7,67 +7,80 @@ from pathlib import Path
 from tqdm import tqdm
 
 from detector.errors import FAILED, OK, BadInput
-from detector.inference.predictor import Predictor, load_run
-from detector.inference.sources import Source, batches, is_video, open_frames
-from detector.inference.writers import Predictions
+from detector.inference.predictor import BATCH_SIZE, Predictor, load_predictor
+from detector.inference.sources import FrameSource, batch_frames, is_video, open_frames
+from detector.inference.writers import PredictionWriter
 from detector.report.image_budget import JpegBudget
-from detector.report.report import About
+from detector.report.report import PageInfo
 
-MANY = 2000  # frames of a camera, whose number nobody knows: a report plans its pictures for so many
+REPORT_FRAMES = 2000  # the number of frames that a report plans for if the source does not know its own, as a camera
 
 
 def predict(run: str, source: str, device: str = "auto", score: float = 0.5, out: str = "", which: str = "best",
-            batch: int = 4, limit: int = 0, report: bool = False) -> int:
-    """Draws `source` (an image, a folder, a video or camera:NUMBER) into a folder; results lie beside the pictures,
-    and with `report` a page that shows them all.
+            batch_size: int = BATCH_SIZE, limit: int = 0, report: bool = False) -> int:
+    """Writes images with boxes, COCO results and a table into a folder; returns the exit status.
 
-    An image that cannot be read is reported, the rest goes on, and the exit status is 1. Raises BadInput where there
-    is nothing that can be read. Ctrl-C ends a camera or a video, and what was found until then is written.
+    An image that cannot be read is reported and skipped; the exit status is then 1. Ctrl-C ends a camera or a video,
+    and the detections until then are written.
+
+    Args:
+        source: an image, a folder, a video or camera:NUMBER.
+        score: minimum score of a detection.
+        out: folder of the results; empty: RUN/predictions.
+        which: checkpoint, see find_checkpoint.
+        limit: maximum number of frames; 0: all.
+        report: also write report.html.
+
+    Raises:
+        BadInput: an argument is invalid, or no image can be read.
     """
-    if not 0 <= score <= 1 or batch < 1 or limit < 0:
-        raise BadInput(f"--score {score:g} --batch {batch} --frames {limit}: a score lies in 0 ... 1, a batch holds 1 "
-                       "or more images, --frames is how many at most (0: all)")
+    if not 0 <= score <= 1 or batch_size < 1 or limit < 0:
+        raise BadInput(f"--score {score:g} --batch {batch_size} --frames {limit}: --score must lie in 0 ... 1, --batch "
+                       "must be 1 or more, --frames 0 (all) or more")
     folder = Path(out) if out else Path(run) / "predictions"
     if os.path.isdir(source) and folder.resolve() == Path(source).resolve():
-        raise BadInput(f"--out {folder}: this is the folder of the images; drawing there would replace them")
+        raise BadInput(f"--out {folder}: this is the folder of the images, which would be replaced by images with "
+                       "boxes. Name another folder")
     with open_frames(source, limit) as frames:
-        detector = load_run(run, which, device)
-        film = JpegBudget(frames.count or MANY) if report else None
-        predictions = Predictions(folder, detector.classes, frames.name, frames.rate, film)
-        broken, elapsed_s = run_through(detector, frames, predictions, score, batch, is_video(source))
-    if not predictions.found:
-        raise BadInput(f"no image below {source} could be read" if not is_video(source) else f"{source}: no frame came")
-    predictions.close()
-    found = predictions.found.values()
-    objects, images = sum(len(one[-1]) for one in found), len(found)
-    kind, drawn = ("frames", "the video") if is_video(source) else ("images", "pictures")
-    print(f"{objects} objects in {images} {kind}, {images / elapsed_s:.1f} a second: {drawn}, detections.json, "
-          f"images.json and detections.csv are in {folder}")
+        predictor = load_predictor(run, which, device)
+        jpegs = JpegBudget(frames.count or REPORT_FRAMES) if report else None
+        writer = PredictionWriter(folder, predictor.classes, frames.name, frames.fps, jpegs)
+        num_unreadable, elapsed_s = predict_frames(predictor, frames, writer, score, batch_size, is_video(source))
+    if not writer.results:
+        raise BadInput(f"{source}: the video has no frame" if is_video(source) else
+                       f"no image below {source} could be read")
+    writer.close()
+    num_images, num_objects = len(writer.results), sum(len(detections) for *_, detections in writer.results.values())
+    unit, drawn = ("frames", "the video") if is_video(source) else ("images", "images with boxes")
+    print(f"{num_objects} objects in {num_images} {unit}, {num_images / elapsed_s:.1f} a second: {drawn}, "
+          f"detections.json, images.json and detections.csv are in {folder}")
     if report:
-        print(predictions.report(About(
+        print(writer.report(PageInfo(
             f"{Path(source).name or source} by {Path(run).resolve().name}",
-            (f"{detector.config.model.backbone}, step {detector.step}", f"{objects} objects of score {score:g} or more"),
-            f"fleet-rcnn predict {run} {source} --report", detector.config.evaluate.nms_thresh)))
-    if broken:
-        print(f"{broken} images could not be read and were left out")
-    return FAILED if broken else OK
+            (f"{predictor.config.model.backbone}, step {predictor.step}",
+             f"{num_objects} objects of score {score:g} or more"),
+            f"fleet-rcnn predict {run} {source} --report", predictor.config.evaluate.nms_thresh)))
+    if num_unreadable:
+        print(f"{num_unreadable} images could not be read and were left out")
+    return FAILED if num_unreadable else OK
 
 
-def run_through(detector: Predictor, source: Source, predictions: Predictions, score: float, batch: int,
-                video: bool) -> tuple[int, float]:
-    """Every frame to where its results are kept; gives how many could not be read, and the seconds it took."""
-    started_at, broken = time.monotonic(), 0
-    # Frames per second are shown while it runs, on a terminal.
+def predict_frames(predictor: Predictor, source: FrameSource, writer: PredictionWriter, score: float, batch_size: int,
+                   video: bool) -> tuple[int, float]:
+    """Predicts all frames; returns the number of unreadable ones and the elapsed seconds. Shows a progress bar."""
+    started_at, num_unreadable = time.monotonic(), 0
+    divisor = predictor.model.preprocessing.size_divisor
     with tqdm(total=source.count, unit="frame" if video else "image", disable=None) as bar:
         try:
-            for group in batches(source.frames, batch, detector.side, detector.model.input.multiple):
-                if group[0].image is None:
-                    broken += 1
-                    tqdm.write(f"left out: {group[0].fault}")
+            for batch in batch_frames(source.frames, batch_size, predictor.resize, divisor):
+                if batch[0].image is None:
+                    num_unreadable += 1
+                    tqdm.write(f"left out: {batch[0].error}")
                 else:
-                    for frame, found in zip(group, detector.detect([frame.image for frame in group], score, batch)):
-                        predictions.add(frame, found)
-                bar.update(len(group))
+                    detections = predictor.detect([frame.image for frame in batch], score, batch_size)
+                    for frame, of_frame in zip(batch, detections):
+                        writer.add(frame, of_frame)
+                bar.update(len(batch))
         except KeyboardInterrupt:
-            tqdm.write("stopped by hand; what was found until now is written")
-    return broken, time.monotonic() - started_at
+            tqdm.write("interrupted: the detections until here are written")
+    return num_unreadable, time.monotonic() - started_at

@@ -1,4 +1,4 @@
-"""A trained detector from its checkpoint, and what it sees in one batch."""
+"""A trained detector: loading it from a checkpoint, and its detections for images of any kind."""
 
 import os
 from dataclasses import dataclass
@@ -14,23 +14,30 @@ from detector.config.schema import Config
 from detector.data.image_io import read_image
 from detector.distributed.process_group import choose_device
 from detector.errors import BadInput
-from detector.model.faster_rcnn import Detector, build_model, placed
+from detector.model.faster_rcnn import Detector, build_model, to_device_and_layout
 from detector.model.precision import autocast, to_device
-from detector.run.checkpoint_files import read_checkpoint, step_files
-from detector.structures import Resize
+from detector.run.checkpoint_files import best_path, read_checkpoint, step_files
+from detector.structures import Resize, padded_size
 
-pass
-from detector.structures import padded_size
+BATCH_SIZE = 4  # images in one forward pass, unless the caller sets another number
 
 
 def find_checkpoint(run: str, which: str = "best") -> Path:
-    """A run's checkpoint: best (the newest, where nothing was evaluated yet), last, or a file."""
+    """Returns the path of a checkpoint.
+
+    Args:
+        run: the run folder.
+        which: best (the newest checkpoint if there has been no evaluation yet), last, or the path of a file.
+
+    Raises:
+        BadInput: there is no such run folder, or no checkpoint in it.
+    """
     if which not in ("best", "last"):
         return Path(which)
     folder = Path(run)
     if not folder.is_dir():
-        raise BadInput(f"no such run folder: {run}. It is the folder that training made, such as runs/bccd")
-    best, steps = folder / "checkpoints" / "best.pt", step_files(folder)
+        raise BadInput(f"no such run folder: {run}. Name the folder that training created, such as runs/bccd")
+    best, steps = best_path(folder), step_files(folder)
     if which == "best" and best.is_file():
         return best
     if not steps:
@@ -40,51 +47,65 @@ def find_checkpoint(run: str, which: str = "best") -> Path:
 
 def load_detector(path: Path, device: torch.device,
                   config: Config | None = None) -> tuple[Detector, Config, tuple[str, ...], int]:
-    """The detector of a checkpoint, its average where it has one: model, config, classes, step.
+    """Loads the detector of a checkpoint in evaluation mode; its averaged weights (EMA) if the checkpoint has them.
 
-    A config of one's own may say how to evaluate; the model is the checkpoint's in any case.
+    Args:
+        config: how to evaluate; None: as stored in the checkpoint. The model is always built as stored.
+
+    Returns:
+        model, config, class names, step
     """
     content = read_checkpoint(path)
     stored = from_dict(content["config"], f"config in {path}")
     config = config or stored
     model = build_model(stored.model, config.evaluate, len(content["classes"]))
     model.load_state_dict(content["ema"] or content["model"])
-    return placed(model, config.run.channels_last, device).eval(), config, tuple(content["classes"]), content["step"]
+    model = to_device_and_layout(model, config.run.channels_last, device).eval()
+    return model, config, tuple(content["classes"]), content["step"]
 
 
-def predict_batch(model: Detector, images: list, targets: list | None, side: Resize, precision: str,
-                  device: torch.device) -> tuple[list[dict[str, torch.Tensor]], dict[str, float] | None]:
-    """Detections of one batch, on the CPU, and with targets the losses by name."""
-    images, moved = to_device(images, targets or [], device)
+def predict_batch(model: Detector, images: list[Tensor], targets: list[dict] | None, resize: Resize, precision: str,
+                  device: torch.device) -> tuple[list[dict[str, Tensor]], dict[str, float] | None]:
+    """Returns the detections of one batch on the CPU, and with targets also the losses by name.
+
+    Args:
+        images: uint8 [3, H, W] each, RGB.
+        targets: ground truth of each image as in training, or None.
+        precision: fp32, bf16 or fp16.
+    """
+    images, targets_on_device = to_device(images, targets or [], device)
     with autocast(precision, device):
-        found, losses = model.predict(images, side, None if targets is None else moved)
-    return [{key: value.cpu() for key, value in one.items()} for one in found], \
-        None if losses is None else dict(zip(losses, torch.stack(list(losses.values())).tolist()))
-
-AT_ONCE = 4  # images of one batch, unless another number is asked for
+        detections, losses = model.predict(images, resize, None if targets is None else targets_on_device)
+    on_cpu = [{key: value.cpu() for key, value in of_image.items()} for of_image in detections]
+    if losses is None:
+        return on_cpu, None
+    return on_cpu, dict(zip(losses, torch.stack(list(losses.values())).tolist()))
 
 
 @dataclass(frozen=True, repr=False)
 class ImageDetections:
-    """What was found in one image, the best first."""
+    """The detections of one image, best score first."""
 
-    boxes: np.ndarray   # float32 [K, 4]: x1, y1, x2, y2 in pixels
-    scores: np.ndarray  # float32 [K], 0 ... 1
-    labels: np.ndarray  # int32 [K], 1 ... C
+    boxes: np.ndarray       # float32 [K, 4]: x1, y1, x2, y2 in pixels
+    scores: np.ndarray      # float32 [K], 0 ... 1
+    labels: np.ndarray      # int32 [K], 1 ... C
     names: tuple[str, ...]  # [K], the class of each box
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __repr__(self) -> str:
-        lines = [f"  {name} {score:.2f} at " + " ".join(f"{side:.0f}" for side in box)
+        lines = [f"  {name} {score:.2f} at " + " ".join(f"{corner:.0f}" for corner in box)
                  for name, score, box in zip(self.names, self.scores, self.boxes)]
         return "\n".join([f"{len(self)} objects", *lines])
 
 
 @dataclass(frozen=True, repr=False)
 class Predictor:
-    """Call it with a path, PIL image, array uint8 [H, W, 3] or [H, W], tensor uint8 [3, H, W], or a list of these."""
+    """A detector that is called with images and returns their objects.
+
+    An image is a path, a PIL image, an array uint8 [H, W, 3] in RGB or [H, W], or a tensor uint8 [3, H, W].
+    """
 
     model: Detector
     config: Config
@@ -93,50 +114,62 @@ class Predictor:
     device: torch.device
 
     def __call__(self, images, score: float = 0.5) -> "ImageDetections | list[ImageDetections]":
-        """The objects of one image, or of each of a list; raises BadInput for an image that cannot be read."""
+        """Returns the objects of one image, or a list of them for a list of images.
+
+        Args:
+            score: minimum score of a detection.
+
+        Raises:
+            BadInput: an image cannot be read.
+        """
         if isinstance(images, (list, tuple)):
-            return self.detect([pixels_of(image) for image in images], score)
-        return self.detect([pixels_of(images)], score)[0]
+            return self.detect([to_image_tensor(image) for image in images], score)
+        return self.detect([to_image_tensor(images)], score)[0]
 
     def __repr__(self) -> str:
         return f"{self.config.model.backbone}, step {self.step}, on {self.device}, of " + ", ".join(self.classes)
 
     @property
-    def side(self) -> Resize:
+    def resize(self) -> Resize:
         return Resize(self.config.evaluate.min_size, self.config.evaluate.max_size)
 
-    def detect(self, images: list[Tensor], score: float, at_once: int = AT_ONCE) -> list[ImageDetections]:
-        """Images uint8 [3, H, W]. Only those that the network sees on one canvas share a batch, so that what is found
-        in an image does not depend on the others."""
-        self.model.roi_heads.score_thresh = min(self.model.roi_heads.score_thresh, score)
-        found: list[ImageDetections | None] = [None] * len(images)
-        canvases: dict[tuple[int, int], list[int]] = {}
-        for number, image in enumerate(images):
-            canvases.setdefault(padded_size(image, self.side, self.model.input.multiple), []).append(number)
-        for numbers in canvases.values():
-            for first in range(0, len(numbers), at_once):
-                some = numbers[first:first + at_once]
-                answers, _ = predict_batch(self.model, [images[n] for n in some], None, self.side,
-                                           self.config.run.precision, self.device)
-                for number, answer in zip(some, answers):
-                    found[number] = self.found(answer, score)
-        return found
+    def detect(self, images: list[Tensor], score: float, batch_size: int = BATCH_SIZE) -> list[ImageDetections]:
+        """Returns the detections of each image, uint8 [3, H, W].
 
-    def found(self, answer: dict[str, Tensor], score: float) -> ImageDetections:
-        boxes, scores, labels = (answer[key].numpy() for key in ("boxes", "scores", "labels"))
+        Only images of the same padded size share a batch. The detections of an image therefore do not depend on the
+        other images.
+        """
+        self.model.roi_heads.score_thresh = min(self.model.roi_heads.score_thresh, score)
+        by_padded_size: dict[tuple[int, int], list[int]] = {}
+        for index, image in enumerate(images):
+            size = padded_size(image, self.resize, self.model.preprocessing.size_divisor)
+            by_padded_size.setdefault(size, []).append(index)
+        results: list[ImageDetections | None] = [None] * len(images)
+        for indices in by_padded_size.values():
+            for first in range(0, len(indices), batch_size):
+                batch = indices[first:first + batch_size]
+                detections, _ = predict_batch(self.model, [images[index] for index in batch], None, self.resize,
+                                              self.config.run.precision, self.device)
+                for index, of_image in zip(batch, detections):
+                    results[index] = self._above_score(of_image, score)
+        return results
+
+    def _above_score(self, detections: dict[str, Tensor], score: float) -> ImageDetections:
+        boxes, scores, labels = (detections[key].numpy() for key in ("boxes", "scores", "labels"))
         keep = scores >= score
         labels = labels[keep].astype(np.int32)
         return ImageDetections(boxes[keep], scores[keep], labels, tuple(self.classes[label - 1] for label in labels))
 
 
-def load_run(run: str, which: str, device: str) -> Predictor:
-    chosen = choose_device(device)
-    model, config, classes, step = load_detector(find_checkpoint(run, which), chosen)
-    return Predictor(model, config, classes, step, chosen)
+def load_predictor(run: str, which: str, device_name: str) -> Predictor:
+    """Loads a checkpoint of a run as a Predictor. `which`: see find_checkpoint; `device_name`: auto, cpu or cuda."""
+    device = choose_device(device_name)
+    model, config, classes, step = load_detector(find_checkpoint(run, which), device)
+    return Predictor(model, config, classes, step, device)
 
 
-def pixels_of(image) -> Tensor:
-    """uint8 [3, H, W], RGB. Raises BadInput for what is no image."""
+def to_image_tensor(image) -> Tensor:
+    """Converts an image of any accepted kind (see Predictor) to uint8 [3, H, W], RGB. Raises BadInput for others."""
     if isinstance(image, (str, os.PathLike)):
         return read_image(os.fspath(image))
     if isinstance(image, Image.Image):
@@ -148,5 +181,5 @@ def pixels_of(image) -> Tensor:
         if image.ndim == 3 and image.shape[2] == 3:
             return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous()
     shape = f" of {image.dtype} {list(image.shape)}" if hasattr(image, "shape") else ""
-    raise BadInput(f"{type(image).__name__}{shape} is no image: give a path, a PIL image, an array uint8 [H, W, 3] or "
+    raise BadInput(f"{type(image).__name__}{shape} is no image: pass a path, a PIL image, an array uint8 [H, W, 3] or "
                    "[H, W] in RGB, a tensor uint8 [3, H, W], or a list of these")

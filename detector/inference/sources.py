@@ -1,4 +1,4 @@
-"""Images one after another, from a file, a folder, a video or a camera; read ahead of what is done with them."""
+"""Sources of images: a file, a folder, a video or a camera. Files are read ahead of the caller."""
 
 import importlib
 import itertools
@@ -16,97 +16,113 @@ from detector.data.image_io import image_files, read_image
 from detector.errors import BadInput
 from detector.structures import SIZE_DIVISOR, Resize, padded_size
 
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
-AHEAD = 8          # images that are read before they are asked for
-WINDOW = 8         # batches of images that wait for others of their size
-USUAL_RATE = 25.0  # frames per second of a camera or file that does not say
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+READ_AHEAD = 8       # image files that are read ahead of the caller
+READERS = 4          # threads that read them
+MAX_WAITING = 8      # batches' worth of frames that wait for others of the same padded size
+DEFAULT_FPS = 25.0   # of a camera or video file that does not state its own
 
 
 @dataclass(frozen=True)
 class Frame:
-    number: int           # from 1: of the image in the order of names, or of the frame
-    name: str             # of the image below its folder, or of the video
-    path: str             # of the image; empty for a frame of a video
-    image: Tensor | None  # uint8 [3, H, W], RGB; None where it could not be read
-    fault: str = ""       # and why
+    """One image of a source."""
+
+    number: int           # from 1, in the order of the source
+    name: str             # path of the image relative to its folder, or name of the video
+    path: str             # of the image file; empty for a frame of a video
+    image: Tensor | None  # uint8 [3, H, W], RGB; None if the file could not be read
+    error: str = ""       # why the file could not be read
 
 
 @dataclass(frozen=True)
-class Source:
+class FrameSource:
+    """The frames of an open source, and how many there are."""
+
     frames: Iterator[Frame]
-    count: int | None      # None: nobody knows
-    rate: float            # frames per second of a video, 0 for images
-    name: str              # of the video
+    count: int | None  # None: unknown, as of a camera
+    fps: float         # frames per second of a video; 0 for images
+    name: str          # of the video; empty for images
 
 
 def is_video(source: str) -> bool:
-    return source.startswith("camera:") or source.lower().endswith(VIDEOS) and not os.path.isdir(source)
+    """Returns True for camera:NUMBER and for the name of a video file."""
+    return source.startswith("camera:") or source.lower().endswith(VIDEO_SUFFIXES) and not os.path.isdir(source)
 
 
 @contextmanager
-def open_frames(source: str, limit: int = 0) -> Iterator[Source]:
-    """An image, a folder of images, a video file or camera:NUMBER; at most `limit` frames, unless it is 0."""
+def open_frames(source: str, limit: int = 0) -> Iterator[FrameSource]:
+    """Opens an image, a folder of images, a video file or camera:NUMBER.
+
+    Args:
+        limit: maximum number of frames; 0: all.
+
+    Raises:
+        BadInput: there is no such source, or it cannot be opened.
+    """
     if is_video(source):
-        with _video(source) as found:
-            yield found if not limit else Source(itertools.islice(found.frames, limit),
-                                                 min(limit, found.count or limit), found.rate, found.name)
+        with _open_video(source) as video:
+            if limit:
+                frames, count = itertools.islice(video.frames, limit), min(limit, video.count or limit)
+                yield FrameSource(frames, count, video.fps, video.name)
+            else:
+                yield video
         return
     paths = image_files(source)
     paths = paths[:limit] if limit else paths
-    base = source if os.path.isdir(source) else os.path.dirname(source)
-    with ThreadPoolExecutor(4) as pool:  # decoding lets other threads run
-        yield Source(_read_ahead(pool, paths, base), len(paths), 0.0, "")
+    folder = source if os.path.isdir(source) else os.path.dirname(source)
+    with ThreadPoolExecutor(READERS) as pool:  # decoding releases the GIL
+        yield FrameSource(_read_ahead(pool, paths, folder), len(paths), 0.0, "")
 
 
-def _read_ahead(pool: ThreadPoolExecutor, paths: list[str], base: str) -> Iterator[Frame]:
+def _read_ahead(pool: ThreadPoolExecutor, paths: list[str], folder: str) -> Iterator[Frame]:
     def read(number: int) -> Frame:
         path = paths[number - 1]
-        name = os.path.relpath(path, base or ".")
+        name = os.path.relpath(path, folder or ".")
         try:
             return Frame(number, name, path, read_image(path))
         except BadInput as error:
             return Frame(number, name, path, None, str(error))
-    waiting: deque = deque()
+    pending: deque = deque()
     for number in range(1, len(paths) + 1):
-        waiting.append(pool.submit(read, number))
-        if len(waiting) > AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+        pending.append(pool.submit(read, number))
+        if len(pending) > READ_AHEAD:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
 @contextmanager
-def _video(source: str) -> Iterator[Source]:
-    cv2 = video_library()
+def _open_video(source: str) -> Iterator[FrameSource]:
+    cv2 = import_opencv()
     camera = source.removeprefix("camera:") if source.startswith("camera:") else None
     if camera is not None and not camera.isdigit():
-        raise BadInput(f"{source}: a camera has a number, such as camera:0")
+        raise BadInput(f"{source}: a camera is named by its number, such as camera:0")
     if camera is None and not os.path.isfile(source):
         raise BadInput(f"no such video: {source}")
     capture = cv2.VideoCapture(source if camera is None else int(camera))
     try:
         if not capture.isOpened():
-            raise BadInput(f"{source} cannot be opened: " + ("no camera of this number answers" if camera else
-                           "it is no video, or of a kind that OpenCV does not know"))
-        rate = capture.get(cv2.CAP_PROP_FPS)
+            raise BadInput(f"{source} cannot be opened: " + ("no camera has this number" if camera else
+                           "it is no video, or OpenCV does not know its format"))
+        fps = capture.get(cv2.CAP_PROP_FPS)
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if camera is None else 0
         name = os.path.basename(source) if camera is None else f"camera{camera}"
-        yield Source(_video_frames(cv2, capture, name), count if count > 0 else None,
-                     rate if 0 < rate < 1000 else USUAL_RATE, name)
+        yield FrameSource(_video_frames(cv2, capture, name), count if count > 0 else None,
+                          fps if 0 < fps < 1000 else DEFAULT_FPS, name)
     finally:
         capture.release()
 
 
 def _video_frames(cv2, capture, name: str) -> Iterator[Frame]:
     for number in itertools.count(1):
-        good, pixels = capture.read()
-        if not good:
+        success, pixels = capture.read()
+        if not success:
             return
         yield Frame(number, name, "", torch.from_numpy(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)).permute(2, 0, 1))
 
 
-def video_library():
-    """OpenCV, of the extra `video`."""
+def import_opencv():
+    """Returns OpenCV's module; raises BadInput where it is not installed."""
     try:
         return importlib.import_module("cv2")
     except ImportError as error:
@@ -114,20 +130,22 @@ def video_library():
                        ) from error
 
 
-def batches(frames: Iterable[Frame], size: int, side: Resize, multiple: int = SIZE_DIVISOR) -> Iterator[list[Frame]]:
-    """Batches of frames that the network sees on one canvas, so that no image pays for another's padding.
+def batch_frames(frames: Iterable[Frame], batch_size: int, resize: Resize,
+                 divisor: int = SIZE_DIVISOR) -> Iterator[list[Frame]]:
+    """Yields batches of frames that have the same padded size, so that no frame is padded for the sake of another.
 
-    A frame waits for others of its kind only so long; those that could not be read come at once, alone.
+    A frame that could not be read is yielded at once, alone. When MAX_WAITING batches' worth of frames wait for others
+    of their size, the batch with the oldest frame is yielded incomplete.
     """
     waiting: dict[tuple[int, int], list[Frame]] = {}
     for frame in frames:
         if frame.image is None:
             yield [frame]
             continue
-        kind = padded_size(frame.image, side, multiple)
-        waiting.setdefault(kind, []).append(frame)
-        if len(waiting[kind]) == size:
-            yield waiting.pop(kind)
-        elif sum(map(len, waiting.values())) >= WINDOW * size:
-            yield waiting.pop(min(waiting, key=lambda kind: waiting[kind][0].number))
+        size = padded_size(frame.image, resize, divisor)
+        waiting.setdefault(size, []).append(frame)
+        if len(waiting[size]) == batch_size:
+            yield waiting.pop(size)
+        elif sum(map(len, waiting.values())) >= MAX_WAITING * batch_size:
+            yield waiting.pop(min(waiting, key=lambda size: waiting[size][0].number))
     yield from waiting.values()

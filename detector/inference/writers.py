@@ -1,4 +1,4 @@
-"""What is written of predictions: COCO results with the images they are of, a table, pictures or an annotated video."""
+"""Writes predictions: COCO results and the ids of their images, a CSV table, and images or a video with boxes."""
 
 import csv
 import io
@@ -10,48 +10,56 @@ import numpy as np
 
 from detector.errors import BadInput
 from detector.inference.predictor import ImageDetections
-from detector.inference.sources import Frame, video_library
+from detector.inference.sources import Frame, import_opencv
 from detector.report.image_budget import JpegBudget
-from detector.report.report import About, report_predictions
-from detector.run.files import write_whole
+from detector.report.report import PageInfo, write_prediction_report
+from detector.run.files import DETECTIONS_FILE, write_whole
 from detector.structures import Dataset, Detections, build_dataset, concat_detections, to_xywh
 from detector.visualization.draw_boxes import draw_boxes
 
 COLUMNS = ("image_id", "image", "class", "score", "x1", "y1", "x2", "y2")
+JPEG_QUALITY = 92
 
 
-class Predictions:
-    """Collects what was found; pictures are written at once, everything else by `close`."""
+class PredictionWriter:
+    """Collects the detections of all frames. Images are drawn at once; `close` writes everything else."""
 
-    def __init__(self, folder: Path, classes: tuple[str, ...], video: str, rate: float, film: JpegBudget | None = None):
-        """film: pictures for a report, to be exposed as they come; None where none is asked for."""
-        self.folder, self.classes, self.film = folder, classes, film
-        self.video = AnnotatedVideo(folder / f"{Path(video).stem}.mp4", rate) if video else None
-        self.found: dict[int, tuple[str, int, int, ImageDetections]] = {}  # by number: name, height, width
+    def __init__(self, folder: Path, classes: tuple[str, ...], video: str, fps: float, jpegs: JpegBudget | None = None):
+        """
+        Args:
+            video: name of the video that is predicted; empty for images.
+            fps: its frames per second.
+            jpegs: collects the images of a report; None: no report.
+        """
+        self.folder, self.classes, self.jpegs = folder, classes, jpegs
+        self.video = AnnotatedVideo(folder / f"{Path(video).stem}.mp4", fps) if video else None
+        self.results: dict[int, tuple[str, int, int, ImageDetections]] = {}  # by frame number: name, height, width
 
-    def add(self, frame: Frame, found: ImageDetections) -> None:
+    def add(self, frame: Frame, detections: ImageDetections) -> None:
+        """Draws the detections of one frame. Raises BadInput where the drawn image would replace the original one."""
         pixels = frame.image.permute(1, 2, 0).contiguous().numpy()
-        self.found[frame.number] = (frame.name, *pixels.shape[:2], found)
-        if self.film:
-            self.film.add(pixels)
-        picture = draw_boxes(pixels, found.boxes, found.labels, self.classes, found.scores)
+        self.results[frame.number] = (frame.name, *pixels.shape[:2], detections)
+        if self.jpegs:
+            self.jpegs.add(pixels)
+        drawn = draw_boxes(pixels, detections.boxes, detections.labels, self.classes, detections.scores)
         if self.video:
-            self.video.add(np.asarray(picture))
+            self.video.add(np.asarray(drawn))
             return
         path = self.folder / (frame.name if frame.name.endswith(".jpg") else f"{frame.name}.jpg")
         if path.resolve() == Path(frame.path).resolve():
-            raise BadInput(f"--out {self.folder}: this is the folder of {frame.path}; drawing there would replace it")
+            raise BadInput(f"--out {self.folder}: this is the folder of {frame.path}, which would be replaced by the "
+                           "image with boxes. Name another folder")
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path, quality=92)
+        drawn.save(path, quality=JPEG_QUALITY)
 
     def close(self) -> None:
-        """detections.json (COCO results), images.json (what its ids mean) and detections.csv."""
+        """Writes detections.json (COCO results), images.json (images and categories by id) and detections.csv."""
         if self.video:
             self.video.close()
-        ordered = dict(sorted(self.found.items()))
-        rows = [json.dumps(row) for number, (name, _, _, found) in ordered.items()
-                for row in coco_rows(number, name, found)]
-        write_whole(self.folder / "detections.json", "[" + ",\n ".join(rows) + "]\n")
+        ordered = dict(sorted(self.results.items()))
+        rows = [json.dumps(row) for number, (name, _, _, detections) in ordered.items()
+                for row in coco_rows(number, name, detections)]
+        write_whole(self.folder / DETECTIONS_FILE, "[" + ",\n ".join(rows) + "]\n")
         write_whole(self.folder / "images.json", json.dumps(
             {"images": [{"id": number, "file_name": name, "height": height, "width": width}
                         for number, (name, height, width, _) in ordered.items()],
@@ -59,48 +67,49 @@ class Predictions:
         table = io.StringIO()
         writer = csv.writer(table)
         writer.writerow(COLUMNS)
-        for number, (name, _, _, found) in ordered.items():
-            writer.writerows([number, name, kind, f"{score:.4f}", *(f"{side:.2f}" for side in box)]
-                             for kind, score, box in zip(found.names, found.scores, found.boxes))
+        for number, (name, _, _, detections) in ordered.items():
+            writer.writerows([number, name, class_name, f"{score:.4f}", *(f"{corner:.2f}" for corner in box)]
+                             for class_name, score, box in zip(detections.names, detections.scores, detections.boxes))
         write_whole(self.folder / "detections.csv", table.getvalue())
 
-    def report(self, about: About) -> str:
-        """Writes report.html and gives a sentence about it."""
-        return report_predictions(self.folder / "report.html", about, *self.records(), self.film)
+    def report(self, info: PageInfo) -> str:
+        """Writes report.html; returns a sentence about it."""
+        return write_prediction_report(self.folder / "report.html", info, *self.to_dataset(), self.jpegs)
 
-    def records(self) -> tuple[Dataset, Detections]:
-        """The images in the order in which they came, without objects, and what was found in them."""
+    def to_dataset(self) -> tuple[Dataset, Detections]:
+        """Returns the images in the order in which they were added, without objects, and all their detections."""
         images = [(f"{name} {number}" if self.video else name, number, height, width)
-                  for number, (name, height, width, _) in self.found.items()]
-        parts = [Detections(np.full(len(found), number, np.int64), found.boxes, found.scores, found.labels)
-                 for number, (_, _, _, found) in self.found.items()]
+                  for number, (name, height, width, _) in self.results.items()]
+        parts = [Detections(np.full(len(detections), number, np.int64), detections.boxes, detections.scores,
+                            detections.labels)
+                 for number, (_, _, _, detections) in self.results.items()]
         labels = list(range(1, len(self.classes) + 1))
         return (build_dataset("predictions", "", list(self.classes), labels, images, np.zeros((0, 8))),
                 concat_detections(parts))
 
 
-def coco_rows(number: int, name: str, found: ImageDetections) -> list[dict]:
-    """COCO's results format, and the names of image and class for people, which its tools let pass."""
-    boxes = to_xywh(found.boxes).round(2).tolist()
+def coco_rows(number: int, name: str, detections: ImageDetections) -> list[dict]:
+    """Returns detections in COCO's results format, with the names of image and class as two extra keys."""
+    boxes = to_xywh(detections.boxes).round(2).tolist()
     return [{"image_id": number, "category_id": int(label), "bbox": box, "score": round(float(score), 5),
-             "file_name": name, "category": kind}
-            for label, box, score, kind in zip(found.labels, boxes, found.scores, found.names)]
+             "file_name": name, "category": class_name}
+            for label, box, score, class_name in zip(detections.labels, boxes, detections.scores, detections.names)]
 
 
 class AnnotatedVideo:
-    """An MP4 that appears when it is whole."""
+    """Writes an MP4 under a temporary name; `close` gives it its own name."""
 
-    def __init__(self, path: Path, rate: float):
-        self.path, self.rate, self.writer = path, rate, None
-        self.beside = path.with_name(f"{path.stem}.part.mp4")
+    def __init__(self, path: Path, fps: float):
+        self.path, self.fps, self.writer = path, fps, None
+        self.partial = path.with_name(f"{path.stem}.part.mp4")
 
     def add(self, pixels: np.ndarray) -> None:
-        """uint8 [H, W, 3], RGB; all of one size."""
-        cv2 = video_library()
+        """Appends a frame uint8 [H, W, 3], RGB; all frames have one size."""
+        cv2 = import_opencv()
         if self.writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             size = (pixels.shape[1], pixels.shape[0])
-            self.writer = cv2.VideoWriter(str(self.beside), cv2.VideoWriter_fourcc(*"mp4v"), self.rate, size)
+            self.writer = cv2.VideoWriter(str(self.partial), cv2.VideoWriter_fourcc(*"mp4v"), self.fps, size)
             if not self.writer.isOpened():
                 raise BadInput(f"OpenCV cannot write the video {self.path}; name another folder with --out")
         self.writer.write(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
@@ -108,4 +117,4 @@ class AnnotatedVideo:
     def close(self) -> None:
         if self.writer is not None:
             self.writer.release()
-            os.replace(self.beside, self.path)
+            os.replace(self.partial, self.path)

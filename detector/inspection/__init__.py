@@ -1,1 +1,1 @@
-"""Looking at a data set before training."""
+"""Inspection of a data set, and of anchors over it, before training."""

@@ -1,7 +1,8 @@
-"""How much of the ground truth the anchors reach, and which sides and ratios would reach more.
+"""Computes how well anchors cover the ground truth, and proposes anchor sizes and ratios that cover more.
 
-N boxes and their canvases are in the pixels that the network sees. A box is reached at t if some anchor overlaps it by
-an IoU of t or more: what model.rpn.fg_iou_thresh asks for.
+Boxes [N, 4] and the padded size of the batch that each box is in, int [N, 2] (height, width), are in pixels of the
+resized images. The recall at an IoU t is the fraction of boxes that some anchor overlaps by an IoU of t or more, as
+model.rpn.fg_iou_thresh asks for.
 """
 
 from dataclasses import dataclass, replace
@@ -10,104 +11,131 @@ import numpy as np
 
 from detector.model.anchors import AnchorPlan
 
-ROUNDS = 100  # of k-means, at most; it usually stands still after ten
-FACTORS = 2.0 ** np.array([-1, -0.75, -0.5, -0.25, 0, 0.25, 0.5])  # that the present sides are multiplied by
+MAX_ROUNDS = 100  # of k-means; about ten are usually enough
+FACTORS = 2.0 ** np.array([-1, -0.75, -0.5, -0.25, 0, 0.25, 0.5])  # by which the current sizes are scaled
 
 
 @dataclass(frozen=True)
-class Reach:
-    """Of each box its best anchor: overlap float64 [N], level int64 [N] and shape (side, ratio) float64 [N, 2]."""
+class AnchorCoverage:
+    """The best anchor of each box."""
 
-    iou: np.ndarray
-    level: np.ndarray
-    shape: np.ndarray
+    iou: np.ndarray         # float64 [N]
+    level: np.ndarray       # int64 [N]
+    size_ratio: np.ndarray  # float64 [N, 2], size and ratio of the anchor
 
-    def share(self, threshold: float, which: np.ndarray | slice = slice(None)) -> float:
-        """Of the boxes that some anchor reaches; nan without boxes."""
-        return float((self.iou[which] >= threshold).mean()) if len(self.iou[which]) else float("nan")
+    def recall_at(self, threshold: float, mask: np.ndarray | slice = slice(None)) -> float:
+        """Returns the recall at an IoU, of all boxes or those where `mask` (bool [N]) is true; nan without boxes."""
+        return float((self.iou[mask] >= threshold).mean()) if len(self.iou[mask]) else float("nan")
 
 
-def reach(plan: AnchorPlan, boxes: np.ndarray, canvases: np.ndarray) -> Reach:
-    """The best anchor of each of boxes [N, 4] on its canvas, canvases int [N, 2] (height, width).
+def compute_coverage(plan: AnchorPlan, boxes: np.ndarray, padded_sizes: np.ndarray) -> AnchorCoverage:
+    """Finds the anchor with the highest IoU for each box.
 
-    Anchors of one shape lie on a grid, and of those the nearest one overlaps most: so each shape is tried once.
+    Anchors of one size and ratio form a grid, on which the nearest anchor has the highest IoU. So only one anchor of
+    each size and ratio is compared with a box.
+
+    Args:
+        boxes: [N, 4], pixels.
+        padded_sizes: int [N, 2], height and width of each box's batch.
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    best = Reach(np.zeros(len(boxes)), np.zeros(len(boxes), np.int64), np.ones((len(boxes), 2)))
+    best = AnchorCoverage(np.zeros(len(boxes)), np.zeros(len(boxes), np.int64), np.ones((len(boxes), 2)))
     if not len(boxes):
         return best
-    kinds, kind_of = np.unique(np.asarray(canvases).reshape(-1, 2), axis=0, return_inverse=True)
-    kind_of = kind_of.ravel()
-    cells = [plan.cells(int(height), int(width)) for height, width in kinds]
-    strides = [plan.anchors.strides(grid, tuple(map(int, canvas))) for grid, canvas in zip(cells, kinds)]
-    first = [plan.first_cells([down for down, _ in levels]) for levels in strides]
-    for level, shapes in enumerate(plan.shapes()):
-        grid, stride = (np.array([levels[level] for levels in each])[kind_of] for each in (cells, strides))
-        for number, shape in enumerate(shapes):
-            anchor = np.array([levels[level][number] for levels in first])[kind_of]
-            overlap = best_overlap(boxes, anchor, grid, stride)
-            better = overlap > best.iou
-            best.iou[better], best.level[better], best.shape[better] = overlap[better], level, shape
+    unique_sizes, size_index = np.unique(np.asarray(padded_sizes).reshape(-1, 2), axis=0, return_inverse=True)
+    size_index = size_index.ravel()
+    # Lists over the different padded sizes; each entry is a list over levels.
+    grid_sizes = [plan.grid_sizes(int(height), int(width)) for height, width in unique_sizes]
+    strides = [plan.anchors.strides(grid, tuple(map(int, size))) for grid, size in zip(grid_sizes, unique_sizes)]
+    cell_anchors = [plan.cell_anchors([down for down, _ in levels]) for levels in strides]
+    for level, size_ratios in enumerate(plan.size_ratio_pairs()):
+        grid, stride = (np.array([levels[level] for levels in lists])[size_index] for lists in (grid_sizes, strides))
+        for number, size_ratio in enumerate(size_ratios):
+            anchor = np.array([levels[level][number] for levels in cell_anchors])[size_index]
+            iou = best_grid_iou(boxes, anchor, grid, stride)
+            better = iou > best.iou
+            best.iou[better], best.level[better], best.size_ratio[better] = iou[better], level, size_ratio
     return best
 
 
-def best_overlap(boxes: np.ndarray, anchor: np.ndarray, grid: np.ndarray, stride: np.ndarray) -> np.ndarray:
-    """The highest IoU [N] of each box with the anchors that begin with `anchor` [N, 4] in the first cell of a grid
-    [N, 2] (rows, columns), and go on by stride [N, 2]."""
+def best_grid_iou(boxes: np.ndarray, anchor: np.ndarray, grid: np.ndarray, stride: np.ndarray) -> np.ndarray:
+    """Returns the highest IoU of each box with the anchors of a grid, float64 [N].
+
+    Args:
+        anchor: [N, 4], the anchor of the first cell.
+        grid: [N, 2], rows and columns.
+        stride: [N, 2], pixels from row to row and from column to column.
+    """
     inter = np.ones(len(boxes))
     for axis, low, high in ((0, 1, 3), (1, 0, 2)):  # rows and y, columns and x
-        apart = (boxes[:, low] + boxes[:, high] - anchor[:, low] - anchor[:, high]) / 2
-        moved = np.clip(np.round(apart / stride[:, axis]), 0, grid[:, axis] - 1) * stride[:, axis]
-        shared = np.minimum(boxes[:, high], anchor[:, high] + moved) - np.maximum(boxes[:, low], anchor[:, low] + moved)
-        inter *= np.clip(shared, 0, None)
-    areas, own = ((b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, anchor))
-    return inter / np.maximum(areas + own - inter, 1e-9)
+        distance = (boxes[:, low] + boxes[:, high] - anchor[:, low] - anchor[:, high]) / 2
+        shift = np.clip(np.round(distance / stride[:, axis]), 0, grid[:, axis] - 1) * stride[:, axis]
+        start = np.maximum(boxes[:, low], anchor[:, low] + shift)
+        end = np.minimum(boxes[:, high], anchor[:, high] + shift)
+        inter *= np.clip(end - start, 0, None)
+    box_areas, anchor_areas = ((b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, anchor))
+    return inter / np.maximum(box_areas + anchor_areas - inter, 1e-9)
 
 
-def propose(plan: AnchorPlan, boxes: np.ndarray, canvases: np.ndarray) -> tuple[AnchorPlan, Reach]:
-    """As many sides for each level and as many ratios as there are, by k-means on the IoU (Redmon & Farhadi 2017,
-    "YOLO9000", section 2) of squares for the sides, and of shapes of area 1 for the ratios; and what they reach.
+def propose_anchors(plan: AnchorPlan, boxes: np.ndarray, padded_sizes: np.ndarray) -> tuple[AnchorPlan, AnchorCoverage]:
+    """Proposes anchors with as many sizes for each level and as many ratios as `plan` has.
 
-    A side that is right on average is of no use on a level whose cells are too far apart for it. So the clusters are
-    spread over the first levels only, which go on by doubling; all numbers of levels are tried, and the present sides
-    times one factor, too. The highest mean IoU wins.
+    Ratios and sizes are cluster centers of k-means on IoU (Redmon & Farhadi 2017, "YOLO9000", section 2): of boxes
+    scaled to area 1 for the ratios, and of squares for the sizes. A level covers little if its stride is large compared
+    with its size, so several candidates are tried: the centers spread over the first 1, 2, ... levels, after which the
+    sizes double; and the current sizes times each of FACTORS.
+
+    Args:
+        boxes: [N, 4], pixels, N > 0.
+        padded_sizes: int [N, 2], height and width of each box's batch.
+
+    Returns:
+        The candidate with the highest mean IoU, and its coverage.
     """
-    high = np.maximum(boxes[:, 3] - boxes[:, 1], 1e-3).astype(np.float64)
-    wide = np.maximum(boxes[:, 2] - boxes[:, 0], 1e-3).astype(np.float64)
-    sizes, side, root = plan.anchors.sizes, np.sqrt(high * wide), np.sqrt(high / wide)
-    each = len(sizes[0])
-    shapes = cluster(np.stack([root, 1 / root], axis=1), len(plan.anchors.ratios))
-    ratios = tuple(round(float(ratio), 2) for ratio in np.sort(shapes[:, 0] / shapes[:, 1]))
-    tried = [np.array(sizes) * factor for factor in FACTORS]
-    for levels in range(1, len(sizes) + 1):
-        found = list(np.sqrt(cluster(np.stack([side, side], axis=1), each * levels).prod(axis=1)).reshape(levels, each))
-        while len(found) < len(sizes):
-            found.append(2 * found[-1])
-        tried.append(np.array(found))
-    plans = [replace(plan, anchors=replace(plan.anchors, sizes=tuple(map(tuple, sides.round().clip(2).tolist())),
-                                           ratios=ratios)) for sides in tried]
-    return max(((one, reach(one, boxes, canvases)) for one in plans), key=lambda pair: pair[1].iou.mean())
+    heights = np.maximum(boxes[:, 3] - boxes[:, 1], 1e-3).astype(np.float64)
+    widths = np.maximum(boxes[:, 2] - boxes[:, 0], 1e-3).astype(np.float64)
+    current_sizes, box_size, root_ratio = plan.anchors.sizes, np.sqrt(heights * widths), np.sqrt(heights / widths)
+    per_level = len(current_sizes[0])
+    centers = cluster_shapes(np.stack([root_ratio, 1 / root_ratio], axis=1), len(plan.anchors.ratios))
+    ratios = tuple(round(float(ratio), 2) for ratio in np.sort(centers[:, 0] / centers[:, 1]))
+    candidates = [np.array(current_sizes) * factor for factor in FACTORS]
+    for levels in range(1, len(current_sizes) + 1):
+        centers = cluster_shapes(np.stack([box_size, box_size], axis=1), per_level * levels)
+        sizes = list(np.sqrt(centers.prod(axis=1)).reshape(levels, per_level))
+        while len(sizes) < len(current_sizes):
+            sizes.append(2 * sizes[-1])
+        candidates.append(np.array(sizes))
+    plans = [replace(plan, anchors=replace(plan.anchors, sizes=tuple(map(tuple, sizes.round().clip(2).tolist())),
+                                           ratios=ratios)) for sizes in candidates]
+    return max(((candidate, compute_coverage(candidate, boxes, padded_sizes)) for candidate in plans),
+               key=lambda pair: pair[1].iou.mean())
 
 
-def cluster(shapes: np.ndarray, count: int) -> np.ndarray:
-    """k-means of shapes [N, 2] (height, width) with the distance 1 - IoU: centres [count, 2], the smallest first.
+def cluster_shapes(shapes: np.ndarray, count: int) -> np.ndarray:
+    """Clusters shapes by k-means with the distance 1 - IoU.
 
-    Begins at evenly spaced quantiles, so nothing is random.
+    The initial centers are evenly spaced quantiles, so that nothing is random.
+
+    Args:
+        shapes: float64 [N, 2], heights and widths.
+
+    Returns:
+        Cluster centers [count, 2], the smallest area first.
     """
-    # Of squares the area differs and of shapes of one area the ratio, so either alone gives the order.
-    order = shapes[np.lexsort((shapes[:, 0] / shapes[:, 1], shapes.prod(axis=1).round(9)))]
-    centres = order[((np.arange(count) + 0.5) / count * len(order)).astype(int)]
-    mine = np.full(len(shapes), -1)
-    for _ in range(ROUNDS):
-        before, mine = mine, np.argmax(shape_iou(shapes, centres), axis=1)
-        if np.array_equal(before, mine):
+    # Squares differ in area, and shapes of area 1 in their ratio; either sorts them.
+    ordered = shapes[np.lexsort((shapes[:, 0] / shapes[:, 1], shapes.prod(axis=1).round(9)))]
+    centers = ordered[((np.arange(count) + 0.5) / count * len(ordered)).astype(int)]
+    cluster = np.full(len(shapes), -1)
+    for _ in range(MAX_ROUNDS):
+        previous, cluster = cluster, np.argmax(shape_iou(shapes, centers), axis=1)
+        if np.array_equal(previous, cluster):
             break
-        for number in np.unique(mine):  # geometric means: twice as large and half as large are equally far away
-            centres[number] = np.exp(np.log(shapes[mine == number]).mean(axis=0))
-    return centres[np.argsort(centres.prod(axis=1), kind="stable")]
+        for number in np.unique(cluster):  # geometric mean: half and twice a size are equally far from it
+            centers[number] = np.exp(np.log(shapes[cluster == number]).mean(axis=0))
+    return centers[np.argsort(centers.prod(axis=1), kind="stable")]
 
 
 def shape_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of shapes laid upon each other's centre: [N, 2] x [M, 2] -> [N, M]."""
+    """Returns the IoU of shapes [N, 2] and [M, 2] (height, width) with a common center, [N, M]."""
     inter = np.minimum(a[:, None], b[None]).prod(axis=2)
     return inter / (a.prod(axis=1)[:, None] + b.prod(axis=1)[None] - inter)

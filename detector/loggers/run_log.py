@@ -1,120 +1,92 @@
-"""What a run says while it goes: console and log.txt, metrics.jsonl, TensorBoard. Only rank 0 writes.
+"""The log of a run: what the training loop calls to log to all loggers."""
 
-metrics.jsonl is the record: the best evaluation and the patience are read back from it, and a resumed run first cuts
-off what lies after the step it resumes from, so that no step is there twice.
-"""
-
-import json
-import os
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from detector.loggers import LOGGERS
+from detector.loggers.progress import Progress
 from detector.run.evaluation_history import evaluations_of
-from detector.run.files import read_lines, write_whole
-from detector.visualization.validation_images import Picture
-
-
-def clock(seconds: float) -> str:
-    """h:mm:ss"""
-    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
+from detector.visualization.validation_images import EncodedImage
 
 
 class RunLog:
-    """Opened at the step a run starts or resumes from; `total_steps` is for the progress bar and the time left."""
+    """Passes everything that a run logs to each logger of LOGGERS; on other ranks than 0, nothing is logged.
 
-    def __init__(self, folder: Path, step: int, total_steps: int, main: bool):
-        self.folder, self.total_steps, self.main = folder, total_steps, main
-        self.started_at, self.first_step = time.monotonic(), step
-        self.bar = None
-        if not main:
-            return
-        kept = [line for line in read_lines(folder / "metrics.jsonl") if line["step"] <= step]
-        write_whole(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
-        self.metrics = open(folder / "metrics.jsonl", "a", encoding="utf-8")
-        self.log = open(folder / "log.txt", "a", encoding="utf-8")
-        from torch.utils.tensorboard import SummaryWriter  # here, because the other ranks need none
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+    Args:
+        folder: the run folder, which exists on rank 0.
+        step: the step that the run starts or resumes from. What an earlier start logged after it is removed.
+        total_steps: the last step of the run.
+    """
 
-    def start_bar(self) -> None:
-        """A progress bar on a terminal; elsewhere each logged step is a plain line."""
-        if self.main and sys.stderr.isatty():
-            self.bar = tqdm(total=self.total_steps, initial=self.first_step, unit="step", dynamic_ncols=True)
+    def __init__(self, folder: Path, step: int, total_steps: int, is_main: bool):
+        self.folder, self.total_steps = folder, total_steps
+        self.progress = Progress(step, total_steps)
+        self.loggers = {name: build(folder, step, total_steps) for name, build in LOGGERS.items()} if is_main else {}
 
-    def say(self, text: str, console: bool = True) -> None:
-        """One or more plain lines."""
-        if not self.main:
-            return
-        if console and self.bar:
-            self.bar.write(text, file=sys.stdout)
-        elif console:
-            print(text, flush=True)
-        self.log.write("".join(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n" for line in text.splitlines()))
-        self.log.flush()
+    def message(self, text: str, console: bool = True) -> None:
+        """Logs a message of one or more lines; `console` False: to log.txt only."""
+        for logger in self.loggers.values():
+            logger.text(text, console)
 
-    def training(self, step: int, values: dict[str, float]) -> None:
-        """A logged step: losses by name, rate, gradient norm, speed, waiting, memory."""
-        if not self.main:
-            return
-        self._record("train", step, values)
-        line = (f"step {step}/{self.total_steps} epoch {values['epoch']:.2f} loss {values['loss']:.4f} "
-                f"rate {values['rate']:.3g} {values['images_per_s']:.1f} images/s, waiting {values['data_wait']:.0%}, "
-                f"{clock(self.seconds_left(step))} left")
-        if self.bar:
-            self.bar.set_postfix_str(f"loss {values['loss']:.3f}, {values['images_per_s']:.1f} images/s")
-        self.say(line, console=self.bar is None)
-
-    def seconds_left(self, step: int) -> float:
-        """Until the end of the run, at the pace since its last start, evaluations included."""
-        elapsed_s = time.monotonic() - self.started_at
-        return elapsed_s / max(step - self.first_step, 1) * (self.total_steps - step)
-
-    def advance(self, step: int) -> None:
-        if self.bar:
-            self.bar.update(step - self.bar.n)
+    def train_step(self, step: int, values: dict[str, float]) -> None:
+        """Logs a training step: epoch, losses by name, lr, gradient norm, images_per_s, data_wait, memory."""
+        self._scalars("train", step, values)
 
     def evaluation(self, step: int, metrics: dict[str, float], per_class: dict[str, dict[str, float]]) -> None:
-        """A finished evaluation; it stays on record, also for the best checkpoint and the patience."""
-        if not self.main:
-            return
-        self._record("evaluation", step, metrics)
-        for name, values in per_class.items():
-            for key, value in values.items():
-                self.board.add_scalar(f"{key} by class/{name}", value, step)
-        self.board.flush()
-        self.say(f"evaluation at step {step}: " + ", ".join(f"{key} {value:.4g}" for key, value in metrics.items()))
+        """Logs a finished evaluation.
 
-    def picture(self, step: int, picture: Picture) -> None:
-        if self.main:
-            from tensorboard.compat.proto.summary_pb2 import Summary
-            image = Summary.Image(height=picture.height, width=picture.width, colorspace=3,
-                                  encoded_image_string=picture.png)
-            self.board.file_writer.add_summary(Summary(value=[Summary.Value(tag=picture.name, image=image)]), step)
+        Args:
+            per_class: for each class name, metrics of the class by name.
+        """
+        self._scalars("evaluation", step, metrics)
+        for metric in dict.fromkeys(name for values in per_class.values() for name in values):
+            self._scalars(f"{metric} by class", step, {class_name: values[metric]
+                                                       for class_name, values in per_class.items() if metric in values})
 
-    def precision_recall(self, step: int, name: str, counts: np.ndarray) -> None:
-        """float64 [6, T], as charts.counts gives it."""
-        if self.main:
-            self.board.add_pr_curve_raw(f"precision and recall/{name}", *counts, step, counts.shape[1])
+    def image(self, step: int, image: EncodedImage) -> None:
+        """Logs a drawing under its name."""
+        for logger in self.loggers.values():
+            logger.image(step, image.name, image)
 
-    def flush(self) -> None:
-        """All that is on record so far is safe on disk: no checkpoint may know more steps than the record."""
-        os.fsync(self.metrics.fileno())
+    def pr_curve(self, step: int, name: str, counts: np.ndarray) -> None:
+        """Logs the precision-recall curve of the class `name`; counts: float64 [6, T], see Logger.pr_curve."""
+        for logger in self.loggers.values():
+            logger.pr_curve(step, name, counts)
+
+    def start_progress_bar(self) -> None:
+        """Shows a progress bar on a terminal; elsewhere each logged step is printed as a line."""
+        if self.loggers:
+            self.loggers["console"].start_progress_bar()
+
+    def advance(self, step: int) -> None:
+        """Moves the progress bar to `step` completed steps."""
+        if self.loggers:
+            self.loggers["console"].advance(step)
+
+    def seconds_left(self, step: int) -> float:
+        """Returns the seconds to the end of the run at the pace since this start, evaluations included."""
+        return self.progress.seconds_left(step)
 
     def evaluations(self, metric: str) -> list[tuple[int, float]]:
-        """(step, value) of every evaluation on record."""
+        """Returns (step, value) of every evaluation in metrics.jsonl, on every rank."""
         return evaluations_of(self.folder, metric)
 
-    def close(self) -> None:
-        if self.main:
-            for thing in (self.metrics, self.log, self.board, *([self.bar] if self.bar else [])):
-                thing.close()
+    def flush(self) -> None:
+        """Waits until metrics.jsonl is on the disk: a checkpoint shall not be of a later step than metrics.jsonl."""
+        if self.loggers:
+            self.loggers["jsonl"].flush()
 
-    def _record(self, kind: str, step: int, values: dict[str, float]) -> None:
-        self.metrics.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        self.metrics.flush()
-        for name, value in values.items():
-            self.board.add_scalar(f"{kind}/{name}", value, step)
-        self.board.flush()
+    def flush_tensorboard(self) -> None:
+        """Makes everything logged so far visible to TensorBoard."""
+        if self.loggers:
+            self.loggers["tensorboard"].flush()
+
+    def close(self) -> None:
+        """Closes all files."""
+        for logger in self.loggers.values():
+            logger.close()
+
+    def _scalars(self, kind: str, step: int, values: dict[str, float]) -> None:
+        for logger in self.loggers.values():
+            logger.scalars(kind, step, values)

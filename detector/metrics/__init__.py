@@ -1,1 +1,1 @@
-"""Detections and ground truth in, named numbers out."""
+"""Metrics: detections and ground truth to named numbers."""

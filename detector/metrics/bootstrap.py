@@ -1,9 +1,12 @@
-"""How sure a difference between two detectors is: AP of many random draws of the images, for both of the same draws.
+"""Confidence interval of the difference in AP between two detectors, by a paired bootstrap over images.
 
-(Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapters 10 and 13: paired, by percentiles.)
+Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapters 10 and 13: paired draws, percentile interval. Both
+detectors are evaluated on the same random draws of the images, with replacement.
 
-B draws, I images, C classes, K detections, N objects, T overlaps. A draw is how often each image is in it, so it needs
-no new matching: a detection counts as often as its image, and AP is that of the weighted curve.
+A draw is represented by how often each image occurs in it. Detections are therefore matched once: in a draw, each
+detection and each object counts as often as its image, and AP is that of the weighted precision-recall curve.
+
+Shapes: B draws, I images, C classes, K detections, N objects, T IoU thresholds.
 """
 
 from dataclasses import dataclass
@@ -11,101 +14,127 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from detector.metrics.matching import ABOVE_HALF, Match, ignored_objects, image_of, match_coco, match_voc, overlapping
+from detector.metrics.coco_params import AREA_RANGES, IOU_THRESHOLDS, RECALL_THRESHOLDS
+from detector.metrics.matching import (
+    ABOVE_HALF,
+    Match,
+    ignored_object_mask,
+    image_indices,
+    match_coco,
+    match_voc,
+    overlapping_pairs,
+    rows_by_class,
+)
 from detector.seeding import derive_seed, generator
 from detector.structures import Dataset, Detections
 
-COCO_IOUS = np.linspace(0.5, 0.95, 10)
-SIZES = {"all": (0, 1e10), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}  # pixels, COCO's
-RECALL = np.linspace(0, 1, 101)
 
+def bootstrap_draws(images: int, count: int, seed: int = 0) -> np.ndarray:
+    """Returns how often each image occurs in each draw, float32 [1 + B, I].
 
-def draws(images: int, count: int, seed: int = 0) -> np.ndarray:
-    """float32 [1 + B, I]: how often each image is drawn; the first is every image once, the data set itself."""
-    chance = generator(derive_seed(seed, "bootstrap", images))
-    picked = torch.randint(images, (count, images), generator=chance).numpy()
-    times = np.stack([np.bincount(row, minlength=images) for row in picked]) if count else np.zeros((0, images))
+    The first row is all ones: the data set itself. The draws depend on the arguments alone.
+
+    Args:
+        images: I.
+        count: B.
+    """
+    rng = generator(derive_seed(seed, "bootstrap", images))
+    drawn = torch.randint(images, (count, images), generator=rng).numpy()
+    times = np.stack([np.bincount(row, minlength=images) for row in drawn]) if count else np.zeros((0, images))
     return np.concatenate([np.ones((1, images)), times]).astype(np.float32)
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One detector at one overlap and size, class by class, best first."""
+class ClassMatches:
+    """The matched detections of one detector at one IoU threshold and area range; each list has an array per class."""
 
-    right: list[np.ndarray]    # bool [K_c] of each class
-    image: list[np.ndarray]    # int64 [K_c]; of what counts
-    objects: list[np.ndarray]  # int64 [N_c]: the image of each object to be found
+    true_positive: list[np.ndarray]   # bool [K_c], of the counted detections by falling score
+    image: list[np.ndarray]           # int64 [K_c], index of the image of each of them
+    image_of_object: list[np.ndarray]  # int64 [N_c], index of the image of each object to be found
 
 
-def judge(detections: Detections, dataset: Dataset, metric: str, size: str) -> list[Judged]:
-    """For each overlap that the metric asks for: COCO's ten, or VOC's one. As pycocotools has it, objects of another
-    size are ignored, and detections of another size that find nothing."""
-    low, high = SIZES[size]
-    ignored = ignored_objects(dataset) | (dataset.areas < low) | (dataset.areas > high)
-    image, (order, bounds) = image_of(detections, dataset), by_class(detections, dataset, metric)
+def match_by_class(detections: Detections, dataset: Dataset, metric: str, size: str) -> list[ClassMatches]:
+    """Matches detections at each IoU threshold of the metric: COCO's ten, or VOC's one.
+
+    As in pycocotools, objects outside of the area range are ignored, and so are false positives outside of it.
+
+    Args:
+        metric: coco or voc; any other has VOC's rule.
+        size: a key of AREA_RANGES.
+    """
+    low, high = AREA_RANGES[size]
+    ignored = ignored_object_mask(dataset) | (dataset.areas < low) | (dataset.areas > high)
+    image = image_indices(detections, dataset)
+    # Equal scores are ordered as in the metric itself: by image id in pycocotools, by row in voc_metrics.
+    rows = rows_by_class(detections.labels, detections.scores, len(dataset.classes),
+                         tie_order=detections.image_ids if metric == "coco" else None)
     sides = detections.boxes[:, 2:].astype(np.float64) - detections.boxes[:, :2]
     area = sides[:, 0] * sides[:, 1]
     outside = (area < low) | (area > high)
-    image_of_object = dataset.image_of_box()
-    objects = [image_of_object[~ignored & (dataset.labels == c)] for c in range(1, len(dataset.classes) + 1)]
-    pairs = overlapping(detections, dataset, 0.5 if metric == "coco" else ABOVE_HALF, crowds=metric == "coco")
+    image_of_box = dataset.image_of_box()
+    image_of_object = [image_of_box[~ignored & (dataset.labels == label)]
+                       for label in range(1, len(dataset.classes) + 1)]
+    pairs = overlapping_pairs(detections, dataset, 0.5 if metric == "coco" else ABOVE_HALF, crowd_iou=metric == "coco")
 
-    def judged(match: Match) -> Judged:
-        counts = ~match.ignored & ~(outside & ~match.right)
-        rows = [order[first:last][counts[order[first:last]]] for first, last in zip(bounds[:-1], bounds[1:])]
-        return Judged([match.right[r] for r in rows], [image[r] for r in rows], objects)
+    def split(match: Match) -> ClassMatches:
+        counted = ~match.ignored & ~(outside & ~match.true_positive)
+        kept = [of_class[counted[of_class]] for of_class in rows]
+        return ClassMatches([match.true_positive[r] for r in kept], [image[r] for r in kept], image_of_object)
     if metric == "coco":
-        return [judged(match_coco(detections, dataset, pairs, ignored, iou)) for iou in COCO_IOUS]
-    return [judged(match_voc(detections, dataset, pairs, ignored))]
+        return [split(match_coco(detections, dataset, pairs, ignored, iou)) for iou in IOU_THRESHOLDS]
+    return [split(match_voc(detections, dataset, pairs, ignored))]
 
 
-def by_class(detections: Detections, dataset: Dataset, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows by class, best first; and where each class begins [C + 1]. Equal scores stand in the order of image ids, as
-    pycocotools has them, or of the rows, as our VOC metric has them."""
-    ties = [detections.image_ids] if metric == "coco" else []
-    order = np.lexsort((*ties, -detections.scores, detections.labels))
-    return order, np.searchsorted(detections.labels[order], np.arange(1, len(dataset.classes) + 2))
+def bootstrap_class_aps(matches: list[ClassMatches], times: np.ndarray, metric: str) -> np.ndarray:
+    """Returns AP of each class in each draw, float64 [1 + B, C]; nan where a draw has no object of the class.
 
-
-def class_aps(judged: list[Judged], times: np.ndarray, metric: str) -> np.ndarray:
-    """AP of each class in each draw, the mean over the overlaps: float64 [1 + B, C]; nan where a draw has no object."""
-    classes = len(judged[0].objects)
-    found = np.full((len(times), classes), np.nan)
-    for c in range(classes):
-        positives = times[:, judged[0].objects[c]].sum(axis=1, dtype=np.float64)
-        if not positives.any():
+    Args:
+        matches: of each IoU threshold; AP is the mean over them.
+        times: float32 [1 + B, I], see `bootstrap_draws`.
+        metric: coco: mean precision at 101 recalls; any other: area below the curve.
+    """
+    image_of_object = matches[0].image_of_object
+    class_aps = np.full((len(times), len(image_of_object)), np.nan)
+    for c, images in enumerate(image_of_object):
+        objects = times[:, images].sum(axis=1, dtype=np.float64)
+        if not objects.any():
             continue
-        aps = [weighted_aps(one.right[c], one.image[c], positives, times, metric) for one in judged]
-        found[:, c] = np.where(positives > 0, np.mean(aps, axis=0), np.nan)
-    return found
+        aps = [weighted_aps(match.true_positive[c], match.image[c], objects, times, metric) for match in matches]
+        class_aps[:, c] = np.where(objects > 0, np.mean(aps, axis=0), np.nan)
+    return class_aps
 
 
-def weighted_aps(right: np.ndarray, image: np.ndarray, positives: np.ndarray, times: np.ndarray,
+def weighted_aps(true_positive: np.ndarray, image: np.ndarray, objects: np.ndarray, times: np.ndarray,
                  metric: str) -> np.ndarray:
-    """float64 [1 + B]: AP of one class, whose objects in each draw are positives [1 + B]. Only where a right detection
-    stands can precision be the best so far, so only those columns are looked at."""
-    steps = np.flatnonzero(right)
-    if not len(steps):
+    """Returns AP of one class at one IoU threshold in each draw, float64 [1 + B].
+
+    Args:
+        true_positive, image: bool and int64 [K_c], of the detections by falling score.
+        objects: float64 [1 + B], number of objects in each draw.
+    """
+    columns = np.flatnonzero(true_positive)  # precision has its maxima at true positives; other columns are not needed
+    if not len(columns):
         return np.zeros(len(times))
     weight = times[:, image]
-    every = np.cumsum(weight, axis=1, dtype=np.float64)[:, steps]
-    weight = weight[:, steps].astype(np.float64)
+    num_detections = np.cumsum(weight, axis=1, dtype=np.float64)[:, columns]
+    weight = weight[:, columns].astype(np.float64)
     hits = np.cumsum(weight, axis=1)
-    precision = np.divide(hits, every, out=np.zeros_like(hits), where=every > 0)
-    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    objects = np.maximum(positives, 1)[:, None]
+    precision = np.divide(hits, num_detections, out=np.zeros_like(hits), where=num_detections > 0)
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    objects = np.maximum(objects, 1)[:, None]
     if metric != "coco":
-        return (weight * best).sum(axis=1) / objects[:, 0]
-    apart = 2.0 * np.arange(len(times))[:, None]  # recalls of all draws in one rising row
-    reached = np.searchsorted((hits / objects + apart).ravel(), (RECALL + apart).ravel(), side="left")
-    reached = reached.reshape(len(times), -1) - np.arange(len(times))[:, None] * len(steps)
-    best = np.append(best, np.zeros((len(times), 1)), axis=1)
-    return np.take_along_axis(best, reached, axis=1).mean(axis=1)
+        return (weight * envelope).sum(axis=1) / objects[:, 0]
+    # One searchsorted for all draws: an offset of 2 for each draw makes the recalls of all draws one rising sequence.
+    offsets = 2.0 * np.arange(len(times))[:, None]
+    reached_at = np.searchsorted((hits / objects + offsets).ravel(), (RECALL_THRESHOLDS + offsets).ravel(), side="left")
+    reached_at = reached_at.reshape(len(times), -1) - np.arange(len(times))[:, None] * len(columns)
+    envelope = np.append(envelope, np.zeros((len(times), 1)), axis=1)
+    return np.take_along_axis(envelope, reached_at, axis=1).mean(axis=1)
 
 
 @dataclass(frozen=True)
-class Difference:
-    """AP of two detectors, and 95 % of the draws' differences; nan where there is nothing to be found."""
+class APDifference:
+    """AP of two detectors on the data set, and the 95 % interval of B - A over the draws; nan without objects."""
 
     a: float
     b: float
@@ -113,20 +142,24 @@ class Difference:
     high: float
 
     @property
-    def real(self) -> bool:
-        """Does the interval leave out zero?"""
+    def significant(self) -> bool:
+        """True if the interval does not contain zero."""
         return self.low > 0 or self.high < 0
 
 
-def difference(a: np.ndarray, b: np.ndarray) -> Difference:
-    """a, b: float64 [1 + B], AP of the data set and of each draw."""
-    gaps = (b - a)[1:]
-    gaps = gaps[~np.isnan(gaps)]
-    low, high = np.quantile(gaps, (0.025, 0.975)) if len(gaps) else (np.nan, np.nan)
-    return Difference(float(a[0]), float(b[0]), float(low), float(high))
+def ap_difference(a: np.ndarray, b: np.ndarray) -> APDifference:
+    """Returns the difference of two detectors.
+
+    Args:
+        a, b: float64 [1 + B], AP on the data set and on each draw.
+    """
+    differences = (b - a)[1:]
+    differences = differences[~np.isnan(differences)]
+    low, high = np.quantile(differences, (0.025, 0.975)) if len(differences) else (np.nan, np.nan)
+    return APDifference(float(a[0]), float(b[0]), float(low), float(high))
 
 
 def mean_over_classes(aps: np.ndarray) -> np.ndarray:
-    """float64 [1 + B]; classes without an object in a draw are left out of its mean."""
+    """Returns the mean of AP [1 + B, C] over the classes, float64 [1 + B], without classes that are nan in a draw."""
     known = ~np.isnan(aps)
     return np.divide(np.nansum(aps, axis=1), known.sum(axis=1), out=np.full(len(aps), np.nan), where=known.any(axis=1))

@@ -1,7 +1,7 @@
-"""COCO's precision and recall arrays from flat arrays: by hotcoco, or where that is missing by pycocotools.
+"""COCO's precision and recall arrays, computed by hotcoco, or by pycocotools where hotcoco is not installed.
 
-Both give the same bits; tests/detector/metrics/test_kernel.py compares whole arrays. What a data set needs to be scored
-against is indexed once and kept, because training scores against the same one again and again.
+Both give the same arrays in every bit; tests/detector/metrics/test_coco_kernel.py compares them. The ground truth is
+indexed once and kept, because training scores against the same data set at every evaluation.
 """
 
 import contextlib
@@ -18,108 +18,117 @@ try:
 except ImportError:  # a platform without its binary wheel
     hotcoco = None
 
-IGNORED_AREA = 1e11  # beyond every size range: COCO then ignores the object, without a crowd's own IoU
+IGNORED_AREA = 1e11  # outside of every area range: COCO then ignores the object, with the usual IoU (unlike a crowd)
 FALLBACK = "hotcoco is not installed: pycocotools scores, which gives the same numbers and takes about 90 times as long"
 
 
 @dataclass(frozen=True)
-class Curves:
-    """pycocotools' arrays, -1 where a class has no object. T = 10 IoUs from 0.50 to 0.95, R = 101 recalls, A = 4 sizes
-    (all, small, medium, large), M = 3 caps (1, 10, 100 detections of an image and class)."""
+class CocoArrays:
+    """The arrays of pycocotools' `COCOeval.eval`; -1 where a class has no object.
+
+    T = 10 IoU thresholds from 0.50 to 0.95, R = 101 recall thresholds, A = 4 area ranges (all, small, medium, large),
+    M = 3 limits on detections (1, 10, 100 of an image and class).
+    """
 
     precision: np.ndarray  # float64 [T, R, C, A, M]
     recall: np.ndarray     # float64 [T, C, A, M]
-    scores: np.ndarray     # float64 [T, R, C, A, M], of the detection at which the recall is reached
+    scores: np.ndarray     # float64 [T, R, C, A, M], score of the detection at which the recall is reached
 
 
 @dataclass(frozen=True)
 class IndexedGroundTruth:
-    """A data set, indexed for scoring."""
+    """The ground truth of a data set, indexed for scoring."""
 
     dataset: Dataset
-    image_ids: np.ndarray  # int64 [I], rising; the kernel knows an image by its place here, whatever its id
-    index: Any             # the kernel's own
+    image_ids: np.ndarray  # int64 [I], rising; an image's id inside the kernel is its position in this array
+    index: Any             # hotcoco.COCO or pycocotools.coco.COCO
 
 
-def note() -> str:
-    """What to tell a user of the kernel: nothing, unless it is the slow one."""
+def fallback_message() -> str:
+    """Returns a message for the user if the slow kernel is in use, else an empty text."""
     return "" if hotcoco else FALLBACK
 
 
-def index(dataset: Dataset) -> IndexedGroundTruth:
+def index_ground_truth(dataset: Dataset) -> IndexedGroundTruth:
+    """Returns the indexed ground truth. Crowd regions and difficult objects will be ignored in scoring."""
     image_ids = np.sort(dataset.image_ids)
-    places = np.searchsorted(image_ids, dataset.image_ids)[dataset.image_of_box()]
-    return IndexedGroundTruth(dataset, image_ids, (_index_fast if hotcoco else _index_slow)(dataset, places))
+    image_of_object = np.searchsorted(image_ids, dataset.image_ids)[dataset.image_of_box()]
+    build_index = index_hotcoco if hotcoco else index_pycocotools
+    return IndexedGroundTruth(dataset, image_ids, build_index(dataset, image_of_object))
 
 
-def curves(detections: Detections, truth: IndexedGroundTruth) -> Curves:
-    """Crowd regions and difficult objects are ignored: what hits them is neither right nor wrong."""
-    said = (_evaluate_fast if hotcoco else _evaluate_slow)(_result_rows(detections, truth), truth)
-    return Curves(said["precision"], said["recall"], said["scores"])
+def evaluate_coco(detections: Detections, ground_truth: IndexedGroundTruth) -> CocoArrays:
+    """Returns the precision, recall and score arrays of `detections`."""
+    evaluate = evaluate_hotcoco if hotcoco else evaluate_pycocotools
+    arrays = evaluate(result_rows(detections, ground_truth), ground_truth)
+    return CocoArrays(arrays["precision"], arrays["recall"], arrays["scores"])
 
 
-def _index_fast(dataset: Dataset, places: np.ndarray) -> Any:
+def index_hotcoco(dataset: Dataset, image_of_object: np.ndarray) -> Any:
     return hotcoco.COCO.from_arrays(
-        _images(dataset), _categories(dataset), places, dataset.labels.astype(np.int64), to_xywh(dataset.boxes),
-        area=_areas(dataset), iscrowd=(dataset.flags & CROWD) > 0)
+        image_entries(dataset), category_entries(dataset), image_of_object, dataset.labels.astype(np.int64),
+        to_xywh(dataset.boxes), area=object_areas(dataset), iscrowd=(dataset.flags & CROWD) > 0)
 
 
-def _evaluate_fast(rows: np.ndarray, truth: IndexedGroundTruth) -> dict:
-    evaluation = hotcoco.COCOeval(truth.index, truth.index.load_res(rows), "bbox")
+def evaluate_hotcoco(rows: np.ndarray, ground_truth: IndexedGroundTruth) -> dict:
+    evaluation = hotcoco.COCOeval(ground_truth.index, ground_truth.index.load_res(rows), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
     return evaluation.eval
 
 
-def _index_slow(dataset: Dataset, places: np.ndarray) -> Any:
-    from pycocotools.coco import COCO  # here, because a machine that only trains needs no kernel
-    truth = COCO()
-    columns = zip(places.tolist(), dataset.labels.tolist(), to_xywh(dataset.boxes).tolist(), _areas(dataset).tolist(),
-                  ((dataset.flags & CROWD) > 0).tolist())
-    truth.dataset = {"info": {}, "images": _images(dataset), "categories": _categories(dataset),
-                     "annotations": [{"id": n, "image_id": image, "category_id": label, "bbox": box, "area": area,
-                                      "iscrowd": int(crowd)}
-                                     for n, (image, label, box, area, crowd) in enumerate(columns, start=1)]}
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what we return
-        truth.createIndex()
-    return truth
+def index_pycocotools(dataset: Dataset, image_of_object: np.ndarray) -> Any:
+    from pycocotools.coco import COCO  # imported here, because it is needed only without hotcoco
+    index = COCO()
+    columns = zip(image_of_object.tolist(), dataset.labels.tolist(), to_xywh(dataset.boxes).tolist(),
+                  object_areas(dataset).tolist(), ((dataset.flags & CROWD) > 0).tolist())
+    annotations = [{"id": number, "image_id": image, "category_id": label, "bbox": box, "area": area,
+                    "iscrowd": int(crowd)} for number, (image, label, box, area, crowd) in enumerate(columns, start=1)]
+    index.dataset = {"info": {}, "images": image_entries(dataset), "categories": category_entries(dataset),
+                     "annotations": annotations}
+    with contextlib.redirect_stdout(io.StringIO()):  # createIndex prints its progress
+        index.createIndex()
+    return index
 
 
-def _evaluate_slow(rows: np.ndarray, truth: IndexedGroundTruth) -> dict:
+def evaluate_pycocotools(rows: np.ndarray, ground_truth: IndexedGroundTruth) -> dict:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
     with contextlib.redirect_stdout(io.StringIO()):
         if len(rows):
-            found = truth.index.loadRes(rows)
-        else:  # loadRes takes a first one for granted
-            found = COCO()
-            found.dataset = {**truth.index.dataset, "annotations": []}
-            found.createIndex()
-        evaluation = COCOeval(truth.index, found, "bbox")
+            results = ground_truth.index.loadRes(rows)
+        else:  # loadRes fails on an empty list
+            results = COCO()
+            results.dataset = {**ground_truth.index.dataset, "annotations": []}
+            results.createIndex()
+        evaluation = COCOeval(ground_truth.index, results, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation.eval
 
 
-def _images(dataset: Dataset) -> list[dict]:
-    return [{"id": place} for place in range(len(dataset))]
+def image_entries(dataset: Dataset) -> list[dict]:
+    """Returns the `images` of a COCO annotation file; ids are positions in IndexedGroundTruth.image_ids."""
+    return [{"id": position} for position in range(len(dataset))]
 
 
-def _categories(dataset: Dataset) -> list[dict]:
+def category_entries(dataset: Dataset) -> list[dict]:
+    """Returns the `categories` of a COCO annotation file; ids are labels."""
     return [{"id": label, "name": name} for label, name in enumerate(dataset.classes, start=1)]
 
 
-def _areas(dataset: Dataset) -> np.ndarray:
-    """float64 [N]"""
+def object_areas(dataset: Dataset) -> np.ndarray:
+    """Returns the area of each object, float64 [N]; that of a difficult one is outside of every range."""
     return np.where(dataset.flags & DIFFICULT, IGNORED_AREA, dataset.areas.astype(np.float64))
 
 
-def _result_rows(detections: Detections, truth: IndexedGroundTruth) -> np.ndarray:
-    """COCO's array form: image, x, y, width, height, score, category; float64 [K, 7]."""
-    places = np.searchsorted(truth.image_ids, detections.image_ids)
-    assert np.array_equal(truth.image_ids[places.clip(max=len(truth.image_ids) - 1)], detections.image_ids), \
-        "detections of an image that the data set does not have"
+def result_rows(detections: Detections, ground_truth: IndexedGroundTruth) -> np.ndarray:
+    """Returns what `loadRes` takes, float64 [K, 7]: image, x, y, width, height, score, category."""
+    image_ids = ground_truth.image_ids
+    positions = np.searchsorted(image_ids, detections.image_ids)
+    assert np.array_equal(image_ids[positions.clip(max=len(image_ids) - 1)], detections.image_ids), \
+        "a detection has an image id that the data set does not have"
     rows = np.empty((len(detections), 7))
-    rows[:, 0], rows[:, 1:5], rows[:, 5], rows[:, 6] = places, to_xywh(detections.boxes), detections.scores, \
-        detections.labels
+    rows[:, 0], rows[:, 1:5] = positions, to_xywh(detections.boxes)
+    rows[:, 5], rows[:, 6] = detections.scores, detections.labels
     return rows

@@ -1,6 +1,7 @@
-"""PASCAL VOC's average precision at one IoU. (VOC 2007 and 2012 development kits, section 3.4 and VOCevaldet.m)
+"""PASCAL VOC's average precision at IoU 0.5. (VOC 2007 and 2012 development kits, section 3.4 and VOCevaldet.m)
 
-Boxes here are x2-exclusive, so their widths equal the kit's `xmax - xmin + 1` of inclusive corners.
+The boxes of this package have exclusive corners x2, y2, so `x2 - x1` equals the kit's `xmax - xmin + 1` of inclusive
+corners.
 """
 
 from typing import Iterator
@@ -8,44 +9,59 @@ from typing import Iterator
 import numpy as np
 
 from detector.config.schema import METRICS
-from detector.metrics.matching import ABOVE_HALF, ignored_objects, match_voc, overlapping
+from detector.metrics.matching import (
+    ABOVE_HALF,
+    count_objects,
+    ignored_object_mask,
+    match_voc,
+    overlapping_pairs,
+    rows_by_class,
+)
 from detector.structures import Dataset, Detections
 
 
 def voc_metrics(detections: Detections, dataset: Dataset) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Means over the classes that have objects: AP (area, since 2010) and AP_11point (before); and both for each class.
+    """Returns AP (area, VOC since 2010) and AP_11point (VOC 2007), for the data set and for each class.
 
-    A class without a countable object is -1 and outside the mean.
+    The value of the data set is the mean over the classes that have objects which are neither difficult nor crowd
+    regions. Other classes have -1, and so has the data set if there is no such class.
     """
-    per_class = {name: {"AP": area_ap(recall, precision) if count else -1.0,
-                        "AP_11point": eleven_point_ap(recall, precision) if count else -1.0}
-                 for name, (recall, precision, count) in zip(dataset.classes, curves(detections, dataset))}
+    per_class = {name: {"AP": area_ap(recall, precision) if objects else -1.0,
+                        "AP_11point": eleven_point_ap(recall, precision) if objects else -1.0}
+                 for name, (recall, precision, objects)
+                 in zip(dataset.classes, precision_recall_by_class(detections, dataset))}
     known = [values for values in per_class.values() if values["AP"] >= 0]
     return {key: float(np.mean([values[key] for values in known])) if known else -1.0
             for key in METRICS["voc"]}, per_class
 
 
-def curves(detections: Detections, dataset: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Recall and precision after each detection, and the number of countable objects, class by class. What goes to a
-    difficult object or a crowd is neither right nor wrong."""
-    ignored = ignored_objects(dataset)
-    match = match_voc(detections, dataset, overlapping(detections, dataset, ABOVE_HALF, crowds=False), ignored)
-    rows = np.flatnonzero(~match.ignored)
-    rows = rows[np.lexsort((-detections.scores[rows], detections.labels[rows]))]
-    bounds = np.searchsorted(detections.labels[rows], np.arange(1, len(dataset.classes) + 2))
-    counts = np.bincount(dataset.labels[~ignored], minlength=len(dataset.classes) + 1)
-    for label in range(1, len(dataset.classes) + 1):
-        yield (*curve(match.right[rows[bounds[label - 1]:bounds[label]]], counts[label]), int(counts[label]))
+def precision_recall_by_class(detections: Detections,
+                              dataset: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Yields for each class the recall and precision after each detection, and the number of objects to be found.
+
+    Difficult objects and crowd regions need not be found, and detections assigned to them are left out.
+    """
+    ignored = ignored_object_mask(dataset)
+    pairs = overlapping_pairs(detections, dataset, ABOVE_HALF, crowd_iou=False)
+    match = match_voc(detections, dataset, pairs, ignored)
+    rows = rows_by_class(detections.labels, detections.scores, len(dataset.classes), ~match.ignored)
+    for of_class, objects in zip(rows, count_objects(dataset, ignored)):
+        yield (*precision_recall(match.true_positive[of_class], objects), int(objects))
 
 
-def curve(right: np.ndarray, objects: int) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision after each detection, float64 [K]."""
-    hits = np.cumsum(right)
-    return hits / max(objects, 1), hits / np.arange(1, len(right) + 1)
+def precision_recall(true_positive: np.ndarray, objects: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns recall and precision after each detection, float64 [K].
+
+    Args:
+        true_positive: bool [K], by falling score.
+        objects: number of objects to be found.
+    """
+    hits = np.cumsum(true_positive)
+    return hits / max(objects, 1), hits / np.arange(1, len(true_positive) + 1)
 
 
 def area_ap(recall: np.ndarray, precision: np.ndarray) -> float:
-    """Area below the curve, after precision is made to fall monotonically."""
+    """Returns the area below the curve, after precision is replaced by the highest precision at this recall or more."""
     recall = np.concatenate([[0], recall, [1]])
     precision = np.maximum.accumulate(np.concatenate([[0], precision, [0]])[::-1])[::-1]
     steps = np.flatnonzero(recall[1:] != recall[:-1])
@@ -53,5 +69,5 @@ def area_ap(recall: np.ndarray, precision: np.ndarray) -> float:
 
 
 def eleven_point_ap(recall: np.ndarray, precision: np.ndarray) -> float:
-    """The mean of the best precision at recall 0, 0.1, ... 1 or more."""
+    """Returns the mean over the recalls 0, 0.1, ... 1 of the highest precision at this recall or more."""
     return float(np.mean([precision[recall >= k / 10].max(initial=0) for k in range(11)]))

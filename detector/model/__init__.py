@@ -1,18 +1,19 @@
-"""The network: torchvision's bodies under two stages of our own.
+"""The network: torchvision's backbones under an RPN and RoI heads of this package.
 
-A training step works on all B images of a batch at once, and asks no tensor what is in it, so that the host stays ahead
-of the device. Its words:
+A training step works on all B images of a batch at once, with tensors of fixed shapes and masks instead of lists, so
+that the host never waits for the device. The terms:
 
-canvas     the zeros that a resized image lies on, upper left; one size for all images of a batch (input.py)
-truth      the objects of all images, padded to as many as one of them has, with a mask of the real ones (truth.py)
-overlap    intersection over union; `coding` is boxes as deltas from others, `extent` the convention of their x2, y2
-match      for each box the object that it overlaps most, and whether none overlaps that one more (sampling.py)
-sample     so many boxes of each image to learn from: rows, and masks of positive and real ones (sampling.py)
-cell       one place of a feature map; those of sampled anchors are computed again, with a gradient (cells.py)
-survivors  what non-maximum suppression leaves, as a mask; on GPUs found in a fixed number of rounds (nms.py)
-proposals  the best survivors of each image, padded, with a mask of the real ones (rpn.py)
-atlas      all levels of a pyramid side by side on one map, so that one call pools all boxes (atlas.py)
-folded     a frozen norm inside the convolution before it (folding.py)
+padded image   a resized image in the upper left corner of a batch, zeros around it (preprocessing.py)
+ground truth   the objects of all images, padded to the number of the image with most, and a mask `valid`
+               (ground_truth.py)
+box coder      IoU, clipping, and boxes as deltas from reference boxes (box_coder.py)
+match          for each box the object with the highest IoU (matcher.py)
+sample         a fixed number of boxes of each image that the losses use (matcher.py)
+proposals      the best boxes of the RPN of each image after NMS, padded, and a mask `valid` (rpn.py)
+NMS by rounds  non-maximum suppression with a fixed number of operations (ops/nms.py)
+RPN patches    the inputs of the RPN's convolution at the sampled anchors alone (ops/rpn_patches.py)
+pyramid map    all levels of a feature pyramid on one map, so that one call pools all boxes (ops/roi_align_pyramid.py)
+folded norm    a frozen batch norm that the convolution before it applies (ops/frozen_batchnorm.py)
 
-tests/detector/model holds a plain loop, or torchvision's own module, beside each of these.
+A state dict has torchvision's names. tests/detector/model compares each module with a plain loop or with torchvision's.
 """

@@ -1,4 +1,4 @@
-"""The boxes that the RPN starts from: some of each level's sizes and ratios around every cell of its feature map."""
+"""Anchors: boxes of each level's sizes and ratios around every cell of its feature map."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,103 +9,122 @@ from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from detector.config.model_schema import Model
-from detector.model.backbones import BackboneParts, build_backbone
-from detector.model.box_coder import on_device, to_exclusive
-from detector.py_faster_rcnn.anchors import legacy_cell
+from detector.model.backbones import check_backbone
+from detector.model.box_coder import BoxCoder, build_box_coder
+from detector.model.precision import numbers_to_device
+from detector.py_faster_rcnn.anchors import legacy_cell_anchors
 
 
 @dataclass(frozen=True)
 class Anchors:
-    """sizes: sides in pixels, a tuple for each level; ratios: height / width, the same ones at every level.
+    """The anchors of all levels; A = len(sizes of a level) * len(ratios) at each cell, the ratio changing slowest.
 
-    A = len(sizes of a level) * len(ratios) anchors a cell, the ratio changing slowest.
+    sizes: sides in pixels, a tuple for each level. ratios: height / width, the same at every level. stride: pixels
+    between the cells of a single level; 0: computed from the padded size of the batch. legacy: py-faster-rcnn's
+    anchors.
     """
 
     sizes: tuple[tuple[float, ...], ...]
     ratios: tuple[float, ...]
     legacy: bool = False
-    stride: int = 0  # of the only level, pixels; 0: what the canvas is over the map
+    stride: int = 0
 
-    def per_cell(self) -> list[int]:
+    def num_anchors_per_location(self) -> list[int]:
+        """Returns A for each level."""
         return [len(sizes) * len(self.ratios) for sizes in self.sizes]
 
-    def cells(self, strides: list[int]) -> list[tuple[tuple[float, ...], ...]]:
-        """The anchors of the first cell of each level, in pixels."""
-        kind = legacy_cell if self.legacy else centred_cell
-        return [kind(sizes, self.ratios, stride) for sizes, stride in zip(self.sizes, strides, strict=True)]
+    def cell_anchors(self, strides: list[int]) -> list[tuple[tuple[float, ...], ...]]:
+        """Returns the anchors of the first cell of each level, in pixels."""
+        cell = legacy_cell_anchors if self.legacy else centered_cell_anchors
+        return [cell(sizes, self.ratios, stride) for sizes, stride in zip(self.sizes, strides, strict=True)]
 
-    def strides(self, shapes: list[tuple[int, int]], canvas: tuple[int, int]) -> list[tuple[int, int]]:
-        """Pixels from row to row and from column to column, for feature maps of these (height, width).
+    def strides(self, grid_sizes: list[tuple[int, int]], padded_size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Returns the pixels from row to row and from column to column of each level.
 
-        A level's stride is the canvas over the map, whole pixels, as in torchvision; where a map ends with a part of a
-        cell, it has to be stated.
+        A level's stride is the padded size over the map's size, in whole pixels, as in torchvision. A backbone whose
+        map ends with a part of a cell has a single level, and states the stride.
+
+        Args:
+            grid_sizes: (rows, columns) of each level's feature map.
+            padded_size: (height, width) of the batch.
         """
-        return [(self.stride or canvas[0] // height, self.stride or canvas[1] // width) for height, width in shapes]
+        return [(self.stride or padded_size[0] // height, self.stride or padded_size[1] // width)
+                for height, width in grid_sizes]
 
-    def grid(self, shapes: list[tuple[int, int]], canvas: tuple[int, int], like: Tensor) -> Tensor:
-        """All anchors float32 [N, 4] on feature maps of these (height, width): level, row, column, anchor."""
-        strides = self.strides(shapes, canvas)
-        levels = []
-        for cell, (height, width), (down, right) in zip(self.cells([d for d, _ in strides]), shapes, strides):
+    def grid(self, grid_sizes: list[tuple[int, int]], padded_size: tuple[int, int], like: Tensor) -> Tensor:
+        """Returns all anchors float32 [N, 4] on the device of `like`: by level, row, column, anchor of the cell.
+
+        Arguments as of `strides`.
+        """
+        strides = self.strides(grid_sizes, padded_size)
+        cells, levels = self.cell_anchors([down for down, _ in strides]), []
+        for cell, (height, width), (down, right) in zip(cells, grid_sizes, strides):
             y = torch.arange(height, device=like.device, dtype=torch.float32)[:, None] * down
             x = torch.arange(width, device=like.device, dtype=torch.float32)[None] * right
             x, y = torch.broadcast_tensors(x, y)
             corners = torch.stack([x, y, x, y], dim=-1)[:, :, None]  # [height, width, 1, 4]
-            levels.append((corners + on_device(cell, like)).reshape(-1, 4))
+            levels.append((corners + numbers_to_device(cell, like)).reshape(-1, 4))
         return torch.cat(levels)
 
-    def generator(self) -> AnchorGenerator:
-        """torchvision's own, of the same sides and ratios: legacy anchors and a stated stride it does not know."""
+    def torchvision_generator(self) -> AnchorGenerator:
+        """Returns torchvision's generator of the same anchors; it knows neither legacy anchors nor a stated stride."""
         return AnchorGenerator(self.sizes, (self.ratios,) * len(self.sizes))
 
 
-def anchors_of(config: Model, parts: BackboneParts) -> Anchors:
-    """What `model.anchor_sizes` and `model.anchor_ratios` say; where they say nothing, the usual ones of the body."""
-    sizes = config.anchor_sizes or parts.anchor_sizes
+def build_anchors(config: Model) -> Anchors:
+    """Returns the anchors of model.anchor_sizes, or the usual ones of the backbone, and of model.anchor_ratios."""
+    backbone = check_backbone(config)
+    levels = len(backbone.anchor_sizes)
+    sizes = config.anchor_sizes or backbone.anchor_sizes
     if len(sizes) == 1:  # one list is for every level
-        sizes = sizes * len(parts.anchor_sizes)
-    stride = parts.strides["0"] if len(parts.anchor_sizes) == 1 else 0
+        sizes = sizes * levels
+    stride = next(iter(backbone.strides.values())) if levels == 1 else 0
     return Anchors(tuple(map(tuple, sizes)), tuple(config.anchor_ratios), config.legacy_anchors, stride)
 
 
 @lru_cache(maxsize=64)
-def centred_cell(sizes: tuple[float, ...], ratios: tuple[float, ...], stride: int) -> tuple[tuple[float, ...], ...]:
-    """Around the corner of the cell, rounded to whole pixels, as torchvision's AnchorGenerator has them."""
+def centered_cell_anchors(sizes: tuple[float, ...], ratios: tuple[float, ...],
+                          stride: int) -> tuple[tuple[float, ...], ...]:
+    """Returns anchors around the corner of the cell, rounded to whole pixels, as torchvision's AnchorGenerator does."""
     halves = [(size / ratio ** 0.5 / 2, size * ratio ** 0.5 / 2) for ratio in ratios for size in sizes]
     return tuple((round(-w), round(-h), round(w), round(h)) for w, h in halves)
 
 
 @dataclass(frozen=True)
 class AnchorPlan:
-    """Anchors, and the body's cells on any canvas. `extent`: see model/box_coder.py; boxes given here are exclusive."""
+    """The anchors of a model for a batch of any size, computed without running it; boxes given here are exclusive."""
 
     anchors: Anchors
-    body: torch.nn.Module  # on the meta device: it knows shapes, and computes nothing
-    extent: int = 0
+    backbone: torch.nn.Module  # on the meta device: gives shapes and computes nothing
+    box_coder: BoxCoder
 
-    def cells(self, height: int, width: int) -> list[tuple[int, int]]:
-        """Rows and columns of each level on a canvas of this size."""
-        features = self.body(torch.zeros((1, 3, height, width), device="meta"))
+    def grid_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Returns the (rows, columns) of each level for a batch of this padded size."""
+        features = self.backbone(torch.zeros((1, 3, height, width), device="meta"))
         return [tuple(level.shape[-2:]) for level in features.values()]
 
-    def shapes(self) -> list[list[tuple[float, float]]]:
-        """(side, ratio) of the anchors of a cell, for each level."""
-        return [[(side, ratio) for ratio in self.anchors.ratios for side in sides] for sides in self.anchors.sizes]
+    def size_ratio_pairs(self) -> list[list[tuple[float, float]]]:
+        """Returns the (size, ratio) of each anchor of a cell, for each level."""
+        return [[(size, ratio) for ratio in self.anchors.ratios for size in sizes] for sizes in self.anchors.sizes]
 
-    def first_cells(self, strides: list[int]) -> list[np.ndarray]:
-        """The anchors float64 [A, 4] of each level's first cell."""
-        return [to_exclusive(torch.tensor(cell, dtype=torch.float64), self.extent).numpy()
-                for cell in self.anchors.cells(strides)]
+    def cell_anchors(self, strides: list[int]) -> list[np.ndarray]:
+        """Returns the anchors of each level's first cell, float64 [A, 4]."""
+        return [self.box_coder.to_exclusive(torch.tensor(cell, dtype=torch.float64)).numpy()
+                for cell in self.anchors.cell_anchors(strides)]
 
-    def on_canvas(self, height: int, width: int) -> list[np.ndarray]:
-        """All anchors of each level, float32 [A, 4], for a canvas of this size; some reach out of it."""
-        cells = self.cells(height, width)
-        grid = to_exclusive(self.anchors.grid(cells, (height, width), torch.zeros(1)), self.extent)
-        counts = [rows * columns * each for (rows, columns), each in zip(cells, self.anchors.per_cell())]
+    def all_anchors(self, height: int, width: int) -> list[np.ndarray]:
+        """Returns all anchors of each level, float32 [N, 4], for a batch of this padded size, crossing ones
+        included."""
+        grid_sizes = self.grid_sizes(height, width)
+        grid = self.box_coder.to_exclusive(self.anchors.grid(grid_sizes, (height, width), torch.zeros(1)))
+        counts = [rows * columns * each
+                  for (rows, columns), each in zip(grid_sizes, self.anchors.num_anchors_per_location())]
         return [level.numpy() for level in grid.split(counts)]
 
 
 def plan_anchors(config: Model) -> AnchorPlan:
+    """Returns the anchors of the model that a config describes. Raises BadInput if its backbone does not exist."""
+    anchors = build_anchors(config)
     with torch.device("meta"):
-        parts = build_backbone(config)
-    return AnchorPlan(anchors_of(config, parts), parts.body.eval(), int(config.inclusive_boxes))
+        backbone = check_backbone(config).build(config).backbone
+    return AnchorPlan(anchors, backbone.eval(), build_box_coder(config))

@@ -1,10 +1,12 @@
-"""The networks below the RPN, cut from torchvision's classifiers: what becomes the body, what the box head.
+"""The backbones: every network below the RPN, with all that the rest of the detector has to know of it.
 
-A body maps images [B, 3, H, W] to features by level, and says its `out_channels`; a box head maps pooled features
-[R, F, S, S] to one vector for each box and says its `out_channels`.
+BACKBONES is the only place that knows a backbone by its name. Another one is another entry, also from user code:
+`BACKBONES["mine"] = Backbone(build=..., ...)` before the config is trained.
 """
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Callable
 
 from torch import Tensor, nn
 from torchvision import models
@@ -13,6 +15,8 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.resnet import Bottleneck
 
 from detector.config.model_schema import Model
+from detector.config.parsing import did_you_mean
+from detector.errors import BadInput, combine_mistakes
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 VGG_STAGES = ((0, 5), (5, 10), (10, 17), (17, 24), (24, 30))  # of vgg16.features: conv1 ... conv5 with their pools
@@ -21,33 +25,79 @@ MOBILENET_STAGES = ((0, 2), (2, 4), (4, 7), (7, 13), (13, 16), (16, 17))  # each
 
 @dataclass(frozen=True)
 class BackboneParts:
-    """A body and its box head, with the numbers that the rest of the detector is built around."""
+    """The modules of one backbone.
 
-    body: nn.Module
-    head: nn.Module
-    strides: dict[str, int]              # of the levels that boxes are pooled from, pixels
-    anchor_sizes: tuple[tuple, ...]      # usual sides for each level of the RPN, pixels
-    stages: list[list[nn.Module]]        # from the image upwards, for model.frozen_stages
+    backbone: images [B, 3, H, W] -> features [B, F, h, w] by level name; F is its attribute `out_channels`.
+    box_head: pooled features [R, F, S, S] -> [R, D]; D is its attribute `out_channels`.
+    stages: the modules of each stage from the image upwards, for model.frozen_stages.
+    """
 
-
-def build_backbone(config: Model) -> BackboneParts:
-    name, _, kind = config.backbone.partition("_")
-    if name == "vgg16":
-        return vgg16(config)
-    if name == "mobilenet":
-        return mobilenet_fpn(config)
-    return resnet_fpn(name, config) if kind == "fpn" else resnet_c4(name, config)
+    backbone: nn.Module
+    box_head: nn.Module
+    stages: list[list[nn.Module]]
 
 
-class OneLevel(nn.Sequential):
-    """Layers whose output is the only level, with the name that torchvision's pooling and RPN know: 0."""
+@dataclass(frozen=True)
+class Backbone:
+    """All that is particular to one backbone."""
+
+    build: Callable[[Model], BackboneParts]  # gives random weights
+    strides: dict[str, int]                  # of the levels that boxes are pooled from, pixels
+    anchor_sizes: tuple[tuple[float, ...], ...]  # usual anchor sizes of each level of the RPN, pixels
+    num_stages: int                          # the largest model.frozen_stages
+    size_divisor: int = 1                    # model.size_divisor has to be a multiple of this
+    # Start of a name in the classifier's weights -> its start here; the first that fits counts. Other names stay.
+    classifier_prefixes: tuple[tuple[str, str], ...] = ()
+    imagenet_weights: str = ""               # torchvision's entry for model.weights=imagenet, if there is one
+    coco_weights: str = ""                   # torchvision's entry for model.weights=coco, if there is one
+    coco_norm_eps: float | None = None       # epsilon of frozen batch norms with coco_weights; None: their own
+
+
+def check_backbone(config: Model) -> Backbone:
+    """Returns the entry of model.backbone.
+
+    Raises:
+        BadInput: there is no such backbone, or other options of the model contradict it.
+    """
+    backbone = find_backbone(config)
+    problems, levels, sizes = [], len(backbone.anchor_sizes), [list(level) for level in config.anchor_sizes]
+    if config.size_divisor % backbone.size_divisor:
+        problems.append(f"model.size_divisor={config.size_divisor}: the levels of {config.backbone} need multiples of "
+                        f"{backbone.size_divisor}")
+    if len(sizes) not in (0, 1, levels) or len({len(level) for level in sizes}) > 1:
+        problems.append(f"model.anchor_sizes={sizes}: {config.backbone} has {levels} level{'s' if levels > 1 else ''}; "
+                        "give a list for each, all equally long, or one list for all")
+    if config.frozen_stages > backbone.num_stages:
+        problems.append(f"model.frozen_stages={config.frozen_stages}: {config.backbone} has "
+                        f"{backbone.num_stages} stages")
+    if problems:
+        raise combine_mistakes(f"model.backbone={config.backbone}", problems)
+    return backbone
+
+
+def find_backbone(config: Model) -> Backbone:
+    """Returns the entry of model.backbone. Raises BadInput if there is none."""
+    if config.backbone not in BACKBONES:
+        raise BadInput(f"model.backbone={config.backbone!r}: one of {', '.join(BACKBONES)}"
+                       f"{did_you_mean(config.backbone, BACKBONES)}")
+    return BACKBONES[config.backbone]
+
+
+def freeze(stages: list[list[nn.Module]], count: int) -> None:
+    """Stops the training of the first `count` stages, their batch norms included."""
+    for module in (module for stage in stages[:count] for module in stage):
+        module.requires_grad_(False)
+
+
+class SingleLevel(nn.Sequential):
+    """Layers whose output is the only level; its name is 0, as in torchvision's pooling and RPN."""
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return {"0": super().forward(images)}
 
 
 class MeanHead(nn.Sequential):
-    """A stage of the body as box head, then the mean over its cells (He et al. 2016, ResNet, "C4")."""
+    """A stage of the classifier as box head, then the mean over all cells (He et al. 2016, ResNet, "C4")."""
 
     def forward(self, pooled: Tensor) -> Tensor:
         return super().forward(pooled).mean(dim=(2, 3))
@@ -67,16 +117,45 @@ class VggHead(nn.Module):
         return self.dropout(self.relu(self.fc7(hidden)))
 
 
-def vgg16(config: Model) -> BackboneParts:
+def build_vgg16(config: Model) -> BackboneParts:
     layers = list(models.vgg16(weights=None, init_weights=True).features)[:-1]  # without the last pool: stride 16
-    body = OneLevel(*layers)
-    body.out_channels = 512
-    return BackboneParts(body, VggHead(config.roi_pooling_size ** 2, config.dropout), {"0": 16}, ((32, 64, 128, 256, 512),),
-                 [layers[first:last] for first, last in VGG_STAGES])
+    backbone = SingleLevel(*layers)
+    backbone.out_channels = 512
+    return BackboneParts(backbone, VggHead(config.roi_pooling_size ** 2, config.dropout),
+                         [layers[first:last] for first, last in VGG_STAGES])
 
 
-def resnet(name: str, config: Model) -> nn.Module:
-    """torchvision's classifier; with the stride and the pool where the networks of He et al. had them in Caffe."""
+def build_resnet_c4(name: str, config: Model) -> BackboneParts:
+    network = build_resnet(name, config)
+    backbone = SingleLevel()
+    for part in ("conv1", "bn1", "relu", "maxpool", *LAYERS[:3]):
+        backbone.add_module(part, getattr(network, part))
+    head = MeanHead()
+    head.add_module("layer4", network.layer4)
+    head.out_channels = network.fc.in_features
+    backbone.out_channels = head.out_channels // 2
+    return BackboneParts(backbone, head, resnet_stages(network))
+
+
+def build_resnet_fpn(name: str, config: Model) -> BackboneParts:
+    network = build_resnet(name, config)
+    top = network.fc.in_features
+    backbone = BackboneWithFPN(network, {layer: str(i) for i, layer in enumerate(LAYERS)},
+                               [top // 8, top // 4, top // 2, top], config.fpn_channels)
+    return BackboneParts(backbone, build_two_layer_head(config), resnet_stages(network))
+
+
+def build_mobilenet_fpn(config: Model) -> BackboneParts:
+    # As in torchvision's detector: batch norms with epsilon 1e-5, though its classifier has 1e-3.
+    features = models.mobilenet_v3_large(weights=None, norm_layer=nn.BatchNorm2d).features
+    backbone = BackboneWithFPN(features, {"13": "0", "16": "1"}, [features[13].out_channels, features[16].out_channels],
+                               config.fpn_channels)
+    return BackboneParts(backbone, build_two_layer_head(config),
+                         [list(features[first:last]) for first, last in MOBILENET_STAGES])
+
+
+def build_resnet(name: str, config: Model) -> nn.Module:
+    """Returns torchvision's classifier; on request with the strides and the pool of the original Caffe networks."""
     network = models.get_model(name, weights=None)
     if config.stride_in_1x1 and isinstance(network.layer2[0], Bottleneck):
         for block in (getattr(network, layer)[0] for layer in LAYERS[1:]):
@@ -86,37 +165,7 @@ def resnet(name: str, config: Model) -> nn.Module:
     return network
 
 
-def resnet_c4(name: str, config: Model) -> BackboneParts:
-    network = resnet(name, config)
-    body = OneLevel()
-    for part in ("conv1", "bn1", "relu", "maxpool", *LAYERS[:3]):
-        body.add_module(part, getattr(network, part))
-    head = MeanHead()
-    head.add_module("layer4", network.layer4)
-    head.out_channels = network.fc.in_features
-    body.out_channels = head.out_channels // 2
-    return BackboneParts(body, head, {"0": 16}, ((32, 64, 128, 256, 512),), resnet_stages(network))
-
-
-def resnet_fpn(name: str, config: Model) -> BackboneParts:
-    network = resnet(name, config)
-    top = network.fc.in_features
-    body = BackboneWithFPN(network, {layer: str(i) for i, layer in enumerate(LAYERS)},
-                           [top // 8, top // 4, top // 2, top], config.fpn_channels)
-    return BackboneParts(body, two_layer_head(config), {"0": 4, "1": 8, "2": 16, "3": 32},
-                 ((32,), (64,), (128,), (256,), (512,)), resnet_stages(network))
-
-
-def mobilenet_fpn(config: Model) -> BackboneParts:
-    # As in torchvision's detector: batch norms with epsilon 1e-5, though its classifier has 1e-3.
-    features = models.mobilenet_v3_large(weights=None, norm_layer=nn.BatchNorm2d).features
-    body = BackboneWithFPN(features, {"13": "0", "16": "1"}, [features[13].out_channels, features[16].out_channels],
-                           config.fpn_channels)
-    return BackboneParts(body, two_layer_head(config), {"0": 32, "1": 32}, ((32, 64, 128, 256, 512),) * 3,
-                 [list(features[first:last]) for first, last in MOBILENET_STAGES])
-
-
-def two_layer_head(config: Model) -> TwoMLPHead:
+def build_two_layer_head(config: Model) -> TwoMLPHead:
     head = TwoMLPHead(config.fpn_channels * config.roi_pooling_size ** 2, config.box_head_dim)
     head.out_channels = config.box_head_dim
     return head
@@ -126,7 +175,42 @@ def resnet_stages(network: nn.Module) -> list[list[nn.Module]]:
     return [[network.conv1, network.bn1], *([getattr(network, layer)] for layer in LAYERS)]
 
 
-def freeze(parts: BackboneParts, stages: int) -> None:
-    """The first stages learn no more, and neither do their batch norms."""
-    for module in (module for stage in parts.stages[:stages] for module in stage):
-        module.requires_grad_(False)
+C4 = {"strides": {"0": 16}, "anchor_sizes": ((32, 64, 128, 256, 512),), "num_stages": 5,
+      "classifier_prefixes": (("layer4.", "roi_heads.box_head.layer4."), ("fc.", "fc."), ("", "backbone."))}
+FPN = {"strides": {"0": 4, "1": 8, "2": 16, "3": 32}, "anchor_sizes": ((32,), (64,), (128,), (256,), (512,)),
+       "num_stages": 5, "size_divisor": 32, "classifier_prefixes": (("fc.", "fc."), ("", "backbone.body."))}
+
+BACKBONES = {
+    "vgg16": Backbone(
+        build_vgg16, strides={"0": 16}, anchor_sizes=((32, 64, 128, 256, 512),), num_stages=5,
+        classifier_prefixes=(("features.", "backbone."), ("classifier.0.", "roi_heads.box_head.fc6."),
+                             ("classifier.3.", "roi_heads.box_head.fc7.")),
+        imagenet_weights="VGG16_Weights.IMAGENET1K_V1"),
+    "resnet18_c4": Backbone(partial(build_resnet_c4, "resnet18"), **C4,
+                            imagenet_weights="ResNet18_Weights.IMAGENET1K_V1"),
+    "resnet34_c4": Backbone(partial(build_resnet_c4, "resnet34"), **C4,
+                            imagenet_weights="ResNet34_Weights.IMAGENET1K_V1"),
+    "resnet50_c4": Backbone(partial(build_resnet_c4, "resnet50"), **C4,
+                            imagenet_weights="ResNet50_Weights.IMAGENET1K_V1"),
+    "resnet101_c4": Backbone(partial(build_resnet_c4, "resnet101"), **C4,
+                             imagenet_weights="ResNet101_Weights.IMAGENET1K_V1"),
+    "resnet152_c4": Backbone(partial(build_resnet_c4, "resnet152"), **C4,
+                             imagenet_weights="ResNet152_Weights.IMAGENET1K_V1"),
+    "resnet18_fpn": Backbone(partial(build_resnet_fpn, "resnet18"), **FPN,
+                             imagenet_weights="ResNet18_Weights.IMAGENET1K_V1"),
+    "resnet34_fpn": Backbone(partial(build_resnet_fpn, "resnet34"), **FPN,
+                             imagenet_weights="ResNet34_Weights.IMAGENET1K_V1"),
+    "resnet50_fpn": Backbone(
+        partial(build_resnet_fpn, "resnet50"), **FPN, imagenet_weights="ResNet50_Weights.IMAGENET1K_V1",
+        # fasterrcnn_resnet50_fpn sets this epsilon in its last lines, for these weights only.
+        coco_weights="FasterRCNN_ResNet50_FPN_Weights.COCO_V1", coco_norm_eps=0.0),
+    "resnet101_fpn": Backbone(partial(build_resnet_fpn, "resnet101"), **FPN,
+                              imagenet_weights="ResNet101_Weights.IMAGENET1K_V1"),
+    "resnet152_fpn": Backbone(partial(build_resnet_fpn, "resnet152"), **FPN,
+                              imagenet_weights="ResNet152_Weights.IMAGENET1K_V1"),
+    "mobilenet_v3_large_fpn": Backbone(
+        build_mobilenet_fpn, strides={"0": 32, "1": 32}, anchor_sizes=((32, 64, 128, 256, 512),) * 3, num_stages=6,
+        size_divisor=32, classifier_prefixes=(("features.", "backbone.body."),),
+        imagenet_weights="MobileNet_V3_Large_Weights.IMAGENET1K_V1",
+        coco_weights="FasterRCNN_MobileNet_V3_Large_FPN_Weights.COCO_V1"),
+}

@@ -1,8 +1,8 @@
-"""Boxes on the device, whole batches at once: overlap, coding as deltas, the border of the image; in two conventions.
+"""Boxes of whole batches on the device: IoU, encoding as deltas from reference boxes, clipping to the image.
 
-B images, M objects and N boxes of each. A box is x1, y1, x2, y2 in pixels. `extent` says what x2 and y2 are: 0 where
-they are exclusive (width = x2 - x1, see detector/structures.py), 1 where they are the last pixel (width = x2 - x1 + 1, as in
-jwyang/faster-rcnn.pytorch). `to_exclusive` turns the second into the first; behind it, all formulas are the same.
+B images, M objects and N boxes of each. A box is x1, y1, x2, y2 in pixels, with exclusive x2 and y2: width = x2 - x1
+(see detector/structures.py). The boxes of model.inclusive_boxes have the same methods, in
+py_faster_rcnn/inclusive_boxes.py; `build_box_coder` is the only place that chooses.
 """
 
 import math
@@ -11,72 +11,83 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LARGEST = math.log(1000 / 16)  # of dw and dh: what a sane image holds is within reach, and exp does not overflow
+from detector.config.model_schema import Model
+from detector.py_faster_rcnn.inclusive_boxes import InclusiveBoxCoder
 
-
-def on_device(values: list, like: Tensor) -> Tensor:
-    """Numbers as float32 on the device of a tensor, by a copy that the host does not wait for."""
-    return torch.tensor(values, dtype=torch.float32, device="cpu").to(like.device, non_blocking=True)
-
-
-def to_exclusive(boxes: Tensor, extent: int) -> Tensor:
-    """Boxes [..., 4] with exclusive x2 and y2."""
-    return torch.cat([boxes[..., :2], boxes[..., 2:] + extent], dim=-1) if extent else boxes
-
-
-def overlaps(objects: Tensor, boxes: Tensor, extent: int = 0) -> Tensor:
-    """IoU of objects [B, M, 4] with boxes [B, N, 4], or with [1, N, 4] that all images share: [B, M, N].
-
-    0 where neither has an area. Works in place where it can: on a pyramid this is the largest tensor of a step.
-    """
-    objects, boxes = to_exclusive(objects, extent), to_exclusive(boxes, extent)
-    left, top, right, bottom = objects[..., None].unbind(2)                                     # [B, M, 1] each
-    left_, top_, right_, bottom_ = boxes.transpose(1, 2).contiguous()[:, :, None].unbind(1)     # [B, 1, N] each
-    shared = (torch.minimum(right, right_) - torch.maximum(left, left_)).clamp_(min=0)
-    shared *= (torch.minimum(bottom, bottom_) - torch.maximum(top, top_)).clamp_(min=0)
-    union = (right - left) * (bottom - top) + (right_ - left_) * (bottom_ - top_) - shared
-    return shared.div_(union.clamp_(min=1e-12))
-
-
-def clipped(boxes: Tensor, sizes: Tensor, extent: int) -> Tensor:
-    """The part of boxes [B, N, 4] inside images of sizes float32 [B, 2], height and width."""
-    last = sizes.flip(1).repeat(1, 2)[:, None] - extent
-    return torch.minimum(boxes.clamp(min=0), last)
+MAX_LOG_SCALE = math.log(1000 / 16)  # limit of dw and dh, as in torchvision: exp does not overflow
+UNIT_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class BoxCoder:
-    """Boxes as deltas dx, dy, dw, dh from references (Ren et al. 2015, eq. 2), times `weights`.
+    """Boxes as deltas dx, dy, dw, dh from reference boxes (Ren et al. 2015, eq. 2), times `weights`.
 
-    With an extent of 1, decoded boxes are a pixel larger than the encoded ones were: the original has no -1 there, and
-    what was trained with it expects that. `clamp` limits dw and dh to LARGEST; the original does not, and can overflow.
+    `clamp` limits dw and dh to MAX_LOG_SCALE. The original does not, and can overflow.
     """
 
-    weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
-    extent: int = 0
+    weights: tuple[float, ...] = UNIT_WEIGHTS
     clamp: bool = True
 
+    def to_exclusive(self, boxes: Tensor) -> Tensor:
+        """Returns the boxes: this class's are exclusive already."""
+        return boxes
+
+    def from_exclusive(self, boxes: Tensor) -> Tensor:
+        """Returns the boxes: this class's are exclusive, too."""
+        return boxes
+
+    def iou(self, objects: Tensor, boxes: Tensor) -> Tensor:
+        """Returns the IoU [B, M, N] of objects [B, M, 4] with boxes [B, N, 4], or [1, N, 4] for all images."""
+        return box_iou(objects, boxes)
+
+    def clip(self, boxes: Tensor, image_sizes: Tensor) -> Tensor:
+        """Returns boxes [B, N, 4], clipped to images of sizes float32 [B, 2] (height, width)."""
+        return torch.minimum(boxes.clamp(min=0), image_sizes.flip(1).repeat(1, 2)[:, None])
+
     def encode(self, boxes: Tensor, references: Tensor) -> Tensor:
-        """[..., 4] and [..., 4] -> deltas [..., 4]; not finite where a reference has no area."""
-        x, y, width, height = _centres(to_exclusive(boxes, self.extent))
-        x0, y0, width0, height0 = _centres(to_exclusive(references, self.extent))
-        kx, ky, kw, kh = self.weights
-        return torch.stack([kx * (x - x0) / width0, ky * (y - y0) / height0,
-                            kw * torch.log(width / width0), kh * torch.log(height / height0)], dim=-1)
+        """Returns the deltas [..., 4] from references [..., 4] to boxes [..., 4].
+
+        Deltas from a reference without area are not finite.
+        """
+        x, y, width, height = _centers_and_sizes(boxes)
+        x0, y0, width0, height0 = _centers_and_sizes(references)
+        wx, wy, ww, wh = self.weights
+        return torch.stack([wx * (x - x0) / width0, wy * (y - y0) / height0,
+                            ww * torch.log(width / width0), wh * torch.log(height / height0)], dim=-1)
 
     def decode(self, deltas: Tensor, references: Tensor) -> Tensor:
-        """[..., 4] and [..., 4] -> boxes [..., 4]."""
-        x0, y0, width0, height0 = _centres(to_exclusive(references, self.extent))
-        dx, dy, dw, dh = (column / k for column, k in zip(deltas.unbind(-1), self.weights))
+        """Returns the boxes [..., 4] that `deltas` [..., 4] from `references` [..., 4] stand for."""
+        x0, y0, width0, height0 = _centers_and_sizes(references)
+        dx, dy, dw, dh = (column / weight for column, weight in zip(deltas.unbind(-1), self.weights))
         if self.clamp:
-            dw, dh = dw.clamp(max=LARGEST), dh.clamp(max=LARGEST)
+            dw, dh = dw.clamp(max=MAX_LOG_SCALE), dh.clamp(max=MAX_LOG_SCALE)
         x, y = dx * width0 + x0, dy * height0 + y0
-        right, down = 0.5 * torch.exp(dw) * width0, 0.5 * torch.exp(dh) * height0
-        return torch.stack([x - right, y - down, x + right, y + down], dim=-1)
+        half_width, half_height = 0.5 * torch.exp(dw) * width0, 0.5 * torch.exp(dh) * height0
+        return torch.stack([x - half_width, y - half_height, x + half_width, y + half_height], dim=-1)
 
 
-def _centres(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Centre x and y, width and height of boxes with exclusive x2 and y2."""
+def build_box_coder(config: Model, weights: tuple[float, ...] = UNIT_WEIGHTS) -> BoxCoder | InclusiveBoxCoder:
+    """Returns the coder for the box convention of the config (model.inclusive_boxes)."""
+    exclusive = BoxCoder(tuple(weights), config.clamp_deltas)
+    return InclusiveBoxCoder(exclusive) if config.inclusive_boxes else exclusive
+
+
+def box_iou(objects: Tensor, boxes: Tensor) -> Tensor:
+    """Returns the IoU [B, M, N] of objects [B, M, 4] with boxes [B, N, 4], or with [1, N, 4] that all images share.
+
+    The IoU of two boxes without area is 0. Works in place where possible: for an FPN the result is the largest tensor
+    of a training step.
+    """
+    left, top, right, bottom = objects[..., None].unbind(2)                                     # [B, M, 1] each
+    left_, top_, right_, bottom_ = boxes.transpose(1, 2).contiguous()[:, :, None].unbind(1)     # [B, 1, N] each
+    intersection = (torch.minimum(right, right_) - torch.maximum(left, left_)).clamp_(min=0)
+    intersection *= (torch.minimum(bottom, bottom_) - torch.maximum(top, top_)).clamp_(min=0)
+    union = (right - left) * (bottom - top) + (right_ - left_) * (bottom_ - top_) - intersection
+    return intersection.div_(union.clamp_(min=1e-12))
+
+
+def _centers_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns center x and y, width and height, [...] each."""
     x1, y1, x2, y2 = boxes.unbind(-1)
     width, height = x2 - x1, y2 - y1
     return x1 + 0.5 * width, y1 + 0.5 * height, width, height

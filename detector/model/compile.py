@@ -1,7 +1,8 @@
-"""torch.compile for what is the same in every step: backbone and pyramid, the RPN's head, the boxes' head.
+"""torch.compile of the parts that are the same in every training step: backbone, RPN head and box head.
 
-The rest of a step, sampling and NMS, is small operations. The state dict keeps its names, because it is functions that
-are compiled, not modules. With batch.pad_to=group each canvas is compiled for itself, a handful in a run.
+Sampling and NMS, the rest of a step, are many small operations and stay eager. Functions are compiled, not modules, so
+that the state dict keeps its names. With batch.pad_to=group only a handful of shapes occur in a run, and each is
+compiled once.
 """
 
 import importlib.util
@@ -17,32 +18,35 @@ from detector.model.faster_rcnn import Detector
 
 
 def ensure_compiler(mode: str, device: torch.device) -> None:
-    """Raises BadInput where torch.compile would fail at the first step."""
+    """Raises BadInput if torch.compile would fail at the first step, because its compiler is not installed."""
     if mode == "off":
         return
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        raise BadInput(f"run.compile={mode}: there is no package triton here, which PyTorch compiles for GPUs with; "
-                       "install it, or set run.compile=off")
+        raise BadInput(f"run.compile={mode}: the package triton is not installed; PyTorch needs it to compile for "
+                       "GPUs. Install it, or set run.compile=off")
     compilers = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
     if device.type == "cpu" and not any(map(shutil.which, compilers)):
-        raise BadInput(f"run.compile={mode}: no C++ compiler ({', '.join(compilers)}) is here, which PyTorch compiles "
-                       "for CPUs with; install g++, set CXX, or set run.compile=off")
+        raise BadInput(f"run.compile={mode}: no C++ compiler found ({', '.join(compilers)}); PyTorch needs one to "
+                       "compile for CPUs. Install g++, set CXX, or set run.compile=off")
 
 
 def compile_model(model: Detector, mode: str, dynamic: bool, backend: str = "inductor") -> None:
-    """In place, for training alone: evaluation has shapes of its own, and is a small share of a run.
+    """Compiles a model for training, in place; evaluation stays eager, because its shapes differ.
 
-    mode: default: fused operations; reduce-overhead: CUDA graphs as well, on GPUs; off: nothing. dynamic: one
-    compilation for all shapes, which takes longer and computes slower; else one for each. backend: torch.compile's.
+    Args:
+        mode: off: nothing is compiled; default: fused operations; reduce-overhead: also CUDA graphs, on GPUs.
+        dynamic: compile once for all shapes, which takes longer and runs slower; else once for each shape.
+        backend: that of torch.compile.
     """
     if mode == "off":
         return
-    for part in (model.backbone, model.rpn.head, model.roi_heads.box_head):
-        part.forward = in_training(part, torch.compile(part.forward, mode=None if mode == "default" else mode,
-                                                       dynamic=dynamic, backend=backend))
+    for module in (model.backbone, model.rpn.head, model.roi_heads.box_head):
+        compiled = torch.compile(module.forward, mode=None if mode == "default" else mode, dynamic=dynamic,
+                                 backend=backend)
+        module.forward = compiled_in_training(module, compiled)
 
 
-def in_training(part: nn.Module, compiled: Callable) -> Callable:
-    """What `forward` is called with goes to the compiled one in training, else to the one that was there before."""
-    eager = part.forward
-    return lambda *arguments: (compiled if part.training else eager)(*arguments)
+def compiled_in_training(module: nn.Module, compiled: Callable) -> Callable:
+    """Returns a forward function that calls `compiled` in training and the module's present forward in evaluation."""
+    eager = module.forward
+    return lambda *args: (compiled if module.training else eager)(*args)

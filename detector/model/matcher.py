@@ -1,7 +1,7 @@
-"""Which anchors and proposals a step learns from: fixed sizes and masks, all images at once.
+"""Matching of boxes to objects, and sampling of the boxes that a training step uses: all images of a batch at once.
 
-B images, M objects, N boxes of each, S samples of each. What is drawn depends on torch's generator alone, which is
-seeded for each step (see detector/training/step.py).
+B images, M objects, N boxes of each, S samples of each. Results have fixed shapes and masks, so that the host never
+waits for the device. The sampled boxes depend on torch's generator alone, which training seeds at each step.
 """
 
 from dataclasses import dataclass
@@ -9,90 +9,83 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detector.model.box_coder import overlaps
+from detector.model.box_coder import BoxCoder
 from detector.model.ground_truth import GroundTruth
+from detector.py_faster_rcnn.sampling import fill_with_replacement, repeat_last
 
 
 @dataclass(frozen=True)
 class Match:
-    """Each box and the object that it overlaps most."""
+    """Each box and the object with which it has the highest IoU."""
 
-    overlap: Tensor  # float32 [B, N]; -1 in an image without objects
-    which: Tensor    # int64 [B, N], a column of Truth
-    best: Tensor     # bool [B, N]: no box overlaps some object more than this one does
+    iou: Tensor            # float32 [B, N]; -1 in an image without objects
+    matched_index: Tensor  # int64 [B, N], a column of GroundTruth
+    is_best: Tensor        # bool [B, N]: no other box has a higher IoU with some object
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows of N, and what they are: int64 [B, S] and two masks bool [B, S]."""
+    """The sampled boxes of each image."""
 
-    index: Tensor
-    positive: Tensor
-    real: Tensor  # False: there were not enough boxes; the row repeats another, which no loss counts
+    index: Tensor     # int64 [B, S], a column of N
+    positive: Tensor  # bool [B, S]
+    valid: Tensor     # bool [B, S]; False: the image had too few boxes, `index` repeats another and no loss counts it
 
 
-def match(truth: GroundTruth, boxes: Tensor, extent: int, allowed: Tensor | None = None, best: bool = False) -> Match:
-    """boxes [B, N, 4], or [1, N, 4] shared by all images. Only `allowed` ones (bool [B, N]) compete to be the best.
+def match(ground_truth: GroundTruth, boxes: Tensor, box_coder: BoxCoder, allowed: Tensor | None = None,
+          find_best: bool = False) -> Match:
+    """Returns for each box the object with the highest IoU.
 
-    Several boxes can be equally good. An object that no box overlaps has no best box, though torchvision calls all
-    boxes its best ones.
+    Args:
+        boxes: float32 [B, N, 4], or [1, N, 4] for all images.
+        box_coder: the convention of the boxes.
+        allowed: bool [B, N]; boxes where it is False match nothing. None: all are allowed.
+        find_best: also fill `is_best` (torchvision's allow_low_quality_matches). Several boxes can have the same
+            highest IoU with an object; an object that no box overlaps has no best box (in torchvision, every box is its
+            best).
     """
-    iou = overlaps(truth.boxes, boxes, extent)
+    iou = box_coder.iou(ground_truth.boxes, boxes)
     if allowed is not None:
         iou.masked_fill_(~allowed[:, None], -1)
-    iou.masked_fill_(~truth.real[..., None], -1)
-    overlap, which = iou.max(dim=1)
-    if not best:
-        return Match(overlap, which, torch.zeros_like(overlap, dtype=torch.bool))
-    most = iou.amax(dim=2, keepdim=True)
-    return Match(overlap, which, (iou == most.masked_fill_(most <= 0, 2)).any(dim=1))
+    iou.masked_fill_(~ground_truth.valid[..., None], -1)
+    highest_of_box, matched_index = iou.max(dim=1)
+    if not find_best:
+        return Match(highest_of_box, matched_index, torch.zeros_like(highest_of_box, dtype=torch.bool))
+    highest_of_object = iou.amax(dim=2, keepdim=True)
+    is_best = (iou == highest_of_object.masked_fill_(highest_of_object <= 0, 2)).any(dim=1)
+    return Match(highest_of_box, matched_index, is_best)
 
 
-def sample_boxes(positive: Tensor, negative: Tensor, batch: int, share: float, replacement: bool = False) -> Sample:
-    """`batch` boxes of each image out of two masks bool [B, N], at most this share of them positive.
+def sample_boxes(positive: Tensor, negative: Tensor, batch_size: int, positive_fraction: float,
+                 with_replacement: bool = False) -> Sample:
+    """Samples boxes of each image: positives up to a fraction of the batch, then negatives.
 
-    Positives are drawn without replacement, and negatives fill the rest. With replacement (the original's RoIs, RECIPE
-    3): negatives are drawn with it, so that the batch is full wherever there is one; where there is none, all are
-    positives, drawn with replacement. Where there is neither, nothing is drawn; the original stops with an error.
+    Args:
+        positive, negative: bool [B, N], the boxes to draw from.
+        batch_size: samples of each image.
+        positive_fraction: at most this fraction of the batch is positive.
+        with_replacement: see py_faster_rcnn/sampling.py.
+
+    Returns:
+        S = batch_size samples of each image, or N if that is smaller and nothing is drawn twice.
     """
-    slots = min(batch, positive.shape[1]) if not replacement else batch
-    most = min(int(batch * share), positive.shape[1])
-    positives, negatives = positive.sum(1, keepdim=True), negative.sum(1, keepdim=True)  # [B, 1]
-    first = shuffled(positive, most)
-    taken = positives.clamp(max=most)
-    if replacement:
-        second = drawn(negative, slots)
-        full = (negatives > 0) | (positives > 0)
-        lonely = (negatives == 0) & (positives > 0)
-        first = torch.where(lonely, drawn(positive, slots), spread(first, slots))
-        taken = torch.where(lonely, slots, taken)
-        end = torch.where(full, slots, 0)
+    max_positives = min(int(batch_size * positive_fraction), positive.shape[1])
+    positives = draw_without_replacement(positive, max_positives)
+    num_positive = positive.sum(1, keepdim=True).clamp(max=max_positives)  # [B, 1]
+    if with_replacement:
+        positives, negatives, num_positive, num_sampled = fill_with_replacement(
+            positive, negative, positives, num_positive, batch_size)
     else:
-        second = shuffled(negative, slots)
-        first = spread(first, slots)
-        end = (taken + negatives).clamp(max=batch)
-    slot = torch.arange(slots, device=positive.device)[None]
-    index = torch.where(slot < taken, first, second.gather(1, (slot - taken).clamp(min=0)))
-    index = index.gather(1, slot % end.clamp(min=1))
-    return Sample(index, slot < taken, slot < end)
+        size = min(batch_size, positive.shape[1])
+        negatives = draw_without_replacement(negative, size)
+        positives = repeat_last(positives, size)
+        num_sampled = (num_positive + negative.sum(1, keepdim=True)).clamp(max=batch_size)
+    slot = torch.arange(positives.shape[1], device=positive.device)[None]
+    index = torch.where(slot < num_positive, positives, negatives.gather(1, (slot - num_positive).clamp(min=0)))
+    index = index.gather(1, slot % num_sampled.clamp(min=1))
+    return Sample(index, slot < num_positive, slot < num_sampled)
 
 
-def shuffled(mask: Tensor, count: int) -> Tensor:
-    """`count` rows int64 [B, count] of bool [B, N]: those of the mask first, in random order, then others."""
+def draw_without_replacement(mask: Tensor, count: int) -> Tensor:
+    """Returns `count` columns int64 [B, count] of a mask bool [B, N]: the true ones in random order, then others."""
     return torch.rand(mask.shape, device=mask.device).masked_fill_(~mask, -1).topk(count, dim=1).indices
-
-
-def drawn(mask: Tensor, count: int) -> Tensor:
-    """`count` rows int64 [B, count] of a mask, each drawn among all of them; any row where the mask is empty."""
-    there = mask.sum(1, keepdim=True)
-    rows = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)  # those of the mask come first
-    turn = (torch.rand((len(mask), count), device=mask.device) * there).long()
-    return rows.gather(1, turn.minimum((there - 1).clamp(min=0)))
-
-
-def spread(rows: Tensor, count: int) -> Tensor:
-    """Rows [B, n], made [B, count] by repeating the last."""
-    if rows.shape[1] == 0:
-        return rows.new_zeros((len(rows), count))
-    last = rows[:, -1:].expand(-1, max(0, count - rows.shape[1]))
-    return torch.cat([rows[:, :count], last], dim=1)

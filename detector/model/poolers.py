@@ -1,6 +1,6 @@
-"""From boxes of any size to features of one size: three kinds of RoIAlign, RoI max pooling, spatial-transformer crop.
+"""RoI pooling: boxes of any size become features of one size (RoIAlign, max pooling, spatial-transformer crop).
 
-R boxes over all images, F channels, S cells in each direction.
+R boxes of all images, F channels, S cells in each direction.
 """
 
 import torch
@@ -9,39 +9,44 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from torchvision.ops import roi_align, roi_pool
 from torchvision.ops.poolers import LevelMapper
 
-from detector.model.ops.roi_align_cpu import align_by_sums
-from detector.model.ops.roi_align_pyramid import align_on_pyramid
+from detector.model.ops.roi_align_cpu import roi_align_cpu
+from detector.model.ops.roi_align_pyramid import roi_align_pyramid
 from detector.py_faster_rcnn.roi_pooling import align_original, crop
 
 
 class RoiPooling(nn.Module):
     """Pools every box from the level of the pyramid that fits its size (Lin et al. 2017, FPN, eq. 1).
 
-    kind is align, align_detectron2, align_original, pool or crop; strides are those of the levels, in pixels of the
-    batch, and are stated rather than inferred from the first batch, so that what a model gives never depends on what it
-    saw before.
+    The strides of the levels are stated, in pixels of the batch. torchvision infers them from the first batch, so that
+    its output depends on the images that came before.
+
+    Args:
+        kind: a value of model.roi_pooling.
+        size: S.
+        sampling_ratio: align, align_detectron2: samples of a cell in each direction; 0: one for each pixel.
+        max_pool: crop: sample twice as finely, then take the maximum of 2 x 2.
     """
 
     def __init__(self, kind: str, size: int, strides: dict[str, int], sampling_ratio: int = 2, max_pool: bool = True):
         super().__init__()
         self.kind, self.size, self.strides = kind, size, strides
         self.sampling_ratio, self.max_pool = sampling_ratio, max_pool
-        powers = [stride.bit_length() - 1 for stride in strides.values()]
-        self.level_of = LevelMapper(min(powers), max(powers))
+        exponents = [stride.bit_length() - 1 for stride in strides.values()]
+        self.map_levels = LevelMapper(min(exponents), max(exponents))
 
     def forward(self, features: dict[str, Tensor], boxes: list[Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
-        """features [B, F, h, w] by level and boxes [R_i, 4] of each image -> [R, F, S, S]."""
+        """Pools features [B, F, h, w] of each level for boxes [R_i, 4] of each image: [R, F, S, S]."""
         image = torch.cat([torch.full_like(b[:, :1], i) for i, b in enumerate(boxes)])
         rois = torch.cat([image, torch.cat(boxes)], dim=1)
         levels = [(features[name], 1 / stride) for name, stride in self.strides.items()]
-        level = self.level_of(boxes) if len(levels) > 1 else torch.zeros_like(image[:, 0], dtype=torch.int64)
+        level = self.map_levels(boxes) if len(levels) > 1 else torch.zeros_like(image[:, 0], dtype=torch.int64)
         pyramid = [feature for feature, _ in levels], list(self.strides.values()), level, rois, self.size
         if self.kind == "align" and self.sampling_ratio and not rois.is_cuda:
-            return align_by_sums(*pyramid, self.sampling_ratio)
+            return roi_align_cpu(*pyramid, self.sampling_ratio)
         if len(levels) == 1:
-            return self.pool(*levels[0], rois, [len(some) for some in boxes])
-        if self.kind == "align" and self.training:  # in evaluation, the host may wait, and coordinates stay small
-            return align_on_pyramid(*pyramid, self.sampling_ratio or -1)
+            return self.pool(*levels[0], rois, [len(image_boxes) for image_boxes in boxes])
+        if self.kind == "align" and self.training:  # in evaluation the host may wait, and coordinates stay small
+            return roi_align_pyramid(*pyramid, self.sampling_ratio or -1)
         pooled = rois.new_zeros((len(rois), levels[0][0].shape[1], self.size, self.size), dtype=levels[0][0].dtype)
         for number, (feature, scale) in enumerate(levels):
             rows = torch.where(level == number)[0]
@@ -49,14 +54,24 @@ class RoiPooling(nn.Module):
         return pooled
 
     def pool(self, feature: Tensor, scale: float, rois: Tensor, counts: list[int] | None = None) -> Tensor:
-        """feature [B, F, h, w] and rois [R, 5] (image, box) -> [R, F, S, S]; see `sample` for counts."""
+        """Pools one level.
+
+        Args:
+            feature: [B, F, h, w].
+            scale: 1 / stride.
+            rois: [R, 5], index of the image and box.
+            counts: boxes of each image, if `rois` are in the order of the images; see py_faster_rcnn/roi_pooling.py.
+
+        Returns:
+            [R, F, S, S].
+        """
         if self.kind in ("align", "align_detectron2"):
             return roi_align(feature, rois, self.size, scale, self.sampling_ratio or -1,
                              aligned=self.kind == "align_detectron2")
         if self.kind == "align_original":
             return avg_pool2d(align_original(feature, rois, self.size + 1, scale, counts), 2, stride=1)
         if self.kind == "pool":
-            return roi_pool(feature.float(), rois, self.size, scale)  # it takes rois of the features' own type only
+            return roi_pool(feature.float(), rois, self.size, scale)  # roi_pool wants features and rois of one dtype
         if not self.max_pool:
             return crop(feature, rois, self.size, scale, counts)
         return max_pool2d(crop(feature, rois, 2 * self.size, scale, counts), 2)

@@ -1,15 +1,17 @@
-"""Mixed precision (autocast) and the copy of a batch to its device."""
+"""Mixed precision (autocast), and copies from the host to the device that the host does not wait for."""
 
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 
-def to_device(images: list, targets: list, device: torch.device) -> tuple[list, list]:
-    """Images, and of targets what a loss needs. A frame stays: it is numbers.
+def to_device(images: list[Tensor], targets: list[dict], device: torch.device) -> tuple[list[Tensor], list[dict]]:
+    """Copies images, and boxes and labels of targets, to the device; `frame` of a target stays, as plain numbers.
 
-    On a GPU the copies have a stream of their own. The host is up to one step ahead of the device, so a batch is copied
-    while the step before is computed, and the next one begins when it is there. From pinned memory nobody waits.
+    On a GPU the copies run on a stream of their own. The host is up to one step ahead of the device, so a batch is
+    copied while the device computes the step before; the computing stream waits for the copies, the host does not if
+    the images are in pinned memory.
     """
     stream = copy_stream(device)
     with torch.cuda.stream(stream):  # None, on a CPU, changes nothing
@@ -20,17 +22,23 @@ def to_device(images: list, targets: list, device: torch.device) -> tuple[list, 
         computing = torch.cuda.current_stream(device)
         computing.wait_stream(stream)
         for tensor in [*images, *(target[key] for target in targets for key in ("boxes", "labels"))]:
-            tensor.record_stream(computing)  # else its memory might take the next batch while it is still read
+            tensor.record_stream(computing)  # else the next batch might reuse the memory while it is still read
     return images, targets
 
 
 @lru_cache
 def copy_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """The one stream that batches are copied on; each stream keeps memory of its own. None for a CPU."""
+    """Returns the one stream that copies batches to a GPU, because each stream caches memory of its own; None on a
+    CPU."""
     return torch.cuda.Stream(device) if device.type == "cuda" else None
 
 
+def numbers_to_device(values: list, like: Tensor) -> Tensor:
+    """Returns numbers as a float32 tensor on the device of `like`; the host does not wait for the copy."""
+    return torch.tensor(values, dtype=torch.float32, device="cpu").to(like.device, non_blocking=True)
+
+
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Mixed precision, or nothing at fp32."""
-    kinds = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return torch.autocast(device.type, kinds[precision], enabled=precision != "fp32")
+    """Returns the autocast context of run.precision (fp32, bf16 or fp16); that of fp32 does nothing."""
+    dtypes = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(device.type, dtypes[precision], enabled=precision != "fp32")

@@ -1,6 +1,6 @@
-"""The region proposal network (Ren et al. 2015, 3), on the whole batch at once and without waiting for the device.
+"""The region proposal network (Ren et al. 2015, section 3) on a whole batch at once, without waiting for the device.
 
-B images, L levels, A anchors a cell, N anchors of all levels, K that enter NMS in each group, P proposals, S samples.
+B images, L levels, A anchors of a cell, N anchors of all levels, K anchors of each NMS group, P proposals, S samples.
 Its state dict has the names of torchvision's RegionProposalNetwork, and its proposals and losses are the same.
 """
 
@@ -11,43 +11,46 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, linear, smooth_l1_loss
 from torchvision.models.detection.image_list import ImageList
 
-from detector.config.model_schema import Rpn as Config
+from detector.config.model_schema import Rpn as RpnConfig
 from detector.model.anchors import Anchors
-from detector.model.box_coder import BoxCoder, clipped, on_device, to_exclusive
+from detector.model.box_coder import BoxCoder
 from detector.model.ground_truth import GroundTruth
 from detector.model.matcher import Sample, match, sample_boxes
 from detector.model.ops.nms import nms_mask
-from detector.model.ops.rpn_patches import neighbourhoods
+from detector.model.ops.rpn_patches import extract_patches
+from detector.model.precision import numbers_to_device
+from detector.py_faster_rcnn.rpn import last_image_normalizer, softmax_logit
 
-SMALLEST = 1e-3  # pixels: what is narrower or lower is no proposal
+MIN_SIZE = 1e-3  # pixels: a narrower or lower box is no proposal
 
 
 @dataclass(frozen=True)
 class Proposals:
-    """Of B images, the best first."""
+    """The proposals of B images, by falling score."""
 
-    boxes: Tensor  # float32 [B, P, 4], pixels of the batch; zeros where there is none
-    real: Tensor   # bool [B, P]
+    boxes: Tensor  # float32 [B, P, 4], pixels of the batch; zeros where there is no proposal
+    valid: Tensor  # bool [B, P]
 
-    def lists(self) -> list[Tensor]:
-        """Boxes [P', 4] of each image. Waits for the device."""
-        return [boxes[real] for boxes, real in zip(self.boxes, self.real)]
+    def per_image(self) -> list[Tensor]:
+        """Returns the boxes [P', 4] of each image. The host waits for the device."""
+        return [boxes[valid] for boxes, valid in zip(self.boxes, self.valid)]
 
 
 class RpnHead(nn.Module):
-    """Scores [B, A, h, w] and deltas [B, 4 A, h, w] of each level, in float32: bf16 knows 8 bits of a coordinate.
+    """Objectness logits [B, A, h, w] and box deltas [B, 4 A, h, w] of each level, in float32.
 
-    A score is the logit of "object". With two_way it is the difference of two scores, those of an object (last A
-    channels) and of background (first A), which is what a softmax over the two comes to.
+    bf16 has only 8 significant bits, too few for coordinates. With softmax_objectness each anchor has two scores, see
+    py_faster_rcnn/rpn.py.
     """
 
-    def __init__(self, channels: int, width: int, anchors: int, two_way: bool):
+    def __init__(self, in_channels: int, conv_channels: int, num_anchors: int, softmax_objectness: bool):
         super().__init__()
         # The nesting gives the names of torchvision's state dict: conv.0.0.weight.
-        self.conv = nn.Sequential(nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)))
-        self.cls_logits = nn.Conv2d(width, anchors * (2 if two_way else 1), 1)
-        self.bbox_pred = nn.Conv2d(width, 4 * anchors, 1)
-        self.two_way = two_way
+        self.conv = nn.Sequential(nn.Sequential(nn.Conv2d(in_channels, conv_channels, 3, padding=1),
+                                                nn.ReLU(inplace=True)))
+        self.cls_logits = nn.Conv2d(conv_channels, num_anchors * (2 if softmax_objectness else 1), 1)
+        self.bbox_pred = nn.Conv2d(conv_channels, 4 * num_anchors, 1)
+        self.softmax_objectness = softmax_objectness
         for layer in (self.conv[0][0], self.cls_logits, self.bbox_pred):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
@@ -56,33 +59,38 @@ class RpnHead(nn.Module):
         logits, deltas = [], []
         for feature in features:
             hidden = self.conv(feature)
-            logits.append(self.logit(self.cls_logits(hidden).float(), 1))
+            logits.append(self.objectness(self.cls_logits(hidden).float(), 1))
             deltas.append(self.bbox_pred(hidden).float())
         return logits, deltas
 
-    def logit(self, scores: Tensor, dim: int) -> Tensor:
-        """One score an anchor, which are counted in this dimension."""
-        if not self.two_way:
-            return scores
-        background, found = scores.chunk(2, dim=dim)
-        return found - background
+    def objectness(self, scores: Tensor, dim: int) -> Tensor:
+        """Returns one logit for each anchor; the scores of the anchors lie along dimension `dim`."""
+        return softmax_logit(scores, dim) if self.softmax_objectness else scores
 
-    def at(self, features: list[Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for some of the anchors, int64 [B, S]: logits [B, S] and deltas [B, S, 4]; see cells.py."""
-        per_cell = self.bbox_pred.out_channels // 4
-        anchor = (index % per_cell)[..., None]
-        patches = neighbourhoods(features, index // per_cell)
-        hidden = on_patches(patches, self.conv[0][0]).relu()
-        logits = self.logit(on_patches(hidden, self.cls_logits), 2).gather(2, anchor)
-        deltas = on_patches(hidden, self.bbox_pred).unflatten(2, (per_cell, 4))
-        return logits[..., 0], deltas.gather(2, anchor[..., None].expand(-1, -1, -1, 4))[:, :, 0]
+    def at_anchors(self, features: list[Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes some anchors only, the same numbers as `forward`; see ops/rpn_patches.py.
+
+        Args:
+            index: int64 [B, S], anchors in the order of Anchors.grid.
+
+        Returns:
+            Logits float32 [B, S] and deltas float32 [B, S, 4].
+        """
+        num_anchors = self.bbox_pred.out_channels // 4
+        anchor_of_cell = (index % num_anchors)[..., None]
+        patches = extract_patches(features, index // num_anchors)
+        hidden = conv_on_patches(patches, self.conv[0][0]).relu()
+        logits = self.objectness(conv_on_patches(hidden, self.cls_logits), 2).gather(2, anchor_of_cell)
+        deltas = conv_on_patches(hidden, self.bbox_pred).unflatten(2, (num_anchors, 4))
+        return logits[..., 0], deltas.gather(2, anchor_of_cell[..., None].expand(-1, -1, -1, 4))[:, :, 0]
 
 
-def on_patches(patches: Tensor, layer: nn.Conv2d) -> Tensor:
-    """A convolution of patches [B, S, N] that are as large as its kernel: float32 [B, S, outputs].
+def conv_on_patches(patches: Tensor, layer: nn.Conv2d) -> Tensor:
+    """Applies a convolution to patches [B, S, N] of the size of its kernel: float32 [B, S, outputs].
 
-    Autocast keeps the narrow copies that the dense pass made of the parameters, which have no gradient. It looks for
-    them where a parameter itself is to be narrowed: not in a view of the weight, nor in the sum with the bias.
+    Autocast caches low-precision casts of leaf parameters only. The dense pass runs without gradients, so a cast that
+    it cached would cut off the gradient here. The weight is therefore cast as a view, and the bias is added outside
+    `linear`.
     """
     return linear(patches, layer.weight.permute(0, 2, 3, 1).flatten(1)) + layer.bias
 
@@ -90,104 +98,111 @@ def on_patches(patches: Tensor, layer: nn.Conv2d) -> Tensor:
 class Rpn(nn.Module):
     """Features -> proposals, and in training two losses."""
 
-    def __init__(self, head: RpnHead, anchors: Anchors, config: Config, coding: BoxCoder):
+    def __init__(self, head: RpnHead, anchors: Anchors, config: RpnConfig, box_coder: BoxCoder):
         super().__init__()
-        self.head, self.anchors, self.config, self.coding = head, anchors, config, coding
+        self.head, self.anchors, self.config, self.box_coder = head, anchors, config, box_coder
         self.score_thresh = config.score_thresh
 
     def forward(self, batch: ImageList, features: dict[str, Tensor],
-                truth: GroundTruth | None = None) -> tuple[Proposals, dict[str, Tensor]]:
+                ground_truth: GroundTruth | None = None) -> tuple[Proposals, dict[str, Tensor]]:
         with torch.no_grad():
             logits, deltas = self.head(list(features.values()))
-        shapes = [tuple(level.shape[-2:]) for level in logits]
-        anchors = self.anchors.grid(shapes, tuple(batch.tensors.shape[-2:]), logits[0])
-        sizes = on_device([list(size) for size in batch.image_sizes], logits[0])
+        grid_sizes = [tuple(level.shape[-2:]) for level in logits]
+        anchors = self.anchors.grid(grid_sizes, tuple(batch.tensors.shape[-2:]), logits[0])
+        image_sizes = numbers_to_device([list(size) for size in batch.image_sizes], logits[0])
         levels = [level.permute(0, 2, 3, 1).flatten(1) for level in logits]              # [B, h w A] each
         deltas = torch.cat([level.permute(0, 2, 3, 1).reshape(len(level), -1, 4) for level in deltas], dim=1)
-        proposals = self.propose(levels, deltas, anchors, sizes)
+        proposals = self.propose(levels, deltas, anchors, image_sizes)
         if not self.training:
             return proposals, {}
-        sample, targets = self.sample(anchors, sizes, truth)
-        return proposals, self.losses(*self.head.at(list(features.values()), sample.index), sample, targets)
+        sample, targets = self.sample(anchors, image_sizes, ground_truth)
+        sampled_logits, sampled_deltas = self.head.at_anchors(list(features.values()), sample.index)
+        return proposals, self.losses(sampled_logits, sampled_deltas, sample, targets)
 
     @torch.no_grad()
-    def propose(self, levels: list[Tensor], deltas: Tensor, anchors: Tensor, sizes: Tensor) -> Proposals:
-        """logits [B, N_l] of each level, deltas [B, N, 4], anchors [N, 4], image sizes [B, 2] -> proposals."""
+    def propose(self, levels: list[Tensor], deltas: Tensor, anchors: Tensor, image_sizes: Tensor) -> Proposals:
+        """Returns the best boxes of each image after NMS.
+
+        Args:
+            levels: logits [B, N_l] of each level.
+            deltas: [B, N, 4].
+            anchors: [N, 4].
+            image_sizes: float32 [B, 2], height and width.
+        """
         config, training = self.config, self.training
-        before = config.pre_nms_top_n_train if training else config.pre_nms_top_n_eval
-        after = config.post_nms_top_n_train if training else config.post_nms_top_n_eval
+        pre_nms_top_n = config.pre_nms_top_n_train if training else config.pre_nms_top_n_eval
+        post_nms_top_n = config.post_nms_top_n_train if training else config.post_nms_top_n_eval
         groups = [torch.cat(levels, dim=1)] if config.pre_nms_top_n_per == "image" else levels
-        scores, rows = best_of_groups(groups, before)                                    # [B, G, K]
-        images = len(scores)
-        flat = rows.flatten(1)
-        boxes = self.coding.decode(deltas.gather(1, flat[..., None].expand(-1, -1, 4)), anchors[flat])
-        boxes = clipped(boxes, sizes, self.coding.extent)
-        whole = to_exclusive(boxes, self.coding.extent)
-        real = ((whole[..., 2:] - whole[..., :2] >= SMALLEST).all(-1) & (scores > -torch.inf).flatten(1))
-        if not training:  # in training an image might be left without a proposal
-            real &= scores.flatten(1).sigmoid() >= self.score_thresh
-        apart = (whole * real[..., None]).reshape(-1, rows.shape[2], 4)                  # [B G, K, 4]
-        kept = nms_mask(apart, config.nms_thresh, config.nms_rounds if training else 0).reshape(scores.shape)
-        kept &= real.reshape(scores.shape)
+        scores, index = top_of_groups(groups, pre_nms_top_n)                             # [B, G, K]
+        flat_index = index.flatten(1)
+        boxes = self.box_coder.decode(deltas.gather(1, flat_index[..., None].expand(-1, -1, 4)), anchors[flat_index])
+        boxes = self.box_coder.clip(boxes, image_sizes)
+        exclusive = self.box_coder.to_exclusive(boxes)
+        valid = ((exclusive[..., 2:] - exclusive[..., :2] >= MIN_SIZE).all(-1) & (scores > -torch.inf).flatten(1))
+        if not training:  # in training the threshold might leave an image without a proposal
+            valid &= scores.flatten(1).sigmoid() >= self.score_thresh
+        nms_groups = (exclusive * valid[..., None]).reshape(-1, index.shape[2], 4)       # [B G, K, 4]
+        kept = nms_mask(nms_groups, config.nms_thresh, config.nms_rounds if training else 0).reshape(scores.shape)
+        kept &= valid.reshape(scores.shape)
         if config.post_nms_top_n_per == "level":
-            kept &= kept.cumsum(-1) <= after
-            after *= rows.shape[1]
-        ranked = scores.masked_fill(~kept, -torch.inf).flatten(1)
-        values, order = ranked.topk(min(after, ranked.shape[1]), dim=1)
-        there = values > -torch.inf
-        chosen = boxes.reshape(images, -1, 4).gather(1, order[..., None].expand(-1, -1, 4))
-        return Proposals(torch.where(there[..., None], chosen, 0), there)
+            kept &= kept.cumsum(-1) <= post_nms_top_n
+            post_nms_top_n *= index.shape[1]
+        kept_scores = scores.masked_fill(~kept, -torch.inf).flatten(1)
+        top_scores, order = kept_scores.topk(min(post_nms_top_n, kept_scores.shape[1]), dim=1)
+        valid = top_scores > -torch.inf
+        top_boxes = boxes.reshape(len(scores), -1, 4).gather(1, order[..., None].expand(-1, -1, 4))
+        return Proposals(torch.where(valid[..., None], top_boxes, 0), valid)
 
     @torch.no_grad()
-    def sample(self, anchors: Tensor, sizes: Tensor, truth: GroundTruth) -> tuple[Sample, Tensor]:
-        """The anchors to learn from, and the deltas [B, S, 4] from them to their objects.
+    def sample(self, anchors: Tensor, image_sizes: Tensor, ground_truth: GroundTruth) -> tuple[Sample, Tensor]:
+        """Returns the sampled anchors, and the deltas [B, S, 4] from each to its object.
 
-        As many negatives as positives leave room for; the original's tables were made when it still subtracted the
-        positives before they were sampled (RECIPE 2), which is not reproduced.
+        Negatives fill the batch up. The original counts positives before it samples them, and then draws fewer
+        negatives; this is not reproduced.
         """
         config, allowed = self.config, None
         if not config.train_on_crossing_anchors:
-            corners = to_exclusive(anchors, self.coding.extent)[None]
-            allowed = ((corners[..., :2] >= 0) & (corners[..., 2:] <= sizes.flip(1)[:, None])).all(-1)
-        found = match(truth, anchors[None], self.coding.extent, allowed, best=config.allow_low_quality_matches)
-        positive = (found.overlap >= config.fg_iou_thresh) | found.best
-        negative = (found.overlap < config.bg_iou_thresh) & ~positive
+            corners = self.box_coder.to_exclusive(anchors)[None]
+            allowed = ((corners[..., :2] >= 0) & (corners[..., 2:] <= image_sizes.flip(1)[:, None])).all(-1)
+        matches = match(ground_truth, anchors[None], self.box_coder, allowed, config.allow_low_quality_matches)
+        positive = (matches.iou >= config.fg_iou_thresh) | matches.is_best
+        negative = (matches.iou < config.bg_iou_thresh) & ~positive
         if allowed is not None:
             positive, negative = positive & allowed, negative & allowed
         sample = sample_boxes(positive, negative, config.batch_size_per_image, config.positive_fraction)
-        which = found.which.gather(1, sample.index)
-        objects = truth.boxes.gather(1, which[..., None].expand(-1, -1, 4))
-        return sample, self.coding.encode(objects, anchors[sample.index])
+        matched_index = matches.matched_index.gather(1, sample.index)
+        objects = ground_truth.boxes.gather(1, matched_index[..., None].expand(-1, -1, 4))
+        return sample, self.box_coder.encode(objects, anchors[sample.index])
 
     def losses(self, logits: Tensor, deltas: Tensor, sample: Sample, targets: Tensor) -> dict[str, Tensor]:
-        """logits [B, S], deltas [B, S, 4], targets [B, S, 4] -> torchvision's two terms, by its names.
+        """Returns torchvision's two losses by its names, float32 [] each.
 
-        box_mean=last_image divides the boxes' loss of every image by the samples of the last one, as the original
-        does; its other oddity, that the image size of the first counts for all, is not reproduced.
+        Args:
+            logits: [B, S], of the sampled anchors.
+            deltas, targets: [B, S, 4], predicted and wanted.
         """
-        positive, real = sample.positive.float(), sample.real.float()
-        count = real.sum().clamp(min=1)
-        picked = binary_cross_entropy_with_logits(logits, positive, reduction="none")
-        wanted = torch.where(sample.positive[..., None], targets, 0)  # those of negatives need not be finite
-        far = smooth_l1_loss(deltas, wanted, reduction="none", beta=self.config.smooth_l1_beta) * positive[..., None]
-        if self.config.box_loss_normalizer == "last_image":
-            count_boxes = len(real) * real[-1].sum().clamp(min=1)
-        else:
-            count_boxes = count
-        return {"loss_objectness": (picked * real).sum() / count, "loss_rpn_box_reg": far.sum() / count_boxes}
+        positive, valid = sample.positive.float(), sample.valid.float()
+        num_sampled = valid.sum().clamp(min=1)
+        objectness = binary_cross_entropy_with_logits(logits, positive, reduction="none")
+        targets = torch.where(sample.positive[..., None], targets, 0)  # the targets of negatives may be infinite
+        box = smooth_l1_loss(deltas, targets, reduction="none", beta=self.config.smooth_l1_beta) * positive[..., None]
+        last_image = self.config.box_loss_normalizer == "last_image"
+        normalizer = last_image_normalizer(valid) if last_image else num_sampled
+        return {"loss_objectness": (objectness * valid).sum() / num_sampled, "loss_rpn_box_reg": box.sum() / normalizer}
 
 
-def best_of_groups(groups: list[Tensor], count: int) -> tuple[Tensor, Tensor]:
-    """Scores [B, N_g] of each group -> the best of each, falling, and their rows in all groups joined: [B, G, K] each.
+def top_of_groups(groups: list[Tensor], count: int) -> tuple[Tensor, Tensor]:
+    """Returns the highest scores of each group, falling, and their index in all groups joined: [B, G, K] each.
 
-    Groups smaller than K are filled up with scores of minus infinity.
+    K is the smaller of `count` and the size of the largest group. Smaller groups [B, N_g] are filled up with scores of
+    minus infinity.
     """
-    width = min(count, max(group.shape[1] for group in groups))
-    scores, rows, offset = [], [], 0
+    size = min(count, max(group.shape[1] for group in groups))
+    scores, indices, offset = [], [], 0
     for group in groups:
         values, index = group.topk(min(count, group.shape[1]), dim=1)
-        room = (0, width - values.shape[1])
-        scores.append(nn.functional.pad(values, room, value=-torch.inf))
-        rows.append(nn.functional.pad(index + offset, room, value=offset))
+        padding = (0, size - values.shape[1])
+        scores.append(nn.functional.pad(values, padding, value=-torch.inf))
+        indices.append(nn.functional.pad(index + offset, padding, value=offset))
         offset += group.shape[1]
-    return torch.stack(scores, dim=1), torch.stack(rows, dim=1)
+    return torch.stack(scores, dim=1), torch.stack(indices, dim=1)

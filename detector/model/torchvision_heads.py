@@ -1,4 +1,4 @@
-"""torchvision's own RPN and RoI heads behind the same calls as ours: what ours are compared with."""
+"""torchvision's RPN and RoI heads with the calls of the native ones (model.heads=torchvision), to compare with."""
 
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
@@ -13,25 +13,25 @@ from detector.model.ground_truth import GroundTruth
 from detector.model.poolers import RoiPooling
 
 
-class ReferenceRpn(RegionProposalNetwork):
-    """The score counts in evaluation only: in training a batch might be left without a proposal."""
+class TorchvisionRpn(RegionProposalNetwork):
+    """In training there is no score threshold, which might leave a batch without a proposal."""
 
-    def forward(self, batch: ImageList, features: dict[str, Tensor], truth: GroundTruth | None = None):
-        wanted, self.score_thresh = self.score_thresh, 0.0 if self.training else self.score_thresh
+    def forward(self, batch: ImageList, features: dict[str, Tensor], ground_truth: GroundTruth | None = None):
+        configured, self.score_thresh = self.score_thresh, 0.0 if self.training else self.score_thresh
         try:
-            return super().forward(batch, features, truth.lists() if truth else None)
+            return super().forward(batch, features, ground_truth.per_image() if ground_truth else None)
         finally:
-            self.score_thresh = wanted
+            self.score_thresh = configured
 
 
-class ReferenceRoiHeads(RoIHeads):
+class TorchvisionRoiHeads(RoIHeads):
     def forward(self, features: dict[str, Tensor], proposals: list[Tensor], image_sizes: list[tuple[int, int]],
-                truth: GroundTruth | None = None):
-        return super().forward(features, proposals, image_sizes, truth.lists() if truth else None)
+                ground_truth: GroundTruth | None = None):
+        return super().forward(features, proposals, image_sizes, ground_truth.per_image() if ground_truth else None)
 
 
-class ReferenceRpnHead(RPNHead):
-    """With outputs in float32, as ours."""
+class TorchvisionRpnHead(RPNHead):
+    """With outputs in float32, as those of the native head."""
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         logits, deltas = super().forward(features)
@@ -39,14 +39,17 @@ class ReferenceRpnHead(RPNHead):
 
 
 def torchvision_heads(parts: BackboneParts, anchors: Anchors, pooling: RoiPooling, predictor: nn.Module, config: Model,
-                      evaluate: Evaluate) -> tuple[ReferenceRpn, ReferenceRoiHeads]:
+                      evaluate: Evaluate) -> tuple[TorchvisionRpn, TorchvisionRoiHeads]:
     rpn, roi = config.rpn, config.roi
     return (
-        ReferenceRpn(
-            anchors.generator(), ReferenceRpnHead(parts.body.out_channels, anchors.per_cell()[0]),
+        TorchvisionRpn(
+            anchors.torchvision_generator(),
+            TorchvisionRpnHead(parts.backbone.out_channels, anchors.num_anchors_per_location()[0]),
             rpn.fg_iou_thresh, rpn.bg_iou_thresh, rpn.batch_size_per_image, rpn.positive_fraction,
             {"training": rpn.pre_nms_top_n_train, "testing": rpn.pre_nms_top_n_eval},
-            {"training": rpn.post_nms_top_n_train, "testing": rpn.post_nms_top_n_eval}, rpn.nms_thresh, rpn.score_thresh),
-        ReferenceRoiHeads(
-            pooling, parts.head, predictor, roi.fg_iou_thresh, roi.bg_iou_thresh, roi.batch_size_per_image, roi.positive_fraction,
-            tuple(roi.bbox_reg_weights), evaluate.score_thresh, evaluate.nms_thresh, evaluate.max_detections))
+            {"training": rpn.post_nms_top_n_train, "testing": rpn.post_nms_top_n_eval}, rpn.nms_thresh,
+            rpn.score_thresh),
+        TorchvisionRoiHeads(
+            pooling, parts.box_head, predictor, roi.fg_iou_thresh, roi.bg_iou_thresh, roi.batch_size_per_image,
+            roi.positive_fraction, tuple(roi.bbox_reg_weights), evaluate.score_thresh, evaluate.nms_thresh,
+            evaluate.max_detections))

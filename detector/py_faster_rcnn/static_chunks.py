@@ -1,7 +1,8 @@
-"""Batches as the published tables were trained with: static chunks of images sorted by aspect ratio.
+"""Batches of the published tables: fixed chunks of the images sorted by aspect ratio, each cropped to one ratio.
 
-jwyang/faster-rcnn.pytorch, lib/roi_data_layer/{roidb,roibatchLoader}.py and the sampler of trainval_net.py. A ratio is
-width / height here, as it is there; E entries are the images of an epoch, with their mirrored copies if it has them.
+Source: jwyang/faster-rcnn.pytorch, lib/roi_data_layer/roidb.py and roibatchLoader.py, and the sampler of
+trainval_net.py. An aspect ratio is width / height, as in the original. E is the number of entries of an epoch: the
+images, and their mirrored copies if augment.mirrored_copies is set.
 """
 
 import math
@@ -13,92 +14,110 @@ from torch import Tensor
 
 from detector.structures import Resize, scale_and_size
 
-NARROWEST, WIDEST = 0.5, 2.0  # ratios beyond are trimmed to these
+MIN_RATIO, MAX_RATIO = 0.5, 2.0  # images beyond these aspect ratios are cropped to them
 
-Frame = tuple[int, int, int, int, int, int]  # top, left, height, width on the resized image; canvas height and width
-
-
-def chunks(sizes: np.ndarray, global_batch: int) -> np.ndarray:
-    """The chunks of sizes [E, 2]: int64 [E // global_batch, global_batch], from narrow to wide.
-
-    What is left over, the widest, is in none.
-    """
-    order = np.argsort(ratios(sizes), kind="stable")
-    return order[:len(order) // global_batch * global_batch].reshape(-1, global_batch)
-
-
-def ratios(sizes: np.ndarray) -> np.ndarray:
-    """Width / height of each entry, float64 [E], within the limits."""
-    return np.clip(sizes[:, 1] / np.maximum(sizes[:, 0], 1), NARROWEST, WIDEST)
-
-
-def chunk_ratios(sizes: np.ndarray, global_batch: int) -> np.ndarray:
-    """The ratio that the chunk of each entry is cut and padded to, float64 [E]; NaN for what is left over.
-
-    The narrowest of a chunk of upright images, the widest of a landscape one, 1 where a chunk touches 1.
-    """
-    each, found = ratios(sizes), np.full(len(sizes), np.nan)
-    for row in chunks(sizes, global_batch):
-        first, last = each[row[0]], each[row[-1]]
-        found[row] = first if last < 1 else last if first > 1 else 1.0
-    return found
+# The crop window on the resized image (top, left, height, width), and the padded image's height and width; pixels.
+Frame = tuple[int, int, int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Frames:
-    """What every entry is cut and padded to."""
+class CropFrames:
+    """The aspect ratio that each entry is cropped and padded to, and the resize rule before cropping."""
 
     ratios: np.ndarray  # float64 [E], see chunk_ratios
-    side: Resize
+    resize: Resize
 
 
-def framed(size: tuple[int, int], boxes: Tensor, ratio: float, side: Resize,
-           generator: torch.Generator) -> tuple[Frame, Tensor, Tensor]:
-    """One image of (height, width) and its boxes [N, 4] in the frame of its chunk.
+def chunk_indices(sizes: np.ndarray, global_batch: int) -> np.ndarray:
+    """Returns the entries of each chunk, from narrow to wide: int64 [E // global_batch, global_batch].
 
-    Gives the frame, in pixels of the resized image; the boxes that are left, in pixels of the image as it was, seen
-    from the frame's corner; and the mask bool [N] of those. In between boxes end with their last pixel, as in the
-    original, which so drops boxes one pixel wide.
+    The last, incomplete chunk (the widest entries) is left out.
+
+    Args:
+        sizes: int32 [E, 2], height and width.
     """
-    _, (height, width) = scale_and_size(*size, side)
+    order = np.argsort(aspect_ratios(sizes), kind="stable")
+    return order[:len(order) // global_batch * global_batch].reshape(-1, global_batch)
+
+
+def aspect_ratios(sizes: np.ndarray) -> np.ndarray:
+    """Returns width / height of each entry, clipped to MIN_RATIO ... MAX_RATIO: float64 [E]."""
+    return np.clip(sizes[:, 1] / np.maximum(sizes[:, 0], 1), MIN_RATIO, MAX_RATIO)
+
+
+def chunk_ratios(sizes: np.ndarray, global_batch: int) -> np.ndarray:
+    """Returns the aspect ratio that the chunk of each entry is cropped and padded to: float64 [E]; NaN: in no chunk.
+
+    The ratio is the narrowest one of a chunk of portrait images, the widest one of a chunk of landscape images, and 1
+    for a chunk with both, or with square images at its border.
+    """
+    entry_ratios, result = aspect_ratios(sizes), np.full(len(sizes), np.nan)
+    for chunk in chunk_indices(sizes, global_batch):
+        narrowest, widest = entry_ratios[chunk[0]], entry_ratios[chunk[-1]]
+        result[chunk] = narrowest if widest < 1 else widest if narrowest > 1 else 1.0
+    return result
+
+
+def crop_to_frame(size: tuple[int, int], boxes: Tensor, ratio: float, resize: Resize,
+                  generator: torch.Generator) -> tuple[Frame, Tensor, Tensor]:
+    """Computes the crop window and the padded size of one image of its chunk, and crops its boxes.
+
+    Box corners are inclusive while they are scaled and cropped, as in the original, which therefore drops boxes that
+    are one pixel wide.
+
+    Args:
+        size: height and width of the image.
+        boxes: float32 [N, 4].
+        ratio: the aspect ratio of the chunk.
+
+    Returns:
+        frame: the crop window and the padded size, in pixels of the resized image.
+        boxes: float32 [M, 4], those that remain, relative to the window's corner, in pixels of the image before the
+            resize.
+        mask: bool [N], which boxes remain.
+    """
+    _, (height, width) = scale_and_size(*size, resize)
     scale = torch.tensor([width / size[1], height / size[0]] * 2, dtype=torch.float64)
-    last = torch.tensor([0.0, 0, 1, 1], dtype=torch.float64)
-    inner = (boxes.double() - last) * scale
+    to_exclusive = torch.tensor([0.0, 0, 1, 1], dtype=torch.float64)
+    scaled = (boxes.double() - to_exclusive) * scale
     top = left = 0
-    if not NARROWEST <= size[1] / size[0] <= WIDEST:
+    if not MIN_RATIO <= size[1] / size[0] <= MAX_RATIO:
         if ratio < 1:
-            trim = min(math.floor(width / ratio), height)
-            top, height = start_of_window(inner[:, 1], inner[:, 3], height, trim, generator), trim
-            inner[:, 1::2] = (inner[:, 1::2] - top).clamp(0, trim - 1)
+            length = min(math.floor(width / ratio), height)
+            top, height = draw_window_start(scaled[:, 1], scaled[:, 3], height, length, generator), length
+            scaled[:, 1::2] = (scaled[:, 1::2] - top).clamp(0, length - 1)
         else:
-            trim = min(math.ceil(height * ratio), width)
-            left, width = start_of_window(inner[:, 0], inner[:, 2], width, trim, generator), trim
-            inner[:, 0::2] = (inner[:, 0::2] - left).clamp(0, trim - 1)
+            length = min(math.ceil(height * ratio), width)
+            left, width = draw_window_start(scaled[:, 0], scaled[:, 2], width, length, generator), length
+            scaled[:, 0::2] = (scaled[:, 0::2] - left).clamp(0, length - 1)
     if ratio == 1:
         height = width = min(height, width)
-        inner = inner.clamp(0, width)
-        canvas = (height, width)
+        scaled = scaled.clamp(0, width)
+        padded = (height, width)
     elif ratio < 1:
-        canvas = (max(math.ceil(width / ratio), height), width)
+        padded = (max(math.ceil(width / ratio), height), width)
     else:
-        canvas = (height, max(math.ceil(height * ratio), width))  # an image is never larger than its canvas
-    mask = (inner[:, 0] != inner[:, 2]) & (inner[:, 1] != inner[:, 3])
-    return (top, left, height, width, *canvas), (inner / scale + last).float()[mask], mask
+        padded = (height, max(math.ceil(height * ratio), width))  # the padded image is never smaller than the crop
+    mask = (scaled[:, 0] != scaled[:, 2]) & (scaled[:, 1] != scaled[:, 3])
+    return (top, left, height, width, *padded), (scaled / scale + to_exclusive).float()[mask], mask
 
 
-def start_of_window(low: Tensor, high: Tensor, length: int, trim: int, generator: torch.Generator) -> int:
-    """Where a window of `trim` pixels begins on a side of `length`: at random, so that it holds all boxes if it can.
+def draw_window_start(low: Tensor, high: Tensor, length: int, window: int, generator: torch.Generator) -> int:
+    """Draws the first pixel of a crop window along one axis, so that the window holds all boxes if it can.
 
-    low and high [N] are the first and last pixels of the boxes on that side; no boxes, from the start.
+    Args:
+        low, high: [N], first and last pixel of each box along the axis; without boxes the window starts at 0.
+        length: pixels of the image along the axis.
+        window: pixels of the window along the axis.
     """
     first = int(low.min()) if len(low) else 0
     if first <= 0:
         return 0
     last = int(high.max())
     region = last - first + 1
-    if region < trim:
-        start, end = max(last - trim, 0), min(first, length - trim)
+    if region < window:
+        start, end = max(last - window, 0), min(first, length - window)
     else:
-        start, end = first, first + (region - trim) // 2
+        start, end = first, first + (region - window) // 2
     drawn = int(torch.randint(start, end, (), generator=generator)) if end > start else start
-    return min(drawn, length - trim)
+    return min(drawn, length - window)

@@ -1,1 +1,1 @@
-"""report.html: results of an evaluation, or predictions, as one self-contained page."""
+"""report.html: the results of an evaluation, or predictions, as one self-contained page."""

@@ -1,6 +1,7 @@
-"""The report: one page, report.html, with what an evaluation found and why, or with predictions alone.
+"""Writes report.html: the results of an evaluation with the analysis of its errors, or predictions alone.
 
-C classes, S images shown. The page computes what its sliders change; everything else is computed here, over all images.
+The page computes what its sliders change; all other numbers are computed here, over all images. C classes; S images are
+shown.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -11,129 +12,156 @@ import numpy as np
 
 from detector.data.image_io import read_image
 from detector.errors import BadInput
-from detector.metrics.analysis import ERRORS, IGNORED, MISSED, RIGHT, SIZES, Analysis
-from detector.report.image_budget import FULL, JpegBudget, chosen, columns, packed
+from detector.metrics.analysis import SIZE_METRICS, Analysis
+from detector.metrics.coco_params import AREA_RANGES
+from detector.metrics.tide import ERRORS, IGNORED, MISSED, TRUE_POSITIVE
+from detector.report.image_budget import UINT16_MAX, JpegBudget, pack_columns, select_images_to_show, to_base64
 from detector.report.page.build import write_page
 from detector.structures import Dataset, Detections
 
-CONFUSIONS = 3000  # pairs of classes on the page, the most frequent
-READERS = 8       # images that are decoded side by side
-NAME = 120         # letters of an image's name on the page
+MAX_CONFUSIONS = 3000  # pairs of classes on the page, the most frequent ones
+READER_THREADS = 8     # that decode images
+MAX_NAME_LENGTH = 120  # letters of an image's name on the page
+# The page's names of ERRORS, in the same order: identifiers in its scripts, styles and addresses.
+ERROR_KINDS = ("correct", "ignored", "localization", "classification", "both", "duplicate", "background", "missed")
 
 
 @dataclass(frozen=True)
-class About:
-    """What the page says of itself."""
+class PageInfo:
+    """Title and settings of a report."""
 
     title: str
-    facts: tuple[str, ...]  # a line each
-    made: str               # the command that made it
-    nms_iou: float          # overlap up to which detections of a class may stand side by side
-    rule: str = "coco"      # or voc: what decides that a detection is right
+    facts: tuple[str, ...]     # one line each, below the title
+    command: str               # that wrote the page
+    nms_thresh: float          # of the detections; the page's slider can only lower it
+    match_rule: str = "coco"   # "coco" or "voc": how detections are matched to objects
 
 
-def report_evaluation(path: Path, about: About, dataset: Dataset, detections: Detections, analysis: Analysis,
-                      metrics: dict[str, float]) -> str:
-    """Writes the page and gives a sentence about it. metrics: the headline, by the evaluation's own names."""
-    order = chosen(dataset, analysis.image_weight)
-    film = JpegBudget(len(order))
-    with ThreadPoolExecutor(READERS) as pool:  # decoding lets other threads run
-        for start in range(0, len(order), READERS):
-            for pixels in pool.map(lambda index: None if film.full else pixels_of(dataset, index),
-                                   order[start:start + READERS]):
-                film.add(pixels)
-    data = pictures(dataset, detections, analysis, order, film) | numbers(dataset, analysis, metrics)
-    return write(path, about, data)
+def write_evaluation_report(path: Path, info: PageInfo, dataset: Dataset, detections: Detections, analysis: Analysis,
+                            metrics: dict[str, float]) -> str:
+    """Writes the report of an evaluation.
+
+    Args:
+        metrics: shown at the top, by the evaluation's own names.
+
+    Returns:
+        A sentence for the terminal: path, what is shown, size of the file.
+    """
+    order = select_images_to_show(dataset, analysis.image_weight)
+    budget = JpegBudget(len(order))
+    with ThreadPoolExecutor(READER_THREADS) as pool:  # decoding releases the interpreter lock
+        for start in range(0, len(order), READER_THREADS):
+            for pixels in pool.map(lambda index: None if budget.is_full else read_pixels(dataset, index),
+                                   order[start:start + READER_THREADS]):
+                budget.add(pixels)
+    data = image_data(dataset, detections, analysis, order, budget) | analysis_data(dataset, analysis, metrics)
+    return write(path, info, data)
 
 
-def report_predictions(path: Path, about: About, dataset: Dataset, detections: Detections, film: JpegBudget) -> str:
-    """The same without ground truth; film: a picture for each image of `dataset`, which has no objects."""
-    return write(path, about, pictures(dataset, detections, None, chosen(dataset, None), film))
+def write_prediction_report(path: Path, info: PageInfo, dataset: Dataset, detections: Detections,
+                            budget: JpegBudget) -> str:
+    """Writes the report of predictions without ground truth; returns a sentence as write_evaluation_report does.
+
+    Args:
+        dataset: the images, without objects.
+        budget: holds a JPEG of each image, in the order of `dataset`.
+    """
+    return write(path, info, image_data(dataset, detections, None, select_images_to_show(dataset, None), budget))
 
 
-def write(path: Path, about: About, data: dict) -> str:
-    write_page(path, "report", about.title, {
-        "title": about.title, "facts": about.facts, "made": about.made, "nms_iou": about.nms_iou, "rule": about.rule,
-        "errors": ERRORS, **data})
+def write(path: Path, info: PageInfo, data: dict) -> str:
+    write_page(path, "report", info.title, {
+        "title": info.title, "facts": info.facts, "command": info.command, "nms_thresh": info.nms_thresh,
+        "match_rule": info.match_rule, "error_kinds": ERROR_KINDS, **data})
     return f"{path}: {data['shown']}; {path.stat().st_size / 1e6:.1f} MB"
 
 
-def pixels_of(dataset: Dataset, index: int) -> np.ndarray | None:
-    """uint8 [H, W, 3], or None for an image that cannot be read: it was counted when it was predicted."""
+def read_pixels(dataset: Dataset, index: int) -> np.ndarray | None:
+    """Returns an image as uint8 [H, W, 3]; None if it cannot be read, which evaluation has already reported."""
     try:
         return read_image(dataset.path(index), tuple(dataset.sizes[index])).permute(1, 2, 0).numpy()
     except BadInput:
         return None
 
 
-def pictures(dataset: Dataset, detections: Detections, analysis: Analysis | None, order: np.ndarray,
-             film: JpegBudget) -> dict:
-    """The images and what is in them."""
-    data, least = columns(dataset, detections, analysis, order)
-    jpegs = film.jpegs[:len(order)]
-    names = [Path(dataset.path(index)).name[:NAME] for index in order]
-    return {"images": {"names": names, "jpegs": jpegs, **data}, "classes": dataset.classes, "least_score": least,
-            "shown": shown(len(dataset), len(order), film, least), "analysed": analysis is not None}
+def image_data(dataset: Dataset, detections: Detections, analysis: Analysis | None, order: np.ndarray,
+               budget: JpegBudget) -> dict:
+    """Returns the page's data about the images in `order`, int64 [S], and their boxes."""
+    columns, min_score = pack_columns(dataset, detections, analysis, order)
+    names = [Path(dataset.path(index)).name[:MAX_NAME_LENGTH] for index in order]
+    return {"images": {"names": names, "jpegs": budget.jpegs[:len(order)], **columns}, "classes": dataset.classes,
+            "min_score": min_score, "shown": describe_shown(len(dataset), len(order), budget, min_score),
+            "has_ground_truth": analysis is not None}
 
 
-def shown(images: int, listed: int, film: JpegBudget, least: float) -> str:
-    parts = [f"all {images} images" if listed == images else f"{listed} of {images} images, those with the most errors"]
-    if film.small:
-        parts.append(f"{film.large} with large pictures, {film.small} with small ones")
-    if listed > film.large + film.small:
-        parts.append(f"{listed - film.large - film.small} as boxes without a picture")
-    if least:
-        parts.append(f"detections from score {least:.3f} on")
+def describe_shown(total: int, listed: int, budget: JpegBudget, min_score: float) -> str:
+    """Returns which images and detections the page shows, and how, in words."""
+    parts = [f"all {total} images" if listed == total else f"{listed} of {total} images, those with the most errors"]
+    if budget.num_small:
+        parts.append(f"{budget.num_large} as large images, {budget.num_small} as small ones")
+    if listed > budget.num_large + budget.num_small:
+        parts.append(f"{listed - budget.num_large - budget.num_small} as boxes without an image")
+    if min_score:
+        parts.append(f"detections with a score of {min_score:.3f} or more")
     return ", ".join(parts)
 
 
-def numbers(dataset: Dataset, analysis: Analysis, metrics: dict[str, float]) -> dict:
-    """Everything of the page that is not a picture."""
+def analysis_data(dataset: Dataset, analysis: Analysis, metrics: dict[str, float]) -> dict:
+    """Returns the page's data about the whole data set: metrics, errors, curves, classes and confusions."""
     true, predicted = np.nonzero(analysis.confusion)
-    often = analysis.confusion[true, predicted]
-    first = np.argsort(-often, kind="stable")[:CONFUSIONS]
+    counts = analysis.confusion[true, predicted]
+    most_frequent = np.argsort(-counts, kind="stable")[:MAX_CONFUSIONS]
     return {
-        "metrics": {name: short(value) for name, value in metrics.items()},
-        "per_class": per_class(analysis),
-        "sizes": by_size(dataset, analysis, metrics),
-        "cost": {name: short(value) for name, value in analysis.cost.items()}, "ap50": short(analysis.ap50),
-        "counts": dict(zip(ERRORS, analysis.image_errors.sum(axis=0).tolist())),
-        "best_score": round(analysis.best_score * FULL) / FULL, "f1": short(analysis.f1),
-        "mean_precision": [short(value) for value in analysis.mean_precision],
-        "precision": packed(np.round(analysis.precision.clip(min=0) * FULL), np.uint16),
-        "confusion": [[int(true[i]), int(predicted[i]), int(often[i])] for i in first],
-        "calibration": {"count": analysis.bin_count.tolist(), "score": [short(v) for v in analysis.bin_score],
-                        "right": [short(v) for v in analysis.bin_right], "error": short(analysis.calibration_error)}}
+        "metrics": {name: shorten(value) for name, value in metrics.items()},
+        "per_class": class_rows(analysis),
+        "sizes": size_rows(dataset, analysis, metrics),
+        "cost": {kind: shorten(analysis.cost[name]) for kind, name in zip(ERROR_KINDS, ERRORS)
+                 if name in analysis.cost},
+        "ap50": shorten(analysis.ap50),
+        "counts": dict(zip(ERROR_KINDS, analysis.image_errors.sum(axis=0).tolist())),
+        "best_score": round(analysis.best_score * UINT16_MAX) / UINT16_MAX, "f1": shorten(analysis.f1),
+        "mean_precision": [shorten(value) for value in analysis.mean_precision],
+        "precision": to_base64(np.round(analysis.precision.clip(min=0) * UINT16_MAX), np.uint16),
+        "confusion": [[int(true[i]), int(predicted[i]), int(counts[i])] for i in most_frequent],
+        "calibration": {"count": analysis.bin_count.tolist(), "score": [shorten(v) for v in analysis.bin_score],
+                        "precision": [shorten(v) for v in analysis.bin_precision],
+                        "error": shorten(analysis.calibration_error)}}
 
 
-def per_class(analysis: Analysis) -> list[dict]:
-    """A row for each class: its numbers, and precision and recall at the best score; -1 where there is nothing."""
-    right = np.diag(analysis.confusion)[1:]
+def class_rows(analysis: Analysis) -> list[dict]:
+    """Returns a row for each class: its metrics, and precision and recall at the best score; -1 where undefined."""
+    correct = np.diag(analysis.confusion)[1:]
     predicted, true = analysis.confusion.sum(axis=0)[1:], analysis.confusion.sum(axis=1)[1:]
-    return [{"name": name, **{key: short(value) for key, value in analysis.per_class[name].items()},
-             "precision": share(right[c], predicted[c]), "recall": share(right[c], true[c])}
+    return [{"name": name, **{key: shorten(value) for key, value in analysis.per_class[name].items()},
+             "precision": ratio(correct[c], predicted[c]), "recall": ratio(correct[c], true[c])}
             for c, name in enumerate(analysis.classes)]
 
 
-def by_size(dataset: Dataset, analysis: Analysis, metrics: dict[str, float]) -> list[dict]:
-    """A row for each size; AP as the metric has it, or else the mean over the classes with such objects."""
-    sought = analysis.object_error != IGNORED
-    found = analysis.object_error == RIGHT
-    lost = analysis.object_error == MISSED
+def size_rows(dataset: Dataset, analysis: Analysis, metrics: dict[str, float]) -> list[dict]:
+    """Returns a row for small, medium and large objects; -1 where undefined.
+
+    AP is that of `metrics`, or else the mean over the classes with such objects. "recall" counts objects that a
+    detection of any score found at IoU 0.5, "missed" those with no detection on them at all.
+    """
+    counted = analysis.object_error != IGNORED
+    detected = analysis.object_error == TRUE_POSITIVE
+    missed = analysis.object_error == MISSED
     rows = []
-    for (key, (low, high)), name in zip(SIZES.items(), ("small", "medium", "large")):
-        here = sought & (dataset.areas >= low) & ((dataset.areas < high) | (name == "large"))
-        known = [values[key] for values in analysis.per_class.values() if values.get(key, -1) >= 0]
-        ap = metrics.get(key, float(np.mean(known)) if known else -1.0)
-        rows.append({"name": name, "objects": int(here.sum()), "AP": short(ap),
-                     "AR": short(metrics.get(f"AR{key[-1]}", -1.0)), "found": share((found & here).sum(), here.sum()),
-                     "missed": share((lost & here).sum(), here.sum())})
+    for key, name in SIZE_METRICS.items():
+        low, high = AREA_RANGES[name]
+        of_size = counted & (dataset.areas >= low) & ((dataset.areas < high) | (name == "large"))
+        class_aps = [values[key] for values in analysis.per_class.values() if values.get(key, -1) >= 0]
+        ap = metrics.get(key, float(np.mean(class_aps)) if class_aps else -1.0)
+        rows.append({"name": name, "objects": int(of_size.sum()), "AP": shorten(ap),
+                     "AR": shorten(metrics.get(f"AR{key[-1]}", -1.0)),
+                     "recall": ratio((detected & of_size).sum(), of_size.sum()),
+                     "missed": ratio((missed & of_size).sum(), of_size.sum())})
     return rows
 
 
-def share(part: int, whole: int) -> float:
-    return short(part / whole) if whole else -1.0
+def ratio(part: int, total: int) -> float:
+    return shorten(part / total) if total else -1.0
 
 
-def short(value: float) -> float:
+def shorten(value: float) -> float:
     return round(float(value), 4)

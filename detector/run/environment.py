@@ -1,4 +1,4 @@
-"""What a run ran on: for environment.json and for the lines at its start."""
+"""The environment of a run: the content of environment.json and the lines at the start of the log."""
 
 import os
 import platform
@@ -14,14 +14,24 @@ from detector.distributed.rank_info import rank, world_size
 from detector.run.commit import commit
 
 if TYPE_CHECKING:
-    import torch  # the functions below import it themselves: the launcher imports this room without torch
+    import torch  # imported in the functions that need torch: the launcher imports this room without
 
-# Instructions for a precision, as x86 and 64-bit ARM name them.
-NARROW = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"}}
+# Flags in /proc/cpuinfo of CPUs that compute in a precision, on x86 and on 64-bit ARM.
+PRECISION_FLAGS = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"}}
+
+
+@dataclass(frozen=True)
+class RankInfo:
+    """Where one rank runs."""
+
+    rank: int
+    host: str
+    device: str              # such as "cpu" or "NVIDIA H100"
+    cores: tuple[int, ...]   # numbers of the CPU cores that the rank may use; ranks of one host may have the same
 
 
 def collect_environment() -> dict:
-    """Versions, machine, processes and, in a checkout, the commit."""
+    """Returns the content of environment.json: command, versions, machine, number of processes, and the commit."""
     import numpy
     import torch
     import torchvision
@@ -32,22 +42,35 @@ def collect_environment() -> dict:
             "numpy": numpy.__version__, "commit": commit()}
 
 
-def processor(cpuinfo: str = "/proc/cpuinfo") -> str:
-    """Its name, where the system tells it, the widest instructions that PyTorch uses on it, and those for bf16."""
+def versions() -> str:
+    """Returns one line with the versions of Python, torch, torchvision, numpy and this package's commit."""
+    import numpy
     import torch
-    name = re.search(r"^model name\s*:\s*(.*)$", text_of(cpuinfo), re.MULTILINE)
+    import torchvision
+    line = (f"python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}, "
+            f"numpy {numpy.__version__}")
+    revision = commit()
+    if not revision:
+        return line
+    return f"{line}, commit {revision[:12]}" + ("+" if revision.endswith("+") else "")
+
+
+def processor(cpuinfo: str = "/proc/cpuinfo") -> str:
+    """Returns the CPU's name (else its architecture), the instruction set that PyTorch uses, and its bf16 flags."""
+    import torch
+    name = re.search(r"^model name\s*:\s*(.*)$", _read_text(cpuinfo), re.MULTILINE)
     return ", ".join([name[1].strip() if name else platform.machine(), torch.backends.cpu.get_cpu_capability(),
-                      *sorted(NARROW["bf16"] & instructions(cpuinfo))])
+                      *sorted(PRECISION_FLAGS["bf16"] & cpu_flags(cpuinfo))])
 
 
-def instructions(cpuinfo: str = "/proc/cpuinfo") -> set[str]:
-    """What Linux calls the instructions of this CPU; nothing where the system does not tell them."""
-    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text_of(cpuinfo), re.MULTILINE)
+def cpu_flags(cpuinfo: str = "/proc/cpuinfo") -> set[str]:
+    """Returns the instruction flags of the CPU as Linux names them; an empty set if they are not known."""
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", _read_text(cpuinfo), re.MULTILINE)
     return set(flags[1].split()) if flags else set()
 
 
-def text_of(path: str) -> str:
-    """Nothing where the file cannot be read."""
+def _read_text(path: str) -> str:
+    """Returns the text of a file; empty if it cannot be read."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -55,80 +78,71 @@ def text_of(path: str) -> str:
 
 
 def peak_memory_gib(device: "torch.device") -> float:
-    """The most that tensors took on a GPU so far; on the CPU, that the process did."""
+    """Returns the largest memory so far, GiB: of tensors on a GPU, of the process on a CPU."""
     if device.type == "cuda":
         import torch
         return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts it in KiB
-
-
-@dataclass(frozen=True)
-class RankInfo:
-    """Where one rank sits."""
-
-    rank: int
-    host: str
-    device: str              # such as "cpu" or "NVIDIA H100"
-    cores: tuple[int, ...]   # that it may run on; ranks of one host may share them
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # in KiB on Linux
 
 
 def describe_rank(device: "torch.device") -> RankInfo:
+    """Returns where this process runs; `device` is the one that it trains on."""
     import torch
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return RankInfo(rank(), socket.gethostname(), name, tuple(sorted(os.sched_getaffinity(0))))
 
 
-def world_table(seats: list[RankInfo]) -> list[str]:
-    """A line for each host, below a heading: its ranks, their devices, and the cores that they have together."""
-    hosts: dict[tuple[str, str], list[RankInfo]] = {}
-    for one in seats:
-        hosts.setdefault((one.host, one.device), []).append(one)
+def world_table(ranks: list[RankInfo]) -> list[str]:
+    """Returns the lines of a table: a heading, then for each host its ranks, devices and number of cores."""
+    groups: dict[tuple[str, str], list[RankInfo]] = {}
+    for info in ranks:
+        groups.setdefault((info.host, info.device), []).append(info)
     rows = [("rank", "host", "device", "cores")]
-    for (host, device), here in hosts.items():
-        numbers = [one.rank for one in here]
-        whole = numbers == list(range(numbers[0], numbers[-1] + 1)) and len(numbers) > 1
-        rows.append((f"{numbers[0]}-{numbers[-1]}" if whole else ", ".join(map(str, numbers)), host,
-                     f"{len(here)} x {device}" if len(here) > 1 else device, str(len(cores_of(here)))))
+    for (host, device), group in groups.items():
+        device_text = f"{len(group)} x {device}" if len(group) > 1 else device
+        rows.append((_rank_range([info.rank for info in group]), host, device_text, str(len(_cores_of(group)))))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return ["  ".join([*(text.ljust(width) for text, width in zip(row, widths)), row[3]]) for row in rows]
 
 
-def cores_of(seats: list[RankInfo]) -> set[tuple[str, int]]:
-    """The cores that some ranks have together, each once."""
-    return {(one.host, core) for one in seats for core in one.cores}
+def _rank_range(ranks: list[int]) -> str:
+    """Returns ascending ranks as text: 0-3 if they are consecutive, else 0, 2, 5."""
+    if len(ranks) > 1 and ranks == list(range(ranks[0], ranks[-1] + 1)):
+        return f"{ranks[0]}-{ranks[-1]}"
+    return ", ".join(map(str, ranks))
 
 
-def few_cores(seats: list[RankInfo], workers: int) -> str:
-    """A sentence where the loader workers outnumber the cores; else nothing."""
-    for host in dict.fromkeys(one.host for one in seats):
-        here = [one for one in seats if one.host == host]
-        if workers * len(here) > (cores := len(cores_of(here))):
-            return (f"{len(here)} x {workers} loader workers on {host} share {cores} cores: give each task more "
-                    f"cores, or set run.num_workers={cores // len(here)}")
+def _cores_of(ranks: list[RankInfo]) -> set[tuple[str, int]]:
+    """Returns the (host, core) pairs that any of the ranks may use."""
+    return {(info.host, core) for info in ranks for core in info.cores}
+
+
+def warn_few_cores(ranks: list[RankInfo], num_workers: int) -> str:
+    """Returns a warning if the loader workers of a host outnumber its cores; else an empty text.
+
+    Args:
+        num_workers: loader workers of each rank.
+    """
+    for host in dict.fromkeys(info.host for info in ranks):
+        group = [info for info in ranks if info.host == host]
+        cores = len(_cores_of(group))
+        if num_workers * len(group) > cores:
+            return (f"{len(group)} x {num_workers} loader workers on {host} share {cores} cores: give each task more "
+                    f"cores, or set run.num_workers={cores // len(group)}")
     return ""
 
 
-def slow_precision(precision: str, device: "torch.device", cpuinfo: str = "/proc/cpuinfo") -> str:
-    """A sentence where the device has no instructions for a precision and imitates them; else nothing."""
+def warn_slow_precision(precision: str, device: "torch.device", cpuinfo: str = "/proc/cpuinfo") -> str:
+    """Returns a warning if the device has no instructions for `precision` and emulates them; else an empty text."""
     if precision == "fp32":
         return ""
     if device.type == "cuda":
         import torch
-        known = precision == "fp16" or torch.cuda.is_bf16_supported(including_emulation=False)
-        name = torch.cuda.get_device_name(device)
-        return "" if known else f"{name} imitates bf16, which is slow: set run.precision=fp16"
-    names, known = NARROW[precision], instructions(cpuinfo)
-    if not known or names & known:
+        if precision == "fp16" or torch.cuda.is_bf16_supported(including_emulation=False):
+            return ""
+        return f"{torch.cuda.get_device_name(device)} emulates bf16, which is slow: set run.precision=fp16"
+    needed, flags = PRECISION_FLAGS[precision], cpu_flags(cpuinfo)
+    if not flags or needed & flags:
         return ""
-    return (f"this CPU has no instructions for {precision} ({' or '.join(sorted(names))}) and imitates it, slower than "
-            "fp32: set run.precision=fp32")
-
-
-def versions() -> str:
-    """One line."""
-    import numpy
-    import torch
-    import torchvision
-    name = commit()
-    return (f"python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}, "
-            f"numpy {numpy.__version__}" + (f", commit {name[:12]}{'+' * name.endswith('+')}" if name else ""))
+    return (f"this CPU has no instructions for {precision} ({' or '.join(sorted(needed))}) and emulates them, slower "
+            "than fp32: set run.precision=fp32")

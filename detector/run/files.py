@@ -1,28 +1,105 @@
-"""Files that are written whole, and JSON-lines files that are read back."""
+"""The names of all files in a run folder, and functions that write and read small files whole.
+
+A reader may come at any moment, also after a crash. Files are therefore written beside their place and renamed.
+"""
 
 import json
 import os
+import time
 from pathlib import Path
+
+from detector.errors import BadInput
+
+# All names are relative to the run folder.
+CONFIG_FILE = "config.yaml"                # the resolved config
+ENVIRONMENT_FILE = "environment.json"      # versions, machine, command; see environment.py
+STATUS_FILE = "status.json"                # see status.py
+LOCK_FILE = "owner.lock"                   # see lock.py
+HEARTBEATS_FOLDER = "heartbeats"             # folder; see heartbeat.py
+CHECKPOINTS_FOLDER = "checkpoints"           # folder: step-N.pt and best.pt; see checkpoint_files.py
+METRICS_FILE = "metrics.jsonl"             # a line for each logged step and each evaluation
+LOG_FILE = "log.txt"                       # all messages, each with its time
+TENSORBOARD_FOLDER = "tensorboard"           # folder of event files
+PICTURES_FOLDER = "pictures"                 # folder of validation images with their boxes
+DETECTIONS_FILE = "detections.json"        # of an evaluation, in COCO's format
+RESULTS_FILE = "results.json"              # metrics of an evaluation
+JOBS_FILE = "slurm/jobs.jsonl"             # a line for each job that was submitted or has started
+FAILED_RANKS_FOLDER = "slurm/failed"         # folder: a file for each rank that ended badly since the last start
+STOPPED_EARLY_FILE = "slurm/stopped"       # exists if a rank has stopped early since the last start
 
 
 def write_whole(path: Path, text: str, flush: bool = True) -> None:
-    """The file appears whole or not at all; without `flush`, only a power cut can make it otherwise."""
+    """Replaces a file; a reader sees the old or the new content, never a part. One process may write a file at a time.
+
+    Args:
+        flush: wait until the content is on the disk. Without it, a power cut can leave an incomplete file.
+
+    Raises:
+        OSError: the file cannot be written; the old one is left as it is.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    with open(beside, "w", encoding="utf-8") as file:
+    partial = path.with_name(path.name + ".part")
+    with open(partial, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         if flush:
             os.fsync(file.fileno())
-    os.replace(beside, path)
+    os.replace(partial, path)
 
 
-def read_lines(path: Path) -> list[dict]:
-    """The whole lines of a metrics.jsonl; a line cut short by a crash is left out."""
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file as write_whole does, also where several processes write it at the same time; the last one wins.
+
+    Raises:
+        BadInput: the file cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Replaces a JSON file. Raises BadInput if the file cannot be written."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def append_json_line(path: Path, **values) -> None:
+    """Appends a line with these values and the time ("at", seconds since 1970).
+
+    Raises:
+        BadInput: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({**values, "at": time.time()}) + "\n")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> BadInput:
+    return BadInput(f"cannot write {path}: {error.strerror}. Make room, or set run.folder")
+
+
+def read_json(path: Path) -> dict:
+    """Returns the object in a JSON file; an empty dict if there is no such file or it holds anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def read_json_lines(path: Path) -> list[dict]:
+    """Returns the complete lines of a JSON-lines file. A line that a crash cut short is left out."""
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             lines.append(json.loads(text))
-        except json.JSONDecodeError:
+        except ValueError:
             continue
     return lines

@@ -1,7 +1,8 @@
-"""Each rank leaves its step, its phase and the time of both in the run folder; when nothing moves, it says who is late.
+"""heartbeats/ in the run folder: each rank's step and phase, and the Python stacks of ranks that hang.
 
-RUN/heartbeats/rank-00003.json is at most a second old while the rank moves. rank-00003.stacks.txt appears beside it
-when the rank has not moved for `run.hang_timeout_minutes`: the Python stacks of all its threads.
+rank-00003.json is rewritten within a second of each change of step or phase. rank-00003.stacks.txt holds the Python
+stacks of all threads of the rank, written when the rank made no progress for `run.hang_timeout_minutes`. Rank 0 also
+logs a message then that names the slowest rank.
 """
 
 import contextlib
@@ -16,31 +17,41 @@ from pathlib import Path
 from typing import Callable, TextIO
 
 from detector.distributed import rank_info
-from detector.run.files import write_whole
+from detector.run.files import HEARTBEATS_FOLDER, read_json, write_whole
 
-EVERY_S = 1.0  # a network disk stands this much from each of many ranks
+INTERVAL_S = 1.0  # between two writes of a rank: a network disk serves many ranks
 
 
 @dataclass(frozen=True)
 class Beat:
+    """The last heartbeat of one rank; the content of its JSON file."""
+
     rank: int
     host: str
-    phase: str
+    phase: str  # such as "step" or "loading data"
     step: int
-    at: float  # when this phase of this step began, seconds since 1970
+    at: float   # when this phase of this step began, seconds since 1970
 
 
 class Heartbeat:
-    """A context. `beat` is cheap, and may be called at every step; a thread writes and watches."""
+    """Writes the heartbeat of this rank in a background thread; a context manager.
+
+    Args:
+        folder: the run folder. Nothing is written before `open`.
+        stalled_s: seconds without progress after which the stacks are written; 0: never.
+
+    Attributes:
+        message: called with the text about a hang; prints to stderr at first.
+    """
 
     def __init__(self, folder: Path, stalled_s: float):
-        self.folder, self.stalled_s = folder / "heartbeats", stalled_s
-        self.say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
-        self.now = Beat(rank_info.rank(), socket.gethostname(), "start-up", 0, time.time())
-        self.written = self.warned = replace(self.now, at=0.0)
+        self.folder, self.stalled_s = folder, stalled_s
+        self.message: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
+        self.current = Beat(rank_info.rank(), socket.gethostname(), "start-up", 0, time.time())
+        self.written = self.warned = replace(self.current, at=0.0)
         self.stacks: TextIO | None = None
         self.ended = threading.Event()
-        self.thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
+        self.thread = threading.Thread(target=self._write_until_end, name="heartbeat", daemon=True)
 
     def __enter__(self) -> "Heartbeat":
         self.thread.start()
@@ -53,69 +64,85 @@ class Heartbeat:
         if self.stacks:
             self.stacks.close()
             with contextlib.suppress(OSError):
-                if not (path := stacks_file(self.folder, self.now.rank)).stat().st_size:
+                path = stacks_file(self.folder, self.current.rank)
+                if not path.stat().st_size:
                     path.unlink()
 
-    def beat(self, phase: str, step: int | None = None) -> None:
-        """The rank has come to this phase; the step is the last one's if none is given."""
-        self.now = replace(self.now, phase=phase, step=self.now.step if step is None else step, at=time.time())
+    def mark(self, phase: str, step: int | None = None) -> None:
+        """Notes that this rank has begun a phase. Cheap: may be called several times in every step.
 
-    def open(self, world: int) -> None:
-        """The run folder may be written to from here on; what an earlier start on more ranks left there goes."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if self.now.rank == 0:
-            for path in self.folder.glob("rank-*"):
-                if path.name >= f"rank-{world:05d}":
+        Args:
+            step: None: the step of the last call.
+        """
+        self.current = replace(self.current, phase=phase, step=self.current.step if step is None else step,
+                               at=time.time())
+
+    def open(self, world_size: int) -> None:
+        """Makes the folder, from now on written to, and removes files of ranks from an earlier start on more ranks."""
+        folder = self.folder / HEARTBEATS_FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.current.rank == 0:
+            for path in folder.glob("rank-*"):
+                if path.name >= f"rank-{world_size:05d}":
                     path.unlink(missing_ok=True)
 
-    def _watch(self) -> None:
-        self._tick()
-        while not self.ended.wait(EVERY_S):
-            self._tick()
-        self._tick()
+    def _write_until_end(self) -> None:
+        self._write()
+        while not self.ended.wait(INTERVAL_S):
+            self._write()
+        self._write()
 
-    def _tick(self) -> None:
-        now = self.now
-        if now != self.written and self.folder.is_dir():
-            with contextlib.suppress(OSError):  # a full disk is told of by whoever needs it
-                self.stacks = self.stacks or open(stacks_file(self.folder, now.rank), "w", encoding="utf-8")
-                write_whole(heartbeat_file(self.folder, now.rank), json.dumps(asdict(now)) + "\n", flush=False)
-        if now != self.written and self.stalled_s:
-            # A thread of C's, which dumps also where this one does not come to run.
+    def _write(self) -> None:
+        """Writes the heartbeat if it has changed; warns once if it has not changed for too long."""
+        latest = self.current
+        if latest != self.written and (self.folder / HEARTBEATS_FOLDER).is_dir():
+            with contextlib.suppress(OSError):  # a full disk is reported where a file is needed
+                self.stacks = self.stacks or open(stacks_file(self.folder, latest.rank), "w", encoding="utf-8")
+                write_whole(heartbeat_file(self.folder, latest.rank), json.dumps(asdict(latest)) + "\n", flush=False)
+        if latest != self.written and self.stalled_s:
+            # A timer in C writes the stacks, also if another thread holds the interpreter lock.
             faulthandler.dump_traceback_later(self.stalled_s, file=self.stacks or sys.stderr)
-        self.written = now
-        if self.stalled_s and time.time() - now.at > self.stalled_s + EVERY_S and self.warned != now:
-            self.warned = now
-            if now.rank == 0:
-                self.say(f"no progress for {time.time() - now.at:.0f} s (run.hang_timeout_minutes): "
-                         f"{late(read_beats(self.folder.parent, rank_info.world_size()) or [now])}. The Python stacks of "
-                         f"all ranks are in {self.folder}/rank-*.stacks.txt")
+        self.written = latest
+        if self.stalled_s and time.time() - latest.at > self.stalled_s + INTERVAL_S and self.warned != latest:
+            self.warned = latest
+            if latest.rank == 0:
+                slowest = describe_slowest_rank(read_heartbeats(self.folder) or [latest])
+                self.message(f"no progress for {time.time() - latest.at:.0f} s (run.hang_timeout_minutes): {slowest}. "
+                             f"The Python stacks of all ranks are in {self.folder / HEARTBEATS_FOLDER}/rank-*.stacks.txt")
 
 
 def heartbeat_file(folder: Path, rank: int) -> Path:
-    return folder / f"rank-{rank:05d}.json"
+    """Returns the heartbeat file of a rank in a run folder."""
+    return folder / HEARTBEATS_FOLDER / f"rank-{rank:05d}.json"
 
 
 def stacks_file(folder: Path, rank: int) -> Path:
-    return folder / f"rank-{rank:05d}.stacks.txt"
+    """Returns the file for the Python stacks of a rank in a run folder."""
+    return folder / HEARTBEATS_FOLDER / f"rank-{rank:05d}.stacks.txt"
 
 
-def read_beats(run: Path, world: int) -> list[Beat]:
-    """What the ranks of a run left last; a rank that has left nothing is not among them."""
-    found = []
-    for rank in range(world):
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            found.append(Beat(**json.loads(heartbeat_file(run / "heartbeats", rank).read_text(encoding="utf-8"))))
-    return found
+def read_heartbeats(folder: Path) -> list[Beat]:
+    """Returns the last heartbeat of each rank of a run folder, the oldest first. Unreadable files are left out."""
+    beats = []
+    for path in sorted((folder / HEARTBEATS_FOLDER).glob("rank-*.json")):
+        with contextlib.suppress(TypeError):  # missing or unknown fields
+            beats.append(Beat(**read_json(path)))
+    return sorted(beats, key=lambda entry: entry.at)
 
 
-def latest_of_all(beats: list[Beat]) -> Beat:
-    """The rank that the others wait for: fewest steps, and of those the one that has not moved for longest."""
-    return min(beats, key=lambda beat: (beat.step, beat.at))
+def describe(latest: Beat) -> str:
+    """Returns one line about the last heartbeat of a rank, with its age."""
+    return (f"rank {latest.rank} on {latest.host}: {latest.phase} at step {latest.step}, last seen "
+            f"{time.time() - latest.at:.0f} s ago")
 
 
-def late(beats: list[Beat], now: float | None = None) -> str:
-    """Who holds the others up, in words."""
-    beat = latest_of_all(beats)
-    return (f"rank {beat.rank} on {beat.host} is late, last seen at step {beat.step} in phase '{beat.phase}', "
-            f"{(now or time.time()) - beat.at:.0f} s ago")
+def slowest_rank(beats: list[Beat]) -> Beat:
+    """Returns the heartbeat of the rank with the fewest steps; of several, the oldest one."""
+    return min(beats, key=lambda entry: (entry.step, entry.at))
+
+
+def describe_slowest_rank(beats: list[Beat], now: float | None = None) -> str:
+    """Returns a clause that names the rank which the others wait for, its step, phase and age."""
+    slowest = slowest_rank(beats)
+    return (f"rank {slowest.rank} on {slowest.host} is late, last seen at step {slowest.step} in phase "
+            f"'{slowest.phase}', {(now or time.time()) - slowest.at:.0f} s ago")

@@ -1,8 +1,8 @@
-"""RUN/owner.lock: held by the process that trains a run, so that a second start of it is refused.
+"""owner.lock in the run folder: locked by the process that trains the run, so that a second start is refused.
 
-The lock is the operating system's, and ends with the process that holds it, whatever ended that. Not every network
-disk tells one machine of the locks of another: so the file also says whose it is, and where that is another machine,
-the run is another's as long as its heartbeats move.
+The lock is one of the operating system (flock). The lock ends with its process, also if the process is killed. Some
+network disks keep locks to one machine. The file therefore names its owner too. A run whose owner is on another machine
+counts as trained while its heartbeats change.
 """
 
 import contextlib
@@ -15,33 +15,38 @@ from pathlib import Path
 from typing import TextIO
 
 from detector.errors import BadInput
+from detector.run.files import HEARTBEATS_FOLDER, LOCK_FILE
 
-NAME = "owner.lock"
-WATCH_S = 5.0  # a heartbeat is at most a second old while its rank moves
+WATCH_S = 5.0  # how long heartbeats are watched; those of a running rank change about once a second
 
 
 class RunLock:
-    """Of one run, in rank 0. `close` gives it free."""
+    """The lock of one run folder, for rank 0."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.file: TextIO | None = None
 
     def take(self) -> None:
-        """As soon as there is a folder; bad input leaves none behind. Raises BadInput where another process trains."""
+        """Takes the lock. Does nothing if this object holds the lock, or while there is no run folder.
+
+        Raises:
+            BadInput: another process trains the run.
+        """
         if self.file or not self.folder.is_dir():
             return
         try:
-            file = open(self.folder / NAME, "a+", encoding="utf-8")
-        except OSError:  # whoever needs to write there tells of it
+            file = open(self.folder / LOCK_FILE, "a+", encoding="utf-8")
+        except OSError:  # a folder that is not writable is reported where a file is needed
             return
-        refuse_if_owned(self.folder, file, fcntl.LOCK_EX)
+        _refuse_if_owned(self.folder, file, fcntl.LOCK_EX)
         self.file = file
         self.file.truncate(0)
         self.file.write(f"process {os.getpid()} on {socket.gethostname()}")
         self.file.flush()
 
     def close(self) -> None:
+        """Releases the lock."""
         if self.file:
             with contextlib.suppress(OSError):
                 self.file.truncate(0)
@@ -49,40 +54,42 @@ class RunLock:
 
 
 def refuse_second_start(folder: Path) -> None:
-    """Raises BadInput where a process trains the run; leaves everything as it is."""
-    if (folder / NAME).is_file():
-        with open(folder / NAME, encoding="utf-8") as file:
-            refuse_if_owned(folder, file, fcntl.LOCK_SH)
+    """Raises BadInput if a process trains the run in this folder. Changes nothing."""
+    if (folder / LOCK_FILE).is_file():
+        with open(folder / LOCK_FILE, encoding="utf-8") as file:
+            _refuse_if_owned(folder, file, fcntl.LOCK_SH)
 
 
-def refuse_if_owned(folder: Path, file: TextIO, kind: int) -> None:
+def _refuse_if_owned(folder: Path, file: TextIO, operation: int) -> None:
+    """Locks an open lock file with flock's LOCK_EX or LOCK_SH; raises BadInput if another process owns the run."""
     file.seek(0)
-    by = file.read()
+    owner = file.read()
     try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-        owned = by and host_of(by) != socket.gethostname() and heart_beats(folder)
+        fcntl.flock(file, operation | fcntl.LOCK_NB)
+        is_owned = owner and host_of(owner) != socket.gethostname() and has_live_heartbeat(folder)
     except BlockingIOError:
-        owned = True
-    except OSError:  # this disk knows no locks
-        owned = by and heart_beats(folder)
-    if owned:
+        is_owned = True
+    except OSError:  # a disk without locks
+        is_owned = owner and has_live_heartbeat(folder)
+    if is_owned:
         file.close()
-        raise BadInput(f"{folder} is being trained by {by or 'another process'}. Wait for it, stop it with Ctrl-C or "
-                       "`fleet-rcnn cancel`, or start another run with run.name=...")
+        raise BadInput(f"{folder} is being trained by {owner or 'another process'}. Wait for it, stop it with Ctrl-C "
+                       "or `fleet-rcnn cancel`, or start another run with run.name=...")
 
 
-def host_of(by: str) -> str:
-    found = re.fullmatch(r"process \d+ on (\S+)", by)
-    return found[1] if found else ""
+def host_of(owner: str) -> str:
+    """Returns the host name in the text of a lock file; empty if there is none."""
+    match = re.fullmatch(r"process \d+ on (\S+)", owner)
+    return match[1] if match else ""
 
 
-def heart_beats(folder: Path) -> bool:
-    """Does any rank of the run move, now?"""
-    def beats() -> list[bytes]:
-        return [path.read_bytes() for path in sorted((folder / "heartbeats").glob("rank-*.json"))]
-    before, until = beats(), time.monotonic() + WATCH_S
-    while before and time.monotonic() < until:
+def has_live_heartbeat(folder: Path) -> bool:
+    """Returns whether the heartbeat of any rank changes within WATCH_S seconds."""
+    def contents() -> list[bytes]:
+        return [path.read_bytes() for path in sorted((folder / HEARTBEATS_FOLDER).glob("rank-*.json"))]
+    before, deadline = contents(), time.monotonic() + WATCH_S
+    while before and time.monotonic() < deadline:
         time.sleep(0.2)
-        if beats() != before:
+        if contents() != before:
             return True
     return False

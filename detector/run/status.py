@@ -1,4 +1,4 @@
-"""status.json of the run folder: what a run is doing, for whoever launched it. Rank 0 writes it, by rename."""
+"""status.json in the run folder: the state of a training, for the launcher and for `fleet-rcnn status`."""
 
 import contextlib
 import json
@@ -7,34 +7,36 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from detector.errors import BadInput
-from detector.run.files import write_whole
+from detector.run.files import STATUS_FILE, read_json, write_whole
 
-AT_MOST_EVERY_S = 1.0  # while only the step changes
+MIN_INTERVAL_S = 1.0  # between two writes while only the step changes
 
 
 @dataclass(frozen=True)
 class Status:
+    """The content of status.json."""
+
     state: str = "starting"             # starting, training, evaluating, stopped, finished or failed
-    step: int = 0                       # steps done
+    step: int = 0                       # optimizer steps done
     total_steps: int = 0                # 0: not known yet
-    saved_in_s: float | None = None     # how long the last checkpoint took until it was safe on disk
-    by: str = ""                        # the signal that asked for the stop, where there was one
-    at: float = 0.0                     # when this was written, seconds since 1970
+    saved_in_s: float | None = None     # seconds that the last checkpoint took until it was safe on disk
+    by: str = ""                        # stopped: the name of the signal that requested it, such as SIGTERM
+    at: float = 0.0                     # time of writing, seconds since 1970
     images_per_s: float | None = None
     seconds_left: float | None = None
 
 
 class StatusFile:
-    """Keeps status.json up to date; leaving the context on an error says that the run has failed.
+    """Keeps status.json up to date; a context that writes the state `failed` when it is left by an error.
 
-    Except for a stop, it makes no run folder where there is none yet: bad input leaves nothing behind. Nor is it worth
-    a run: where it cannot be written, training goes on.
+    Only rank 0 writes. No run folder is made for the file, except for the state `stopped`: bad input shall leave
+    nothing behind. If the file cannot be written, training continues without it.
     """
 
-    def __init__(self, folder: Path, main: bool):
-        self.path, self.main = folder / "status.json", main
-        self.said, self.written_at = last_status(self.path), 0.0
-        self.found = self.said  # of an earlier start
+    def __init__(self, folder: Path, is_main: bool):
+        self.path, self.is_main = folder / STATUS_FILE, is_main
+        self.previous = read_previous_status(folder)
+        self.current, self.written_at = self.previous, 0.0
 
     def __enter__(self) -> "StatusFile":
         return self
@@ -42,27 +44,39 @@ class StatusFile:
     def __exit__(self, kind, *_error) -> None:
         if kind is None:
             return
-        if issubclass(kind, BadInput) and self.said.state == "starting" != self.found.state:
-            self.tell(**asdict(self.found))  # what was asked for is wrong, not the run
+        starting_anew = self.current.state == "starting" and self.previous.state != "starting"
+        if issubclass(kind, BadInput) and starting_anew:
+            self.update(**asdict(self.previous))  # the arguments of this start are wrong, the run itself is not
         else:
-            self.tell("failed")
+            self.update("failed")
 
-    def tell(self, state: str, **changes) -> None:
-        """`changes` are fields of Status; the others keep their value."""
-        before = self.said
-        self.said = replace(before, state=state, **changes)
-        if not self.main or not self.path.parent.is_dir() and state != "stopped":
+    def update(self, state: str, **changes) -> None:
+        """Sets the state and the given fields of Status; other fields keep their value."""
+        before = self.current
+        self.current = replace(before, state=state, **changes)
+        if not self.is_main or (not self.path.parent.is_dir() and state != "stopped"):
             return
-        if state == before.state == "training" and time.time() - self.written_at < AT_MOST_EVERY_S:
+        only_step_changes = state == "training" and before.state == "training"
+        if only_step_changes and time.time() - self.written_at < MIN_INTERVAL_S:
             return
         self.written_at = time.time()
-        self.said = replace(self.said, at=self.written_at)
+        self.current = replace(self.current, at=self.written_at)
         with contextlib.suppress(OSError):
-            write_whole(self.path, json.dumps(asdict(self.said)) + "\n", flush=state not in ("training", "evaluating"))
+            write_whole(self.path, json.dumps(asdict(self.current)) + "\n",
+                        flush=state not in ("training", "evaluating"))
 
 
-def last_status(path: Path) -> Status:
-    """What an earlier start left, so that a start that is cut short does not seem to have lost steps."""
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return replace(Status(**json.loads(path.read_text(encoding="utf-8"))), by="")
-    return Status()
+def read_status(folder: Path) -> dict:
+    """Returns the content of status.json (the fields of Status); an empty dict if there is none."""
+    return read_json(folder / STATUS_FILE)
+
+
+def read_previous_status(folder: Path) -> Status:
+    """Returns the status that an earlier start left, without its signal; the default where there is none.
+
+    A start begins with these values, so that a start that is cut short does not seem to have lost steps.
+    """
+    try:
+        return replace(Status(**read_status(folder)), by="")
+    except TypeError:  # fields that are not known here
+        return Status()

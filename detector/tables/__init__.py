@@ -1,1 +1,1 @@
-"""The published tables, printed and measured side by side."""
+"""The published result tables beside what runs of this package measured."""

@@ -1,9 +1,9 @@
-"""tables.html: the report as one page that needs nothing else, in light and dark."""
+"""Renders the comparison of published and measured rows as one self-contained page."""
 
 import html
 import time
 
-from detector.tables.render import HEADER, NOTHING, Line, by_table
+from detector.tables.render import HEADER, NOT_MEASURED, TableRow, by_table
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #5d6670; --line: #d9dee3; --page: #f6f7f8; --card: #fff;
@@ -40,7 +40,7 @@ small { color: var(--soft); } small.open { color: var(--open); }
 .bar i { display: block; height: 100%; border-radius: 2px; background: var(--soft); }
 tr.measured .bar i { background: var(--bar); }
 """
-# rem: row, printed or measured, the nine of HEADER, gap, speed-up, tolerance, seed
+# Column widths in rem: row, printed or measured, the nine of HEADER, gap, speed-up, tolerance, seed.
 WIDTHS = (16.5, 5, 7.5, 3.8, 3.2, 3.4, 5.2, 3.8, 6.5, 5.3, 6.3, 3.2, 4.5, 5.8, 4)
 SCRIPT = """
 for (const head of document.querySelectorAll("th")) head.onclick = () => {
@@ -57,71 +57,74 @@ for (const head of document.querySelectorAll("th")) head.onclick = () => {
 """
 
 
-def as_html(found: list[Line]) -> str:
-    """The whole page."""
-    done = [one for one in found if one.gap]
-    within = sum(one.verdict.startswith("within") for one in done)
-    counts = [(len(found), "rows"), (len(done), "measured"), (within, "within their tolerance"),
-              (len(found) - len(done), "not measured, or not finished")]
-    summary = "".join(f"<div><b>{count}</b>{what}</div>" for count, what in counts)
-    sections = "".join(section(title, members) for title, members in by_table(found).items())
+def as_html(rows: list[TableRow]) -> str:
+    """Returns the page."""
+    counting = [row for row in rows if row.gap]
+    within = sum(row.verdict.startswith("within") for row in counting)
+    counts = [(len(rows), "rows"), (len(counting), "measured"), (within, "within their tolerance"),
+              (len(rows) - len(counting), "not measured, or not finished")]
+    summary = "".join(f"<div><b>{count}</b>{name}</div>" for count, name in counts)
+    sections = "".join(render_table(title, members) for title, members in by_table(rows).items())
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Fleet R-CNN: printed and measured</title><style>{STYLE}</style></head><body>
-<h1>Printed and measured</h1>
-<p>Every row of the published tables, as it was printed and as this program measured it. A measured figure is read from
-the run's own files; where there is no run, it says so. A gap is in percent points of mAP. Written
+<title>Fleet R-CNN: published and measured results</title><style>{STYLE}</style></head><body>
+<h1>Published and measured results</h1>
+<p>Every row of the published tables, as printed and as measured with this package. Measured figures are read from the
+files of the runs. The gap is measured minus printed mAP, in percent points. Written
 {time.strftime("%Y-%m-%d %H:%M")}.</p>
 <div class="summary">{summary}</div>
 {sections}<script>{SCRIPT}</script></body></html>
 """
 
 
-def section(title: str, members: list[Line]) -> str:
+def render_table(title: str, rows: list[TableRow]) -> str:
     columns = ["row", "", *HEADER.values(), "gap", "speed-up", "tolerance", "seed"]
     widths = "".join(f'<col style="width:{width}rem">' for width in WIDTHS)
     head = "".join(f'<th data-column="{n}">{html.escape(name)}</th>' for n, name in enumerate(columns))
-    sources = dict.fromkeys(one.source for one in members)
-    bodies = "".join(body(one, len(sources) > 1) for one in members)
-    title += f", printed by {one}" if len(sources) == 1 and (one := next(iter(sources))) else ""
+    sources = list(dict.fromkeys(row.source for row in rows))
+    bodies = "".join(render_row(row, len(sources) > 1) for row in rows)
+    if len(sources) == 1 and sources[0]:
+        title += f", printed by {sources[0]}"
     return (f'<h2>{html.escape(title)}</h2><div class="frame"><table>{widths}<thead><tr>{head}</tr></thead>'
             f'{bodies}</table></div>\n')
 
 
-def body(one: Line, with_source: bool) -> str:
-    """The two lines of a row."""
-    printed_by = f"<small>printed by {html.escape(one.source)}</small>" if with_source and one.source else ""
-    where = printed_by + "".join(f"<small>{html.escape(text)}</small>" for text in (
-        [one.hardware, f"commit {one.commit or 'unknown'}, {one.date}"] if one.measured else []))
-    where += f'<small class="open">{html.escape(one.remark)}</small>' if one.remark else ""
-    printed = "".join(cell(n, key, one.printed[key]) for n, key in enumerate(HEADER, start=2))
-    first = (f'<td class="name" rowspan="2" data-column="0" data-value="{html.escape(one.row)}">{html.escape(one.row)}'
-             f'{where}</td><td class="kind">printed</td>{printed}')
-    if not one.measured:
-        second = f'<td class="kind">measured</td><td class="none" colspan="{len(HEADER)}">{NOTHING}</td>'
+def render_row(row: TableRow, with_source: bool) -> str:
+    """Returns the printed and the measured line of a row, as one <tbody>."""
+    notes = []
+    if with_source and row.source:
+        notes.append(f"printed by {row.source}")
+    if row.measured:
+        notes += [row.hardware, f"commit {row.commit or 'unknown'}, {row.date}"]
+    name = html.escape(row.row)
+    name_cell = name + "".join(f"<small>{html.escape(note)}</small>" for note in notes)
+    if row.remark:
+        name_cell += f'<small class="open">{html.escape(row.remark)}</small>'
+    printed = "".join(render_cell(n, key, row.printed[key]) for n, key in enumerate(HEADER, start=2))
+    if row.measured:
+        measured = "".join(render_cell(None, key, row.measured[key]) for key in HEADER)
     else:
-        second = '<td class="kind">measured</td>' + "".join(cell(0, key, one.measured[key]) for key in HEADER)
-    return (f'<tbody><tr class="printed">{first}{comparison(one)}</tr><tr class="measured">{second}</tr></tbody>')
+        measured = f'<td class="none" colspan="{len(HEADER)}">{NOT_MEASURED}</td>'
+    return (f'<tbody><tr class="printed"><td class="name" rowspan="2" data-column="0" data-value="{name}">'
+            f'{name_cell}</td><td class="kind">printed</td>{printed}{comparison_cells(row)}</tr>'
+            f'<tr class="measured"><td class="kind">measured</td>{measured}</tr></tbody>')
 
 
-def cell(column: int, key: str, text: str) -> str:
-    """One cell; the column number, which sorting goes by, only where it is not 0."""
-    attributes = f' data-column="{column}" data-value="{html.escape(text)}"' if column else ""
-    classes = "value left" if key == "model" else f"value {key}"
-    share = text.split(" ")[0] if key == "map" else ""
-    bar = f'<span class="bar"><i style="width:{min(float(share), 100):.1f}%"></i></span>' if _is_number(share) else ""
-    return f'<td class="{classes}"{attributes}>{html.escape(text)}{bar}</td>'
+def render_cell(column: int | None, key: str, text: str) -> str:
+    """Returns one cell. `column`: the number by which the script sorts; None for cells that it does not sort by."""
+    attributes = "" if column is None else f' data-column="{column}" data-value="{html.escape(text)}"'
+    css_class = "value left" if key == "model" else f"value {key}"
+    bar, percent = "", text.split(" ")[0]
+    if key == "map" and percent.replace(".", "", 1).isdigit():
+        bar = f'<span class="bar"><i style="width:{min(float(percent), 100):.1f}%"></i></span>'
+    return f'<td class="{css_class}"{attributes}>{html.escape(text)}{bar}</td>'
 
 
-def comparison(one: Line) -> str:
-    """Gap, speed-up, tolerance and seeds, over both lines."""
+def comparison_cells(row: TableRow) -> str:
+    """Returns the cells gap, speed-up, tolerance and seeds, which span both lines."""
     start = 2 + len(HEADER)
-    kind = {"within": "good", "outside": "bad"}.get(one.verdict.split(" ")[0], "")
-    values = [(one.gap, one.gap, kind), (one.speed_up, one.speed_up, ""),
-              (one.verdict or one.tolerance, one.tolerance, kind), (one.seeds, one.seeds, "")]
+    kind = {"within": "good", "outside": "bad"}.get(row.verdict.split(" ")[0], "")
+    cells = [(row.gap, row.gap, kind), (row.speed_up, row.speed_up, ""),
+             (row.verdict or row.tolerance, row.tolerance, kind), (row.seeds, row.seeds, "")]
     return "".join(f'<td rowspan="2" class="{kind}" data-column="{start + n}" data-value="{html.escape(value)}">'
-                   f'{html.escape(text)}</td>' for n, (text, value, kind) in enumerate(values))
-
-
-def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).isdigit()
+                   f'{html.escape(text)}</td>' for n, (text, value, kind) in enumerate(cells))

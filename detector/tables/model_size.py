@@ -1,4 +1,4 @@
-"""How large each row's model is: parameters, and operations for one image, counted without computing anything."""
+"""Counts parameters and operations of the models of published rows, without allocating or computing anything."""
 
 from dataclasses import dataclass
 
@@ -10,68 +10,70 @@ from detector.config.load import load_config
 from detector.config.schema import Config
 from detector.model.faster_rcnn import build_model
 from detector.model.ops.frozen_batchnorm import FrozenBatchNorm
-from detector.tables.published import Printed
+from detector.tables.published import PublishedRow
 
-CLASSES = {"voc": 20, "coco": 80, "visual_genome": 2500, "imagenet_det": 200}
+NUM_CLASSES = {"voc": 20, "coco": 80, "visual_genome": 2500, "imagenet_det": 200}  # by data.format
 
 
 @dataclass(frozen=True)
-class Size:
-    """Of a model at one image of short side S and long side 4/3 S, with all the proposals that evaluation keeps."""
+class ModelSize:
+    """Size of a model for one image with short side evaluate.min_size, an aspect ratio of 4 : 3, and all proposals."""
 
     classes: int
-    parameters: int            # weights and biases, those of frozen norms too, as the published figures count
-    learning: int              # those that training changes
+    parameters: int        # weights and biases, including those of frozen norms, as published figures do
+    trainable: int         # of these, the ones that are trained
     height: int
     width: int
-    flops: dict[str, int]      # body, rpn, head (fc or layer4 on every proposal, and the predictor); 2 for a
-                               # multiplication and addition; pooling, NMS and decoding are not counted
+    flops: dict[str, int]  # of "backbone", "rpn" and "head" (box head on every proposal, and the predictor); a
+                           # multiplication and an addition are two; pooling, NMS and box decoding are not counted
 
 
-def size_of_row(row: str) -> Size:
+def size_of_row(row: str) -> ModelSize:
     return size_of_model(load_config(f"tables/{row}"))
 
 
-def size_of_model(config: Config) -> Size:
-    """Builds the model on the meta device, which has shapes and no memory."""
-    classes = CLASSES[config.data.format]
+def size_of_model(config: Config) -> ModelSize:
+    """Returns the size of the model that a config describes; the model is built on the meta device."""
+    classes = NUM_CLASSES[config.data.format]
     height, width = config.evaluate.min_size, round(config.evaluate.min_size * 4 / 3)
     with torch.device("meta"):
         model = build_model(config.model, config.evaluate, classes).eval()
         image = torch.empty(1, 3, height, width)
         flops = {}
         with torch.no_grad():
-            features, flops["body"] = counted(model.backbone, image)
+            features, flops["backbone"] = run_and_count(model.backbone, image)
             levels = list(features.values())
-            _, flops["rpn"] = counted(model.rpn.head, levels)
+            _, flops["rpn"] = run_and_count(model.rpn.head, levels)
             count, cells = config.model.rpn.post_nms_top_n_eval, config.model.roi_pooling_size
-            hidden, flops["head"] = counted(model.roi_heads.box_head,
-                                            torch.empty(count, levels[0].shape[1], cells, cells))
-            flops["head"] += counted(model.roi_heads.box_predictor, hidden)[1]
-    learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    return Size(classes, parameters(model), learning, height, width, flops)
+            hidden, flops["head"] = run_and_count(model.roi_heads.box_head,
+                                                  torch.empty(count, levels[0].shape[1], cells, cells))
+            flops["head"] += run_and_count(model.roi_heads.box_predictor, hidden)[1]
+    trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    return ModelSize(classes, count_parameters(model), trainable, height, width, flops)
 
 
-def counted(module: nn.Module, inputs) -> tuple[object, int]:
-    """The output, and how many operations it took."""
+def run_and_count(module: nn.Module, inputs) -> tuple[object, int]:
+    """Returns the output of a module and the number of operations."""
     with FlopCounterMode(display=False) as counter:
         output = module(inputs)
     return output, counter.get_total_flops()
 
 
-def parameters(model: nn.Module) -> int:
+def count_parameters(model: nn.Module) -> int:
+    """Counts all parameters, and the scales and shifts of frozen norms, which are buffers."""
     norms = [module for module in model.modules() if isinstance(module, FrozenBatchNorm)]
     return (sum(weight.numel() for weight in model.parameters())
             + sum(norm.weight.numel() + norm.bias.numel() for norm in norms))
 
 
-def sizes_text(rows: list[Printed]) -> str:
-    """A line for each row; rows with the same model look the same."""
-    found = [f"{'row':26} {'body':24} {'classes':>7} {'parameters':>12} {'learning':>12} {'image':>9} "
-             f"{'body':>8} {'rpn':>7} {'head':>9} {'all':>9}  GFLOPs"]
+def describe_sizes(rows: list[PublishedRow]) -> str:
+    """Returns a text table with the model size of each row."""
+    lines = [f"{'row':26} {'backbone':24} {'classes':>7} {'parameters':>12} {'trainable':>12} {'image':>9} "
+             f"{'backbone':>8} {'rpn':>7} {'head':>9} {'total':>9}  GFLOPs"]
     for row in rows:
         size, config = size_of_row(row.row), load_config(f"tables/{row.row}")
-        giga = [value / 1e9 for value in (*size.flops.values(), sum(size.flops.values()))]
-        found.append(f"{row.row:26} {config.model.backbone:24} {size.classes:7} {size.parameters:12,} {size.learning:12,} "
-                     f"{f'{size.height}x{size.width}':>9} {giga[0]:8.1f} {giga[1]:7.1f} {giga[2]:9.1f} {giga[3]:9.1f}")
-    return "\n".join(found)
+        gflops = [value / 1e9 for value in (*size.flops.values(), sum(size.flops.values()))]
+        lines.append(f"{row.row:26} {config.model.backbone:24} {size.classes:7} {size.parameters:12,} "
+                     f"{size.trainable:12,} {f'{size.height}x{size.width}':>9} {gflops[0]:8.1f} {gflops[1]:7.1f} "
+                     f"{gflops[2]:9.1f} {gflops[3]:9.1f}")
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What was printed: configs/tables/published.csv, a line for each row, every cell as its source shows it."""
+"""Reads configs/tables/published.csv: the rows of the published tables, every cell as its source prints it."""
 
 import csv
 import re
@@ -9,7 +9,7 @@ from detector.errors import BadInput
 
 
 @dataclass(frozen=True)
-class Printed:
+class PublishedRow:
     """One row of a published table. All cells are texts as printed; empty: not printed."""
 
     row: str        # its config is configs/tables/ROW.yaml
@@ -18,30 +18,30 @@ class Printed:
     model: str
     gpus: str
     batch: str
-    rate: str
-    decay: str
+    lr: str
+    lr_decay: str
     epochs: str
-    time: str       # "0.76 hr" an epoch, or "0.210 s/step"
+    time: str       # "0.76 hr" per epoch, or "0.210 s/step"
     memory: str     # of one GPU, "3265MB" or "3.0 GB"
     map: str        # percent
-    tolerance: str  # ours: how far a run may be away and still count as reproduced, percent; see README
+    tolerance: str  # not printed: how far a run's mAP may differ and still count as reproduced, in percent points
 
 
-def published() -> list[Printed]:
-    """All rows in the order of the file."""
+def read_published_rows() -> list[PublishedRow]:
+    """Returns all rows in the order of the file."""
     with open(shipped_folder() / "configs" / "tables" / "published.csv", encoding="utf-8", newline="") as file:
-        return [Printed(**line) for line in csv.DictReader(file)]
+        return [PublishedRow(**cells) for cells in csv.DictReader(file)]
 
 
-def select(rows: list[Printed], wanted: str) -> list[Printed]:
-    """The row of this name, or all. Raises BadInput that lists the rows."""
-    chosen = [row for row in rows if wanted in ("", row.row)]
-    if not chosen:
-        raise BadInput(f"no such row: {wanted}. There are: {', '.join(row.row for row in rows)}")
-    return chosen
+def select_rows(rows: list[PublishedRow], name: str) -> list[PublishedRow]:
+    """Returns the row of this name, or all rows for "". Raises BadInput, which lists the rows, for another name."""
+    selected = [row for row in rows if name in ("", row.row)]
+    if not selected:
+        raise BadInput(f"unknown row {name}; choose one of: {', '.join(row.row for row in rows)}")
+    return selected
 
 
-def number(cell: str) -> float | None:
-    """The number that a cell begins with: 3265 of "3265MB"; None where it has none."""
-    found = re.match(r"[+-]?\d[\d,]*(\.\d+)?([eE][+-]?\d+)?", cell)
-    return float(found[0].replace(",", "")) if found else None
+def leading_number(cell: str) -> float | None:
+    """Returns the number at the start of a cell, 3265 of "3265MB"; None if the cell starts with something else."""
+    match = re.match(r"[+-]?\d[\d,]*(\.\d+)?([eE][+-]?\d+)?", cell)
+    return float(match[0].replace(",", "")) if match else None

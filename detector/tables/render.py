@@ -1,28 +1,30 @@
-"""Rows of a report: what is printed, what is measured, and how they compare, as texts; and the tables made of them."""
+"""Builds the rows of a comparison, published beside measured, and renders them as text, Markdown and CSV."""
 
 import csv
 import io
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from detector.tables.measured import Figures, Measured, measured
-from detector.tables.published import Printed, number
+from detector.tables.measured import MeasuredRow, RunFigures, read_measured_row
+from detector.tables.published import PublishedRow, leading_number
 
-NOTHING = "not measured"
-HEADER = {"model": "model", "gpus": "#GPUs", "batch": "batch", "rate": "lr", "decay": "lr decay", "epochs": "epochs",
-          "time": "time/epoch", "memory": "mem/GPU", "map": "mAP"}  # the original's columns, in its order
+NOT_MEASURED = "not measured"
+# Fields of PublishedRow and their titles: the columns of the original tables, in their order.
+HEADER = {"model": "model", "gpus": "#GPUs", "batch": "batch", "lr": "lr", "lr_decay": "lr decay", "epochs": "epochs",
+          "time": "time/epoch", "memory": "mem/GPU", "map": "mAP"}
+MAX_CHANGES = 4  # changed options that a remark lists
 
 
 @dataclass(frozen=True)
-class Line:
-    """A row of a report: all cells are texts."""
+class TableRow:
+    """A published row and what was measured; all cells are texts."""
 
     row: str
     table: str
-    source: str               # who printed it
+    source: str               # where the row is printed
     printed: dict[str, str]   # by the keys of HEADER
-    measured: dict[str, str]  # the same; {} where nothing was measured
-    gap: str                  # of mAP, percent points
+    measured: dict[str, str]  # the same; {} if nothing was measured
+    gap: str                  # measured minus printed mAP, percent points
     verdict: str              # "within 1.0", "outside 1.0" or ""
     speed_up: str
     tolerance: str
@@ -30,119 +32,140 @@ class Line:
     commit: str
     hardware: str
     date: str
-    remark: str               # why a measured figure does not count
+    remark: str               # why the measured figures do not count; "" if they do
 
 
-def lines(rows: list[Printed], runs: Path) -> list[Line]:
-    return [line(row, measured(row.row, runs)) for row in rows]
+def build_rows(rows: list[PublishedRow], runs: Path) -> list[TableRow]:
+    """Returns a table row for each published row, with the runs found below the folder `runs`."""
+    return [build_row(row, read_measured_row(row.row, runs)) for row in rows]
 
 
-def line(row: Printed, found: Measured) -> Line:
+def build_row(row: PublishedRow, measured: MeasuredRow) -> TableRow:
     printed = {key: getattr(row, key) for key in HEADER}
-    if not found.runs:
-        return Line(row.row, row.table, row.source, printed, {}, "", "", "", row.tolerance, "", "", "", "", "")
-    run, gap, verdict = found.runs[0], "", ""
-    if found.counts and (target := number(row.map)) is not None:
-        distance = round(found.map - target, 2)
-        gap = f"{distance:+.1f}"
-        if (tolerance := number(row.tolerance)) is not None:
-            verdict = f"{'within' if abs(distance) <= tolerance else 'outside'} {row.tolerance}"
-    return Line(row.row, row.table, row.source, printed, measured_cells(found, row.time), gap, verdict,
-                speed_up(row.time, found), row.tolerance, ", ".join(str(one.config.seed) for one in found.runs),
-                ", ".join(dict.fromkeys(one.commit[:9] + "+" * one.commit.endswith("+") for one in found.runs)),
-                "; ".join(dict.fromkeys(one.hardware for one in found.runs)), max(one.date for one in found.runs),
-                remark(run) if not found.counts else "")
+    if not measured.runs:
+        return TableRow(row.row, row.table, row.source, printed, {}, "", "", "", row.tolerance, "", "", "", "", "")
+    gap, verdict = "", ""
+    if measured.counts and (printed_map := leading_number(row.map)) is not None:
+        difference = round(measured.map - printed_map, 2)
+        gap = f"{difference:+.1f}"
+        if (tolerance := leading_number(row.tolerance)) is not None:
+            verdict = f"{'within' if abs(difference) <= tolerance else 'outside'} {row.tolerance}"
+    runs = measured.runs
+    return TableRow(row.row, row.table, row.source, printed, measured_cells(measured, row.time), gap, verdict,
+                    speed_up(row.time, measured), row.tolerance, ", ".join(str(run.config.seed) for run in runs),
+                    ", ".join(dict.fromkeys(short_commit(run.commit) for run in runs)),
+                    "; ".join(dict.fromkeys(run.hardware for run in runs)), max(run.date for run in runs),
+                    "" if measured.counts else why_not_counted(runs[0]))
 
 
-def measured_cells(found: Measured, printed_time: str) -> dict[str, str]:
-    """The original's columns of what was measured."""
-    run = found.runs[0]
+def short_commit(commit: str) -> str:
+    """Returns the first nine digits; a "+" at the end (uncommitted changes) is kept."""
+    return commit[:9] + ("+" if commit.endswith("+") else "")
+
+
+def measured_cells(measured: MeasuredRow, printed_time: str) -> dict[str, str]:
+    """Returns the measured cells by the keys of HEADER; the time is in the unit of `printed_time`."""
+    run = measured.runs[0]
     optim, schedule = run.config.optim, run.config.schedule
     batch = run.config.batch.size or run.config.batch.micro_batch_size * run.processes
-    value = f"{found.map:.1f}" if found.map is not None else "not yet"
+    mean_ap = f"{measured.map:.1f}" if measured.map is not None else "not yet"
+    if measured.spread is not None:
+        mean_ap += f" ± {measured.spread:.1f}"
     return {"model": run.config.model.backbone, "gpus": str(run.processes) if "CPU" not in run.hardware else "CPU",
-            "batch": str(batch), "rate": f"{optim.lr * batch / optim.reference_batch_size:g}", "decay": decay(run),
+            "batch": str(batch), "lr": f"{optim.lr * batch / optim.reference_batch_size:g}",
+            "lr_decay": describe_lr_decay(run),
             "epochs": f"{run.total_steps / run.steps_per_epoch:.3g}" if schedule.steps else f"{schedule.epochs:g}",
-            "time": f"{found.mean('step_s'):.3g} s/step" if "s/step" in printed_time else
-            f"{found.mean('epoch_h'):.3g} hr", "memory": f"{found.mean('memory_gib') * 1024:.0f} MiB",
-            "map": value + (f" ± {found.spread:.1f}" if found.spread is not None else "")}
+            "time": f"{measured.mean('step_s'):.3g} s/step" if "s/step" in printed_time else
+            f"{measured.mean('epoch_h'):.3g} hr", "memory": f"{measured.mean('memory_gib') * 1024:.0f} MiB",
+            "map": mean_ap}
 
 
-def decay(run: Figures) -> str:
+def describe_lr_decay(run: RunFigures) -> str:
     schedule = run.config.schedule
-    return {"milestones": ", ".join(f"{epoch:g}" for epoch in schedule.milestones),
-            "periodic": str(getattr(schedule, "period", ""))}.get(schedule.lr_schedule, schedule.lr_schedule)
+    if schedule.lr_schedule == "milestones":
+        return ", ".join(f"{epoch:g}" for epoch in schedule.milestones)
+    return str(schedule.period) if schedule.lr_schedule == "periodic" else schedule.lr_schedule
 
 
-def speed_up(printed_time: str, found: Measured) -> str:
-    """How many times as fast as printed, in the unit of the print; empty where none is printed, or for other work."""
-    before = number(printed_time) if not found.runs[0].changes else None
-    now = found.mean("step_s") if "s/step" in printed_time else found.mean("epoch_h")
-    return f"{before / now:.2f}x" if before and now else ""
+def speed_up(printed_time: str, measured: MeasuredRow) -> str:
+    """Returns printed time / measured time; "" if no time is printed, or the run's config differs from the row's."""
+    printed = leading_number(printed_time) if not measured.runs[0].changes else None
+    now = measured.mean("step_s") if "s/step" in printed_time else measured.mean("epoch_h")
+    return f"{printed / now:.2f}x" if printed and now else ""
 
 
-def remark(run: Figures) -> str:
-    said = [] if run.finished else [f"step {run.step:,} of {run.total_steps:,}"]
-    return "; ".join(said + list(run.changes[:4]) + [f"and {len(run.changes) - 4} more"] * (len(run.changes) > 4))
-
-
-def cells(one: Line) -> tuple[list[str], list[str]]:
-    """Two lines of a table: printed and measured."""
-    below = [one.measured.get(key, "") for key in HEADER] if one.measured else [NOTHING] + [""] * (len(HEADER) - 1)
-    beside = [one.gap, one.speed_up, one.verdict or one.tolerance, one.seeds, one.commit, one.hardware, one.date]
-    nothing = [""] * len(beside)
-    return ([one.row, "printed", *(one.printed[key] for key in HEADER), *nothing],
-            [f"({one.remark})" * bool(one.remark), "measured", *below, *(beside if one.measured else nothing)])
+def why_not_counted(run: RunFigures) -> str:
+    reasons = [] if run.is_finished else [f"step {run.step:,} of {run.total_steps:,}"]
+    reasons += run.changes[:MAX_CHANGES]
+    if len(run.changes) > MAX_CHANGES:
+        reasons.append(f"and {len(run.changes) - MAX_CHANGES} more")
+    return "; ".join(reasons)
 
 
 COLUMNS = ["row", "", *HEADER.values(), "gap", "speed-up", "tolerance", "seed", "commit", "hardware", "date"]
 
 
-def by_table(found: list[Line]) -> dict[str, list[Line]]:
-    tables: dict[str, list[Line]] = {}
-    for one in found:
-        tables.setdefault(one.table, []).append(one)
+def printed_and_measured(row: TableRow) -> tuple[list[str], list[str]]:
+    """Returns the two lines of a row, with a cell for each of COLUMNS."""
+    comparison = [row.gap, row.speed_up, row.verdict or row.tolerance, row.seeds, row.commit, row.hardware, row.date]
+    empty = [""] * len(comparison)
+    if row.measured:
+        measured = [*(row.measured.get(key, "") for key in HEADER), *comparison]
+    else:
+        measured = [NOT_MEASURED, *[""] * (len(HEADER) - 1), *empty]
+    return ([row.row, "printed", *(row.printed[key] for key in HEADER), *empty],
+            [f"({row.remark})" if row.remark else "", "measured", *measured])
+
+
+def by_table(rows: list[TableRow]) -> dict[str, list[TableRow]]:
+    """Returns the rows of each table, by its title."""
+    tables: dict[str, list[TableRow]] = {}
+    for row in rows:
+        tables.setdefault(row.table, []).append(row)
     return tables
 
 
-def as_text(found: list[Line]) -> str:
-    """For a terminal: columns as wide as their widest cell; where and when something was measured on a line below."""
-    parts, last = [], COLUMNS.index("commit")
-    for title, members in by_table(found).items():
-        grid = [(one, [entry[0] * (entry[1] == "printed"), *entry[1:last]]) for one in members for entry in cells(one)]
-        widths = [max(len(entry[n]) for _, entry in [(None, COLUMNS), *grid]) for n in range(last)]
-        drawn = [title, "", draw(COLUMNS[:last], widths), "-" * (sum(widths) + 2 * (last - 1))]
-        for one, entry in grid:
-            drawn.append(draw(entry, widths))
-            if entry[1] == "measured" and one.measured:
-                drawn.append(f"  {one.hardware}; commit {one.commit or 'unknown'}; {one.date}"
-                             + f"; does not count: {one.remark}" * bool(one.remark))
-        parts.append("\n".join(drawn))
+def as_text(rows: list[TableRow]) -> str:
+    """Returns the tables for a terminal: aligned columns; hardware, commit and date on a line of their own."""
+    parts, width = [], COLUMNS.index("commit")
+    for title, members in by_table(rows).items():
+        lines = []  # (row, kind, cells)
+        for row in members:
+            printed, measured = printed_and_measured(row)
+            lines += [(row, "printed", printed[:width]), (row, "measured", ["", *measured[1:width]])]
+        widths = [max(len(cells[n]) for cells in [COLUMNS, *(cells for _, _, cells in lines)]) for n in range(width)]
+        text = [title, "", align(COLUMNS[:width], widths), "-" * (sum(widths) + 2 * (width - 1))]
+        for row, kind, cells in lines:
+            text.append(align(cells, widths))
+            if kind == "measured" and row.measured:
+                remark = f"; does not count: {row.remark}" if row.remark else ""
+                text.append(f"  {row.hardware}; commit {row.commit or 'unknown'}; {row.date}{remark}")
+        parts.append("\n".join(text))
     return "\n\n\n".join(parts)
 
 
-def draw(entry: list[str], widths: list[int]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(entry, widths)).rstrip()
+def align(cells: list[str], widths: list[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths)).rstrip()
 
 
-def as_markdown(found: list[Line]) -> str:
+def as_markdown(rows: list[TableRow]) -> str:
     parts = []
-    for title, members in by_table(found).items():
-        grid = [COLUMNS, ["---"] * len(COLUMNS), *(cells_of for one in members for cells_of in cells(one))]
-        drawn = ["| " + " | ".join(cell.replace("|", "\\|") for cell in entry) + " |" for entry in grid]
-        parts.append("\n".join([f"### {title}", "", *drawn]))
+    for title, members in by_table(rows).items():
+        lines = [COLUMNS, ["---"] * len(COLUMNS), *(cells for row in members for cells in printed_and_measured(row))]
+        table = ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines]
+        parts.append("\n".join([f"### {title}", "", *table]))
     return "\n\n".join(parts)
 
 
-def as_csv(found: list[Line]) -> str:
-    """One line a row; columns printed_* and measured_*."""
-    rest = [field.name for field in fields(Line) if field.name not in ("printed", "measured")]
-    content = io.StringIO()
-    writer = csv.writer(content, lineterminator="\n")
-    both = [f"{kind}_{key}" for kind in ("printed", "measured") for key in HEADER]
-    writer.writerow([*rest[:3], *both, *rest[3:]])
-    for one in found:
-        values = [getattr(one, name) for name in rest]
-        writer.writerow([*values[:3], *one.printed.values(), *(one.measured.get(key, NOTHING) for key in HEADER),
-                         *values[3:]])
-    return content.getvalue()
+def as_csv(rows: list[TableRow]) -> str:
+    """Returns one line for each row, with columns printed_* and measured_*."""
+    names = [field.name for field in fields(TableRow) if field.name not in ("printed", "measured")]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    header_names = [f"{kind}_{key}" for kind in ("printed", "measured") for key in HEADER]
+    writer.writerow([*names[:3], *header_names, *names[3:]])
+    for row in rows:
+        values = [getattr(row, name) for name in names]
+        writer.writerow([*values[:3], *row.printed.values(),
+                         *(row.measured.get(key, NOT_MEASURED) for key in HEADER), *values[3:]])
+    return buffer.getvalue()

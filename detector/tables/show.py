@@ -1,24 +1,40 @@
-"""`fleet-rcnn tables`: the report in the form that was asked for."""
+"""The verb `tables`: prints or writes the published tables beside what was measured."""
 
 from pathlib import Path
 
 from detector.run.files import write_whole
 from detector.tables.html import as_html
-from detector.tables.model_size import sizes_text
-from detector.tables.published import published, select
-from detector.tables.render import as_csv, as_markdown, as_text, lines
+from detector.tables.model_size import describe_sizes
+from detector.tables.published import read_published_rows, select_rows
+from detector.tables.render import as_csv, as_markdown, as_text, build_rows
 
 
-def show(row: str, runs: str, html: str | None, markdown: bool, as_list: bool, models: bool) -> None:
-    """Prints it; `html` is the file that the page goes to. Raises BadInput for a row that is not there."""
-    rows = select(published(), row)
+def show(row: str, runs: str, html: str | None, markdown: bool, csv: bool, models: bool) -> None:
+    """Prints the comparison of published and measured rows.
+
+    Args:
+        row: name of a row; "": all rows.
+        runs: folder that holds the run folders.
+        html: file to write a page to, instead of printing.
+        markdown, csv: print in this format; default: aligned text.
+        models: print the parameters and operations of the rows' models instead.
+
+    Raises:
+        BadInput: no row has this name.
+    """
+    published = select_rows(read_published_rows(), row)
     if models:
-        print(sizes_text(rows) + "\n\nFor one image, with all proposals that evaluation keeps; a multiplication and an "
-              "addition are two operations;\npooling, NMS and decoding are not counted.")
+        print(f"{describe_sizes(published)}\n\nFor one image, with all proposals that evaluation keeps. A "
+              "multiplication and an addition are two operations.\nPooling, NMS and box decoding are not counted.")
         return
-    found = lines(rows, Path(runs))
+    rows = build_rows(published, Path(runs))
     if html:
-        write_whole(Path(html), as_html(found))
-        print(f"the tables are in {html}")
+        write_whole(Path(html), as_html(rows))
+        print(f"page written: {html}")
         return
-    print(as_markdown(found) if markdown else as_csv(found).rstrip() if as_list else as_text(found))
+    if markdown:
+        print(as_markdown(rows))
+    elif csv:
+        print(as_csv(rows).rstrip())
+    else:
+        print(as_text(rows))

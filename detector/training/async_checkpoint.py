@@ -1,7 +1,7 @@
-"""Checkpoints without stopping the step for the disk: a copy to host memory, then a write in the background.
+"""AsyncCheckpoint: the state is copied to host memory, then written by a background thread.
 
-At most one write is under way, and a checkpoint counts only when it is whole on disk and the record is, too. Only rank
-0 saves; what goes wrong in the background is told of at the next vote.
+At most one write is running. A checkpoint appears under its name only when it is complete on disk and metrics.jsonl is
+flushed as well. Only rank 0 saves; an error of the background thread is raised at the next vote of the ranks.
 """
 
 import threading
@@ -11,40 +11,52 @@ from typing import Callable
 
 import torch
 
-from detector.run import checkpoint_files
+from detector.run.checkpoint_files import keep_newest, write_checkpoint
 
 
-class Saver:
-    """`record` makes the record of the run safe on disk; `keep` checkpoints stay there; that of `step` is there."""
+class AsyncCheckpoint:
+    """Writes checkpoints of one run in the background.
 
-    def __init__(self, folder: Path, keep: int, record: Callable[[], None], step: int):
-        self.folder, self.keep, self.record = folder, keep, record
-        self.step = step                         # of the content under way, or that was written last
-        self.copy: dict | None = None            # that content
+    Args:
+        keep: how many of the newest checkpoints stay on disk.
+        flush_metrics: makes metrics.jsonl safe on disk; called before a checkpoint gets its name.
+        step: the last step that is already on disk.
+    """
+
+    def __init__(self, folder: Path, keep: int, flush_metrics: Callable[[], None], step: int):
+        self.folder, self.keep, self.flush_metrics = folder, keep, flush_metrics
+        self.step = step                         # of the checkpoint that is being written, or was written last
+        self.host_copy: dict | None = None       # its content
         self.thread: threading.Thread | None = None
         self.error: Exception | None = None
-        self.saved_in_s: float | None = None     # of the last that is whole on disk: from the call until then
+        self.saved_in_s: float | None = None     # seconds from start() until the last checkpoint was complete on disk
 
     def start(self, content: dict) -> bool:
-        """The content as it is now will be written; changing it is allowed at once. False, and nothing is done, while
-        an earlier write is under way. Raises what went wrong with that."""
-        if self.writing():
+        """Copies the content and starts to write it; the caller may change the tensors at once.
+
+        Returns:
+            False, and does nothing, while an earlier write is running.
+
+        Raises:
+            Exception: the error of the earlier write, once.
+        """
+        if self.is_writing():
             return False
         self.wait()
         started_at, self.step = time.monotonic(), content["step"]
-        self.copy = on_host(content, self.copy)
+        self.host_copy = copy_to_host(content, self.host_copy)
         copied = torch.cuda.Event() if torch.cuda.is_initialized() else None
         if copied:
             copied.record()
-        self.thread = threading.Thread(target=self._write, args=(copied, started_at), name="saver")
+        self.thread = threading.Thread(target=self._write, args=(copied, started_at), name="checkpoint")
         self.thread.start()
         return True
 
-    def writing(self) -> bool:
+    def is_writing(self) -> bool:
         return self.thread is not None and self.thread.is_alive()
 
     def wait(self) -> None:
-        """Until nothing is under way. Raises what went wrong, once."""
+        """Waits until no write is running. Raises the error of the last write, once."""
         if self.thread is not None:
             self.thread.join()
             self.thread = None
@@ -53,37 +65,34 @@ class Saver:
             raise error
 
     def close(self) -> None:
-        """Until nothing is under way; whatever went wrong has been told, or another error is more important."""
+        """Waits until no write is running, and raises nothing: an error was raised before, or another one is."""
         if self.thread is not None:
             self.thread.join()
 
     def _write(self, copied: torch.cuda.Event | None, started_at: float) -> None:
         try:
             if copied:
-                copied.synchronize()  # the copies queue behind the step on the device, and the next step behind them
-            checkpoint_files.write_checkpoint(self.folder, self.copy, self.record)
-            checkpoint_files.keep_newest(self.folder, self.keep)
+                copied.synchronize()  # the copies are queued between this step and the next
+            write_checkpoint(self.folder, self.host_copy, self.flush_metrics)
+            keep_newest(self.folder, self.keep)
             self.saved_in_s = time.monotonic() - started_at
-        except Exception as error:  # whatever it is, all ranks must hear of it
+        except Exception as error:  # any error must reach all ranks
             self.error = error
 
 
-def on_host(value, before=None):
-    """The same dicts, lists and values, with every tensor copied to the host; into the one of `before` if that fits."""
+def copy_to_host(value, reuse=None):
+    """Returns nested dicts with every tensor copied to host memory.
+
+    Args:
+        reuse: an earlier copy, whose tensors are overwritten where shape, type and strides are the same.
+    """
     if isinstance(value, dict):
-        before = before if isinstance(before, dict) else {}
-        return {key: on_host(inner, before.get(key)) for key, inner in value.items()}
+        reuse = reuse if isinstance(reuse, dict) else {}
+        return {key: copy_to_host(inner, reuse.get(key)) for key, inner in value.items()}
     if not isinstance(value, torch.Tensor):
         return value
-    fits = isinstance(before, torch.Tensor) and (before.shape, before.dtype, before.stride()) == (
+    fits = isinstance(reuse, torch.Tensor) and (reuse.shape, reuse.dtype, reuse.stride()) == (
         value.shape, value.dtype, value.stride())
     pinned = value.device.type == "cuda"  # else the copy would wait for the device
-    target = before if fits else torch.empty_like(value, device="cpu", pin_memory=pinned)
+    target = reuse if fits else torch.empty_like(value, device="cpu", pin_memory=pinned)
     return target.copy_(value, non_blocking=True)
-
-
-def kept(step: int, elapsed_s: float | None) -> str:
-    """What is on disk, and the seconds that it took; None: it had been there. Step 0 is never saved."""
-    if elapsed_s is not None:
-        return f"saved step {step} in {elapsed_s:.1f} s"
-    return f"step {step} is saved" if step else "before the first step there is nothing to save"

@@ -1,6 +1,8 @@
-"""Scoring beside the training steps: in a process of its own at low priority, so that the steps keep their pace.
+"""Background evaluation: rank 0 scores and draws in a process of low priority, beside the next training steps.
 
-A thread would not do: it takes turns with the steps at the interpreter. Only rank 0 has a scorer.
+`BackgroundScorer` runs that process. `finish_pending_evaluation` collects its result on all ranks: it appends the
+evaluation to metrics.jsonl, updates best.pt and hands the drawings to the loggers. A thread instead of a process would
+compete with the training steps for the interpreter lock.
 """
 
 import contextlib
@@ -14,92 +16,96 @@ from pathlib import Path
 from detector.config.schema import Config
 from detector.data.workers import start_worker, worker_context
 from detector.distributed import collectives
-from detector.evaluation.scoring import Evaluation, Predictions, index_ground_truth, score, write_results
-from detector.metrics import coco_kernel
+from detector.distributed.stop_signal import StopRequest
+from detector.evaluation.results import write_results
+from detector.evaluation.scoring import Evaluation, Predictions, prepare_ground_truth, score
+from detector.loggers.run_log import RunLog
 from detector.metrics.analysis import analyse
-from detector.run import checkpoint_files
-from detector.run.evaluation_history import best_of, out_of_patience
+from detector.metrics.coco_kernel import IndexedGroundTruth
+from detector.run.checkpoint_files import best_path, checkpoint_path, mark_best
+from detector.run.evaluation_history import best_of
+from detector.run.heartbeat import Heartbeat
 from detector.structures import Dataset
-from detector.training.checkpoint import TrainState
-from detector.visualization.tensorboard_curves import PrCurve, confusion, precision_recall
-from detector.visualization.validation_images import Picture, draw_validation
+from detector.training.async_checkpoint import AsyncCheckpoint
+from detector.visualization.tensorboard_curves import confusion_images, pr_curves
+from detector.visualization.validation_images import draw_validation_images
 
-pass
-from detector.training.step import Run
-
-NICE = 10  # so much more willing to wait for a core than the steps
+NICE = 10  # added to the scoring process's niceness: training steps get a core first
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What TensorBoard shows of an evaluation."""
+class Drawings:
+    """Images and precision-recall curves of an evaluation, for the loggers."""
 
     step: int
-    pictures: list[Picture]
-    curves: list[PrCurve]
+    images: list
+    pr_curves: list
 
 
 @dataclass(frozen=True)
-class Job:
-    """What scoring the same data set again and again needs."""
+class ScoringJob:
+    """What all evaluations of a run have in common."""
 
     dataset: Dataset
     config: Config
     folder: Path
-    truth: coco_kernel.IndexedGroundTruth | None
+    ground_truth: IndexedGroundTruth | None
 
 
-class Scorer:
-    """One evaluation at a time, scored and then drawn. What scoring gives or raises waits here for whoever asks, and is
-    never lost; drawings are, where a run is told to stop."""
+class BackgroundScorer:
+    """Scores and draws one evaluation at a time. Only rank 0 starts one.
+
+    Results and errors of scoring are kept until they are taken; drawings are dropped when the run is stopped. With
+    run.num_workers=0 there is no second process: start() scores, take_drawings() draws.
+    """
 
     def __init__(self, dataset: Dataset | None, config: Config, folder: Path):
-        self.given = dataset, config, folder
+        self.arguments = dataset, config, folder
         self.pool: ProcessPoolExecutor | None = None
-        self.job: Job | None = None
-        self.future: Future | None = None
-        self.drawing: Future | Predictions | None = None  # Predicted: to be drawn here, when somebody asks
-        self.process: Future | None = None              # the id of the pool's only one
+        self.job: ScoringJob | None = None
+        self.scoring: Future | None = None
+        self.drawing: Future | Predictions | None = None  # Predictions: still to be drawn by this process
+        self.process_id: Future | None = None
 
     @property
     def error(self) -> BaseException | None:
-        """What went wrong, until somebody waits."""
-        for future in (self.future, self.drawing):
+        """The error of scoring or drawing, until it is taken."""
+        for future in (self.scoring, self.drawing):
             if isinstance(future, Future) and future.done() and future.exception():
                 return future.exception()
         return None
 
-    def start(self, predicted: Predictions) -> None:
-        """Scores, writes results and pictures; the steps go on meanwhile. With run.num_workers=0 it happens here, like the
-        loading: scoring now, drawing when somebody asks. What the evaluation before gave must have been fetched."""
-        assert self.future is None, "an evaluation is still being scored"
-        if self.given[1].run.num_workers == 0:
-            self.future = Future()
+    def start(self, predictions: Predictions) -> None:
+        """Starts to score, write results.json and draw. The evaluation before must have been taken."""
+        assert self.scoring is None, "an evaluation is still being scored"
+        if self.arguments[1].run.num_workers == 0:
+            self.scoring = Future()
             try:
-                self.job = self.job or job_of(*self.given)
-                self.future.set_result(score_and_write(self.job, predicted))
-                self.drawing = predicted
-            except Exception as error:  # whatever it is, all ranks must hear of it
-                self.future.set_exception(error)
+                self.job = self.job or make_job(*self.arguments)
+                self.scoring.set_result(score_and_write(self.job, predictions))
+                self.drawing = predictions
+            except Exception as error:  # any error must reach all ranks
+                self.scoring.set_exception(error)
             return
         if self.pool is None:
-            self.pool = ProcessPoolExecutor(1, worker_context(), begin, self.given)
-            self.process = self.pool.submit(os.getpid)
-        self.future, self.drawing = self.pool.submit(score_here, predicted), self.pool.submit(draw_here)
+            self.pool = ProcessPoolExecutor(1, worker_context(), init_process, self.arguments)
+            self.process_id = self.pool.submit(os.getpid)
+        self.scoring = self.pool.submit(score_in_process, predictions)
+        self.drawing = self.pool.submit(draw_in_process)
 
-    def busy(self) -> bool:
-        return self.future is not None and not self.future.done()
+    def is_scoring(self) -> bool:
+        return self.scoring is not None and not self.scoring.done()
 
-    def wait(self) -> Evaluation | None:
-        """What the last evaluation gave, once; None where nothing was started. Raises what went wrong, once."""
-        future, self.future = self.future, None
-        return future.result() if future is not None else None
+    def take_evaluation(self) -> Evaluation | None:
+        """Waits for the evaluation and returns it, once; None if none was started. Raises scoring's error, once."""
+        scoring, self.scoring = self.scoring, None
+        return scoring.result() if scoring is not None else None
 
     def is_drawing(self) -> bool:
         return isinstance(self.drawing, Future) and not self.drawing.done()
 
-    def drawn(self) -> Drawn | None:
-        """What was drawn of it, once; None where there is nothing (yet)."""
+    def take_drawings(self) -> Drawings | None:
+        """Returns the drawings of the evaluation, once; None while they are being made, or if there are none."""
         if self.is_drawing():
             return None
         drawing, self.drawing = self.drawing, None
@@ -107,126 +113,107 @@ class Scorer:
             return draw(self.job, drawing)
         return drawing.result() if drawing is not None else None
 
-    def forget_drawing(self) -> None:
+    def drop_drawings(self) -> None:
         self.drawing = None
 
     def close(self) -> None:
-        """Ends what is under way: it has been fetched, or nobody waits for it."""
+        """Ends the process at once: its results have been taken, or nobody needs them."""
         if self.pool is None:
             return
-        if self.process.done() and not self.process.exception():
+        if self.process_id.done() and not self.process_id.exception():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.process.result(), signal.SIGKILL)  # it takes no other notice of signals
+                os.kill(self.process_id.result(), signal.SIGKILL)  # the process ignores all other stop signals
         self.pool.shutdown(cancel_futures=True)
 
 
-_job: Job | None = None  # of this process, where it is a scorer's
-_scored: Predictions | None = None  # what is to be drawn
+def finish_pending_evaluation(scorer: BackgroundScorer, saver: AsyncCheckpoint, run_log: RunLog, best_metric: str,
+                              heartbeat: Heartbeat) -> None:
+    """Waits for the background evaluation, appends it to metrics.jsonl and updates best.pt. Collective.
 
-
-def begin(dataset: Dataset, config: Config, folder: Path) -> None:
-    """First thing in the process: it leaves signals to the training process, ends with it, and lets it go first."""
-    global _job
-    start_worker(0)
-    os.nice(NICE)
-    _job = job_of(dataset, config, folder)
-
-
-def score_here(predicted: Predictions) -> Evaluation:
-    global _scored
-    _scored = None
-    evaluation = score_and_write(_job, predicted)
-    _scored = predicted
-    return evaluation
-
-
-def draw_here() -> Drawn | None:
-    """Nothing where scoring failed, which is told of by itself."""
-    return draw(_job, _scored) if _scored is not None else None
-
-
-def job_of(dataset: Dataset, config: Config, folder: Path) -> Job:
-    return Job(dataset, config, folder, index_ground_truth(dataset, config.evaluate.metric))
-
-
-def score_and_write(job: Job, predicted: Predictions) -> Evaluation:
-    """All of an evaluation but its place on record, and what is drawn."""
-    evaluation = score(predicted, job.dataset, job.config.evaluate, job.truth)
-    write_results(job.folder, evaluation, predicted.detections, job.dataset)
-    return evaluation
-
-
-def draw(job: Job, predicted: Predictions) -> Drawn:
-    found = predicted.detections
-    pictures = draw_validation(job.folder, predicted.step, job.dataset, found, job.config.run.num_val_images)
-    why = analyse(found, job.dataset, job.config.evaluate.metric, job.truth)
-    return Drawn(predicted.step, pictures + confusion(why), precision_recall(why, found))
-
-
-def settle(run: Run) -> None:
-    """The evaluation that is being scored goes on record, and marks the best. Collective; what went wrong in it raises
-    on all ranks.
-
-    It comes before all that is later than the evaluation and stays: a line of the record, a checkpoint, the end. Its
-    drawings come when they are there.
+    Call before logging, saving or stopping. Drawings are logged if they are ready. An error of the background process is
+    raised on all ranks.
     """
-    def note() -> None:
-        evaluation = run.scorer.wait()
+    def collect() -> None:
+        evaluation = scorer.take_evaluation()
         if evaluation is not None:
-            put_on_record(run, evaluation)
-        pictures = run.scorer.drawn()
-        if pictures is not None:
-            put_on_board(run, pictures)
-    if run.scorer.busy():
-        run.heart.beat("scoring")  # else a long one is told of as a step that stands still
-    collectives.run_on_main(note)
+            record_evaluation(evaluation, saver, run_log, best_metric)
+        drawings = scorer.take_drawings()
+        if drawings is not None:
+            log_drawings(drawings, run_log)
+    if scorer.is_scoring():
+        heartbeat.mark("scoring")  # otherwise a long evaluation would be reported as a hanging step
+    collectives.run_on_main(collect)
 
 
-def settle_drawings(run: Run) -> bool:
-    """Waits for the drawings of the last evaluation as well; False if any rank was asked to stop. Collective."""
-    settle(run)
-    run.heart.beat("drawing")
+def wait_for_drawings(scorer: BackgroundScorer, stop: StopRequest) -> bool:
+    """Waits until rank 0 has made its drawings; returns False if a stop is requested meanwhile. Collective."""
     while True:
-        drawing, asked = collectives.any_rank(run.scorer.is_drawing(), run.stop.requested)
-        if asked:
-            return False
-        if not drawing:
-            settle(run)
-            return True
+        is_drawing, stop_requested = collectives.any_rank(scorer.is_drawing(), stop.requested)
+        if stop_requested or not is_drawing:
+            return not stop_requested
         time.sleep(0.05)
 
 
-def put_on_record(run: Run, evaluation: Evaluation) -> None:
-    """The best comes first and the record last: what is on record needs not be done again."""
-    run.saver.wait()
-    folder, record = run.journal.folder, run.journal.evaluations(run.config.evaluate.best_metric)
-    reached = evaluation.step, evaluation.metrics[run.config.evaluate.best_metric]
-    if best_of([*record, reached]) == reached or not (folder / "checkpoints" / "best.pt").exists():
-        checkpoint_files.mark_best(folder, checkpoint_files.checkpoint_path(folder, evaluation.step))
-    run.journal.evaluation(evaluation.step, evaluation.metrics, evaluation.per_class)
+def record_evaluation(evaluation: Evaluation, saver: AsyncCheckpoint, run_log: RunLog, best_metric: str) -> None:
+    """Updates best.pt if the evaluation is the best, then appends it to metrics.jsonl, which marks it as complete."""
+    saver.wait()
+    folder, earlier = run_log.folder, run_log.evaluations(best_metric)
+    latest = evaluation.step, evaluation.metrics[best_metric]
+    if best_of([*earlier, latest]) == latest or not best_path(folder).exists():
+        mark_best(folder, checkpoint_path(folder, evaluation.step))
+    run_log.evaluation(evaluation.step, evaluation.metrics, evaluation.per_class)
     for message in evaluation.unreadable:
-        run.journal.say(f"could not be read, a grey picture stands in: {message}")
+        run_log.message(f"unreadable image, replaced by a grey one: {message}")
 
 
-def put_on_board(run: Run, drawn: Drawn) -> None:
-    """After the record: an evaluation that is done again would be on the board twice."""
-    for picture in drawn.pictures:
-        run.journal.picture(drawn.step, picture)
-    for name, counts in drawn.curves:
-        run.journal.precision_recall(drawn.step, name, counts)
-    run.journal.board.flush()
+def log_drawings(drawings: Drawings, run_log: RunLog) -> None:
+    """Logs images and curves, after metrics.jsonl: a repeated evaluation would otherwise be logged twice."""
+    for image in drawings.images:
+        run_log.image(drawings.step, image)
+    for name, counts in drawings.pr_curves:
+        run_log.pr_curve(drawings.step, name, counts)
+    run_log.flush_tensorboard()
 
 
-def evaluated(state: TrainState, run: Run) -> bool:
-    """Is the evaluation of this step on record? Rank 0's record counts."""
-    on_record = run.journal.evaluations(run.config.evaluate.best_metric)
-    return collectives.broadcast_text(str(any(step == state.step for step, _ in on_record))) == "True"
+_job: ScoringJob | None = None           # of this process, if it is the scoring process
+_scored: Predictions | None = None  # to be drawn by it
 
 
-def finished_early(run: Run) -> bool:
-    """Has the metric stopped getting better for too long? Rank 0's record counts."""
-    if not run.config.schedule.early_stopping_patience:
-        return False
-    settle(run)
-    on_record = run.journal.evaluations(run.config.evaluate.best_metric)
-    return collectives.broadcast_text(str(out_of_patience(on_record, run.config.schedule.early_stopping_patience))) == "True"
+def init_process(dataset: Dataset, config: Config, folder: Path) -> None:
+    """Prepares the scoring process: it ignores stop signals, ends with the training process, and has low priority."""
+    global _job
+    start_worker(0)
+    os.nice(NICE)
+    _job = make_job(dataset, config, folder)
+
+
+def score_in_process(predictions: Predictions) -> Evaluation:
+    global _scored
+    _scored = None
+    evaluation = score_and_write(_job, predictions)
+    _scored = predictions
+    return evaluation
+
+
+def draw_in_process() -> Drawings | None:
+    """Returns the drawings of the evaluation scored last; None where scoring failed."""
+    return draw(_job, _scored) if _scored is not None else None
+
+
+def make_job(dataset: Dataset, config: Config, folder: Path) -> ScoringJob:
+    return ScoringJob(dataset, config, folder, prepare_ground_truth(dataset, config.evaluate.metric))
+
+
+def score_and_write(job: ScoringJob, predictions: Predictions) -> Evaluation:
+    """Scores an evaluation and writes results.json and detections.json."""
+    evaluation = score(predictions, job.dataset, job.config.evaluate, job.ground_truth)
+    write_results(job.folder, evaluation, predictions.detections, job.dataset)
+    return evaluation
+
+
+def draw(job: ScoringJob, predictions: Predictions) -> Drawings:
+    """Draws validation images, the confusion matrix and precision-recall curves of an evaluation."""
+    detections = predictions.detections
+    images = draw_validation_images(job.folder, predictions.step, job.dataset, detections, job.config.run.num_val_images)
+    analysis = analyse(detections, job.dataset, job.config.evaluate.metric, job.ground_truth)
+    return Drawings(predictions.step, images + confusion_images(analysis), pr_curves(analysis, detections))

@@ -1,4 +1,8 @@
-"""The content of a checkpoint: everything that cannot be recomputed."""
+"""The training state, the content of a checkpoint, and how one is restored.
+
+A checkpoint holds what cannot be recomputed: weights, optimizer state, AMP's loss scale, the moving average and the
+step; and the config and classes that these belong to. Samplers, schedules and generators have no state.
+"""
 
 from dataclasses import dataclass
 
@@ -15,47 +19,59 @@ class TrainState:
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    average: torch.nn.Module | None
-    step: int = 0  # steps done
+    ema_model: torch.nn.Module | None
+    step: int = 0  # number of completed steps
 
 
-def content_of(state: TrainState, config: Config, classes: tuple[str, ...], global_batch: int) -> dict:
-    """What a checkpoint holds; the tensors are those of the state, not copies."""
+def checkpoint_content(state: TrainState, config: Config, classes: tuple[str, ...], global_batch: int) -> dict:
+    """Returns the content of a checkpoint; its tensors are those of the state, not copies."""
     return {"format": FORMAT, "step": state.step, "model": state.model.state_dict(),
-            "moments": moments(state), "scaler": state.scaler.state_dict(),
-            "ema": state.average.state_dict() if state.average else None, "processes": world_size(),
+            "moments": optimizer_state_by_name(state), "scaler": state.scaler.state_dict(),
+            "ema": state.ema_model.state_dict() if state.ema_model else None, "processes": world_size(),
             "config": to_dict(config), "classes": list(classes), "global_batch": global_batch}
 
 
-def restore(state: TrainState, content: dict) -> None:
-    """Fills the state; rates and decays stay those of the config."""
+def optimizer_state_by_name(state: TrainState) -> dict[str, dict[str, torch.Tensor]]:
+    """Returns the optimizer's state of each parameter by the parameter's name, independent of parameter groups."""
+    return {name: {key: value for key, value in state.optimizer.state[parameter].items() if value is not None}
+            for name, parameter in state.model.named_parameters() if parameter in state.optimizer.state}
+
+
+def restore_state(state: TrainState, content: dict) -> None:
+    """Fills the state from the content of a checkpoint; learning rates and weight decay stay those of the config."""
     state.model.load_state_dict(content["model"])
-    for name, weight in state.model.named_parameters():
+    for name, parameter in state.model.named_parameters():
         if name in content["moments"]:
-            # In the weight's own memory layout: the fused step walks both side by side.
-            state.optimizer.state[weight] = {key: torch.empty_like(weight).copy_(value)
-                                             for key, value in content["moments"][name].items()}
+            state.optimizer.state[parameter] = {key: like_parameter(value, parameter)
+                                                for key, value in content["moments"][name].items()}
     if content["scaler"]:
         state.scaler.load_state_dict(content["scaler"])
-    if state.average is not None:
-        state.average.load_state_dict(content["ema"] or content["model"])
+    if state.ema_model is not None:
+        state.ema_model.load_state_dict(content["ema"] or content["model"])
     state.step = content["step"]
 
 
-def moments(state: TrainState) -> dict[str, dict[str, torch.Tensor]]:
-    """The optimiser's memory of each weight, by the weight's name, so that it does not depend on the groups' order."""
-    return {name: {key: value for key, value in state.optimizer.state[weight].items() if value is not None}
-            for name, weight in state.model.named_parameters() if weight in state.optimizer.state}
+def like_parameter(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Returns a copy in the parameter's device and memory layout, as the fused kernels need it; a counter stays as it is."""
+    if value.shape != parameter.shape:
+        return value.clone()
+    return torch.empty_like(parameter).copy_(value)
 
 
-def changes(content: dict, config: Config, classes: tuple[str, ...], global_batch: int) -> tuple[list[str], list[str]]:
-    """What differs from the run that wrote a checkpoint: what forbids going on with it, and what does not."""
-    before, now = flatten(content["config"]), flatten(to_dict(config))
-    differ = [f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in {**before, **now}
-              if before.get(key) != now.get(key)]
-    forbidden = [line for line in differ if line.startswith("model.")]
+def compare_configs(content: dict, config: Config, classes: tuple[str, ...],
+                    global_batch: int) -> tuple[list[str], list[str]]:
+    """Compares a config with that of the run that wrote a checkpoint.
+
+    Returns:
+        Changes with which the run cannot be resumed, and changes with which it can, one line each.
+    """
+    now, defaults = flatten(to_dict(config)), flatten(to_dict(Config()))
+    before = {**defaults, **flatten(content["config"])}  # an option that is newer than the checkpoint had its default
+    before.pop("recipe", None)  # of version 0.1: the options that it set are stated
+    changed = [f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in before if before[key] != now.get(key)]
+    forbidden = [line for line in changed if line.startswith("model.")]
     if content["classes"] != list(classes):
         forbidden.append(f"classes: {', '.join(content['classes'])} -> {', '.join(classes)} (data.classes, data.train)")
     if content["global_batch"] != global_batch:
         forbidden.append(f"batch.size: {content['global_batch']} -> {global_batch} images a step")
-    return forbidden, [line for line in differ if line not in forbidden and not line.startswith("run.")]
+    return forbidden, [line for line in changed if line not in forbidden and not line.startswith("run.")]

@@ -1,33 +1,43 @@
-"""The training loop. What a step does is a function of (config, step, rank), so a run can be cut at any step."""
+"""The training loop. All ranks run it together: they decide every stop, error and evaluation by a collective vote.
+
+The loop fetches a batch, runs a step, and logs, saves and evaluates when that is due. Whatever takes long beside the
+steps (writing a checkpoint, scoring an evaluation) runs in the background.
+"""
 
 import enum
 import time
 from contextlib import closing
+from dataclasses import dataclass
+from typing import Callable
 
 import torch
 
 from detector.config.load import run_folder
 from detector.config.schema import Config
+from detector.data.dataset import unreadable_messages
 from detector.data.loader import BatchIterator
-from detector.distributed import collectives, data_parallel, rank_info
+from detector.data.synced_batches import Fetched, FetchPolicy, fetch_batches
+from detector.distributed import collectives
+from detector.distributed.data_parallel import wrap_ddp
+from detector.distributed.rank_info import is_main
 from detector.distributed.stop_signal import StopRequest
 from detector.errors import Stopped
 from detector.evaluation.evaluate import predict_all
+from detector.loggers.run_log import RunLog
 from detector.model.compile import compile_model
-from detector.model.faster_rcnn import LOSSES
 from detector.run.environment import peak_memory_gib
+from detector.run.evaluation_history import out_of_patience
 from detector.run.heartbeat import Heartbeat
 from detector.run.lock import RunLock
 from detector.run.status import StatusFile
-from detector.training import checkpoint
-from detector.training.async_checkpoint import Saver, kept
-from detector.training.async_evaluation import Scorer, evaluated, finished_early, settle, settle_drawings
-from detector.training.checkpoint import TrainState
-from detector.training.nan_guard import FiniteCheck, ensure_finite
-from detector.training.schedule import learning_rate
-from detector.training.setup import open_journal, prepare
-from detector.training.step import Run, Step, due, train_step
-from detector.training.train_loader import open_steps
+from detector.training.async_checkpoint import AsyncCheckpoint
+from detector.training.async_evaluation import BackgroundScorer, finish_pending_evaluation, wait_for_drawings
+from detector.training.checkpoint import TrainState, checkpoint_content
+from detector.training.nan_guard import NanGuard, stop_on_nan
+from detector.training.schedule import is_due, learning_rate
+from detector.training.setup import Setup, open_run_folder, prepare
+from detector.training.step import StepResult, train_step
+from detector.training.train_loader import open_train_loader
 
 
 class Outcome(enum.Enum):
@@ -36,173 +46,260 @@ class Outcome(enum.Enum):
 
 
 def train(config: Config, device: torch.device, stop: StopRequest) -> Outcome:
-    """Trains, from the newest checkpoint of the run folder if there is one. Collective.
+    """Trains a run to its end, or until a stop is requested; resumes from its newest checkpoint. Collective.
 
-    Asked to stop, at any moment from here on, all ranks leave at the same step, with everything saved.
+    Wherever a stop signal arrives, and on whichever rank, all ranks leave at the same step with the state saved.
+
+    Raises:
+        BadInput: the run cannot start, or another process trains it.
+        NotFinite: a loss became infinite or NaN.
     """
-    with closing(RunLock(run_folder(config))) as owner:
-        collectives.run_on_main(owner.take)
-        return train_owned(config, device, stop, owner)
-
-
-def train_owned(config: Config, device: torch.device, stop: StopRequest, owner: RunLock) -> Outcome:
-    folder, main = owner.folder, rank_info.is_main()
-    with StatusFile(folder, main) as status, Heartbeat(folder, 60 * config.run.hang_timeout_minutes) as heart:
-        status.tell("starting")
-        try:
-            state, ready = prepare(config, device, stop, heart)
-        except Stopped:
-            status.tell("stopped", by=stop.by)
-            if main:
-                print(f"asked to stop ({asked_by(stop)}) before the first step: there was nothing to save", flush=True)
-            return Outcome.STOPPED
-        with closing(collectives.run_on_all_ranks(
-                lambda: open_journal(config, state.step, ready.plan, heart, owner))) as journal, \
-                closing(Saver(folder, config.run.keep_checkpoints, journal.flush, state.step)) as saver, \
-                closing(Scorer(ready.val, config, folder)) as scorer:
-            for line in ready.said:
-                journal.say(line)
-            run = Run(config, ready.data, ready.val, ready.plan, ready.canvases, device, journal, stop,
-                      FiniteCheck(device), saver, status, heart, scorer)
+    folder = run_folder(config)
+    with closing(RunLock(folder)) as lock:
+        collectives.run_on_main(lock.take)
+        with StatusFile(folder, is_main()) as status, \
+                Heartbeat(folder, 60 * config.run.hang_timeout_minutes) as heartbeat:
+            status.update("starting")
             try:
-                run_steps(state, run)
+                state, setup = prepare(config, device, stop, heartbeat)
             except Stopped:
-                leave(state, run)
+                status.update("stopped", by=stop.signal_name)
+                if is_main():
+                    print(f"stop requested ({stop.signal_name or 'on another rank'}) before the first step: there is "
+                          "nothing to save", flush=True)
                 return Outcome.STOPPED
-            finish(state, run)
-            return Outcome.FINISHED
+            with closing(collectives.run_on_all_ranks(
+                    lambda: open_run_folder(config, state.step, setup.plan, heartbeat, lock))) as run_log, \
+                    closing(AsyncCheckpoint(folder, config.run.keep_checkpoints, run_log.flush, state.step)) as saver, \
+                    closing(BackgroundScorer(setup.val_data, config, folder)) as scorer:
+                loop = TrainingLoop(config, setup, state, device, stop, run_log, status, heartbeat, saver, scorer,
+                                    NanGuard(device))
+                return loop.run()
 
 
-def run_steps(state: TrainState, run: Run) -> None:
-    """What an earlier start left to be done, then the loop. Raises Stopped, on all ranks at the same step."""
-    run.heart.beat("start-up", state.step)
-    run.status.tell("starting", step=state.step, total_steps=run.plan.total_steps)
-    if state.step and run.evaluation_due(state.step) and not evaluated(state, run):
-        run.journal.say(f"the evaluation at step {state.step} was cut off; it comes first")
-        evaluate_and_note(state, run)
-    if state.step >= run.plan.total_steps or finished_early(run):
-        return
-    with open_steps(run.data, run.plan, run.config, state.step, run.device) as steps:
-        run_loop(state, run, steps)
+@dataclass(frozen=True)
+class TrainingLoop:
+    """The loop of one run on one rank. Every method is collective: all ranks call it at the same step."""
+
+    config: Config
+    setup: Setup
+    state: TrainState
+    device: torch.device
+    stop: StopRequest
+    run_log: RunLog
+    status: StatusFile
+    heartbeat: Heartbeat
+    saver: AsyncCheckpoint
+    scorer: BackgroundScorer
+    nan_guard: NanGuard
+
+    def run(self) -> Outcome:
+        for message in self.setup.messages:
+            self.run_log.message(message)
+        try:
+            self.redo_interrupted_evaluation()
+            if self.state.step < self.setup.plan.total_steps and not self.should_stop_early():
+                self.run_steps()
+        except Stopped:
+            self.leave()
+            return Outcome.STOPPED
+        self.finish()
+        return Outcome.FINISHED
+
+    def redo_interrupted_evaluation(self) -> None:
+        """Evaluates first if the run was stopped in an evaluation. Raises Stopped."""
+        state = self.state
+        self.heartbeat.mark("start-up", state.step)
+        self.status.update("starting", step=state.step, total_steps=self.setup.plan.total_steps)
+        if state.step and self.is_evaluation_due() and not self.is_evaluated():
+            self.run_log.message(f"the evaluation at step {state.step} was interrupted; it is repeated first")
+            self.evaluate()
+
+    def run_steps(self) -> None:
+        """Runs every step from `state.step` to the end of the schedule. Raises Stopped."""
+        config, plan, state = self.config, self.setup.plan, self.state
+        compile_model(state.model, config.run.compile, dynamic=config.batch.pad_to == "batch")
+        model = wrap_ddp(state.model, self.device, len(plan.micro_batches), config.optim.bf16_allreduce)
+        self.run_log.start_progress_bar()
+        self.status.update("training")
+        with open_train_loader(self.setup.train_data, plan, config, state.step, self.device) as loader:
+            meter = ThroughputMeter(state.step)
+            while state.step < plan.total_steps:
+                fetched = self.fetch(loader)
+                self.heartbeat.mark("step")
+                result = train_step(state, model, fetched.batches, plan=plan, config=config,
+                                    buckets=self.setup.buckets, device=self.device)
+                self.nan_guard.watch(result, self.details(fetched))
+                state.step += 1
+                meter.add(fetched)
+                self.run_log.advance(state.step)
+                if is_due(state.step, config.run.log_every_steps, plan.total_steps):
+                    self.log(result, meter)
+                    meter = ThroughputMeter(state.step)
+                evaluation_due = self.is_evaluation_due()
+                if evaluation_due or is_due(state.step, config.run.save_every_steps, plan.total_steps):
+                    self.save(wait=evaluation_due or state.step == plan.total_steps)
+                if evaluation_due:
+                    self.evaluate()
+                    if self.should_stop_early():
+                        break
+                    meter = ThroughputMeter(state.step)
+
+    def fetch(self, loader: BatchIterator) -> Fetched:
+        """Waits for the next batch of every rank. Raises Stopped, NotFinite, or the error of a background task."""
+        details = self.nan_guard.poll()
+        policy = FetchPolicy(lambda: self.stop.requested, self.config.data.unreadable_images == "refuse",
+                             60 * self.config.run.timeout_minutes, self.heartbeat.mark,
+                             lambda: self.saver.error or self.scorer.error)
+        fetched = fetch_batches(loader, len(self.setup.plan.micro_batches), policy, details is not None)
+        if fetched.nan_found:
+            self.stop_on_nan(details)
+        if fetched.stop_requested:
+            raise Stopped
+        return fetched
+
+    def details(self, fetched: Fetched) -> dict:
+        """What not-finite-rankN.json tells of the step if its loss is not finite."""
+        images = [int(target["index"]) for _, targets in fetched.batches for target in targets]
+        return {"step": self.state.step, "lr": learning_rate(self.state.step, self.setup.plan, self.config.schedule),
+                "images": images}
+
+    def stop_on_nan(self, details: dict | None) -> None:
+        stop_on_nan(details, self.state.step, self.setup.train_data, self.state.scaler, self.run_log.folder)
+
+    def ensure_finite(self) -> None:
+        """Raises NotFinite on all ranks if the last loss of any rank was not finite. Call before saving or logging."""
+        details = self.nan_guard.poll(wait=True)
+        if collectives.any_rank(details is not None)[0]:
+            self.stop_on_nan(details)
+
+    def log(self, result: StepResult, meter: "ThroughputMeter") -> None:
+        """Logs the losses of this step and the throughput since the last logged step."""
+        self.ensure_finite()
+        step, plan = self.state.step, self.setup.plan
+        means = collectives.all_reduce_mean(result.losses).tolist()  # waits for the device: read the clock afterwards
+        elapsed_s = time.monotonic() - meter.started_at
+        self.finish_pending_evaluation()
+        images_per_s = (step - meter.first_step) * plan.global_batch / elapsed_s
+        values = {
+            "epoch": step / plan.steps_per_epoch, "loss": sum(means), **dict(zip(result.loss_names, means)),
+            "lr": learning_rate(step - 1, plan, self.config.schedule), "gradient_norm": float(result.gradient_norm),
+            "images_per_s": images_per_s, "data_wait": meter.wait_s / elapsed_s,
+            "memory_gib": peak_memory_gib(self.device)}
+        collectives.run_on_main(lambda: self.run_log.train_step(step, values))
+        self.status.update("training", step=step, images_per_s=round(images_per_s, 2),
+                           seconds_left=round(self.run_log.seconds_left(step), 1), saved_in_s=self.saver.saved_in_s)
+        for message in collectives.all_gather_texts(meter.unreadable):
+            self.run_log.message(f"unreadable image, replaced by a grey one: {message}")
+
+    def save(self, wait: bool) -> None:
+        """Starts to write a checkpoint of the current step in the background.
+
+        Args:
+            wait: wait for an earlier write first; otherwise the checkpoint is skipped while one is running.
+        """
+        self.ensure_finite()
+        self.finish_pending_evaluation()
+        self.heartbeat.mark("saving", self.state.step)
+
+        def start() -> None:
+            if wait:
+                self.saver.wait()
+            if self.state.step == self.saver.step:
+                return
+            content = checkpoint_content(self.state, self.config, self.setup.train_data.classes,
+                                         self.setup.plan.global_batch)
+            if not self.saver.start(content):
+                self.run_log.message(f"step {self.state.step} is not saved: step {self.saver.step} is still being written")
+        collectives.run_on_main(start)
+
+    def evaluate(self) -> None:
+        """Predicts on all ranks, with the moving average if there is one; rank 0 scores beside the next steps.
+
+        If a stop is requested meanwhile, the evaluation is dropped and repeated when the run is started again.
+        """
+        step = self.state.step
+        self.status.update("evaluating", step=step)
+        if not self.wait_for_drawings():
+            raise Stopped
+        predictions = predict_all(self.state.ema_model or self.state.model, self.setup.val_data, self.config, self.device,
+                                  step, lambda: self.stop.requested, self.heartbeat.mark)
+        if predictions is None:
+            self.run_log.message(f"stop requested in the evaluation at step {step}; it is repeated at the next start")
+            raise Stopped
+        collectives.run_on_main(lambda: self.scorer.start(predictions))
+        self.status.update("training")
+
+    def finish_pending_evaluation(self) -> None:
+        finish_pending_evaluation(self.scorer, self.saver, self.run_log, self.config.evaluate.best_metric, self.heartbeat)
+
+    def wait_for_drawings(self) -> bool:
+        """Waits for the drawings of the last evaluation as well; returns False if a stop is requested meanwhile."""
+        self.finish_pending_evaluation()
+        self.heartbeat.mark("drawing")
+        is_complete = wait_for_drawings(self.scorer, self.stop)
+        if is_complete:
+            self.finish_pending_evaluation()
+        return is_complete
+
+    def is_evaluation_due(self) -> bool:
+        every = round(self.config.evaluate.every_epochs * self.setup.plan.steps_per_epoch)
+        return self.setup.val_data is not None and is_due(self.state.step, every, self.setup.plan.total_steps)
+
+    def is_evaluated(self) -> bool:
+        """Returns whether metrics.jsonl holds the evaluation of this step."""
+        return self.ask_main(lambda evaluations: any(step == self.state.step for step, _ in evaluations))
+
+    def should_stop_early(self) -> bool:
+        """Returns whether the best metric has not improved for schedule.early_stopping_patience evaluations."""
+        patience = self.config.schedule.early_stopping_patience
+        if not patience:
+            return False
+        self.finish_pending_evaluation()
+        return self.ask_main(lambda evaluations: out_of_patience(evaluations, patience))
+
+    def ask_main(self, question: Callable[[list[tuple[int, float]]], bool]) -> bool:
+        """Returns rank 0's answer to a question about the (step, value) of all evaluations; metrics.jsonl is rank 0's."""
+        evaluations = self.run_log.evaluations(self.config.evaluate.best_metric)
+        return collectives.broadcast_text(str(question(evaluations))) == "True"
+
+    def leave(self) -> None:
+        """Saves the current step and waits until it is on disk. Called on all ranks after a stop request."""
+        self.scorer.drop_drawings()
+        started_at, is_new = time.monotonic(), self.state.step != self.saver.step  # known to rank 0 only
+        self.save(wait=True)
+        collectives.run_on_main(self.saver.wait)
+        elapsed_s = time.monotonic() - started_at
+        self.status.update("stopped", step=self.state.step, saved_in_s=self.saver.saved_in_s, by=self.stop.signal_name)
+        saved = describe_save(self.state.step, elapsed_s if is_new else None)
+        self.run_log.message(f"{saved}; stop requested ({self.stop.signal_name or 'on another rank'}), start again to "
+                             "continue")
+
+    def finish(self) -> None:
+        """Waits for the last evaluation, drawings and checkpoint."""
+        self.wait_for_drawings()
+        self.heartbeat.mark("finished")
+        collectives.run_on_main(self.saver.wait)
+        self.status.update("finished", step=self.state.step, saved_in_s=self.saver.saved_in_s, seconds_left=0.0)
+        self.run_log.message(f"finished: {self.state.step} of {self.setup.plan.total_steps} steps are done; results are in "
+                             f"{self.run_log.folder}")
 
 
-def run_loop(state: TrainState, run: Run, steps: BatchIterator) -> None:
-    """Step by step from state.step to the end, with what is due between them."""
-    compile_model(state.model, run.config.run.compile, dynamic=run.config.batch.pad_to == "batch")
-    module = data_parallel.wrap_ddp(state.model, run.device, len(run.plan.micro), run.config.optim.bf16_allreduce)
-    total = run.plan.total_steps
-    run.journal.start_bar()
-    run.status.tell("training")
-    pace = Pace(state.step)
-    while state.step < total:
-        done = train_step(state, module, steps, run)
-        state.step += 1
-        pace.add(done)
-        run.journal.advance(state.step)
-        if due(state.step, run.config.run.log_every_steps, total):
-            log(state, run, done, pace)
-            pace = Pace(state.step)
-        evaluation_due = run.evaluation_due(state.step)
-        if evaluation_due or due(state.step, run.config.run.save_every_steps, total):
-            save(state, run, must=evaluation_due or state.step == total)
-        if evaluation_due:
-            evaluate_and_note(state, run)
-            if finished_early(run):
-                break
-            pace = Pace(state.step)
-
-
-class Pace:
-    """What has come together since the last logged step."""
+class ThroughputMeter:
+    """Time, waiting and unreadable images since the last logged step."""
 
     def __init__(self, step: int):
         self.first_step, self.started_at = step, time.monotonic()
-        self.waited_s, self.unreadable = 0.0, []
+        self.wait_s, self.unreadable = 0.0, []
 
-    def add(self, done: Step) -> None:
-        self.waited_s += done.wait_s
-        self.unreadable += done.unreadable
-
-
-def log(state: TrainState, run: Run, done: Step, pace: Pace) -> None:
-    """One line of the record: the losses of this step, the pace since the last one. Collective."""
-    ensure_finite(state, run)
-    means = collectives.all_reduce_mean(done.losses).tolist()  # waits for the device, and so comes before the clock is read
-    elapsed_s = time.monotonic() - pace.started_at
-    settle(run)
-    images_per_s = (state.step - pace.first_step) * run.plan.global_batch / elapsed_s
-    values = {
-        "epoch": state.step / run.plan.steps_per_epoch, "loss": sum(means), **dict(zip(LOSSES, means)),
-        "rate": learning_rate(state.step - 1, run.plan, run.config.schedule),
-        "gradient_norm": float(done.gradient_norm), "images_per_s": images_per_s,
-        "data_wait": pace.waited_s / elapsed_s, "memory_gib": peak_memory_gib(run.device)}
-    collectives.run_on_main(lambda: run.journal.training(state.step, values))
-    run.status.tell("training", step=state.step, images_per_s=round(images_per_s, 2),
-                    seconds_left=round(run.journal.seconds_left(state.step), 1), saved_in_s=run.saver.saved_in_s)
-    for message in collectives.all_gather_texts(pace.unreadable):
-        run.journal.say(f"could not be read, a grey picture stands in: {message}")
+    def add(self, fetched: Fetched) -> None:
+        self.wait_s += fetched.wait_s
+        for _, targets in fetched.batches:
+            self.unreadable += unreadable_messages(targets)
 
 
-def save(state: TrainState, run: Run, must: bool) -> None:
-    """The state of now will be on disk; training goes on meanwhile. Collective.
-
-    Unless it `must` be, it is left out where the disk has not finished the one before. What went wrong with that one
-    raises on all ranks. A step that is on disk already is left alone.
-    """
-    ensure_finite(state, run)
-    settle(run)
-    run.heart.beat("saving", state.step)
-
-    def start() -> None:
-        if must:
-            run.saver.wait()
-        if state.step == run.saver.step:
-            return
-        content = checkpoint.content_of(state, run.config, run.data.classes, run.plan.global_batch)
-        if not run.saver.start(content):
-            run.journal.say(f"step {state.step} is not saved: step {run.saver.step} is still being written")
-    collectives.run_on_main(start)
-
-
-def leave(state: TrainState, run: Run) -> None:
-    """All ranks are here at the same step, as one was asked to stop; when this returns the step is safe on disk. An
-    evaluation that is being scored goes on record; nobody waits for its drawings."""
-    run.scorer.forget_drawing()
-    started_at, new = time.monotonic(), state.step != run.saver.step  # of which only rank 0 knows
-    save(state, run, must=True)
-    collectives.run_on_main(run.saver.wait)
-    elapsed_s = time.monotonic() - started_at
-    run.status.tell("stopped", step=state.step, saved_in_s=run.saver.saved_in_s, by=run.stop.by)
-    told = kept(state.step, elapsed_s if new else None)
-    run.journal.say(f"{told}; asked to stop ({asked_by(run.stop)}), start again to go on")
-
-
-def finish(state: TrainState, run: Run) -> None:
-    """All steps and evaluations are done."""
-    settle_drawings(run)
-    run.heart.beat("finished")
-    collectives.run_on_main(run.saver.wait)
-    run.status.tell("finished", step=state.step, saved_in_s=run.saver.saved_in_s, seconds_left=0.0)
-    run.journal.say(f"finished: {state.step} of {run.plan.total_steps} steps are done; results are in "
-                    f"{run.journal.folder}")
-
-
-def asked_by(stop: StopRequest) -> str:
-    return stop.by or "on another rank"
-
-
-def evaluate_and_note(state: TrainState, run: Run) -> None:
-    """All ranks predict, with the average where there is one; rank 0 scores beside the next steps, see `settle`.
-
-    Stopped in between, it counts for nothing, and comes first when the run is started again.
-    """
-    run.status.tell("evaluating", step=state.step)
-    if not settle_drawings(run):  # of the evaluation before
-        raise Stopped
-    predicted = predict_all(state.average or state.model, run.val, run.config, run.device, state.step,
-                            lambda: run.stop.requested, run.heart.beat)
-    if predicted is None:
-        run.journal.say(f"asked to stop in the evaluation at step {state.step}; it comes first when started again")
-        raise Stopped
-    collectives.run_on_main(lambda: run.scorer.start(predicted))
-    run.status.tell("training")
+def describe_save(step: int, elapsed_s: float | None) -> str:
+    """Returns what is on disk after a stop; elapsed_s: seconds of this save, None if the step was on disk already."""
+    if elapsed_s is not None:
+        return f"saved step {step} in {elapsed_s:.1f} s"
+    return f"step {step} is saved" if step else "before the first step there is nothing to save"

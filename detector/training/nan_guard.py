@@ -1,68 +1,66 @@
-"""Is the loss finite? Asked at every step without waiting for the device."""
+"""NanGuard: finds a loss that is not finite without waiting for the device, and describes its step in a file."""
 
 import json
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from detector.distributed import collectives, rank_info
+from detector.distributed.rank_info import rank
 from detector.errors import NotFinite
-from detector.training.checkpoint import TrainState
-
-pass
-from detector.model.faster_rcnn import LOSSES
 from detector.run.files import write_whole
-from detector.training.step import Run
+from detector.structures import Dataset
+from detector.training.step import StepResult
 
 
-def ensure_finite(state: TrainState, run: Run) -> None:
-    """Before weights are saved or put on record: if the last loss of any rank was not finite, all raise. Collective."""
-    evidence = run.check.failed(wait=True)
-    refuse_not_finite(*collectives.any_rank(evidence is not None), evidence, state, run)
-
-
-def refuse_not_finite(any_bad: bool, evidence: dict | None, state: TrainState, run: Run) -> None:
-    """If the loss of any rank was not finite, every rank writes what it knows of the step and raises."""
-    if not any_bad:
-        return
-    path = run.journal.folder / f"not-finite-rank{rank_info.rank()}.json"
-    known = {"step": state.step, "losses": "finite on this rank", "images": [], **(evidence or {})}
-    known["images"] = [run.data.path(index) for index in known["images"]]
-    known |= {key: float(known[key]) for key in ("gradient_norm",) if key in known}
-    write_whole(path, json.dumps({**known, "amp_scale": state.scaler.get_scale()}, indent=1) + "\n")
-    raise NotFinite(f"the loss is not finite at step {known['step']}; {path} and its neighbours describe it. All ranks "
-                    "stopped together; the last checkpoint is from before. A lower optim.lr or optim.grad_clip_norm=10 "
-                    "often helps")
-
-
-class FiniteCheck:
-    """On the CPU a step's answer is there at once; on a GPU it is fetched while the next step is under way."""
+class NanGuard:
+    """Checks the losses of each step: on the CPU at once, on a GPU while the next step is computed."""
 
     def __init__(self, device: torch.device):
         self.on_gpu = device.type == "cuda"
-        self.pending: list[tuple[Tensor, torch.cuda.Event | None, dict]] = []
+        self.pending: list[tuple[StepResult, Tensor, torch.cuda.Event | None, dict]] = []
 
-    def note(self, losses: Tensor, about: dict) -> None:
-        """Losses [4] of one step on the device; `about` is what helps to understand the step."""
+    def watch(self, result: StepResult, details: dict) -> None:
+        """Starts to fetch the losses of a step; `details` helps to understand the step if they are not finite."""
         if not self.on_gpu:
-            self.pending.append((losses, None, about))
+            self.pending.append((result, result.losses, None, details))
             return
-        host = torch.empty(losses.shape, dtype=losses.dtype, pin_memory=True)
-        host.copy_(losses, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record()
-        self.pending.append((host, event, about))
+        on_host = torch.empty(result.losses.shape, dtype=result.losses.dtype, pin_memory=True)
+        on_host.copy_(result.losses, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        self.pending.append((result, on_host, copied, details))
 
-    def failed(self, wait: bool = False) -> dict | None:
-        """What is known of a step whose loss was not finite; None if all that are due were finite.
+    def poll(self, wait: bool = False) -> dict | None:
+        """Returns the details of a step whose losses were not finite; None if all that are known were finite.
 
-        On a GPU the newest step is not due yet, unless `wait`: before its weights are saved it must be known.
+        On a GPU the newest step is not known yet, unless `wait`: before its weights are saved it must be.
         """
         ready = len(self.pending) - (1 if self.on_gpu and not wait else 0)
-        taken, self.pending = self.pending[:ready], self.pending[ready:]
-        for losses, event, about in taken:
-            if event is not None:
-                event.synchronize()  # of the step before: over by now
+        known, self.pending = self.pending[:ready], self.pending[ready:]
+        for result, losses, copied, details in known:
+            if copied is not None:
+                copied.synchronize()
             if not bool(torch.isfinite(losses).all()):
-                return {**about, "losses": dict(zip(LOSSES, losses.tolist()))}
+                return {**details, "gradient_norm": float(result.gradient_norm),
+                        "losses": dict(zip(result.loss_names, losses.tolist()))}
         return None
+
+
+def stop_on_nan(details: dict | None, step: int, data: Dataset, scaler: torch.amp.GradScaler, folder: Path) -> None:
+    """Writes not-finite-rankN.json and raises. Every rank calls this at the same step.
+
+    Args:
+        details: from NanGuard.poll; None on a rank whose own losses were finite.
+        step: completed steps of this rank.
+
+    Raises:
+        NotFinite: always.
+    """
+    path = folder / f"not-finite-rank{rank()}.json"
+    known = {"step": step, "losses": "finite on this rank", "images": [], **(details or {})}
+    known["images"] = [data.path(index) for index in known["images"]]
+    write_whole(path, json.dumps({**known, "amp_scale": scaler.get_scale()}, indent=1) + "\n")
+    raise NotFinite(f"the loss is not finite at step {known['step']}; {path} and the files of the other ranks describe the "
+                    "step. All ranks stopped together; the last checkpoint is from before. A lower optim.lr or "
+                    "optim.grad_clip_norm=10 often helps")

@@ -1,49 +1,77 @@
-"""How a step changes the weights: what a step is, its learning rate, and which weights decay."""
+"""The optimizer, its parameter groups, and the moving average of the weights."""
 
 import torch
 from torch import nn
 
+from detector.config.parsing import did_you_mean
 from detector.config.schema import Optim
+from detector.errors import BadInput
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
-def parameter_groups(model: nn.Module, config: Optim) -> list[dict]:
-    """Learning weights by decay and relative rate, in the order of the model; `relative` is the group's factor."""
-    norms = {id(p) for module in model.modules() if isinstance(module, NORMS) for p in module.parameters()}
-    groups: dict[tuple[float, float], list] = {}
-    for name, weight in model.named_parameters():
-        if weight.requires_grad:
-            norm, bias = id(weight) in norms, name.endswith("bias")
-            own = config.weight_decay_norm if norm else config.weight_decay_bias if bias else -1
-            key = (config.weight_decay if own < 0 else own, config.bias_lr_factor if bias and not norm else 1.0)
-            groups.setdefault(key, []).append(weight)
-    return [{"params": weights, "weight_decay": decay, "relative": relative}
-            for (decay, relative), weights in groups.items()]
+def build_sgd(groups: list[dict], config: Optim) -> torch.optim.Optimizer:
+    """Returns SGD whose momentum buffers start as zeros.
 
-
-def build_optimizer(model: nn.Module, config: Optim) -> torch.optim.SGD:
-    """SGD whose momentum begins as zeros: the fused step would take uninitialised memory where fp16 skips the first."""
-    optimizer = torch.optim.SGD(parameter_groups(model, config), lr=config.lr, momentum=config.momentum, fused=True)
+    Without that, the fused kernel would read an uninitialized buffer where fp16 skips the first step.
+    """
+    optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
     if config.momentum:
         for group in optimizer.param_groups:
-            for weight in group["params"]:
-                optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+# Value of optim.optimizer -> function (parameter groups, Optim) -> optimizer. A checkpoint keeps the optimizer's state by
+# the names of the parameters, so nothing else has to know an entry.
+OPTIMIZERS = {"sgd": build_sgd}
+
+
+def build_optimizer(model: nn.Module, config: Optim) -> torch.optim.Optimizer:
+    """Returns the optimizer that `optim.optimizer` names, over the model's trainable parameters.
+
+    Raises:
+        BadInput: OPTIMIZERS has no such entry.
+    """
+    if config.optimizer not in OPTIMIZERS:
+        raise BadInput(f"optim.optimizer={config.optimizer}: one of {', '.join(OPTIMIZERS)}"
+                       + did_you_mean(config.optimizer, OPTIMIZERS))
+    return OPTIMIZERS[config.optimizer](parameter_groups(model, config), config)
+
+
+def parameter_groups(model: nn.Module, config: Optim) -> list[dict]:
+    """Returns the trainable parameters grouped by weight decay and lr factor, in the order of the model.
+
+    The key "lr_factor" of a group is its learning rate as a multiple of the run's (optim.bias_lr_factor).
+    """
+    norms = {id(parameter) for module in model.modules() if isinstance(module, NORMS) for parameter in module.parameters()}
+    groups: dict[tuple[float, float], list] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_norm, is_bias = id(parameter) in norms, name.endswith("bias")
+            decay = config.weight_decay_norm if is_norm else config.weight_decay_bias if is_bias else -1
+            lr_factor = config.bias_lr_factor if is_bias and not is_norm else 1.0
+            groups.setdefault((config.weight_decay if decay < 0 else decay, lr_factor), []).append(parameter)
+    return [{"params": parameters, "weight_decay": decay, "lr_factor": lr_factor}
+            for (decay, lr_factor), parameters in groups.items()]
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Sets the learning rate of every parameter group, times the group's factor."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["relative"]
+        group["lr"] = lr * group["lr_factor"]
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Exponential moving average of weights and statistics; young averages forget faster, so that the start counts
-    for little: the decay of step n is at most (1 + n) / (10 + n)."""
-    share_of_new = 1 - min(decay, (1 + step) / (10 + step))
-    for old, new in zip(average.state_dict().values(), model.state_dict().values()):
-        if old.is_floating_point():
-            old.lerp_(new, share_of_new)
+def update_ema(ema_model: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Updates the exponential moving average of weights and statistics, in place.
+
+    The decay of step n is at most (1 + n) / (10 + n), so that the initial weights are forgotten early.
+    """
+    weight = 1 - min(decay, (1 + step) / (10 + step))
+    for average, value in zip(ema_model.state_dict().values(), model.state_dict().values()):
+        if average.is_floating_point():
+            average.lerp_(value, weight)
         else:
-            old.copy_(new)
+            average.copy_(value)

@@ -1,4 +1,4 @@
-"""The learning rate of every step, and the number of steps of a run."""
+"""The steps of a run and the learning rate of each, as functions of config, data size and number of processes."""
 
 from dataclasses import dataclass
 
@@ -10,72 +10,100 @@ from detector.errors import BadInput
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run's steps are, in numbers that follow from config, data and number of processes."""
+class RunPlan:
+    """The numbers that a run's steps follow from."""
 
-    global_batch: int     # images of one step, over all processes
-    micro: list[range]    # columns of the step that this process takes, by turns
+    global_batch: int            # images of one step, over all processes
+    micro_batches: list[range]   # columns of the global batch that this process takes, one range for each forward pass
     steps_per_epoch: int
     total_steps: int
-    rate: float           # after warm-up
+    lr: float                    # after warm-up
     warmup_steps: int
-    milestones: tuple[int, ...]  # steps
-    sentence: str         # which and how, for the user
+    milestones: tuple[int, ...]  # steps at which the learning rate is multiplied by schedule.gamma
+    summary: str                 # global batch, learning rate and warm-up in one line
 
 
-def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, rank: int, world: int) -> Plan:
-    """Linear scaling, stated once (Goyal et al. 2017, 2.1): k times the reference batch takes k times the rate and a
-    k-th of the warm-up steps; milestones are in epochs and so follow by themselves.
+def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, rank: int, world_size: int) -> RunPlan:
+    """Plans the steps of a run, with the linear scaling rule (Goyal et al. 2017, section 2.1).
 
-    sizes [E, 2] are those of all that an epoch is made of. A batch that does not fit the processes at once is
-    accumulated. Raises BadInput for more processes than images, and for static chunks of more images than there are.
+    A batch of k times the reference batch takes k times the learning rate and a k-th of the warm-up steps. Milestones
+    are stated in epochs. A batch that the processes cannot hold at once is accumulated.
+
+    Args:
+        sizes: int [E, 2], height and width of the images of one epoch.
+
+    Raises:
+        BadInput: more processes than images in a batch, or static groups with fewer images than one batch.
     """
-    size = batch.size or batch.micro_batch_size * world
-    if world > size:
-        raise BadInput(f"batch.size={size} cannot be shared by {world} processes: start at most {size}, or set "
-                       f"batch.size={batch.micro_batch_size * world} (the rate follows)")
+    size = batch.size or batch.micro_batch_size * world_size
+    if world_size > size:
+        raise BadInput(f"batch.size={size} cannot be shared by {world_size} processes: start at most {size}, or set "
+                       f"batch.size={batch.micro_batch_size * world_size} (the learning rate follows)")
     steps = steps_per_epoch(sizes, size, batch.aspect_ratio_groups)
     if batch.aspect_ratio_groups == "static" and not steps:
-        raise BadInput(f"batch.aspect_ratio_groups=static with batch.size={size}: {len(sizes)} images make no whole batch. Take a "
-                       "smaller batch.size, or batch.aspect_ratio_groups=shuffled")
+        raise BadInput(f"batch.aspect_ratio_groups=static with batch.size={size}: {len(sizes)} images are fewer than one "
+                       "batch. Set a smaller batch.size, or batch.aspect_ratio_groups=shuffled")
     scale = size / optim.reference_batch_size
-    warmup = round(schedule.warmup_steps / scale)
-    shares = [micro_batches(size, batch.micro_batch_size, other, world) for other in range(world)]
-    most, turns = max(sum(map(len, micro)) for micro in shares), max(map(len, shares))
-    sentence = (f"a step is {size} images: {world} process{'es' * (world > 1)} x {most}"
-                + (f", accumulated over {turns} turns of {batch.micro_batch_size}" if turns > 1 else "")
-                + f"; rate {optim.lr:g} x {size}/{optim.reference_batch_size} = {optim.lr * scale:g} after {warmup} "
-                  f"steps of warm-up; {steps} steps an epoch")
-    rest = len(sizes) - steps * size
-    if batch.aspect_ratio_groups == "static" and rest:
-        sentence += f", in which the {rest} widest of {len(sizes)} images never train"
-    total = schedule.steps or max(1, round(schedule.epochs * steps))
-    return Plan(size, shares[rank], steps, total, optim.lr * scale, warmup, milestones(schedule, steps, total),
-                sentence)
+    warmup_steps = round(schedule.warmup_steps / scale)
+    splits = [micro_batches(size, batch.micro_batch_size, other, world_size) for other in range(world_size)]
+    total_steps = schedule.steps or max(1, round(schedule.epochs * steps))
+    summary = describe_batch(batch, size, splits) + (
+        f"; lr {optim.lr:g} x {size}/{optim.reference_batch_size} = {optim.lr * scale:g} after {warmup_steps} steps of "
+        f"warm-up; {steps} steps an epoch")
+    unused = len(sizes) - steps * size
+    if batch.aspect_ratio_groups == "static" and unused:
+        summary += f"; the {unused} widest of {len(sizes)} images are never trained on"
+    return RunPlan(size, splits[rank], steps, total_steps, optim.lr * scale, warmup_steps,
+                   milestone_steps(schedule, steps, total_steps), summary)
 
 
-def milestones(schedule: Schedule, steps: int, total: int) -> tuple[int, ...]:
-    """The steps at which the rate falls. Periodic is the rule of jwyang/faster-rcnn.pytorch since 2017-12-15: at the
-    start of epoch e = 1, 2, ... where e mod (period + 1) = 0, again and again."""
+def describe_batch(batch: Batch, size: int, splits: list[list[range]]) -> str:
+    """Returns one clause: images of a step, processes, images of each process, accumulation.
+
+    Args:
+        splits: the micro-batches of each rank.
+    """
+    images = max(sum(map(len, micro)) for micro in splits)
+    forward_passes = max(map(len, splits))
+    accumulated = f", accumulated over {forward_passes} micro-batches of {batch.micro_batch_size}"
+    return (f"a step is {size} images: {len(splits)} process{'es' if len(splits) > 1 else ''} x {images}"
+            + (accumulated if forward_passes > 1 else ""))
+
+
+def milestone_steps(schedule: Schedule, steps_per_epoch: int, total_steps: int) -> tuple[int, ...]:
+    """Returns the steps at which the learning rate is multiplied by gamma.
+
+    `lr_schedule=periodic` is the rule of jwyang/faster-rcnn.pytorch since 2017-12-15: at the start of epoch e = 1, 2, ...
+    where e mod (period + 1) = 0.
+    """
     if schedule.lr_schedule == "periodic":
-        return tuple(range(schedule.period * steps, total, (schedule.period + 1) * steps))
-    return tuple(round(epoch * steps) for epoch in schedule.milestones)
+        return tuple(range(schedule.period * steps_per_epoch, total_steps, (schedule.period + 1) * steps_per_epoch))
+    return tuple(round(epoch * steps_per_epoch) for epoch in schedule.milestones)
 
 
-def describe_schedule(plan: Plan, schedule: Schedule) -> str:
-    """One line: how long, and how the rate falls."""
-    falls = [str(step) for step in plan.milestones if step < plan.total_steps]
-    some = ", ".join(falls[:4]) + f" and {len(falls) - 4} more" * (len(falls) > 4)
-    how = "falling along a cosine to 0" if schedule.lr_schedule == "cosine" else \
-        f"the rate times {schedule.gamma:g} at step {some}" if falls else "the rate stays"
-    return f"{plan.total_steps} steps ({plan.total_steps / plan.steps_per_epoch:.3g} epochs), {how}"
-
-
-def learning_rate(step: int, plan: Plan, schedule: Schedule) -> float:
-    """The rate of step 0, 1, ...: linear warm-up from warmup_factor, then milestones or a cosine to zero."""
-    rate = plan.rate
-    if step < plan.warmup_steps:
-        rate *= schedule.warmup_factor + (1 - schedule.warmup_factor) * step / plan.warmup_steps
+def describe_schedule(plan: RunPlan, schedule: Schedule) -> str:
+    """Returns one line: number of steps and epochs, and how the learning rate falls."""
+    drops = [str(step) for step in plan.milestones if step < plan.total_steps]
+    listed = ", ".join(drops[:4]) + (f" and {len(drops) - 4} more" if len(drops) > 4 else "")
     if schedule.lr_schedule == "cosine":
-        return rate * 0.5 * (1 + float(np.cos(np.pi * min(step / plan.total_steps, 1))))
-    return rate * schedule.gamma ** sum(step >= milestone for milestone in plan.milestones)
+        decay = "lr falls along a cosine to 0"
+    elif drops:
+        decay = f"lr times {schedule.gamma:g} at step {listed}"
+    else:
+        decay = "lr stays constant"
+    return f"{plan.total_steps} steps ({plan.total_steps / plan.steps_per_epoch:.3g} epochs), {decay}"
+
+
+def learning_rate(step: int, plan: RunPlan, schedule: Schedule) -> float:
+    """Returns the learning rate of step 0, 1, ...: linear warm-up from warmup_factor, then milestones or a cosine to 0."""
+    lr = plan.lr
+    if step < plan.warmup_steps:
+        lr *= schedule.warmup_factor + (1 - schedule.warmup_factor) * step / plan.warmup_steps
+    if schedule.lr_schedule == "cosine":
+        return lr * 0.5 * (1 + float(np.cos(np.pi * min(step / plan.total_steps, 1))))
+    return lr * schedule.gamma ** sum(step >= milestone for milestone in plan.milestones)
+
+
+def is_due(step: int, every: int, total_steps: int) -> bool:
+    """Returns whether something that happens every `every` steps (0: never) and at the end happens after this step."""
+    return step == total_steps or (every > 0 and step % every == 0)

@@ -1,4 +1,8 @@
-"""One training step: a pure function of (config, step, rank) and the state it changes."""
+"""One training step: forward, backward, optimizer.
+
+A step is a function of (config, rank, state): the learning rate, the resized size and all sampling depend on
+`state.step` alone, so that a run that is resumed at any step computes the same weights.
+"""
 
 from dataclasses import dataclass
 
@@ -6,118 +10,77 @@ import torch
 from torch import Tensor, nn
 
 from detector.config.schema import Config
-from detector.data.dataset import unreadable_messages
-from detector.data.loader import BatchIterator
+from detector.data.loader import Batch
 from detector.data.padding_buckets import PaddingBuckets
-from detector.data.synced_batches import FetchPolicy, fetch_batches
-from detector.data.transforms import draw_short_side
-from detector.distributed import data_parallel, rank_info
-from detector.distributed.stop_signal import StopRequest
-from detector.errors import Stopped
-from detector.loggers.run_log import RunLog
+from detector.data.transforms import draw_min_size
+from detector.distributed.data_parallel import average_batchnorm_statistics, sync_gradients
+from detector.distributed.rank_info import world_size
 from detector.model.precision import autocast, to_device
-from detector.run.heartbeat import Heartbeat
-from detector.run.status import StatusFile
 from detector.seeding import derive_seed, generator, seed_torch
-from detector.structures import Dataset, Resize
-from detector.training.async_checkpoint import Saver
-from detector.training.async_evaluation import Scorer
+from detector.structures import Resize
 from detector.training.checkpoint import TrainState
-from detector.training.nan_guard import FiniteCheck, refuse_not_finite
-from detector.training.optimizer import set_rate, update_average
-from detector.training.schedule import Plan, learning_rate
+from detector.training.optimizer import set_lr, update_ema
+from detector.training.schedule import RunPlan, learning_rate
 
 
 @dataclass(frozen=True)
-class Run:
-    """All that stays the same while the state changes."""
+class StepResult:
+    """The losses of one step on this rank, still on the device; their mean over ranks is the mean over all images."""
 
-    config: Config
-    data: Dataset        # to learn from
-    val: Dataset | None  # to evaluate on
-    plan: Plan
-    canvases: PaddingBuckets
-    device: torch.device
-    journal: RunLog
-    stop: StopRequest
-    check: FiniteCheck
-    saver: Saver
-    status: StatusFile
-    heart: Heartbeat
-    scorer: Scorer
-
-    def evaluation_due(self, step: int) -> bool:
-        every = round(self.config.evaluate.every_epochs * self.plan.steps_per_epoch)
-        return self.val is not None and due(step, every, self.plan.total_steps)
-
-    def waiting(self) -> FetchPolicy:
-        """How this run waits for data; a checkpoint or an evaluation that failed in the background is trouble."""
-        return FetchPolicy(lambda: self.stop.requested, self.config.data.unreadable_images == "refuse",
-                       60 * self.config.run.timeout_minutes, self.heart.beat,
-                       lambda: self.saver.error or self.scorer.error)
+    loss_names: tuple[str, ...]
+    losses: Tensor         # float32 [L], detached, in the order of `loss_names`
+    gradient_norm: Tensor  # float32 [], before clipping
 
 
-def due(step: int, every: int, total: int) -> bool:
-    """After this many steps, is it time? Every so often, and at the end."""
-    return step == total or (every > 0 and step % every == 0)
+def train_step(state: TrainState, model: nn.Module, batches: list[Batch], *, plan: RunPlan, config: Config,
+               buckets: PaddingBuckets, device: torch.device) -> StepResult:
+    """Runs forward and backward on every micro-batch, then updates the weights. Collective.
 
+    The loss of a micro-batch is weighted by its images. Summed over micro-batches and averaged over ranks, the gradient
+    is that of the mean loss over the global batch, however the batch is split.
 
-@dataclass(frozen=True)
-class Step:
-    """What one step tells: of this rank, and not yet fetched from the device."""
-
-    losses: Tensor          # float32 [4], see model/faster_rcnn.py's LOSSES; the mean over ranks is the mean over the images
-    gradient_norm: Tensor   # float32 [], before clipping
-    wait_s: float           # for data
-    unreadable: list[str]   # images that could not be read
-
-
-def train_step(state: TrainState, module: nn.Module, steps: BatchIterator, run: Run) -> Step:
-    """One optimiser step, on all ranks together. All raise if any was asked to stop, before anything has changed, or
-    if the loss of the step before was not finite, or an image is refused.
-
-    The loss of each turn is weighted by its images, so that the sum over turns, averaged over ranks, is the mean over
-    the global batch, however it is shared.
+    Args:
+        state: changed in place, except for `state.step`.
+        model: `state.model`, wrapped by DistributedDataParallel where there are several ranks.
+        batches: this rank's micro-batches, one for each range of columns in `plan.micro_batches`.
     """
-    config, plan = run.config, run.plan
-    evidence = run.check.failed()
-    came = fetch_batches(steps, len(plan.micro), run.waiting(), evidence is not None)
-    refuse_not_finite(came.failed, evidence, state, run)
-    if came.stopping:
-        raise Stopped
-    run.heart.beat("step")
-    rate = learning_rate(state.step, plan, config.schedule)
-    set_rate(state.optimizer, rate)
-    side = Resize(draw_short_side(config.augment.min_size, generator(derive_seed(config.seed, "side", state.step))),
-                config.augment.max_size)
-    module.train()
-    total = 0.0
-    for turn, (columns, (images, targets)) in enumerate(zip(plan.micro, came.batches)):
-        least = run.canvases.least(side, [int(target["index"]) for target in targets])
-        images, targets = to_device(images, targets, run.device)
+    set_lr(state.optimizer, learning_rate(state.step, plan, config.schedule))
+    resize = draw_resize(config, state.step)
+    model.train()
+    total: Tensor | float = 0.0
+    for columns, (images, targets) in zip(plan.micro_batches, batches):
+        min_padded_size = buckets.min_padded_size(resize, [int(target["index"]) for target in targets])
+        images, targets = to_device(images, targets, device)
         seed_torch(derive_seed(config.seed, "sampling", state.step, columns.start))
-        weight = len(columns) * rank_info.world_size() / plan.global_batch
-        with data_parallel.sync_gradients(module, last=turn == len(plan.micro) - 1):
-            with autocast(config.run.precision, run.device):
-                losses = module(images, targets, side, least)
-            state.scaler.scale(losses.sum() * weight).backward()
-        total = total + losses.detach() * weight
-    targets = [target for _, targets in came.batches for target in targets]
-    norm = update_weights(state, config)
-    run.check.note(total, {"step": state.step, "rate": rate, "images": [int(target["index"]) for target in targets],
-                           "gradient_norm": norm})
-    return Step(total, norm, came.wait_s, unreadable_messages(targets))
+        weight = len(columns) * world_size() / plan.global_batch
+        with sync_gradients(model, is_last=columns == plan.micro_batches[-1]):
+            with autocast(config.run.precision, device):
+                losses = model(images, targets, resize, min_padded_size)
+            values = torch.stack(list(losses.values()))
+            state.scaler.scale(values.sum() * weight).backward()
+        total = total + values.detach() * weight
+    return StepResult(tuple(losses), total, update_weights(state, config))
+
+
+def draw_resize(config: Config, step: int) -> Resize:
+    """Returns the resize rule of all images of one step; of several `augment.min_size`, one is drawn."""
+    seeded = generator(derive_seed(config.seed, "side", step))
+    return Resize(draw_min_size(config.augment.min_size, seeded), config.augment.max_size)
 
 
 def update_weights(state: TrainState, config: Config) -> Tensor:
-    """Clips, steps, averages; gives the norm of the gradient before clipping, float32 []."""
+    """Clips the gradient, updates weights and moving average, and clears the gradient. Collective.
+
+    Returns:
+        The norm of the gradient before clipping, float32 [], still on the device.
+    """
     state.scaler.unscale_(state.optimizer)
-    weights = [weight for weight in state.model.parameters() if weight.grad is not None]
-    norm = nn.utils.clip_grad_norm_(weights, config.optim.grad_clip_norm or float("inf"))
+    parameters = [parameter for parameter in state.model.parameters() if parameter.grad is not None]
+    norm = nn.utils.clip_grad_norm_(parameters, config.optim.grad_clip_norm or float("inf"))
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
-    data_parallel.average_batchnorm_statistics(state.model)
-    if state.average is not None:
-        update_average(state.average, state.model, config.optim.ema_decay, state.step)
+    average_batchnorm_statistics(state.model)
+    if state.ema_model is not None:
+        update_ema(state.ema_model, state.model, config.optim.ema_decay, state.step)
     return norm

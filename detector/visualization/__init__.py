@@ -1,1 +1,1 @@
-"""Pictures with boxes, thumbnails, and TensorBoard curves."""
+"""Drawn boxes, validation images, thumbnails and TensorBoard curves."""

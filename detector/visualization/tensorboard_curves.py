@@ -1,70 +1,83 @@
-"""What TensorBoard shows of an analysis: precision against recall of every class, and what is taken for what."""
+"""Precision-recall curves and the confusion matrix of an analysis, for TensorBoard."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from detector.metrics.analysis import IGNORED, RIGHT, Analysis
+from detector.metrics.analysis import Analysis
+from detector.metrics.tide import IGNORED, TRUE_POSITIVE
 from detector.structures import Detections
-from detector.visualization.validation_images import Picture, as_picture
+from detector.visualization.validation_images import EncodedImage, encode_png
 
-MOST_CLASSES = 100  # with more, curves and cells are too many to look at
-THRESHOLDS = np.linspace(0, 1, 127)  # scores; TensorBoard's own number
-INK, GRID, FULL = (20, 24, 32), (215, 219, 226), (23, 92, 180)
+MAX_CLASSES = 100  # with more classes, neither curves nor the matrix are made
+THRESHOLDS = np.linspace(0, 1, 127)  # score thresholds; 127 is TensorBoard's default number
+TEXT, GRID, FULL_COLOR = (20, 24, 32), (215, 219, 226), (23, 92, 180)  # FULL_COLOR: of a cell with fraction 1
+
+PrCurve = tuple[str, np.ndarray]  # class name, and the result of `count_at_thresholds`
 
 
-PrCurve = tuple[str, np.ndarray]  # the name of a class, and what `counts` gives
-
-
-def precision_recall(analysis: Analysis, detections: Detections) -> list[PrCurve]:
-    """At IoU 0.5, of every class that has objects; none beyond MOST_CLASSES."""
-    if len(analysis.classes) > MOST_CLASSES:
+def pr_curves(analysis: Analysis, detections: Detections) -> list[PrCurve]:
+    """Returns the precision-recall curve at IoU 0.5 of each class with objects; none for more than MAX_CLASSES."""
+    if len(analysis.classes) > MAX_CLASSES:
         return []
-    objects = [(label, name, analysis.per_class[name]["objects"]) for label, name in enumerate(analysis.classes, 1)]
-    return [(name, counts(detections, analysis.detection_error, label, there))
-            for label, name, there in objects if there]
+    num_objects = [analysis.per_class[name]["objects"] for name in analysis.classes]
+    return [(name, count_at_thresholds(detections, analysis.detection_error, label, count))
+            for label, (name, count) in enumerate(zip(analysis.classes, num_objects), 1) if count]
 
 
-def confusion(analysis: Analysis) -> list[Picture]:
-    """The confusion matrix at the score where F1 is best; none beyond MOST_CLASSES."""
-    if len(analysis.classes) > MOST_CLASSES:
+def confusion_images(analysis: Analysis) -> list[EncodedImage]:
+    """Returns the confusion matrix at the score with the best F1 as one image; none for more than MAX_CLASSES."""
+    if len(analysis.classes) > MAX_CLASSES:
         return []
-    return [as_picture("analysis/confusion", confusion_picture(analysis.confusion, analysis.classes))]
+    return [encode_png("analysis/confusion", draw_confusion_matrix(analysis.confusion, analysis.classes))]
 
 
-def counts(detections: Detections, error: np.ndarray, label: int, objects: int) -> np.ndarray:
-    """float64 [6, T]: right, wrong, 0, missed, precision and recall of the detections of a class with at least each of
-    THRESHOLDS; without any, precision is 1."""
-    own = (detections.labels == label) & (error != IGNORED)
-    found = np.sort(detections.scores[own])
-    right = np.sort(detections.scores[own & (error == RIGHT)])
-    every, hits = (len(scores) - np.searchsorted(scores, THRESHOLDS.astype(scores.dtype)) for scores in (found, right))
-    precision = np.divide(hits, every, out=np.ones(len(THRESHOLDS)), where=every > 0)
-    return np.stack([hits, every - hits, np.zeros(len(hits)), objects - hits, precision, hits / objects])
+def count_at_thresholds(detections: Detections, error: np.ndarray, label: int, objects: int) -> np.ndarray:
+    """Counts the detections of one class with a score of at least each of THRESHOLDS.
+
+    Args:
+        error: uint8 [K], error number of each detection (metrics/tide.py).
+        objects: number of objects of the class that are not ignored.
+
+    Returns:
+        float64 [6, T], in TensorBoard's order: true positives, false positives, true negatives (0), false negatives,
+        precision (1 without detections) and recall.
+    """
+    of_class = (detections.labels == label) & (error != IGNORED)
+    scores = np.sort(detections.scores[of_class])
+    correct_scores = np.sort(detections.scores[of_class & (error == TRUE_POSITIVE)])
+    total, correct = (len(values) - np.searchsorted(values, THRESHOLDS.astype(values.dtype))
+                      for values in (scores, correct_scores))
+    precision = np.divide(correct, total, out=np.ones(len(THRESHOLDS)), where=total > 0)
+    return np.stack([correct, total - correct, np.zeros(len(correct)), objects - correct, precision, correct / objects])
 
 
-def confusion_picture(confusion: np.ndarray, classes: tuple[str, ...]) -> Image.Image:
-    """Rows: what an object is; columns: what it was taken for; each row in shares of its sum. Background is last: in
-    its row what was found where nothing is, in its column what was not found."""
-    names = [*classes, "nothing"]
-    table = np.roll(confusion, -1, axis=(0, 1)).astype(np.float64)
-    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+def draw_confusion_matrix(confusion: np.ndarray, classes: tuple[str, ...]) -> Image.Image:
+    """Draws a confusion matrix, normalized by row.
+
+    Args:
+        confusion: int64 [C + 1, C + 1], rows: true class, columns: predicted class; index 0 is background. The image
+            shows background last: its row holds false detections, its column missed objects.
+    """
+    names = [*classes, "background"]
+    counts = np.roll(confusion, -1, axis=(0, 1)).astype(np.float64)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     cell = int(np.clip(900 // len(names), 9, 56))
     font = ImageFont.load_default(int(np.clip(cell * 0.6, 9, 13)))
     margin = 12 + int(max(font.getlength(name) for name in names))
-    side = margin + cell * len(names) + 8
-    picture = Image.new("RGB", (side, side), (255, 255, 255))
-    draw = ImageDraw.Draw(picture)
+    size = margin + cell * len(names) + 8
+    image = Image.new("RGB", (size, size), (255, 255, 255))
+    draw = ImageDraw.Draw(image)
     for row, name in enumerate(names):
         y = margin + row * cell
-        draw.text((margin - 6, y + cell / 2), name, fill=INK, font=font, anchor="rm")
-        upright = Image.new("RGB", (margin - 6, cell), (255, 255, 255))
-        ImageDraw.Draw(upright).text((0, cell / 2), name, fill=INK, font=font, anchor="lm")
-        picture.paste(upright.rotate(90, expand=True), (y, 0))
+        draw.text((margin - 6, y + cell / 2), name, fill=TEXT, font=font, anchor="rm")
+        column_title = Image.new("RGB", (margin - 6, cell), (255, 255, 255))
+        ImageDraw.Draw(column_title).text((0, cell / 2), name, fill=TEXT, font=font, anchor="lm")
+        image.paste(column_title.rotate(90, expand=True), (y, 0))
         for column in range(len(names)):
-            share, x = shares[row, column], margin + column * cell
-            colour = tuple(int(255 + (full - 255) * share) for full in FULL)
-            draw.rectangle([x, y, x + cell, y + cell], fill=colour, outline=GRID)
-            if cell >= 32 and table[row, column]:
-                draw.text((x + cell / 2, y + cell / 2), f"{share:.2f}", font=font, anchor="mm",
-                          fill=(255, 255, 255) if share > 0.5 else INK)
-    return picture
+            fraction, x = fractions[row, column], margin + column * cell
+            color = tuple(int(255 + (full - 255) * fraction) for full in FULL_COLOR)
+            draw.rectangle([x, y, x + cell, y + cell], fill=color, outline=GRID)
+            if cell >= 32 and counts[row, column]:
+                draw.text((x + cell / 2, y + cell / 2), f"{fraction:.2f}", font=font, anchor="mm",
+                          fill=(255, 255, 255) if fraction > 0.5 else TEXT)
+    return image

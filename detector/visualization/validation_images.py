@@ -1,4 +1,4 @@
-"""A fixed set of validation pictures, ground truth beside predictions, at every evaluation."""
+"""Draws a fixed set of validation images at every evaluation: ground truth beside detections."""
 
 import io
 from dataclasses import dataclass
@@ -9,21 +9,22 @@ from PIL import Image
 
 from detector.data.image_io import read_image
 from detector.errors import BadInput
-from detector.structures import Dataset, Detections
+from detector.run.files import PICTURES_FOLDER
+from detector.structures import Dataset, Detections, ceil_div
 from detector.visualization.draw_boxes import draw_boxes, side_by_side
 
-LEAST_SIDE = 320   # pixels; smaller pictures are enlarged, or names would cover what they name
-LEAST_SCORE = 0.3  # of a detection that is drawn; everything from 0.05 on would hide the picture
+MIN_SIDE = 320   # pixels; smaller images are enlarged, or class names would cover the objects
+MIN_SCORE = 0.3  # of a detection that is drawn; with evaluate.score_thresh boxes would cover the image
 
 
-def evenly_spaced(images: int, count: int) -> list[int]:
-    """Evenly spaced indices, the same at every evaluation."""
-    return sorted({int(i) for i in np.linspace(0, images - 1, min(count, images)).round()}) if count else []
+def evenly_spaced(total: int, count: int) -> list[int]:
+    """Returns at most `count` evenly spaced indices below `total`; the same ones at every call."""
+    return sorted({int(i) for i in np.linspace(0, total - 1, min(count, total)).round()}) if count else []
 
 
 @dataclass(frozen=True)
-class Picture:
-    """For TensorBoard; already a PNG, so that whoever hands it on need not work for it."""
+class EncodedImage:
+    """An image for TensorBoard, already encoded, so that the training process does not spend time on it."""
 
     name: str
     png: bytes
@@ -31,31 +32,38 @@ class Picture:
     height: int
 
 
-def as_picture(name: str, image: Image.Image) -> Picture:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return Picture(name, file.getvalue(), *image.size)
+def encode_png(name: str, image: Image.Image) -> EncodedImage:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return EncodedImage(name, buffer.getvalue(), *image.size)
 
 
-def draw_validation(run: Path, step: int, dataset: Dataset, detections: Detections, count: int) -> list[Picture]:
-    """Draws into the run's pictures/ (the newest of each image); gives the same for TensorBoard (which keeps all)."""
-    folder, pictures = run / "pictures", []
+def draw_validation_images(run: Path, step: int, dataset: Dataset, detections: Detections,
+                           count: int) -> list[EncodedImage]:
+    """Draws `count` images and writes them to pictures/ in the run folder, replacing those of earlier steps.
+
+    Images that cannot be read are left out; evaluation has already reported them.
+
+    Returns:
+        The same drawings as PNGs, for TensorBoard, which keeps those of every step.
+    """
+    folder, drawings = run / PICTURES_FOLDER, []
     folder.mkdir(parents=True, exist_ok=True)
     for index in evenly_spaced(len(dataset), count):
         try:
             image = read_image(dataset.path(index), tuple(dataset.sizes[index])).permute(1, 2, 0).numpy()
         except BadInput:
-            continue  # it was counted when it was predicted
-        rows, enlarge = dataset.rows(index), -(-LEAST_SIDE // min(image.shape[:2]))
-        image = image.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
-        found = (detections.image_ids == dataset.image_ids[index]) & (detections.scores >= LEAST_SCORE)
+            continue
+        rows, scale = dataset.rows(index), ceil_div(MIN_SIDE, min(image.shape[:2]))
+        image = image.repeat(scale, axis=0).repeat(scale, axis=1)
+        drawn = (detections.image_ids == dataset.image_ids[index]) & (detections.scores >= MIN_SCORE)
         sheet = side_by_side(
-            draw_boxes(image, enlarge * dataset.boxes[rows], dataset.labels[rows], dataset.classes),
-            draw_boxes(image, enlarge * detections.boxes[found], detections.labels[found], dataset.classes,
-                       detections.scores[found]), ("ground truth", f"predicted, step {step}"))
+            draw_boxes(image, scale * dataset.boxes[rows], dataset.labels[rows], dataset.classes),
+            draw_boxes(image, scale * detections.boxes[drawn], detections.labels[drawn], dataset.classes,
+                       detections.scores[drawn]), ("ground truth", f"predicted, step {step}"))
         name = f"{index:06d}-{Path(dataset.path(index)).stem}"
-        beside = folder / f"{name}.part"  # drawing may be cut off, where a run is told to stop
-        sheet.save(beside, "JPEG", quality=90)
-        beside.replace(folder / f"{name}.jpg")
-        pictures.append(as_picture(f"validation/{name}", sheet))
-    return pictures
+        temporary = folder / f"{name}.part"  # a stop of the run may kill this process while it writes
+        sheet.save(temporary, "JPEG", quality=90)
+        temporary.replace(folder / f"{name}.jpg")
+        drawings.append(encode_png(f"validation/{name}", sheet))
+    return drawings

@@ -1,4 +1,4 @@
-"""Fills a template of slurm/ and hands it to sbatch."""
+"""The backend sbatch: fills a template of slurm/ and submits the script with sbatch."""
 
 import dataclasses
 import re
@@ -7,86 +7,133 @@ import time
 from pathlib import Path
 
 from detector.config.load import shipped_folder
-from detector.errors import BadInput
+from detector.errors import OK, BadInput
+from detector.run.files import write_text
+from launcher.backends import Backend
 from launcher.code_snapshot import take_snapshot
-from launcher.run_info import note_job, write_whole
-from launcher.slurm_commands import slurm
-from launcher.submission import Submission, settle
+from launcher.job import Job, Launch
+from launcher.preflight import slurm_notes, slurm_problems
+from launcher.run_info import add_job_record, resolve_run
+from launcher.slurm_commands import cancel_job, job_state, queued_jobs, slurm
+from launcher.submission import Submission, freeze_submission, plan_submission, print_submitted
 
-TEMPLATES = ("torchrun", "srun")  # one task for each node, or one for each process
-
-
-def options(submission: Submission) -> list[tuple[str, str]]:
-    """What is asked for, as options of sbatch; what a template decides by itself is not among them."""
-    wanted = submission.job.resources
-    stated = [("job-name", submission.run.name), ("output", submission.log), ("chdir", submission.folder),
-              ("nodes", wanted.nodes), ("gpus-per-node", wanted.gpus), ("time", wanted.minutes),
-              ("mem", f"{wanted.memory_gib}G" if wanted.memory_gib else ""), ("partition", wanted.partition),
-              ("account", wanted.account), ("constraint", wanted.constraint)]
-    return [(name, str(value)) for name, value in stated if value]
+TEMPLATES = ("torchrun", "srun")  # one task of srun for each node, or one for each process
 
 
-def values(submission: Submission) -> dict[str, str]:
-    """What stands in a template in double braces, by name."""
-    wanted = submission.job.resources
-    lines = [*(f"--{name}={shlex.quote(value)}" for name, value in options(submission)), *wanted.sbatch]
-    return {"title": submission.title, "said": submission.said, "setup": "\n".join(submission.setup()),
-            "options": "\n".join(f"#SBATCH {line}" for line in lines), "processes": str(wanted.per_node),
-            "cores": str(submission.cores), "node_cores": str(submission.cores * wanted.per_node),
-            "notice_s": str(wanted.notice_s), "fleet": shlex.join(submission.fleet()),
-            "task": shlex.join(submission.task()), "torchrun": shlex.join(submission.torchrun()),
-            "program": shlex.join(submission.program()), "run": shlex.join(submission.words())}
+def script(launch: Launch) -> str:
+    """Returns the batch script; nothing is written. Raises BadInput if the job could not run."""
+    if not launch.array_file:
+        return fill_template(launch.template, template_values(plan_submission(launch.job, launch.command_line)))
+    rows = [plan_submission(job, launch.command_line) for job in array_jobs(launch)]
+    return array_script([dataclasses.replace(row, log="array-%A_%a.log") for row in rows])
 
 
-def fill(template: str, said: dict[str, str]) -> str:
-    """The text of slurm/TEMPLATE.sbatch with its values; a line that holds but an empty value goes."""
+def submit(launch: Launch) -> int:
+    """Submits the job, or the job array. Raises BadInput if it could not run, or sbatch refuses it."""
+    if launch.array_file:
+        return submit_array(launch)
+    frozen = freeze_submission(plan_submission(launch.job, launch.command_line))
+    path = frozen.run / "slurm" / f"{launch.template}.sbatch"
+    write_text(path, fill_template(launch.template, template_values(frozen)))
+    job = run_sbatch(path)
+    log = frozen.log.replace("%j", job)
+    add_job_record(frozen.run, job=job, verb=frozen.job.verb, log=log, backend="sbatch")
+    print_submitted(job, log, frozen)
+    return OK
+
+
+def submit_array(launch: Launch) -> int:
+    """Submits a job array. Its code snapshot, script and logs lie in a folder of their own beside the run folders."""
+    planned = [plan_submission(job, launch.command_line) for job in array_jobs(launch)]
+    first = planned[0]
+    folder = first.run.parent / f"array-{time.strftime('%Y%m%d-%H%M%S')}"
+    code = take_snapshot(folder / "code") if first.job.resources.snapshot else first.code
+    rows = [dataclasses.replace(freeze_submission(row, code), log=f"{folder}/%A_%a.log") for row in planned]
+    write_text(folder / "array.sbatch", array_script(rows))
+    job = run_sbatch(folder / "array.sbatch")
+    for index, row in enumerate(rows):
+        add_job_record(row.run, job=f"{job}_{index}", verb=row.job.verb, log=f"{folder}/{job}_{index}.log",
+                       backend="sbatch")
+    print(f"submitted job {job}, {len(rows)} runs\nscript and logs: {folder}")
+    return OK
+
+
+def array_jobs(launch: Launch) -> list[Job]:
+    """Returns one job for each line of the array file: the arguments of the command line, then those of the line.
+
+    Raises:
+        BadInput: the file cannot be read, has no line, or two lines have the same run folder.
+    """
+    file, job = launch.array_file, launch.job
+    try:
+        lines = [line.split("#")[0].strip() for line in Path(file).read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise BadInput(f"--array {file}: {error.strerror}. Name a file with one line of key=value ... for each run"
+                       ) from error
+    jobs = [dataclasses.replace(job, arguments=(*job.arguments, *shlex.split(line))) for line in lines if line]
+    if not jobs:
+        raise BadInput(f"--array {file}: no line of key=value ... in this file")
+    runs = [str(resolve_run(row.verb, row.arguments)[0]) for row in jobs]
+    repeated = sorted({run for run in runs if runs.count(run) > 1})
+    if repeated:
+        raise BadInput(f"--array {file}: several lines have the same run folder, {', '.join(repeated)}. Give each line "
+                       "its own run.name=...")
+    return jobs
+
+
+def array_script(rows: list[Submission]) -> str:
+    """Returns one script for several runs. All have the resources of the first, each has its own config."""
+    first = rows[0]
+    named = dataclasses.replace(first, run=first.run.with_name(f"{len(rows)}-runs"))
+    lines = [f"    {shlex.quote(shlex.join(row.verb_and_arguments()))}" for row in rows]
+    return fill_template("array", {**template_values(named), "rows": "\n".join(lines), "last": str(len(rows) - 1)})
+
+
+def sbatch_options(submission: Submission) -> list[tuple[str, str]]:
+    """Returns the options of sbatch that are not empty, (name, value), without those that a template sets itself."""
+    resources = submission.job.resources
+    options = [("job-name", submission.run.name), ("output", submission.log), ("chdir", submission.folder),
+               ("nodes", resources.nodes), ("gpus-per-node", resources.gpus), ("time", resources.time_limit_minutes),
+               ("mem", f"{resources.memory_gib}G" if resources.memory_gib else ""),
+               ("partition", resources.partition), ("account", resources.account),
+               ("constraint", resources.constraint)]
+    return [(name, str(value)) for name, value in options if value]
+
+
+def template_values(submission: Submission) -> dict[str, str]:
+    """Returns the values of the names in double braces of a template."""
+    resources = submission.job.resources
+    processes = resources.processes_per_node
+    options = [*(f"--{name}={shlex.quote(value)}" for name, value in sbatch_options(submission)), *resources.sbatch]
+    return {"title": submission.title, "command_line": submission.command_line,
+            "setup": "\n".join(submission.setup_lines()),
+            "options": "\n".join(f"#SBATCH {option}" for option in options), "processes": str(processes),
+            "cores": str(submission.cores), "node_cores": str(submission.cores * processes),
+            "notice_s": str(resources.notice_s), "fleet": shlex.join(submission.batch_command()),
+            "task": shlex.join(submission.task_command()), "torchrun": shlex.join(submission.torchrun_command()),
+            "program": shlex.join(submission.program()), "run": shlex.join(submission.verb_and_arguments())}
+
+
+def fill_template(template: str, values: dict[str, str]) -> str:
+    """Returns the text of slurm/TEMPLATE.sbatch with its values; a line with nothing but an empty value is removed."""
     text = (shipped_folder() / "slurm" / f"{template}.sbatch").read_text(encoding="utf-8")
-    for name, value in said.items():
+    for name, value in values.items():
+        placeholder = f"{{{{{name}}}}}"
         if not value:
-            text = text.replace(f"{{{{{name}}}}}\n", "")
-        text = text.replace(f"{{{{{name}}}}}", value)
+            text = text.replace(f"{placeholder}\n", "")
+        text = text.replace(placeholder, value)
     return text
 
 
-def render(submission: Submission, template: str) -> str:
-    return fill(template, values(submission))
+def run_sbatch(path: Path) -> str:
+    """Submits a script and returns the job id. Raises BadInput with the message of sbatch if it is refused."""
+    output = slurm("sbatch", str(path))
+    match = re.search(r"Submitted batch job (\d+)", output)
+    if match is None:
+        raise BadInput(f"sbatch {path} printed no job id, but: {output.strip()!r}. `squeue --me` shows whether the job "
+                       "is in the queue")
+    return match[1]
 
 
-def render_array(rows: list[Submission]) -> str:
-    """One script for several runs. They ask for the same; each has its own config."""
-    first = rows[0]
-    named = dataclasses.replace(first, run=first.run.with_name(f"{len(rows)}-runs"))
-    lines = [f"    {shlex.quote(shlex.join(row.words()))}" for row in rows]
-    return fill("array", {**values(named), "rows": "\n".join(lines), "last": str(len(rows) - 1)})
-
-
-def submit(submission: Submission, template: str) -> tuple[str, Path]:
-    """Writes the script into the run folder and submits it; gives the number of the job and its log."""
-    settled = settle(submission)
-    script = settled.run / "slurm" / f"{template}.sbatch"
-    write_whole(script, render(settled, template))
-    number = hand_over(script)
-    log = settled.log.replace("%j", number)
-    note_job(settled.run, job=number, verb=settled.job.verb, log=log)
-    return number, Path(log)
-
-
-def submit_array(rows: list[Submission]) -> tuple[str, Path]:
-    """The same for an array, which has a folder of its own beside its runs, for code, script and logs."""
-    folder = rows[0].run.parent / f"array-{time.strftime('%Y%m%d-%H%M%S')}"
-    code = take_snapshot(folder / "code") if rows[0].job.resources.snapshot else rows[0].code
-    settled = [dataclasses.replace(settle(row, code), log=f"{folder}/%A_%a.log") for row in rows]
-    write_whole(folder / "array.sbatch", render_array(settled))
-    number = hand_over(folder / "array.sbatch")
-    for index, row in enumerate(settled):
-        note_job(row.run, job=f"{number}_{index}", verb=row.job.verb, log=f"{folder}/{number}_{index}.log")
-    return number, folder
-
-
-def hand_over(script: Path) -> str:
-    """sbatch; gives the number of the job. Raises BadInput with sbatch's own words."""
-    said = slurm("sbatch", str(script))
-    found = re.search(r"Submitted batch job (\d+)", said)
-    if found is None:
-        raise BadInput(f"sbatch {script} said: {said.strip()!r}, which names no job")
-    return found[1]
+SBATCH = Backend(preflight=slurm_problems, notes=slurm_notes, script=script, submit=submit, queue=queued_jobs,
+                 state=job_state, cancel=cancel_job, is_cluster=True, has_arrays=True)

@@ -1,89 +1,116 @@
-"""Slurm through submitit: one task for each process."""
+"""The backend slurm: submits through submitit, with one task of srun for each process.
+
+submitit itself is imported where it is used, so that jobs, logs and cancel answer at once.
+"""
 
 import os
 import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-
-import submitit
+from typing import TYPE_CHECKING
 
 from detector.errors import OK, STOPPED, BadInput
 from launcher import slurm_job
-from launcher.backends.sbatch import options
+from launcher.backends import Backend
+from launcher.backends.sbatch import sbatch_options
+from launcher.job import Launch
+from launcher.preflight import slurm_notes, slurm_problems
 from launcher.rank_env import FIRST_PORT, PORTS
-from launcher.run_info import note_job
-from launcher.submission import Submission, settle
+from launcher.run_info import add_job_record
+from launcher.slurm_commands import cancel_job, job_state, queued_jobs
+from launcher.submission import Submission, freeze_submission, plan_submission, print_submitted
 
-# Of the batch script around submitit's srun. As in slurm/srun.sbatch: the stop signals are for the processes, and the
-# first node is where all meet.
-MEETING = ("trap '' TERM USR1 USR2",
-           'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-           f"export MASTER_PORT=$(({FIRST_PORT} + SLURM_JOB_ID % {PORTS}))",
-           ': "${MASTER_ADDR:?scontrol show hostnames names no host}"')
+if TYPE_CHECKING:
+    import submitit
+
+# Lines of the batch script before srun, as in slurm/srun.sbatch: the batch shell ignores the stop signals, which are
+# meant for the processes, and the first node is the rendezvous.
+BEFORE_SRUN = ("trap '' TERM USR1 USR2",
+               'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+               f"export MASTER_PORT=$(({FIRST_PORT} + SLURM_JOB_ID % {PORTS}))",
+               ': "${MASTER_ADDR:?scontrol show hostnames names no host}"')
 
 
 @dataclass(frozen=True)
 class Task:
-    """What submitit keeps and starts in each task: names, no objects."""
+    """The callable that submitit pickles and runs in each task. Holds plain values only."""
 
     verb: str
     arguments: tuple[str, ...]
-    folder: str
+    folder: str  # working directory
 
     def __call__(self) -> int:
-        """One rank. Where it stopped early it ends without a result, by which submitit knows that there is more."""
+        """Runs one rank. After an early stop the task exits without a result: to submitit, the job is not complete."""
         os.chdir(self.folder)
-        status = slurm_job.one_rank(self.verb, self.arguments)
+        status = slurm_job.run_rank(self.verb, self.arguments)
         if status != OK:
             raise SystemExit(OK if status == STOPPED else status)
         return status
 
 
-def executor(submission: Submission) -> submitit.AutoExecutor:
-    """Raises BadInput where there is no Slurm."""
-    wanted, place = submission.job.resources, Path(submission.log).parent
-    fleet, words = shlex.join(submission.fleet()), shlex.join(submission.words())
-    python = shlex.join([*submission.task(), "blocked", wanted.python or sys.executable])
-    try:
-        made = submitit.AutoExecutor(place, cluster="slurm", slurm_python=python)
-    except RuntimeError as error:
-        raise BadInput(f"submitit: {error} Do this on a login node of the Slurm cluster, or try it with "
-                       "slurm/local-cluster") from error
-    stated = dict(options(submission))
-    further = {name: stated[name] for name in ("output", "chdir") if name in stated}
-    for option in wanted.sbatch:  # --qos=long or --exclusive
-        name, _, value = option.lstrip("-").partition("=")
-        further[name] = value or True
-    optional = {"gpus_per_node": wanted.gpus, "mem_gb": wanted.memory_gib, "slurm_partition": wanted.partition,
-                "slurm_account": wanted.account, "slurm_constraint": wanted.constraint}
-    made.update_parameters(
-        name=submission.run.name, nodes=wanted.nodes, tasks_per_node=wanted.per_node, cpus_per_task=submission.cores,
-        timeout_min=wanted.minutes, slurm_signal_delay_s=wanted.notice_s, slurm_stderr_to_stdout=True,
-        slurm_setup=[*submission.setup(), *MEETING, f"{fleet} begin {words} || exit",
-                     f"cd {shlex.quote(str(submission.code))}"],  # here Python finds this code first
-        slurm_srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={submission.cores}", "--open-mode=append",
-                         f"--output={submission.log}"],
-        slurm_teardown=[f"status=$?; cd {shlex.quote(str(submission.folder))}", f"{fleet} end $status {words}"],
-        slurm_additional_parameters={"requeue": True, **further},
-        **{name: value for name, value in optional.items() if value})
-    return made
+def script(launch: Launch) -> str:
+    """Returns the batch script that submitit would write. Raises BadInput if the job could not run."""
+    return render(plan_submission(launch.job, launch.command_line))
 
 
 def render(submission: Submission) -> str:
-    """The script that submitit makes."""
-    slurm = executor(submission)._executor  # has no public way to show it
-    return slurm._make_submission_file_text(slurm._submitit_command_str, "")
+    """Returns the batch script of a submission."""
+    slurm_executor = build_executor(submission)._executor  # submitit has no public function that returns the script
+    return slurm_executor._make_submission_file_text(slurm_executor._submitit_command_str, "")
 
 
-def submit(submission: Submission) -> tuple[str, Path]:
-    """Gives the number of the job and its log."""
-    settled = settle(submission)
-    task = Task(settled.job.verb, settled.job.arguments, str(settled.folder))
+def submit(launch: Launch) -> int:
+    """Submits the job. Raises BadInput if it could not run, or sbatch refuses it."""
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+    frozen = freeze_submission(plan_submission(launch.job, launch.command_line))
+    task = Task(frozen.job.verb, frozen.job.arguments, str(frozen.folder))
     try:
-        number = executor(settled).submit(task).job_id
-    except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
-        raise BadInput(f"sbatch refused: {' '.join(str(error).split())}") from error
-    log = settled.log.replace("%j", number)
-    note_job(settled.run, job=number, verb=settled.job.verb, log=log)
-    return number, Path(log)
+        job = build_executor(frozen).submit(task).job_id
+    except (FailedJobError, FailedSubmissionError) as error:
+        raise BadInput(f"sbatch refused the job: {' '.join(str(error).split())}") from error
+    log = frozen.log.replace("%j", job)
+    add_job_record(frozen.run, job=job, verb=frozen.job.verb, log=log, backend="slurm")
+    print_submitted(job, log, frozen)
+    return OK
+
+
+def build_executor(submission: Submission) -> "submitit.AutoExecutor":
+    """Returns the executor with all options of the submission. Raises BadInput where there is no Slurm."""
+    import submitit
+    resources, folder = submission.job.resources, Path(submission.log).parent
+    batch, run = shlex.join(submission.batch_command()), shlex.join(submission.verb_and_arguments())
+    python = shlex.join([*submission.task_command(), "blocked", resources.python or sys.executable])
+    try:
+        executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_python=python)
+    except RuntimeError as error:
+        raise BadInput(f"submitit: {error} Use a login node of the Slurm cluster, or start a test cluster with "
+                       "slurm/local-cluster") from error
+    optional = {"gpus_per_node": resources.gpus, "mem_gb": resources.memory_gib, "slurm_partition": resources.partition,
+                "slurm_account": resources.account, "slurm_constraint": resources.constraint}
+    executor.update_parameters(
+        name=submission.run.name, nodes=resources.nodes, tasks_per_node=resources.processes_per_node,
+        cpus_per_task=submission.cores, timeout_min=resources.time_limit_minutes,
+        slurm_signal_delay_s=resources.notice_s, slurm_stderr_to_stdout=True,
+        slurm_setup=[*submission.setup_lines(), *BEFORE_SRUN, f"{batch} begin {run} || exit",
+                     f"cd {shlex.quote(str(submission.code))}"],  # Python imports the packages from here first
+        slurm_srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={submission.cores}", "--open-mode=append",
+                         f"--output={submission.log}"],
+        slurm_teardown=[f"status=$?; cd {shlex.quote(str(submission.folder))}", f"{batch} end $status {run}"],
+        slurm_additional_parameters={"requeue": True, **additional_parameters(submission)},
+        **{name: value for name, value in optional.items() if value})
+    return executor
+
+
+def additional_parameters(submission: Submission) -> dict[str, str | bool]:
+    """Returns the options of sbatch that submitit has no parameter for."""
+    options = dict(sbatch_options(submission))
+    parameters: dict[str, str | bool] = {name: options[name] for name in ("output", "chdir") if name in options}
+    for option in submission.job.resources.sbatch:  # --qos=long or --exclusive
+        name, _, value = option.lstrip("-").partition("=")
+        parameters[name] = value or True
+    return parameters
+
+
+SUBMITIT = Backend(preflight=slurm_problems, notes=slurm_notes, script=script, submit=submit, queue=queued_jobs,
+                   state=job_state, cancel=cancel_job, is_cluster=True)

@@ -21,7 +21,7 @@ import torch
 from measuring import append, spread, told
 
 from detector.checks.problems import CheckReport
-from detector.checks.trial_step import build, canvases, checkpoint_bytes, one_turn
+from detector.checks.trial_step import build_initial_state, largest_and_median_batch, checkpoint_bytes, run_micro_batch
 from detector.config.load import load_config
 from detector.data.read import read_datasets, select_for_training
 from detector.data.samplers import epoch_sizes
@@ -60,11 +60,11 @@ def measure(said: argparse.Namespace, folder: Path) -> dict:
     data = select_for_training(read_datasets(config.data)[0], config.data)
     sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
     plan = plan_run(config.batch, config.optim, config.schedule, sizes, 0, 1)
-    state = build(config, data, device, False, CheckReport())
-    canvas = canvases(config, data, plan)[1]
+    state = build_initial_state(config, data, device, False, CheckReport())
+    canvas = largest_and_median_batch(config, data, plan)[1]
 
     def step() -> None:
-        one_turn(config, data, plan, state, device, canvas)
+        run_micro_batch(config, data, plan, state, device, canvas)
         state.step += 1
     for _ in range(3):
         step()  # not measured: the first ones set up memory

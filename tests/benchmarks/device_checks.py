@@ -21,7 +21,7 @@ from inference import CASES, CLASSES, config_of, weights_of
 from measuring import append, scene
 
 from detector.inference.predictor import predict_batch
-from detector.model.faster_rcnn import build_model, placed
+from detector.model.faster_rcnn import build_model, to_device_and_layout
 from detector.model.precision import autocast, to_device
 from detector.seeding import derive_seed, seed_torch
 from detector.structures import Resize
@@ -36,7 +36,7 @@ class Training:
     """Steps on the same batch, from the same weights."""
 
     def __init__(self, config, weights: dict, precision: str, images: list, targets: list, device: torch.device):
-        model = placed(build_model(config.model, config.evaluate, CLASSES), True, device).train()
+        model = to_device_and_layout(build_model(config.model, config.evaluate, CLASSES), True, device).train()
         model.load_state_dict(weights)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.state = TrainState(model, build_optimizer(model, config.optim), scaler, None)

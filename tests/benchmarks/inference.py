@@ -20,7 +20,7 @@ from train_step import CLASSES, start
 
 from detector.config.load import load_config
 from detector.inference.predictor import predict_batch
-from detector.model.faster_rcnn import build_model, placed
+from detector.model.faster_rcnn import build_model, to_device_and_layout
 from detector.model.precision import autocast
 from detector.structures import Resize
 
@@ -47,7 +47,7 @@ def weights_of(config) -> dict[str, torch.Tensor]:
 
 
 def our_side(config, weights: dict, precision: str, images: list, device: torch.device) -> Callable[[], list]:
-    model = placed(build_model(config.model, config.evaluate, CLASSES), True, device).eval()
+    model = to_device_and_layout(build_model(config.model, config.evaluate, CLASSES), True, device).eval()
     model.load_state_dict(weights)
     side = Resize(config.evaluate.min_size, config.evaluate.max_size)
     return lambda: predict_batch(model, images, None, side, precision, device)[0]

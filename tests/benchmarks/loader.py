@@ -28,7 +28,7 @@ from torchvision.transforms.v2 import functional as F
 from detector.config.schema import Augment
 from detector.data.dataset import DetectionDataset
 from detector.data.loader import open_loader
-from detector.data.transforms import reduction
+from detector.data.transforms import jpeg_divisor
 from detector.structures import Dataset, build_dataset
 
 MOST_WAIT = 0.02
@@ -130,7 +130,7 @@ def main() -> None:
         plain = Augment(min_size=(said.min_size,))
         reduced = Augment(min_size=(said.min_size,), reduced_jpegs=True)
         sides = {"torchvision": PeerImages(dataset), "ours": DetectionDataset(dataset, 0, plain)}
-        if (divisor := reduction(said.height, said.width, reduced)) > 1:
+        if (divisor := jpeg_divisor(said.height, said.width, reduced)) > 1:
             sides[f"ours at 1/{divisor}"] = DetectionDataset(dataset, 0, reduced)
         print(f"{said.images} JPEGs of {said.width} x {said.height}, {size:.2f} bytes a pixel; {cores} cores", flush=True)
         paces = one_core(dataset, sides, said.rounds)

@@ -72,15 +72,15 @@ def measure(which: str, drawn: str) -> dict:
     if which == "pycocotools":
         coco_kernel.hotcoco = None
     elif not coco_kernel.hotcoco:
-        sys.exit(coco_kernel.note())
+        sys.exit(coco_kernel.fallback_message())
     dataset, detections = pickle.loads(Path(drawn).read_bytes())
     before_mib, started_at = peak_mib(), time.perf_counter()
-    truth = coco_kernel.index(dataset)
+    truth = coco_kernel.index_ground_truth(dataset)
     index_s, seconds, cpu_s = time.perf_counter() - started_at, [], []
     for _ in range(REPEATS if which == "ours" else 1):
         started_at, cpu_at = time.perf_counter(), time.process_time()
-        curves = coco_kernel.curves(detections, truth)
-        metrics, _ = coco.summary(curves, dataset.classes)
+        curves = coco_kernel.evaluate_coco(detections, truth)
+        metrics, _ = coco.summarize(curves, dataset.classes)
         seconds.append(time.perf_counter() - started_at)
         cpu_s.append(time.process_time() - cpu_at)
     bits = hashlib.sha256(curves.precision.tobytes() + curves.recall.tobytes() + curves.scores.tobytes()).hexdigest()

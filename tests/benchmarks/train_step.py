@@ -36,7 +36,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from detector.config.load import load_config
 from detector.data.image_io import read_image
 from detector.model.compile import compile_model
-from detector.model.faster_rcnn import build_model, placed
+from detector.model.faster_rcnn import build_model, to_device_and_layout
 from detector.model.precision import autocast, to_device
 from detector.seeding import derive_seed, seed_torch
 from detector.structures import Resize
@@ -83,7 +83,7 @@ class OurStep:
     def __init__(self, config, weights: dict, side: str, batch: tuple[list, list], device: torch.device):
         heads, self.precision, compiled = OURS[side]
         self.config = dataclasses.replace(config, model=dataclasses.replace(config.model, heads=heads))
-        model = placed(build_model(self.config.model, config.evaluate, CLASSES), True, device).train()
+        model = to_device_and_layout(build_model(self.config.model, config.evaluate, CLASSES), True, device).train()
         model.load_state_dict(weights)
         compile_model(model, compiled, dynamic=False)
         self.state = TrainState(model, build_optimizer(model, config.optim), torch.amp.GradScaler(device.type, enabled=False), None)

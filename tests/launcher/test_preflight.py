@@ -1,4 +1,4 @@
-"""What would keep a job from running is named with a remedy, each on its own and all at once."""
+"""Reasons why a job could not run are reported with a remedy, each on its own and all at once."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from detector.config.load import load_config
 from launcher import preflight
 from launcher.job import Job, Resources
-from launcher.preflight import Partition, minutes_of, read_partitions
+from launcher.preflight import Partition, parse_minutes, parse_partitions
 
 SINFO = """gpu|gpu*|up|1-00:00:00|4|64|gpu:8(S:0-1)
 gpu|gpu*|up|1-00:00:00|2|32|gpu:a100:4
@@ -23,38 +23,38 @@ def slurm(monkeypatch):
     monkeypatch.setattr(preflight, "slurm", lambda *command: SINFO)
 
 
-def found(wanted: Resources, run: Path, *overrides: str) -> str:
-    job = Job("train", ("coco/resnet50_fpn", *overrides), wanted)
-    return "\n".join(map(str, [*preflight.folder_problems(run),
-                               *preflight.problems(job, run, load_config(job.arguments[0], list(overrides)))]))
+def problem_lines(resources: Resources, run: Path, *overrides: str) -> str:
+    job = Job("train", ("coco/resnet50_fpn", *overrides), resources)
+    return "\n".join(map(str, [*preflight.run_folder_problems(run),
+                               *preflight.slurm_problems(job, run, load_config(job.arguments[0], list(overrides)))]))
 
 
-def test_partitions_as_sinfo_tells_them():
-    assert read_partitions(SINFO) == [
+def test_partitions_as_sinfo_prints_them():
+    assert parse_partitions(SINFO) == [
         Partition("gpu", True, True, 1440, 4, 64, 8), Partition("gpu", True, True, 1440, 2, 32, 4),
         Partition("cpu", False, True, float("inf"), 10, 128, 0), Partition("old", False, False, 30, 2, 8, 2)]
-    assert read_partitions("") == []
+    assert parse_partitions("") == []
 
 
 @pytest.mark.parametrize("text, minutes", [
     ("30:00", 30), ("2:30", 2.5), ("12:00:00", 720), ("1-00:00:00", 1440), ("infinite", float("inf")), ("n/a", float("inf"))])
 def test_time_limits_as_sinfo_writes_them(text, minutes):
-    assert minutes_of(text) == minutes
+    assert parse_minutes(text) == minutes
 
 
 @pytest.mark.parametrize("hours, minutes", [(24, 1440), (0.5, 30), (0.017, 2), (1 / 60, 1), (0.01, 1)])
 def test_hours_become_whole_minutes(hours, minutes):
-    assert Resources(hours=hours).minutes == minutes
+    assert Resources(hours=hours).time_limit_minutes == minutes
 
 
-@pytest.mark.parametrize("wanted", [
+@pytest.mark.parametrize("resources", [
     Resources(gpus=8), Resources(nodes=6, gpus=2, partition="gpu"), Resources(processes=2, partition="cpu", hours=1000)])
-def test_what_fits_is_no_problem(wanted, slurm, tmp_path):
-    assert found(wanted, tmp_path / "runs" / "a") == ""
+def test_a_job_that_fits_has_no_problem(resources, slurm, tmp_path):
+    assert problem_lines(resources, tmp_path / "runs" / "a") == ""
 
 
-@pytest.mark.parametrize("wanted, overrides, named", [
-    (Resources(gpus=8, partition="gpus"), [], "partition=gpus: there is no such partition. There are: cpu, gpu, old"),
+@pytest.mark.parametrize("resources, overrides, message", [
+    (Resources(gpus=8, partition="gpus"), [], "partition=gpus: there is no such partition. Partitions: cpu, gpu, old"),
     (Resources(gpus=8, hours=25), [], "hours=25: partition gpu allows 24 hours"),
     (Resources(gpus=8, hours=0.05), [], "hours=0.05: too little time"),
     (Resources(gpus=9), [], "gpus=9: partition gpu has 8 GPUs in a node"),
@@ -67,32 +67,32 @@ def test_what_fits_is_no_problem(wanted, slurm, tmp_path):
     (Resources(processes=4, gpus=2), [], "processes=4: more than the 2 GPUs"),
     (Resources(nodes=4, gpus=8), ["batch.size=16"], "batch.size=16: fewer images than the 32 processes"),
     (Resources(gpus=8, shared="/no/such"), [], "shared=/no/such: there is no such folder"),
-    (Resources(gpus=8, shared="/usr"), [], "does not lie below /usr, which all nodes see. Set run.folder=/usr/runs")])
-def test_each_problem_is_named(wanted, overrides, named, slurm, tmp_path):
-    said = found(wanted, tmp_path / "runs" / "a", *overrides)
-    assert named in said and said.count("\n") == 0, said
+    (Resources(gpus=8, shared="/usr"), [], "does not lie below /usr, which all nodes can see. Set run.folder=/usr/runs")])
+def test_each_problem_is_reported(resources, overrides, message, slurm, tmp_path):
+    lines = problem_lines(resources, tmp_path / "runs" / "a", *overrides)
+    assert message in lines and lines.count("\n") == 0, lines
 
 
-def test_all_problems_come_at_once(slurm):
-    said = found(Resources(gpus=9, partition="gpu", hours=99, nodes=20), Path("/proc/runs/a"), "batch.size=0")
-    assert [line.split(":")[0] for line in said.splitlines()] == ["run folder /proc/runs/a", "nodes=20", "gpus=9", "hours=99"]
+def test_all_problems_are_reported_at_once(slurm):
+    lines = problem_lines(Resources(gpus=9, partition="gpu", hours=99, nodes=20), Path("/proc/runs/a"), "batch.size=0")
+    assert [line.split(":")[0] for line in lines.splitlines()] == ["run folder /proc/runs/a", "nodes=20", "gpus=9", "hours=99"]
 
 
 def test_a_run_below_the_shared_folder_is_fine_and_leaves_nothing_there(slurm, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
-    assert found(Resources(gpus=8, shared=str(tmp_path / "link")), tmp_path / "a" / "b") == ""
+    assert problem_lines(Resources(gpus=8, shared=str(tmp_path / "link")), tmp_path / "a" / "b") == ""
     assert os.listdir(tmp_path) == ["link"]
 
 
-def test_no_slurm_and_a_dumb_slurm_are_told(tmp_path, monkeypatch):
+def test_no_slurm_and_a_slurm_without_sinfo_are_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight, "has_slurm", lambda: False)
-    assert "sbatch: there is none on" in found(Resources(gpus=8), tmp_path)
+    assert "sbatch: there is none on" in problem_lines(Resources(gpus=8), tmp_path)
     monkeypatch.setattr(preflight, "has_slurm", lambda: True)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "no sinfo on this machine" in found(Resources(gpus=8), tmp_path)
+    assert "no sinfo on this machine" in problem_lines(Resources(gpus=8), tmp_path)
 
 
-def test_without_a_default_partition_one_must_be_named(tmp_path, monkeypatch):
+def test_without_a_default_partition_the_user_must_name_one(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight, "has_slurm", lambda: True)
     monkeypatch.setattr(preflight, "slurm", lambda *command: SINFO.replace("*", ""))
-    assert "partition: the cluster has no default one. Name one of: cpu, gpu, old" in found(Resources(gpus=8), tmp_path)
+    assert "partition: the cluster has no default partition. Name one of: cpu, gpu, old" in problem_lines(Resources(gpus=8), tmp_path)

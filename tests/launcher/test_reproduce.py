@@ -1,10 +1,10 @@
-"""reproduce: which trainings it starts, in which order, and when it stops."""
+"""reproduce: the trainings that it starts, their order, and when it stops."""
 
 import pytest
 
 from detector.errors import BadInput
 from launcher.cli import main
-from launcher.reproduce import reproduce, trainings
+from launcher.reproduce import reproduce, training_commands
 
 ROW = "voc07-res101-g8-b16"
 
@@ -16,7 +16,7 @@ ROW = "voc07-res101-g8-b16"
      [["--on", "slurm", "--gpus", "1", "data.root=/d", "schedule.steps=5", f"run.name={ROW}", "seed=0"]])])
 def test_a_training_for_each_seed(arguments, expected):
     seeds, steps, rest = arguments
-    assert trainings(ROW, seeds, steps, rest) == [["train", f"tables/{ROW}", *words] for words in expected]
+    assert training_commands(ROW, seeds, steps, rest) == [["train", f"tables/{ROW}", *arguments] for arguments in expected]
 
 
 def test_they_run_one_after_another_and_the_row_is_shown_in_the_end():
@@ -40,16 +40,16 @@ def test_a_training_that_does_not_end_well_ends_it(status):
 
 
 @pytest.mark.parametrize("row, seeds, steps, pattern", [
-    ("voc08", 1, 0, f"no such row: voc08. There are: .*{ROW}"), ("../shapes/demo", 1, 0, "no such row"), ("", 1, 0, "no such row"),
-    (ROW, 0, 0, "at least one seed"), (ROW, -1, 0, "at least one seed"), (ROW, 1, -5, "no negative")])
-def test_what_cannot_be_meant(row, seeds, steps, pattern):
+    ("voc08", 1, 0, f"no such row: voc08. Rows: .*{ROW}"), ("../shapes/demo", 1, 0, "no such row"), ("", 1, 0, "no such row"),
+    (ROW, 0, 0, "--seeds 0: must be at least 1"), (ROW, -1, 0, "--seeds -1: must be at least 1"), (ROW, 1, -5, "--steps -5: must be at least 0")])
+def test_an_unknown_row_and_numbers_out_of_range_are_refused(row, seeds, steps, pattern):
     with pytest.raises(BadInput, match=pattern):
-        trainings(row, seeds, steps, [])
+        training_commands(row, seeds, steps, [])
 
 
-def test_the_command_tells_mistakes_once_and_ends_with_2(capsys):
+def test_mistakes_are_reported_once_with_status_2(capsys):
     assert main(["reproduce", "voc08"]) == 2
-    said = capsys.readouterr()
-    assert said.err.count("no such row") == 1 and "Traceback" not in said.err
+    err = capsys.readouterr().err
+    assert err.count("no such row") == 1 and "Traceback" not in err
     assert main(["reproduce", ROW, "optim.rat=1"]) == 2
     assert "did you mean optim.lr" in capsys.readouterr().err

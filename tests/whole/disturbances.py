@@ -1,4 +1,4 @@
-"""Not a test: what may happen to a job on a cluster, and a run that lives through it."""
+"""Helper of tests: disturbances of a job on a cluster, and a run that must survive them."""
 
 from pathlib import Path
 from typing import Callable
@@ -9,6 +9,7 @@ Disturbance = Callable[[Cluster, str], None]
 
 
 def preempt(cluster: Cluster, job: str) -> None:
+    """Submits a job of higher priority that needs both nodes."""
     cluster.call("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--time=1", "--output=/dev/null", "--wrap=sleep 2")
 
 
@@ -17,7 +18,7 @@ def requeue(cluster: Cluster, job: str) -> None:
 
 
 def lose_a_node(cluster: Cluster, job: str) -> None:
-    """The one that does not run the batch script: Slurm takes care of the other by itself."""
+    """Stops node2, which does not run the batch script; Slurm handles the loss of the other node by itself."""
     before = cluster.restarts(job)
     cluster.control("fail", "node2")
     until(lambda: cluster.restarts(job) > before or cluster.state(job) == "PENDING", 90)
@@ -25,7 +26,7 @@ def lose_a_node(cluster: Cluster, job: str) -> None:
 
 
 def cut_off(cluster: Cluster, job: str) -> None:
-    """Slurm and the other node hear nothing more of node2, whose processes live on until its cable is in again."""
+    """Cuts the network of node2, whose processes live on, and connects it again after the restart."""
     before = cluster.restarts(job)
     cluster.control("cut", "node2")
     until(lambda: cluster.restarts(job) > before or cluster.state(job) == "PENDING", 90)
@@ -33,12 +34,12 @@ def cut_off(cluster: Cluster, job: str) -> None:
 
 
 def signal_all(cluster: Cluster, job: str) -> None:
-    """As at the time limit."""
+    """Sends the signal that Slurm sends before the time limit."""
     cluster.call("scancel", "--signal=USR2", job)
 
 
 def meet_the_limit(cluster: Cluster, job: str) -> None:
-    """The limit is put so near that Slurm gives notice of it as soon as it looks; the next start has an hour again."""
+    """Lowers the time limit so that Slurm sends its signal at once; the next start has an hour again."""
     before = cluster.restarts(job)
     cluster.call("scontrol", "update", f"JobId={job}", "TimeLimit=1")
     until(lambda: cluster.restarts(job) > before, 90)
@@ -48,16 +49,19 @@ def meet_the_limit(cluster: Cluster, job: str) -> None:
 ROUND = [preempt, meet_the_limit, requeue, lose_a_node]
 
 
-def train_disturbed(cluster: Cluster, arguments: list[str], run: Path, disturbances: list[Disturbance], apart: int = 1) -> str:
-    """Trains to the end; each disturbance comes when the start has brought the run `apart` steps further. Gives the log.
+def train_disturbed(cluster: Cluster, args: list[str], run: Path, disturbances: list[Disturbance], min_steps: int = 1) -> str:
+    """Trains to the end with all disturbances on the way; returns the log of the job.
 
-    It is an error of the caller if the run ends before all of them have happened. Each costs a start, or a further one:
-    Slurm's late signals to a job that it preempted hit the next start, and a node that is back may not take tasks yet.
+    The run must be long enough for all disturbances. Each costs one restart or two: Slurm's late signals to a job that was
+    preempted hit the next start, and a node that has returned may not accept tasks yet.
+
+    Args:
+        min_steps: steps that each start must make before the next disturbance.
     """
-    job = cluster.submit(*arguments)
+    job = cluster.submit(*args)
     for disturb in disturbances:
-        wanted = max(steps(run), default=0) + apart
-        until(lambda: reached(run, wanted) and cluster.state(job) == "RUNNING", 120, lambda: log(run))
+        target = max(steps(run), default=0) + min_steps
+        until(lambda: reached(run, target) and cluster.state(job) == "RUNNING", 120, lambda: log(run))
         before = cluster.restarts(job)
         disturb(cluster, job)
         until(lambda: cluster.restarts(job) > before, 120, lambda: f"{disturb.__name__}:\n{log(run)}")

@@ -1,6 +1,7 @@
-"""Not a test: processes of Python that are forked from one that has imported torch already, which takes three seconds.
+"""Helper of tests: forks Python processes from one that has imported torch already; an import takes three seconds.
 
-What is started is found as by `python FILE ...` or `python -m MODULE ...`; each has its own environment and output.
+A process runs FILE or -m MODULE as `python` would, with its own environment and output file. Requests and replies are one
+line each, on stdin and stdout of the server.
 """
 
 import json
@@ -18,7 +19,7 @@ REPO = Path(__file__).resolve().parents[2]
 
 
 class Forked:
-    """What tests use of subprocess.Popen. Output and errors go to one file."""
+    """A process that the server forked: the part of subprocess.Popen that tests use. stderr goes to stdout's file."""
 
     def __init__(self, pid: int, folder: Path):
         self.pid, self.folder, self.returncode = pid, folder, None
@@ -29,9 +30,9 @@ class Forked:
         return self.returncode
 
     def communicate(self, timeout: float) -> tuple[str, None]:
-        end = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout
         while self.poll() is None:
-            if time.monotonic() > end:
+            if time.monotonic() > deadline:
                 raise subprocess.TimeoutExpired(str(self.folder), timeout)
             time.sleep(0.02)
         return (self.folder / "output").read_text(), None
@@ -46,56 +47,59 @@ class Forked:
 
 @cache
 def server() -> tuple[subprocess.Popen, tempfile.TemporaryDirectory]:
-    """One for each process of tests; it ends when they do."""
+    """Starts the server of this test process, once; the server ends with the test process."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
     return subprocess.Popen([sys.executable, __file__], cwd=REPO, env=environment, text=True, stdin=subprocess.PIPE,
                             stdout=subprocess.PIPE), tempfile.TemporaryDirectory()
 
 
-def start_python(arguments: list[str], environment: dict[str, str]) -> Forked:
+def start_python(args: list[str], environment: dict[str, str]) -> Forked:
+    """Runs `python ARGS` in a forked process."""
     process, folders = server()
     folder = Path(tempfile.mkdtemp(dir=folders.name))
-    process.stdin.write(json.dumps([arguments, environment, str(folder)]) + "\n")
+    process.stdin.write(json.dumps([args, environment, str(folder)]) + "\n")
     process.stdin.flush()
     return Forked(int(process.stdout.readline()), folder)
 
 
 def serve() -> None:
+    """Reads requests from stdin until it is closed. A child waits for each grandchild, which runs the program."""
     import detector.training.loop  # noqa: F401
     assert threading.active_count() == len(os.listdir("/proc/self/task")) == 1, "a fork would lose threads"
     for line in sys.stdin:
-        arguments, environment, folder = json.loads(line)
-        ours, theirs = os.pipe()
-        if os.fork() == 0:  # it waits for the one that does the work
-            working = os.fork()
-            if working == 0:
-                os.close(ours), os.close(theirs)
-                become(arguments, environment, folder)
+        args, environment, folder = json.loads(line)
+        read_end, write_end = os.pipe()
+        if os.fork() == 0:
+            grandchild = os.fork()
+            if grandchild == 0:
+                os.close(read_end), os.close(write_end)
+                run_program(args, environment, folder)
                 return
-            os.write(theirs, str(working).encode())
-            os.close(theirs)
-            status = os.waitstatus_to_exitcode(os.waitpid(working, 0)[1])
-            half = Path(folder, "half")
-            half.write_text(str(status))
-            half.rename(Path(folder, "status"))
+            os.write(write_end, str(grandchild).encode())
+            os.close(write_end)
+            status = os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1])
+            partial = Path(folder, "status.part")
+            partial.write_text(str(status))
+            partial.rename(Path(folder, "status"))
             os._exit(0)
-        os.close(theirs)
-        print(os.read(ours, 20).decode(), flush=True)
-        os.close(ours)
+        os.close(write_end)
+        print(os.read(read_end, 20).decode(), flush=True)
+        os.close(read_end)
 
 
-def become(arguments: list[str], environment: dict[str, str], folder: str) -> None:
+def run_program(args: list[str], environment: dict[str, str], folder: str) -> None:
+    """Replaces environment, stdin, stdout and stderr of this process, then runs FILE or -m MODULE."""
     os.environ.clear()
     os.environ.update(environment)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(os.open(Path(folder, "output"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
     os.dup2(1, 2)
-    if arguments[0] == "-m":
-        sys.argv, sys.path[0] = arguments[1:], str(REPO)
-        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    if args[0] == "-m":
+        sys.argv, sys.path[0] = args[1:], str(REPO)
+        runpy.run_module(args[1], run_name="__main__", alter_sys=True)
     else:
-        sys.argv, sys.path[0] = arguments, str(Path(arguments[0]).parent)
-        runpy.run_path(arguments[0], run_name="__main__")
+        sys.argv, sys.path[0] = args, str(Path(args[0]).parent)
+        runpy.run_path(args[0], run_name="__main__")
 
 
 if __name__ == "__main__":

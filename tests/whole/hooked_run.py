@@ -1,8 +1,9 @@
-"""Not a test: runs `python -m detector` on a machine with a fault, which environment variables describe.
+"""Helper of tests: runs `python -m detector` with a fault that environment variables describe.
 
-SLOW_RANK: from the third image on, this rank's loader takes ten minutes for each. STOP_IN_EVALUATION: a stop signal
-comes with the first batch of an evaluation. FILE_LIMIT: bytes that a file can have, as on a full disk. SLOW_DRAWING:
-what is drawn of an evaluation takes ten minutes.
+SLOW_RANK=N: the loader of rank N needs ten minutes for each image after the first twelve.
+STOP_IN_EVALUATION=1: a stop signal arrives with the first batch of an evaluation.
+FILE_LIMIT=BYTES: the largest file that can be written, as on a full disk.
+SLOW_DRAWING=1: drawing the images of an evaluation takes ten minutes.
 """
 
 import os
@@ -11,35 +12,37 @@ import signal
 import sys
 import time
 
-import detector.data.dataset as examples
+import detector.data.dataset
 
-SLOW = os.environ.get("SLOW_RANK") == os.environ.get("RANK", "0")
+DELAY_S = 600
+FAST_IMAGES = 12
 loaded = []
 
 
-def slowly(self, key, original=examples.DetectionDataset.__getitem__):
+def load_slowly(self, key, original=detector.data.dataset.DetectionDataset.__getitem__):
     loaded.append(key)
-    if len(loaded) > 12:
-        time.sleep(600)
+    if len(loaded) > FAST_IMAGES:
+        time.sleep(DELAY_S)
     return original(self, key)
 
 
-if SLOW:  # also in the loader's workers, which import this file
-    examples.DetectionDataset.__getitem__ = slowly
+# Both hooks are installed at import, because loader workers and the scoring process import this file, too.
+if os.environ.get("SLOW_RANK") == os.environ.get("RANK", "0"):
+    detector.data.dataset.DetectionDataset.__getitem__ = load_slowly
 
-if os.environ.get("SLOW_DRAWING"):  # in the scorer's process, which imports this file
-    import detector.training.async_evaluation as scorer
-    scorer.draw_validation = lambda *_: time.sleep(600)
+if os.environ.get("SLOW_DRAWING"):
+    import detector.training.async_evaluation
+    detector.training.async_evaluation.draw_validation_images = lambda *_: time.sleep(DELAY_S)
 
 if __name__ == "__main__":
-    import detector.evaluation.evaluate as evaluate
+    import detector.evaluation.evaluate
     from detector.__main__ import main
 
-    def stopped(*arguments, original=evaluate.predict_batch):
+    def predict_after_stop_signal(*args, original=detector.evaluation.evaluate.predict_batch, **kwargs):
         os.kill(os.getpid(), signal.SIGUSR1)
-        return original(*arguments)
+        return original(*args, **kwargs)
     if os.environ.get("STOP_IN_EVALUATION"):
-        evaluate.predict_batch = stopped
+        detector.evaluation.evaluate.predict_batch = predict_after_stop_signal
     if os.environ.get("FILE_LIMIT"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["FILE_LIMIT"]),) * 2)
     sys.exit(main(sys.argv[1:]))

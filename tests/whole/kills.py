@@ -1,4 +1,4 @@
-"""Not a test: a run on a real Slurm that is killed at random moments, again and again, and submitted again where it must be."""
+"""Helper of tests: a run on a real Slurm that is killed at random moments and submitted again where that is needed."""
 
 import json
 import os
@@ -13,29 +13,35 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGKILL)
 
 
 def process_of(run: str, rank: int) -> int:
-    """The process id of a rank of the detector; 0 where it does not live (yet)."""
+    """Returns the process id of a rank of the detector; 0 if it does not run."""
     for entry in Path("/proc").iterdir():
         try:
-            words = (entry / "cmdline").read_bytes().decode().split("\0") if entry.name.isdigit() else []
-            environ = (entry / "environ").read_bytes().decode().split("\0") if f"{run}/slurm/config.yaml" in words else []
-        except (OSError, UnicodeDecodeError):  # it has just ended, or is somebody else's
+            command = (entry / "cmdline").read_bytes().decode().split("\0") if entry.name.isdigit() else []
+            is_of_run = f"{run}/slurm/config.yaml" in command
+            environ = (entry / "environ").read_bytes().decode().split("\0") if is_of_run else []
+        except (OSError, UnicodeDecodeError):  # the process has just ended, or belongs to another user
             continue
-        if f"RANK={rank}" in environ and "train" in words and "task" not in words:
+        if f"RANK={rank}" in environ and "train" in command and "task" not in command:
             return int(entry.name)
     return 0
 
 
 def phase_of(run: Path, rank: int) -> str:
+    """Returns the phase of a rank's last heartbeat."""
     try:
-        beat = json.loads((run / "heartbeats" / f"rank-{rank:05d}.json").read_text())
+        heartbeat = json.loads((run / "heartbeats" / f"rank-{rank:05d}.json").read_text())
     except (OSError, ValueError):
         return "start-up"
-    return beat["phase"]
+    return heartbeat["phase"]
 
 
-def kill(cluster: Cluster, job: str, run: Path, draw: random.Random) -> str:
-    """One signal, now: to all processes of the job as Slurm sends it, or SIGKILL to one rank. Says what was hit."""
-    number, rank = draw.choice(SIGNALS), draw.randrange(2)
+def kill(cluster: Cluster, job: str, run: Path, rng: random.Random) -> str:
+    """Sends one random signal: through Slurm to all processes of the job, or SIGKILL to one rank.
+
+    Returns:
+        Signal and phase, such as "SIGKILL in step"; empty if there was no process to kill.
+    """
+    number, rank = rng.choice(SIGNALS), rng.randrange(2)
     phase = phase_of(run, rank)
     if number != signal.SIGKILL:
         cluster.call("scancel", f"--signal={number.name.removeprefix('SIG')}", job)
@@ -50,26 +56,29 @@ def kill(cluster: Cluster, job: str, run: Path, draw: random.Random) -> str:
     return f"SIGKILL in {phase}"
 
 
-def train_with_kills(cluster: Cluster, arguments: list[str], run: Path, kills: int, longest_s: float, seed: int) -> list[str]:
-    """Trains until the run has finished, with so many kills on the way if it lives that long; gives what was hit.
+def train_with_kills(cluster: Cluster, args: list[str], run: Path, max_kills: int, longest_s: float, seed: int) -> list[str]:
+    """Trains to the end with up to `max_kills` kills on the way; returns what was hit, see `kill`.
 
-    The moment of each kill is drawn from the seconds that a start may live: start-up, steps, saving and evaluation.
+    Args:
+        longest_s: the moment of each kill is drawn from this many seconds after a start, so that it hits start-up, steps,
+            saving and evaluation.
     """
-    draw, hit = random.Random(seed), []
-    job = cluster.submit(*arguments)
+    rng, hits = random.Random(seed), []
+    job = cluster.submit(*args)
     while True:
-        kill_at, before = time.monotonic() + draw.uniform(0, longest_s), cluster.restarts(job)
-        while len(hit) < kills and time.monotonic() < kill_at and cluster.state(job) not in OVER:
+        kill_at, before = time.monotonic() + rng.uniform(0, longest_s), cluster.restarts(job)
+        while len(hits) < max_kills and time.monotonic() < kill_at and cluster.state(job) not in OVER:
             time.sleep(0.1)
-        if len(hit) < kills and cluster.state(job) == "RUNNING":
-            said = kill(cluster, job, run, draw)
-            hit += [said] if said else []
-        elif len(hit) < kills and cluster.state(job) not in OVER:
-            continue  # it waits in the queue
-        until(lambda: cluster.state(job) in OVER or cluster.restarts(job) > before or len(hit) < kills, 120, lambda: log(run))
+        if len(hits) < max_kills and cluster.state(job) == "RUNNING":
+            hit = kill(cluster, job, run, rng)
+            hits += [hit] if hit else []
+        elif len(hits) < max_kills and cluster.state(job) not in OVER:
+            continue  # the job waits in the queue
+        until(lambda: cluster.state(job) in OVER or cluster.restarts(job) > before or len(hits) < max_kills, 120,
+              lambda: log(run))
         state = cluster.state(job)
         if state == "COMPLETED":
-            return hit
+            return hits
         assert state not in OVER or state == "FAILED", f"{state}:\n{log(run)}"
         if state == "FAILED":
-            job = cluster.submit(*arguments)
+            job = cluster.submit(*args)

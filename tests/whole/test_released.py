@@ -9,8 +9,8 @@ from test_rows import SMALL
 
 from detector.__main__ import main
 from detector.config.load import load_config
-from detector.evaluation.evaluate_weights import config_for
-from launcher.reproduce import trainings
+from detector.evaluation.evaluate_weights import config_for_weights
+from launcher.reproduce import training_commands
 
 pytestmark = pytest.mark.whole
 ROW = "voc07-vgg16-g8-b16"
@@ -24,7 +24,7 @@ def trained(tmp_path_factory):
     """Overrides, the folder of a run of the row, and its weights as the original would have saved them."""
     tmp = tmp_path_factory.mktemp("released")
     overrides = [*SMALL, f"data.root={data_trees.voc(tmp / 'voc')}", f"data.cache={tmp / 'cache'}", f"run.folder={tmp / 'runs'}"]
-    command, = trainings(ROW, 1, 1, overrides)
+    command, = training_commands(ROW, 1, 1, overrides)
     assert main(command) == 0
     content = torch.load(tmp / "runs" / ROW / "checkpoints" / "best.pt", weights_only=True)
     state = {}
@@ -51,13 +51,13 @@ def test_it_finds_the_same(trained, capsys):
 
 def test_what_it_says_of_its_model_holds_unless_one_says_otherwise(trained, tmp_path):
     overrides, _, file = trained
-    assert config_for(str(file), ROW, overrides).model.roi_pooling == "align_original"
-    assert config_for(str(file), ROW, [*overrides, "model.roi_pooling=pool"]).model.roi_pooling == "pool"
+    assert config_for_weights(str(file), ROW, overrides).model.roi_pooling == "align_original"
+    assert config_for_weights(str(file), ROW, [*overrides, "model.roi_pooling=pool"]).model.roi_pooling == "pool"
     content = torch.load(file, weights_only=True)
     torch.save({**content, "pooling_mode": "crop", "class_agnostic": True, "model": {"a": torch.zeros(1)}}, tmp_path / "a.pth")
-    model = config_for(str(tmp_path / "a.pth"), ROW, overrides).model
+    model = config_for_weights(str(tmp_path / "a.pth"), ROW, overrides).model
     assert model.roi_pooling == "crop" and model.class_agnostic
-    assert config_for(str(file), "custom/bccd", ["data.root=/d"]).run.name == "bccd-faster_rcnn_1_10_625", "any config does"
+    assert config_for_weights(str(file), "custom/bccd", ["data.root=/d"]).run.name == "bccd-faster_rcnn_1_10_625", "any config does"
 
 
 def test_a_file_that_leaves_a_part_random_is_refused_by_name(trained, tmp_path, capsys):

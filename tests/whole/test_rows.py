@@ -10,8 +10,8 @@ from conftest import REPO
 
 from detector.__main__ import main
 from detector.config.load import load_config
-from detector.tables.published import published
-from launcher.reproduce import trainings
+from detector.tables.published import read_published_rows
+from launcher.reproduce import training_commands
 
 pytestmark = pytest.mark.whole
 # As the row says, but with small images, few proposals and random weights, and one step.
@@ -29,10 +29,10 @@ def roots(tmp_path_factory) -> dict[str, str]:
     return {name: str(make(tmp_path_factory.mktemp("trees") / name)) for name, make in TREES.items()}
 
 
-@pytest.mark.parametrize("row", [row.row for row in published()])
+@pytest.mark.parametrize("row", [row.row for row in read_published_rows()])
 def test_a_row_trains_tests_and_is_reported(row, roots, tmp_path, capfd):
     root = next(root for name, root in roots.items() if row.startswith(name))
-    command, = trainings(row, 1, 1, [*SMALL, f"data.root={root}", f"data.cache={tmp_path / 'cache'}",
+    command, = training_commands(row, 1, 1, [*SMALL, f"data.root={root}", f"data.cache={tmp_path / 'cache'}",
                                      f"run.folder={tmp_path}"])
     assert main(command) == 0, capfd.readouterr().err
     folder = tmp_path / row

@@ -118,7 +118,7 @@ def test_disturbed_twice_in_one_run(way, first, second, cluster, runs, undisturb
         pytest.skip("no networks for the nodes here: slurm/local-cluster up --network says why")
     arguments, folder = runs
     run = folder / f"disturbed-{way}"
-    said = train_disturbed(cluster, [*arguments, f"run.name={run.name}", *WAYS[way], *FOUR], run, [first, second], apart=3)
+    said = train_disturbed(cluster, [*arguments, f"run.name={run.name}", *WAYS[way], *FOUR], run, [first, second], min_steps=3)
     assert_same_end(run, undisturbed, STEPS)
     assert "restart 1 of 100" in said and "restart 2 of 100" in said and "resuming from" in said
 
@@ -178,7 +178,7 @@ def test_check_names_what_would_keep_a_job_from_running(cluster, runs, tmp_path)
                          "--partition", "mian", "--hours", "0.02", "--gpus", "16", expected=2)
     cpu_s = os.times().children_user - before.children_user  # a clock would measure what else this machine does
     for part in ("partition=mian: there is no such partition", "There are: high, main, short", "too little time",
-                 "no file can be made in /proc", "unicorn"):
+                 "cannot create a file in /proc", "unicorn"):
         assert part in said, said
     assert cpu_s < 10
     said = cluster.fleet("train", *arguments, "--on", "slurm", "--partition", "short", "--gpus", "9", "--nodes", "3", "--hours",

@@ -1,4 +1,4 @@
-"""Archives onto the disk: nothing outside the folder, nothing but files, nothing half-written under its own name."""
+"""Extracts archives: only regular files, only below the target folder, and all of them or none."""
 
 import gzip
 import os
@@ -14,11 +14,11 @@ from tqdm import tqdm
 from detector.errors import BadInput
 
 
-class NotTheArchive(BadInput):
-    """Damaged, or not what it should be: to be fetched again."""
+class CorruptArchive(BadInput):
+    """The archive is damaged or has unsafe contents; it must be downloaded again."""
 
 
-BROKEN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
+CORRUPT_ERRORS = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
 
 
 def is_archive(name: str) -> bool:
@@ -26,75 +26,78 @@ def is_archive(name: str) -> bool:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Every file of the archive below `folder`; files that are there are replaced.
+    """Extracts all files of an archive into `folder`; existing files are replaced.
 
-    They are unpacked beside and then moved, so a damaged archive leaves nothing. Raises NotTheArchive for one that is
-    damaged or that names a place outside the folder, BadInput where the disk is full.
+    Files are extracted into a temporary folder and moved at the end, so that a damaged archive leaves nothing behind.
+
+    Raises:
+        CorruptArchive: the archive is damaged, or names a path outside the folder.
+        BadInput: the files cannot be written, for example to a full disk.
     """
-    beside = folder / f".{archive.name}.unpacking"
-    shutil.rmtree(beside, ignore_errors=True)
+    temporary = folder / f".{archive.name}.unpacking"
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
         with tqdm(desc=f"unpacking {archive.name}", unit="file", disable=None, leave=False) as bar:
             for name, content in members(archive):
-                target = beside / inside(name, archive)
+                target = temporary / checked_path(name, archive)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with content, open(target, "wb") as file:
                     shutil.copyfileobj(content, file, 1 << 20)
                 bar.update()
-        move(beside, folder)
-    except BROKEN as error:
-        raise NotTheArchive(f"{archive} is damaged: {str(error) or type(error).__name__}") from error
+        merge_folder(temporary, folder)
+    except CORRUPT_ERRORS as error:
+        raise CorruptArchive(f"{archive} is damaged: {str(error) or type(error).__name__}") from error
     except OSError as error:
-        raise BadInput(f"cannot unpack {archive} into {folder}: {error.strerror or error}. Make room and start again"
-                       ) from error
+        raise BadInput(f"cannot unpack {archive} into {folder}: {error.strerror or error}. Free some space and start "
+                       "again") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Name and content of every regular file, in the order of the archive; links and devices are refused."""
+    """Yields name and content of every regular file in the order of the archive. Raises CorruptArchive for a link or
+    device."""
     if archive.name.endswith(".zip"):
         with zipfile.ZipFile(archive) as opened:
             for entry in opened.infolist():
                 if not entry.is_dir():
                     yield entry.filename, opened.open(entry)
         return
-    if archive.name.endswith(".tar") and not ends_properly(archive):
+    if archive.name.endswith(".tar") and not has_end_blocks(archive):
         raise tarfile.ReadError("its end is missing")
     with tarfile.open(archive) as opened:
         for entry in opened:
             if entry.isreg():
                 yield entry.name, opened.extractfile(entry)
             elif not entry.isdir():
-                raise NotTheArchive(f"{archive} holds {entry.name}, which is no file but a link or a device: it is not "
-                                    "unpacked")
+                raise CorruptArchive(f"{archive} was not unpacked: {entry.name} is no file but a link or a device")
         while opened.fileobj.read(1 << 20):
-            pass  # gzip tells that a file is damaged when it has been read to its end
+            pass  # gzip checks its checksum at the end of the stream only
 
 
-def ends_properly(archive: Path) -> bool:
-    """Does a tar end with its two empty blocks? Without them it was cut, which tarfile only tells inside of a file."""
+def has_end_blocks(archive: Path) -> bool:
+    """Returns whether a tar ends with its two empty blocks; tarfile notices a cut between two files only thereby."""
     with open(archive, "rb") as file:
         file.seek(max(0, archive.stat().st_size - 1024))
         return file.read() == bytes(1024)
 
 
-def inside(name: str, archive: Path) -> PurePosixPath:
-    """The name, if it stays below the folder. Raises BadInput where it does not."""
+def checked_path(name: str, archive: Path) -> PurePosixPath:
+    """Returns the relative path of a member. Raises CorruptArchive if the path leaves the folder."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or not path.parts or ":" in path.parts[0]:
-        raise NotTheArchive(f"{archive} wants to write to {name!r}, outside its folder: it is not unpacked")
+        raise CorruptArchive(f"{archive} was not unpacked: its member {name!r} lies outside the target folder")
     return path
 
 
-def move(source: Path, target: Path) -> None:
-    """Everything below `source` to the same place below `target`; whole folders at once where there are none yet."""
+def merge_folder(source: Path, target: Path) -> None:
+    """Moves everything in `source` into `target`; a folder that `target` does not have yet is moved as a whole."""
     if not source.is_dir():
-        return  # an archive without a file
+        return  # the archive was empty
     for entry in sorted(os.scandir(source), key=lambda entry: entry.name):
-        there = target / entry.name
-        if entry.is_dir() and there.is_dir():
-            move(Path(entry.path), there)
+        destination = target / entry.name
+        if entry.is_dir() and destination.is_dir():
+            merge_folder(Path(entry.path), destination)
         else:
-            there.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(entry.path, there)
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(entry.path, destination)

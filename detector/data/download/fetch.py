@@ -1,4 +1,4 @@
-"""One file from the network: continued where it was cut, checked, and under its own name only when it is whole."""
+"""Downloads one file: resumed after a cut connection, verified, and renamed to its own name only when complete."""
 
 import hashlib
 import http.client
@@ -14,96 +14,103 @@ from detector.errors import BadInput
 
 BLOCK = 1 << 20
 TIMEOUT_S = 30.0  # without a byte
-TRIES = 5         # in a row without a byte; a connection that brings some may break as often as it likes
-AGENT = {"User-Agent": "fleet-rcnn", "Accept-Encoding": "identity"}
-BROKEN = (http.client.HTTPException, OSError)  # what a cut connection raises, a URLError and a time-out among them
+MAX_TRIES = 5     # in a row without a byte; the number of connections that deliver some bytes is not limited
+HEADERS = {"User-Agent": "fleet-rcnn", "Accept-Encoding": "identity"}
+CONNECTION_ERRORS = (http.client.HTTPException, OSError)  # includes URLError and time-outs
+RETRY_STATUS = (408, 429)  # of the HTTP statuses below 500, those after which a retry may help
+
+
+class WriteFailed(Exception):
+    """Writing to the disk failed, as opposed to reading from the network."""
 
 
 def download(url: str, target: Path, checksum: str, wait_s: float = 1.0) -> None:
-    """Fetches `target`; what an earlier start has left in TARGET.part is continued. Raises BadInput where it cannot.
+    """Downloads `url` to `target`; TARGET.part of an earlier attempt is continued.
 
-    `checksum` is "md5:..." or "sha256:...", or empty: then the size that the server states is all there is to check.
-    `wait_s`: before the second try; each further one waits twice as long.
+    Args:
+        checksum: "md5:..." or "sha256:..."; empty: only the size that the server states is checked.
+        wait_s: seconds before the second try; doubled for each further one.
+
+    Raises:
+        BadInput: the server refuses, the connection fails MAX_TRIES times in a row, the disk is full, or the checksum
+            differs.
     """
     part = target.with_name(target.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
     failures = 0
     while True:
-        before = size_of(part)
+        size_before = file_size(part)
         try:
-            total = fetch(url, part)
-            if total is None or size_of(part) == total:
+            total = fetch_once(url, part)
+            if total is None or file_size(part) == total:
                 break
-            reason = f"the connection ended after {size_of(part)} of {total} bytes"
+            reason = f"the connection ended after {file_size(part)} of {total} bytes"
         except urllib.error.HTTPError as error:
-            if error.code < 500 and error.code not in (408, 429):
-                raise BadInput(f"cannot download {url}: the server says {error.code} {error.reason}. Fetch the file "
+            if error.code < 500 and error.code not in RETRY_STATUS:
+                raise BadInput(f"cannot download {url}: the server answers {error.code} {error.reason}. Get the file "
                                f"in another way and put it at {target}") from error
-            reason = f"the server says {error.code} {error.reason}"
-        except OutOfSpace as error:
-            raise BadInput(f"cannot write {part}: {error}. Make room and start again: what is there is kept") from error
-        except BROKEN as error:
+            reason = f"the server answers {error.code} {error.reason}"
+        except WriteFailed as error:
+            raise BadInput(f"cannot write {part}: {error}. Free some space and start again; the download continues "
+                           "where it stopped") from error
+        except CONNECTION_ERRORS as error:
             reason = str(error) or type(error).__name__
-        failures = 0 if size_of(part) > before else failures + 1
-        if failures >= TRIES:
-            raise BadInput(f"cannot download {url}: {reason}, {TRIES} times in a row. Start again later to go on from "
-                           f"byte {size_of(part)}, or put the file at {target}")
+        failures = 0 if file_size(part) > size_before else failures + 1
+        if failures >= MAX_TRIES:
+            raise BadInput(f"cannot download {url}: {reason}, {MAX_TRIES} times in a row. Start again later to "
+                           f"continue at byte {file_size(part)}, or put the file at {target}")
         time.sleep(wait_s * 2 ** failures)
     verify(part, checksum, url)
     os.replace(part, target)
 
 
-class OutOfSpace(Exception):
-    """Writing failed; not the network."""
-
-
-def fetch(url: str, part: Path) -> int | None:
-    """One connection, appended to `part`; the size of the whole file, or None where the server does not say."""
-    have = size_of(part)
-    request = urllib.request.Request(url, headers={**AGENT, **({"Range": f"bytes={have}-"} if have else {})})
+def fetch_once(url: str, part: Path) -> int | None:
+    """Appends to `part` what one connection delivers; returns the size of the complete file, None if not stated."""
+    size = file_size(part)
+    request = urllib.request.Request(url, headers={**HEADERS, **({"Range": f"bytes={size}-"} if size else {})})
     try:
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing after what we have: it is whole, or of another file
+        if error.code == 416:  # range not satisfiable: the part is complete, or belongs to another file
             stated = error.headers.get("Content-Range", "").rpartition("/")[2]
-            if stated.isdigit() and int(stated) == have:
-                return have
+            if stated.isdigit() and int(stated) == size:
+                return size
             part.unlink()
-            raise ConnectionError("the part that was there is longer than the file") from error
+            raise ConnectionError("the partial file was longer than the file on the server") from error
         raise
-    with answer:
-        stated = answer.headers.get("Content-Length")
-        goes_on = have > 0 and answer.status == 206
-        total = int(stated) + (have if goes_on else 0) if stated else None
-        with open(part, "ab" if goes_on else "wb") as file, \
-                tqdm(total=total, initial=have if goes_on else 0, desc=part.name.removesuffix(".part"), unit="B",
+    with response:
+        stated = response.headers.get("Content-Length")
+        resumed = size > 0 and response.status == 206
+        total = int(stated) + (size if resumed else 0) if stated else None
+        with open(part, "ab" if resumed else "wb") as file, \
+                tqdm(total=total, initial=size if resumed else 0, desc=part.name.removesuffix(".part"), unit="B",
                      unit_scale=True, unit_divisor=1024, disable=None, leave=False) as bar:
-            while block := answer.read(BLOCK):
+            while block := response.read(BLOCK):
                 try:
                     file.write(block)
                 except OSError as error:
-                    raise OutOfSpace(error.strerror or str(error)) from error
+                    raise WriteFailed(error.strerror or str(error)) from error
                 bar.update(len(block))
     return total
 
 
-def size_of(path: Path) -> int:
+def file_size(path: Path) -> int:
+    """Returns the size of a file in bytes; 0 for a missing one."""
     return path.stat().st_size if path.is_file() else 0
 
 
 def verify(path: Path, checksum: str, url: str) -> None:
-    """Raises BadInput, and removes the file, where it is not the one that `checksum` stands for."""
+    """Removes the file and raises BadInput if its checksum differs from `checksum`; an empty one accepts any file."""
     if not checksum:
         return
-    kind, _, wanted = checksum.partition(":")
-    found = hashlib.new(kind)
-    with open(path, "rb") as file, tqdm(total=size_of(path), desc=f"checking {path.stem}", unit="B", unit_scale=True,
+    algorithm, _, expected = checksum.partition(":")
+    digest = hashlib.new(algorithm)
+    with open(path, "rb") as file, tqdm(total=file_size(path), desc=f"checking {path.stem}", unit="B", unit_scale=True,
                                         unit_divisor=1024, disable=None, leave=False) as bar:
         while block := file.read(BLOCK):
-            found.update(block)
+            digest.update(block)
             bar.update(len(block))
-    if found.hexdigest() != wanted:
+    if digest.hexdigest() != expected:
         path.unlink()
-        raise BadInput(f"{url} is not the file it should be: its {kind} is {found.hexdigest()}, {wanted} was expected. "
-                       "It has been removed; start again, and if it happens again something between here and there "
-                       "changes it")
+        raise BadInput(f"{url} is not the expected file: its {algorithm} is {digest.hexdigest()}, expected {expected}. "
+                       "The download has been removed; start again. If this happens again, a proxy may change the file")

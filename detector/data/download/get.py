@@ -1,4 +1,4 @@
-"""`data list` and `data get`: which data sets there are, what of them is here, and how the rest comes here."""
+"""`data list` and `data get`: shows which data sets are complete, and downloads the rest."""
 
 import contextlib
 import fcntl
@@ -7,93 +7,108 @@ import shutil
 from pathlib import Path
 from typing import Iterator
 
-from detector.data.download.catalog import SOURCES, VOCABULARY, Source
-from detector.data.download.extract import NotTheArchive, is_archive, unpack
-from detector.data.download.fetch import download, size_of
+from detector.data.download.catalog import CATALOG, VOCABULARY_SIZE, CatalogEntry, RemoteFile
+from detector.data.download.extract import CorruptArchive, is_archive, unpack
+from detector.data.download.fetch import download, file_size
 from detector.data.formats.visual_genome import write_vocabulary
 from detector.errors import BadInput
 
-DOWNLOADS = "downloads"  # below --root: archives on their way, and a receipt for each that is unpacked
-SLACK = 1.05             # blocks of small files take more than their bytes; packed photographs are as large as not
+DOWNLOADS = "downloads"  # below --root: archives during their download, and a receipt for each unpacked one
+DISK_MARGIN = 1.05       # small files take whole blocks of the disk; packed JPEGs are as large as unpacked ones
 
 
-def listing(root: str) -> str:
-    """One paragraph for each data set: what it is, whether it is here, how large, its licence and its config."""
-    return "\n\n".join(paragraph(name, source, Path(root)) for name, source in SOURCES.items())
+def list_datasets(root: str) -> str:
+    """Returns one paragraph for each data set: its state below `root`, size, licence and configuration."""
+    return "\n\n".join(describe_entry(name, entry, Path(root)) for name, entry in CATALOG.items())
 
 
-def paragraph(name: str, source: Source, root: Path) -> str:
-    folder, wrong = root / source.folder, problems(source, root)
-    done = sum(receipt(root, remote.name).exists() for remote in source.files)
-    state = "here" if not wrong else "missing" if len(wrong) == len(source.expected) and not done else "in part"
-    lines = [f"{name}: {state}", source.about]
-    if state == "in part":
-        lines += [f"lacks {problem}" for problem in wrong]
-    size = sum(remote.megabytes for remote in source.files)
-    lines += [f"goes to {folder.resolve()}" + (f", {size / 1000:.1f} GB to download" if size else ""),
-              f"licence: {source.licence}", source.use.replace("ROOT", str(root))]
-    if state != "here":
-        lines += [f"get it: fleet-rcnn data get {name} --root {root}" if source.files else
-                  source.by_hand.replace("FOLDER", str(folder))]
+def describe_entry(name: str, entry: CatalogEntry, root: Path) -> str:
+    """Returns the paragraph of one data set."""
+    folder, missing = root / entry.folder, missing_parts(entry, root)
+    unpacked = any(receipt(root, remote.name).exists() for remote in entry.files)
+    if not missing:
+        state = "complete"
+    else:
+        state = "missing" if len(missing) == len(entry.expected) and not unpacked else "incomplete"
+    lines = [f"{name}: {state}", entry.description]
+    if state == "incomplete":
+        lines += [f"lacks {part}" for part in missing]
+    size = sum(remote.megabytes for remote in entry.files)
+    lines += [f"folder: {folder.resolve()}" + (f", {size / 1000:.1f} GB to download" if size else ""),
+              f"licence: {entry.licence}", entry.config_line.replace("ROOT", str(root))]
+    if missing and entry.files:
+        lines.append(f"to download it: fleet-rcnn data get {name} --root {root}")
+    elif missing:
+        lines.append(entry.instructions.replace("FOLDER", str(folder)))
     return "\n  ".join(lines)
 
 
-def problems(source: Source, root: Path) -> list[str]:
-    """What is expected below the folder and is not there, one phrase each."""
-    found = []
-    for path, count in source.expected.items():
-        place = root / source.folder / path
-        if not place.exists():
-            found.append(str(place))
-        elif count and (have := amount(place)) != count:
-            found.append(f"{count - have} of {count} {'files in' if place.is_dir() else 'lines of'} {place}")
-    return found
+def missing_parts(entry: CatalogEntry, root: Path) -> list[str]:
+    """Returns a phrase for each expected file or folder that is missing or has another number of lines or files."""
+    missing = []
+    for relative, expected in entry.expected.items():
+        path = root / entry.folder / relative
+        if not path.exists():
+            missing.append(str(path))
+        elif expected and (count := count_entries(path)) != expected:
+            missing.append(f"{expected - count} of {expected} {'files in' if path.is_dir() else 'lines of'} {path}")
+    return missing
 
 
-def amount(place: Path) -> int:
-    """Files of a folder, or lines of a text."""
-    if place.is_dir():
-        return sum(1 for entry in os.scandir(place) if entry.is_file())
-    with open(place, "rb") as file:
+def count_entries(path: Path) -> int:
+    """Returns the number of files in a folder, or of lines in a text file."""
+    if path.is_dir():
+        return sum(1 for entry in os.scandir(path) if entry.is_file())
+    with open(path, "rb") as file:
         return sum(1 for _ in file)
 
 
-def get(name: str, root: str, keep: bool = False) -> None:
-    """Downloads, verifies, unpacks and checks one data set below `root`. What is there is left as it is; what was cut
-    goes on. `keep`: archives stay in downloads/. Raises BadInput where something is not as it should be."""
-    if name not in SOURCES:
-        raise BadInput(f"no such data set: {name}. There are: {', '.join(SOURCES)}")
-    fetch_all(name, SOURCES[name], Path(root), keep)
+def download_dataset(name: str, root: str, keep: bool = False) -> None:
+    """Downloads, verifies, unpacks and checks one data set below `root`.
+
+    Complete files are left as they are, and an interrupted download is resumed.
+
+    Args:
+        keep: keep the archives in ROOT/downloads.
+
+    Raises:
+        BadInput: unknown name, a data set that needs an account, too little disk space, a failed download or a damaged
+            archive.
+    """
+    if name not in CATALOG:
+        raise BadInput(f"no such data set: {name}. Data sets: {', '.join(CATALOG)}")
+    download_entry(name, CATALOG[name], Path(root), keep)
 
 
-def fetch_all(name: str, source: Source, root: Path, keep: bool = False, wait_s: float = 1.0) -> None:
-    folder = root / source.folder
-    if not problems(source, root):
+def download_entry(name: str, entry: CatalogEntry, root: Path, keep: bool = False, wait_s: float = 1.0) -> None:
+    """As `download_dataset`; `wait_s` is the time before the second try of a failed download."""
+    folder = root / entry.folder
+    if not missing_parts(entry, root):
         print(f"{name} is complete in {folder}")
         return
-    if not source.files:
+    if not entry.files:
         raise BadInput(f"{name} cannot be downloaded without an account. "
-                       + source.by_hand.replace("FOLDER", str(folder)))
-    missing = [remote for remote in source.files if not receipt(root, remote.name).exists()]
-    check_space(missing, root)
-    with alone(root):
-        for remote in missing:
+                       + entry.instructions.replace("FOLDER", str(folder)))
+    pending = [remote for remote in entry.files if not receipt(root, remote.name).exists()]
+    check_space(pending, root)
+    with exclusive_lock(root):
+        for remote in pending:
             archive = root / DOWNLOADS / remote.name
             print(f"{remote.url}" + ("" if remote.checksum else " (no checksum is published for it)"), flush=True)
             if not archive.exists():
                 download(remote.url, archive, remote.checksum, wait_s)
-            take(archive, folder, keep)
+            install(archive, folder, keep)
             receipt(root, remote.name).touch()
-    if name == "visual_genome" and problems(source, root):
-        write_vocabulary(folder, VOCABULARY, folder / str(VOCABULARY) / "objects_vocab.txt")
-    if wrong := problems(source, root):
-        raise BadInput(f"{name} was unpacked, but is not whole: it lacks {'; '.join(wrong)}. Remove "
+    if name == "visual_genome" and missing_parts(entry, root):
+        write_vocabulary(folder, VOCABULARY_SIZE, folder / str(VOCABULARY_SIZE) / "objects_vocab.txt")
+    if missing := missing_parts(entry, root):
+        raise BadInput(f"{name} was unpacked, but is incomplete: it lacks {'; '.join(missing)}. Remove "
                        f"{root / DOWNLOADS} and start again")
-    print(f"{name} is complete in {folder}\n  {source.use.replace('ROOT', str(root))}")
+    print(f"{name} is complete in {folder}\n  {entry.config_line.replace('ROOT', str(root))}")
 
 
-def take(archive: Path, folder: Path, keep: bool) -> None:
-    """Unpacks the archive, or copies the plain file; a damaged one is removed, so that it is fetched again."""
+def install(archive: Path, folder: Path, keep: bool) -> None:
+    """Unpacks an archive, or copies a plain file, into `folder`; a damaged archive is removed and raises BadInput."""
     folder.mkdir(parents=True, exist_ok=True)
     if not is_archive(archive.name):
         shutil.copyfile(archive, folder / f"{archive.name}.part")
@@ -101,38 +116,38 @@ def take(archive: Path, folder: Path, keep: bool) -> None:
     else:
         try:
             unpack(archive, folder)
-        except NotTheArchive as error:
+        except CorruptArchive as error:
             archive.unlink()
-            raise BadInput(f"{error}. It has been removed; start again to fetch it anew") from error
+            raise BadInput(f"{error}. The archive has been removed; start again to download a new copy") from error
     if not keep:
         archive.unlink()
 
 
 def receipt(root: Path, name: str) -> Path:
-    """The file that says: this archive is unpacked."""
+    """Returns the empty file whose existence means that the archive has been unpacked."""
     return root / DOWNLOADS / f"{name}.unpacked"
 
 
-def check_space(missing: list, root: Path) -> None:
-    """Raises BadInput before anything is fetched, where the disk will be too small: everything unpacked, and beside
-    it the largest archive."""
-    sizes = [remote.megabytes * 10 ** 6 for remote in missing]
-    here = sum(size_of(root / DOWNLOADS / f"{remote.name}{end}") for remote in missing for end in ("", ".part"))
-    needed = int(SLACK * (sum(sizes) + max(sizes, default=0))) - here
-    place = next(folder for folder in [root.resolve(), *root.resolve().parents] if folder.is_dir())
-    free = shutil.disk_usage(place).free
+def check_space(pending: list[RemoteFile], root: Path) -> None:
+    """Raises BadInput if the disk cannot hold all unpacked files and, beside them, the largest archive."""
+    sizes = [remote.megabytes * 10 ** 6 for remote in pending]
+    downloaded = sum(file_size(root / DOWNLOADS / f"{remote.name}{suffix}")
+                     for remote in pending for suffix in ("", ".part"))
+    needed = int(DISK_MARGIN * (sum(sizes) + max(sizes, default=0))) - downloaded
+    existing = next(folder for folder in [root.resolve(), *root.resolve().parents] if folder.is_dir())
+    free = shutil.disk_usage(existing).free
     if free < needed:
-        raise BadInput(f"{root}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free. Make room, or name "
-                       "another disk with --root")
+        raise BadInput(f"{root}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free. Free some space, or "
+                       "select another disk with --root")
 
 
 @contextlib.contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """Raises BadInput where another start is already at it: two would write the same file."""
+def exclusive_lock(root: Path) -> Iterator[None]:
+    """Raises BadInput if another process downloads to the same folder, because both would write the same files."""
     (root / DOWNLOADS).mkdir(parents=True, exist_ok=True)
     with open(root / DOWNLOADS / "lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise BadInput(f"another `data get` works in {root / DOWNLOADS}; wait for it, or end it") from error
+            raise BadInput(f"another `data get` is running in {root / DOWNLOADS}; wait for it, or stop it") from error
         yield

@@ -1,6 +1,6 @@
-"""An embedded data set that draws itself: coloured shapes on textured, cluttered grounds, in COCO layout.
+"""A synthetic data set in COCO layout: coloured shapes on textured, cluttered backgrounds.
 
-Real JPEG files and a real annotation file, so that every part of the road from disk to AP is used, without a download.
+It consists of JPEG files and an annotation file, so that a run without any download uses all code from disk to AP.
 """
 
 import colorsys
@@ -19,37 +19,47 @@ from detector.seeding import derive_seed, numpy_random_state
 CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
 IMAGES = {"train": 480, "val": 120}
 SIZES = ((160, 224), (224, 160), (192, 192), (144, 256), (256, 144))  # height, width
-MOST_OBJECTS = 10
-TURN = 0.35               # radians that a shape may be turned either way
-HUE_SPREAD = 0.05         # of the circle of hues, either way; neighbours are 0.17 apart
-EMPTY_SHARE = 0.06      # of images have no object
-COVERED_AT_MOST = 0.30  # of a shape's box may be hidden by the shapes drawn after it
+MAX_OBJECTS = 10
+MAX_ROTATION = 0.35          # radians, in either direction
+HUE_SPREAD = 0.05            # fraction of the hue circle, in either direction; hues of classes are 0.17 apart
+EMPTY_FRACTION = 0.06        # of the images have no object
+MAX_COVERED_FRACTION = 0.30  # of the box of a shape may be covered by the box of a later shape
+
+Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in whole pixels
 
 
-def draw_once(root: str) -> None:
-    """Draws the data set below `root`, unless it is there. It appears by rename: whole or not at all."""
-    if os.path.isfile(os.path.join(root, "annotations", "instances_val.json")):
+def draw_if_missing(root: str) -> None:
+    """Draws the data set into `root` if there is none yet; it is renamed into place when it is complete.
+
+    Raises:
+        BadInput: `root` cannot be written, or is a folder with other files.
+    """
+    if _is_complete(root):
         return
-    above = os.path.dirname(os.path.abspath(root))
-    os.makedirs(above, exist_ok=True)
-    beside = tempfile.mkdtemp(dir=above, prefix=".shapes-")
-    os.chmod(beside, 0o755)
+    parent = os.path.dirname(os.path.abspath(root))
+    os.makedirs(parent, exist_ok=True)
+    temporary = tempfile.mkdtemp(dir=parent, prefix=".shapes-")
+    os.chmod(temporary, 0o755)
     try:
         for split, count in IMAGES.items():
-            draw_split(beside, split, count)
+            draw_split(temporary, split, count)
         try:
-            os.rename(beside, root)  # takes the place of an empty folder, too
+            os.rename(temporary, root)  # also replaces an empty folder
         except OSError as error:
-            if os.path.isfile(os.path.join(root, "annotations", "instances_val.json")):
-                return  # another machine on a shared disk was faster
+            if _is_complete(root):
+                return  # another machine with the same disk has drawn it meanwhile
             raise BadInput(f"cannot draw the shapes into data.root={root}: {error.strerror}. Name a folder that does "
                            "not exist yet, or is empty") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_complete(root: str) -> bool:
+    return os.path.isfile(os.path.join(root, "annotations", "instances_val.json"))
 
 
 def draw_split(root: str, split: str, count: int) -> None:
-    """`count` images in root/split and their COCO file in root/annotations."""
+    """Draws `count` images into root/split and writes their COCO file into root/annotations."""
     os.makedirs(os.path.join(root, split))
     os.makedirs(os.path.join(root, "annotations"), exist_ok=True)
     images, annotations = [], []
@@ -69,70 +79,77 @@ def draw_split(root: str, split: str, count: int) -> None:
                    "categories": categories}, file)
 
 
-def draw_image(state: np.random.RandomState) -> tuple[Image.Image, list[tuple[int, tuple[int, int, int, int]]]]:
-    """One picture and its objects: (label from 1, (x1, y1, x2, y2) in whole pixels), in the order they were drawn."""
+def draw_image(state: np.random.RandomState) -> tuple[Image.Image, list[tuple[int, Box]]]:
+    """Draws one image; returns it and its objects, (label from 1, box), in the order in which they were drawn."""
     height, width = SIZES[state.randint(len(SIZES))]
-    picture = ground(state, height, width)
-    objects: list[tuple[int, tuple[int, int, int, int]]] = []
-    if state.uniform() < EMPTY_SHARE:
+    picture = draw_background(state, height, width)
+    objects: list[tuple[int, Box]] = []
+    if state.uniform() < EMPTY_FRACTION:
         return picture, objects
     grain = state.normal(0, 8, (height, width, 1))
-    for _ in range(state.randint(1, MOST_OBJECTS + 1)):
+    for _ in range(state.randint(1, MAX_OBJECTS + 1)):
         label = int(state.randint(len(CLASSES))) + 1
         radius = float(np.exp(state.uniform(np.log(12), np.log(0.32 * min(height, width)))))
-        centre = state.uniform(radius + 1, width - radius - 1), state.uniform(radius + 1, height - radius - 1)
-        mask = shape_mask(CLASSES[label - 1], (height, width), centre, radius, state.uniform(-TURN, TURN))
+        center = state.uniform(radius + 1, width - radius - 1), state.uniform(radius + 1, height - radius - 1)
+        mask = shape_mask(CLASSES[label - 1], (height, width), center, radius,
+                          state.uniform(-MAX_ROTATION, MAX_ROTATION))
         left, top, right, bottom = mask.getbbox()
-        if any(_share_covered(box, (left, top, right, bottom)) > COVERED_AT_MOST for _, box in objects):
+        if any(_covered_fraction(box, (left, top, right, bottom)) > MAX_COVERED_FRACTION for _, box in objects):
             continue
-        colour = class_colour(label, state)
-        fill = Image.fromarray((np.array(colour) + grain).clip(0, 255).astype(np.uint8))
-        edge = Image.new("RGB", picture.size, tuple(255 - c if abs(c - 128) > 40 else 0 for c in colour))
+        color = class_color(label, state)
+        fill = Image.fromarray((np.array(color) + grain).clip(0, 255).astype(np.uint8))
+        edge = Image.new("RGB", picture.size, tuple(255 - c if abs(c - 128) > 40 else 0 for c in color))
         picture.paste(edge, (0, 0), mask)
-        picture.paste(fill, (0, 0), shrunk(mask))
+        picture.paste(fill, (0, 0), erode(mask))
         objects.append((label, (left, top, right, bottom)))
     return picture, objects
 
 
-def class_colour(label: int, state: np.random.RandomState) -> tuple[int, int, int]:
-    """Mostly one hue for each class, as tomatoes are mostly red; brightness and saturation say nothing."""
+def class_color(label: int, state: np.random.RandomState) -> tuple[int, int, int]:
+    """Draws a colour of a class: its hue varies little; brightness and saturation do not depend on the class."""
     hue = (label / len(CLASSES) + state.uniform(-HUE_SPREAD, HUE_SPREAD)) % 1
     red, green, blue = colorsys.hsv_to_rgb(hue, state.uniform(0.45, 1), state.uniform(0.45, 1))
     return int(255 * red), int(255 * green), int(255 * blue)
 
 
-def ground(state: np.random.RandomState, height: int, width: int) -> Image.Image:
-    """A textured ground with clutter that is no shape of any class: lines, arcs and specks."""
+def draw_background(state: np.random.RandomState, height: int, width: int) -> Image.Image:
+    """Draws a textured background with clutter that belongs to no class: lines, arcs and specks."""
     low = state.randint(0, 256, (int(state.randint(2, 9)), int(state.randint(2, 9)), 3)).astype(np.uint8)
     smooth = np.asarray(Image.fromarray(low).resize((width, height), Image.Resampling.BICUBIC), np.float32)
     x, y = np.meshgrid(np.arange(width), np.arange(height))
-    angle, wave = state.uniform(0, math.pi), state.uniform(4, 30)
-    stripes = state.uniform(0, 30) * np.sin((x * math.cos(angle) + y * math.sin(angle)) * 2 * math.pi / wave)
+    angle, wavelength = state.uniform(0, math.pi), state.uniform(4, 30)
+    stripes = state.uniform(0, 30) * np.sin((x * math.cos(angle) + y * math.sin(angle)) * 2 * math.pi / wavelength)
     noise = state.normal(0, state.uniform(2, 14), (height, width, 3))
     picture = Image.fromarray((0.6 * smooth + 50 + stripes[..., None] + noise).clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(picture)
     for _ in range(state.randint(4, 16)):
-        colour = tuple(int(c) for c in state.randint(0, 256, 3))
+        color = tuple(int(c) for c in state.randint(0, 256, 3))
         a, b = state.randint(0, width, 2), state.randint(0, height, 2)
         box = [int(min(a)), int(min(b)), int(max(a)) + 2, int(max(b)) + 2]
         kind = state.randint(3)
         if kind == 0:
-            draw.line([int(a[0]), int(b[0]), int(a[1]), int(b[1])], fill=colour, width=int(state.randint(1, 4)))
+            draw.line([int(a[0]), int(b[0]), int(a[1]), int(b[1])], fill=color, width=int(state.randint(1, 4)))
         elif kind == 1:
             start = int(state.randint(360))
-            draw.arc(box, start, start + int(state.randint(30, 120)), fill=colour, width=int(state.randint(1, 4)))
+            draw.arc(box, start, start + int(state.randint(30, 120)), fill=color, width=int(state.randint(1, 4)))
         else:
             draw.rectangle([box[0], box[1], box[0] + int(state.randint(1, 5)), box[1] + int(state.randint(1, 5))],
-                           fill=colour)
+                           fill=color)
     return picture
 
 
-def shape_mask(name: str, size: tuple[int, int], centre: tuple[float, float], radius: float,
-               turn: float) -> Image.Image:
-    """The pixels of one shape: 255 inside, 0 outside, size (height, width)."""
+def shape_mask(name: str, size: tuple[int, int], center: tuple[float, float], radius: float,
+               rotation: float) -> Image.Image:
+    """Returns the pixels of one shape: 255 inside, 0 outside.
+
+    Args:
+        size: height and width of the mask.
+        center: x and y.
+        rotation: radians; circles and rings ignore it.
+    """
     mask = Image.new("L", (size[1], size[0]))
     draw = ImageDraw.Draw(mask)
-    cx, cy = centre
+    cx, cy = center
     if name in ("circle", "ring"):
         draw.ellipse([cx - radius, cy - radius, cx + radius, cy + radius], fill=255)
         if name == "ring":
@@ -144,19 +161,19 @@ def shape_mask(name: str, size: tuple[int, int], centre: tuple[float, float], ra
                "star": [(1 if k % 2 == 0 else 0.42, k * math.pi / 5) for k in range(10)],
                "cross": [(r, k * math.pi / 2 + d) for k in range(4)
                          for r, d in ((1.0, -0.32), (1.0, 0.32), (0.44, math.pi / 4))]}[name]
-    draw.polygon([(cx + radius * r * math.cos(turn + a), cy + radius * r * math.sin(turn + a)) for r, a in corners],
-                 fill=255)
+    draw.polygon([(cx + radius * r * math.cos(rotation + a), cy + radius * r * math.sin(rotation + a))
+                  for r, a in corners], fill=255)
     return mask
 
 
-def shrunk(mask: Image.Image) -> Image.Image:
-    """The mask without its outermost pixel, so that a line of another colour stays around a shape."""
+def erode(mask: Image.Image) -> Image.Image:
+    """Returns the mask without its outermost pixels; the shape keeps an outline of another colour there."""
     inside = np.asarray(mask) > 0
     padded = np.pad(inside, 1)
     inside = inside & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return Image.fromarray((inside * 255).astype(np.uint8))
 
 
-def _share_covered(box: tuple, by: tuple) -> float:
-    width, height = min(box[2], by[2]) - max(box[0], by[0]), min(box[3], by[3]) - max(box[1], by[1])
+def _covered_fraction(box: Box, cover: Box) -> float:
+    width, height = min(box[2], cover[2]) - max(box[0], cover[0]), min(box[3], cover[3]) - max(box[1], cover[1])
     return max(width, 0) * max(height, 0) / ((box[2] - box[0]) * (box[3] - box[1]))

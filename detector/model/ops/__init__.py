@@ -1,1 +1,1 @@
-"""Kernels and layers written for speed; tests/detector/model/ops compares each with a plain loop or torchvision."""
+"""Operations and layers written for speed; tests/detector/model/ops compares each with a plain loop or torchvision."""

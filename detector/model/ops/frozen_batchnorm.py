@@ -1,21 +1,20 @@
-"""A frozen norm inside the convolution before it: one pass over the features less forwards, and one less backwards."""
+"""Frozen batch norms, folded into the convolution before them: one pass over the features less in each direction."""
 
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-pass
-
 
 class FrozenBatchNorm(FrozenBatchNorm2d):
-    """torchvision's, in the precision of its input: under autocast the float32 of its weights would spread.
+    """torchvision's FrozenBatchNorm2d, but computed in the dtype of its input.
 
-    Once folded, the convolution before it does its work, see model/ops/frozen_batchnorm.py.
+    Under autocast torchvision's float32 weights would make all later features float32. A folded norm returns its input,
+    because the convolution before it already applies the norm.
     """
 
     folded = False
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """float32 [C] each."""
+        """Returns scale and shift of each channel, float32 [C] each."""
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         return scale, self.bias - self.running_mean * scale
 
@@ -27,7 +26,13 @@ class FrozenBatchNorm(FrozenBatchNorm2d):
 
 
 def freeze_norms(module: nn.Module, everywhere: bool, eps: float | None) -> nn.Module:
-    """Batch norms as fixed scale and shift: all of them, or those that `freeze` has reached. Same state dict."""
+    """Replaces batch norms inside a module by frozen ones, in place, and returns the module. State dicts keep their
+    names.
+
+    Args:
+        everywhere: replace all; False: only those whose weights are not trained.
+        eps: epsilon of the frozen norms; None: that of each norm.
+    """
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d) and (everywhere or not child.weight.requires_grad):
             frozen = FrozenBatchNorm(child.num_features, child.eps if eps is None else eps)
@@ -39,13 +44,13 @@ def freeze_norms(module: nn.Module, everywhere: bool, eps: float | None) -> nn.M
 
 
 class FoldedConv(nn.Conv2d):
-    """A convolution whose weights are scaled, and whose outputs are shifted, as the frozen norm behind it says.
+    """A convolution that also applies the frozen norm behind it: scaled weights, shifted outputs.
 
-    Same weights, same gradients and same state dict as without; the norm's own forward pass hands its input on. The
-    scaled weights are made anew each time, which costs nothing beside the features, and so are never out of date.
+    Values, gradients and state dict are the same as without folding. The scaled weights are computed in every forward
+    pass, which is cheap beside the features, so that weights loaded later count.
     """
 
-    norm: tuple[FrozenBatchNorm]  # in a tuple, so that its buffers keep the one name that they have
+    norm: tuple[FrozenBatchNorm]  # in a tuple, so that the norm is not registered under a second name
 
     def forward(self, x: Tensor) -> Tensor:
         scale, shift = self.norm[0].scale_and_shift()
@@ -53,7 +58,7 @@ class FoldedConv(nn.Conv2d):
 
 
 def fold_norms(module: nn.Module) -> nn.Module:
-    """Folds every frozen norm that directly follows a convolution in the order of its parent, as in torchvision's."""
+    """Folds every frozen norm that directly follows a convolution among its parent's children; returns the module."""
     before = None
     for child in module.children():
         follows = type(before) is nn.Conv2d and before.bias is None and isinstance(child, FrozenBatchNorm)

@@ -1,6 +1,6 @@
-"""Non-maximum suppression that answers with a mask of fixed size, so that a step need not learn how many are left.
+"""Non-maximum suppression whose result is a mask of fixed size, so that the host need not learn how many boxes remain.
 
-G groups that do not see each other (an image, or one of its levels), K boxes in each, the best first.
+G groups that are suppressed independently (an image, or one level of an image), K boxes in each, by falling score.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -9,57 +9,78 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from detector.model.box_coder import overlaps
+from detector.model.box_coder import box_iou
+from detector.structures import ceil_div
 
-CHUNK = 128  # boxes settled together, or more where that would be more than TURNS: fewer need fewer rounds
-TURNS = 32   # each costs as many small kernels as there are rounds
+CHUNK = 128      # boxes that are decided at once; small chunks need few rounds
+MAX_CHUNKS = 32  # more boxes make larger chunks, because each chunk costs dozens of small kernels
 
 
 def nms_mask(boxes: Tensor, threshold: float, rounds: int) -> Tensor:
-    """Which boxes [G, K, 4] (exclusive x2 and y2; without area: not there) survive greedy NMS: bool [G, K].
+    """Returns the boxes that greedy NMS keeps, as a mask bool [G, K].
 
-    rounds = 0 is torchvision's kernel, group by group: the exact answer, and on a GPU one wait for its size each.
-    Otherwise see `by_rounds`, which does not wait. On the CPU nothing is waited for, and the kernel is always used; it
-    computes on one core, so that groups are shared among as many threads as PyTorch may use.
+    On a CPU torchvision's kernel is used whatever `rounds` is. The kernel uses one core, so the groups are shared among
+    as many threads as PyTorch may use.
+
+    Args:
+        boxes: [G, K, 4], exclusive, by falling score. A box without area suppresses nothing.
+        threshold: a box is dropped if its IoU with a kept box of higher score is above this.
+        rounds: 0: torchvision's kernel for each group, exact, for whose result the host waits on a GPU. Otherwise
+            `nms_by_rounds`, for which the host does not wait.
     """
     if rounds and boxes.is_cuda:
-        return by_rounds(boxes, threshold, rounds)
+        return nms_by_rounds(boxes, threshold, rounds)
     kept = torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
-    falling = torch.arange(boxes.shape[1], 0, -1, device=boxes.device, dtype=torch.float32)
+    scores = torch.arange(boxes.shape[1], 0, -1, device=boxes.device, dtype=torch.float32)
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        alone = boxes.is_cuda or torch.get_num_threads() == 1
-        found = (map if alone else threads.map)(lambda group: nms(group, falling, threshold), boxes)
-        for mask, rows in zip(kept, found):
+        sequential = boxes.is_cuda or torch.get_num_threads() == 1
+        kept_rows = (map if sequential else threads.map)(lambda group: nms(group, scores, threshold), boxes)
+        for mask, rows in zip(kept, kept_rows):
             mask[rows] = True
     return kept
 
 
-def by_rounds(boxes: Tensor, threshold: float, rounds: int) -> Tensor:
-    """Greedy NMS in a fixed number of steps: a chunk of the best boxes settles its own, then removes from the rest.
+def nms_by_rounds(boxes: Tensor, threshold: float, rounds: int) -> Tensor:
+    """Returns the boxes that NMS keeps, as a mask bool [G, K], after a fixed number of operations.
 
-    Within a chunk it is a fixed point (Zheng et al. 2020, "Cluster-NMS"): a box is kept if no kept better box overlaps
-    it. Starting from "all are kept", round n settles every box whose chain of better overlapping boxes, each a rival of
-    the next, is shorter than n. As many rounds as a chunk holds give greedy NMS. With fewer, where a chain is
-    longer, what lies behind its end is left out, and what that would have removed may stay: at 32, a dozen of 2,000
-    anchors whose scores fall along a line, and none under any other scores that were tried.
+    Greedy NMS is the only fixed point of "a box is kept if no kept box of higher score overlaps it" (Zheng et al. 2020,
+    "Cluster-NMS"). The fixed point is computed for one chunk of boxes after the other:
+
+        kept = all boxes
+        for chunk in chunks of `kept`, by falling score:
+            candidates = kept[chunk]
+            repeat `rounds` times, once more if that is even:
+                kept[chunk] = candidates that no higher-scored box of kept[chunk] overlaps
+            drop every later box that a box of kept[chunk] overlaps
+
+    Guarantee: after n rounds a box is decided correctly if every chain of overlapping boxes of its chunk that leads
+    from it to ever higher scores has at most n boxes. With as many rounds as a chunk has boxes, the result is greedy
+    NMS.
+
+    Difference: boxes at the end of a longer chain may still be undecided after the last round. The number of rounds is
+    odd, so that an undecided box is dropped; a box of lower score that it would have suppressed may stay. With 32
+    rounds a dozen of 2,000 anchors differ if their scores fall along a line; none differed under any other scores
+    tried.
+
+    Args: see `nms_mask`.
     """
-    kind = torch.float16 if boxes.is_cuda else torch.float32  # of counts, for a fast product
-    kept = boxes.new_ones((len(boxes), 1, boxes.shape[1]), dtype=kind)
-    size = max(CHUNK, -(-boxes.shape[1] // TURNS))
-    with torch.autocast(boxes.device.type, enabled=False):  # it would copy the rivals in every round
+    dtype = torch.float16 if boxes.is_cuda else torch.float32  # of small counts, in a fast matrix product
+    kept = boxes.new_ones((len(boxes), 1, boxes.shape[1]), dtype=dtype)
+    size = max(CHUNK, ceil_div(boxes.shape[1], MAX_CHUNKS))
+    with torch.autocast(boxes.device.type, enabled=False):  # autocast would copy the overlaps in every round
         for first in range(0, boxes.shape[1], size):
             chunk = boxes[:, first:first + size]
-            rivals = (overlaps(chunk, boxes[:, first:]) > threshold).to(kind)  # [G, chunk, K - first]
-            inside, beyond = rivals[..., :size].triu(1), rivals[..., size:]
-            left = kept[..., first:first + size]
-            settled = left
-            for _ in range(rounds + 1 - rounds % 2):  # after an odd number, what is open is out
-                settled = without(left, settled, inside)
-            kept[..., first:first + size] = settled
-            kept[..., first + size:] = without(kept[..., first + size:], settled, beyond)
+            overlaps = (box_iou(chunk, boxes[:, first:]) > threshold).to(dtype)  # [G, chunk, K - first]
+            in_chunk, in_later = overlaps[..., :size].triu(1), overlaps[..., size:]
+            candidates = kept[..., first:first + size]
+            kept_of_chunk = candidates
+            for _ in range(rounds + 1 - rounds % 2):
+                kept_of_chunk = drop_overlapped(candidates, kept_of_chunk, in_chunk)
+            kept[..., first:first + size] = kept_of_chunk
+            kept[..., first + size:] = drop_overlapped(kept[..., first + size:], kept_of_chunk, in_later)
     return kept[:, 0] > 0
 
 
-def without(left: Tensor, settled: Tensor, rivals: Tensor) -> Tensor:
-    """Zeros and ones [G, 1, N]: what is left [G, 1, N] of what no settled [G, 1, M] box overlaps [G, M, N]."""
-    return torch.baddbmm(left, settled, rivals, alpha=-1).clamp_(min=0)
+def drop_overlapped(candidates: Tensor, kept: Tensor, overlaps: Tensor) -> Tensor:
+    """Returns the candidates [G, 1, N] that no box of kept [G, 1, M] overlaps; overlaps [G, M, N]. All are 0 or 1."""
+    return torch.baddbmm(candidates, kept, overlaps, alpha=-1).clamp_(min=0)

@@ -1,11 +1,12 @@
-"""What the RPN's head sees at single cells: their 3 x 3 neighbourhoods, taken out of the maps.
+"""The inputs of the RPN's 3 x 3 convolution at single cells, taken out of the feature maps.
 
-The head looks at every cell in order to propose; its losses know 256 anchors of each image. The gradient of the dense
-convolution would cost twice its forward pass, a fifth of a step of ResNet-50 FPN at 800, and is zero nearly everywhere.
-So the dense pass has no gradient, and what is learned from is computed a second time, at its cells alone, as a product
-of matrices: the same numbers, and the same gradient.
+The RPN's head is computed at every cell in order to propose boxes, but its losses use 256 anchors of each image. The
+gradient of the dense convolution would cost twice its forward pass, a fifth of a step of ResNet-50 FPN at 800 pixels,
+and is zero nearly everywhere. The dense pass therefore has no gradient. The sampled anchors are computed a second time,
+at
+their cells alone, as a matrix product: the same numbers and the same gradient.
 
-B images, C cells of all levels, S of each image that are asked for, F channels.
+B images, C cells of all levels, S sampled cells of each image, F channels.
 """
 
 import torch
@@ -13,23 +14,28 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 
-def neighbourhoods(features: list[Tensor], cells: Tensor) -> Tensor:
-    """features [B, F, h, w] of each level and cells int64 [B, S] (level, row, column) -> [B, S, 9 F].
+def extract_patches(features: list[Tensor], cells: Tensor) -> Tensor:
+    """Returns the 3 x 3 neighbourhood of each sampled cell, row by row; cells outside the map are zero.
 
-    Row by row, as the kernel of a convolution with padding 1 lies over them; outside the map is zero.
+    Args:
+        features: [B, F, h, w] of each level.
+        cells: int64 [B, S], counted by level, row, column.
+
+    Returns:
+        [B, S, 9 F], in the order of a convolution's weight [O, 3, 3, F].
     """
     levels = [feature.permute(0, 2, 3, 1).flatten(1, 2) for feature in features]
     table = torch.cat([*levels, torch.zeros_like(levels[0][:, :1])], dim=1)  # [B, C + 1, F]
-    near = neighbours([tuple(feature.shape[-2:]) for feature in features], cells.device)[cells]
+    neighbors = neighbor_cells([tuple(feature.shape[-2:]) for feature in features], cells.device)[cells]
     first = torch.arange(len(cells), device=cells.device)[:, None, None] * table.shape[1]
-    return table.flatten(0, 1).index_select(0, (first + near).flatten()).reshape(*cells.shape, -1)
+    return table.flatten(0, 1).index_select(0, (first + neighbors).flatten()).reshape(*cells.shape, -1)
 
 
-def neighbours(shapes: list[tuple[int, int]], device: torch.device) -> Tensor:
-    """The 3 x 3 cells around each cell of maps of these (height, width): int64 [C, 9], and C where there is none."""
-    total, first, found = sum(height * width for height, width in shapes), 0, []
+def neighbor_cells(shapes: list[tuple[int, int]], device: torch.device) -> Tensor:
+    """Returns the 3 x 3 cells around each cell, int64 [C, 9], for maps of (height, width); C stands for no cell."""
+    total, first, levels = sum(height * width for height, width in shapes), 0, []
     for height, width in shapes:
-        rows = torch.arange(first, first + height * width, device=device).reshape(height, width)
-        found.append(pad(rows, (1, 1, 1, 1), value=total).unfold(0, 3, 1).unfold(1, 3, 1).reshape(-1, 9))
+        cells = torch.arange(first, first + height * width, device=device).reshape(height, width)
+        levels.append(pad(cells, (1, 1, 1, 1), value=total).unfold(0, 3, 1).unfold(1, 3, 1).reshape(-1, 9))
         first += height * width
-    return torch.cat(found)
+    return torch.cat(levels)

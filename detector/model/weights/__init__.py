@@ -1,1 +1,1 @@
-"""Weights of other programs: files, names of tensors, and loading them into the model."""
+"""Weights from elsewhere: read files of any layout, translate their names, fill a model and report the result."""

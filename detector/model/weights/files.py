@@ -1,4 +1,4 @@
-"""Files of weights, read without running what is in them, and torchvision's downloads by name."""
+"""Reads files of weights without running code in them, and torchvision's downloads by name."""
 
 import os
 import pickle
@@ -14,96 +14,107 @@ from torchvision.models import WeightsEnum
 
 from detector.errors import BadInput
 
-BELOW = ("model", "state_dict", "blobs")  # where files keep their tensors; the last is Detectron's
+NESTED = ("model", "state_dict", "blobs")  # keys below which files keep their tensors; the last is Detectron's
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What a file of weights holds."""
+class StoredWeights:
+    """The content of a file of weights."""
 
-    tensors: dict[str, Tensor]    # by the file's own names
-    names: list[str]              # of the classes from label 0 on, where they are known
-    settings: dict[str, object]   # options below `model.` that its weights were trained with, where it says so
+    tensors: dict[str, Tensor]   # by the file's own names
+    class_names: list[str]       # from label 0 (background) on; empty if the file does not tell
+    settings: dict[str, object]  # options below `model.` that the weights were trained with, as far as known
 
 
-def read_weights(name: str) -> Stored:
-    """What a file holds, or a download of torchvision's by its full name. No code of a file is run."""
+def read_weights(name: str) -> StoredWeights:
+    """Returns the content of a file, or of torchvision's download of this full name. No code in a file is run.
+
+    Raises:
+        BadInput: there is no such file or download, or it cannot be read.
+    """
     if os.path.isfile(os.path.expanduser(name)):
-        return _read_file(os.path.expanduser(name))
-    entry, place = download_of(name)
+        return read_file(os.path.expanduser(name))
+    entry, path = find_download(name)
     try:
         state = entry.get_state_dict(progress=False, check_hash=True)
     except (EOFError, pickle.UnpicklingError) as error:
-        raise BadInput(f"model.weights={name}: {place} is broken. Remove it, and download {entry.url} again") from error
+        raise BadInput(f"model.weights={name}: {path} is broken. Remove it, and download {entry.url} again") from error
     except (URLError, OSError, RuntimeError) as error:
-        raise BadInput(f"model.weights={name}: the file is not there and could not be downloaded ({error}). Download "
-                       f"{entry.url} elsewhere and put it at {place}") from error
-    pixels = "caffe_rgb" if name == "VGG16_Weights.IMAGENET1K_FEATURES" else "torchvision"
+        raise BadInput(f"model.weights={name}: {path} does not exist and could not be downloaded ({error}). Download "
+                       f"{entry.url} on another machine and copy it to {path}") from error
+    pixel_format = "caffe_rgb" if name == "VGG16_Weights.IMAGENET1K_FEATURES" else "torchvision"
     strides = {"stride_in_1x1": False, "ceil_pool": False} if "ResNet" in name else {}
-    return Stored(state, list(entry.meta["categories"]) if name.startswith("FasterRCNN") else [],
-                  {"pixels": pixels, **strides})
+    return StoredWeights(state, list(entry.meta["categories"]) if name.startswith("FasterRCNN") else [],
+                         {"pixel_format": pixel_format, **strides})
 
 
-def download_of(name: str) -> tuple[WeightsEnum, str]:
-    """torchvision's entry of a full name, and the file that it is downloaded to."""
+def find_download(name: str) -> tuple[WeightsEnum, str]:
+    """Returns torchvision's entry of a full name, and the path of its download. Raises BadInput for other names."""
     try:
         entry: WeightsEnum = models.get_weight(name)
     except (ValueError, KeyError, AttributeError) as error:
         raise BadInput(f"model.weights={name}: no such file, and torchvision has no weights of this name. Use "
-                       "imagenet, coco, a name such as ResNet50_Weights.IMAGENET1K_V2, or a file; those of the tables "
-                       "come by `fleet-rcnn data get caffe_weights`") from error
+                       "imagenet, coco, a name such as ResNet50_Weights.IMAGENET1K_V2, or a file; `fleet-rcnn data get "
+                       "caffe_weights` downloads those of the published tables") from error
     return entry, os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(entry.url))
 
 
-def _read_file(path: str) -> Stored:
+def read_file(path: str) -> StoredWeights:
+    """Returns the content of a .pkl file of arrays or of a file of torch.save. Raises BadInput."""
     try:
-        stored = read_pickle(path) if path.endswith(".pkl") else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load names no common base for what a foreign file makes it raise
+        if path.endswith(".pkl"):
+            content = read_pickle(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load documents no common base class of its errors for foreign files
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BadInput(f"model.weights={path} is no file of tensors: {reason}") from error
-    whole = stored if isinstance(stored, dict) else {}
-    names = ["__background__", *whole["classes"]] if "classes" in whole else []
-    while isinstance(stored, dict) and any(isinstance(stored.get(key), dict) for key in BELOW):
-        stored = stored.get("ema") or next(stored[key] for key in BELOW if isinstance(stored.get(key), dict))
-    if isinstance(stored, dict):
-        stored = {key: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
-                  else value for key, value in stored.items()}
-    if not isinstance(stored, dict) or not all(isinstance(value, Tensor) for value in stored.values()):
-        raise BadInput(f"model.weights={path}: a dict of tensors expected, or one below {', '.join(BELOW)}")
-    return Stored(stored, names, settings_of(whole, stored))
+    outer = content if isinstance(content, dict) else {}
+    class_names = ["__background__", *outer["classes"]] if "classes" in outer else []
+    while isinstance(content, dict) and any(isinstance(content.get(key), dict) for key in NESTED):
+        content = content.get("ema") or next(content[key] for key in NESTED if isinstance(content.get(key), dict))
+    if isinstance(content, dict):
+        content = {key: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+                   else value for key, value in content.items()}
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise BadInput(f"model.weights={path}: a dict of tensors expected, or one below {', '.join(NESTED)}")
+    return StoredWeights(content, class_names, settings_of_file(outer, content))
 
 
-def settings_of(whole: dict, tensors: dict[str, Tensor]) -> dict[str, object]:
-    """What a file tells of the network it was trained in, as options of ours below `model.`: a released checkpoint of
-    jwyang/faster-rcnn.pytorch by what it holds, Caffe2's names by being those of MSRA's networks."""
+def settings_of_file(outer: dict, tensors: dict[str, Tensor]) -> dict[str, object]:
+    """Returns the options below `model.` that a file was trained with, as far as its content tells.
+
+    A released checkpoint of jwyang/faster-rcnn.pytorch states its pooling; Caffe2's names are those of MSRA's networks.
+    """
     if any(key.startswith("res2_0_branch2a") for key in tensors):
         return {"stride_in_1x1": True}
-    if "pooling_mode" not in whole:
+    if "pooling_mode" not in outer:
         return {}
     resnet = any("RCNN_base.1.running_mean" in key for key in tensors)  # VGG16 has no norms
-    pooling = {"align": "align_original"}.get(whole["pooling_mode"], whole["pooling_mode"])
-    return {"pixels": "caffe", "pooling": pooling, "class_agnostic": bool(whole.get("class_agnostic", False)),
+    roi_pooling = {"align": "align_original"}.get(outer["pooling_mode"], outer["pooling_mode"])
+    return {"pixel_format": "caffe", "roi_pooling": roi_pooling,
+            "class_agnostic": bool(outer.get("class_agnostic", False)),
             **({"stride_in_1x1": True, "ceil_pool": True} if resnet else {})}
 
 
 def read_pickle(path: str) -> object:
-    """A pickle of plain containers and numpy arrays, such as detectron2's R-50.pkl; of Python 2 or 3."""
+    """Returns the content of a pickle of plain containers and numpy arrays, such as detectron2's R-50.pkl."""
     with open(path, "rb") as file:
         return ArrayUnpickler(file, encoding="latin1").load()
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Knows the few functions that an array is rebuilt with; a file that names any other is refused, and not run."""
+    """Knows only the functions that an array is rebuilt with; a file that names any other is refused and not run."""
 
     def find_class(self, module: str, name: str) -> object:
-        module = module.replace("numpy._core", "numpy.core")  # as it is called since NumPy 2
+        module = module.replace("numpy._core", "numpy.core")  # renamed in NumPy 2
         if (module, name) not in ARRAY_PARTS:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which an array of weights does not need")
         return ARRAY_PARTS[module, name]
 
 
 def latin1(text: str = "", _encoding: str = "latin1") -> bytes:
-    """How Python 3 writes bytes for Python 2: as a text whose letters are the bytes, or as `bytes()`."""
+    """Returns bytes that Python 3 wrote for Python 2, as a text of one letter for each byte or as `bytes()`."""
     return text.encode("latin1")
 
 

@@ -1,22 +1,27 @@
-// The report of an evaluation, or of predictions alone.
+// Puts the report of an evaluation, or of predictions alone, together.
 
 const page = document.getElementById("page");
-const dark = () => state.theme ? state.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-const lead = (label, error = "all") => {
-  set({class: label, error, score: state.score});
+const isDark = () => state.theme ? state.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+const showImagesOf = (label, kind = "all") => {
+  setState({class: label, error: kind, score: state.score});
   document.getElementById("pictures").scrollIntoView();
 };
 
-Object.assign(state, BEGIN);
+Object.assign(state, DEFAULTS);
 readAddress();
-page.append(h("header", {class: "top"}, h("div", {class: "head"}, h("h1", {}, data.title),
-  h("button", {type: "button", class: "plain", onclick: () => set({theme: dark() ? "light" : "dark"})}, "light / dark")),
-h("div", {class: "soft"}, data.facts.map(fact => h("div", {}, fact)))));
-if (data.analysed) page.append(...headline().filter(Boolean), costs(), h("section", {class: "two"}, precisionRecall(), calibrationOf()),
-  h("section", {}, sizes()), classes(lead), confusions(lead));
-page.append(gallery(), h("footer", {}, data.made));
-prepareLarge();
+const themeButton = h("button", {type: "button", class: "plain",
+  onclick: () => setState({theme: isDark() ? "light" : "dark"})}, "light / dark");
+page.append(h("header", {class: "top"}, h("div", {class: "head"}, h("h1", {}, data.title), themeButton),
+  h("div", {class: "soft"}, data.facts.map(fact => h("div", {}, fact)))));
+if (data.has_ground_truth) page.append(...metricTiles().filter(Boolean), errorCosts(),
+  h("section", {class: "two"}, precisionRecall(), calibrationCurve()), h("section", {}, sizeTable()),
+  classTable(showImagesOf), confusions(showImagesOf));
+page.append(gallery(), h("footer", {}, data.command));
+prepareDialog();
 render();
-document.querySelector(".skip").addEventListener("click", event => { event.preventDefault(); document.getElementById("pictures").focus(); });
+document.querySelector(".skip").addEventListener("click", event => {
+  event.preventDefault();
+  document.getElementById("pictures").focus();
+});
 window.addEventListener("hashchange", () => { readAddress(); render(); });
 root.dataset.ready = "yes";

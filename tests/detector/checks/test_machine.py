@@ -1,4 +1,4 @@
-"""Room, folders, cores and GPUs: what is too little is a problem with numbers and a remedy."""
+"""Checks of disk space, folders, cores and GPUs: each shortage is a problem with numbers and a remedy."""
 
 import os
 from collections import namedtuple
@@ -16,80 +16,80 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture
 def free(monkeypatch):
-    """Pretends that every disk has so many bytes left."""
+    """Returns a function that sets the free bytes which every disk reports."""
     def pretend(count: int) -> None:
         monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: Usage(count, 0, count))
     return pretend
 
 
 @pytest.mark.parametrize("keep, enough", [(1, True), (2, True), (3, False)])
-def test_the_disk_must_hold_all_checkpoints_the_best_and_the_one_under_way(keep, enough, free, tmp_path):
+def test_the_disk_must_hold_all_checkpoints_the_best_and_the_one_being_written(keep, enough, free, tmp_path):
     free(4 * 2**30)
-    found = CheckReport()
-    machine.look_at_disk(tmp_path / "not" / "there", 2**30, keep, found)
-    assert (not found.problems) is enough
-    assert found.facts["disk"] == {"free_gib": 4, "needed_gib": keep + 2, "checkpoint_gib": 1}
+    report = CheckReport()
+    machine.check_disk(tmp_path / "not" / "there", 2**30, keep, report)
+    assert (not report.problems) is enough
+    assert report.facts["disk"] == {"free_gib": 4, "needed_gib": keep + 2, "checkpoint_gib": 1}
     if not enough:
-        assert "4.0 GiB are free, 5.0 are needed: 3 + 2 checkpoints of 1.00 GiB" in str(found.problems[0])
+        assert "4.0 GiB are free, 5.0 are needed: 3 + 2 checkpoints of 1.00 GiB" in str(report.problems[0])
 
 
 @pytest.mark.parametrize("workers, mebibytes, enough", [(0, 0, True), (2, 64, False), (2, 200, True)])
-def test_shared_memory_must_hold_what_the_loaders_hand_over(workers, mebibytes, enough, free, tmp_path):
+def test_shared_memory_must_hold_the_batches_of_all_loader_workers(workers, mebibytes, enough, free, tmp_path):
     free(mebibytes * 2**20)
-    found = CheckReport()  # 2 processes x 2 workers x 4 batches x 2 images x 6 MiB = 192 MiB
-    machine.look_at_shared_memory(replace(CONFIG, run=Run(num_workers=workers)), 6 * 2**20, 2, found, str(tmp_path))
-    assert (not found.problems) is enough
+    report = CheckReport()  # 2 processes x 2 workers x 4 batches x 2 images x 6 MiB = 192 MiB
+    machine.check_shared_memory(replace(CONFIG, run=Run(num_workers=workers)), 6 * 2**20, 2, report, str(tmp_path))
+    assert (not report.problems) is enough
     if not enough:
-        assert "64 MiB are free, the loaders may need 192" in str(found.problems[0])
+        assert "64 MiB are free, the loaders may need 192" in str(report.problems[0])
 
 
 @pytest.mark.parametrize("folder, problem", [("/proc/nowhere", True), ("", False)])
-def test_a_run_folder_that_cannot_be_made_is_a_problem_and_nothing_is_left(folder, problem, tmp_path):
-    found = CheckReport()
-    machine.look_at_folders(replace(CONFIG, data=replace(CONFIG.data, cache=str(tmp_path))),
-                            machine.Path(folder or tmp_path / "new"), found)
-    assert bool(found.problems) is problem and found.notes == [] and list(tmp_path.iterdir()) == []
+def test_a_run_folder_that_cannot_be_written_is_a_problem_and_no_file_is_left_behind(folder, problem, tmp_path):
+    report = CheckReport()
+    machine.check_folders(replace(CONFIG, data=replace(CONFIG.data, cache=str(tmp_path))),
+                          machine.Path(folder or tmp_path / "new"), report)
+    assert bool(report.problems) is problem and report.notes == [] and list(tmp_path.iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_is_only_a_note(tmp_path):
-    found = CheckReport()
-    machine.look_at_folders(replace(CONFIG, data=replace(CONFIG.data, cache="/proc/nowhere")), tmp_path, found)
-    assert found.problems == [] and "data.cache=/proc/nowhere" in found.notes[0]
+    report = CheckReport()
+    machine.check_folders(replace(CONFIG, data=replace(CONFIG.data, cache="/proc/nowhere")), tmp_path, report)
+    assert report.problems == [] and "data.cache=/proc/nowhere" in report.notes[0]
 
 
 def test_more_workers_than_cores_are_noted():
-    cores, found = len(os.sched_getaffinity(0)), CheckReport()
-    machine.look_at_cores(replace(CONFIG, run=Run(num_workers=cores)), 1, found)
-    assert found.notes == [] and found.facts["cores"] == cores
-    machine.look_at_cores(replace(CONFIG, run=Run(num_workers=cores)), 2, found)
-    assert f"set run.num_workers={cores // 2}" in found.notes[0]
+    cores, report = len(os.sched_getaffinity(0)), CheckReport()
+    machine.check_cores(replace(CONFIG, run=Run(num_workers=cores)), 1, report)
+    assert report.notes == [] and report.facts["cores"] == cores
+    machine.check_cores(replace(CONFIG, run=Run(num_workers=cores)), 2, report)
+    assert f"set run.num_workers={cores // 2}" in report.notes[0]
 
 
-@pytest.mark.parametrize("weights, there, words", [
+@pytest.mark.parametrize("weights, exists, message", [
     ("", None, ""), ("/nowhere.pth", None, "no such file"), ("imagenet", False, ""), ("FILE", True, "")])
-def test_weights_are_there_or_will_be_downloaded_or_do_not_exist(weights, there, words, tmp_path, monkeypatch):
+def test_weights_exist_or_will_be_downloaded_or_are_unknown(weights, exists, message, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "mine.pth").touch()
-    found = CheckReport()
-    machine.look_at_weights(replace(CONFIG, model=Model(weights=weights.replace("FILE", str(tmp_path / "mine.pth")))),
-                            found)
-    assert found.facts.get("weights", {}).get("there") is there
-    assert words in str(found.problems) and bool(found.problems) is bool(words)
-    assert ("the first start downloads https://" in "".join(found.notes)) is (weights == "imagenet")
+    report = CheckReport()
+    machine.check_weights(replace(CONFIG, model=Model(weights=weights.replace("FILE", str(tmp_path / "mine.pth")))),
+                          report)
+    assert report.facts.get("weights", {}).get("there") is exists
+    assert message in str(report.problems) and bool(report.problems) is bool(message)
+    assert ("the first start downloads https://" in "".join(report.notes)) is (weights == "imagenet")
 
 
-@pytest.mark.parametrize("device, count, processes, words", [
+@pytest.mark.parametrize("device, count, processes, message", [
     ("cuda", 0, 1, "no GPU that PyTorch can use"), ("auto", 0, 4, ""), ("cpu", 2, 4, ""), ("auto", 2, 4, "has 2 GPUs")])
-def test_gpus_asked_for_and_there(device, count, processes, words, monkeypatch):
+def test_each_process_needs_a_gpu_of_its_own(device, count, processes, message, monkeypatch):
     monkeypatch.setattr(machine.torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(machine.torch.cuda, "get_device_name", lambda index: "NVIDIA H100")
-    found = CheckReport()
-    machine.look_at_gpus(replace(CONFIG, run=Run(device=device)), processes, found)
-    assert words in str(found.problems) and bool(found.problems) is bool(words)
-    assert found.facts["gpus"] == ["NVIDIA H100"] * count
+    report = CheckReport()
+    machine.check_gpus(replace(CONFIG, run=Run(device=device)), processes, report)
+    assert message in str(report.problems) and bool(report.problems) is bool(message)
+    assert report.facts["gpus"] == ["NVIDIA H100"] * count
 
 
-def test_processes_meet_and_what_keeps_them_from_it_is_told():
-    assert machine.meet("cpu", 2) == ""
+def test_an_all_reduce_succeeds_or_returns_its_error():
+    assert machine.try_all_reduce("cpu", 2) == ""
     if not machine.torch.cuda.is_available():
-        assert "no GPU that PyTorch can use" in machine.meet("cuda", 1)
+        assert "no GPU that PyTorch can use" in machine.try_all_reduce("cuda", 1)

@@ -1,4 +1,4 @@
-"""What a config file with its overrides becomes, and what is said about every mistake in it."""
+"""Loading a config file with overrides, and the error message for every kind of mistake."""
 
 import dataclasses
 import re
@@ -28,8 +28,8 @@ def write(path: Path, text: str) -> str:
     return str(path)
 
 
-def said_about(*overrides: str) -> str:
-    """The error that these overrides give on top of a config without mistakes."""
+def error_of(*overrides: str) -> str:
+    """Returns the error message of these overrides on top of a config without mistakes."""
     with pytest.raises(BadInput) as caught:
         load_config("shapes/demo", list(overrides))
     return str(caught.value)
@@ -42,7 +42,7 @@ def value_of(config: Config, path: str):
 
 
 def tree(path: str, value) -> dict:
-    """("optim.lr", 1) -> {"optim": {"rate": 1}}"""
+    """("optim.lr", 1) -> {"optim": {"lr": 1}}"""
     for name in reversed(path.split(".")):
         value = {name: value}
     return value
@@ -50,7 +50,7 @@ def tree(path: str, value) -> dict:
 
 # Where a value comes from
 
-def test_nothing_said_is_the_defaults_and_the_name_is_that_of_the_file(tmp_path):
+def test_an_empty_config_has_the_defaults_and_is_named_after_its_file(tmp_path):
     assert from_dict({}, "nothing") == Config()
     name = write(tmp_path / "mine.yaml", "")
     config = load_config(name, ["data.format=shapes"])
@@ -78,7 +78,7 @@ def test_a_base_is_relative_to_the_file_and_may_have_a_base(tmp_path, monkeypatc
     write(tmp_path / "base" / "lowest.yaml", "data: {format: shapes}\nseed: 1\nbatch: {size: 4}")
     write(tmp_path / "base" / "middle.yaml", "base: lowest.yaml\nseed: 2")
     name = write(tmp_path / "top.yaml", "base: base/middle.yaml")
-    monkeypatch.chdir(tmp_path / "base")  # where the user stands does not matter
+    monkeypatch.chdir(tmp_path / "base")  # the working folder does not matter
     config = load_config(name)
     assert (config.seed, config.batch.size, config.run.name) == (2, 4, "top")
 
@@ -110,7 +110,7 @@ def test_a_base_may_be_a_recipe_unless_there_is_a_file_beside(tmp_path):
 
 
 @pytest.mark.parametrize("content, pattern", [
-    *[(text, r"broken YAML in .*mine\.yaml.*line \d") for text in (b"optim: {rate: 1", b"optim:\n\trate: 1",
+    *[(text, r"broken YAML in .*mine\.yaml.*line \d") for text in (b"optim: {lr: 1", b"optim:\n\tlr: 1",
                                                                  b"a: b: c", b"key: @")],
     *[(text, r"mine\.yaml: options expected, such as") for text in (b"- seed", b"seed", b"3")],
     (b"seed: \xff\xfe", r"mine\.yaml is not a text file"),
@@ -181,19 +181,19 @@ def test_a_file_means_the_same_as_an_override(tmp_path):
 ])
 def test_a_value_of_another_type_is_named_with_what_is_expected(override, expected):
     path = override.partition("=")[0]
-    assert re.search(rf"{re.escape(path)}=.*: {re.escape(expected)}", said_about(override))
+    assert re.search(rf"{re.escape(path)}=.*: {re.escape(expected)}", error_of(override))
 
 
 def test_the_value_is_shown_as_it_was_understood_and_no_longer_than_a_line():
-    assert "data.classes=[['cat'], 'dog']: a text expected" in said_about("data.classes=[[cat], dog]")
-    assert len(said_about(f"optim.lr={'9e' * 500}")) < 150
+    assert "data.classes=[['cat'], 'dog']: a text expected" in error_of("data.classes=[[cat], dog]")
+    assert len(error_of(f"optim.lr={'9e' * 500}")) < 150
 
 
 # What is allowed: from the schema itself, so that no option is forgotten
 
 BOUNDED = [(path, edge, field.metadata[edge]) for path, field in all_options().items() for edge in ("low", "high")
            if field.metadata[edge] is not None]
-CHOSEN = [(path, field.metadata["choices"]) for path, field in all_options().items() if field.metadata["choices"]]
+WITH_CHOICES = [(path, field.metadata["choices"]) for path, field in all_options().items() if field.metadata["choices"]]
 
 
 @pytest.mark.parametrize("path, edge, bound", BOUNDED)
@@ -211,7 +211,7 @@ def test_what_is_no_number_is_refused_everywhere(path):
             from_dict(tree(path, value), "not a number")
 
 
-@pytest.mark.parametrize("path, choices", CHOSEN)
+@pytest.mark.parametrize("path, choices", WITH_CHOICES)
 def test_each_choice_is_allowed_and_others_list_them(path, choices):
     for choice in choices:
         assert value_of(from_dict(tree(path, choice), "choice"), path) == choice
@@ -219,12 +219,12 @@ def test_each_choice_is_allowed_and_others_list_them(path, choices):
         from_dict(tree(path, "xyz"), "no choice")
 
 
-def test_every_default_is_allowed_and_every_option_says_what_it_is():
+def test_every_default_is_allowed_and_every_option_has_a_description():
     assert from_dict(to_dict(Config()), "defaults") == Config()
-    assert all(len(field.metadata["about"]) > 3 for field in all_options().values())
+    assert all(len(field.metadata["description"]) > 3 for field in all_options().values())
 
 
-def test_nobody_writes_to_a_config():
+def test_a_config_cannot_be_written_to():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().optim.lr = 1
 
@@ -243,50 +243,51 @@ def test_all_mistakes_are_in_one_error_each_with_path_value_and_what_is_allowed(
         load_config(name, ["seed=x", "nonsense", "batch.sise=4", "data.root=[1"])
     first, *lines = str(caught.value).splitlines()
     expected = [
-        r"run\.workers='?-1'?: at least 0",
-        r"optim\.rate='fast': a number expected",
+        r"run\.num_workers='?-1'?: at least 0",
+        r"optim\.lr='fast': a number expected",
         r"optim\.momntum: no such option \(did you mean optim\.momentum\?\)",
-        r"model\.body='resnet50fpn': one of .*resnet101_fpn.*\(did you mean resnet50_fpn\?\)",
-        r"model\.rpn\.nms_iou='?1\.5'?: at least 0 and at most 1",
-        r"augment='?3'?: this is a section, with options such as augment\.flip",
+        r"model\.backbone='resnet50fpn': one of .*resnet101_fpn.*\(did you mean resnet50_fpn\?\)",
+        r"model\.rpn\.nms_thresh='?1\.5'?: at least 0 and at most 1",
+        r"augment='?3'?: this is a section, with options such as augment\.hflip_prob",
         r"colour: no such option",
         r"seed='x': a whole number expected",
-        r"'nonsense': overrides are key=value, such as optim\.rate=0\.01",
+        r"'nonsense': overrides are key=value, such as optim\.lr=0\.01",
         r"batch\.sise: no such option \(did you mean batch\.size\?\)",
         r"data\.root=\[1: the value is no YAML; quote it"]
     for pattern in expected:
         assert sum(bool(re.search(pattern, line)) for line in lines) == 1, (pattern, lines)
     assert len(lines) == len(expected)
     assert name in first and f"{len(expected)} mistakes" in first
-    assert len(said_about("optim.lr=fast").splitlines()) == 1
+    assert len(error_of("optim.lr=fast").splitlines()) == 1
 
 
 @pytest.mark.parametrize("typed, meant", [
-    ("optim.rte", "optim.lr"),
+    ("optim.rte", "optim.lr"),                # close to an old name
     ("optim.momemtum", "optim.momentum"),
     ("model.rpn.positive_oiu", "model.rpn.fg_iou_thresh"),
-    ("modell.body", "model.backbone"),            # a section that is not there: its options are what was meant
-    ("rate", "optim.lr"),                   # the section was forgotten
-    ("epochs", "schedule.epochs"),
-    ("batch_size", "batch.size"),
-    ("optim.warmup_steps", "schedule.warmup_steps"),
-    ("train.epochs", "schedule.epochs"),      # a section that other programs have
-    ("data.workers", "run.num_workers"),          # the right word in the wrong section
+    ("modell.body", "model.backbone"),        # a section that does not exist: its option's name counts
+    ("modell.backbone", "model.backbone"),
+    ("rate", "optim.lr"),                     # the section is missing
+    ("hflip_prob", "augment.hflip_prob"),
+    ("train.epochs", "schedule.epochs"),      # a section of other programs
+    ("data.workers", "run.num_workers"),      # the right name in the wrong section
+    ("data.num_workers", "run.num_workers"),
     ("run.classes", "data.classes"),
+    ("optim.warmup_steps", "schedule.warmup_steps"),
     ("optim.epochs", "schedule.epochs"),
     ("optim.gamma", "schedule.gamma"),
     ("model.dropuot", "model.dropout"),
 ])
 def test_the_option_that_was_meant_is_named(typed, meant):
-    assert f"{typed}: no such option (did you mean {meant}?)" in said_about(f"{typed}=1")
-    assert "did you mean" not in said_about("zzzzzzzz=1"), "a word like no other"
+    assert f"{typed}: no such option (did you mean {meant}?)" in error_of(f"{typed}=1")
+    assert "did you mean" not in error_of("zzzzzzzz=1"), "similar to no option"
 
 
 def test_an_override_without_key_or_value_sign_changes_nothing():
     for override in ("", "=", "=3", "optim.lr"):
-        said = {"seed": 1}
-        assert len(apply_override(said, override)) == 1
-        assert said == {"seed": 1}
+        tree = {"seed": 1}
+        assert len(apply_override(tree, override)) == 1
+        assert tree == {"seed": 1}
 
 
 @pytest.mark.parametrize("overrides, named", [
@@ -308,11 +309,11 @@ def test_an_override_without_key_or_value_sign_changes_nothing():
     (["schedule.epochs=0"], "schedule.epochs"),
 ])
 def test_values_that_contradict_each_other_are_refused(overrides, named):
-    assert named in said_about(*overrides)
+    assert named in error_of(*overrides)
 
 
 def test_all_contradictions_are_in_one_error():
-    message = said_about("schedule.epochs=0", "data.train=[]", "model.norm=frozen")
+    message = error_of("schedule.epochs=0", "data.train=[]", "model.norm=frozen")
     assert "3 mistakes" in message
     assert all(path in message for path in ("schedule.epochs", "data.train", "model.norm"))
 

@@ -1,4 +1,4 @@
-"""Options of the RPN and RoI heads that are allowed alone and not together."""
+"""Combinations of model options that are refused, each value being allowed by itself."""
 
 import pytest
 
@@ -7,15 +7,15 @@ from detector.config.model_schema import Model, model_contradictions, native_hea
 from detector.errors import BadInput
 
 
-@pytest.mark.parametrize("overrides, said", [
-    (["model.roi.bg_iou_thresh_low=0.5"], "model.roi.bg_iou_thresh_low=0.5: below model.roi.bg_iou_thresh=0.5"),
-    (["model.heads=torchvision", "model.rpn.softmax_objectness=true"], "does not know model.rpn.softmax_objectness:"),
+@pytest.mark.parametrize("overrides, message", [
+    (["model.roi.bg_iou_thresh_low=0.5"], "model.roi.bg_iou_thresh_low=0.5: must be below model.roi.bg_iou_thresh=0.5"),
+    (["model.heads=torchvision", "model.rpn.softmax_objectness=true"], "model.heads=torchvision has no model.rpn.softmax_objectness:"),
     (["model.heads=torchvision", "model.inclusive_boxes=true", "model.roi.smooth_l1_beta=1"], "model.inclusive_boxes, model.roi.smooth_l1_beta:"),
 ])
-def test_values_that_contradict_each_other_are_refused(overrides, said):
+def test_values_that_contradict_each_other_are_refused(overrides, message):
     with pytest.raises(BadInput) as caught:
         load_config("shapes/demo", overrides)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("overrides", [

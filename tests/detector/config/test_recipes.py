@@ -1,4 +1,4 @@
-"""The configs that ship with the package, and the key that chooses the layer below a config."""
+"""The configs that ship with the package, and the layer recipe/original below a config."""
 
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from detector.config.load import (
     to_dict,
     to_yaml,
 )
+from detector.config.model_schema import Rpn
 from detector.config.schema import Config
 from detector.errors import BadInput
 
@@ -27,8 +28,8 @@ def write(path: Path, text: str) -> str:
     return str(path)
 
 
-def said_about(*overrides: str) -> str:
-    """The error that these overrides give on top of a config without mistakes."""
+def error_of(*overrides: str) -> str:
+    """Returns the error message of these overrides on top of a config without mistakes."""
     with pytest.raises(BadInput) as caught:
         load_config("shapes/demo", list(overrides))
     return str(caught.value)
@@ -40,33 +41,47 @@ def value_of(config: Config, path: str):
     return config
 
 
-# The key `recipe`
+# recipe/original
 
-def test_a_recipe_lies_below_everything_that_is_said(tmp_path):
+def test_the_original_recipe_lies_below_all_other_layers(tmp_path):
     """Defaults, then the recipe, then base and file, then the command line."""
-    layer = flatten(read_with_base(shipped_folder() / "configs" / "recipe" / "original.yaml"))
+    recipe = flatten(read_with_base(shipped_folder() / "configs" / "recipe" / "original.yaml"))
     name = write(tmp_path / "mine.yaml", "data: {format: shapes}\noptim: {grad_clip_norm: 7}")
     modern, original = load_config(name), load_config(name, ["recipe=original"])
-    assert modern.recipe == "modern" and modern == load_config(name, ["recipe=modern"])
-    for path in layer:
+    assert modern == load_config(name, ["recipe=modern"])
+    for path in recipe:
         assert value_of(original, path) != value_of(modern, path), f"{path} is the default anyway"
     assert original.optim.grad_clip_norm == 7
-    write(tmp_path / "mine.yaml", "base: recipe/original\ndata: {format: shapes}\nmodel: {roi: {batch_size_per_image: 64}}")
-    assert load_config(name).model.roi.batch_size_per_image == 64 and load_config(name, ["model.roi.batch_size_per_image=32"]).model.roi.batch_size_per_image == 32
+    write(tmp_path / "mine.yaml",
+          "base: recipe/original\ndata: {format: shapes}\nmodel: {roi: {batch_size_per_image: 64}}")
+    assert load_config(name).model.roi.batch_size_per_image == 64
+    assert load_config(name, ["model.roi.batch_size_per_image=32"]).model.roi.batch_size_per_image == 32
     assert load_config(name).evaluate.nms_thresh == original.evaluate.nms_thresh != modern.evaluate.nms_thresh
-    assert load_config(name, ["recipe=modern"]).model.rpn == modern.model.rpn, "the last word has the command line"
 
 
-def test_a_recipe_that_was_resolved_stays_as_it_is(tmp_path):
+def test_the_old_key_recipe_means_the_original_recipe_as_base(tmp_path):
+    options = "data: {format: shapes}\nmodel: {roi: {batch_size_per_image: 64}}\n"
+    today = load_config(write(tmp_path / "mine.yaml", "base: recipe/original\n" + options))
+    old = write(tmp_path / "mine.yaml", "recipe: original\n" + options)
+    assert load_config(old) == today
+    child = write(tmp_path / "child.yaml", "base: mine.yaml\nrun: {name: mine}")
+    assert load_config(child) == today
+    write(tmp_path / "mine.yaml", "recipe: modern\n" + options)
+    assert load_config(child, ["recipe=original"]) == today, "a later layer replaces the key"
+    write(tmp_path / "mine.yaml", "recipe: original\n" + options)
+    assert load_config(child, ["recipe=modern"]).model.rpn == Rpn()
+
+
+def test_a_resolved_config_with_the_original_recipe_reads_back_the_same(tmp_path):
     config = load_config("shapes/demo", ["recipe=original", "evaluate.nms_thresh=0.45"])
     assert load_config(write(tmp_path / "config.yaml", to_yaml(config))) == config
     assert from_dict(to_dict(config), "there and back") == config
 
 
 @pytest.mark.parametrize("name", ["orignal", "", "[modern]", "{a: 1}", "../shapes/demo"])
-def test_an_unknown_recipe_lists_those_there_are(name):
-    said = said_about(f"recipe={name}")
-    assert "recipe" in said and ("one of modern, original" in said or "a text expected" in said)
+def test_an_unknown_recipe_lists_those_that_exist(name):
+    message = error_of(f"recipe={name}")
+    assert message.startswith("recipe=") and "one of modern, original" in message and "base: recipe/original" in message
 
 
 # Recipes

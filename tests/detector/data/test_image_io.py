@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detector.data.image_io import ENDINGS, image_size, read_image
+from detector.data.image_io import IMAGE_EXTENSIONS, image_size, read_image
 from detector.errors import BadInput
 
 HEIGHT, WIDTH = 16, 32
@@ -70,7 +70,7 @@ def png_16_bit_rgb(path, pixels: np.ndarray) -> None:
 
 # Formats
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", IMAGE_EXTENSIONS)
 def test_every_ending_that_is_looked_for_can_be_read(tmp_path, ending):
     path = saved(tmp_path, ending)
     image = read_image(path)

@@ -1,4 +1,4 @@
-"""Keys become the same batches in any number of workers; workers leave stop signals alone; broken images say so."""
+"""Any number of workers gives the same batches; workers ignore stop signals; unreadable images carry their error."""
 
 import contextlib
 import multiprocessing
@@ -19,6 +19,7 @@ from detector.data.dataset import DetectionDataset, unreadable_messages
 from detector.data.image_io import GREY
 from detector.data.loader import GRACE_S, collate, open_loader
 from detector.data.samplers import TrainBatchSampler, micro_batches, plan_epoch, steps_per_epoch
+from detector.data.transforms import TRANSFORMS
 from detector.data.workers import STOP_SIGNALS, ignore_stop_signals
 from detector.errors import BadInput
 from detector.seeding import numpy_random_state
@@ -48,19 +49,19 @@ def dataset(tmp_path) -> Dataset:
 def keys_of(sizes: np.ndarray, first: int, last: int, batch: int = 4, per_process: int = 2, rank: int = 0,
             world: int = 1, seed: int = 3) -> TrainBatchSampler:
     return TrainBatchSampler(seed, sizes, batch, micro_batches(batch, per_process, rank, world), first, last,
-                     steps_per_epoch(sizes, batch))
+                             steps_per_epoch(sizes, batch))
 
 
 def loaded(examples: DetectionDataset, keys, workers: int) -> list:
     """All batches."""
-    with open_loader(examples, keys, workers, pin=False) as found:
-        return list(found)
+    with open_loader(examples, keys, workers, pin_memory=False) as batches:
+        return list(batches)
 
 
-def plain(found) -> list:
+def plain(batches) -> list:
     """Batches as lists of numbers, to compare them."""
     return [([image.tolist() for image in images], [{name: value.tolist() for name, value in target.items()}
-                                                    for target in targets]) for images, targets in found]
+                                                    for target in targets]) for images, targets in batches]
 
 
 # Keys
@@ -108,7 +109,7 @@ def test_a_single_image_is_enough(tmp_path):
 
 # Examples
 
-def test_an_example_is_what_the_data_set_says(dataset):
+def test_an_example_is_what_the_data_set_contains(dataset):
     examples = DetectionDataset(dataset, seed=0, config=None)
     assert len(examples) == COUNT
     for index in range(COUNT):
@@ -162,6 +163,18 @@ def test_changing_an_example_leaves_the_data_set_alone(dataset):
     assert np.array_equal(dataset.boxes, before)
 
 
+def inverted(image, boxes, config, generator):
+    return 255 - image, boxes, 1.0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_transform_that_the_program_added_is_applied_in_workers_too(dataset, monkeypatch, workers):
+    without = loaded(DetectionDataset(dataset, 3, ALL), [[(0, 1)], [(1, 2)]], 0)
+    monkeypatch.setitem(TRANSFORMS, "inverted", inverted)
+    batches = loaded(DetectionDataset(dataset, 3, ALL), [[(0, 1)], [(1, 2)]], workers)
+    assert all(torch.equal(images[0], 255 - plain_images[0]) for (images, _), (plain_images, _) in zip(batches, without))
+
+
 # Workers
 
 @pytest.mark.parametrize("count", [1, COUNT])  # of one image, which has no objects; and of several
@@ -198,8 +211,8 @@ def test_leaving_ends_the_workers_with_batches_left_and_after_an_error(dataset):
     children = set(multiprocessing.active_children())
     for error in (None, KeyError):
         with pytest.raises(KeyError) if error else contextlib.nullcontext():
-            with open_loader(DetectionDataset(dataset, 3, None), keys_of(dataset.sizes, 0, 40), 2, False) as found:
-                next(found)
+            with open_loader(DetectionDataset(dataset, 3, None), keys_of(dataset.sizes, 0, 40), 2, False) as batches:
+                next(batches)
                 workers = set(multiprocessing.active_children()) - children
                 assert len(workers) == 2
                 if error:
@@ -218,11 +231,11 @@ class Stuck(DetectionDataset):
 
 def test_a_worker_that_hangs_holds_up_neither_the_wait_nor_the_end(dataset):
     children = set(multiprocessing.active_children())
-    with open_loader(Stuck(dataset, 3, None), [[(0, 0)], [(0, 1)]], 1, pin=False) as found:
-        assert len(next(found)[0]) == 1
+    with open_loader(Stuck(dataset, 3, None), [[(0, 0)], [(0, 1)]], 1, pin_memory=False) as batches:
+        assert len(next(batches)[0]) == 1
         workers = set(multiprocessing.active_children()) - children
         started_at = time.monotonic()
-        assert found.take() is None and time.monotonic() - started_at < 5
+        assert batches.poll() is None and time.monotonic() - started_at < 5
         started_at = time.monotonic()
     assert time.monotonic() - started_at < GRACE_S + 5 and not any(worker.is_alive() for worker in workers)
 
@@ -231,14 +244,14 @@ def test_a_worker_that_hangs_holds_up_neither_the_wait_nor_the_end(dataset):
 def test_workers_ignore_stop_signals(dataset, before):
     examples, keys = DetectionDataset(dataset, 3, None), keys_of(dataset.sizes, 0, 40)
     children = set(multiprocessing.active_children())
-    with open_loader(examples, keys, 2, pin=False) as found:
-        got = [next(found) for _ in range(before)]
+    with open_loader(examples, keys, 2, pin_memory=False) as batches:
+        got = [next(batches) for _ in range(before)]
         workers = set(multiprocessing.active_children()) - children
         assert len(workers) == 2
         for worker in workers:
             for number in STOP_SIGNALS:
                 os.kill(worker.pid, number)
-        got += list(found)  # a worker that ended would raise here
+        got += list(batches)  # a worker that ended would raise here
     assert plain(got) == plain(loaded(examples, keys, 0))
 
 
@@ -253,7 +266,7 @@ def test_the_signals_of_a_terminal_and_of_a_cluster_are_among_those_ignored():
             signal.signal(number, handler)
 
 
-# Broken images
+# Unreadable images
 
 def break_image(dataset: Dataset, index: int, how: str) -> None:
     path = dataset.path(index)
@@ -270,7 +283,7 @@ def break_image(dataset: Dataset, index: int, how: str) -> None:
 
 @pytest.mark.parametrize("policy", ["refuse", "grey"])
 @pytest.mark.parametrize("how", ["cut short", "empty", "missing", "other size"])
-def test_a_broken_image_is_grey_without_objects_and_says_so(dataset, how, policy):
+def test_an_unreadable_image_is_grey_without_objects_and_carries_its_error(dataset, how, policy):
     break_image(dataset, 2, how)
     for config in (None, Augment(hflip_prob=1)):
         image, target = DetectionDataset(dataset, 0, config)[(0, 2)]
@@ -281,24 +294,24 @@ def test_a_broken_image_is_grey_without_objects_and_says_so(dataset, how, policy
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_broken_image_in_a_batch_raises_in_no_worker_and_leaves_the_others_whole(dataset, workers):
+def test_an_unreadable_image_raises_in_no_worker_and_leaves_the_others_whole(dataset, workers):
     break_image(dataset, 2, "cut short")
     keys = [[(0, 1), (0, 2)], [(0, 4), (0, 5)]]
     first, second = loaded(DetectionDataset(dataset, 0, None), keys, workers)
     message, = unreadable_messages(first[1])
     assert "corrupt image" in message and dataset.path(2) in message
-    assert first[1][0]["boxes"].shape == (1, 4) and "broken" not in first[1][0]
+    assert first[1][0]["boxes"].shape == (1, 4) and "unreadable" not in first[1][0]
     assert unreadable_messages(second[1]) == []
 
 
-def test_a_broken_image_whose_name_is_no_utf8_is_told_in_what_is(dataset, monkeypatch):
+def test_an_unreadable_image_whose_name_is_no_utf8_has_a_readable_error(dataset, monkeypatch):
     def fails(path: str, *_) -> torch.Tensor:
         raise BadInput("no such image file: caf\udce9.jpg")  # Latin-1, as Linux gives it
     monkeypatch.setattr("detector.data.dataset.read_image", fails)
     assert unreadable_messages([DetectionDataset(dataset, 0, None)[(0, 2)][1]]) == ["no such image file: caf\\udce9.jpg"]
 
 
-def test_no_targets_have_no_broken_images():
+def test_no_targets_have_no_unreadable_images():
     assert unreadable_messages([]) == []
 
 
@@ -308,11 +321,11 @@ def test_workers_end_with_a_training_process_that_was_killed(tmp_path):
 import multiprocessing, os, sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 from pathlib import Path
-from test_loader import Examples, keys_of, open_batches, some_images
+from test_loader import DetectionDataset, keys_of, open_loader, some_images
 if __name__ == "__main__":
     dataset = some_images(Path({str(tmp_path)!r}))
-    with open_batches(Examples(dataset, 3, None), keys_of(dataset.sizes, 0, 40), 1, pin=False) as found:
-        next(found)
+    with open_loader(DetectionDataset(dataset, 3, None), keys_of(dataset.sizes, 0, 40), 1, pin_memory=False) as batches:
+        next(batches)
         print(multiprocessing.active_children()[0].pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 """.replace("import multiprocessing,", "import signal, multiprocessing,")

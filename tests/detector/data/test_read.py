@@ -1,22 +1,23 @@
-"""From any layout to a checked Dataset: the cache, one list of classes, faulty boxes, what is learned from."""
+"""Reading a data set of any format: formats, index cache, one list of classes, invalid boxes, training selection."""
 
 import contextlib
 import json
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from detector.config.load import load_config
 from detector.config.schema import Data
-from detector.data.cache import READERS, cached
-from detector.data.formats import shapes, voc
+from detector.data.cache import read_cached
+from detector.data.formats import FORMATS, Format, shapes, voc
 from detector.data.read import (
+    concat_datasets,
     describe,
     fix_invalid_boxes,
-    join,
     read_datasets,
     read_splits,
     read_val,
@@ -51,11 +52,11 @@ def write_voc(root: Path, split: str, notes: dict[str, list[tuple]]) -> None:
     (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(notes))
     for stem, objects in notes.items():
         (root / "JPEGImages" / f"{stem}.jpg").touch()
-        body = "".join(f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{x1}</xmin>"
+        elements = "".join(f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{x1}</xmin>"
                        f"<ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
                        for name, difficult, x1, y1, x2, y2 in objects)
         (root / "Annotations" / f"{stem}.xml").write_text(
-            f"<annotation><size><width>100</width><height>50</height></size>{body}</annotation>")
+            f"<annotation><size><width>100</width><height>50</height></size>{elements}</annotation>")
 
 
 def settings(tmp_path: Path, **more) -> Data:
@@ -80,14 +81,14 @@ def names(dataset: Dataset) -> list[str]:
 
 @pytest.fixture
 def parsed(monkeypatch) -> list[str]:
-    """The splits that were parsed, in order, whatever their format."""
-    said: list[str] = []
-    for module in {id(module): module for module in READERS.values()}.values():
-        def read(root: str, split: str, parse=module.read) -> Dataset:
-            said.append(split)
+    """The splits that were parsed, in order, of every format."""
+    splits: list[str] = []
+    for name, entry in FORMATS.items():
+        def read(root: str, split: str, parse=entry.read) -> Dataset:
+            splits.append(split)
             return parse(root, split)
-        monkeypatch.setattr(module, "read", read)
-    return said
+        monkeypatch.setitem(FORMATS, name, replace(entry, read=read))
+    return splits
 
 
 # The cache. Each tree is a split `train`; the file that is returned holds a 9 or a 4 to change.
@@ -115,31 +116,31 @@ def json_tree(root: Path) -> Path:
 def test_a_second_reading_does_not_parse_again_and_a_changed_file_is_read_anew(tmp_path, parsed, format, tree):
     changing = tree(tmp_path / "data")
     config = settings(tmp_path, format=format)
-    first, second = (cached(config, config.root, "train") for _ in range(2))
+    first, second = (read_cached(config, config.root, "train") for _ in range(2))
     assert parsed == ["train"] and same(first, second)
     assert len(list((tmp_path / "cache").iterdir())) == 1, "one file, and no part of one beside it"
     status, text = changing.stat(), changing.read_text()
     changing.write_text(text.replace("9", "8").replace("4", "5"))  # of the same length: the time must tell
     os.utime(changing, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    third = cached(config, config.root, "train")
+    third = read_cached(config, config.root, "train")
     assert parsed == ["train", "train"] and not np.array_equal(first.boxes, third.boxes)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not an archive", "half"])
-def test_a_damaged_cache_is_read_anew_and_mended(tmp_path, parsed, content):
+def test_a_damaged_cache_is_read_anew_and_fixed(tmp_path, parsed, content):
     coco_tree(tmp_path / "data")
     config = settings(tmp_path)
-    first = cached(config, config.root, "train")
+    first = read_cached(config, config.root, "train")
     stored, = (tmp_path / "cache").iterdir()
     stored.write_bytes(stored.read_bytes()[:stored.stat().st_size // 2] if content == "half" else content)
-    assert all(same(first, cached(config, config.root, "train")) for _ in range(2))
+    assert all(same(first, read_cached(config, config.root, "train")) for _ in range(2))
     assert len(parsed) == 2
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, parsed):
     file = coco_tree(tmp_path / "data")
     config = settings(tmp_path, cache=str(file / "cache"))  # below a file there can be no folder
-    assert same(*(cached(config, config.root, "train") for _ in range(2))) and len(parsed) == 2
+    assert same(*(read_cached(config, config.root, "train") for _ in range(2))) and len(parsed) == 2
 
 
 def test_splits_and_roots_do_not_share_a_cache(tmp_path, parsed):
@@ -147,7 +148,7 @@ def test_splits_and_roots_do_not_share_a_cache(tmp_path, parsed):
     for count, (root, split) in enumerate(places, start=1):
         os.utime(write_coco(Path(root), split, {}, count, []), ns=(0, 0))  # of the same time
     config = settings(tmp_path)
-    assert [len(cached(config, *place)) for _ in range(2) for place in places] == [1, 2, 3, 4] * 2
+    assert [len(read_cached(config, *place)) for _ in range(2) for place in places] == [1, 2, 3, 4] * 2
     assert len(parsed) == 4, "without objects, too"
 
 
@@ -155,9 +156,9 @@ def test_images_that_arrive_after_the_annotations_were_read_are_found(tmp_path):
     coco_tree(tmp_path / "data")
     config = settings(tmp_path)
     (tmp_path / "data" / "train").rename(tmp_path / "elsewhere")
-    cached(config, config.root, "train")
+    read_cached(config, config.root, "train")
     (tmp_path / "elsewhere").rename(tmp_path / "data" / "images")
-    assert Path(cached(config, config.root, "train").path(0)).is_file()
+    assert Path(read_cached(config, config.root, "train").path(0)).is_file()
 
 
 def test_a_size_that_came_from_an_image_follows_the_image(tmp_path):
@@ -166,10 +167,10 @@ def test_a_size_that_came_from_an_image_follows_the_image(tmp_path):
     config = settings(tmp_path)
     for height in (4, 5):
         Image.new("RGB", (6, height)).save(tmp_path / "data" / "train" / "0.png")
-        assert cached(config, config.root, "train").sizes.tolist() == [[height, 6]]
+        assert read_cached(config, config.root, "train").sizes.tolist() == [[height, 6]]
 
 
-# What is not there
+# Missing files
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -192,13 +193,44 @@ def test_no_remedy_is_offered_that_is_taken_already(tmp_path):
     json_tree(tmp_path / "data")
     (tmp_path / "data" / "input" / "a.png").write_bytes(b"")
     try:
-        read_splits(settings(tmp_path, format="per_image_json", broken_images="grey"), ("train",))
+        read_splits(settings(tmp_path, format="per_image_json", unreadable_images="grey"), ("train",))
     except BadInput as error:
         assert "data.unreadable_images=grey" not in str(error)
 
 
-def test_every_format_of_the_schema_has_a_reader_and_shapes_draw_themselves(tmp_path, monkeypatch):
-    assert set(next(field for field in fields(Data) if field.name == "format").metadata["choices"]) == set(READERS)
+# Formats
+
+def test_the_option_describes_every_format():
+    description = next(field for field in fields(Data) if field.name == "format").metadata["description"]
+    assert all(name in description for name in FORMATS)
+
+
+@pytest.mark.parametrize("name, hint", [("cocoo", r" \(did you mean coco\?\)"), ("x", "")])
+def test_an_unknown_format_is_an_error_that_lists_all_formats(tmp_path, name, hint):
+    with pytest.raises(BadInput, match=f"unknown data.format={name}{hint}; allowed: {', '.join(FORMATS)}$"):
+        read_datasets(settings(tmp_path, format=name))
+    with pytest.raises(BadInput, match=f"unknown data.format={name}"):
+        read_cached(settings(tmp_path, format=name), str(tmp_path), "train")
+
+
+def test_a_format_is_added_by_one_entry(tmp_path, monkeypatch, config_file):
+    """A CSV file a split with lines `file,height,width,class,x1,y1,x2,y2`."""
+    def read_csv(root: str, split: str) -> Dataset:
+        rows = [line.split(",") for line in Path(root, f"{split}.csv").read_text().splitlines()]
+        objects = np.array([(index, 1, 0, 1, *map(float, row[4:])) for index, row in enumerate(rows)])
+        return build_dataset(f"csv {split}", root, ["cat"], [1],
+                             [(row[0], index + 1, int(row[1]), int(row[2])) for index, row in enumerate(rows)], objects)
+    monkeypatch.setitem(FORMATS, "csv", Format(read_csv, lambda root, split: [os.path.join(root, f"{split}.csv")]))
+    (tmp_path / "train.csv").write_text("a.jpg,50,100,cat,1,2,30,40\n")
+    config = load_config(str(config_file), ["data.format=csv", f"data.root={tmp_path}", f"data.cache={tmp_path / 'cache'}"])
+    dataset = read_splits(config.data, ("train",))
+    assert dataset.boxes.tolist() == [[1, 2, 30, 40]] and dataset.sizes.tolist() == [[50, 100]]
+    (tmp_path / "train.csv").write_text("a.jpg,50,100,cat,1,2,30,44\n")
+    os.utime(tmp_path / "train.csv", ns=(1, 1))
+    assert read_splits(config.data, ("train",)).boxes.tolist() == [[1, 2, 30, 44]], "the cache notices the change"
+
+
+def test_shapes_are_drawn_when_they_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(shapes, "IMAGES", {"train": 3, "val": 2})
     train, val = read_datasets(settings(tmp_path, format="shapes"))
     assert (len(train), len(val)) == (3, 2) and train.classes == val.classes == shapes.CLASSES
@@ -232,7 +264,7 @@ def test_validation_may_lack_a_class_and_may_list_one_that_no_object_has(tmp_pat
 def test_an_unknown_class_is_an_error_that_lists_those_that_are_known(tmp_path):
     write_coco(tmp_path / "data", "train", {1: "cat", 2: "dog"}, 1, [(0, 1, ANY)])
     write_coco(tmp_path / "data", "val", {1: "cat", 2: "Dog"}, 1, [(0, 2, ANY)])
-    with pytest.raises(BadInput, match="unknown class Dog in coco val: training knows cat, dog"):
+    with pytest.raises(BadInput, match="unknown class Dog in coco val: the training classes are cat, dog"):
         read_datasets(settings(tmp_path))
     with pytest.raises(BadInput, match="unknown class horse, emu in data.classes: coco train has cat, dog"):
         read_datasets(settings(tmp_path, classes=("cat", "horse", "emu")))
@@ -283,9 +315,9 @@ def test_splits_are_joined_in_their_order(tmp_path):
 
 def test_image_ids_are_kept_unless_splits_share_them():
     first, second = boxes_in_image([ANY], image_id=7), boxes_in_image([], image_id=9)
-    assert join([first, second]).image_ids.tolist() == [7, 9]
-    assert join([first, second, first]).image_ids.tolist() == [1, 2, 3]
-    assert join([first]) is first
+    assert concat_datasets([first, second]).image_ids.tolist() == [7, 9]
+    assert concat_datasets([first, second, first]).image_ids.tolist() == [1, 2, 3]
+    assert concat_datasets([first]) is first
 
 
 def test_joined_splits_match_their_classes_by_name_and_one_may_be_empty(tmp_path):
@@ -300,9 +332,9 @@ def test_joined_splits_match_their_classes_by_name_and_one_may_be_empty(tmp_path
         read_splits(settings(tmp_path), ("none", "none"))
 
 
-# Faulty boxes. In an image 100 wide and 50 high: the box; what clip leaves of it (None: nothing); whether drop does.
+# Invalid boxes. In an image 100 wide and 50 high: the box; the box after clip (None: dropped); whether it is valid.
 
-FAULTS = [
+BOXES = [
     ([10, 10, 20, 20], [10, 10, 20, 20], True),
     ([0, 0, 100, 50], [0, 0, 100, 50], True),            # all of it
     ([-0.5, 0, 10, 50.75], [-0.5, 0, 10, 50.75], True),  # less than a pixel: rounding
@@ -322,41 +354,41 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize("box, clipped, stays", FAULTS)
-def test_a_faulty_box_is_clipped_dropped_or_refused(box, clipped, stays):
+@pytest.mark.parametrize("box, clipped, valid", BOXES)
+def test_an_invalid_box_is_clipped_dropped_or_refused(box, clipped, valid):
     dataset = boxes_in_image([[1, 1, 2, 2], box, [3, 3, 4, 4]])
-    for policy, left in (("clip", clipped), ("drop", box if stays else None)):
-        mended = fix_invalid_boxes(dataset, policy)
-        assert mended.boxes.tolist() == [[1, 1, 2, 2], *([left] if left else []), [3, 3, 4, 4]]
-        assert mended.areas.tolist() == [0, *([1] if left else []), 2], "what belongs to a box goes with it"
-        assert mended.offsets.tolist() == [0, len(mended.boxes)]
-    if stays:
+    for policy, left in (("clip", clipped), ("drop", box if valid else None)):
+        fixed = fix_invalid_boxes(dataset, policy)
+        assert fixed.boxes.tolist() == [[1, 1, 2, 2], *([left] if left else []), [3, 3, 4, 4]]
+        assert fixed.areas.tolist() == [0, *([1] if left else []), 2], "the other arrays follow the boxes"
+        assert fixed.offsets.tolist() == [0, len(fixed.boxes)]
+    if valid:
         assert fix_invalid_boxes(dataset, "clip") is fix_invalid_boxes(dataset, "drop") is fix_invalid_boxes(dataset, "refuse") is dataset
     else:
-        with pytest.raises(BadInput, match="1 faulty boxes in some"):
+        with pytest.raises(BadInput, match="1 invalid boxes in some"):
             fix_invalid_boxes(dataset, "refuse")
 
 
 @pytest.mark.parametrize("policy", ["clip", "drop"])
-def test_every_faulty_box_is_counted_once(policy):
-    none, dataset = boxes_in_image([]), boxes_in_image([box for box, _, _ in FAULTS])
+def test_every_invalid_box_is_counted_once(policy):
+    none, dataset = boxes_in_image([]), boxes_in_image([box for box, _, _ in BOXES])
     assert fix_invalid_boxes(none, policy) is fix_invalid_boxes(none, "refuse") is none
-    mended = fix_invalid_boxes(dataset, policy)
-    cut = sum(int(fault.split()[0]) for fault in mended.warnings if "were cut" in fault)
-    left_out = sum(int(fault.split()[0]) for fault in mended.warnings if "left out" in fault)
-    assert left_out == len(dataset.boxes) - len(mended.boxes)
-    assert cut == (sum(clipped is not None and not stays for _, clipped, stays in FAULTS) if policy == "clip" else 0)
-    assert cut + left_out == sum(not stays for _, _, stays in FAULTS)
+    fixed = fix_invalid_boxes(dataset, policy)
+    cut = sum(int(warning.split()[0]) for warning in fixed.warnings if "were cut" in warning)
+    left_out = sum(int(warning.split()[0]) for warning in fixed.warnings if "left out" in warning)
+    assert left_out == len(dataset.boxes) - len(fixed.boxes)
+    assert cut == (sum(clipped is not None and not valid for _, clipped, valid in BOXES) if policy == "clip" else 0)
+    assert cut + left_out == sum(not valid for _, _, valid in BOXES)
 
 
-def test_what_is_mended_is_named_with_its_first_example():
+def test_warnings_name_the_first_example_of_each_kind():
     dataset = boxes_in_image([[1, 1, 2, 2], [90, 40, 120, 60], [-9, 0, 5, 5], [7, 7, 7, 7]])
     cut, thin = fix_invalid_boxes(dataset, "clip").warnings
     assert cut.startswith("2 boxes") and "[90, 40, 120, 60] (dog) in /data/a.jpg, 100x50 pixels" in cut
     assert thin.startswith("1 boxes without area") and "[7, 7, 7, 7] (dog)" in thin
     outside, thin = fix_invalid_boxes(dataset, "drop").warnings
     assert outside.startswith("2 boxes") and "left out" in outside and thin.startswith("1 boxes without area")
-    with pytest.raises(BadInput, match=r"3 faulty boxes in some .*100x50 pixels\. .*data\.faulty_boxes=clip or drop"):
+    with pytest.raises(BadInput, match=r"3 invalid boxes in some .*100x50 pixels\. .*data\.invalid_boxes=clip or drop"):
         fix_invalid_boxes(dataset, "refuse")
 
 
@@ -364,15 +396,15 @@ def test_the_policy_of_the_config_is_followed_and_the_cache_serves_every_policy(
     boxes = ([1, 1, 5, 5], [90, 1, 50, 5], [1, 1, 0, 0])
     write_coco(tmp_path / "data", "train", {1: "cat"}, 1, [(0, 1, box) for box in boxes])
     for policy, left in (("drop", 1), ("clip", 2)):
-        for dataset in read_datasets(settings(tmp_path, val=("train",), faulty_boxes=policy)):
+        for dataset in read_datasets(settings(tmp_path, val=("train",), invalid_boxes=policy)):
             assert len(dataset.boxes) == left and len(dataset.warnings) == 2
     assert read_datasets(settings(tmp_path, val=()))[1] is None
-    with pytest.raises(BadInput, match="2 faulty boxes in coco train"):
-        read_datasets(settings(tmp_path, val=(), faulty_boxes="refuse"))
+    with pytest.raises(BadInput, match="2 invalid boxes in coco train"):
+        read_datasets(settings(tmp_path, val=(), invalid_boxes="refuse"))
     assert parsed == ["train"]
 
 
-# What is learned from
+# Selection for training
 
 def test_crowds_are_kept_for_scoring_and_left_out_of_training(tmp_path):
     write_coco(tmp_path / "data", "train", {1: "cat"}, 2, [(0, 1, [1, 1, 5, 5]), (0, 1, ANY, 1), (1, 1, ANY, 1)])

@@ -1,4 +1,4 @@
-"""JPEGs decoded at a reduced scale: when, what becomes of boxes and canvases, and how far pixels may differ."""
+"""JPEGs decoded at a reduced size: when, their boxes and padded sizes, and by how much pixels differ."""
 
 from dataclasses import replace
 
@@ -11,22 +11,22 @@ from detector.config.load import load_config
 from detector.config.schema import Augment
 from detector.data.dataset import DetectionDataset
 from detector.data.image_io import read_image
-from detector.data.transforms import reduction
+from detector.data.transforms import jpeg_divisor
 from detector.errors import BadInput
-from detector.model.preprocessing import Input, Pixels, to_batch
+from detector.model.preprocessing import PixelFormat, Preprocessing, to_batch
 from detector.seeding import numpy_random_state
 from detector.structures import Resize, build_dataset, scale_and_size, scale_boxes
 
-LEVELS = Input(pixels=Pixels(False, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))  # pixels stay 0 ... 255
+LEVELS = Preprocessing(pixel_format=PixelFormat(False, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))  # pixels stay 0 ... 255
 ON = Augment(hflip_prob=0, reduced_jpegs=True, min_size=(200,), max_size=400)
 
 
 def photograph(path, height: int = 600, width: int = 800, **how) -> str:
     """Smooth, with some detail of a few pixels."""
-    chance = numpy_random_state(height)
+    state = numpy_random_state(height)
     total = np.zeros((height, width, 3))
     for cells, weight in ((6, 0.6), (24, 0.25), (100, 0.15)):
-        coarse = Image.fromarray(chance.randint(0, 256, (cells, cells, 3)).astype(np.uint8))
+        coarse = Image.fromarray(state.randint(0, 256, (cells, cells, 3)).astype(np.uint8))
         total += weight * np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float64)
     Image.fromarray(total.clip(0, 255).astype(np.uint8)).save(path, quality=90, **how)
     return str(path)
@@ -35,25 +35,25 @@ def photograph(path, height: int = 600, width: int = 800, **how) -> str:
 @pytest.mark.parametrize("height, width, changes, divisor", [
     (600, 800, {}, 2),                                     # 300 >= 200, but 150 is not
     (800, 800, {}, 4), (1600, 1600, {}, 8), (4000, 4000, {}, 8), (397, 532, {}, 1),
-    (400, 400, {"short_sides": (200, 400)}, 1),            # the largest side counts
-    (800, 800, {"jitter": (1.0, 2.0)}, 2),                 # a crop of half a side is enlarged to 200
-    (800, 800, {"jitter": (0.5, 1.0)}, 4),
+    (400, 400, {"min_size": (200, 400)}, 1),            # the largest side counts
+    (800, 800, {"scale_jitter": (1.0, 2.0)}, 2),                 # a crop of half a side is enlarged to 200
+    (800, 800, {"scale_jitter": (0.5, 1.0)}, 4),
     (600, 800, {"reduced_jpegs": False}, 1),
     (401, 3001, {}, 4),                                    # the long side's cap makes it small
     (600, 3, {}, 1)])
-def test_reduced_only_while_it_is_as_large_as_the_network_sees_it(height, width, changes, divisor):
+def test_jpegs_are_reduced_only_while_they_are_as_large_as_the_resized_image(height, width, changes, divisor):
     config = replace(ON, **changes)
-    assert reduction(height, width, config) == divisor
+    assert jpeg_divisor(height, width, config) == divisor
 
 
-def test_canvases_are_those_of_the_whole_image():
+def test_resized_sizes_are_those_of_the_whole_image():
     """A half of an odd side is rounded up; where that would move the resized size by a pixel nothing is reduced."""
     some_are_left = some_are_reduced = False
     for height in range(500, 520):
         for width in range(600, 800, 7):
-            divisor = reduction(height, width, ON)
+            divisor = jpeg_divisor(height, width, ON)
             small = -(-height // divisor), -(-width // divisor)
-            for short in ON.short_sides:
+            for short in ON.min_size:
                 assert scale_and_size(*small, Resize(short, 400))[1] == scale_and_size(height, width, Resize(short, 400))[1]
             some_are_reduced |= divisor > 1
             some_are_left |= divisor == 1
@@ -61,10 +61,10 @@ def test_canvases_are_those_of_the_whole_image():
 
 
 @pytest.mark.parametrize("short, mean, most", [(300, 1.0, 8.0), (250, 2.0, 40.0), (200, 2.0, 40.0), (150, 1.0, 8.0), (100, 3.0, 60.0)])
-def test_pixels_that_reach_the_network_differ_by_some_grey_levels(tmp_path, short, mean, most):
+def test_resized_pixels_differ_by_some_grey_levels(tmp_path, short, mean, most):
     """Of 255. Half or a quarter as a whole number: little. Between: what the resize without smoothing skips at full size."""
     path, side = photograph(tmp_path / "a.jpg"), Resize(short, 0)
-    divisor = reduction(600, 800, replace(ON, min_size=(short,), max_size=0))
+    divisor = jpeg_divisor(600, 800, replace(ON, min_size=(short,), max_size=0))
     assert divisor > 1
     whole, reduced = (to_batch([read_image(path, (600, 800), by)], side, LEVELS).tensors for by in (1, divisor))
     assert whole.shape == reduced.shape
@@ -99,7 +99,7 @@ def test_png_stays_whole(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["cut", "size"])
-def test_what_is_wrong_is_told_as_ever(tmp_path, how):
+def test_errors_are_those_of_the_whole_image(tmp_path, how):
     path = photograph(tmp_path / "a.jpg")
     if how == "cut":
         with open(path, "r+b") as file:
@@ -112,8 +112,8 @@ def test_what_is_wrong_is_told_as_ever(tmp_path, how):
     assert errors[0] == errors[1]
 
 
-@pytest.mark.parametrize("changes", [{}, {"flip": 1.0}, {"jitter": (0.7, 1.0)}, {"jitter": (1.0, 1.4)}])
-def test_boxes_reach_the_network_where_they_would_be_and_the_index_keeps_its_own_pixels(tmp_path, changes):
+@pytest.mark.parametrize("changes", [{}, {"hflip_prob": 1.0}, {"scale_jitter": (0.7, 1.0)}, {"scale_jitter": (1.0, 1.4)}])
+def test_resized_boxes_are_those_of_the_whole_image_and_the_data_set_is_unchanged(tmp_path, changes):
     photograph(tmp_path / "a.jpg")
     boxes = [(0, 1, 0, 1, 100.5, 50, 300, 251), (0, 2, 0, 1, 0, 0, 800, 600)]
     dataset = build_dataset("one", str(tmp_path), ["cat", "dog"], [1, 2], [("a.jpg", 1, 600, 800)], np.array(boxes, np.float64))
@@ -125,7 +125,7 @@ def test_boxes_reach_the_network_where_they_would_be_and_the_index_keeps_its_own
     assert image.shape[-1] < 800 / 1.4 and dataset.boxes[0].tolist() == [100.5, 50, 300, 251]
     (size, whole, labels), (small_size, reduced, small_labels) = found
     assert size == small_size and labels == small_labels == [1, 2]
-    assert torch.allclose(whole, reduced, atol=1.0 if "jitter" in changes else 1e-3)  # crops end at whole pixels
+    assert torch.allclose(whole, reduced, atol=1.0 if "scale_jitter" in changes else 1e-3)  # crops end at whole pixels
 
 
 def test_the_same_key_gives_the_same_pixels(tmp_path):
@@ -136,6 +136,6 @@ def test_the_same_key_gives_the_same_pixels(tmp_path):
     assert torch.equal(first, again) and min(first.shape[1:]) < 600
 
 
-def test_frames_and_reduced_images_exclude_each_other(config_file):
-    with pytest.raises(BadInput, match="augment.reduced_jpegs=true: a frame is cut from the whole image"):
+def test_crop_to_group_and_reduced_jpegs_exclude_each_other(config_file):
+    with pytest.raises(BadInput, match="augment.reduced_jpegs=true: the crop is computed in pixels of the whole image"):
         load_config(str(config_file), ["data.root=/", "batch.aspect_ratio_groups=static", "batch.crop_to_group=true", "augment.reduced_jpegs=true"])

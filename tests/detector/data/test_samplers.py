@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from detector.data.samplers import (
-    EDGES,
+    ASPECT_RATIO_EDGES,
     aspect_groups,
     micro_batches,
     plan_epoch,
     plan_eval_batches,
-    rank_share,
+    rank_part,
     steps_per_epoch,
 )
 from detector.seeding import numpy_random_state
@@ -46,8 +46,8 @@ def test_the_groups_by_hand():
 
 
 def test_a_landscape_and_the_same_image_upright_are_in_opposite_groups():
-    assert EDGES == pytest.approx(1 / EDGES[::-1])
-    assert EDGES[3] == 1
+    assert ASPECT_RATIO_EDGES == pytest.approx(1 / ASPECT_RATIO_EDGES[::-1])
+    assert ASPECT_RATIO_EDGES[3] == 1
 
 
 @pytest.mark.parametrize("counts, batch, groups", [
@@ -156,7 +156,7 @@ def test_the_largest_public_data_set_is_planned_in_under_a_second():
 @pytest.mark.parametrize("batch", [1, 2, 7, 8, 16])
 def test_the_shares_of_all_ranks_are_the_step_whatever_their_number(world, batch):
     plan = plan_epoch(0, 0, photographs(3, 60), batch)
-    shares = [rank_share(batch, rank, world) for rank in range(world)]
+    shares = [rank_part(batch, rank, world) for rank in range(world)]
     assert np.array_equal(np.concatenate([plan[:, columns] for columns in shares], axis=1), plan)
     lengths = [len(columns) for columns in shares]
     assert max(lengths) - min(lengths) <= 1

@@ -6,20 +6,21 @@ import torch
 from torch import Tensor
 
 from detector.config.schema import Augment
+from detector.data.image_io import GREY
 from detector.data.transforms import (
-    FILL,
-    LEAST_SIDE,
-    LEAST_VISIBLE,
-    area,
+    MIN_VISIBLE_FRACTION,
+    MIN_VISIBLE_SIZE,
+    TRANSFORMS,
     augment,
-    draw_short_side,
-    flip,
-    inside,
-    jitter,
-    mirror,
-    photometric,
+    box_areas,
+    clip_boxes,
+    color_jitter,
+    draw_min_size,
+    hflip,
+    horizontal_flip,
+    scale_jitter,
     uniform,
-    visible,
+    visible_mask,
 )
 from detector.seeding import generator, numpy_random_state
 
@@ -38,8 +39,8 @@ def boxes_in(image: Tensor, seed: int, count: int = 12) -> Tensor:
     """Boxes with an area, on quarters of a pixel, which float32 mirrors without rounding; some touch the border."""
     state, (height, width) = numpy_random_state(seed + 1000), image.shape[-2:]
     x, y = (np.sort(state.randint(0, 4 * side + 1, (count, 2)), axis=1) / 4 for side in (width, height))
-    found = torch.from_numpy(np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1).astype(np.float32))
-    return found[area(found) > 0]
+    boxes = torch.from_numpy(np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1).astype(np.float32))
+    return boxes[box_areas(boxes) > 0]
 
 
 def box(*corners: float) -> Tensor:
@@ -67,7 +68,7 @@ def box_of(white: Tensor) -> list[float]:
 
 def test_mirrored_by_hand():
     image = torch.arange(6, dtype=torch.uint8).reshape(1, 2, 3).expand(3, 2, 3)
-    mirrored, boxes = mirror(image, box(0, 0, 1, 2))
+    mirrored, boxes = horizontal_flip(image, box(0, 0, 1, 2))
     assert mirrored[0].tolist() == [[2, 1, 0], [5, 4, 3]]
     assert boxes.tolist() == [[2, 0, 3, 2]]
 
@@ -76,14 +77,14 @@ def test_mirrored_by_hand():
 def test_mirrored_twice_is_the_identity(seed):
     image = picture(seed)
     boxes = boxes_in(image, seed)
-    twice, back = mirror(*mirror(image, boxes))
+    twice, back = horizontal_flip(*horizontal_flip(image, boxes))
     assert torch.equal(twice, image) and torch.equal(back, boxes)
 
 
 def test_a_mirrored_box_of_any_fraction_comes_back_as_near_as_float32_can_say():
-    image, chance = torch.zeros(3, 2, 1333, dtype=torch.uint8), generator(0)
-    boxes = torch.rand(200, 4, generator=chance) * torch.tensor([1333.0, 2, 1333, 2])
-    _, back = mirror(*mirror(image, boxes))
+    image = torch.zeros(3, 2, 1333, dtype=torch.uint8)
+    boxes = torch.rand(200, 4, generator=generator(0)) * torch.tensor([1333.0, 2, 1333, 2])
+    _, back = horizontal_flip(*horizontal_flip(image, boxes))
     assert (back - boxes).abs().max() <= np.spacing(np.float32(1333))
 
 
@@ -92,15 +93,15 @@ def test_a_mirrored_box_stays_on_its_object(seed):
     state = numpy_random_state(seed)
     x1, y1 = state.randint(0, 10), state.randint(0, 10)
     image, boxes = block(12, 14, (x1, y1, x1 + state.randint(1, 15 - x1), y1 + state.randint(1, 13 - y1)))
-    mirrored, moved = mirror(image, boxes)
+    mirrored, moved = horizontal_flip(image, boxes)
     assert moved[0].tolist() == box_of(mirrored[0])
 
 
-@pytest.mark.parametrize("probability, share", [(0.0, 0), (1.0, 1), (0.5, 0.5), (0.2, 0.2)])
-def test_a_flip_is_as_frequent_as_asked(probability, share):
+@pytest.mark.parametrize("probability, fraction", [(0.0, 0), (1.0, 1), (0.5, 0.5), (0.2, 0.2)])
+def test_a_flip_is_as_frequent_as_configured(probability, fraction):
     image = picture(1)
-    count = sum(not torch.equal(flip(image, NONE, probability, generator(seed))[0], image) for seed in range(400))
-    assert abs(count / 400 - share) <= (0 if probability in (0, 1) else 0.1)
+    count = sum(not torch.equal(hflip(image, NONE, Augment(hflip_prob=probability), generator(seed))[0], image) for seed in range(400))
+    assert abs(count / 400 - fraction) <= (0 if probability in (0, 1) else 0.1)
 
 
 # Scale jitter
@@ -108,32 +109,31 @@ def test_a_flip_is_as_frequent_as_asked(probability, share):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_crop_is_a_part_of_the_image_and_its_box_what_is_left_of_the_object(seed):
     image, boxes = block(24, 30, (9, 6, 21, 18))
-    crop, moved, scale = jitter(image, boxes, 1.5, 3.0, generator(seed))
+    crop, moved, scale = scale_jitter(image, boxes, Augment(scale_jitter=(1.5, 3.0)), generator(seed))
     height, width = crop.shape[-2:]
     assert 24 / 3 - 1 <= height <= 24 / 1.5 + 1 and 30 / 3 - 1 <= width <= 30 / 1.5 + 1
     assert scale == 1
     left = box_of(crop[0])
-    assert moved[0].tolist() == left if left else area(moved)[0] == 0
+    assert moved[0].tolist() == left if left else box_areas(moved)[0] == 0
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_shrunk_image_lies_on_a_grey_canvas_and_its_box_follows(seed):
+def test_a_shrunk_image_is_padded_with_grey_and_its_box_follows(seed):
     image, boxes = block(24, 30, (8, 6, 20, 18))
-    canvas, moved, area = jitter(image, boxes, 0.4, 0.8, generator(seed))
-    assert canvas.shape == image.shape and canvas.dtype == torch.uint8
-    assert 10 * 12 <= round(area * 24 * 30) <= 19 * 24  # 0.4 and 0.8 of 24 x 30, in whole pixels
-    found = box_of(canvas[0] > 180)  # whiter than the canvas and than the blurred edge
+    padded, moved, area_scale = scale_jitter(image, boxes, Augment(scale_jitter=(0.4, 0.8)), generator(seed))
+    assert padded.shape == image.shape and padded.dtype == torch.uint8
+    assert 10 * 12 <= round(area_scale * 24 * 30) <= 19 * 24  # 0.4 and 0.8 of 24 x 30, in whole pixels
+    found = box_of(padded[0] > 180)  # whiter than the padding and the blurred edge
     assert np.abs(np.array(found) - moved[0].numpy()).max() <= 1
-    on_canvas = int((canvas[0] != FILL).sum())
-    assert on_canvas <= round(area * 24 * 30)
+    assert int((padded[0] != GREY).sum()) <= round(area_scale * 24 * 30)
 
 
 def test_no_jitter_gives_back_what_it_got_and_draws_nothing():
-    image, boxes, chance = picture(1), boxes_in(picture(1), 1), generator(7)
-    before = chance.get_state()
-    same, still, scale = jitter(image, boxes, 1.0, 1.0, chance)
+    image, boxes, seeded = picture(1), boxes_in(picture(1), 1), generator(7)
+    before = seeded.get_state()
+    same, still, scale = scale_jitter(image, boxes, Augment(scale_jitter=(1.0, 1.0)), seeded)
     assert same is image and still is boxes and scale == 1
-    assert torch.equal(chance.get_state(), before)
+    assert torch.equal(seeded.get_state(), before)
 
 
 @pytest.mark.parametrize("low, high", [(0.1, 0.1), (4.0, 4.0), (0.1, 4.0)])
@@ -141,7 +141,7 @@ def test_no_jitter_gives_back_what_it_got_and_draws_nothing():
 def test_the_smallest_image_keeps_at_least_a_pixel(low, high, height, width):
     image = torch.zeros(3, height, width, dtype=torch.uint8)
     for seed in range(10):
-        changed, boxes, _ = jitter(image, box(0, 0, width, height), low, high, generator(seed))
+        changed, boxes, _ = scale_jitter(image, box(0, 0, width, height), Augment(scale_jitter=(low, high)), generator(seed))
         assert min(changed.shape[-2:]) >= 1 and boxes.shape == (1, 4)
 
 
@@ -150,19 +150,21 @@ def test_the_smallest_image_keeps_at_least_a_pixel(low, high, height, width):
 def test_colours_stay_uint8_and_boxes_have_nothing_to_do_with_them():
     image = picture(3)
     for seed in range(10):
-        changed = photometric(image, 1.0, generator(seed))
+        boxes = boxes_in(image, seed)
+        changed, same, scale = color_jitter(image, boxes, Augment(color_jitter_prob=1.0), generator(seed))
+        assert same is boxes and scale == 1
         assert changed.dtype == torch.uint8 and changed.shape == image.shape
         assert not torch.equal(changed, image)
 
 
 def test_no_colour_change_at_probability_zero():
     image = picture(3)
-    assert photometric(image, 0.0, generator(0)) is image
+    assert color_jitter(image, NONE, Augment(color_jitter_prob=0.0), generator(0))[0] is image
 
 
 # What is left of an object
 
-@pytest.mark.parametrize("after, whole, stays", [
+@pytest.mark.parametrize("after, full_area, stays", [
     (box(0, 0, 10, 10), 100, True),              # not cut
     (box(0, 0, 10, 2), 100, True),               # a fifth is enough
     (box(0, 0, 10, 1.9), 100, False),            # less is not
@@ -172,22 +174,22 @@ def test_no_colour_change_at_probability_zero():
     (box(0, 0, 0.5, 10), 5, True),               # thin from the start, and not cut
     (box(3, 3, 3, 3), 0, False),                 # no area from the start
 ])
-def test_an_object_stays_where_enough_of_it_is_visible(after, whole, stays):
-    assert visible(after, torch.tensor([float(whole)])).tolist() == [stays]
-    assert LEAST_VISIBLE == 0.2 and LEAST_SIDE == 1, "the table above is written for these"
+def test_an_object_stays_where_enough_of_it_is_visible(after, full_area, stays):
+    assert visible_mask(after, torch.tensor([float(full_area)])).tolist() == [stays]
+    assert MIN_VISIBLE_FRACTION == 0.2 and MIN_VISIBLE_SIZE == 1, "the table above is written for these"
 
 
 @pytest.mark.parametrize("given, cut", [
     ((2, 3, 5, 6), (2, 3, 5, 6)), ((-5, -5, 50, 50), (0, 0, 20, 10)), ((-5, 2, 3, 4), (0, 2, 3, 4)),
     ((30, 30, 40, 40), (20, 10, 20, 10))])
-def test_inside(given, cut):
-    assert inside(box(*given), 10, 20).tolist() == [list(cut)]
+def test_clip_boxes(given, cut):
+    assert clip_boxes(box(*given), 10, 20).tolist() == [list(cut)]
 
 
-def test_area():
-    assert area(box(1, 2, 4, 6)).tolist() == [12]
-    assert area(box(4, 2, 1, 6)).tolist() == area(box(4, 6, 1, 2)).tolist() == [0], "corners swapped"
-    assert area(NONE).tolist() == []
+def test_box_areas():
+    assert box_areas(box(1, 2, 4, 6)).tolist() == [12]
+    assert box_areas(box(4, 2, 1, 6)).tolist() == box_areas(box(4, 6, 1, 2)).tolist() == [0], "corners swapped"
+    assert box_areas(NONE).tolist() == []
 
 
 # All together, over many seeds
@@ -203,7 +205,7 @@ def test_no_box_leaves_its_image_and_none_without_area_survives(config):
         assert left.dtype == torch.float32 and left.shape == (int(mask.sum()), 4)
         assert mask.dtype == torch.bool and mask.shape == (len(boxes),)
         assert (left >= 0).all() and (left <= left.new_tensor([width, height, width, height])).all()
-        assert (area(left) > 0).all()
+        assert (box_areas(left) > 0).all()
         assert changed.dtype == torch.uint8 and changed.shape[0] == 3
 
 
@@ -268,24 +270,49 @@ def test_a_crop_loses_exactly_the_objects_of_which_too_little_is_in_it():
     for seed in SEEDS:
         config = Augment(hflip_prob=0, scale_jitter=(1.2, 3))
         _, _, mask = augment(image, boxes, config, generator(seed))
-        chance = generator(seed)
-        flip(image, boxes, 0, chance)  # draws as augment does
-        _, moved, _ = jitter(image, boxes, *config.scale_jitter, chance)
+        seeded = generator(seed)
+        hflip(image, boxes, config, seeded)  # draws as augment does
+        _, moved, _ = scale_jitter(image, boxes, config, seeded)
         for kept, (x1, y1, x2, y2) in zip(mask.tolist(), moved.tolist()):
-            seen = (x2 - x1) * (y2 - y1) / 81
-            assert kept == (seen == 1 or seen >= LEAST_VISIBLE and min(x2 - x1, y2 - y1) >= LEAST_SIDE)
+            visible = (x2 - x1) * (y2 - y1) / 81
+            assert kept == (visible == 1 or visible >= MIN_VISIBLE_FRACTION and min(x2 - x1, y2 - y1) >= MIN_VISIBLE_SIZE)
+
+
+# Extending
+
+def test_transforms_are_applied_in_the_order_of_the_dict():
+    assert list(TRANSFORMS) == ["hflip", "scale_jitter", "color_jitter"]
+
+
+def test_a_transform_is_added_by_one_entry(monkeypatch):
+    def invert(image, boxes, config, generator):
+        return 255 - image, boxes, 1.0
+    image, boxes = picture(4), boxes_in(picture(4), 4)
+    plain, kept, mask = augment(image, boxes, ALL, generator(0))
+    monkeypatch.setitem(TRANSFORMS, "invert", invert)
+    inverted, same, same_mask = augment(image, boxes, ALL, generator(0))
+    assert torch.equal(inverted, 255 - plain) and torch.equal(same, kept) and torch.equal(same_mask, mask)
+
+
+def test_the_area_scale_of_a_transform_keeps_the_boxes_that_it_shrinks(monkeypatch):
+    def quarter(image, boxes, config, generator):
+        return image, boxes / 4, scale
+    monkeypatch.setitem(TRANSFORMS, "quarter", quarter)
+    image = torch.zeros(3, 40, 40, dtype=torch.uint8)
+    for scale, kept in ((1 / 16, True), (1.0, False)):
+        assert augment(image, box(0, 0, 36, 36), Augment(), generator(0))[2].tolist() == [kept]
 
 
 # Numbers
 
 def test_uniform_lies_between_its_ends():
-    chance = generator(0)
-    drawn = [uniform(2, 3, chance) for _ in range(300)]
+    seeded = generator(0)
+    drawn = [uniform(2, 3, seeded) for _ in range(300)]
     assert 2 <= min(drawn) < 2.1 and 2.9 < max(drawn) < 3
-    assert uniform(5, 5, chance) == 5
+    assert uniform(5, 5, seeded) == 5
 
 
 def test_a_short_side_is_one_of_those_and_each_of_them_occurs():
-    assert {draw_short_side((640, 672, 800), generator(seed)) for seed in range(40)} == {640, 672, 800}
-    assert draw_short_side((600,), generator(0)) == 600
-    assert draw_short_side((640, 672), generator(3)) == draw_short_side((640, 672), generator(3))
+    assert {draw_min_size((640, 672, 800), generator(seed)) for seed in range(40)} == {640, 672, 800}
+    assert draw_min_size((600,), generator(0)) == 600
+    assert draw_min_size((640, 672), generator(3)) == draw_min_size((640, 672), generator(3))

@@ -1,4 +1,4 @@
-"""What ranks do together: immediate with one process, and once for real with two."""
+"""Collectives: they return at once with one process; the tests below also start two and four."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADD
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch):
+def one_process(monkeypatch):
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
@@ -58,12 +58,12 @@ def test_one_process_does_everything_once_and_itself():
 
 
 @pytest.mark.parametrize("error", [BadInput("no such file"), ValueError("wrong"), ValueError()])
-@pytest.mark.parametrize("way", ["together", "first_on_main", "only_on_main"])
-def test_one_process_raises_its_own_error(way, error):
+@pytest.mark.parametrize("name", ["run_on_all_ranks", "run_on_local_main_first", "run_on_main"])
+def test_one_process_raises_its_own_error(name, error):
     def fail() -> None:
         raise error
     with pytest.raises(type(error)) as caught:
-        getattr(collectives, way)(fail)
+        getattr(collectives, name)(fail)
     assert caught.value is error
     collectives.raise_on_all_ranks(None)
 
@@ -71,16 +71,16 @@ def test_one_process_raises_its_own_error(way, error):
 @pytest.mark.parametrize("mine, others, expected", [
     (None, [None], None), (None, [BadInput("no file")], BadInput), (None, [ValueError("wrong")], RuntimeError),
     (BadInput("mine"), [None], BadInput), (ValueError("mine"), [BadInput("theirs")], ValueError),
-    (ValueError(), [None], ValueError), (None, [ValueError()], RuntimeError)])  # also where an error says nothing
+    (ValueError(), [None], ValueError), (None, [ValueError()], RuntimeError)])  # also an error without a message
 def test_an_error_on_any_rank_is_raised_on_every_rank(mine, others, expected, monkeypatch):
-    """The other ranks are made up here: what each sends is what this process would send in its place."""
+    """The other ranks are simulated: each sends what this process would send in its place."""
     def sent(error) -> np.ndarray:
-        said = []
+        arrays = []
         with monkeypatch.context() as patched:
             patched.setattr(collectives, "world_size", lambda: 2)
-            patched.setattr(collectives, "all_gather_arrays", lambda values, group=None: said.append(values) or [])
+            patched.setattr(collectives, "all_gather_arrays", lambda values, group=None: arrays.append(values) or [])
             collectives.raise_on_all_ranks(error)
-        return said[0]
+        return arrays[0]
     messages = [sent(error) for error in [mine, *others]]
     monkeypatch.setattr(collectives, "world_size", lambda: 2)
     monkeypatch.setattr(collectives, "all_gather_arrays", lambda values, group=None: messages)
@@ -98,28 +98,28 @@ def test_one_process_keeps_its_model_and_its_statistics():
     before = model[1].running_mean.clone()
     data_parallel.average_batchnorm_statistics(model)
     assert torch.equal(model[1].running_mean, before)
-    for last in (False, True):
-        with data_parallel.sync_gradients(model, last):
+    for is_last in (False, True):
+        with data_parallel.sync_gradients(model, is_last):
             model(torch.ones(2, 2, 1, 1)).sum().backward()
     assert model[0].weight.grad is not None
 
 
 def test_on_gpus_no_unused_weights_are_searched(monkeypatch):
-    """The search ends in a copy to the host, which waits for the device in every step."""
-    said = {}
+    """The search ends in a copy to the host, which waits for the GPU in every step."""
+    passed = {}
 
     class Parallel:
         def __init__(self, module: nn.Module, forward_sync_buffers: bool = True, **options):
-            said.update(module=module, **options)
+            passed.update(module=module, **options)
     monkeypatch.setattr(data_parallel, "world_size", lambda: 2)
     monkeypatch.setattr(nn.parallel, "DistributedDataParallel", Parallel)
     model = nn.Linear(1, 1)
     data_parallel.wrap_ddp(model, torch.device("cuda", 1))
-    assert said == {"module": model, "device_ids": [1], "gradient_as_bucket_view": True, "static_graph": True}
-    data_parallel.wrap_ddp(model, torch.device("cuda", 1), turns=2)
-    assert said["static_graph"] is False, "a step of several turns sums in the last one only"
+    assert passed == {"module": model, "device_ids": [1], "gradient_as_bucket_view": True, "static_graph": True}
+    data_parallel.wrap_ddp(model, torch.device("cuda", 1), micro_batches=2)
+    assert passed["static_graph"] is False, "gradients are averaged in the last of several micro-batches only"
     data_parallel.wrap_ddp(model, torch.device("cpu"))
-    assert said["module"].module is model and said["find_unused_parameters"]
+    assert passed["module"].module is model and passed["find_unused_parameters"]
 
 
 @pytest.mark.parametrize("device, gpus, local_rank, expected", [
@@ -176,10 +176,10 @@ with process_group.process_group("cpu", 1.0):
     assert (rank_info.world_size(), rank_info.is_main()) == (2, rank == 0)
     assert collectives.any_rank(rank == 1, False, True) == (True, False, True)
 
-    # Uneven shares, one of them empty; every rank gets all of them, in the order of the ranks.
-    for shares in ([np.ones((2, 4), np.float32), np.zeros((0, 4), np.float32)], [np.arange(3), np.arange(1)],
+    # Arrays of different length, one of them empty; every rank gets all of them, in the order of the ranks.
+    for arrays in ([np.ones((2, 4), np.float32), np.zeros((0, 4), np.float32)], [np.arange(3), np.arange(1)],
                    [np.zeros((0, 6)), np.zeros((0, 6))]):
-        for got, sent in zip(collectives.all_gather_arrays(shares[rank]), shares, strict=True):
+        for got, sent in zip(collectives.all_gather_arrays(arrays[rank]), arrays, strict=True):
             assert np.array_equal(got, sent) and got.dtype == sent.dtype and got.shape == sent.shape
     assert collectives.all_gather_texts([["a", "\\u00e4"], []][rank]) == ["a", "\\u00e4"]
     assert collectives.broadcast_text(["zero", ""][rank]) == "zero" and collectives.broadcast_text(["", "one"][rank]) == ""
@@ -191,24 +191,24 @@ with process_group.process_group("cpu", 1.0):
     assert norm.running_mean.item() == 0.5 and norm.running_var.item() == 1
 
     # A failure on one rank is raised on both: its own there, its message elsewhere.
-    for way in (collectives.run_on_all_ranks, collectives.run_on_main, collectives.run_on_local_main_first):
-        said = raised(lambda: way(lambda: fail(BadInput("no file")) if rank == 0 else None))
-        assert said == ["BadInput: no file", "BadInput: rank 0: no file"][rank], said
-    said = raised(lambda: collectives.run_on_all_ranks(lambda: fail(KeyError("x")) if rank == 1 else None))
-    assert said == ["RuntimeError: rank 1: KeyError: 'x'", "KeyError: 'x'"][rank], said
+    for function in (collectives.run_on_all_ranks, collectives.run_on_main, collectives.run_on_local_main_first):
+        error = raised(lambda: function(lambda: fail(BadInput("no file")) if rank == 0 else None))
+        assert error == ["BadInput: no file", "BadInput: rank 0: no file"][rank], error
+    error = raised(lambda: collectives.run_on_all_ranks(lambda: fail(KeyError("x")) if rank == 1 else None))
+    assert error == ["RuntimeError: rank 1: KeyError: 'x'", "KeyError: 'x'"][rank], error
     assert raised(lambda: collectives.run_on_all_ranks(lambda: 3)) is None
     ran = []
     collectives.run_on_main(lambda: ran.append(rank))
     assert ran == ([0] if rank == 0 else [])
 
-    # Gradients stay on their rank until the last turn of a step, and are means over the ranks then.
+    # Gradients stay on their rank until the last micro-batch of a step, and are means over the ranks then.
     torch.manual_seed(0)
     layer = nn.Linear(1, 1, bias=False)
     module = data_parallel.wrap_ddp(layer, torch.device("cpu"))
-    for turn in range(2):
-        with data_parallel.sync_gradients(module, last=turn == 1):
+    for micro_batch in range(2):
+        with data_parallel.sync_gradients(module, is_last=micro_batch == 1):
             module(torch.full((1, 1), 1.0 + rank)).sum().backward()
-        assert layer.weight.grad.item() == (1 + rank if turn == 0 else (2 + 4) / 2)
+        assert layer.weight.grad.item() == (1 + rank if micro_batch == 0 else (2 + 4) / 2)
 assert not torch.distributed.is_initialized()
 print("done")
 '''
@@ -222,20 +222,20 @@ def test_two_processes_decide_together(tmp_path):
                                 stderr=subprocess.STDOUT, env={**local_environment(rank, 2, port), "PYTHONPATH": path})
                for rank in range(2)]
     try:
-        said = [process.communicate(timeout=120)[0] for process in running]
+        outputs = [process.communicate(timeout=120)[0] for process in running]
     finally:
         for process in running:
             process.kill()
-    assert [process.returncode for process in running] == [0, 0], "\n".join(said)
-    assert all("done" in text for text in said)
+    assert [process.returncode for process in running] == [0, 0], "\n".join(outputs)
+    assert all("done" in text for text in outputs)
 
 
 def test_nccls_last_collectives_are_left_in_the_run_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    said = process_group.flight_recorder(Path("runs") / "one" / "heartbeats")
-    places = {value for name, value in said.items() if name.endswith("TEMP_FILE")}
-    assert places == {str(tmp_path / "runs" / "one" / "heartbeats" / "nccl-trace-")}  # and the rank after it
-    assert said["TORCH_NCCL_DUMP_ON_TIMEOUT"] == "1" and int(said["TORCH_FR_BUFFER_SIZE"]) > 0
+    variables = process_group.flight_recorder_environment(Path("runs") / "one" / "heartbeats")
+    prefixes = {value for name, value in variables.items() if name.endswith("TEMP_FILE")}
+    assert prefixes == {str(tmp_path / "runs" / "one" / "heartbeats" / "nccl-trace-")}  # and the rank after it
+    assert variables["TORCH_NCCL_DUMP_ON_TIMEOUT"] == "1" and int(variables["TORCH_FR_BUFFER_SIZE"]) > 0
 
 
 RESUME = """
@@ -274,34 +274,34 @@ def test_the_sums_of_four_ranks_are_the_same_after_a_new_start():
     port = free_port()
     running = [subprocess.Popen([sys.executable, "-c", RESUME], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 env={**local_environment(rank, 4, port), "OMP_NUM_THREADS": "1"}) for rank in range(4)]
-    said = [process.communicate(timeout=120)[0] for process in running]
-    assert [process.returncode for process in running] == [0] * 4 and said == [""] * 4, said
+    outputs = [process.communicate(timeout=120)[0] for process in running]
+    assert [process.returncode for process in running] == [0] * 4 and outputs == [""] * 4, outputs
 
 
-COMPRESSED = """
+BF16_ALLREDUCE = """
 import sys, torch
 from torch import nn
 from detector.distributed import collectives, data_parallel, process_group, rank_info
 
 with process_group.process_group("cpu") as device:
-    found = []
-    for compress in (False, True):
+    gradients = []
+    for bf16_allreduce in (False, True):
         torch.manual_seed(0)
         layer = nn.Linear(50, 50)
-        wrapped = data_parallel.wrap_ddp(layer, device, compress=compress)
+        wrapped = data_parallel.wrap_ddp(layer, device, bf16_allreduce=bf16_allreduce)
         torch.manual_seed(rank_info.rank())
         wrapped(torch.randn(5, 50)).pow(2).sum().backward()
-        found.append(layer.weight.grad.clone())
+        gradients.append(layer.weight.grad.clone())
         del wrapped
-    whole, short = found
-    print(torch.equal(short, short.bfloat16().float()), torch.equal(whole, whole.bfloat16().float()),
-          float((short - whole).norm() / whole.norm()) < 2 ** -7, short.double().sum().item())
+    fp32, bf16 = gradients
+    print(torch.equal(bf16, bf16.bfloat16().float()), torch.equal(fp32, fp32.bfloat16().float()),
+          float((bf16 - fp32).norm() / fp32.norm()) < 2 ** -7, bf16.double().sum().item())
 """
 
 
-def test_compressed_gradients_are_bf16_and_the_same_on_all_ranks():
+def test_gradients_sent_as_bf16_are_bf16_and_the_same_on_all_ranks():
     port = free_port()
-    running = [subprocess.Popen([sys.executable, "-c", COMPRESSED], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    running = [subprocess.Popen([sys.executable, "-c", BF16_ALLREDUCE], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 env={**local_environment(rank, 2, port), "OMP_NUM_THREADS": "1"}) for rank in range(2)]
-    said = [process.communicate(timeout=120)[0] for process in running]
-    assert said[0].startswith("True False True ") and said[0] == said[1], said
+    outputs = [process.communicate(timeout=120)[0] for process in running]
+    assert outputs[0].startswith("True False True ") and outputs[0] == outputs[1], outputs

@@ -1,4 +1,4 @@
-"""A signal is noted and nothing else; the second Ctrl-C stops at once; the old handlers come back."""
+"""A signal is only noted; the second Ctrl-C stops at once; the old handlers come back."""
 
 import signal
 
@@ -8,13 +8,13 @@ from detector.distributed.stop_signal import SIGNALS, StopRequest
 
 
 def send(number: int) -> None:
-    """To this thread: earlier tests may have left others, which do not block what this one blocks."""
+    """Sends a signal to this thread: threads of earlier tests may not block what this thread blocks."""
     signal.raise_signal(number)
 
 
 @pytest.fixture
 def earlier():
-    """Handlers as of whoever runs the tests or the detector: what they are called with, and the handler itself."""
+    """Installs a handler for all SIGNALS; gives the list of signals that it got, and the handler."""
     calls = []
 
     def note(number, _frame) -> None:
@@ -25,16 +25,16 @@ def earlier():
         signal.signal(number, handler)
 
 
-def test_nothing_was_asked(earlier):
+def test_without_a_signal_no_stop_is_requested(earlier):
     with StopRequest() as stop:
-        assert not stop.requested and stop.by == ""
+        assert not stop.requested and stop.signal_name == ""
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_each_signal_is_noted_by_name_and_does_nothing_else(number, earlier):
     with StopRequest() as stop:
         send(number)
-        assert stop.requested and stop.by == number.name
+        assert stop.requested and stop.signal_name == number.name
     assert earlier[0] == []
 
 
@@ -60,7 +60,7 @@ def test_other_signals_may_come_again(number, earlier):
                 send(again)
     except KeyboardInterrupt:  # it would end the tests
         pytest.fail(f"a second {number.name} did not wait for the end of the step")
-    assert stop.requested and stop.by == "SIGTERM"
+    assert stop.requested and stop.signal_name == "SIGTERM"
 
 
 def test_the_old_handlers_come_back(earlier):
@@ -77,14 +77,14 @@ def test_the_old_handlers_come_back(earlier):
 
 
 def test_a_signal_that_came_while_signals_were_blocked_is_noted_at_once(earlier):
-    """A launcher may start the process with its stop signals blocked, so that none kills it before it can note them."""
+    """A launcher may start the process with these signals blocked, so that none kills it before they can be noted."""
     old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         send(signal.SIGUSR1)
         with StopRequest() as stop:
-            assert stop.requested and stop.by == "SIGUSR1"
+            assert stop.requested and stop.signal_name == "SIGUSR1"
             send(signal.SIGTERM)
-            assert stop.by == "SIGTERM"
+            assert stop.signal_name == "SIGTERM"
         assert set(SIGNALS) <= signal.pthread_sigmask(signal.SIG_BLOCK, [])  # as it was found
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
@@ -93,7 +93,7 @@ def test_a_signal_that_came_while_signals_were_blocked_is_noted_at_once(earlier)
 
 def test_once_the_exit_status_is_known_no_signal_changes_it(earlier):
     with StopRequest() as stop:
-        stop.ignore_from_here()
+        stop.ignore_further_signals()
         send(signal.SIGTERM)
         assert not stop.requested
     send(signal.SIGTERM)

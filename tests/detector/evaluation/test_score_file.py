@@ -54,7 +54,7 @@ def test_a_run_is_no_better_than_itself_and_better_than_nothing(untrained_run, t
 
     from detector.config.load import load_config
     from detector.data.read import read_val
-    from detector.metrics.coco import results as rows_of
+    from detector.metrics.coco import to_coco_results as rows_of
     from detector.structures import Detections
     config = load_config(f"{untrained_run}/config.yaml", [])
     val = read_val(config.data, ("circle", "star", "triangle", "square", "ring", "cross"))

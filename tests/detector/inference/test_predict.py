@@ -1,4 +1,4 @@
-"""A trained detector on images of one's own: any folder, a video, broken images among them, nothing overwritten."""
+"""`predict` on images, folders and videos: results, unreadable images, and originals that are never overwritten."""
 
 import contextlib
 import csv
@@ -24,14 +24,14 @@ def run(untrained_run) -> str:
     return untrained_run
 
 
-def look(run: str, source, score: float = 0.0, out="", which: str = "best", status: int = 0, **more) -> Path:
-    """Predicts on the CPU, asserts the exit status and gives the folder of the results."""
-    assert predict(run, str(source), "cpu", score, str(out), which, **more) == status
+def predict_to_folder(run: str, source, score: float = 0.0, out="", which: str = "best", status: int = 0, **options) -> Path:
+    """Predicts on the CPU, asserts the exit status and returns the folder of the results."""
+    assert predict(run, str(source), "cpu", score, str(out), which, **options) == status
     return Path(out) if out else Path(run) / "predictions"
 
 
-def picture(path: Path, height: int = 80, width: int = 60) -> Path:
-    """Smooth, so that a JPEG of it is almost the same."""
+def save_gradient(path: Path, height: int = 80, width: int = 60) -> Path:
+    """Saves a smooth image, which JPEG compression hardly changes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     down, right = np.linspace(0, 255, height)[:, None], np.linspace(0, 255, width)[None]
     pixels = np.stack([down + 0 * right, right + 0 * down, (down + right) / 2], axis=2)
@@ -39,168 +39,168 @@ def picture(path: Path, height: int = 80, width: int = 60) -> Path:
     return path
 
 
-def written(folder: Path) -> dict[str, list[dict]]:
-    """The rows of each image, by its name."""
-    said = {image["file_name"]: [] for image in json.loads((folder / "images.json").read_text())["images"]}
+def rows_by_image(folder: Path) -> dict[str, list[dict]]:
+    """Returns the rows of detections.json by image name."""
+    rows = {image["file_name"]: [] for image in json.loads((folder / "images.json").read_text())["images"]}
     for row in json.loads((folder / "detections.json").read_text()):
-        said[row["file_name"]].append(row)
-    return said
+        rows[row["file_name"]].append(row)
+    return rows
 
 
 def classes_of(folder: Path) -> list[str]:
-    return [kind["name"] for kind in json.loads((folder / "images.json").read_text())["categories"]]
+    return [category["name"] for category in json.loads((folder / "images.json").read_text())["categories"]]
 
 
-def pictures(folder: Path) -> list[Path]:
+def jpegs(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.suffix == ".jpg"]
 
 
-def test_a_folder_with_all_below_it(run, tmp_path, capsys):
+def test_a_folder_with_its_subfolders(run, tmp_path, capsys):
     for name, size in (("b.png", (80, 60)), ("a.jpg", (50, 90)), ("deep/er/c.bmp", (64, 64))):
-        picture(tmp_path / "images" / name, *size)
+        save_gradient(tmp_path / "images" / name, *size)
     (tmp_path / "images" / "notes.txt").write_text("no image")
-    folder = look(run, tmp_path / "images")
-    said = written(folder)
-    assert classes_of(folder) == ["cat", "dog"] and list(said) == ["a.jpg", "b.png", "deep/er/c.bmp"]
-    assert len(pictures(folder)) == 3 and (folder / "deep" / "er").is_dir()
+    folder = predict_to_folder(run, tmp_path / "images")
+    rows = rows_by_image(folder)
+    assert classes_of(folder) == ["cat", "dog"] and list(rows) == ["a.jpg", "b.png", "deep/er/c.bmp"]
+    assert len(jpegs(folder)) == 3 and (folder / "deep" / "er").is_dir()
     assert "in 3 images" in (out := capsys.readouterr().out) and "a second" in out
-    for name, found in said.items():
+    for name, detections in rows.items():
         width, height = Image.open(tmp_path / "images" / name).size
-        assert found and all(one["category"] in CLASSES and 0 <= one["score"] <= 1 for one in found)
-        assert [one["score"] for one in found] == sorted((one["score"] for one in found), reverse=True)
-        for x, y, wide, high in (one["bbox"] for one in found):
+        assert detections and all(row["category"] in CLASSES and 0 <= row["score"] <= 1 for row in detections)
+        assert [row["score"] for row in detections] == sorted((row["score"] for row in detections), reverse=True)
+        for x, y, wide, high in (row["bbox"] for row in detections):
             assert 0 <= x < x + wide <= width + 0.02 and 0 <= y < y + high <= height + 0.02
-    drawn = {Image.open(path).size for path in pictures(folder)}
+    drawn = {Image.open(path).size for path in jpegs(folder)}
     assert drawn == {(60, 80), (90, 50), (64, 64)}
 
 
-def test_the_results_are_what_pycocotools_and_a_spreadsheet_read(run, tmp_path):
+def test_pycocotools_and_csv_readers_can_read_the_results(run, tmp_path):
     for name in ("a.jpg", "b.jpg"):
-        picture(tmp_path / "images" / name)
-    folder = look(run, tmp_path / "images")
-    truth = COCO()
-    truth.dataset = json.loads((folder / "images.json").read_text()) | {"annotations": [], "info": {}}
-    truth.createIndex()
-    read = truth.loadRes(str(folder / "detections.json"))
+        save_gradient(tmp_path / "images" / name)
+    folder = predict_to_folder(run, tmp_path / "images")
+    index = COCO()
+    index.dataset = json.loads((folder / "images.json").read_text()) | {"annotations": [], "info": {}}
+    index.createIndex()
+    loaded = index.loadRes(str(folder / "detections.json"))
     rows = list(csv.DictReader(open(folder / "detections.csv", newline="")))
-    assert len(read.anns) == len(rows) == sum(map(len, written(folder).values())) > 2
-    for row, note in zip(rows, read.anns.values()):
-        assert (int(row["image_id"]), row["class"]) == (note["image_id"], CLASSES[note["category_id"] - 1])
-        assert float(row["x2"]) - float(row["x1"]) == pytest.approx(note["bbox"][2], abs=0.02)
+    assert len(loaded.anns) == len(rows) == sum(map(len, rows_by_image(folder).values())) > 2
+    for row, annotation in zip(rows, loaded.anns.values()):
+        assert (int(row["image_id"]), row["class"]) == (annotation["image_id"], CLASSES[annotation["category_id"] - 1])
+        assert float(row["x2"]) - float(row["x1"]) == pytest.approx(annotation["bbox"][2], abs=0.02)
 
 
-def test_pictures_of_equal_names_do_not_take_each_others_place(run, tmp_path):
+def test_images_that_differ_only_in_suffix_are_all_written(run, tmp_path):
     for name, height in (("one.png", 50), ("one.jpg", 60), ("one.bmp", 70)):
-        picture(tmp_path / "images" / name, height)
-    folder = look(run, tmp_path / "images", out=tmp_path / "out")
-    assert sorted(Image.open(path).height for path in pictures(folder)) == [50, 60, 70]
-    assert len(written(folder)) == 3
+        save_gradient(tmp_path / "images" / name, height)
+    folder = predict_to_folder(run, tmp_path / "images", out=tmp_path / "out")
+    assert sorted(Image.open(path).height for path in jpegs(folder)) == [50, 60, 70]
+    assert len(rows_by_image(folder)) == 3
 
 
 def test_a_single_image_also_by_its_bare_name(run, tmp_path, monkeypatch):
-    path = picture(tmp_path / "images" / "one.png")
-    folder = look(run, path, out=tmp_path / "out")
-    assert list(written(folder)) == ["one.png"] and len(pictures(folder)) == 1
+    path = save_gradient(tmp_path / "images" / "one.png")
+    folder = predict_to_folder(run, path, out=tmp_path / "out")
+    assert list(rows_by_image(folder)) == ["one.png"] and len(jpegs(folder)) == 1
     monkeypatch.chdir(path.parent)
-    assert written(look(run, "one.png", out=tmp_path / "again")) == written(folder)
+    assert rows_by_image(predict_to_folder(run, "one.png", out=tmp_path / "again")) == rows_by_image(folder)
 
 
-def test_nothing_found_is_the_picture_and_empty_tables(run, tmp_path, capsys):
-    path = picture(tmp_path / "images" / "one.png")
-    folder = look(run, path, 1.0, tmp_path / "out")
-    assert written(folder) == {"one.png": []} and (folder / "detections.csv").read_text().count("\n") == 1
-    drawn = np.asarray(Image.open(pictures(folder)[0])).astype(int)
+def test_without_detections_the_image_and_empty_tables_are_written(run, tmp_path, capsys):
+    path = save_gradient(tmp_path / "images" / "one.png")
+    folder = predict_to_folder(run, path, 1.0, tmp_path / "out")
+    assert rows_by_image(folder) == {"one.png": []} and (folder / "detections.csv").read_text().count("\n") == 1
+    drawn = np.asarray(Image.open(jpegs(folder)[0])).astype(int)
     assert np.abs(drawn - np.asarray(Image.open(path)).astype(int)).mean() < 2
     assert "0 objects in 1 images" in capsys.readouterr().out
 
 
-def test_the_score_decides_what_is_written(run, tmp_path):
-    path = picture(tmp_path / "images" / "one.png")
-    everything = written(look(run, path, out=tmp_path / "all"))["one.png"]
+def test_only_detections_of_the_minimum_score_are_written(run, tmp_path):
+    path = save_gradient(tmp_path / "images" / "one.png")
+    everything = rows_by_image(predict_to_folder(run, path, out=tmp_path / "all"))["one.png"]
     middle = everything[len(everything) // 2]["score"] - 1e-5  # it was rounded
-    some = written(look(run, path, middle, tmp_path / "some"))["one.png"]
-    assert 0 < len(some) < len(everything) and some == everything[:len(some)]
+    upper = rows_by_image(predict_to_folder(run, path, middle, tmp_path / "some"))["one.png"]
+    assert 0 < len(upper) < len(everything) and upper == everything[:len(upper)]
 
 
-def test_a_broken_image_is_reported_the_rest_goes_on_and_the_status_tells(run, tmp_path, capsys):
+def test_an_unreadable_image_is_reported_and_skipped_and_the_exit_status_is_1(run, tmp_path, capsys):
     for name in ("a.png", "c.png"):
-        picture(tmp_path / "images" / name)
+        save_gradient(tmp_path / "images" / name)
     (tmp_path / "images" / "b.png").write_text("no image")
-    folder = look(run, tmp_path / "images", status=1)
-    assert list(written(folder)) == ["a.png", "c.png"] and len(pictures(folder)) == 2
-    said = capsys.readouterr()
-    assert "left out" in said.out + said.err and "b.png" in said.out + said.err and "1 images could not" in said.out
+    folder = predict_to_folder(run, tmp_path / "images", status=1)
+    assert list(rows_by_image(folder)) == ["a.png", "c.png"] and len(jpegs(folder)) == 2
+    output = capsys.readouterr()
+    assert "left out" in output.out + output.err and "b.png" in output.out + output.err and "1 images could not" in output.out
 
 
-def test_what_is_found_in_an_image_does_not_depend_on_its_neighbours(run, tmp_path):
+def test_the_detections_of_an_image_do_not_depend_on_the_other_images(run, tmp_path):
     for number, size in enumerate(((80, 60), (60, 80), (80, 60), (64, 64), (60, 80), (80, 60))):
-        picture(tmp_path / "images" / f"{number}.png", *size)
-    alone = written(look(run, tmp_path / "images", out=tmp_path / "alone", batch=1))
-    together = written(look(run, tmp_path / "images", out=tmp_path / "together", batch=4))
-    assert list(alone) == list(together)
-    for name in alone:
-        for one, other in zip(alone[name], together[name], strict=True):
-            assert one["bbox"] == pytest.approx(other["bbox"], abs=0.02)
-            assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+        save_gradient(tmp_path / "images" / f"{number}.png", *size)
+    single = rows_by_image(predict_to_folder(run, tmp_path / "images", out=tmp_path / "single", batch_size=1))
+    batched = rows_by_image(predict_to_folder(run, tmp_path / "images", out=tmp_path / "batched", batch_size=4))
+    assert list(single) == list(batched)
+    for name in single:
+        for row, other in zip(single[name], batched[name], strict=True):
+            assert row["bbox"] == pytest.approx(other["bbox"], abs=0.02)
+            assert row["score"] == pytest.approx(other["score"], abs=1e-4)
 
 
-def test_no_image_is_bad_input_with_its_reason(run, tmp_path):
+def test_a_source_without_readable_images_is_bad_input(run, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.jpg").write_text("no image")
     for source, message in (("none", "no such image or folder"), ("empty", "no image in .*jpg, .jpeg, .png"),
                             ("broken", "no image below .* could be read"), ("none.mp4", "no such video")):
         with pytest.raises(BadInput, match=message):
-            look(run, tmp_path / source, 0.5, tmp_path / "out")
+            predict_to_folder(run, tmp_path / source, 0.5, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("wrong", [{"score": 1.5}, {"batch": 0}, {"limit": -1}])
-def test_numbers_that_make_no_sense(run, tmp_path, wrong):
+@pytest.mark.parametrize("options", [{"score": 1.5}, {"batch_size": 0}, {"limit": -1}])
+def test_invalid_numbers_are_bad_input(run, tmp_path, options):
     with pytest.raises(BadInput, match="--score .* --batch .* --frames"):
-        look(run, picture(tmp_path / "one.png"), **wrong)
+        predict_to_folder(run, save_gradient(tmp_path / "one.png"), **options)
 
 
-def test_images_of_ones_own_are_never_overwritten(run, tmp_path):
-    """Also where the pictures shall lie in the folder of the images."""
-    paths = [picture(tmp_path / "images" / name) for name in ("one.jpg", "two.png")]
+def test_the_original_images_are_never_overwritten(run, tmp_path):
+    """Not even if the output folder is that of the images."""
+    paths = [save_gradient(tmp_path / "images" / name) for name in ("one.jpg", "two.png")]
     before = [path.read_bytes() for path in paths]
     for source in (tmp_path / "images", paths[0]):
         with contextlib.suppress(BadInput):
-            look(run, source, out=tmp_path / "images")
+            predict_to_folder(run, source, out=tmp_path / "images")
     assert [path.read_bytes() for path in paths] == before
 
 
-def test_the_best_is_taken_unless_another_checkpoint_is_named(run, tmp_path):
-    path, checkpoints = picture(tmp_path / "images" / "one.png"), Path(run) / "checkpoints"
-    newest = written(look(run, path, out=tmp_path / "a"))
-    assert newest == written(look(run, path, out=tmp_path / "b", which="last"))
+def test_the_best_checkpoint_is_the_default(run, tmp_path):
+    path, checkpoints = save_gradient(tmp_path / "images" / "one.png"), Path(run) / "checkpoints"
+    newest = rows_by_image(predict_to_folder(run, path, out=tmp_path / "a"))
+    assert newest == rows_by_image(predict_to_folder(run, path, out=tmp_path / "b", which="last"))
     content = torch.load(checkpoints / "step-00000007.pt", weights_only=True)
     content["classes"] = ["cow", "pig"]
     torch.save(content, checkpoints / "best.pt")
-    assert classes_of(look(run, path, out=tmp_path / "c")) == ["cow", "pig"]
-    assert classes_of(look(run, path, out=tmp_path / "d", which="last")) == ["cat", "dog"]
-    assert classes_of(look(run, path, out=tmp_path / "e", which=str(checkpoints / "best.pt"))) == ["cow", "pig"]
+    assert classes_of(predict_to_folder(run, path, out=tmp_path / "c")) == ["cow", "pig"]
+    assert classes_of(predict_to_folder(run, path, out=tmp_path / "d", which="last")) == ["cat", "dog"]
+    assert classes_of(predict_to_folder(run, path, out=tmp_path / "e", which=str(checkpoints / "best.pt"))) == ["cow", "pig"]
 
 
-def test_a_run_that_is_not_there_or_not_trained_is_bad_input(run, tmp_path):
-    path = picture(tmp_path / "images" / "one.png")
+def test_a_missing_or_untrained_run_is_bad_input(run, tmp_path):
+    path = save_gradient(tmp_path / "images" / "one.png")
     (tmp_path / "fresh").mkdir()
     for folder, which, message in (("none", "best", "no such run folder"), ("fresh", "best", "no checkpoint in"),
                                    ("fresh", "last", "no checkpoint in"), ("run", "none.pt", "no such checkpoint")):
         with pytest.raises(BadInput, match=message):
-            look(str(tmp_path / folder), path, 0.5, which=which)
+            predict_to_folder(str(tmp_path / folder), path, 0.5, which=which)
 
 
-def test_a_video_becomes_a_video_with_its_frames_numbered(run, tmp_path, capsys):
+def test_a_video_is_written_as_a_video_with_numbered_frames(run, tmp_path, capsys):
     cv2 = pytest.importorskip("cv2", reason="OpenCV, of the extra video, is not installed")
     writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (64, 48))
     for shade in (0, 120, 240, 60, 180):
         writer.write(np.full((48, 64, 3), shade, np.uint8))
     writer.release()
-    folder = look(run, tmp_path / "clip.avi", out=tmp_path / "out", batch=2)
-    said = json.loads((folder / "images.json").read_text())["images"]
-    assert [image["id"] for image in said] == [1, 2, 3, 4, 5] and {image["file_name"] for image in said} == {"clip.avi"}
+    folder = predict_to_folder(run, tmp_path / "clip.avi", out=tmp_path / "out", batch_size=2)
+    images = json.loads((folder / "images.json").read_text())["images"]
+    assert [image["id"] for image in images] == [1, 2, 3, 4, 5] and {image["file_name"] for image in images} == {"clip.avi"}
     assert {row["image_id"] for row in json.loads((folder / "detections.json").read_text())} == {1, 2, 3, 4, 5}
     assert "in 5 frames" in capsys.readouterr().out and sorted(path.name for path in folder.iterdir()) == [
         "clip.mp4", "detections.csv", "detections.json", "images.json"]
@@ -208,15 +208,15 @@ def test_a_video_becomes_a_video_with_its_frames_numbered(run, tmp_path, capsys)
     assert again.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
     frames = [again.read()[1] for _ in range(5)]
     assert all(frame.shape == (48, 64, 3) for frame in frames) and not again.read()[0]
-    assert all(frame.std() > 5 for frame in frames), "nothing was drawn on it"
+    assert all(frame.std() > 5 for frame in frames), "no box was drawn"
 
-    some = look(run, tmp_path / "clip.avi", out=tmp_path / "some", limit=2)
-    assert len(json.loads((some / "images.json").read_text())["images"]) == 2
+    first = predict_to_folder(run, tmp_path / "clip.avi", out=tmp_path / "some", limit=2)
+    assert len(json.loads((first / "images.json").read_text())["images"]) == 2
 
 
 def test_coco_rows_by_hand():
-    found = ImageDetections(np.array([[1.234, 2, 3, 4]], np.float32), np.array([0.98764], np.float32), np.array([2]), ("dog",))
-    assert coco_rows(3, "a.jpg", found) == [{"image_id": 3, "category_id": 2, "bbox": [1.23, 2.0, 1.77, 2.0],
+    detections = ImageDetections(np.array([[1.234, 2, 3, 4]], np.float32), np.array([0.98764], np.float32), np.array([2]), ("dog",))
+    assert coco_rows(3, "a.jpg", detections) == [{"image_id": 3, "category_id": 2, "bbox": [1.23, 2.0, 1.77, 2.0],
                                              "score": 0.98764, "file_name": "a.jpg", "category": "dog"}]
-    none = ImageDetections(found.boxes[:0], found.scores[:0], found.labels[:0], ())
+    none = ImageDetections(detections.boxes[:0], detections.scores[:0], detections.labels[:0], ())
     assert coco_rows(3, "a.jpg", none) == []

@@ -1,20 +1,21 @@
-"""What a run says: nothing twice after a resume, nothing lost to half a line, nothing from other ranks."""
+"""The log of a run: nothing twice after a resume, nothing lost to an incomplete line, nothing from other ranks."""
 
 import itertools
 import json
-import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
-from detector.loggers.run_log import RunLog, clock
-from detector.run.evaluation_history import best_of, out_of_patience
-from detector.run.files import read_lines, write_whole
-from detector.visualization.validation_images import as_picture
+from detector.loggers import LOGGERS, Logger
+from detector.loggers.progress import format_duration
+from detector.loggers.run_log import RunLog
+from detector.run.files import read_json_lines
+from detector.visualization.validation_images import EncodedImage, encode_png
 
 
 @pytest.fixture(autouse=True)
@@ -25,31 +26,42 @@ def seconds_apart(monkeypatch):
 
 
 def values(loss: float) -> dict[str, float]:
-    return {"epoch": 0.5, "loss": loss, "rate": 0.01, "images_per_s": 10.0, "data_wait": 0.1}
+    return {"epoch": 0.5, "loss": loss, "lr": 0.01, "images_per_s": 10.0, "data_wait": 0.1}
 
 
-def run_from(folder: Path, first: int, last: int, offset: float = 0.0, main: bool = True) -> None:
-    """Steps first + 1 ... last are logged, every second one is evaluated."""
-    journal = RunLog(folder, first, 100, main)
-    journal.start_bar()
+def drawing() -> EncodedImage:
+    return encode_png("validation/one.jpg", Image.new("RGB", (6, 4)))
+
+
+def run_from(folder: Path, first: int, last: int, offset: float = 0.0, is_main: bool = True) -> None:
+    """Logs steps first + 1 ... last and an evaluation at every second one."""
+    run_log = RunLog(folder, first, 100, is_main)
+    run_log.start_progress_bar()
     for step in range(first + 1, last + 1):
-        journal.advance(step)
-        journal.training(step, values(step + offset))
+        run_log.advance(step)
+        run_log.train_step(step, values(step + offset))
         if step % 2 == 0:
-            journal.evaluation(step, {"AP": step / 100 + offset}, {"cat": {"AP": 0.5}})
-            journal.picture(step, as_picture("validation/one.jpg", Image.new("RGB", (6, 4))))
-    journal.say("at the end")
-    journal.close()
+            run_log.evaluation(step, {"AP": step / 100 + offset}, {"cat": {"AP": 0.5}})
+            run_log.image(step, drawing())
+            run_log.pr_curve(step, "cat", np.zeros((6, 3)))
+            run_log.flush_tensorboard()
+        run_log.flush()
+    run_log.message("at the end")
+    run_log.close()
 
 
 def lines(folder: Path) -> list[tuple]:
-    return [(line["kind"], line["step"]) for line in read_lines(folder / "metrics.jsonl")]
+    return [(line["kind"], line["step"]) for line in read_json_lines(folder / "metrics.jsonl")]
 
 
-def board(folder: Path, name: str) -> list[tuple[int, float]]:
+def events(folder: Path) -> EventAccumulator:
     accumulator = EventAccumulator(str(folder / "tensorboard"))
     accumulator.Reload()
-    return [(event.step, event.value) for event in accumulator.Scalars(name)]
+    return accumulator
+
+
+def tensorboard_scalars(folder: Path, name: str) -> list[tuple[int, float]]:
+    return [(event.step, event.value) for event in events(folder).Scalars(name)]
 
 
 def expected(last: int) -> list[tuple]:
@@ -58,16 +70,16 @@ def expected(last: int) -> list[tuple]:
 
 
 @pytest.mark.parametrize("saved", [0, 1, 4, 6])
-def test_nothing_is_there_twice_after_a_resume(saved, tmp_path):
+def test_no_step_occurs_twice_after_a_resume(saved, tmp_path):
     """The run was cut at step 6 and its last checkpoint is of an earlier step, or of that one."""
     run_from(tmp_path, 0, 6)
     run_from(tmp_path, saved, 8, offset=0.25)
     assert lines(tmp_path) == expected(8)
     steps = [(step, step + 0.25 * (step > saved)) for step in range(1, 9)]
-    assert board(tmp_path, "train/loss") == steps
-    assert [step for step, _ in board(tmp_path, "evaluation/AP")] == [2, 4, 6, 8]
-    assert [step for step, _ in board(tmp_path, "AP by class/cat")] == [2, 4, 6, 8]
-    assert [line["loss"] for line in read_lines(tmp_path / "metrics.jsonl") if line["kind"] == "train"] == [
+    assert tensorboard_scalars(tmp_path, "train/loss") == steps
+    assert [step for step, _ in tensorboard_scalars(tmp_path, "evaluation/AP")] == [2, 4, 6, 8]
+    assert [step for step, _ in tensorboard_scalars(tmp_path, "AP by class/cat")] == [2, 4, 6, 8]
+    assert [line["loss"] for line in read_json_lines(tmp_path / "metrics.jsonl") if line["kind"] == "train"] == [
         loss for _, loss in steps]
 
 
@@ -75,53 +87,59 @@ def test_a_second_resume_is_as_good_as_the_first(tmp_path):
     for first, last in ((0, 3), (2, 5), (2, 4), (4, 7)):
         run_from(tmp_path, first, last)
     assert lines(tmp_path) == expected(7)
-    assert [step for step, _ in board(tmp_path, "train/loss")] == list(range(1, 8))
+    assert [step for step, _ in tensorboard_scalars(tmp_path, "train/loss")] == list(range(1, 8))
 
 
-@pytest.mark.parametrize("half", ['{"kind": "train", "st', "{", "\0\0\0\0", '{"kind": "train", "step": 4}garbage'])
-def test_half_a_last_line_costs_that_line_only(half, tmp_path):
+@pytest.mark.parametrize("partial", ['{"kind": "train", "st', "{", "\0\0\0\0", '{"kind": "train", "step": 4}garbage'])
+def test_an_incomplete_last_line_costs_only_that_line(partial, tmp_path):
     run_from(tmp_path, 0, 3)
     with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write(half)
+        file.write(partial)
     assert lines(tmp_path) == expected(3)
     run_from(tmp_path, 3, 5)
     assert lines(tmp_path) == expected(5)
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
-        json.loads(line)  # the half line is gone: other tools read the file too
+        json.loads(line)  # the incomplete line is gone: other tools read the file too
 
 
-def test_a_run_that_wrote_nothing_yet_is_an_empty_record(tmp_path):
-    assert read_lines(tmp_path / "metrics.jsonl") == []
-    RunLog(tmp_path, 0, 10, main=True).close()
+def test_a_run_that_logged_nothing_yet_has_an_empty_metrics_file(tmp_path):
+    assert read_json_lines(tmp_path / "metrics.jsonl") == []
+    RunLog(tmp_path, 0, 10, is_main=True).close()
     assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_a_resume_gives_old_metrics_their_name_of_today(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "step": 1, "loss": 2.0, "rate": 0.5}\n')
+    RunLog(tmp_path, 1, 10, is_main=True).close()
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"kind": "train", "step": 1, "loss": 2.0, "lr": 0.5}\n'
 
 
 def test_evaluations_are_read_back_by_step_and_metric(tmp_path):
     run_from(tmp_path, 0, 5)
-    journal = RunLog(tmp_path, 4, 10, main=True)
-    assert journal.evaluations("AP") == [(2, 0.02), (4, 0.04)]
-    assert journal.evaluations("loss") == []  # a loss of training is no evaluation
-    journal.evaluation(5, {"AP": 0.1, "loss": 2.0}, {})
-    assert journal.evaluations("AP")[-1] == (5, 0.1) and journal.evaluations("loss") == [(5, 2.0)]
-    journal.close()
+    run_log = RunLog(tmp_path, 4, 10, is_main=True)
+    assert run_log.evaluations("AP") == [(2, 0.02), (4, 0.04)]
+    assert run_log.evaluations("loss") == []  # a loss of training is no evaluation
+    run_log.evaluation(5, {"AP": 0.1, "loss": 2.0}, {})
+    assert run_log.evaluations("AP")[-1] == (5, 0.1) and run_log.evaluations("loss") == [(5, 2.0)]
+    run_log.close()
 
 
 def test_other_ranks_write_nothing_and_read_the_same(tmp_path, capsys):
-    run_from(tmp_path / "alone", 0, 4, main=False)
+    run_from(tmp_path / "alone", 0, 4, is_main=False)
     assert not (tmp_path / "alone").exists() and capsys.readouterr().out == ""
     run_from(tmp_path / "run", 0, 4)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
-    run_from(tmp_path / "run", 2, 8, main=False)
+    run_from(tmp_path / "run", 2, 8, is_main=False)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
-    assert RunLog(tmp_path / "run", 4, 8, main=False).evaluations("AP") == [(2, 0.02), (4, 0.04)]
+    assert RunLog(tmp_path / "run", 4, 8, is_main=False).evaluations("AP") == [(2, 0.02), (4, 0.04)]
 
 
-def test_what_is_said_is_on_the_console_and_in_the_log(tmp_path, capsys):
+def test_messages_are_on_the_console_and_in_the_log(tmp_path, capsys):
     for text in ("first\nsecond", "third"):
-        journal = RunLog(tmp_path, 0, 10, main=True)
-        journal.say(text)
-        journal.say("only in the log", console=False)
-        journal.close()
+        run_log = RunLog(tmp_path, 0, 10, is_main=True)
+        run_log.message(text)
+        run_log.message("only in the log", console=False)
+        run_log.close()
     assert capsys.readouterr().out == "first\nsecond\nthird\n"
     log = (tmp_path / "log.txt").read_text().splitlines()
     assert [line[len("2000-01-01 00:00:00 "):] for line in log] == ["first", "second", "only in the log", "third",
@@ -129,50 +147,68 @@ def test_what_is_said_is_on_the_console_and_in_the_log(tmp_path, capsys):
 
 
 def test_a_logged_step_is_one_line_without_a_terminal(tmp_path, capsys):
-    journal = RunLog(tmp_path, 0, 100, main=True)
-    journal.start_bar()
-    journal.training(20, values(1.25))
-    journal.close()
-    said = capsys.readouterr().out
-    assert said.startswith("step 20/100 epoch 0.50 loss 1.2500 rate 0.01 10.0 images/s, waiting 10%, ")
-    assert said.count("\n") == 1
+    run_log = RunLog(tmp_path, 0, 100, is_main=True)
+    run_log.start_progress_bar()
+    run_log.train_step(20, values(1.25))
+    run_log.close()
+    printed = capsys.readouterr().out
+    assert printed.startswith("step 20/100 epoch 0.50 loss 1.2500 lr 0.01 10.0 images/s, waiting 10%, ")
+    assert printed.count("\n") == 1
 
 
-def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "new" / "results.json"
-    write_whole(path, "first")
-    assert path.read_text() == "first" and os.listdir(path.parent) == ["results.json"]
-
-    def fail(*args):
-        raise OSError("disk full")
-    for step in ("fsync", "replace"):
-        with monkeypatch.context() as patched:
-            patched.setattr(os, step, fail)
-            with pytest.raises(OSError):
-                write_whole(path, "second")
-        assert path.read_text() == "first"
-    write_whole(path, "third")
-    assert path.read_text() == "third" and os.listdir(path.parent) == ["results.json"]
+def test_an_evaluation_is_one_line_and_its_classes_are_in_tensorboard_only(tmp_path, capsys):
+    run_log = RunLog(tmp_path, 0, 100, is_main=True)
+    run_log.evaluation(20, {"AP": 0.123456, "loss": 2.0}, {"cat": {"AP": 0.5, "AP50": 0.75}, "dog": {"AP": 0.25}})
+    run_log.close()
+    assert capsys.readouterr().out == "evaluation at step 20: AP 0.1235, loss 2\n"
+    assert read_json_lines(tmp_path / "metrics.jsonl") == [{"kind": "evaluation", "step": 20, "AP": 0.123456, "loss": 2.0}]
+    assert {tag: tensorboard_scalars(tmp_path, tag) for tag in events(tmp_path).Tags()["scalars"]} == {
+        "evaluation/AP": [(20, pytest.approx(0.123456))], "evaluation/loss": [(20, 2.0)],
+        "AP by class/cat": [(20, 0.5)], "AP50 by class/cat": [(20, 0.75)], "AP by class/dog": [(20, 0.25)]}
 
 
-@pytest.mark.parametrize("evaluations, best", [
-    ([], None), ([(5, 0.1)], (5, 0.1)), ([(5, 0.1), (10, 0.3), (15, 0.2)], (10, 0.3)),
-    ([(5, 0.3), (10, 0.3)], (5, 0.3)),         # the first of equals
-    ([(5, -1.0), (10, 0.0)], (10, 0.0))])      # -1: nothing to be found
-def test_best_of(evaluations, best):
-    assert best_of(evaluations) == best
+def test_drawings_and_curves_are_in_tensorboard(tmp_path):
+    run_from(tmp_path, 0, 2)
+    accumulator = events(tmp_path)
+    image, = accumulator.Images("validation/one.jpg")
+    assert (image.step, image.width, image.height, image.encoded_image_string) == (2, 6, 4, drawing().png)
+    curve, = accumulator.Tensors("precision and recall/cat")
+    assert (curve.step, [dim.size for dim in curve.tensor_proto.tensor_shape.dim]) == (2, [6, 3])
 
 
-@pytest.mark.parametrize("values, patience, over", [
-    ([], 2, False), ([1], 1, False), ([1, 2, 3], 1, False),
-    ([1, 2, 1], 1, True), ([1, 2, 1], 2, False), ([1, 2, 1, 1], 2, True),
-    ([2, 2], 1, True),                         # as good is not better
-    ([3, 1, 2], 2, True), ([3, 1, 4], 2, False),
-    ([1, 0, 0, 0], 0, False)])                 # 0: never
-def test_patience_ends_after_as_many_evaluations_without_a_better_one(values, patience, over):
-    assert out_of_patience(list(enumerate(values)), patience) is over
+def test_the_progress_bar_takes_the_place_of_printed_steps(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    run_log = RunLog(tmp_path, 10, 100, is_main=True)
+    run_log.start_progress_bar()
+    run_log.advance(20)
+    run_log.train_step(20, values(1.25))
+    run_log.message("printed above the bar")
+    run_log.close()
+    printed = capsys.readouterr()
+    assert printed.out == "printed above the bar\n" and "20/100" in printed.err and "loss 1.250" in printed.err
+    assert "step 20/100" in (tmp_path / "log.txt").read_text()
+
+
+def test_another_logger_is_one_class_and_one_entry(tmp_path, monkeypatch):
+    calls = []
+
+    class ListLogger(Logger):
+        def __init__(self, folder: Path, step: int, total_steps: int):
+            calls.append(("opened", folder, step, total_steps))
+
+        def scalars(self, kind: str, step: int, values: dict[str, float]) -> None:
+            calls.append((kind, step, values))
+
+    monkeypatch.setitem(LOGGERS, "list", ListLogger)
+    run_log = RunLog(tmp_path, 3, 10, is_main=True)
+    run_log.evaluation(4, {"AP": 0.5}, {"cat": {"AP": 0.25}})
+    run_log.image(4, drawing())
+    run_log.pr_curve(4, "cat", np.zeros((6, 3)))
+    run_log.message("a message")
+    run_log.close()
+    assert calls == [("opened", tmp_path, 3, 10), ("evaluation", 4, {"AP": 0.5}), ("AP by class", 4, {"cat": 0.25})]
 
 
 @pytest.mark.parametrize("seconds, text", [(0, "0:00:00"), (59.9, "0:00:59"), (3661, "1:01:01"), (360000, "100:00:00")])
-def test_clock(seconds, text):
-    assert clock(seconds) == text
+def test_durations_are_hours_minutes_and_seconds(seconds, text):
+    assert format_duration(seconds) == text

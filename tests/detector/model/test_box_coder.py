@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from detector.model.box_coder import LARGEST, BoxCoder, clipped, overlaps, to_exclusive
+from detector.model.box_coder import MAX_LOG_SCALE, BoxCoder, clipped, box_iou, to_exclusive
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
@@ -47,7 +47,7 @@ def test_overlap_is_that_of_the_loop(extent):
     torch.manual_seed(0)
     objects, boxes, shared = random_boxes(3, 4), random_boxes(3, 9), random_boxes(1, 7)
     for given in (boxes, shared):
-        found = overlaps(objects, given, extent)
+        found = box_iou(objects, given, extent)
         assert found.shape == (3, 4, given.shape[1])
         for b in range(3):
             for m in range(4):
@@ -59,17 +59,17 @@ def test_overlap_is_that_of_the_loop(extent):
 def test_one_pixel_more_by_hand():
     """Last pixels: 0..9 and 5..14 share 5 of 15 columns. Exclusive ends: 9 and 9 columns, of which 4 are shared."""
     a, b = torch.tensor([[[0.0, 0, 9, 9]]]), torch.tensor([[[5.0, 0, 14, 9]]])
-    assert float(overlaps(a, b, 1)) == pytest.approx(5 / 15)
-    assert float(overlaps(a, b, 0)) == pytest.approx(4 / 14)
+    assert float(box_iou(a, b, 1)) == pytest.approx(5 / 15)
+    assert float(box_iou(a, b, 0)) == pytest.approx(4 / 14)
     assert to_exclusive(a, 1).tolist() == [[[0, 0, 10, 10]]] and to_exclusive(a, 0) is a
 
 
 def test_overlap_is_torchvisions_bit_by_bit_and_0_without_area():
     torch.manual_seed(0)
     a, b = random_boxes(1, 20), random_boxes(1, 30)
-    assert torch.equal(overlaps(a, b)[0], box_iou(a[0], b[0]))
-    assert overlaps(torch.zeros(1, 2, 4), torch.zeros(1, 3, 4)).tolist() == [[[0.0] * 3] * 2]
-    assert overlaps(a[:, :0], b).shape == (1, 0, 30) and overlaps(a, b[:, :0]).shape == (1, 20, 0)
+    assert torch.equal(box_iou(a, b)[0], box_iou(a[0], b[0]))
+    assert box_iou(torch.zeros(1, 2, 4), torch.zeros(1, 3, 4)).tolist() == [[[0.0] * 3] * 2]
+    assert box_iou(a[:, :0], b).shape == (1, 0, 30) and box_iou(a, b[:, :0]).shape == (1, 20, 0)
 
 
 @pytest.mark.parametrize("extent", [0, 1])
@@ -100,7 +100,7 @@ def test_deltas_are_torchvisions():
 def test_the_clamp_stops_an_overflow_and_can_be_taken_off():
     reference, deltas = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[0.0, 0, 1000, 3]])
     width = BoxCoder().decode(deltas, reference)[0, 2] - BoxCoder().decode(deltas, reference)[0, 0]
-    assert float(width) == pytest.approx(10 * math.exp(LARGEST), rel=1e-5) and math.exp(LARGEST) == pytest.approx(62.5)
+    assert float(width) == pytest.approx(10 * math.exp(MAX_LOG_SCALE), rel=1e-5) and math.exp(MAX_LOG_SCALE) == pytest.approx(62.5)
     assert BoxCoder(clamp=False).decode(deltas, reference)[0, 2] == torch.inf
     small = torch.tensor([[0.1, 0.2, 0.3, 3.0]])
     assert torch.equal(BoxCoder().decode(small, reference), BoxCoder(clamp=False).decode(small, reference))

@@ -16,7 +16,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from detector.config.load import load_config
 from detector.config.model_schema import BACKBONE_NAMES, Model, Roi, Rpn
 from detector.config.schema import Evaluate
-from detector.model.faster_rcnn import LOSSES, build_model, placed, use_channels_last
+from detector.model.faster_rcnn import LOSSES, build_model, to_device_and_layout, use_channels_last
 from detector.model.ops.frozen_batchnorm import FrozenBatchNorm
 from detector.model.weights.load import load_weights
 from detector.structures import Resize
@@ -328,6 +328,6 @@ def test_targets_are_not_written_to():
                                                        ("DEFAULT", True, False), ("AVX512", False, False)])
 def test_channels_last_is_used_where_it_is_wanted_and_faster(capability, wanted, given, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    model = placed(build_model(SMALL, Evaluate(), 2), wanted, torch.device("cpu"))
+    model = to_device_and_layout(build_model(SMALL, Evaluate(), 2), wanted, torch.device("cpu"))
     weight = model.backbone.body.layer1[0].conv1.weight
     assert model.input.channels_last is given and weight.is_contiguous(memory_format=torch.channels_last) is given

@@ -8,7 +8,7 @@ from torchvision.models import VGG16_Weights
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from detector.model.ground_truth import pad_ground_truth
-from detector.model.preprocessing import MEAN, PIXELS, STD, Input, to_batch
+from detector.model.preprocessing import MEAN, PIXEL_FORMATS, STD, Preprocessing, to_batch
 from detector.structures import SIZE_DIVISOR, Resize, scale_and_size, scale_boxes
 
 
@@ -50,7 +50,7 @@ def test_sizes_are_torchvisions_to_the_pixel():
 def test_pixels_are_torchvisions(sizes, channels_last):
     torch.manual_seed(0)
     images, side = pictures(*sizes), Resize(64, 120)
-    ours = to_batch(images, side, Input(channels_last=channels_last))
+    ours = to_batch(images, side, Preprocessing(channels_last=channels_last))
     theirs, _ = peer(side)([image / 255 for image in images])
     assert ours.image_sizes == [tuple(size) for size in theirs.image_sizes]
     assert ours.tensors.shape == theirs.tensors.shape and ours.tensors.dtype == torch.float32
@@ -68,7 +68,7 @@ def test_pixels_are_torchvisions(sizes, channels_last):
     ((255, 255, 255), [(1 - m) / s for m, s in zip(MEAN, STD)])])
 def test_colours_become_deviations_from_the_mean(colour, expected):
     image = torch.tensor(colour, dtype=torch.uint8)[:, None, None].expand(3, 32, 32)
-    batch = to_batch([image], Resize(32, 32), Input())
+    batch = to_batch([image], Resize(32, 32), Preprocessing())
     assert batch.tensors[0, :, 16, 16].tolist() == pytest.approx(expected, abs=1e-5)
 
 
@@ -108,7 +108,7 @@ def test_caffes_pixels_are_blue_first_in_0_to_255_without_their_mean(name, means
     """Against a slow version that subtracts and then samples, one value after the other."""
     torch.manual_seed(0)
     image = torch.randint(0, 256, (3, 20, 30), dtype=torch.uint8)
-    batch = to_batch([image], Resize(40, 0), Input(PIXELS[name], multiple=1))
+    batch = to_batch([image], Resize(40, 0), Preprocessing(PIXEL_FORMATS[name], multiple=1))
     assert batch.tensors.shape == (1, 3, 40, 60)
     rgb = image.tolist()
     for channel, colour in enumerate((2, 1, 0)):  # blue, green, red
@@ -120,7 +120,7 @@ def test_caffes_pixels_are_blue_first_in_0_to_255_without_their_mean(name, means
 def test_torchvisions_own_vgg_of_caffe_has_the_means_that_torchvision_says():
     theirs = VGG16_Weights.IMAGENET1K_FEATURES.transforms()
     image = torch.tensor([10, 120, 250], dtype=torch.uint8)[:, None, None].expand(3, 32, 32)
-    ours = to_batch([image], Resize(32, 0), Input(PIXELS["caffe_rgb"])).tensors[0, :, 5, 5]
+    ours = to_batch([image], Resize(32, 0), Preprocessing(PIXEL_FORMATS["caffe_rgb"])).tensors[0, :, 5, 5]
     expected = (torch.tensor([10.0, 120, 250]) / 255 - torch.tensor(theirs.mean)) / torch.tensor(theirs.std)
     torch.testing.assert_close(ours, expected, atol=2e-3, rtol=0)  # their means are rounded
 
@@ -140,13 +140,13 @@ def bilinear(plane: list[list[float]], y: int, x: int, scale: float) -> float:
 
 @pytest.mark.parametrize("multiple, expected", [(1, (50, 70)), (16, (64, 80)), (32, (64, 96))])
 def test_the_canvas_is_a_multiple(multiple, expected):
-    batch = to_batch(pictures((50, 70), (50, 60)), Resize(50, 0), Input(multiple=multiple))
+    batch = to_batch(pictures((50, 70), (50, 60)), Resize(50, 0), Preprocessing(multiple=multiple))
     assert batch.tensors.shape[-2:] == expected and batch.image_sizes == [(50, 70), (50, 60)]
 
 
 def test_a_frame_takes_a_part_of_the_resized_image_and_counts_with_its_canvas():
     torch.manual_seed(0)
-    images, side, how = pictures((40, 20), (30, 30)), Resize(30, 0), Input(multiple=1)
+    images, side, how = pictures((40, 20), (30, 30)), Resize(30, 0), Preprocessing(multiple=1)
     whole = to_batch(images, side, how).tensors
     framed = to_batch(images, side, how, [(20, 0, 30, 30, 40, 30), None])
     assert framed.image_sizes == [(40, 30), (30, 30)] and framed.tensors.shape == (2, 3, 40, 30)

@@ -10,10 +10,16 @@ from PIL import Image
 
 from detector.config.schema import Augment
 from detector.data.dataset import DetectionDataset
-from detector.data.samplers import epoch_sizes, plan_epoch, rank_share, steps_per_epoch
+from detector.data.samplers import epoch_sizes, plan_epoch, rank_part, steps_per_epoch
 from detector.model.ground_truth import pad_ground_truth
-from detector.model.preprocessing import PIXELS, Input, to_batch
-from detector.py_faster_rcnn.static_chunks import Frames, chunk_ratios, chunks, framed, start_of_window
+from detector.model.preprocessing import PIXEL_FORMATS, Preprocessing, to_batch
+from detector.py_faster_rcnn.static_chunks import (
+    CropFrames,
+    chunk_indices,
+    chunk_ratios,
+    crop_to_frame,
+    draw_window_start,
+)
 from detector.seeding import generator, numpy_random_state
 from detector.structures import Resize, build_dataset, scale_and_size
 
@@ -49,7 +55,7 @@ def slow_chunks(sizes: list, batch: int) -> list[tuple[list[int], float]]:
 def test_chunks_and_their_ratios_are_the_slow_ones(count, batch):
     sizes = photographs(count, count)
     slow, found = slow_chunks(sizes.tolist(), batch), chunk_ratios(sizes, batch)
-    assert chunks(sizes, batch).tolist() == [members for members, _ in slow]
+    assert chunk_indices(sizes, batch).tolist() == [members for members, _ in slow]
     for members, ratio in slow:
         assert found[members].tolist() == [ratio] * batch
     left = set(range(count)) - {i for members, _ in slow for i in members}
@@ -62,7 +68,7 @@ def test_chunks_and_their_ratios_are_the_slow_ones(count, batch):
 def test_chunks_by_hand():
     """Heights for a width of 100: ratios 0.5 (cut from 0.25), 0.8, 0.9, 1, 1.25, 1.6 and 2 (cut from 4)."""
     sizes = np.array([(100, 100), (62.5, 100), (400, 100), (125, 100), (25, 100), (80, 100), (111.2, 100)])
-    assert chunks(sizes, 2).tolist() == [[2, 3], [6, 0], [5, 1]]
+    assert chunk_indices(sizes, 2).tolist() == [[2, 3], [6, 0], [5, 1]]
     assert chunk_ratios(sizes, 2)[[2, 3, 6, 0, 5, 1]].tolist() == [0.5, 0.5, 1, 1, 1.6, 1.6]
     assert np.isnan(chunk_ratios(sizes, 2)[4])
 
@@ -73,8 +79,8 @@ def test_the_same_images_meet_in_every_epoch_and_only_the_order_changes(count, b
     plans = [plan_epoch(3, epoch, sizes, batch, "static") for epoch in range(4)]
     for plan in plans:
         assert plan.shape == (count // batch, batch) == (steps_per_epoch(sizes, batch, "static"), batch)
-        assert sorted(map(tuple, plan.tolist())) == sorted(map(tuple, chunks(sizes, batch).tolist()))
-        assert np.array_equal(np.concatenate([plan[:, rank_share(batch, rank, 3)] for rank in range(3)], axis=1), plan)
+        assert sorted(map(tuple, plan.tolist())) == sorted(map(tuple, chunk_indices(sizes, batch).tolist()))
+        assert np.array_equal(np.concatenate([plan[:, rank_part(batch, rank, 3)] for rank in range(3)], axis=1), plan)
     assert len({plan.tobytes() for plan in plans}) == (4 if count // batch > 1 else 1)
     assert np.array_equal(plan_epoch(3, 2, sizes, batch, "static"), plans[2])
 
@@ -151,7 +157,7 @@ def random_boxes(seed: int, count: int, height: int, width: int) -> torch.Tensor
 def test_a_frame_is_the_slow_one_for_every_draw(height, width, ratio):
     for seed in range(40):
         boxes = random_boxes(seed, 1 + seed % 4, height, width)
-        frame, found, mask = framed((height, width), boxes, ratio, SIDE, generator(seed))
+        frame, found, mask = crop_to_frame((height, width), boxes, ratio, SIDE, generator(seed))
         down, right = (after / before for after, before in zip(scale_and_size(height, width, SIDE)[1], (height, width)))
         if width / height < 0.5 and ratio < 1:
             starts = allowed_starts((boxes[:, 1] * down).tolist(), ((boxes[:, 3] - 1) * down).tolist(),
@@ -178,7 +184,7 @@ def test_a_frame_is_the_slow_one_for_every_draw(height, width, ratio):
     ([10.0], [50.0], 100, 41, [10]),                 # they fit exactly
     ([0.4], [50.0], 100, 20, [0]), ([], [], 100, 40, [0])])
 def test_a_window_begins_at_each_allowed_place_and_nowhere_else(low, high, length, trim, expected):
-    drawn = {start_of_window(torch.tensor(low), torch.tensor(high), length, trim, generator(seed)) for seed in range(400)}
+    drawn = {draw_window_start(torch.tensor(low), torch.tensor(high), length, trim, generator(seed)) for seed in range(400)}
     assert drawn == set(expected)
     if low:
         assert set(allowed_starts(low, high, length, trim)) == set(expected)
@@ -188,8 +194,8 @@ def test_all_images_of_a_chunk_have_one_canvas():
     """To a pixel, by which short sides are cut off differently."""
     sizes = photographs(7, 96)
     ratios = chunk_ratios(sizes, 8)
-    for row in chunks(sizes, 8):
-        canvases = np.array([framed(tuple(sizes[i].tolist()), torch.zeros(0, 4), ratios[i], SIDE, generator(0))[0][4:]
+    for row in chunk_indices(sizes, 8):
+        canvases = np.array([crop_to_frame(tuple(sizes[i].tolist()), torch.zeros(0, 4), ratios[i], SIDE, generator(0))[0][4:]
                              for i in row])
         assert np.ptp(canvases, axis=0).max() <= 1
         assert canvases.max() <= 2 * SIDE.min_size
@@ -197,7 +203,7 @@ def test_all_images_of_a_chunk_have_one_canvas():
 
 def test_no_boxes_stay_no_boxes():
     for height, width, ratio in CASES:
-        _, found, mask = framed((height, width), torch.zeros(0, 4), ratio, SIDE, generator(0))
+        _, found, mask = crop_to_frame((height, width), torch.zeros(0, 4), ratio, SIDE, generator(0))
         assert found.shape == (0, 4) and mask.shape == (0,)
 
 
@@ -246,8 +252,8 @@ def test_a_batch_in_frames_is_one_canvas_with_padding_that_counts_as_image(few):
     """Mirrored copies included; what a frame holds is the resized image, and where a box was, it still is."""
     sizes = epoch_sizes(few.sizes, True)
     side, ratios = Resize(32, 0), chunk_ratios(sizes, 2)
-    examples = DetectionDataset(few, 0, Augment(hflip_prob=0, mirrored_copies=True), Frames(ratios, side))
-    how = Input(PIXELS["caffe"], multiple=1)
+    examples = DetectionDataset(few, 0, Augment(hflip_prob=0, mirrored_copies=True), CropFrames(ratios, side))
+    how = Preprocessing(PIXEL_FORMATS["caffe"], multiple=1)
     for row in plan_epoch(0, 0, sizes, 2, "static"):
         images, targets = zip(*(examples[(0, int(index))] for index in row))
         batch = to_batch(list(images), side, how, [target["frame"] for target in targets])
@@ -265,7 +271,7 @@ def test_a_batch_in_frames_is_one_canvas_with_padding_that_counts_as_image(few):
 
 def test_frames_of_the_same_key_are_the_same_and_epochs_differ(few):
     sizes = epoch_sizes(few.sizes, True)
-    examples = DetectionDataset(few, 0, Augment(hflip_prob=0), Frames(chunk_ratios(sizes, 1), Resize(64, 0)))
+    examples = DetectionDataset(few, 0, Augment(hflip_prob=0), CropFrames(chunk_ratios(sizes, 1), Resize(64, 0)))
     frames = [examples[(epoch, 2)][1]["frame"] for epoch in range(30)]
     assert frames == [examples[(epoch, 2)][1]["frame"] for epoch in range(30)]
     assert len({frame[1] for frame in frames}) > 3 and {frame[2:] for frame in frames} == {(64, 128, 64, 128)}

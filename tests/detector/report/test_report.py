@@ -1,4 +1,4 @@
-"""The data of a report: unpacked again, it is what was evaluated; a large data set keeps within its budget."""
+"""The data of a report: unpacked, it equals the evaluation; a large data set stays within its byte budget."""
 
 import base64
 import json
@@ -11,14 +11,22 @@ from PIL import Image
 
 from detector.evaluation.evaluate import evaluate_run
 from detector.inference.predict import predict
-from detector.metrics.analysis import ERRORS, RIGHT, analyse
+from detector.metrics.analysis import analyse
+from detector.metrics.tide import ERRORS, TRUE_POSITIVE
 from detector.report import image_budget
-from detector.report.image_budget import JpegBudget, chosen, columns, least_score, packed
-from detector.report.report import About, by_size, numbers, per_class, report_evaluation, report_predictions
+from detector.report.image_budget import JpegBudget, min_score_shown, pack_columns, select_images_to_show, to_base64
+from detector.report.report import (
+    PageInfo,
+    analysis_data,
+    class_rows,
+    size_rows,
+    write_evaluation_report,
+    write_prediction_report,
+)
 from detector.structures import CROWD, Dataset, Detections, build_dataset, concat_detections
 
 CLASSES = ["cat", "dog"]
-ABOUT = About("a run", ("a fact",), "a command", 0.5)
+ABOUT = PageInfo("a run", ("a fact",), "a command", 0.5)
 A, B, SMALL = (10, 20, 110, 120), (200, 200, 300, 300), (0, 0, 20, 20)
 
 
@@ -50,85 +58,85 @@ FOUND = found((1, 2, B, .6), (0, 1, A, .9), (1, 1, A, .8), (0, 1, A, .4))
 
 def test_columns_are_image_by_image_and_the_best_first():
     analysis = analyse(FOUND, DATA)
-    order = chosen(DATA, analysis.image_weight)
+    order = select_images_to_show(DATA, analysis.image_weight)
     assert order.tolist() == [1, 0, 2]  # a missed object and a wrong detection; nothing that counts; nothing at all
-    data, least = columns(DATA, FOUND, analysis, order)
+    data, least = pack_columns(DATA, FOUND, analysis, order)
     assert least == 0 and unpacked(data["widths"], np.uint32).tolist() == [400] * 3
-    assert unpacked(data["detections"], np.uint32).tolist() == [2, 2, 0]
-    assert unpacked(data["objects"], np.uint32).tolist() == [2, 1, 1]
-    assert unpacked(data["found"]["scores"], np.uint16) / 65535 == pytest.approx([.8, .6, .9, .4], abs=1e-5)
-    assert unpacked(data["found"]["labels"], np.uint16).tolist() == [1, 2, 1, 1]
-    kinds = [ERRORS[kind] for kind in unpacked(data["found"]["errors"], np.uint8)]
-    assert kinds == ["background", "right", "right", "duplicate"]
-    boxes = unpacked(data["found"]["boxes"], np.uint16).reshape(-1, 4) / 65535 * [400, 300, 400, 300]
+    assert unpacked(data["num_detections"], np.uint32).tolist() == [2, 2, 0]
+    assert unpacked(data["num_objects"], np.uint32).tolist() == [2, 1, 1]
+    assert unpacked(data["detections"]["scores"], np.uint16) / 65535 == pytest.approx([.8, .6, .9, .4], abs=1e-5)
+    assert unpacked(data["detections"]["labels"], np.uint16).tolist() == [1, 2, 1, 1]
+    kinds = [ERROR_KINDS[kind] for kind in unpacked(data["detections"]["errors"], np.uint8)]
+    assert kinds == ["background", "correct", "correct", "duplicate"]
+    boxes = unpacked(data["detections"]["boxes"], np.uint16).reshape(-1, 4) / 65535 * [400, 300, 400, 300]
     assert boxes == pytest.approx(np.array([A, B, A, A]), abs=0.004)
-    assert unpacked(data["truth"]["finders"], np.int16).tolist() == [1, -1, 0, -1]  # within the image
-    assert unpacked(data["truth"]["flags"], np.uint8).tolist() == [0, 0, 0, CROWD]
+    assert unpacked(data["ground_truth"]["detections"], np.int16).tolist() == [1, -1, 0, -1]  # within the image
+    assert unpacked(data["ground_truth"]["flags"], np.uint8).tolist() == [0, 0, 0, CROWD]
 
 
 def test_nothing_found_and_nothing_there():
     nothing = concat_detections([])
     for data in (DATA, truth()):
         analysis = analyse(nothing, data)
-        page, _ = columns(data, nothing, analysis, chosen(data, analysis.image_weight))
-        assert page["found"]["boxes"] == "" and unpacked(page["truth"]["finders"], np.int16).tolist() == [-1] * len(data.boxes)
-        said = numbers(data, analysis, {})
-        assert all(row["found"] in (0, -1) for row in said["sizes"]) and json.dumps(said, allow_nan=False)
+        page, _ = pack_columns(data, nothing, analysis, select_images_to_show(data, analysis.image_weight))
+        assert page["detections"]["boxes"] == "" and unpacked(page["ground_truth"]["detections"], np.int16).tolist() == [-1] * len(data.boxes)
+        said = analysis_data(data, analysis, {})
+        assert all(row["recall"] in (0, -1) for row in said["sizes"]) and json.dumps(said, allow_nan=False)
 
 
 def test_only_the_best_detections_of_too_many_are_shown(monkeypatch):
-    monkeypatch.setattr(image_budget, "DETECTIONS", 3)
-    assert least_score(np.array([.9, .5, .7], np.float32)) == 0
-    assert least_score(np.array([.9, .5, .7, .6], np.float32)) == pytest.approx(.6)
-    assert least_score(np.array([.9, .5, .5, .5], np.float32)) == pytest.approx(.9)  # equals stand or fall together
-    data, least = columns(DATA, FOUND, analyse(FOUND, DATA), np.arange(3))
-    assert least == pytest.approx(.6) and len(unpacked(data["found"]["scores"], np.uint16)) == 3
+    monkeypatch.setattr(image_budget, "MAX_DETECTIONS", 3)
+    assert min_score_shown(np.array([.9, .5, .7], np.float32)) == 0
+    assert min_score_shown(np.array([.9, .5, .7, .6], np.float32)) == pytest.approx(.6)
+    assert min_score_shown(np.array([.9, .5, .5, .5], np.float32)) == pytest.approx(.9)  # equals stand or fall together
+    data, least = pack_columns(DATA, FOUND, analyse(FOUND, DATA), np.arange(3))
+    assert least == pytest.approx(.6) and len(unpacked(data["detections"]["scores"], np.uint16)) == 3
 
 
 def test_only_the_first_images_of_too_many_are_listed(monkeypatch):
     weight = np.array([0, 1, 2], np.float32)
-    assert chosen(DATA, weight).tolist() == [2, 1, 0] and chosen(DATA, None).tolist() == [0, 1, 2]
-    monkeypatch.setattr(image_budget, "IMAGES", 2)
-    assert chosen(DATA, weight).tolist() == [2, 1]
-    monkeypatch.setattr(image_budget, "OBJECTS", 2)
-    assert chosen(DATA, weight).tolist() == [2]
+    assert select_images_to_show(DATA, weight).tolist() == [2, 1, 0] and select_images_to_show(DATA, None).tolist() == [0, 1, 2]
+    monkeypatch.setattr(image_budget, "MAX_IMAGES", 2)
+    assert select_images_to_show(DATA, weight).tolist() == [2, 1]
+    monkeypatch.setattr(image_budget, "MAX_OBJECTS", 2)
+    assert select_images_to_show(DATA, weight).tolist() == [2]
 
 
-def test_film_goes_from_large_to_small_to_none(monkeypatch):
+def test_budget_goes_from_large_to_small_to_none(monkeypatch):
     draw = np.random.default_rng(0)
     noise = draw.integers(0, 255, (600, 800, 3), dtype=np.uint8)
-    large, small = len(image_budget.thumbnail(noise, *image_budget.LARGE)), len(image_budget.thumbnail(noise, 40, 30))
-    monkeypatch.setattr(image_budget, "SMALL", ((80, 30, large), (40, 30, small)))
-    monkeypatch.setattr(image_budget, "ALL_BYTES", 2 * large + 3 * small)
-    film = JpegBudget(5)
+    large, small = len(image_budget.thumbnail(noise, *image_budget.LARGE_JPEG)), len(image_budget.thumbnail(noise, 40, 30))
+    monkeypatch.setattr(image_budget, "SMALL_JPEGS", ((80, 30, large), (40, 30, small)))
+    monkeypatch.setattr(image_budget, "MAX_JPEG_BYTES", 2 * large + 3 * small)
+    budget = JpegBudget(5)
     for pixels in (noise, None, noise, noise, noise):
-        film.add(pixels)
-    assert [len(jpeg) for jpeg in film.jpegs] == [large, 0, large, small, small] and (film.large, film.small) == (2, 2)
+        budget.add(pixels)
+    assert [len(jpeg) for jpeg in budget.jpegs] == [large, 0, large, small, small] and (budget.num_large, budget.num_small) == (2, 2)
     more = JpegBudget(5)  # of more images than was said, the last ones have none
     for _ in range(9):
         more.add(noise)
-    assert (more.large, more.small, more.full) == (2, 3, True) and more.jpegs[5:] == [""] * 4
+    assert (more.num_large, more.num_small, more.is_full) == (2, 3, True) and more.jpegs[5:] == [""] * 4
 
 
 def test_a_few_images_are_all_large():
-    film = JpegBudget(100)
+    budget = JpegBudget(100)
     for _ in range(3):
-        film.add(np.zeros((600, 800, 3), np.uint8))
-    assert (film.large, film.small) == (3, 0)
+        budget.add(np.zeros((600, 800, 3), np.uint8))
+    assert (budget.num_large, budget.num_small) == (3, 0)
 
 
 def test_numbers_by_class_and_size():
     analysis = analyse(FOUND, DATA)
-    rows = per_class(analysis)
+    rows = class_rows(analysis)
     assert [row["name"] for row in rows] == CLASSES and [row["objects"] for row in rows] == [2, 1]
     # At the best score, 0.6, cats: A found, one detection of none, the small one missed. Dogs: all is right.
     assert analysis.best_score == pytest.approx(.6)
     assert [(row["precision"], row["recall"]) for row in rows] == [(.5, .5), (1, 1)]
-    small, medium, large = by_size(DATA, analysis, analysis.metrics)
+    small, medium, large = size_rows(DATA, analysis, analysis.metrics)
     assert (small["objects"], medium["objects"], large["objects"]) == (1, 0, 2)
-    assert (small["found"], medium["found"], large["found"]) == (0, -1, 1) and small["missed"] == 1
+    assert (small["recall"], medium["recall"], large["recall"]) == (0, -1, 1) and small["missed"] == 1
     assert large["AP"] == round(analysis.metrics["APl"], 4) and "AR" in large
-    assert sorted(numbers(DATA, analysis, {})["confusion"]) == [[0, 1, 1], [1, 0, 1], [1, 1, 1], [2, 2, 1]]
+    assert sorted(analysis_data(DATA, analysis, {})["confusion"]) == [[0, 1, 1], [1, 0, 1], [1, 1, 1], [2, 2, 1]]
 
 
 @pytest.mark.parametrize("rule", ["coco", "voc"])
@@ -137,22 +145,22 @@ def test_a_page_of_an_evaluation(tmp_path, rule):
         Image.new("RGB", (400, 300), "grey").save(tmp_path / name)
     data = truth((0, 1, A, 0), (1, 2, B, 0), root=str(tmp_path))
     analysis = analyse(FOUND, data, rule)
-    said = report_evaluation(tmp_path / "report.html", ABOUT, data, FOUND, analysis, {"AP": 0.123456, "loss": 1.5})
+    said = write_evaluation_report(tmp_path / "report.html", ABOUT, data, FOUND, analysis, {"AP": 0.123456, "loss": 1.5})
     page = data_of(tmp_path / "report.html")
-    assert "all 3 images" in said and "1 as boxes without a picture" in said and "MB" in said
-    assert page["metrics"] == {"AP": 0.1235, "loss": 1.5} and page["analysed"] and page["classes"] == CLASSES
+    assert "all 3 images" in said and "1 as boxes without an image" in said and "MB" in said
+    assert page["metrics"] == {"AP": 0.1235, "loss": 1.5} and page["has_ground_truth"] and page["classes"] == CLASSES
     assert [bool(jpeg) for jpeg in page["images"]["jpegs"]] == [name != "2.jpg" for name in page["images"]["names"]]
-    assert page["counts"]["right"] == int(analysis.image_errors[:, RIGHT].sum())
+    assert page["counts"]["correct"] == int(analysis.image_errors[:, TRUE_POSITIVE].sum())
 
 
 def test_a_page_of_predictions(tmp_path):
-    data, film = truth(), JpegBudget(3)
+    data, budget = truth(), JpegBudget(3)
     for _ in range(3):
-        film.add(np.zeros((300, 400, 3), np.uint8))
-    report_predictions(tmp_path / "report.html", ABOUT, data, FOUND, film)
+        budget.add(np.zeros((300, 400, 3), np.uint8))
+    write_prediction_report(tmp_path / "report.html", ABOUT, data, FOUND, budget)
     page = data_of(tmp_path / "report.html")
-    assert not page["analysed"] and page["images"]["names"] == ["0.jpg", "1.jpg", "2.jpg"]
-    assert unpacked(page["images"]["detections"], np.uint32).tolist() == [2, 2, 0]
+    assert not page["has_ground_truth"] and page["images"]["names"] == ["0.jpg", "1.jpg", "2.jpg"]
+    assert unpacked(page["images"]["num_detections"], np.uint32).tolist() == [2, 2, 0]
 
 
 @pytest.fixture
@@ -175,7 +183,7 @@ def test_evaluate_writes_it_beside_the_results(untrained_run, cats_and_dogs, met
     results = json.loads((Path(untrained_run) / "results.json").read_text())
     assert page["metrics"] == {name: round(value, 4) for name, value in results["metrics"].items()}
     assert len(page["images"]["names"]) == 5 == results["images"] and all(page["images"]["jpegs"])
-    assert page["rule"] == ("coco" if metric == "coco" else "voc") and page["classes"] == ["cat", "dog"]
+    assert page["match_rule"] == ("coco" if metric == "coco" else "voc") and page["classes"] == ["cat", "dog"]
 
 
 def test_evaluate_does_not_write_it_unasked(untrained_run, cats_and_dogs):
@@ -188,9 +196,9 @@ def test_predict_writes_it_beside_the_pictures(untrained_run, tmp_path):
         Image.new("RGB", (64, 48), "grey").save(tmp_path / "photos" / f"{name}.png")
     assert predict(untrained_run, str(tmp_path / "photos"), "cpu", 0.0, str(tmp_path / "out"), "last", report=True) == 0
     page, found = data_of(tmp_path / "out" / "report.html"), json.loads((tmp_path / "out" / "detections.json").read_text())
-    assert page["images"]["names"] == ["a.png", "b.png"] and all(page["images"]["jpegs"]) and not page["analysed"]
-    assert unpacked(page["images"]["detections"], np.uint32).sum() == len(found) > 0
+    assert page["images"]["names"] == ["a.png", "b.png"] and all(page["images"]["jpegs"]) and not page["has_ground_truth"]
+    assert unpacked(page["images"]["num_detections"], np.uint32).sum() == len(found) > 0
 
 
 def test_packing_is_little_endian():
-    assert base64.b64decode(packed(np.array([1, 258]), np.uint16)) == b"\x01\x00\x02\x01"
+    assert base64.b64decode(to_base64(np.array([1, 258]), np.uint16)) == b"\x01\x00\x02\x01"

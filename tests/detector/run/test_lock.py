@@ -1,4 +1,4 @@
-"""One process trains a run: whoever comes second is told, and a lock that is left over is in nobody's way."""
+"""One process trains a run: a second start is refused, and the lock of a process that has ended is free."""
 
 import errno
 import fcntl
@@ -13,6 +13,7 @@ import pytest
 
 from detector.errors import BadInput
 from detector.run import lock
+from detector.run.files import LOCK_FILE
 from detector.run.lock import RunLock, refuse_second_start
 
 
@@ -20,58 +21,58 @@ def test_a_second_owner_is_refused_and_leaves_the_lock_as_it_is(tmp_path):
     with closing(RunLock(tmp_path)) as first:
         first.take()
         first.take()  # twice is once
-        said = (tmp_path / lock.NAME).read_text()
-        assert said == f"process {os.getpid()} on {socket.gethostname()}"
+        owner = (tmp_path / LOCK_FILE).read_text()
+        assert owner == f"process {os.getpid()} on {socket.gethostname()}"
         for second in (RunLock(tmp_path).take, lambda: refuse_second_start(tmp_path)):
-            with pytest.raises(BadInput, match=f"is being trained by {said}. Wait"):
+            with pytest.raises(BadInput, match=f"is being trained by {owner}. Wait"):
                 second()
-        assert (tmp_path / lock.NAME).read_text() == said
+        assert (tmp_path / LOCK_FILE).read_text() == owner
     refuse_second_start(tmp_path)
     with closing(RunLock(tmp_path)) as third:
         third.take()
 
 
 def test_without_a_folder_there_is_no_lock_and_none_is_made(tmp_path):
-    with closing(RunLock(tmp_path / "new")) as one:
-        one.take()
+    with closing(RunLock(tmp_path / "new")) as own:
+        own.take()
         refuse_second_start(tmp_path / "new")
         assert not (tmp_path / "new").exists()
         (tmp_path / "new").mkdir()
-        one.take()
+        own.take()
         with pytest.raises(BadInput, match="is being trained"):
             refuse_second_start(tmp_path / "new")
 
 
 def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
-    code = ("import os, pathlib, signal, sys\nfrom detector.run.lock import Owner\nOwner(pathlib.Path(sys.argv[1])).take()\n"
+    code = ("import os, pathlib, signal, sys\nfrom detector.run.lock import RunLock\nRunLock(pathlib.Path(sys.argv[1])).take()\n"
             "os.kill(os.getpid(), signal.SIGKILL)")
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == -9
-    assert "process" in (tmp_path / lock.NAME).read_text()
-    with closing(RunLock(tmp_path)) as next_one:
-        next_one.take()
+    assert "process" in (tmp_path / LOCK_FILE).read_text()
+    with closing(RunLock(tmp_path)) as next_lock:
+        next_lock.take()
 
 
 @pytest.mark.parametrize("locks", [True, False], ids=["locks of one machine", "no locks"])
-@pytest.mark.parametrize("moves", [True, False], ids=["it moves", "it stands still"])
-def test_of_another_machine_only_the_heartbeats_tell(locks, moves, tmp_path, monkeypatch):
-    """A network disk that tells nobody of another machine's locks."""
+@pytest.mark.parametrize("moves", [True, False], ids=["heartbeats change", "heartbeats stay"])
+def test_an_owner_on_another_machine_counts_while_its_heartbeats_change(locks, moves, tmp_path, monkeypatch):
+    """The run folder is on a network disk that keeps locks to one machine, or has none."""
     def no_locks(*_):
         raise OSError(errno.ENOLCK, "No locks available")
     if not locks:
         monkeypatch.setattr(fcntl, "flock", no_locks)
     monkeypatch.setattr(lock, "WATCH_S", 2 if moves else 0.5)
-    (tmp_path / lock.NAME).write_text("process 12 on another-machine")
-    beat = tmp_path / "heartbeats" / "rank-00000.json"
-    beat.parent.mkdir()
-    beat.write_text("{}")
-    timer = threading.Timer(0.3, lambda: beat.write_text('{"step": 2}') if moves else None)
+    (tmp_path / LOCK_FILE).write_text("process 12 on another-machine")
+    file = tmp_path / "heartbeats" / "rank-00000.json"
+    file.parent.mkdir()
+    file.write_text("{}")
+    timer = threading.Timer(0.3, lambda: file.write_text('{"step": 2}') if moves else None)
     timer.start()
     if moves:
         with pytest.raises(BadInput, match="is being trained by process 12 on another-machine"):
             RunLock(tmp_path).take()
-        assert (tmp_path / lock.NAME).read_text() == "process 12 on another-machine"
+        assert (tmp_path / LOCK_FILE).read_text() == "process 12 on another-machine"
     else:
-        with closing(RunLock(tmp_path)) as one:
-            one.take()
-            assert str(os.getpid()) in (tmp_path / lock.NAME).read_text()
+        with closing(RunLock(tmp_path)) as own:
+            own.take()
+            assert str(os.getpid()) in (tmp_path / LOCK_FILE).read_text()
     timer.join()

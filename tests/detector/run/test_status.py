@@ -1,4 +1,4 @@
-"""status.json: what a launcher reads. Whole, by rank 0 only, and nothing where bad input made no run folder."""
+"""status.json: written by rank 0 only, and not where bad input made no run folder."""
 
 import json
 import time
@@ -6,7 +6,7 @@ import time
 import pytest
 
 from detector.errors import BadInput
-from detector.run.status import Status, StatusFile, last_status
+from detector.run.status import Status, StatusFile, read_previous_status, read_status
 
 
 def read(folder) -> dict:
@@ -14,62 +14,65 @@ def read(folder) -> dict:
 
 
 def test_the_fields_a_launcher_reads(tmp_path):
-    with StatusFile(tmp_path, main=True) as status:
-        status.tell("starting")
+    with StatusFile(tmp_path, is_main=True) as status:
+        status.update("starting")
         assert read(tmp_path)["state"] == "starting"
-        status.tell("training", step=3, total_steps=10, images_per_s=1.5, seconds_left=4.0, saved_in_s=0.1)
+        status.update("training", step=3, total_steps=10, images_per_s=1.5, seconds_left=4.0, saved_in_s=0.1)
         before = time.time()
-        status.tell("stopped", step=4, by="SIGUSR1")
-    said = read(tmp_path)
-    assert 0 <= said.pop("at") - before < 5
-    assert said == {"state": "stopped", "step": 4, "total_steps": 10, "saved_in_s": 0.1, "by": "SIGUSR1",
-                    "images_per_s": 1.5, "seconds_left": 4.0}
+        status.update("stopped", step=4, by="SIGUSR1")
+    fields = read(tmp_path)
+    assert read_status(tmp_path) == fields and 0 <= fields.pop("at") - before < 5
+    assert fields == {"state": "stopped", "step": 4, "total_steps": 10, "saved_in_s": 0.1, "by": "SIGUSR1",
+                      "images_per_s": 1.5, "seconds_left": 4.0}
 
 
 def test_steps_alone_are_not_written_more_than_once_a_second_but_every_change_of_state_is(tmp_path):
-    status = StatusFile(tmp_path, main=True)
+    status = StatusFile(tmp_path, is_main=True)
     for step in range(5):
-        status.tell("training", step=step)
+        status.update("training", step=step)
     assert read(tmp_path)["step"] == 0
-    status.tell("evaluating")
+    status.update("evaluating")
     assert (read(tmp_path)["state"], read(tmp_path)["step"]) == ("evaluating", 4)
 
 
 def test_an_error_is_a_failure_and_other_ranks_and_missing_folders_write_nothing(tmp_path):
-    for main, folder in ((False, tmp_path), (True, tmp_path / "nowhere")):
-        with pytest.raises(ValueError), StatusFile(folder, main) as status:
-            status.tell("training", step=1)
+    for is_main, folder in ((False, tmp_path), (True, tmp_path / "nowhere")):
+        with pytest.raises(ValueError), StatusFile(folder, is_main) as status:
+            status.update("training", step=1)
             raise ValueError
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError), StatusFile(tmp_path, True) as status:
-        status.tell("training", step=7)
+        status.update("training", step=7)
         raise ValueError
     assert (read(tmp_path)["state"], read(tmp_path)["step"]) == ("failed", 7)
 
 
-def test_a_stop_before_there_is_a_run_folder_is_told(tmp_path):
-    StatusFile(tmp_path / "new", main=True).tell("stopped", by="SIGTERM")
+def test_a_stop_before_there_is_a_run_folder_is_written(tmp_path):
+    StatusFile(tmp_path / "new", is_main=True).update("stopped", by="SIGTERM")
     assert read(tmp_path / "new")["state"] == "stopped"
 
 
 def test_a_start_that_is_cut_short_keeps_the_step_of_the_one_before(tmp_path):
-    StatusFile(tmp_path, main=True).tell("stopped", step=40, total_steps=90, saved_in_s=1.0, by="SIGTERM")
-    StatusFile(tmp_path, main=True).tell("starting")
-    said = read(tmp_path)
-    assert (said["state"], said["step"], said["total_steps"], said["by"]) == ("starting", 40, 90, "")
+    StatusFile(tmp_path, is_main=True).update("stopped", step=40, total_steps=90, saved_in_s=1.0, by="SIGTERM")
+    StatusFile(tmp_path, is_main=True).update("starting")
+    fields = read(tmp_path)
+    assert (fields["state"], fields["step"], fields["total_steps"], fields["by"]) == ("starting", 40, 90, "")
 
 
-@pytest.mark.parametrize("found, left", [("finished", "finished"), ("stopped", "stopped"), ("starting", "failed")])
-def test_a_start_with_bad_input_leaves_the_state_of_the_run(found, left, tmp_path):
-    StatusFile(tmp_path, main=True).tell(found, step=40, total_steps=90)
+@pytest.mark.parametrize("before, after", [("finished", "finished"), ("stopped", "stopped"), ("starting", "failed")])
+def test_a_start_with_bad_input_leaves_the_state_of_the_run(before, after, tmp_path):
+    StatusFile(tmp_path, is_main=True).update(before, step=40, total_steps=90)
     with pytest.raises(BadInput), StatusFile(tmp_path, True) as status:
-        status.tell("starting")
-        raise BadInput("model.backbone=resnet5: no such body")
-    assert (read(tmp_path)["state"], read(tmp_path)["step"]) == (left, 40)
+        status.update("starting")
+        raise BadInput("model.backbone=resnet5: no such backbone")
+    assert (read(tmp_path)["state"], read(tmp_path)["step"]) == (after, 40)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"unknown": 1}'])
 def test_a_file_of_another_kind_is_no_status(text, tmp_path):
-    path = tmp_path / "status.json"
-    path.write_text(text)
-    assert last_status(path) == Status()
+    (tmp_path / "status.json").write_text(text)
+    assert read_previous_status(tmp_path) == Status()
+
+
+def test_a_run_without_a_status_is_at_its_start(tmp_path):
+    assert read_status(tmp_path) == {} and read_previous_status(tmp_path) == Status()

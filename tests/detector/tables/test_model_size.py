@@ -3,8 +3,8 @@
 import pytest
 
 from detector.config.load import load_config
-from detector.tables.model_size import size_of_model, size_of_row, sizes_text
-from detector.tables.published import published, select
+from detector.tables.model_size import size_of_model, size_of_row, describe_sizes
+from detector.tables.published import read_published_rows, select_rows
 
 K = 20 + 1          # classes of VOC and background
 A = 9               # anchors
@@ -79,7 +79,7 @@ def test_vgg16_of_the_tables_as_counted_by_hand():
     assert size.parameters == sum(parameters for parameters, _ in by_hand.values()) == 137_078_239
     assert size.flops == {name: flops for name, (_, flops) in by_hand.items()}
     assert (size.height, size.width, size.classes) == (600, 800, 20)
-    assert size.parameters - size.learning == 38_720 + 221_440, "conv1 and conv2 are frozen"
+    assert size.parameters - size.trainable == 38_720 + 221_440, "conv1 and conv2 are frozen"
 
 
 def test_resnet101_of_the_tables_as_counted_by_hand():
@@ -92,7 +92,7 @@ def test_resnet101_of_the_tables_as_counted_by_hand():
     assert size.flops == {name: flops for name, (_, flops) in by_hand.items()}
 
 
-@pytest.mark.parametrize("row", [row.row for row in published()])
+@pytest.mark.parametrize("row", [row.row for row in read_published_rows()])
 def test_every_row_builds_on_the_meta_device_with_the_parameters_of_its_parts(row):
     size, config = size_of_row(row), load_config(f"tables/{row}")
     classes = {"voc": 20, "coco": 80, "vg25": 2500, "imag": 200}[row[:4].rstrip("0")] + 1
@@ -117,7 +117,7 @@ def test_torchvisions_own_count_of_its_detector():
 
 
 def test_every_row_has_a_line(capsys):
-    few = [row for row in published() if row.row in ("voc07-vgg16-g1-b1", "vg2500-vgg16-g1-b4")]
-    said = sizes_text(few).splitlines()
+    few = [row for row in read_published_rows() if row.row in ("voc07-vgg16-g1-b1", "vg2500-vgg16-g1-b4")]
+    said = describe_sizes(few).splitlines()
     assert len(said) == 3 and said[1].startswith("voc07-vgg16-g1-b1") and "137,078,239" in said[1] and "2500" in said[2]
-    assert sizes_text(select(published(), "voc07-vgg16-g1-b1")).splitlines() == said[:2]
+    assert describe_sizes(select_rows(read_published_rows(), "voc07-vgg16-g1-b1")).splitlines() == said[:2]

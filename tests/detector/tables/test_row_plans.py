@@ -5,7 +5,7 @@ import pytest
 
 from detector.config.load import load_config
 from detector.data.samplers import epoch_sizes
-from detector.tables.published import number, published
+from detector.tables.published import leading_number, read_published_rows
 from detector.training.schedule import learning_rate, plan_run
 
 # images that a row trains on: VOC 2007 trainval; COCO 2014 with annotations; Visual Genome (inferred)
@@ -37,7 +37,7 @@ def plan_of(row: str, processes: int = 1):
 
 
 def test_there_is_a_plan_for_every_published_row():
-    assert list(PLANS) == [row.row for row in published() if row.table != "Rows of our own"]
+    assert list(PLANS) == [row.row for row in read_published_rows() if row.table != "Rows of our own"]
 
 
 @pytest.mark.parametrize("row", PLANS)
@@ -54,12 +54,12 @@ def test_steps_and_the_rate_of_every_epoch_are_those_of_the_table(row):
 
 @pytest.mark.parametrize("row", PLANS)
 def test_the_config_says_what_was_printed(row):
-    printed = next(one for one in published() if one.row == row)
+    printed = next(one for one in read_published_rows() if one.row == row)
     config, plan = plan_of(row)
-    assert plan.global_batch == number(printed.batch) and plan.rate == pytest.approx(number(printed.rate))
-    assert config.schedule.epochs == number(printed.epochs) and config.schedule.period == number(printed.decay)
+    assert plan.global_batch == leading_number(printed.batch) and plan.rate == pytest.approx(leading_number(printed.rate))
+    assert config.schedule.epochs == leading_number(printed.epochs) and config.schedule.period == leading_number(printed.decay)
     assert config.schedule.warmup_steps == 0 and config.schedule.lr_schedule == "periodic"
-    assert config.batch.micro_batch_size * int(number(printed.gpus)) == config.batch.size
+    assert config.batch.micro_batch_size * int(leading_number(printed.gpus)) == config.batch.size
     side = int(printed.table.rsplit(" ", 1)[1])
     assert config.augment.min_size == (side,) and config.evaluate.min_size == side
     assert config.recipe == "original" and config.evaluate.every_epochs == 0, "nothing is selected on the test images"

@@ -12,9 +12,9 @@ from detector.__main__ import main
 from detector.config.load import load_config, shipped_folder, to_yaml
 from detector.errors import BadInput
 from detector.tables.html import as_html
-from detector.tables.measured import measured
-from detector.tables.published import number, published, select
-from detector.tables.render import HEADER, as_csv, as_markdown, as_text, lines
+from detector.tables.measured import read_measured_row
+from detector.tables.published import leading_number, read_published_rows, select_rows
+from detector.tables.render import HEADER, as_csv, as_markdown, as_text, build_rows
 
 ROW = "voc07-res101-g8-b16"     # printed: 75.2, 0.23 hr an epoch, 8400 MB, tolerance 1.0
 STEPS = 626                     # of an epoch of 10,022 images
@@ -41,20 +41,20 @@ def make_run(runs: Path, name: str = ROW, ap: float | None = 0.753, seed: int = 
 
 
 def line_of(runs: Path, row: str = ROW):
-    return lines(select(published(), row), runs)[0]
+    return build_rows(select_rows(read_published_rows(), row), runs)[0]
 
 
 # What is printed
 
 def test_every_row_has_a_config_and_every_config_a_row():
-    rows = [row.row for row in published()]
+    rows = [row.row for row in read_published_rows()]
     assert len(set(rows)) == len(rows) == 23
     assert sorted(rows) == sorted(path.stem for path in (shipped_folder() / "configs" / "tables").glob("*.yaml"))
 
 
 def test_printed_figures_are_those_of_the_headers():
     """The comment that a user reads in a config, and the cell that the report shows, say the same."""
-    for row in published():
+    for row in read_published_rows():
         header = (shipped_folder() / "configs" / "tables" / f"{row.row}.yaml").read_text().split("# Hardware")[0]
         if row.map:
             assert row.map in header and (not row.tolerance or f"tolerance {row.tolerance}" in header)
@@ -64,12 +64,12 @@ def test_printed_figures_are_those_of_the_headers():
                                          ("10,022", 10022), ("0.2288 s/step", 0.2288), ("", None), ("not printed", None),
                                          ("16, 22", 16)])
 def test_the_number_of_a_cell(cell, value):
-    assert number(cell) == value
+    assert leading_number(cell) == value
 
 
 def test_an_unknown_row_lists_the_rows(capsys):
     with pytest.raises(BadInput, match="There are: voc07-vgg16-g1-b1, "):
-        select(published(), "voc07")
+        select_rows(read_published_rows(), "voc07")
     assert main(["tables", "--row", "voc08"]) == 2 and "voc07-res101-g8-b16" in capsys.readouterr().err
 
 
@@ -77,9 +77,9 @@ def test_an_unknown_row_lists_the_rows(capsys):
 
 def test_nothing_is_measured_where_there_is_no_run(tmp_path):
     for runs in (tmp_path, tmp_path / "nowhere"):
-        for one in lines(published(), runs):
+        for one in build_rows(read_published_rows(), runs):
             assert not one.measured and not one.gap and not one.speed_up and not one.hardware and not one.date
-    assert as_text(lines(published(), tmp_path)).count("not measured") == len(published())
+    assert as_text(build_rows(read_published_rows(), tmp_path)).count("not measured") == len(read_published_rows())
 
 
 def test_a_run_is_read_as_it_was(tmp_path):
@@ -106,7 +106,7 @@ def test_seeds_give_mean_and_spread(tmp_path):
         make_run(tmp_path, ROW + f"-seed{seed}" * (seed > 0), ap, seed)
     one = line_of(tmp_path)
     assert one.measured["map"] == "75.0 ± 1.0" and one.gap == "-0.2" and one.seeds == "0, 1, 2"
-    assert measured(ROW, tmp_path).spread == pytest.approx(1.0)
+    assert read_measured_row(ROW, tmp_path).spread == pytest.approx(1.0)
     make_run(tmp_path, ROW + "-seed3", 0.1, 3, ("optim.lr=1",))
     make_run(tmp_path, ROW + "-seed4", None, 4)
     make_run(tmp_path, ROW + "-mine", 0.99)
@@ -169,16 +169,16 @@ def found(tmp_path):
     make_run(tmp_path)
     make_run(tmp_path, "voc07-vgg16-g1-b1", None, row="voc07-vgg16-g1-b1", processes=1)
     make_run(tmp_path, "voc07-vgg16-g1-b4", 0.5, row="voc07-vgg16-g1-b4", overrides=("data.classes=[<b>|&]",), steps=5634)
-    return lines(published(), tmp_path)
+    return build_rows(read_published_rows(), tmp_path)
 
 
 def test_csv_holds_every_row_once(found):
     rows = list(csv.DictReader(io.StringIO(as_csv(found))))
-    assert [row["row"] for row in rows] == [row.row for row in published()]
+    assert [row["row"] for row in rows] == [row.row for row in read_published_rows()]
     mine = next(row for row in rows if row["row"] == ROW)
     assert (mine["printed_map"], mine["measured_map"], mine["gap"]) == ("75.2", "75.3", "+0.1")
     assert rows[-1]["measured_map"] == "not measured"
-    for row, one in zip(rows, published()):
+    for row, one in zip(rows, read_published_rows()):
         assert [row[f"printed_{key}"] for key in HEADER] == [getattr(one, key) for key in HEADER]
 
 
@@ -223,9 +223,9 @@ def test_the_page_is_whole_loads_nothing_and_holds_every_row(found):
     page, reader = as_html(found), Reader()
     reader.feed(page)
     assert not reader.open and not reader.loads and "url(" not in page and "@import" not in page
-    assert reader.rows == len(published()) and "prefers-color-scheme: dark" in page
+    assert reader.rows == len(read_published_rows()) and "prefers-color-scheme: dark" in page
     assert "<b>|" not in page and "-> ['<b>|&']" in reader.text, "what a run says is text"
-    assert "75.3" in page and "within 1.0" in page and page.count("not measured") == len(published()) - 3 + 1
+    assert "75.3" in page and "within 1.0" in page and page.count("not measured") == len(read_published_rows()) - 3 + 1
 
 
 def test_the_command_writes_every_form(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Scoring beside the steps: the same in a process of its own and in this one; what goes wrong there is heard here."""
+"""Background evaluation gives the same results in a process of its own and in this one, and reports its errors here."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from detector.data.read import read_val
 from detector.evaluation.scoring import Predictions
 from detector.structures import Detections
 from detector.training import async_evaluation
-from detector.training.async_evaluation import Drawn, Scorer
+from detector.training.async_evaluation import BackgroundScorer, Drawings
 
 
 @pytest.fixture
@@ -27,82 +27,81 @@ def val(config):
     return read_val(config.data, CLASSES)
 
 
-def truth_of(val, step: int = 3) -> Predictions:
-    """A detector that finds everything."""
-    found = Detections(val.image_ids[val.image_of_box()], val.boxes, np.ones(len(val.labels), np.float32), val.labels)
-    return Predictions(step, found, np.zeros((0, 6)), np.arange(len(val)), (), 1.0, 0.0)
+def perfect_predictions(val, step: int = 3) -> Predictions:
+    detections = Detections(val.image_ids[val.image_of_box()], val.boxes, np.ones(len(val.labels), np.float32), val.labels)
+    return Predictions(step, detections, [], np.arange(len(val)), (), 1.0, 0.0)
 
 
-def scorer_of(val, config, folder, workers: int) -> Scorer:
-    return Scorer(val, replace(config, run=replace(config.run, num_workers=workers)), folder)
+def scorer_of(val, config, folder, workers: int) -> BackgroundScorer:
+    return BackgroundScorer(val, replace(config, run=replace(config.run, num_workers=workers)), folder)
 
 
-def drawn(scorer: Scorer) -> Drawn:
+def wait_for_drawings(scorer: BackgroundScorer) -> Drawings:
     while scorer.is_drawing():
         time.sleep(0.01)
-    return scorer.drawn()
+    return scorer.take_drawings()
 
 
-def test_in_a_process_of_its_own_it_gives_the_same(val, config, tmp_path):
-    given = []
+def test_a_process_of_its_own_gives_the_same_results(val, config, tmp_path):
+    results = []
     for workers in (0, 1):
         folder = tmp_path / str(workers)
         folder.mkdir()
         scorer = scorer_of(val, config, folder, workers)
-        assert scorer.wait() is None  # nothing was started
-        scorer.start(truth_of(val))
+        assert scorer.take_evaluation() is None  # nothing was started
+        scorer.start(perfect_predictions(val))
         with pytest.raises(AssertionError, match="still being scored"):
-            scorer.start(truth_of(val))
-        assert scorer.busy() == (workers == 1)  # else it is done here and now
-        given.append((scorer.wait(), drawn(scorer)))
-        assert not scorer.busy() and scorer.drawn() is None
-        scorer.start(truth_of(val, step=4))  # again, in the same process
-        assert scorer.wait().step == 4 and scorer.wait() is None
+            scorer.start(perfect_predictions(val))
+        assert scorer.is_scoring() == (workers == 1)  # else it is done here and now
+        results.append((scorer.take_evaluation(), wait_for_drawings(scorer)))
+        assert not scorer.is_scoring() and scorer.take_drawings() is None
+        scorer.start(perfect_predictions(val, step=4))  # again, in the same process
+        assert scorer.take_evaluation().step == 4 and scorer.take_evaluation() is None
         scorer.close()
-    (scored, here), (there_scored, there) = given
-    assert scored.metrics["AP"] == 1 and here.step == there.step == 3
-    assert replace(scored, elapsed_s=0) == replace(there_scored, elapsed_s=0)
-    assert here.pictures == there.pictures and [picture.name for picture in here.pictures][-1] == "analysis/confusion"
-    assert all(a[0] == b[0] and np.array_equal(a[1], b[1]) for a, b in zip(here.curves, there.curves, strict=True))
+    (scored, drawings), (scored_there, drawings_there) = results
+    assert scored.metrics["AP"] == 1 and drawings.step == drawings_there.step == 3
+    assert replace(scored, elapsed_s=0) == replace(scored_there, elapsed_s=0)
+    assert drawings.images == drawings_there.images and [image.name for image in drawings.images][-1] == "analysis/confusion"
+    assert all(a[0] == b[0] and np.array_equal(a[1], b[1]) for a, b in zip(drawings.pr_curves, drawings_there.pr_curves, strict=True))
     for name in ("results.json", "detections.json"):
         assert (tmp_path / "1" / name).is_file()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_failure_is_heard_once_and_the_next_evaluation_works(val, config, tmp_path, workers):
-    scorer, twice = scorer_of(val, config, tmp_path, workers), truth_of(val)
-    scorer.start(replace(twice, seen=np.zeros(len(val), np.int64)))
+def test_an_error_is_raised_once_and_the_next_evaluation_works(val, config, tmp_path, workers):
+    scorer, predictions = scorer_of(val, config, tmp_path, workers), perfect_predictions(val)
+    scorer.start(replace(predictions, indices=np.zeros(len(val), np.int64)))
     while scorer.error is None:
         time.sleep(0.01)
     with pytest.raises(AssertionError, match="evaluated twice"):
-        scorer.wait()
+        scorer.take_evaluation()
     assert scorer.error is None
-    scorer.start(truth_of(val))
-    assert scorer.wait().metrics["AP"] == 1
+    scorer.start(perfect_predictions(val))
+    assert scorer.take_evaluation().metrics["AP"] == 1
     scorer.close()
 
 
-def test_the_process_leaves_stop_signals_to_its_parent_and_its_death_is_heard(val, config, tmp_path):
+def test_the_process_ignores_stop_signals_and_its_death_is_an_error(val, config, tmp_path):
     scorer = scorer_of(val, config, tmp_path, 1)
-    scorer.start(truth_of(val))
-    scorer.wait()
+    scorer.start(perfect_predictions(val))
+    scorer.take_evaluation()
     process, = scorer.pool._processes
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         os.kill(process, number)
-    scorer.start(truth_of(val))
-    assert scorer.wait().metrics["AP"] == 1
+    scorer.start(perfect_predictions(val))
+    assert scorer.take_evaluation().metrics["AP"] == 1
     os.kill(process, signal.SIGKILL)
     with pytest.raises(Exception, match="terminated abruptly"):
-        scorer.start(truth_of(val))
-        scorer.wait()
+        scorer.start(perfect_predictions(val))
+        scorer.take_evaluation()
     scorer.close()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_nobody_waits_for_drawings_when_a_run_ends(val, config, tmp_path, workers, monkeypatch):
+def test_a_stopped_run_does_not_wait_for_drawings(val, config, tmp_path, workers, monkeypatch):
     scorer = scorer_of(val, config, tmp_path, workers)
-    scorer.start(truth_of(val))
-    assert scorer.wait().metrics["AP"] == 1
+    scorer.start(perfect_predictions(val))
+    assert scorer.take_evaluation().metrics["AP"] == 1
     if workers:
         scorer.drawing.result()
         slow = scorer.pool.submit(time.sleep, 60)
@@ -110,9 +109,9 @@ def test_nobody_waits_for_drawings_when_a_run_ends(val, config, tmp_path, worker
             time.sleep(0.01)
         scorer.drawing = slow
     else:
-        monkeypatch.setattr(async_evaluation, "draw", lambda *_: pytest.fail("it was drawn"))
-    scorer.forget_drawing()
-    assert scorer.drawn() is None
+        monkeypatch.setattr(async_evaluation, "draw", lambda *_: pytest.fail("drawings were made"))
+    scorer.drop_drawings()
+    assert scorer.take_drawings() is None
     started_at = time.monotonic()
     scorer.close()
     assert time.monotonic() - started_at < 30

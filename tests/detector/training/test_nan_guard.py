@@ -1,60 +1,80 @@
-"""A loss that is not finite is found in the step it is of, and what is known of the step is handed on."""
+"""NanGuard finds the step whose loss is not finite, and hands on what is known of the step."""
 
+import json
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from detector.model.faster_rcnn import LOSSES
-from detector.training.nan_guard import FiniteCheck
+from detector.errors import NotFinite
+from detector.structures import build_dataset
+from detector.training.nan_guard import NanGuard, stop_on_nan
+from detector.training.step import StepResult
 
 CPU = torch.device("cpu")
+NAMES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
 GOOD = torch.tensor([0.1, 0.2, 0.0, 3.0])
 
 
-def losses_with(value: float, place: int) -> torch.Tensor:
+def result(losses: torch.Tensor) -> StepResult:
+    return StepResult(NAMES, losses, torch.tensor(2.5))
+
+
+def losses_with(value: float, index: int) -> torch.Tensor:
     losses = GOOD.clone()
-    losses[place] = value
+    losses[index] = value
     return losses
 
 
-def test_nothing_noted_is_nothing_failed():
-    assert FiniteCheck(CPU).failed() is None
+def test_without_steps_nothing_is_found():
+    assert NanGuard(CPU).poll() is None
 
 
 def test_finite_losses_pass_however_large():
-    check = FiniteCheck(CPU)
+    guard = NanGuard(CPU)
     for losses in (GOOD, torch.zeros(4), torch.full((4,), 3e38), -GOOD):
-        check.note(losses, {"step": 1})
-        assert check.failed() is None
+        guard.watch(result(losses), {"step": 1})
+        assert guard.poll() is None
 
 
-@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("index", range(4))
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_one_bad_loss_is_enough_and_is_described_by_name(value, place):
-    check = FiniteCheck(CPU)
-    check.note(losses_with(value, place), {"step": 7, "rate": 0.1, "images": [3, 4]})
-    found = check.failed()
-    assert (found["step"], found["rate"], found["images"]) == (7, 0.1, [3, 4])
-    assert list(found["losses"]) == list(LOSSES)
-    bad = [name for name, loss in found["losses"].items() if not math.isfinite(loss)]
-    assert bad == [LOSSES[place]]
-    assert check.failed() is None  # told once
+def test_one_bad_loss_is_enough_and_is_named(value, index):
+    guard = NanGuard(CPU)
+    guard.watch(result(losses_with(value, index)), {"step": 7, "lr": 0.1, "images": [3, 4]})
+    details = guard.poll()
+    assert (details["step"], details["lr"], details["images"], details["gradient_norm"]) == (7, 0.1, [3, 4], 2.5)
+    assert list(details["losses"]) == list(NAMES)
+    assert [name for name, loss in details["losses"].items() if not math.isfinite(loss)] == [NAMES[index]]
+    assert guard.poll() is None  # reported once
 
 
-def test_of_several_steps_the_first_bad_one_is_told():
-    check = FiniteCheck(CPU)
+def test_of_several_steps_the_first_bad_one_is_reported():
+    guard = NanGuard(CPU)
     for step, losses in enumerate((GOOD, losses_with(math.nan, 0), losses_with(math.inf, 1))):
-        check.note(losses, {"step": step})
-    assert check.failed()["step"] == 1
+        guard.watch(result(losses), {"step": step})
+    assert guard.poll()["step"] == 1
+
+
+@pytest.mark.parametrize("details, step, images", [
+    ({"step": 7, "images": [1], "losses": {"loss": math.nan}, "gradient_norm": 1.0}, 7, ["/data/b.jpg"]),
+    (None, 8, [])])
+def test_every_rank_writes_what_it_knows_and_raises(details, step, images, tmp_path):
+    data = build_dataset("pets", "/data", ["cat"], [1], [("a.jpg", 1, 9, 9), ("b.jpg", 2, 9, 9)], np.zeros((0, 8)))
+    with pytest.raises(NotFinite, match=f"not finite at step {step}.*optim.grad_clip_norm"):
+        stop_on_nan(details, 8, data, SimpleNamespace(get_scale=lambda: 1024.0), tmp_path)
+    written = json.loads((tmp_path / "not-finite-rank0.json").read_text())
+    assert (written["step"], written["images"], written["amp_scale"]) == (step, images, 1024.0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_on_a_gpu_a_step_is_told_one_step_later_or_when_waited_for():
-    check, gpu = FiniteCheck(torch.device("cuda")), torch.device("cuda")
-    check.note(losses_with(math.nan, 2).to(gpu), {"step": 0})
-    assert check.failed() is None
-    check.note(GOOD.to(gpu), {"step": 1})
-    assert check.failed()["step"] == 0
-    check.note(losses_with(math.inf, 3).to(gpu), {"step": 2})
-    assert check.failed(wait=True)["step"] == 2
+def test_on_a_gpu_a_step_is_known_one_step_later_or_when_waited_for():
+    guard, gpu = NanGuard(torch.device("cuda")), torch.device("cuda")
+    guard.watch(result(losses_with(math.nan, 2).to(gpu)), {"step": 0})
+    assert guard.poll() is None
+    guard.watch(result(GOOD.to(gpu)), {"step": 1})
+    assert guard.poll()["step"] == 0
+    guard.watch(result(losses_with(math.inf, 3).to(gpu)), {"step": 2})
+    assert guard.poll(wait=True)["step"] == 2

@@ -1,4 +1,4 @@
-"""What a run says before it begins, and what it keeps on another number of processes."""
+"""What a run logs before its first step, and what it keeps on another number of processes."""
 
 import platform
 from dataclasses import replace
@@ -7,49 +7,49 @@ import pytest
 import torch
 
 from detector.config.schema import Batch, Config, Model, Schedule
-from detector.distributed import rank_info
-from detector.run.environment import RankInfo, few_cores, processor, slow_precision, world_table
+from detector.run.environment import RankInfo, processor, warn_few_cores, warn_slow_precision, world_table
 from detector.training import setup
-from detector.training.schedule import Plan, describe_schedule
+from detector.training.schedule import RunPlan, describe_schedule
 
 
-def content(size: int = 8, processes: int = 2, per_process: int = 2, said_size: int | None = None) -> dict:
-    batch = {"size": size if said_size is None else said_size, "per_process": per_process}
+def content(size: int = 8, processes: int = 2, micro_batch_size: int = 2,
+            stated_size: int | None = None) -> dict:
+    batch = {"size": size if stated_size is None else stated_size, "micro_batch_size": micro_batch_size}
     return {"global_batch": size, "processes": processes, "config": {"batch": batch}}
 
 
 @pytest.mark.parametrize("config, before, size", [
     (Batch(0, 2), None, 0),                          # a first start: as many as the processes hold
-    (Batch(0, 2), content(8, said_size=0), 8),       # then kept
-    (Batch(0, 2), content(8, said_size=8), 0),       # it was a number and is none any more: a change, refused later
-    (Batch(8, 2), content(16, said_size=0), 8), (Batch(8, 2), content(8), 8)])
-def test_a_batch_that_followed_from_the_processes_is_kept(config, before, size):
-    assert setup.kept_batch(config, before) == replace(config, size=size)
+    (Batch(0, 2), content(8, stated_size=0), 8),       # then kept
+    (Batch(0, 2), content(8, stated_size=8), 0),       # it was a number and is none any more: a change, refused later
+    (Batch(8, 2), content(16, stated_size=0), 8), (Batch(8, 2), content(8), 8)])
+def test_a_global_batch_that_followed_from_the_processes_is_kept(config, before, size):
+    assert setup.resumed_batch(config, before) == replace(config, size=size)
 
 
-@pytest.mark.parametrize("world, before, size, per_process, words", [
+@pytest.mark.parametrize("world, before, size, micro_batch_size, words", [
     (2, 2, 8, 2, []), (1, 2, 8, 2, ["same images", "not bit for bit", "another order"]),
     (4, 1, 8, 2, ["on 4 processes now, 1 before", "another order"]),
     (8, 2, 8, 2, ["sampled anew"]),                  # eight ranks hold one image each
     (1, 2, 5, 8, ["sampled anew"])])
-def test_what_is_not_the_same_is_said_with_its_reason(world, before, size, per_process, words, monkeypatch):
-    monkeypatch.setattr(rank_info, "world_size", lambda: world)
-    batch = Batch(size, per_process)
-    notes = "\n".join(setup.elastic_notes(Config(batch_size_per_image=batch), batch, content(size, before, per_process)))
+def test_differences_after_a_world_change_are_logged_with_their_reason(world, before, size, micro_batch_size, words, monkeypatch):
+    monkeypatch.setattr(setup, "world_size", lambda: world)
+    batch = Batch(size, micro_batch_size)
+    notes = "\n".join(setup.describe_world_change(Config(batch=batch), batch, content(size, before, micro_batch_size)))
     assert bool(notes) is bool(words) and all(word in notes for word in words)
-    assert ("running statistics" in "\n".join(setup.elastic_notes(
-        Config(batch_size_per_image=batch, model=Model(norm="trained")), batch, content(size, before, per_process)))) is bool(words)
+    assert ("running statistics" in "\n".join(setup.describe_world_change(
+        Config(batch=batch, model=Model(norm="trained")), batch, content(size, before, micro_batch_size)))) is bool(words)
 
 
-def test_a_batch_that_was_left_open_is_said_to_be_kept(monkeypatch):
-    monkeypatch.setattr(rank_info, "world_size", lambda: 1)
-    notes = setup.elastic_notes(Config(batch_size_per_image=Batch(0, 2)), Batch(4, 2), content(4, 2, said_size=0))
-    assert "batch.size=0: the 4 images a step of the start on 2 are kept" in notes[0]
+def test_the_kept_global_batch_is_logged(monkeypatch):
+    monkeypatch.setattr(setup, "world_size", lambda: 1)
+    notes = setup.describe_world_change(Config(batch=Batch(0, 2)), Batch(4, 2), content(4, 2, stated_size=0))
+    assert "batch.size=0: the global batch of 4 images, from the start on 2, is kept" in notes[0]
 
 
-def test_a_first_start_and_a_checkpoint_without_the_number_have_nothing_to_say():
+def test_a_first_start_and_a_checkpoint_without_processes_log_nothing():
     older = {key: value for key, value in content().items() if key != "processes"}
-    assert setup.elastic_notes(Config(), Batch(8, 2), None) == setup.elastic_notes(Config(), Batch(8, 2), older) == []
+    assert setup.describe_world_change(Config(), Batch(8, 2), None) == setup.describe_world_change(Config(), Batch(8, 2), older) == []
 
 
 def test_the_world_is_a_line_for_each_host():
@@ -65,7 +65,7 @@ def test_the_world_is_a_line_for_each_host():
     ([(0,), (1,)], 2, "set run.num_workers=1"), ([(0,)], 0, ""), ([(0,)], 2, "1 x 2 loader workers")])
 def test_more_workers_than_cores_are_told(cores, workers, said):
     seats = [RankInfo(rank, "n0", "cpu", some) for rank, some in enumerate(cores)]
-    found = few_cores(seats, workers)
+    found = warn_few_cores(seats, workers)
     assert said in found and bool(said) is bool(found)
 
 
@@ -77,7 +77,7 @@ def test_more_workers_than_cores_are_told(cores, workers, said):
 def test_a_precision_that_the_cpu_imitates_is_told(precision, cpuinfo, slow, tmp_path):
     if cpuinfo is not None:
         (tmp_path / "cpuinfo").write_text(cpuinfo)
-    said = slow_precision(precision, torch.device("cpu"), str(tmp_path / "cpuinfo"))
+    said = warn_slow_precision(precision, torch.device("cpu"), str(tmp_path / "cpuinfo"))
     assert bool(said) is slow and (not slow or f"no instructions for {precision}" in said and "set run.precision=fp32" in said)
 
 
@@ -91,8 +91,8 @@ def test_the_processor_has_a_name_where_the_system_tells_it(tmp_path):
 
 
 @pytest.mark.parametrize("schedule, said", [
-    (Schedule(), "90 steps (3 epochs), the rate times 0.1 at step 30, 60"),
-    (Schedule(lr_schedule="cosine"), "90 steps (3 epochs), falling along a cosine to 0")])
+    (Schedule(), "90 steps (3 epochs), lr times 0.1 at step 30, 60"),
+    (Schedule(lr_schedule="cosine"), "90 steps (3 epochs), lr falls along a cosine to 0")])
 def test_the_schedule_in_a_line(schedule, said):
-    assert describe_schedule(Plan(4, [], 30, 90, 0.1, 0, (30, 60, 90), ""), schedule) == said
-    assert describe_schedule(Plan(4, [], 30, 20, 0.1, 0, (30,), ""), Schedule()) == "20 steps (0.667 epochs), the rate stays"
+    assert describe_schedule(RunPlan(4, [], 30, 90, 0.1, 0, (30, 60, 90), ""), schedule) == said
+    assert describe_schedule(RunPlan(4, [], 30, 20, 0.1, 0, (30,), ""), Schedule()) == "20 steps (0.667 epochs), lr stays constant"

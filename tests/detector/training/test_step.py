@@ -1,4 +1,4 @@
-"""A whole training step asks no tensor what is in it: the host stays ahead of the device."""
+"""A training step never synchronizes with the device, so that the host stays ahead of it."""
 
 import pytest
 import torch
@@ -10,11 +10,11 @@ from detector.model.faster_rcnn import build_model
 from detector.model.precision import to_device
 from detector.structures import Resize
 from detector.training.checkpoint import TrainState
-from detector.training.nan_guard import FiniteCheck
-from detector.training.optimizer import build_optimizer, set_rate
-from detector.training.step import update_weights
+from detector.training.nan_guard import NanGuard
+from detector.training.optimizer import build_optimizer, set_lr
+from detector.training.step import StepResult, update_weights
 
-SIDE = Resize(64, 128)
+RESIZE = Resize(64, 128)
 
 
 @pytest.fixture
@@ -30,6 +30,10 @@ def start(config, device: torch.device) -> TrainState:
                       average.requires_grad_(False))
 
 
+def stacked(losses: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.stack(list(losses.values()))
+
+
 def batch(device: torch.device) -> tuple[list, list]:
     images = [torch.randint(0, 256, (3, 60, 90), dtype=torch.uint8) for _ in range(2)]
     targets = [{"boxes": torch.tensor([[5., 5, 40, 50], [30, 10, 80, 55]]), "labels": torch.tensor([1, 3])},
@@ -40,33 +44,33 @@ def batch(device: torch.device) -> tuple[list, list]:
     return images, targets
 
 
-def test_backward_pass_clipping_optimiser_average_and_check_wait_for_nothing(config):
-    """The forward pass is in model/test_heads.py, on an imagined GPU: on a CPU it goes other ways."""
+def test_backward_clipping_optimizer_average_and_nan_guard_never_synchronize(config):
+    """The forward pass is tested in model/test_torchvision_heads.py, on an imagined GPU: a CPU takes other paths."""
     device = torch.device("cpu")
-    state, check, before = start(config, device), FiniteCheck(device), None
-    losses = state.model(*batch(device), SIDE)
+    state, guard = start(config, device), NanGuard(device)
+    losses = stacked(state.model(*batch(device), RESIZE))
     before = [weight.detach().clone() for weight in state.model.parameters()]
-    set_rate(state.optimizer, 0.01)
+    set_lr(state.optimizer, 0.01)
     with RefuseWaiting():
         state.scaler.scale(losses.sum()).backward()
         norm = update_weights(state, config)
-        check.note(losses.detach(), {"gradient_norm": norm})
+        guard.watch(StepResult(("loss",) * len(losses), losses.detach(), norm), {})
     assert norm > 1 and any(not torch.equal(a, b) for a, b in zip(before, state.model.parameters()))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_a_whole_step_never_waits_for_a_gpu(config):
+def test_a_step_never_synchronizes_with_a_gpu(config):
     device = torch.device("cuda", 0)
-    state, check, loaded = start(config, device), FiniteCheck(device), batch(device)
+    state, guard, loaded = start(config, device), NanGuard(device), batch(device)
 
     def step() -> None:
         images, targets = to_device(*loaded, device)
-        losses = state.model(images, targets, SIDE)
+        losses = stacked(state.model(images, targets, RESIZE))
         state.scaler.scale(losses.sum()).backward()
-        check.note(losses.detach(), {"gradient_norm": update_weights(state, config)})
+        guard.watch(StepResult(("loss",) * len(losses), losses.detach(), update_weights(state, config)), {})
     for _ in range(2):
-        step()  # what only a first step does
-    check.failed(wait=True)
+        step()  # the first steps also allocate
+    guard.poll(wait=True)
     torch.cuda.synchronize()
     try:
         torch.cuda.set_sync_debug_mode("error")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector.visualization.draw_boxes import class_colour, draw_boxes, side_by_side
+from detector.visualization.draw_boxes import box_color, draw_boxes, side_by_side
 
 CLASSES = ("cat", "traffic light", "x")
 NONE = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
@@ -53,12 +53,12 @@ def test_the_picture_that_was_given_is_not_drawn_on():
 
 def test_a_name_can_be_read_on_the_colour_of_its_class():
     """4.5 is the least contrast of small text by WCAG 2.1, success criterion 1.4.3; the letters are black."""
-    contrasts = {label: contrast((0, 0, 0), class_colour(label)) for label in range(1, 201)}
+    contrasts = {label: contrast((0, 0, 0), box_color(label)) for label in range(1, 201)}
     assert {label: round(value, 1) for label, value in contrasts.items() if value < 4.5} == {}
 
 
 def test_the_colours_of_neighbouring_classes_differ():
-    hues = [colorsys.rgb_to_hsv(*(c / 255 for c in class_colour(label)))[0] for label in range(1, 21)]
+    hues = [colorsys.rgb_to_hsv(*(c / 255 for c in box_color(label)))[0] for label in range(1, 21)]
     for first in range(20):
         for second in range(first + 1, 20):
             apart = abs(hues[first] - hues[second])
@@ -73,7 +73,7 @@ def test_letters_and_plate_are_there_on_any_ground(kind):
     plates = [drawn(ground(name), ((30, 60, 130, 110), label))[region] for name in (kind, other)]
     plate = (plates[0] == plates[1]).all(axis=2) & ~(plates[0] == ground(kind)[region]).all(axis=2)
     pixels = plates[0][plate].astype(int)
-    colour = np.array(class_colour(label))
+    colour = np.array(box_color(label))
     assert (np.abs(pixels - colour).max(axis=1) == 0).sum() > 50
     assert (pixels.max(axis=1) < 60).sum() > 20
 
@@ -95,7 +95,7 @@ def test_the_line_lies_on_the_outermost_pixels_of_the_box_and_nothing_else_chang
     changed = (after != image).any(axis=2)[below]
     assert not (changed & ~box_pixels(box, image.shape, border=8)[below]).any()
     assert (after[85, 30] == 0).all() and (after[85, 129] == 0).all() and (after[109, 80] == 0).all()  # black outside
-    assert tuple(after[85, 31]) == tuple(after[85, 128]) == tuple(after[108, 80]) == class_colour(2)  # bright within
+    assert tuple(after[85, 31]) == tuple(after[85, 128]) == tuple(after[108, 80]) == box_color(2)  # bright within
     assert np.array_equal(after[85, 29], image[85, 29]) and np.array_equal(after[85, 130], image[85, 130])
 
 
@@ -142,12 +142,12 @@ def test_a_small_box_changes_nothing_but_its_surroundings_and_its_plate():
 def test_the_better_score_lies_on_top_whatever_the_order(order):
     box, scores = (30, 60, 130, 110), [0.9, 0.4]
     after = drawn(ground("white"), *[(box, row + 1) for row in order], scores=[scores[row] for row in order])
-    assert tuple(after[85, 31]) == class_colour(1)
+    assert tuple(after[85, 31]) == box_color(1)
 
 
 def test_without_scores_the_later_box_lies_on_top():
     box = (30, 60, 130, 110)
-    assert tuple(drawn(ground("white"), (box, 1), (box, 2))[85, 31]) == class_colour(2)
+    assert tuple(drawn(ground("white"), (box, 1), (box, 2))[85, 31]) == box_color(2)
 
 
 def test_a_score_makes_the_plate_wider():

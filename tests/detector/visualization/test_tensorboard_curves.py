@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from detector.metrics.analysis import BACKGROUND, IGNORED, RIGHT
+from detector.metrics.tide import BACKGROUND, IGNORED, TRUE_POSITIVE
 from detector.structures import Detections
-from detector.visualization.tensorboard_curves import THRESHOLDS, confusion_picture, counts
+from detector.visualization.tensorboard_curves import THRESHOLDS, count_at_thresholds, draw_confusion_matrix
 
 
 def found(*rows: tuple[int, float]) -> Detections:
@@ -15,8 +15,8 @@ def found(*rows: tuple[int, float]) -> Detections:
 
 def test_counts_at_every_threshold_by_hand():
     detections = found((1, 0.9), (1, 0.6), (1, 0.6), (2, 0.95), (1, 0.3))
-    error = np.array([RIGHT, BACKGROUND, RIGHT, RIGHT, IGNORED], np.uint8)
-    table = counts(detections, error, 1, objects=4)
+    error = np.array([TRUE_POSITIVE, BACKGROUND, TRUE_POSITIVE, TRUE_POSITIVE, IGNORED], np.uint8)
+    table = count_at_thresholds(detections, error, 1, objects=4)
     for column, threshold in enumerate(THRESHOLDS):
         hits, wrong = sum(s >= threshold for s in (0.9, 0.6)), int(0.6 >= threshold)
         expected = [hits, wrong, 0, 4 - hits, hits / (hits + wrong) if hits + wrong else 1, hits / 4]
@@ -24,12 +24,12 @@ def test_counts_at_every_threshold_by_hand():
 
 
 def test_a_class_that_was_never_found_has_recall_0():
-    table = counts(found(), np.zeros(0, np.uint8), 1, objects=3)
+    table = count_at_thresholds(found(), np.zeros(0, np.uint8), 1, objects=3)
     assert (table[5] == 0).all() and (table[3] == 3).all() and (table[4] == 1).all()
 
 
 def test_the_confusion_picture_is_as_dark_as_the_share():
-    picture = np.asarray(confusion_picture(np.array([[0, 1, 0], [0, 4, 0], [2, 0, 2]]), ("cat", "dog")))
+    picture = np.asarray(draw_confusion_matrix(np.array([[0, 1, 0], [0, 4, 0], [2, 0, 2]]), ("cat", "dog")))
     size = picture.shape[0]
     dark = 255 * 3 - picture.sum(axis=2, dtype=np.int64)
     middle = [size - 8 - 56 * (3 - k) + 6 for k in range(3)]  # the upper left of each cell, beside its number
@@ -39,5 +39,5 @@ def test_the_confusion_picture_is_as_dark_as_the_share():
 
 
 def test_many_classes_still_fit():
-    picture = confusion_picture(np.eye(101, dtype=np.int64), tuple(f"class {n}" for n in range(100)))
+    picture = draw_confusion_matrix(np.eye(101, dtype=np.int64), tuple(f"class {n}" for n in range(100)))
     assert max(picture.size) < 1200

@@ -1,4 +1,4 @@
-"""Data sets from a server on this machine: cut, continued, checked, complete; and what `data list` says of them."""
+"""Downloading data sets from a local server, and the output of `data list`."""
 
 import hashlib
 import io
@@ -12,9 +12,9 @@ from loopback import serve
 
 from detector.__main__ import main
 from detector.config.schema import Data
-from detector.data.cache import cached
+from detector.data.cache import read_cached
 from detector.data.download import get as get_module
-from detector.data.download.catalog import SOURCES, Remote, Source
+from detector.data.download.catalog import CATALOG, CatalogEntry, RemoteFile
 from detector.errors import BadInput
 
 IMAGES = {f"train/{n}.jpg": bytes([n]) * 3000 for n in range(5)}
@@ -41,16 +41,16 @@ def tarred(files: dict[str, bytes]) -> bytes:
 FILES = {"/images.zip": zipped(IMAGES), "/notes.tar": tarred({"notes/a.json": b"[]"}), "/list.txt": b"1\n2\n3\n"}
 
 
-def source(world, wrong: str = "") -> Source:
+def small_entry(server, wrong: str = "") -> CatalogEntry:
     """Three files, the first with a checksum (`wrong`: with this one)."""
     checksum = wrong or "sha256:" + hashlib.sha256(FILES["/images.zip"]).hexdigest()
-    return Source("a small one", "free", "small", "data: {root: ROOT/small}", (
-        Remote(f"{world.url}/images.zip", 0, checksum), Remote(f"{world.url}/notes.tar", 0),
-        Remote(f"{world.url}/list.txt", 0)), {"train": 5, "notes/a.json": 0, "list.txt": 3})
+    return CatalogEntry("three files", "free", "small", "data: {root: ROOT/small}", (
+        RemoteFile(f"{server.url}/images.zip", 0, checksum), RemoteFile(f"{server.url}/notes.tar", 0),
+        RemoteFile(f"{server.url}/list.txt", 0)), {"train": 5, "notes/a.json": 0, "list.txt": 3})
 
 
-def get(world, root, **options):
-    get_module.fetch_all("small", source(world, **options), root, wait_s=0)
+def get(server, root, **options):
+    get_module.download_entry("small", small_entry(server, **options), root, wait_s=0)
 
 
 def tree(root) -> set[str]:
@@ -61,103 +61,103 @@ WHOLE = {*(f"small/{name}" for name in IMAGES), "small/notes/a.json", "small/lis
          *(f"downloads/{name}.unpacked" for name in ("images.zip", "notes.tar", "list.txt")), "downloads/lock"}
 
 
-def test_everything_comes_and_a_second_start_does_nothing(tmp_path, capsys):
-    with serve(FILES) as world:
-        get(world, tmp_path)
-        assert tree(tmp_path) == WHOLE and len(world.asked) == 3
+def test_all_files_are_downloaded_and_a_second_start_does_nothing(tmp_path, capsys):
+    with serve(FILES) as server:
+        get(server, tmp_path)
+        assert tree(tmp_path) == WHOLE and len(server.requests) == 3
         assert "no checksum is published" in capsys.readouterr().out
-        get(world, tmp_path)
-        assert len(world.asked) == 3 and f"small is complete in {tmp_path / 'small'}" in capsys.readouterr().out
+        get(server, tmp_path)
+        assert len(server.requests) == 3 and f"small is complete in {tmp_path / 'small'}" in capsys.readouterr().out
 
 
-def test_a_tree_that_was_put_there_by_hand_is_left_alone(tmp_path):
-    with serve(FILES) as world:
-        get(world, tmp_path)
+def test_a_data_set_that_was_copied_by_hand_is_left_unchanged(tmp_path):
+    with serve(FILES) as server:
+        get(server, tmp_path)
         shutil.rmtree(tmp_path / "downloads")
-        get(world, tmp_path)
-        assert len(world.asked) == 3
+        get(server, tmp_path)
+        assert len(server.requests) == 3
 
 
 def test_a_broken_connection_is_continued_in_one_start_and_over_two(tmp_path):
-    with serve(FILES, cuts=[500], errors=[]) as world:
-        get(world, tmp_path / "one")
-        assert [first for path, first in world.asked if path == "/images.zip"] == [0, 500]
-    with serve(FILES, cuts=[700]) as world:
-        def gone(*_):
+    with serve(FILES, cuts=[500], errors=[]) as server:
+        get(server, tmp_path / "one")
+        assert [first for path, first in server.requests if path == "/images.zip"] == [0, 500]
+    with serve(FILES, cuts=[700]) as server:
+        def interrupted(*_):
             raise KeyboardInterrupt
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("time.sleep", gone)  # the user gives up while it waits to try again
+            patch.setattr("time.sleep", interrupted)  # the user presses Ctrl-C while the download waits for its next try
             with pytest.raises(KeyboardInterrupt):
-                get(world, tmp_path / "two")
-        get(world, tmp_path / "two")
-        assert [first for path, first in world.asked if path == "/images.zip"] == [0, 700]
+                get(server, tmp_path / "two")
+        get(server, tmp_path / "two")
+        assert [first for path, first in server.requests if path == "/images.zip"] == [0, 700]
     assert tree(tmp_path / "one") == tree(tmp_path / "two") == WHOLE
 
 
-def test_an_archive_that_was_fetched_by_hand_is_used(tmp_path):
+def test_an_archive_that_was_downloaded_by_hand_is_used(tmp_path):
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / "images.zip").write_bytes(FILES["/images.zip"])
-    with serve({path: content for path, content in FILES.items() if path != "/images.zip"}) as world:
-        get(world, tmp_path)
+    with serve({path: content for path, content in FILES.items() if path != "/images.zip"}) as server:
+        get(server, tmp_path)
     assert tree(tmp_path) == WHOLE
 
 
-def test_archives_stay_on_request(tmp_path):
-    with serve(FILES) as world:
-        get_module.fetch_all("small", source(world), tmp_path, keep=True)
+def test_archives_are_kept_on_request(tmp_path):
+    with serve(FILES) as server:
+        get_module.download_entry("small", small_entry(server), tmp_path, keep=True)
     assert tree(tmp_path) == WHOLE | {f"downloads{path}" for path in FILES}
 
 
-def test_a_wrong_checksum_ends_it_and_unpacks_nothing(tmp_path):
-    with serve(FILES) as world:
-        with pytest.raises(BadInput, match="0000 was expected"):
-            get(world, tmp_path, wrong="md5:0000")
+def test_a_wrong_checksum_is_an_error_and_nothing_is_unpacked(tmp_path):
+    with serve(FILES) as server:
+        with pytest.raises(BadInput, match="expected 0000"):
+            get(server, tmp_path, wrong="md5:0000")
         assert tree(tmp_path) == {"downloads/lock"}
-        get(world, tmp_path)
+        get(server, tmp_path)
     assert tree(tmp_path) == WHOLE
 
 
-def test_an_archive_that_is_damaged_at_the_source_is_removed_and_fetched_anew(tmp_path):
-    with serve({**FILES, "/notes.tar": FILES["/notes.tar"][:700]}) as world:
+def test_a_damaged_archive_is_removed_and_downloaded_again(tmp_path):
+    with serve({**FILES, "/notes.tar": FILES["/notes.tar"][:700]}) as server:
         with pytest.raises(BadInput, match="notes.tar is damaged.*has been removed; start again"):
-            get(world, tmp_path)
-        world.files["/notes.tar"] = FILES["/notes.tar"]
-        get(world, tmp_path)
-        assert [path for path, _ in world.asked] == ["/images.zip", "/notes.tar", "/notes.tar", "/list.txt"]
+            get(server, tmp_path)
+        server.files["/notes.tar"] = FILES["/notes.tar"]
+        get(server, tmp_path)
+        assert [path for path, _ in server.requests] == ["/images.zip", "/notes.tar", "/notes.tar", "/list.txt"]
     assert tree(tmp_path) == WHOLE
 
 
 def test_an_archive_that_leads_outside_writes_nothing(tmp_path):
-    with serve({**FILES, "/notes.tar": tarred({"../../evil": b"!"})}) as world:
-        with pytest.raises(BadInput, match="outside its folder.*removed"):
-            get(world, tmp_path / "root")
+    with serve({**FILES, "/notes.tar": tarred({"../../evil": b"!"})}) as server:
+        with pytest.raises(BadInput, match="outside the target folder.*removed"):
+            get(server, tmp_path / "root")
     assert not list(tmp_path.rglob("evil"))
 
 
-def test_too_little_space_is_told_before_anything_is_fetched(tmp_path, monkeypatch):
+def test_too_little_space_is_an_error_before_the_download(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10 ** 9))
-    remotes = [Remote("http://127.0.0.1:9/a.zip", 300), Remote("http://127.0.0.1:9/b.zip", 500)]
+    remotes = [RemoteFile("http://127.0.0.1:9/a.zip", 300), RemoteFile("http://127.0.0.1:9/b.zip", 500)]
     with pytest.raises(BadInput, match="1.4 GB are needed, 1.0 GB are free"):  # (300 + 500 + 500) x 1.05
         get_module.check_space(remotes, tmp_path / "not" / "there" / "yet")
     get_module.check_space(remotes[:1], tmp_path)  # (300 + 300) x 1.05
     get_module.check_space([], tmp_path)
     with pytest.raises(BadInput, match="GB are needed"):
-        get_module.get("coco2017", str(tmp_path / "data"))
+        get_module.download_dataset("coco2017", str(tmp_path / "data"))
     assert not (tmp_path / "data").exists(), "nothing was written"
 
 
-def test_what_comes_but_is_not_whole_is_told(tmp_path):
-    with serve({**FILES, "/images.zip": zipped({"train/0.jpg": b""}), "/list.txt": b"1\n"}) as world:
-        small = source(world, "md5:" + hashlib.md5(zipped({"train/0.jpg": b""})).hexdigest())
+def test_missing_parts_after_the_download_are_an_error(tmp_path):
+    with serve({**FILES, "/images.zip": zipped({"train/0.jpg": b""}), "/list.txt": b"1\n"}) as server:
+        incomplete = small_entry(server, "md5:" + hashlib.md5(zipped({"train/0.jpg": b""})).hexdigest())
         with pytest.raises(BadInput, match="lacks 4 of 5 files in .*train; 2 of 3 lines of .*list.txt"):
-            get_module.fetch_all("small", small, tmp_path, wait_s=0)
+            get_module.download_entry("small", incomplete, tmp_path, wait_s=0)
 
 
-def test_two_at_once_do_not_write_the_same_file(tmp_path):
-    with serve(FILES) as world, get_module.alone(tmp_path):
-        with pytest.raises(BadInput, match="another `data get` works"):
-            get(world, tmp_path)
+def test_two_processes_do_not_write_the_same_file(tmp_path):
+    with serve(FILES) as server, get_module.exclusive_lock(tmp_path):
+        with pytest.raises(BadInput, match="another `data get` is running"):
+            get(server, tmp_path)
 
 
 def test_visual_genome_gets_its_vocabulary(tmp_path, monkeypatch):
@@ -168,45 +168,45 @@ def test_visual_genome_gets_its_vocabulary(tmp_path, monkeypatch):
              "/image_data.json.zip": zipped({"image_data.json": json.dumps(
                  [{"image_id": n, "height": 20, "width": 30} for n in (1, 2, 3)]).encode()}),
              "/images.zip": zipped({f"VG_100K/{n}.jpg": b"" for n in (1, 2, 3)})}
-    with serve(files) as world:
-        genome = Source("", "", "vg", "", tuple(Remote(world.url + path, 0) for path in files),
+    with serve(files) as server:
+        genome = CatalogEntry("", "", "vg", "", tuple(RemoteFile(server.url + path, 0) for path in files),
                         {"2/objects_vocab.txt": 2, "train.txt": 1})
-        monkeypatch.setattr(get_module, "VOCABULARY", 2)
-        get_module.fetch_all("visual_genome", genome, tmp_path, wait_s=0)
+        monkeypatch.setattr(get_module, "VOCABULARY_SIZE", 2)
+        get_module.download_entry("visual_genome", genome, tmp_path, wait_s=0)
     assert (tmp_path / "vg" / "2" / "objects_vocab.txt").read_text() == "man\ntree\n"
-    dataset = cached(Data(format="visual_genome", cache=str(tmp_path / "cache")), str(tmp_path / "vg"), "2/test")
+    dataset = read_cached(Data(format="visual_genome", cache=str(tmp_path / "cache")), str(tmp_path / "vg"), "2/test")
     assert dataset.labels.tolist() == [1, 1, 1, 2] and dataset.image_ids.tolist() == [3]
 
 
-def test_the_list_says_what_is_here_what_is_missing_and_how_to_get_it(tmp_path, capsys):
+def test_the_list_shows_the_state_of_each_data_set_and_how_to_get_it(tmp_path, capsys):
     (tmp_path / "coco" / "annotations").mkdir(parents=True)
     (tmp_path / "coco" / "annotations" / "instances_val2017.json").write_text("{}")
     assert main(["data", "list", "--root", str(tmp_path)]) == 0
-    said = {text.split(":")[0]: text for text in capsys.readouterr().out.split("\n\n")}
-    assert list(said) == list(SOURCES)
-    for name, text in said.items():
+    paragraphs = {text.split(":")[0]: text for text in capsys.readouterr().out.split("\n\n")}
+    assert list(paragraphs) == list(CATALOG)
+    for name, text in paragraphs.items():
         assert "licence: " in text and f"{tmp_path}" in text
         assert name == "imagenet_det" or f"data get {name} --root {tmp_path}" in text
-    assert "voc2007: missing" in said["voc2007"] and "lacks" not in said["voc2007"]
-    assert "in part" in said["coco2017"] and "lacks " + str(tmp_path / "coco" / "train2017") in said["coco2017"]
-    assert "Register" in said["imagenet_det"] and "map_det.txt" in said["imagenet_det"]
+    assert "voc2007: missing" in paragraphs["voc2007"] and "lacks" not in paragraphs["voc2007"]
+    assert "incomplete" in paragraphs["coco2017"] and "lacks " + str(tmp_path / "coco" / "train2017") in paragraphs["coco2017"]
+    assert "Register" in paragraphs["imagenet_det"] and "map_det.txt" in paragraphs["imagenet_det"]
 
 
-@pytest.mark.parametrize("name, pattern", [("voc2008", "There are: voc2007, "), ("imagenet_det", "Register at")])
-def test_what_cannot_be_fetched_says_what_to_do(name, pattern, tmp_path, capsys):
+@pytest.mark.parametrize("name, pattern", [("voc2008", "Data sets: voc2007, "), ("imagenet_det", "Register at")])
+def test_a_data_set_that_cannot_be_downloaded_is_an_error_with_a_remedy(name, pattern, tmp_path, capsys):
     assert main(["data", "get", name, "--root", str(tmp_path / "data")]) == 2
     assert pattern in capsys.readouterr().err and not (tmp_path / "data").exists()
 
 
-def test_the_catalogue_is_in_order():
+def test_catalog_entries_are_complete_and_checksums_are_torchvisions():
     from torchvision.datasets.voc import DATASET_YEAR_DICT
     known = {entry["url"]: f"md5:{entry['md5']}" for entry in DATASET_YEAR_DICT.values()}
     for name in ("voc2007", "voc2012"):
-        assert all(known[remote.url] == remote.checksum for remote in SOURCES[name].files)
+        assert all(known[remote.url] == remote.checksum for remote in CATALOG[name].files)
     lengths = {"md5": 32, "sha256": 64}
-    for source in SOURCES.values():
-        assert source.expected and source.licence and source.use.startswith(("data: {format: ", "model: {weights: "))
-        for remote in source.files:
+    for entry in CATALOG.values():
+        assert entry.expected and entry.licence and entry.config_line.startswith(("data: {format: ", "model: {weights: "))
+        for remote in entry.files:
             kind, _, digits = remote.checksum.partition(":")
             assert remote.url.startswith("http") and remote.megabytes > 0
             assert not remote.checksum or len(digits) == lengths[kind] and int(digits, 16)

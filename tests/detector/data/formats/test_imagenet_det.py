@@ -77,12 +77,12 @@ def test_without_the_development_kit_the_classes_are_the_ids(root):
 
 def test_an_id_that_the_kit_does_not_know(root):
     (root / "devkit" / "data" / "map_det.txt").write_text(NAMES.split("\n", 1)[1])
-    with pytest.raises(BadInput, match="map_det.txt does not know: n02672831"):
+    with pytest.raises(BadInput, match="map_det.txt does not list: n02672831"):
         read(str(root), "train")
 
 
 def test_a_split_that_is_not_there(root, tmp_path):
-    with pytest.raises(BadInput, match="no ImageNet DET split 'test'.*There are: train, train_1, val"):
+    with pytest.raises(BadInput, match="no ImageNet DET split 'test'.*Splits: train, train_1, val"):
         read(str(root), "test")
     with pytest.raises(BadInput, match="data get imagenet_det"):
         read(str(tmp_path / "nowhere"), "train")

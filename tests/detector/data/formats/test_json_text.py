@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from detector.data.formats.json_text import collector_paused, parse
+from detector.data.formats.json_text import gc_paused, parse_annotations
 
 
 @pytest.mark.parametrize("outline", ["[[1.5, 2, 3e-2, -4]]", "[]", "[[1,2],[3,4]]", "[ [ 1 ,\n 2 ] ]", "[[1, 2], []]"])
@@ -17,7 +17,7 @@ def test_outlines_become_null_and_nothing_else_does(outline, after):
     plain = json.loads(text)
     for note in plain["annotations"]:
         note["segmentation"] = None
-    assert parse(text.encode()) == plain
+    assert parse_annotations(text.encode()) == plain
 
 
 @pytest.mark.parametrize("said", [
@@ -26,7 +26,7 @@ def test_outlines_become_null_and_nothing_else_does(outline, after):
     {"segmentations": [[1, 2]]}, {"name": "ü \\ \" \n [1, 2]"}, [], {}, 1.5, "segmentation", None])
 def test_all_else_stays_as_it_is(said):
     for text in (json.dumps(said), json.dumps(said, ensure_ascii=False), json.dumps(said, indent=1)):
-        assert parse(text.encode()) == said
+        assert parse_annotations(text.encode()) == said
 
 
 def test_a_mistake_is_told_with_its_place_in_the_whole_text():
@@ -34,10 +34,10 @@ def test_a_mistake_is_told_with_its_place_in_the_whole_text():
     with pytest.raises(json.JSONDecodeError) as plain:
         json.loads(text)
     with pytest.raises(json.JSONDecodeError) as ours:
-        parse(text.encode())
+        parse_annotations(text.encode())
     assert str(ours.value) == str(plain.value)
     with pytest.raises(UnicodeDecodeError):
-        parse(b'{"a": "\xff"}')
+        parse_annotations(b'{"a": "\xff"}')
 
 
 @pytest.mark.parametrize("on", [True, False])
@@ -45,7 +45,7 @@ def test_the_collector_is_as_it_was(on):
     before = gc.isenabled()
     (gc.enable if on else gc.disable)()
     try:
-        with pytest.raises(KeyError), collector_paused():
+        with pytest.raises(KeyError), gc_paused():
             assert not gc.isenabled()
             raise KeyError
         assert gc.isenabled() == on

@@ -64,7 +64,7 @@ def test_more_images_begin_with_the_same_ones_and_splits_differ(drawn, tmp_path)
 
 def test_objects_lie_in_their_image_and_have_area(pictures):
     for picture, objects in pictures:
-        assert len(objects) <= shapes.MOST_OBJECTS
+        assert len(objects) <= shapes.MAX_OBJECTS
         for label, (left, top, right, bottom) in objects:
             assert 1 <= label <= len(shapes.CLASSES)
             assert 0 <= left < right <= picture.width and 0 <= top < bottom <= picture.height
@@ -75,7 +75,7 @@ def test_no_object_hides_under_those_drawn_after_it(pictures):
         for i, (_, (left, top, right, bottom)) in enumerate(objects):
             for _, (x1, y1, x2, y2) in objects[i + 1:]:
                 shared = max(min(right, x2) - max(left, x1), 0) * max(min(bottom, y2) - max(top, y1), 0)
-                assert shared <= shapes.COVERED_AT_MOST * (right - left) * (bottom - top)
+                assert shared <= shapes.MAX_COVERED_FRACTION * (right - left) * (bottom - top)
 
 
 def test_every_class_and_an_image_without_objects_occur(pictures):
@@ -84,7 +84,7 @@ def test_every_class_and_an_image_without_objects_occur(pictures):
 
 
 @pytest.mark.parametrize("name", shapes.CLASSES)
-@pytest.mark.parametrize("turn", [0, shapes.TURN])
+@pytest.mark.parametrize("turn", [0, shapes.MAX_ROTATION])
 def test_a_shape_lies_within_its_radius_around_its_centre(name, turn):
     inside = np.asarray(shapes.shape_mask(name, (60, 80), (40, 30), 20, turn)) > 0
     y, x = np.nonzero(inside)
@@ -103,18 +103,18 @@ def test_a_shrunk_mask_has_lost_exactly_its_rim():
     full[1:6, 2:8] = 255
     smaller = np.zeros((7, 9), np.uint8)
     smaller[2:5, 3:7] = 255
-    assert np.array_equal(np.asarray(shapes.shrunk(Image.fromarray(full))), smaller)
-    assert not np.asarray(shapes.shrunk(Image.fromarray(np.zeros((4, 4), np.uint8)))).any()
+    assert np.array_equal(np.asarray(shapes.erode(Image.fromarray(full))), smaller)
+    assert not np.asarray(shapes.erode(Image.fromarray(np.zeros((4, 4), np.uint8)))).any()
 
 
 # Drawn once, whole or not at all
 
 def test_it_is_drawn_once(tmp_path, few):
     root = tmp_path / "data" / "shapes"
-    shapes.draw_once(str(root))
+    shapes.draw_if_missing(str(root))
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     assert len(contents(root)) == 2 + 1 + 2  # pictures and annotations
-    shapes.draw_once(str(root))
+    shapes.draw_if_missing(str(root))
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
     assert os.listdir(root.parent) == ["shapes"], "nothing is left beside it"
 
@@ -122,12 +122,12 @@ def test_it_is_drawn_once(tmp_path, few):
 def test_an_empty_folder_is_filled(tmp_path, few):
     root = tmp_path / "shapes"
     root.mkdir()
-    shapes.draw_once(str(root))
+    shapes.draw_if_missing(str(root))
     assert len(coco.read(str(root), "val")) == 1
 
 
 def test_others_may_read_it(tmp_path, few):
-    shapes.draw_once(str(tmp_path / "shapes"))
+    shapes.draw_if_missing(str(tmp_path / "shapes"))
     assert (tmp_path / "shapes").stat().st_mode & 0o055 == 0o055
 
 
@@ -139,7 +139,7 @@ def test_a_drawing_that_is_cut_off_leaves_nothing(tmp_path, few, monkeypatch):
     draw = shapes.draw_split
     monkeypatch.setattr(shapes, "draw_split", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        shapes.draw_once(str(tmp_path / "shapes"))
+        shapes.draw_if_missing(str(tmp_path / "shapes"))
     assert os.listdir(tmp_path) == []
 
 
@@ -152,7 +152,7 @@ def test_two_machines_that_draw_at_once_on_one_disk_both_succeed(tmp_path, few, 
                 draw(str(other), name, number)
     draw, other = shapes.draw_split, tmp_path / "shapes"
     monkeypatch.setattr(shapes, "draw_split", meanwhile)
-    shapes.draw_once(str(other))
+    shapes.draw_if_missing(str(other))
     assert len(coco.read(str(other), "train")) == 2
     assert os.listdir(tmp_path) == ["shapes"]
 
@@ -162,5 +162,5 @@ def test_a_folder_with_other_things_in_it_is_named_and_kept(tmp_path, few):
     root.mkdir()
     (root / "mine.txt").write_text("mine")
     with pytest.raises(BadInput, match=str(root)):
-        shapes.draw_once(str(root))
+        shapes.draw_if_missing(str(root))
     assert contents(tmp_path) == {"photos/mine.txt": b"mine"}

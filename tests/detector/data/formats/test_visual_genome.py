@@ -9,7 +9,14 @@ from PIL import Image
 
 from detector.config.schema import Data
 from detector.data.formats import visual_genome
-from detector.data.formats.visual_genome import clean, entries, read, read_vocabulary, sources, write_vocabulary
+from detector.data.formats.visual_genome import (
+    iter_json_list,
+    normalize_name,
+    read,
+    read_vocabulary,
+    sources,
+    write_vocabulary,
+)
 from detector.data.read import fix_invalid_boxes, read_datasets
 from detector.errors import BadInput
 
@@ -45,7 +52,7 @@ def make(root: Path, layout: str) -> Path:
         if found:  # there is no file for an image without an object
             (root / "xml" / f"{n}.xml").write_text(
                 f"<annotation><size><width>{width}</width><height>{height}</height></size>" + "".join(
-                    f"<object><name>{clean(names[0])}</name><difficult>0</difficult><attribute>red</attribute><bndbox>"
+                    f"<object><name>{normalize_name(names[0])}</name><difficult>0</difficult><attribute>red</attribute><bndbox>"
                     f"<xmin>{x}</xmin><ymin>{y}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax></bndbox></object>"
                     for names, x, y, w, h in found) + "</annotation>")
     return root
@@ -115,7 +122,7 @@ def test_the_smaller_splits_are_the_first_lines(tmp_path):
 
 @pytest.mark.parametrize("split, pattern", [
     ("train", "VERSION/NAME, such as 2500/train"), ("3/trainval", "NAME is one of train, val, test"),
-    ("4/train", r"no vocabulary .*4.objects_vocab.txt; there are: 3"), ("3/val", "")])
+    ("4/train", r"no vocabulary .*4.objects_vocab.txt. Versions: 3"), ("3/val", "")])
 def test_a_split_that_is_not_there(root, split, pattern):
     if pattern:
         with pytest.raises(BadInput, match=pattern):
@@ -147,8 +154,8 @@ def test_broken_annotations_are_named(tmp_path):
 
 # The vocabulary
 
-@pytest.mark.parametrize("content, pattern", [("", "no class in it"), ("\n , \n", "no class in it"),
-                                              ("man\ntree\nman,guy\n", "said twice: man")])
+@pytest.mark.parametrize("content, pattern", [("", "contains no class"), ("\n , \n", "contains no class"),
+                                              ("man\ntree\nman,guy\n", "occur twice: man")])
 def test_a_vocabulary_that_is_none(tmp_path, content, pattern):
     (tmp_path / "vocab.txt").write_text(content)
     with pytest.raises(BadInput, match=pattern):
@@ -168,14 +175,14 @@ def test_the_vocabulary_is_by_frequency_in_training_then_by_name_whatever_the_or
         written.append((tmp_path / "4" / "objects_vocab.txt").read_bytes())
     assert written[0] == written[1] == b"man\napple\noak\nzebra\n"
     assert read_vocabulary(str(tmp_path / "4" / "objects_vocab.txt"))[0] == ["man", "apple", "oak", "zebra"]
-    with pytest.raises(BadInput, match="names 5 kinds of objects in the training images, 6 are wanted"):
+    with pytest.raises(BadInput, match="has 5 names of objects in the training images, 6 are needed"):
         write_vocabulary(tmp_path, 6, tmp_path / "6" / "objects_vocab.txt")
     assert not (tmp_path / "6").exists()
 
 
 @pytest.mark.parametrize("name, cleaned", [("Man", "man"), (" a  big\tTree . ", "a big tree"), ("U.S.", "u.s"), ("", "")])
 def test_names_are_cleaned(name, cleaned):
-    assert clean(name) == cleaned
+    assert normalize_name(name) == cleaned
 
 
 @pytest.mark.parametrize("block", [1, 7, 1000])
@@ -184,10 +191,10 @@ def test_a_list_is_read_piece_by_piece(tmp_path, monkeypatch, block):
     said = [{"image_id": 1, "objects": [{"names": ["[a], {b}\\\""]}]}, {}, {"x": "é"}]
     for text in (json.dumps(said), json.dumps(said, indent=2), json.dumps(said, separators=(",", ":"))):
         (tmp_path / "a.json").write_text(text, encoding="utf-8")
-        assert list(entries(tmp_path / "a.json")) == said
+        assert list(iter_json_list(tmp_path / "a.json")) == said
     (tmp_path / "a.json").write_text("[]")
-    assert list(entries(tmp_path / "a.json")) == []
+    assert list(iter_json_list(tmp_path / "a.json")) == []
     for cut in (json.dumps(said)[:-5], '[{"a": 1}, x]'):
         (tmp_path / "a.json").write_text(cut)
-        with pytest.raises(BadInput, match="cut short"):
-            list(entries(tmp_path / "a.json"))
+        with pytest.raises(BadInput, match="is truncated"):
+            list(iter_json_list(tmp_path / "a.json"))

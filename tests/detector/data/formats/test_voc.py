@@ -136,7 +136,7 @@ def test_the_files_that_a_split_is_read_from(tmp_path):
 
 def test_a_split_that_is_not_there_lists_those_that_are(tmp_path):
     root = tree(tmp_path, NOTES, {"train": "b", "val": "c"})
-    with pytest.raises(BadInput, match=r"no VOC split 'test'.*ImageSets/Main/test\.txt.*There are: train, val"):
+    with pytest.raises(BadInput, match=r"no VOC split 'test'.*ImageSets/Main/test\.txt.*Splits: train, val"):
         voc.read(root, "test")
 
 

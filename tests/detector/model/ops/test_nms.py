@@ -7,7 +7,7 @@ from torchvision.ops import nms
 from detector.config.model_schema import Rpn
 from detector.model.anchors import Anchors
 from detector.model.box_coder import to_exclusive
-from detector.model.ops.nms import CHUNK, TURNS, by_rounds, nms_mask
+from detector.model.ops.nms import CHUNK, MAX_CHUNKS, nms_by_rounds, nms_mask
 
 
 def slow_nms(boxes: list[list[float]], threshold: float, extent: int = 0) -> list[int]:
@@ -39,7 +39,7 @@ def random_boxes(groups: int, count: int, side: float) -> torch.Tensor:
 def test_the_mask_is_that_of_the_loop(side, threshold, extent):
     torch.manual_seed(0)
     boxes = random_boxes(3, 60, side)
-    for found in (nms_mask(to_exclusive(boxes, extent), threshold, 0), by_rounds(to_exclusive(boxes, extent), threshold, 60)):
+    for found in (nms_mask(to_exclusive(boxes, extent), threshold, 0), nms_by_rounds(to_exclusive(boxes, extent), threshold, 60)):
         for mask, group in zip(found, boxes):
             assert mask.nonzero().flatten().tolist() == slow_nms(group.tolist(), threshold, extent)
 
@@ -55,8 +55,8 @@ def test_groups_that_share_the_threads_of_pytorch_are_those_of_one(monkeypatch):
 @pytest.mark.parametrize("side, threshold", [(40, 0.5), (300, 0.7), (300, 0.3)])
 def test_more_boxes_than_a_chunk(side, threshold):
     torch.manual_seed(0)
-    boxes = random_boxes(2, TURNS * CHUNK + 90 if side == 300 else 2 * CHUNK + 90, side)
-    assert torch.equal(by_rounds(boxes, threshold, 32), nms_mask(boxes, threshold, 0))
+    boxes = random_boxes(2, MAX_CHUNKS * CHUNK + 90 if side == 300 else 2 * CHUNK + 90, side)
+    assert torch.equal(nms_by_rounds(boxes, threshold, 32), nms_mask(boxes, threshold, 0))
 
 
 @pytest.mark.parametrize("slope", [(1.0, 0.0), (1.0, 0.3), (-0.2, 1.0)])
@@ -66,8 +66,8 @@ def test_as_many_rounds_as_a_chunk_holds_are_always_enough_and_the_usual_ones_ne
     order = ((anchors[:, :2] + anchors[:, 2:]) @ torch.tensor(slope)).argsort(stable=True)[:2000]
     boxes = anchors[order][None]
     expected = nms_mask(boxes, 0.7, 0)
-    assert torch.equal(by_rounds(boxes, 0.7, CHUNK), expected)
-    assert (by_rounds(boxes, 0.7, Rpn().nms_rounds) != expected).sum() <= 20
+    assert torch.equal(nms_by_rounds(boxes, 0.7, CHUNK), expected)
+    assert (nms_by_rounds(boxes, 0.7, Rpn().nms_rounds) != expected).sum() <= 20
 
 
 @pytest.mark.parametrize("smooth", [1, 4, 16])
@@ -78,7 +78,7 @@ def test_the_usual_rounds_are_enough_for_scores_as_an_untrained_network_gives_th
     field = torch.nn.functional.interpolate(torch.randn(1, 1, 40 // smooth + 1, 60 // smooth + 1), (40, 60),
                                             mode="bicubic", align_corners=True)[0, 0]
     boxes = anchors[(field[..., None] + 0.1 * torch.randn(3)).flatten().argsort(descending=True)[:2000]][None]
-    assert torch.equal(by_rounds(boxes, 0.7, Rpn().nms_rounds), nms_mask(boxes, 0.7, 0))
+    assert torch.equal(nms_by_rounds(boxes, 0.7, Rpn().nms_rounds), nms_mask(boxes, 0.7, 0))
 
 
 @pytest.mark.parametrize("rounds", range(12))
@@ -87,7 +87,7 @@ def test_too_few_rounds_keep_only_boxes_that_nms_keeps(rounds):
     boxes = torch.tensor([[[8.0 * k, 0, 8.0 * k + 16, 10] for k in range(10)]])
     expected = {0, 2, 4, 6, 8}
     assert slow_nms(boxes[0].tolist(), 0.3) == sorted(expected)
-    found = set(by_rounds(boxes, 0.3, rounds)[0].nonzero().flatten().tolist())
+    found = set(nms_by_rounds(boxes, 0.3, rounds)[0].nonzero().flatten().tolist())
     assert found <= expected
     assert rounds < 9 or found == expected
     assert 0 in found
@@ -96,14 +96,14 @@ def test_too_few_rounds_keep_only_boxes_that_nms_keeps(rounds):
 def test_a_box_without_area_is_not_there():
     boxes = torch.zeros(1, 4, 4)
     boxes[0, 1] = torch.tensor([0.0, 0, 10, 10])
-    for found in (nms_mask(boxes, 0.5, 0), by_rounds(boxes, 0.5, 4)):
+    for found in (nms_mask(boxes, 0.5, 0), nms_by_rounds(boxes, 0.5, 4)):
         assert bool(found[0, 1])
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 4), (2, 0, 4)])
 def test_no_boxes(shape):
     assert nms_mask(torch.zeros(shape), 0.5, 0).shape == shape[:2]
-    assert by_rounds(torch.zeros(shape), 0.5, 3).shape == shape[:2]
+    assert nms_by_rounds(torch.zeros(shape), 0.5, 3).shape == shape[:2]
 
 
 def test_groups_do_not_see_each_other():

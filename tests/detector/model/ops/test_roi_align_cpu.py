@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
-from detector.model.ops.roi_align_cpu import align_by_sums
+from detector.model.ops.roi_align_cpu import roi_align_cpu
 
 STRIDES = [4, 8, 16]
 HEIGHT, WIDTH = 96, 128
@@ -25,7 +25,7 @@ def test_values_and_gradients_are_torchvisions(size, ratio, layout):
     rois = torch.tensor([(image, *box) for image in (0, 1) for box in BOXES for _ in STRIDES], dtype=torch.float32)
     level = torch.arange(len(STRIDES)).repeat(2 * len(BOXES))
     ours, theirs = pyramid(layout), pyramid(layout)
-    mine = align_by_sums(ours, STRIDES, level, rois, size, ratio)
+    mine = roi_align_cpu(ours, STRIDES, level, rois, size, ratio)
     expected = torch.cat([roi_align(theirs[int(number)], roi[None], size, 1 / STRIDES[int(number)], ratio)
                           for number, roi in zip(level, rois)])
     assert (expected == 0).any() and (expected != 0).any()
@@ -39,7 +39,7 @@ def test_values_and_gradients_are_torchvisions(size, ratio, layout):
 
 def test_no_boxes_still_reach_the_features():
     features = pyramid(torch.channels_last)
-    pooled = align_by_sums(features, STRIDES, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 5), 7, 2)
+    pooled = roi_align_cpu(features, STRIDES, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 5), 7, 2)
     assert pooled.shape == (0, 3, 7, 7)
     pooled.sum().backward()
     assert all((feature.grad == 0).all() for feature in features)
@@ -49,13 +49,13 @@ def test_no_boxes_still_reach_the_features():
 def test_narrow_features_are_summed_in_float32(kind):
     rois, level = torch.tensor([[0, 3.0, 4, 60, 70]]), torch.zeros(1, dtype=torch.int64)
     narrow = [feature.detach().to(kind) for feature in pyramid(torch.channels_last)]
-    pooled = align_by_sums(narrow, STRIDES, level, rois, 7, 2)
+    pooled = roi_align_cpu(narrow, STRIDES, level, rois, 7, 2)
     assert pooled.dtype == kind
-    exact = align_by_sums([feature.float() for feature in narrow], STRIDES, level, rois, 7, 2)
+    exact = roi_align_cpu([feature.float() for feature in narrow], STRIDES, level, rois, 7, 2)
     assert torch.equal(pooled, exact.to(kind))
 
 
 def test_a_box_that_is_not_a_number_stays_inside_the_features():
     rois = torch.tensor([[0, torch.nan, 4, 60, 70], [0, 3, 4, torch.inf, 70]])
-    pooled = align_by_sums(pyramid(torch.channels_last), STRIDES, torch.zeros(2, dtype=torch.int64), rois, 7, 2)
+    pooled = roi_align_cpu(pyramid(torch.channels_last), STRIDES, torch.zeros(2, dtype=torch.int64), rois, 7, 2)
     assert pooled.shape == (2, 3, 7, 7)

@@ -5,7 +5,7 @@ import torch
 from refuse_waiting import RefuseWaiting
 from torchvision.ops import roi_align
 
-from detector.model.ops.roi_align_pyramid import EDGE, Atlas, align_on_pyramid, places
+from detector.model.ops.roi_align_pyramid import BORDER, PyramidMap, roi_align_pyramid, level_corners
 
 STRIDES = [4, 8, 16, 32]
 HEIGHT, WIDTH = 96, 128
@@ -35,7 +35,7 @@ def test_every_box_on_every_level_is_pooled_as_from_that_level_alone(size, ratio
     ours, theirs = pyramid(), pyramid()
     expected = slow(theirs, level, rois, size, ratio)
     with RefuseWaiting():
-        mine = align_on_pyramid(ours, STRIDES, level, rois, size, ratio)
+        mine = roi_align_pyramid(ours, STRIDES, level, rois, size, ratio)
     assert (expected == 0).any() and (expected != 0).any()
     torch.testing.assert_close(mine, expected, atol=1e-4, rtol=0)
     weights = torch.randn_like(expected)
@@ -46,22 +46,22 @@ def test_every_box_on_every_level_is_pooled_as_from_that_level_alone(size, ratio
 
 
 def test_no_boxes():
-    pooled = align_on_pyramid(pyramid(), STRIDES, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 5), 7, 2)
+    pooled = roi_align_pyramid(pyramid(), STRIDES, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 5), 7, 2)
     assert pooled.shape == (0, 3, 7, 7)
 
 
 def test_levels_do_not_meet():
-    corners = places([(24, 32), (12, 16), (6, 8), (3, 4)])
-    assert corners == [(0, 0), (24 + EDGE, 0), (24 + EDGE, 16 + EDGE), (24 + EDGE, 24 + 2 * EDGE)]
+    corners = level_corners([(24, 32), (12, 16), (6, 8), (3, 4)])
+    assert corners == [(0, 0), (24 + BORDER, 0), (24 + BORDER, 16 + BORDER), (24 + BORDER, 24 + 2 * BORDER)]
     levels = [torch.full((1, 1, *shape), float(n)) for n, shape in enumerate([(24, 32), (12, 16), (6, 8), (3, 4)], 1)]
-    atlas = Atlas.apply(corners, *levels)
+    atlas = PyramidMap.apply(corners, *levels)
     for (y, x), level in zip(corners, levels):  # each with its continued edges, and nothing is written twice
-        height, width = level.shape[-2] + EDGE, level.shape[-1] + EDGE
+        height, width = level.shape[-2] + BORDER, level.shape[-1] + BORDER
         assert (atlas[0, 0, y:y + height, x:x + width] == level[0, 0, 0, 0]).all()
 
 
 def test_the_gradient_of_the_map_is_exact():
     levels = [torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True),
               torch.randn(1, 2, 2, 2, dtype=torch.float64, requires_grad=True)]
-    corners = places([tuple(level.shape[-2:]) for level in levels])
-    assert torch.autograd.gradcheck(lambda *some: Atlas.apply(corners, *some), levels)
+    corners = level_corners([tuple(level.shape[-2:]) for level in levels])
+    assert torch.autograd.gradcheck(lambda *some: PyramidMap.apply(corners, *some), levels)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from detector.model.ops.rpn_patches import neighbourhoods, neighbours
+from detector.model.ops.rpn_patches import extract_patches, neighbor_cells
 from detector.model.precision import autocast
 from detector.model.rpn import RpnHead
 
@@ -25,13 +25,13 @@ def test_neighbours_are_those_of_the_loop():
                 expected.append([first + (y + dy) * width + x + dx if 0 <= y + dy < height and 0 <= x + dx < width else CELLS
                                  for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
         first += height * width
-    assert neighbours(SHAPES, torch.device("cpu")).tolist() == expected
+    assert neighbor_cells(SHAPES, torch.device("cpu")).tolist() == expected
 
 
 def test_neighbourhoods_are_what_a_convolution_sees():
     features, cells = maps(), torch.stack([torch.randperm(CELLS), torch.randint(0, CELLS, (CELLS,))])
     unfolded = torch.cat([torch.nn.functional.unfold(level, 3, padding=1) for level in features], dim=2)  # [2, F 9, C]
-    found = neighbourhoods(features, cells)
+    found = extract_patches(features, cells)
     for image in range(2):
         expected = unfolded[image][:, cells[image]].unflatten(0, (4, 9)).permute(2, 1, 0).flatten(1)
         assert torch.equal(found[image], expected)

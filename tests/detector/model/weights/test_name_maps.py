@@ -30,7 +30,7 @@ from detector.config.model_schema import Model
 from detector.config.schema import Evaluate
 from detector.model.faster_rcnn import build_model
 from detector.model.weights.load import fill, load_weights
-from detector.model.weights.name_maps import to_our_names
+from detector.model.weights.name_maps import to_model_names
 
 MODEL = Model(weights="", frozen_stages=0, norm="trained", fpn_channels=32, box_head_dim=24, roi_pooling_size=3)
 ORIGINAL = replace(MODEL, stride_in_1x1=True, ceil_pool=True, pixel_format="caffe", size_divisor=1,
@@ -279,7 +279,7 @@ def test_torchvisions_files_from_before_their_names_changed():
              key.replace(".0.weight", ".weight").replace(".0.bias", ".bias") if "fpn" in key else key: value
              for key, value in ours.items()}
     assert len(set(older) - set(ours)) == 18
-    report = fill(model, to_our_names(older, MODEL), [], CLASSES)
+    report = fill(model, to_model_names(older, MODEL), [], CLASSES)
     assert set(report.loaded) == set(ours) and not report.left_out
 
 
@@ -303,7 +303,7 @@ def test_every_tensor_of_the_full_size_has_a_place(name):
     with torch.device("meta"):
         model = build_model(config, Evaluate(), len(CLASSES))
         state = {key: torch.empty(shape) for key, shape in shapes.items()}
-        report = fill(model, to_our_names(state, config), [], CLASSES)
+        report = fill(model, to_model_names(state, config), [], CLASSES)
     assert not report.left_out and not report.other_shape
     assert len(report.loaded) == len(shapes)
     fresh = [key for key in report.fresh if not key.startswith(("backbone.fpn", "roi_heads.box_head.fc"))]

@@ -1,4 +1,4 @@
-"""A page is one file that fetches nothing, whatever the names in it are."""
+"""A page is one file that fetches nothing, whatever names its data holds."""
 
 import base64
 import hashlib
@@ -7,19 +7,19 @@ import re
 
 import pytest
 
-from detector.report.page.build import inert_json, write_page
+from detector.report.page.build import to_script_json, write_page
 
 NASTY = "</script><script>alert(1)</script>\"'&<!--%%SCRIPT%%\u2028é日本"
 
 
 def test_json_cannot_leave_its_element_and_means_the_same():
-    text = inert_json({"name": NASTY, "values": [1, None, 0.5]})
+    text = to_script_json({"name": NASTY, "values": [1, None, 0.5]})
     assert not set("<>&\u2028") & set(text) and json.loads(text) == {"name": NASTY, "values": [1, None, 0.5]}
 
 
 def test_numbers_that_json_does_not_know_are_refused():
     with pytest.raises(ValueError):
-        inert_json({"AP": float("nan")})
+        to_script_json({"AP": float("nan")})
 
 
 @pytest.mark.parametrize("name", ["view", "report"])

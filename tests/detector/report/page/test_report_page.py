@@ -11,12 +11,13 @@ from torchvision.ops import batched_nms
 
 from detector.config.load import load_config
 from detector.data.read import read_splits
-from detector.metrics.analysis import ERRORS, analyse
+from detector.metrics.analysis import analyse
+from detector.metrics.tide import ERRORS
 from detector.report import image_budget, report
 from detector.report.image_budget import JpegBudget
-from detector.report.report import About, report_evaluation, report_predictions
+from detector.report.report import PageInfo, write_evaluation_report, write_prediction_report
 from detector.structures import CROWD, DIFFICULT, Dataset, Detections, build_dataset, concat_detections
-from detector.visualization.thumbnails import thumbnail
+from detector.visualization.thumbnails import encode_thumbnail
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed: the report was not opened in a browser")
 NASTY = ["<script>document.title='taken'</script>", "\"quoted\" 'names' & </script><b>bold</b>", "plain"]
@@ -49,7 +50,7 @@ def random_case(root: Path, images: int = 30) -> tuple[Dataset, Detections]:
     return data, Detections(table[:, 0].astype(np.int64) + 1, boxes, table[:, 2].astype(np.float32), table[:, 1].astype(np.int32))
 
 
-ABOUT = About(NASTY[0], (NASTY[1],), "a command", 0.7)
+ABOUT = PageInfo(NASTY[0], (NASTY[1],), "a command", 0.7)
 
 
 @pytest.fixture(scope="module", params=["coco", "voc"])
@@ -58,8 +59,8 @@ def case(request, tmp_path_factory):
     root = tmp_path_factory.mktemp(request.param)
     data, found = random_case(root)
     analysis = analyse(found, data, request.param)
-    about = About(ABOUT.title, ABOUT.facts, ABOUT.made, ABOUT.nms_iou, request.param)
-    report_evaluation(root / "report.html", about, data, found, analysis, analysis.metrics)
+    about = PageInfo(ABOUT.title, ABOUT.facts, ABOUT.made, ABOUT.nms_iou, request.param)
+    write_evaluation_report(root / "report.html", about, data, found, analysis, analysis.metrics)
     return root / "report.html", data, found, analysis
 
 
@@ -204,7 +205,7 @@ def test_real_data(name, tmp_path, browser, request):
     data = read_splits(config.data, config.data.val)
     found = noisy(data)
     analysis = analyse(found, data)
-    report_evaluation(tmp_path / "report.html", ABOUT, data, found, analysis, analysis.metrics)
+    write_evaluation_report(tmp_path / "report.html", ABOUT, data, found, analysis, analysis.metrics)
     said = browser.open(tmp_path / "report.html", "score=0.3")
     kinds = dict(zip(ERRORS, np.bincount(analysis.detection_error[found.scores >= .3], minlength=len(ERRORS))))
     assert whole(said, "listed", "right") == [len(data), kinds["right"]] and int(said["boxes"]) > 100
@@ -216,9 +217,9 @@ def test_ten_thousand_images(tmp_path, browser, monkeypatch):
     """More of everything than there is room for; a picture is made once only, the others are its copies."""
     draw, images = np.random.default_rng(0), 10_000
     noise = draw.integers(0, 255, (48, 64, 3), dtype=np.uint8).repeat(10, 0).repeat(10, 1)
-    monkeypatch.setattr(report, "pixels_of", lambda dataset, index: noise)
-    made = {size[:2]: thumbnail(noise, *size[:2]) for size in (image_budget.LARGE, *image_budget.SMALL)}
-    monkeypatch.setattr(image_budget, "thumbnail", lambda pixels, *size: made[size])
+    monkeypatch.setattr(report, "read_pixels", lambda dataset, index: noise)
+    made = {size[:2]: encode_thumbnail(noise, *size[:2]) for size in (image_budget.LARGE_JPEG, *image_budget.SMALL_JPEGS)}
+    monkeypatch.setattr(image_budget, "encode_thumbnail", lambda pixels, *size: made[size])
     count = 17 * images
     corners = draw.uniform(0, 300, (count, 2))
     table = np.column_stack([np.arange(count) % images, draw.integers(1, 81, count), np.zeros(count), np.full(count, 2500.0),
@@ -227,7 +228,7 @@ def test_ten_thousand_images(tmp_path, browser, monkeypatch):
                     [(f"a rather long name of an image {i:012d}.jpg", i, 480, 640) for i in range(images)], table)
     found = noisy(data)
     analysis = analyse(found, data)
-    said = report_evaluation(tmp_path / "report.html", ABOUT, data, found, analysis, analysis.metrics)
+    said = write_evaluation_report(tmp_path / "report.html", ABOUT, data, found, analysis, analysis.metrics)
     assert (tmp_path / "report.html").stat().st_size < 30e6 and "detections from score" in said
     listed = whole(browser.open(tmp_path / "report.html"), "listed")[0]
     assert .9 * images < listed < images and f"{listed} of {images} images" in said
@@ -241,7 +242,7 @@ def test_predictions_without_ground_truth(tmp_path, browser):
     film = JpegBudget(4)
     for _ in range(4):
         film.add(np.zeros((SIDE, SIDE, 3), np.uint8))
-    report_predictions(tmp_path / "report.html", ABOUT, bare, found, film)
+    write_prediction_report(tmp_path / "report.html", ABOUT, bare, found, film)
     assert whole(browser.open(tmp_path / "report.html", "score=0"), "boxes", "listed") == [len(found), 4]
 
 
@@ -250,5 +251,5 @@ def test_nothing_at_all(tmp_path, browser):
     data = build_dataset("none", str(tmp_path), NASTY, [1, 2, 3], [("a.png", 1, SIDE, SIDE)], np.zeros((0, 8)))
     nothing = concat_detections([])
     analysis = analyse(nothing, data)
-    report_evaluation(tmp_path / "report.html", ABOUT, data, nothing, analysis, analysis.metrics)
+    write_evaluation_report(tmp_path / "report.html", ABOUT, data, nothing, analysis, analysis.metrics)
     assert whole(browser.open(tmp_path / "report.html"), "listed", "boxes") == [1, 0]

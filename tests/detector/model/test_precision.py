@@ -1,4 +1,4 @@
-"""Batches reach the device: as they are, and on a GPU beside what it computes."""
+"""Copies of batches to the device: none on a CPU, and on a GPU beside its computation."""
 
 import pytest
 import torch
@@ -21,32 +21,32 @@ def batch(pin: bool = False) -> tuple[list, list]:
 def test_on_a_cpu_nothing_is_copied():
     images, targets = batch()
     targets[1]["frame"] = (0, 0, 8, 9, 8, 10)
-    moved, wanted = to_device(images, targets, torch.device("cpu"))
-    assert all(a is b for a, b in zip(images, moved)) and wanted[1]["frame"] is targets[1]["frame"]
-    assert all(a[key] is b[key] for a, b in zip(targets, wanted) for key in ("boxes", "labels"))
-    assert [sorted(target) for target in wanted] == [["boxes", "labels"], ["boxes", "frame", "labels"]]
+    moved, moved_targets = to_device(images, targets, torch.device("cpu"))
+    assert all(a is b for a, b in zip(images, moved)) and moved_targets[1]["frame"] is targets[1]["frame"]
+    assert all(a[key] is b[key] for a, b in zip(targets, moved_targets) for key in ("boxes", "labels"))
+    assert [sorted(target) for target in moved_targets] == [["boxes", "labels"], ["boxes", "frame", "labels"]]
     assert copy_stream(torch.device("cpu")) is None and to_device([], [], torch.device("cpu")) == ([], [])
 
 
 @GPU
-def test_on_a_gpu_a_batch_is_copied_while_the_step_before_is_computed():
+def test_on_a_gpu_a_batch_is_copied_while_the_previous_step_is_computed():
     device = torch.device("cuda", torch.cuda.current_device())
     images, targets = batch(pin=True)
-    to_device(images, targets, device)  # not measured: what only a first copy does
+    to_device(images, targets, device)  # not measured: the first copy sets up memory
     torch.cuda.synchronize(device)
     computing = torch.cuda.current_stream(device)
-    torch.cuda._sleep(2_000_000_000)    # a second or so
-    moved, wanted = to_device(images, targets, device)
+    torch.cuda._sleep(2_000_000_000)    # about a second
+    moved, moved_targets = to_device(images, targets, device)
     copy_stream(device).synchronize()
-    assert not computing.query(), "the copies waited for the step before"
-    doubled = [image.int() * 2 for image in moved]  # of the step after: after the copies
+    assert not computing.query(), "the copies waited for the previous step"
+    doubled = [image.int() * 2 for image in moved]  # the next step waits for the copies
     torch.cuda.synchronize(device)
     assert all(torch.equal(a.int() * 2, b.cpu()) for a, b in zip(images, doubled))
-    assert all(torch.equal(a["boxes"], b["boxes"].cpu()) for a, b in zip(targets, wanted))
+    assert all(torch.equal(a["boxes"], b["boxes"].cpu()) for a, b in zip(targets, moved_targets))
 
 
 @GPU
-def test_memory_of_a_batch_is_not_taken_by_the_next_while_it_is_read():
+def test_the_memory_of_a_batch_is_not_reused_while_it_is_read():
     device = torch.device("cuda", torch.cuda.current_device())
     first = [torch.full((3, 512, 512), 7, dtype=torch.uint8).pin_memory()]
     second = [torch.full((3, 512, 512), 9, dtype=torch.uint8).pin_memory()]

@@ -1,0 +1,35 @@
+"""metrics.jsonl: a line for each logged step and each evaluation.
+
+The best evaluation and early stopping are computed from this file (run/evaluation_history.py).
+"""
+
+import json
+import os
+from pathlib import Path
+
+from detector.loggers.protocol import Logger
+from detector.run.evaluation_history import read_metrics
+from detector.run.files import METRICS_FILE, write_whole
+
+KINDS = ("train", "evaluation")
+
+
+class JsonlLogger(Logger):
+    """Appends to metrics.jsonl, after it has removed all lines later than `step`: no step occurs twice."""
+
+    def __init__(self, folder: Path, step: int, _total_steps: int):
+        lines = [line for line in read_metrics(folder) if line["step"] <= step]
+        write_whole(folder / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in lines))
+        self.file = open(folder / METRICS_FILE, "a", encoding="utf-8")
+
+    def scalars(self, kind: str, step: int, values: dict[str, float]) -> None:
+        if kind in KINDS:
+            self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            self.file.flush()
+
+    def flush(self) -> None:
+        """Waits until all lines are on the disk."""
+        os.fsync(self.file.fileno())
+
+    def close(self) -> None:
+        self.file.close()

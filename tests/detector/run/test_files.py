@@ -1,0 +1,67 @@
+"""Small files of a run folder: whole or not at all, and read without an error whatever they hold."""
+
+import json
+import os
+import time
+
+import pytest
+
+from detector.errors import BadInput
+from detector.run.files import append_json_line, read_json, read_json_lines, write_json, write_text, write_whole
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "results.json"
+    write_whole(path, "first")
+    assert path.read_text() == "first" and os.listdir(path.parent) == ["results.json"]
+
+    def fail(*args):
+        raise OSError("disk full")
+    for step in ("fsync", "replace"):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, step, fail)
+            with pytest.raises(OSError):
+                write_whole(path, "second")
+        assert path.read_text() == "first"
+    write_whole(path, "third")
+    assert path.read_text() == "third" and os.listdir(path.parent) == ["results.json"]
+
+
+def test_a_file_of_several_writers_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "stopped"
+    write_text(path, "first")
+    write_json(path, {"a": 1})
+    assert json.loads(path.read_text()) == {"a": 1} and os.listdir(path.parent) == ["stopped"]
+
+    def fail(source, target):
+        assert str(os.getpid()) in os.path.basename(source), "each writer has a partial file of its own"
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(BadInput, match="cannot write .*stopped: No space left on device. Make room, or set run.folder"):
+        write_text(path, "second")
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_lines_are_appended_with_their_time(tmp_path):
+    path = tmp_path / "slurm" / "jobs.jsonl"
+    assert read_json_lines(path) == []
+    before = time.time()
+    append_json_line(path, job="7")
+    append_json_line(path, job="8", nodes="n1")
+    first, second = read_json_lines(path)
+    assert before <= first.pop("at") <= second.pop("at") <= time.time()
+    assert (first, second) == ({"job": "7"}, {"job": "8", "nodes": "n1"})
+    with pytest.raises(BadInput, match="cannot write"):
+        append_json_line(path / "below a file", job="9")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"\xff\xfe"])
+def test_a_json_file_that_is_missing_or_of_another_kind_reads_as_empty(content, tmp_path):
+    if content is not None:
+        (tmp_path / "x.json").write_bytes(content)
+    assert read_json(tmp_path / "x.json") == {}
+
+
+def test_a_line_that_was_cut_short_is_left_out(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\n{"a"\n\0\0\n{"a": 2}\n{"a": 3')
+    assert read_json_lines(tmp_path / "x.jsonl") == [{"a": 1}, {"a": 2}]

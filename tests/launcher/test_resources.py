@@ -1,0 +1,35 @@
+"""Resources: the command line over the cluster file over the defaults."""
+
+import pytest
+
+from detector.errors import BadInput
+from launcher import cli
+from launcher.job import CODE, Resources
+from launcher.resources import build_resources
+
+
+def parse(*options: str, is_cluster: bool = True) -> Resources:
+    return build_resources(cli.parser().parse_args(["train", *options]), is_cluster)
+
+
+def test_the_command_line_wins_over_the_cluster_file_and_that_over_the_defaults(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert parse("--hours", "1e1") == Resources(hours=10)
+    file = tmp_path / "fleet-rcnn" / "cluster.yaml"
+    file.parent.mkdir()
+    file.write_text("partition: gpu\ngpus: 8\nmodules: [cuda, nccl]\nsnapshot: false\n")
+    assert parse("--gpus", "4") == Resources(partition="gpu", gpus=4, modules=("cuda", "nccl"), snapshot=False)
+    assert parse("--snapshot", "--sbatch=--qos=a", "--sbatch=--exclusive").sbatch == ("--qos=a", "--exclusive")
+    assert parse("--snapshot").snapshot and parse() == parse("--cluster", str(file), is_cluster=False)
+    assert parse(is_cluster=False) == Resources()  # the GPUs of a cluster are not those of this machine
+    file.write_text("partitoin: gpu\ngpus: many\n")
+    with pytest.raises(BadInput, match=r"(?s)2 mistakes.*partitoin: no such option.*gpus='many': a whole number"):
+        parse()
+
+
+def test_the_example_is_a_cluster_file_and_names_every_key():
+    example = CODE / "configs" / "cluster" / "example.yaml"
+    resources = parse("--cluster", str(example))
+    assert resources.partition == "gpu" and resources.gpus == 8
+    for name in vars(Resources()):
+        assert name in ("processes", "nodes") or f"\n{name}: " in example.read_text(), name
