@@ -59,8 +59,9 @@ def train(config: Config, stop: StopRequest | None = None) -> Outcome:
         worker_context()  # its server imports torch in parallel with this process
     from detector.distributed.process_group import process_group
     from detector.distributed.stop_signal import StopRequest
+    from detector.run.files import HEARTBEATS_FOLDER
     from detector.training import loop
-    with process_group(config.run.device, config.run.timeout_minutes, run_folder(config) / "heartbeats") as device:
+    with process_group(config.run.device, config.run.timeout_minutes, run_folder(config) / HEARTBEATS_FOLDER) as device:
         return loop.train(config, device, stop or StopRequest())
 
 

@@ -10,6 +10,7 @@ from detector.config.parsing import allowed_values
 from detector.data.workers import worker_context
 from detector.distributed.stop_signal import StopRequest
 from detector.errors import OK, STOPPED, BadInput
+from detector.run.files import HEARTBEATS_FOLDER
 
 AddVerb = Callable[..., argparse.ArgumentParser]  # (name, description, *positional arguments) -> its parser
 
@@ -75,7 +76,7 @@ def add_training(add_verb: AddVerb) -> None:
 
 
 def add_evaluation(add_verb: AddVerb) -> None:
-    evaluate = add_verb("evaluate", "evaluate a checkpoint of a run on its validation data, or weights of another program")
+    evaluate = add_verb("evaluate", "evaluate a run's checkpoint on its validation data, or weights of another program")
     evaluate.add_argument("run", nargs="?", default="", help="a run folder; not with --weights")
     add_overrides(evaluate)
     evaluate.add_argument("--checkpoint", default="best", help="best, last, or a file")
@@ -86,12 +87,12 @@ def add_evaluation(add_verb: AddVerb) -> None:
                           help="measure milliseconds per image on CPU and GPU instead of evaluating")
     score = add_verb("score", "score any detector's COCO-format results, without a model", "detections", "annotations")
     score.add_argument("--metric", default="coco", choices=("coco", "voc"))
-    compare = add_verb("compare", "test whether the difference between two evaluated runs is significant", "run_a", "run_b")
+    compare = add_verb("compare", "test whether two evaluated runs differ significantly", "run_a", "run_b")
     compare.add_argument("--resamples", type=int, default=200, help="bootstrap samples of the images; default: 200")
 
 
 def add_inspection(add_verb: AddVerb) -> None:
-    view = add_verb("view", "statistics and images of the training data, as annotated and as fed to the model", "config")
+    view = add_verb("view", "statistics and images of the training data, annotated and as fed to the model", "config")
     anchors = add_verb("anchors", "how well the anchors cover the training objects, and a proposal", "config")
     for verb, page in ((view, "view.html"), (anchors, "anchors.html")):
         add_overrides(verb)
@@ -152,7 +153,7 @@ def run_collective(args: argparse.Namespace, stop: StopRequest) -> int:
         worker_context()  # its server imports torch in parallel with this process
     from detector.distributed.process_group import process_group
     from detector.training.loop import Outcome, train
-    with process_group(config.run.device, config.run.timeout_minutes, run_folder(config) / "heartbeats") as device:
+    with process_group(config.run.device, config.run.timeout_minutes, run_folder(config) / HEARTBEATS_FOLDER) as device:
         return OK if train(config, device, stop) is Outcome.FINISHED else STOPPED
 
 

@@ -1,7 +1,7 @@
 """Seeds and random generators. Only this module creates generators.
 
-Every random decision is a pure function of the seed and a purpose, such as ("augment", epoch, index). No generator state
-is saved: a resumed run derives the same seeds again.
+Every random decision is a pure function of the seed and a purpose, such as ("augment", epoch, index). No generator
+state is saved: a resumed run derives the same seeds again.
 """
 
 import hashlib

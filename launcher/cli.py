@@ -56,16 +56,18 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("verb", metavar="VERB", help="see above")
     where = top.add_argument_group("where train and evaluate run")
     where.add_argument("--on", type=backend_name, choices=BACKENDS, default=DEFAULT_BACKEND,
-                       help="local: processes on this machine (default); torchrun: this machine, under torchrun; slurm: "
-                       "a Slurm job, submitted with submitit; sbatch: a Slurm job, submitted as a script of slurm/")
+                       help="local: processes on this machine (default); torchrun: this machine, under torchrun; "
+                       "slurm: a Slurm job, submitted with submitit; sbatch: a Slurm job, submitted as a script of "
+                       "slurm/")
     where.add_argument("--dry-run", action="store_true", help="print the script or the command, and submit nothing")
     where.add_argument("--template", choices=TEMPLATES, default=TEMPLATES[0],
                        help="for --on sbatch: srun starts one torchrun on each node (default), or one task for each "
                        "process")
     where.add_argument("--array", metavar="FILE", default="",
                        help="for --on sbatch: submit one run for each line of FILE, which holds key=value ...")
-    where.add_argument("--cluster", metavar="FILE", default="", help="cluster file with defaults for the options below; "
-                       "default: ~/.config/fleet-rcnn/cluster.yaml; configs/cluster/example.yaml shows its keys")
+    where.add_argument("--cluster", metavar="FILE", default="",
+                       help="cluster file with defaults for the options below; default: "
+                       "~/.config/fleet-rcnn/cluster.yaml; configs/cluster/example.yaml shows its keys")
     add_resource_options(top.add_argument_group("resources; a cluster file may set them too"))
     add_run_options(top.add_argument_group("jobs, logs, cancel"))
     return top

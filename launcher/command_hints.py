@@ -59,8 +59,8 @@ def is_flag(argument: str) -> bool:
 
 def flags_of_detector(verb: str) -> set[str]:
     """Returns the options of a verb in detector/cli.py; none for a verb of the launcher alone."""
-    groups = [action for action in detector_cli.build_parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    parsers = groups[0].choices
+    actions = detector_cli.build_parser()._actions
+    parsers = next(action.choices for action in actions if isinstance(action, argparse._SubParsersAction))
     return {flag for action in parsers[verb]._actions for flag in action.option_strings} if verb in parsers else set()
 
 

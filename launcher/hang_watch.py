@@ -16,7 +16,7 @@ MAX_RANKS = 8     # ranks that a report lists besides the late one
 
 
 def hang_timeout_s(config: Config) -> float:
-    """Returns the seconds without progress after which a hang is reported; infinite if run.hang_timeout_minutes is 0."""
+    """Returns the seconds without progress that are reported as a hang; infinite if run.hang_timeout_minutes is 0."""
     minutes = config.run.hang_timeout_minutes
     return 60 * minutes + MARGIN_S if minutes else float("inf")
 

@@ -30,7 +30,7 @@ class Resources:
                                   "do not affect the run")
     modules: tuple[str, ...] = option((), "environment module to load")
     setup: tuple[str, ...] = option((), "shell command to run before the job")
-    container: str = option("", "command put before the python of the processes, such as: apptainer exec --nv torch.sif")
+    container: str = option("", "command before the python of the processes, such as: apptainer exec --nv torch.sif")
     python: str = option("", "python of the processes; empty: the python that runs this command")
     sbatch: tuple[str, ...] = option((), "additional option of sbatch, such as --qos=long")
 

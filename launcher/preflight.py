@@ -34,8 +34,9 @@ def slurm_problems(job: Job, run: Path, config: Config) -> list[Problem]:
     """Returns every reason why the job could not run on this Slurm cluster; see also `run_folder_problems`."""
     problems = [*shared_folder_problems(run, job.resources.shared), *resource_problems(job, config)]
     if not has_slurm():
-        return [*problems, Problem("sbatch", f"there is none on {socket.gethostname()}", "Use a login node of the Slurm "
-                                   "cluster, or start a test cluster with slurm/local-cluster")]
+        missing = Problem("sbatch", f"there is none on {socket.gethostname()}",
+                          "Use a login node of the Slurm cluster, or start a test cluster with slurm/local-cluster")
+        return [*problems, missing]
     try:
         partitions = parse_partitions(slurm("sinfo", "-h", "-o", SINFO_FORMAT))
     except BadInput as error:

@@ -130,7 +130,8 @@ def decide_end(facts: EndFacts) -> EndDecision:
 def _requeue(facts: EndFacts, cause: str) -> EndDecision:
     """Requeues, unless Slurm has already cancelled or requeued the job, or all restarts are used."""
     if facts.job_state != "RUNNING":
-        return EndDecision(Outcome.STOPPED, f"{cause}; the job is {facts.job_state} in Slurm, so no requeue is requested")
+        return EndDecision(Outcome.STOPPED,
+                           f"{cause}; the job is {facts.job_state} in Slurm, so no requeue is requested")
     if facts.restarts >= facts.max_requeues:
         return EndDecision(Outcome.STOPPED, f"{cause}; not requeued: all {facts.max_requeues} restarts are used "
                                             "(run.max_requeues). Submit the run again to continue")

@@ -22,7 +22,8 @@ def resolve_run(verb: str, arguments: tuple[str, ...]) -> tuple[Path, Config]:
     if verb == "evaluate":
         config_file = Path(positional[0]) / CONFIG_FILE
         if not config_file.is_file():
-            raise BadInput(f"{positional[0]} is not a run folder: it has no {CONFIG_FILE}. `fleet-rcnn jobs` lists the runs")
+            raise BadInput(f"{positional[0]} is not a run folder: it has no {CONFIG_FILE}. `fleet-rcnn jobs` lists the "
+                           "runs")
         overrides = [argument for argument in positional[1:] if "=" in argument]
         return Path(positional[0]).absolute(), load_config(str(config_file), overrides)
     config = load_config(positional[0], positional[1:])

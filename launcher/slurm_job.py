@@ -23,7 +23,15 @@ from pathlib import Path
 from detector.errors import BAD_INPUT, FAILED, OK, STOPPED, BadInput
 from detector.run import lock
 from detector.run.checkpoint_files import last_checkpoint_step
-from detector.run.files import FAILED_RANKS_FOLDER, LOCK_FILE, STATUS_FILE, STOPPED_EARLY_FILE, read_json, write_json, write_text
+from detector.run.files import (
+    FAILED_RANKS_FOLDER,
+    LOCK_FILE,
+    STATUS_FILE,
+    STOPPED_EARLY_FILE,
+    read_json,
+    write_json,
+    write_text,
+)
 from detector.run.heartbeat import describe, read_heartbeats
 from detector.run.status import read_status
 from launcher.hang_watch import HangWatch, hang_timeout_s
@@ -72,7 +80,8 @@ def begin(verb: str, arguments: tuple[str, ...]) -> int:
     job, (run, config) = require_slurm_job(), resolve_run(verb, arguments)
     facts = collect_start_facts(job, verb, run, config.run.max_requeues)
     restart = f", restart {job.restarts} of {facts.max_requeues}" if job.restarts else ""
-    print(f"Slurm job {job.name} on {job.nodelist}{restart}: {verb} {run.name}, {facts.step} steps are saved", flush=True)
+    print(f"Slurm job {job.name} on {job.nodelist}{restart}: {verb} {run.name}, {facts.step} steps are saved",
+          flush=True)
     decision = decide_start(facts)
     if not decision.allowed:
         print(f"not started again: {decision.reason}. Submit the run again with `fleet-rcnn {verb}` to continue from "

@@ -1,4 +1,4 @@
-"""What slurm/local-cluster writes into its folder before it starts anything."""
+"""The files of a local cluster: slurm.conf and whatever else Slurm needs, written before any daemon starts."""
 
 import argparse
 import os
@@ -11,13 +11,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAMS = os.pathsep.join([os.environ.get("PATH", "/usr/bin:/bin"), "/usr/sbin", "/usr/local/sbin", "/sbin"])
-BOOT = """mount --bind {place}/hosts /etc/hosts && hostname "$1" && exec {python} -IS -c '
-import signal                       # the first process of a node: orphans come to it, and are forgotten when they end
+PROGRAM_PATH = os.pathsep.join([os.environ.get("PATH", "/usr/bin:/bin"), "/usr/sbin", "/usr/local/sbin", "/sbin"])
+# The first process of a node. Orphaned processes become its children; ignoring SIGCHLD removes them when they end.
+BOOT = """mount --bind {folder}/hosts /etc/hosts && hostname "$1" && exec {python} -IS -c '
+import signal
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-while True: signal.pause()' {place} "$1"
+while True: signal.pause()' {folder} "$1"
 """
-# linuxproc finds the processes of a step below its slurmstepd; with this, orphans stay there (prctl 36: subreaper).
+# Slurm's plugin linuxproc finds the processes of a job step below its slurmstepd. prctl 36 (PR_SET_CHILD_SUBREAPER)
+# keeps orphaned processes there.
 STEPD = """#!{python} -IS
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
@@ -25,46 +27,69 @@ os.execv({stepd!r}, sys.argv)
 """
 
 
-class CannotDo(Exception):
-    """One line that says what is wrong, and what to do."""
+class ClusterError(Exception):
+    """One line that says what is wrong and what to do."""
 
 
-def program(name: str) -> str:
-    path = shutil.which(name, path=PROGRAMS)
+def find_program(name: str) -> str:
+    """Returns the path of a program. Raises ClusterError if it is not installed."""
+    path = shutil.which(name, path=PROGRAM_PATH)
     if path is None:
-        raise CannotDo(f"{name} is not installed; on Debian or Ubuntu: apt-get install slurm-wlm munge")
+        raise ClusterError(f"{name} is not installed; on Debian or Ubuntu: apt-get install slurm-wlm munge")
     return path
 
 
-def write_files(place: Path, said: argparse.Namespace, host_address: str, node_addresses: list[str]) -> None:
-    for folder in ("log", "state", "spool", "dev"):
-        (place / folder).mkdir(parents=True)
-    first = random.randint(30300, 32700 - said.nodes)  # above the ports of jobs, below those of outgoing connections
-    host, nodes = socket.gethostname().split(".")[0], [f"node{number}" for number in range(1, said.nodes + 1)]
-    addresses = dict(zip(nodes, node_addresses, strict=True))
-    (place / "munge.key").write_bytes(os.urandom(256))
-    (place / "munge.key").chmod(0o600)
-    for number in range(said.gpus):
-        (place / "dev" / f"gpu{number}").symlink_to("/dev/null")  # Slurm wants a device file for each
-    last = f"[0-{said.gpus - 1}]" if said.gpus > 1 else "0"
-    (place / "gres.conf").write_text(f"Name=gpu File={place}/dev/gpu{last}\n" if said.gpus else "")
-    version = re.search(r"(\d+)\.(\d+)", subprocess.check_output([program("slurmd"), "-V"], text=True))
-    disabled = (int(version[1]), int(version[2])) >= (24, 5)
-    (place / "cgroup.conf").write_text(f"CgroupPlugin={'disabled' if disabled else 'cgroup/v1'}\n")
+def write_files(folder: Path, args: argparse.Namespace, host_address: str, node_addresses: list[str]) -> None:
+    """Writes all files of a cluster.
+
+    Args:
+        args: the options of `up`: nodes, gpus, cpus, grace, kill_wait.
+        host_address: the address of this machine, as seen by the nodes.
+        node_addresses: one for each node.
+    """
+    for name in ("log", "state", "spool", "dev"):
+        (folder / name).mkdir(parents=True)
+    # slurmctld listens on the first port, node i on first_port + i: above the ports of jobs, and below those that
+    # systems use for outgoing connections.
+    first_port = random.randint(30300, 32700 - args.nodes)
+    nodes = {f"node{number}": address for number, address in enumerate(node_addresses, 1)}
+    (folder / "munge.key").write_bytes(os.urandom(256))
+    (folder / "munge.key").chmod(0o600)
+    write_gpus(folder, args.gpus)
+    version = re.search(r"(\d+)\.(\d+)", subprocess.check_output([find_program("slurmd"), "-V"], text=True))
+    can_disable_cgroups = (int(version[1]), int(version[2])) >= (24, 5)
+    (folder / "cgroup.conf").write_text(f"CgroupPlugin={'disabled' if can_disable_cgroups else 'cgroup/v1'}\n")
+    host = socket.gethostname().split(".")[0]
     lines = ["127.0.0.1 localhost", "::1 localhost", f"{host_address} {host}"]
-    for node, address in addresses.items():
-        lines += [f"{address} {node}", f"::ffff:{address} {node}.mapped"]  # PyTorch looks both up
-    (place / "hosts").write_text("\n".join(lines) + "\n")
-    gres = f" Gres=gpu:{said.gpus}" if said.gpus else ""
+    for node, address in nodes.items():
+        lines += [f"{address} {node}", f"::ffff:{address} {node}.mapped"]  # PyTorch looks up both
+    (folder / "hosts").write_text("\n".join(lines) + "\n")
+    (folder / "slurm.conf").write_text(slurm_conf(folder, args, host, host_address, nodes, first_port))
+    (folder / "boot").write_text(BOOT.format(folder=folder, python=sys.executable))
+    (folder / "slurmstepd").write_text(STEPD.format(python=sys.executable, stepd=find_program("slurmstepd")))
+    (folder / "slurmstepd").chmod(0o755)
+    (folder / "nodes").write_text("\n".join(nodes) + "\n")
+
+
+def write_gpus(folder: Path, gpus: int) -> None:
+    """Writes gres.conf, and for each GPU the device file that Slurm requires."""
+    for number in range(gpus):
+        (folder / "dev" / f"gpu{number}").symlink_to("/dev/null")
+    numbers = f"[0-{gpus - 1}]" if gpus > 1 else "0"
+    (folder / "gres.conf").write_text(f"Name=gpu File={folder}/dev/gpu{numbers}\n" if gpus else "")
+
+
+def slurm_conf(folder: Path, args: argparse.Namespace, host: str, host_address: str, nodes: dict[str, str],
+               first_port: int) -> str:
+    """Returns slurm.conf: local-cluster.conf with its values, the nodes (name -> address) and the partitions."""
+    gres = f" Gres=gpu:{args.gpus}" if args.gpus else ""
     conf = Path(__file__).with_name("local-cluster.conf").read_text().format(
-        host=host, address=host_address, port=first, user=pwd.getpwuid(os.geteuid()).pw_name, place=place, kill_wait=said.kill_wait)
-    conf += "".join(f"NodeName={node} NodeAddr={address} Port={first + number} CPUs={said.cpus} RealMemory=256000{gres}\n"
-                    for number, (node, address) in enumerate(addresses.items(), 1))
-    conf += f"PartitionName=main Nodes=ALL Default=YES DefaultTime=60 PriorityTier=1 GraceTime={said.grace}\n"
+        host=host, address=host_address, port=first_port, user=pwd.getpwuid(os.geteuid()).pw_name, folder=folder,
+        kill_wait=args.kill_wait)
+    for number, (node, address) in enumerate(nodes.items(), 1):
+        conf += (f"NodeName={node} NodeAddr={address} Port={first_port + number} CPUs={args.cpus} "
+                 f"RealMemory=256000{gres}\n")
+    conf += f"PartitionName=main Nodes=ALL Default=YES DefaultTime=60 PriorityTier=1 GraceTime={args.grace}\n"
     conf += "PartitionName=high Nodes=ALL DefaultTime=60 PriorityTier=10 PreemptMode=OFF\n"
     conf += "PartitionName=short Nodes=ALL MaxTime=10 DefaultTime=5\n"
-    (place / "slurm.conf").write_text(conf)
-    (place / "boot").write_text(BOOT.format(place=place, python=sys.executable))
-    (place / "slurmstepd").write_text(STEPD.format(python=sys.executable, stepd=program("slurmstepd")))
-    (place / "slurmstepd").chmod(0o755)
-    (place / "nodes").write_text("\n".join(nodes) + "\n")
+    return conf

@@ -1,4 +1,4 @@
-"""A headless Chromium that tests drive over its own pipe (Chrome DevTools Protocol), without a library."""
+"""Drives a headless Chromium over a pipe, by the Chrome DevTools Protocol, without a library."""
 
 import base64
 import json
@@ -17,17 +17,17 @@ KEYS = {"ArrowLeft": 37, "ArrowRight": 39, "Escape": 27, "Enter": 13, "Tab": 9, 
 
 
 class Browser:
-    """One tab. `faults` collects what it wrote on its console and what it threw."""
+    """One tab. `messages` collects its console messages and uncaught exceptions."""
 
     def __init__(self):
-        (its_end, self.say), (self.hear, its_voice) = os.pipe(), os.pipe()
+        (browser_input, self.requests), (self.responses, browser_output) = os.pipe(), os.pipe()
         self.folder = tempfile.mkdtemp(prefix="chromium-")
-        self.process = subprocess.Popen(  # it reads 3 and writes 4
-            ["bash", "-c", f'exec "$0" "$@" 3<&{its_end} 4>&{its_voice}', CHROMIUM, *FLAGS, f"--user-data-dir={self.folder}"],
-            pass_fds=(its_end, its_voice), stderr=subprocess.DEVNULL, env={**os.environ, "HOME": self.folder})
-        os.close(its_end)
-        os.close(its_voice)
-        self.number, self.rest, self.session, self.warnings = 0, b"", None, []
+        self.process = subprocess.Popen(  # Chromium reads file descriptor 3 and writes 4
+            ["bash", "-c", f'exec "$0" "$@" 3<&{browser_input} 4>&{browser_output}', CHROMIUM, *FLAGS, f"--user-data-dir={self.folder}"],
+            pass_fds=(browser_input, browser_output), stderr=subprocess.DEVNULL, env={**os.environ, "HOME": self.folder})
+        os.close(browser_input)
+        os.close(browser_output)
+        self.number, self.buffer, self.session, self.messages = 0, b"", None, []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
@@ -39,8 +39,8 @@ class Browser:
     def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
-        os.close(self.say)
-        os.close(self.hear)
+        os.close(self.requests)
+        os.close(self.responses)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def call(self, method: str, **parameters) -> dict:
@@ -48,50 +48,50 @@ class Browser:
         message = {"id": self.number, "method": method, "params": parameters}
         if self.session:
             message["sessionId"] = self.session
-        os.write(self.say, json.dumps(message).encode() + b"\0")
+        os.write(self.requests, json.dumps(message).encode() + b"\0")
         while True:
             answer = self.read()
             if answer.get("method") in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"):
-                self.warnings.append(json.dumps(answer["params"])[:500])
+                self.messages.append(json.dumps(answer["params"])[:500])
             if answer.get("id") == self.number:
                 assert "error" not in answer, answer
                 return answer["result"]
 
     def read(self) -> dict:
-        while b"\0" not in self.rest:
-            part = os.read(self.hear, 1 << 20)
+        while b"\0" not in self.buffer:
+            part = os.read(self.responses, 1 << 20)
             assert part, "the browser has ended"
-            self.rest += part
-        message, _, self.rest = self.rest.partition(b"\0")
+            self.buffer += part
+        message, _, self.buffer = self.buffer.partition(b"\0")
         return json.loads(message)
 
     def open(self, path: Path, address: str = "") -> dict[str, str]:
-        """Loads a page anew; gives what its root says of itself once it is ready."""
+        """Loads a page and returns the data attributes of its root element, once the page is ready."""
         self.call("Page.navigate", url="about:blank")
         self.call("Page.navigate", url=f"file://{path}{'#' if address else ''}{address}")
         until = time.monotonic() + 60
-        while self.run("document.documentElement?.dataset.ready || document.documentElement?.dataset.fault || ''") == "":
-            assert time.monotonic() < until, (f"{path}#{address} never became ready", self.warnings)
+        while self.run("document.documentElement?.dataset.ready || document.documentElement?.dataset.failure || ''") == "":
+            assert time.monotonic() < until, (f"{path}#{address} never became ready", self.messages)
             time.sleep(0.02)
-        return self.told()
+        return self.dataset()
 
     def run(self, script: str):
-        """The value of an expression."""
+        """Returns the value of a JavaScript expression."""
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def told(self) -> dict[str, str]:
-        assert not self.warnings, self.warnings
+    def dataset(self) -> dict[str, str]:
+        assert not self.messages, self.messages
         return self.run("({...document.documentElement.dataset})")
 
     def address(self, part: str) -> str:
-        """The part of the address from # on, once it ends so; it follows what is seen by a moment."""
+        """Returns the address from # on, once it ends with `part`; the page updates it with a short delay."""
         until = time.monotonic() + 10
-        while not (said := self.run("location.hash")).endswith(part):
-            assert time.monotonic() < until, f"{part} is not the end of the address {said}"
+        while not (address := self.run("location.hash")).endswith(part):
+            assert time.monotonic() < until, f"the address {address} does not end with {part}"
             time.sleep(0.02)
-        return said
+        return address
 
     def press(self, *keys: str) -> dict[str, str]:
         for key in keys:
@@ -99,7 +99,7 @@ class Browser:
                 text = {"text": "\r"} if key == "Enter" and kind == "rawKeyDown" else {}
                 self.call("Input.dispatchKeyEvent", type="keyDown" if text else kind, key=key, code=key,
                           windowsVirtualKeyCode=KEYS[key], **text)
-        return self.told()
+        return self.dataset()
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))

@@ -80,10 +80,10 @@ ADVICE = {
     "freeze": "set model.frozen_stages, such as model.frozen_stages=2",
     "freeze_at": "set model.frozen_stages, such as model.frozen_stages=2",
     "resume": "nothing needs to be set; the same command resumes a run from its newest checkpoint",
-    "num_classes": "nothing needs to be set; the classes are those of the training annotations, and data.classes selects "
-                   "some of them",
+    "num_classes": "nothing needs to be set; the classes are those of the training annotations, and data.classes "
+                   "selects some of them",
     "nc": "nothing needs to be set; the classes are those of the training annotations",
-    "pretrained": "set model.weights=imagenet, model.weights=coco or a file; an empty model.weights= means random weights",
+    "pretrained": "set model.weights=imagenet, model.weights=coco or a file; with nothing behind the =, random weights",
     "solver.steps": "set schedule.milestones, in epochs, such as schedule.milestones=[8, 11]",
     "min_size_train": "set augment.min_size, such as augment.min_size=[640, 800]",
     "max_size_train": "set augment.max_size, such as augment.max_size=1333",

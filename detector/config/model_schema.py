@@ -23,17 +23,17 @@ class Rpn:
                                      choices=("level", "image"))
     nms_rounds: int = option(32, "training on a GPU: rounds of an NMS that does not synchronize with the device, see "
                              "detector/model/ops/nms.py; 0: torchvision's NMS, which does", low=0)
-    # `base: recipe/original` sets the original's values. These of its faults are not copied: negatives are counted before
-    # positives are sampled, the first image's size counts for all, zero boxes are scored as proposals, an image with
-    # neither objects nor background is an error, and detections that tie with the last one exceed the limit.
+    # `base: recipe/original` sets the original's values. These of its faults are not copied: negatives are counted
+    # before positives are sampled, the first image's size counts for all, zero boxes are scored as proposals, an image
+    # with neither objects nor background is an error, and detections that tie with the last one exceed the limit.
     conv_channels: int = option(0, "channels of the RPN's hidden layer; 0: as many as the features have", low=0)
     softmax_objectness: bool = option(False, "two scores for each anchor, background and object, under a softmax")
     train_on_crossing_anchors: bool = option(True, "anchors that cross the border of the image are trained on as well")
-    allow_low_quality_matches: bool = option(True, "the anchors with the highest IoU of an object are foreground, however "
-                                             "low that IoU is")
+    allow_low_quality_matches: bool = option(True, "the anchors with the highest IoU of an object are foreground, "
+                                             "however low that IoU is")
     smooth_l1_beta: float = option(1 / 9, "smooth L1 loss is quadratic below this value (1 / sigma^2)", low=1e-6)
-    box_loss_normalizer: str = option("sampled", "the box loss is divided by the sampled anchors of the whole batch, or "
-                                      "for each image by those of the last one", choices=("sampled", "last_image"))
+    box_loss_normalizer: str = option("sampled", "the box loss is divided by the sampled anchors of the whole batch, "
+                                      "or for each image by those of the last one", choices=("sampled", "last_image"))
 
 
 @dataclass(frozen=True)
@@ -64,18 +64,19 @@ class Model:
                        "in frozen stages)", choices=("frozen", "trained"))
     frozen_stages: int = option(2, "first stages that are not trained: ResNet stem, layer1 ... layer4 (0-5), VGG16 "
                                 "conv1 ... conv5 (0-5), MobileNetV3 stages (0-6)", low=0)
-    stride_in_1x1: bool = option(False, "ResNet-50 and deeper: the stride of a bottleneck is in its first convolution, as "
-                                 "Caffe's weights (MSRA) expect")
+    stride_in_1x1: bool = option(False, "ResNet-50 and deeper: the stride of a bottleneck is in its first convolution, "
+                                 "as Caffe's weights (MSRA) expect")
     ceil_pool: bool = option(False, "ResNet: the stem's max pool has no padding and rounds up (ceil_mode), as in Caffe")
     pixel_format: str = option("torchvision", "what the weights expect. torchvision: RGB, 0-1, ImageNet's mean and "
                                "deviation; caffe, detectron2: BGR, 0-255, their means; caffe_rgb: RGB, 0-255, of "
                                "VGG16_Weights.IMAGENET1K_FEATURES",
                                choices=("torchvision", "caffe", "caffe_rgb", "detectron2"))
-    size_divisor: int = option(32, "height and width of a batch are padded to multiples of this, pixels; an FPN needs 32",
-                               low=1)
+    size_divisor: int = option(32, "height and width of a batch are padded to multiples of this, pixels; an FPN needs "
+                               "32", low=1)
     roi_pooling: str = option("align", "align: torchvision's RoIAlign; align_detectron2: shifted by half a cell; "
-                              "align_original: that of the published tables; pool: max pooling; crop: spatial-transformer "
-                              "crop", choices=("align", "align_detectron2", "align_original", "pool", "crop"))
+                              "align_original: that of the published tables; pool: max pooling; crop: "
+                              "spatial-transformer crop",
+                              choices=("align", "align_detectron2", "align_original", "pool", "crop"))
     roi_pooling_size: int = option(7, "cells of a pooled proposal in each direction", low=1)
     sampling_ratio: int = option(2, "align: samples in a cell in each direction; 0: one for each pixel", low=0)
     crop_max_pool: bool = option(True, "crop: sample twice as finely, then take the maximum of 2 x 2")
@@ -89,12 +90,12 @@ class Model:
     class_agnostic: bool = option(False, "one box for each proposal instead of one for each class")
     heads: str = option("native", "RPN and RoI heads: this package's, or torchvision's (the reference in tests)",
                         choices=("native", "torchvision"))
-    inclusive_boxes: bool = option(False, "x2 and y2 are the last pixel of a box: width = x2 - x1 + 1 in IoU, box coding "
-                                   "and NMS")
+    inclusive_boxes: bool = option(False, "x2 and y2 are the last pixel of a box: width = x2 - x1 + 1 in IoU, box "
+                                   "coding and NMS")
     legacy_anchors: bool = option(False, "py-faster-rcnn's anchors: ratios rounded at the size of a cell, around its "
                                   "centre")
-    clamp_deltas: bool = option(True, "dw and dh are clamped: a decoded box is at most 62.5 times as wide or high as its "
-                                "anchor or proposal")
+    clamp_deltas: bool = option(True, "dw and dh are clamped: a decoded box is at most 62.5 times as wide or high as "
+                                "its anchor or proposal")
     rpn: Rpn = section(Rpn)
     roi: Roi = section(Roi)
 
@@ -142,9 +143,9 @@ def threshold_contradictions(config: Model) -> list[str]:
 def weight_contradictions(config: Model) -> list[str]:
     problems = []
     if not config.weights and (config.frozen_stages or config.norm == "frozen"):
-        problems.append(f"model.weights='' with model.frozen_stages={config.frozen_stages} and model.norm={config.norm}: "
-                        "random weights would never be trained. Name weights, or set model.frozen_stages=0 and "
-                        "model.norm=trained")
+        problems.append(f"model.weights='' with model.frozen_stages={config.frozen_stages} and model.norm="
+                        f"{config.norm}: random weights would never be trained. Name weights, or set "
+                        "model.frozen_stages=0 and model.norm=trained")
     changed = [key for key, value, usual in native_head_options(config) if value != usual]
     if config.heads == "torchvision" and changed:
         problems.append(f"model.heads=torchvision has no {', '.join(changed)}: leave them at their defaults")

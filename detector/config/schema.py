@@ -32,12 +32,13 @@ class Run:
     save_every_steps: int = option(500, "steps between two checkpoints", low=1)
     keep_checkpoints: int = option(2, "newest checkpoints that are kept on disk, beside best.pt", low=1)
     num_val_images: int = option(8, "validation images drawn at each evaluation, always the same ones", low=0)
-    hang_timeout_minutes: float = option(5.0, "minutes without progress after which every rank writes its Python stacks "
-                                         "into the run folder and rank 0 names the slowest rank; 0: never", low=0)
+    hang_timeout_minutes: float = option(5.0, "minutes without progress after which every rank writes its Python "
+                                         "stacks into the run folder and rank 0 names the slowest rank; 0: never",
+                                         low=0)
     max_requeues: int = option(100, "how often Slurm may restart the run; a run that makes no progress between two "
                                "restarts is stopped", low=0)
-    timeout_minutes: float = option(10.0, "timeout of a collective and of a batch: how long a rank waits for the others "
-                                    "or for its own loader", low=0.1)
+    timeout_minutes: float = option(10.0, "timeout of a collective and of a batch: how long a rank waits for the "
+                                    "others or for its own loader", low=0.1)
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Data:
     classes: tuple[str, ...] = option((), "class names in order; empty: those of the training annotations; "
                                           "[voc]: the 20 of PASCAL VOC")
     cache: str = option("~/.cache/fleet-rcnn", "folder of the index caches")
-    invalid_boxes: str = option("clip", "boxes that reach outside their image, or have no area. clip: cut to the image, "
-                                "and dropped where no area is left; drop: dropped; refuse: an error",
+    invalid_boxes: str = option("clip", "boxes that reach outside their image, or have no area. clip: cut to the "
+                                "image, and dropped where no area is left; drop: dropped; refuse: an error",
                                 choices=("clip", "drop", "refuse"))
     empty_images: str = option("keep", "training images without an object", choices=("keep", "drop"))
     unreadable_images: str = option("refuse", "images that cannot be decoded. refuse: an error; grey: a grey image "
@@ -69,10 +70,10 @@ class Batch:
         "shuffled", "shuffled: images of similar aspect ratio form a batch, drawn anew in each epoch; static: fixed "
         "chunks of the images sorted by ratio, of which the last, incomplete one is never trained on",
         choices=("shuffled", "static"))
-    crop_to_group: bool = option(False, "cut and pad all images of a static chunk to one aspect ratio; the padding counts "
-                                 "as image")
-    pad_to: str = option("batch", "batch: pad to the largest image of the batch; group: pad to the largest image of the "
-                         "aspect-ratio group, so that few tensor shapes occur (for run.compile), with more padding",
+    crop_to_group: bool = option(False, "cut and pad all images of a static chunk to one aspect ratio; the padding "
+                                 "counts as image")
+    pad_to: str = option("batch", "batch: pad to the largest image of the batch; group: pad to the largest image of "
+                         "the aspect-ratio group, so that few tensor shapes occur (for run.compile), with more padding",
                          choices=("batch", "group"))
 
 
@@ -85,11 +86,12 @@ class Augment:
                                    "flipped")
     max_boxes: int = option(0, "most objects of an image; of more, a random subset is used; 0: no limit", low=0)
     max_size: int = option(1333, "limit of the long side, pixels; 0: none", low=0)
-    scale_jitter: tuple[float, ...] = option((1.0, 1.0), "range of the random scale: above 1 a crop is enlarged, below 1 "
-                                             "the image is shrunk on a grey canvas")
+    scale_jitter: tuple[float, ...] = option((1.0, 1.0), "range of the random scale: above 1 a crop is enlarged, below "
+                                             "1 the image is shrunk and padded with grey")
     reduced_jpegs: bool = option(False, "decode training JPEGs at 1/2, 1/4 or 1/8 of their size where that is still no "
                                  "smaller than the resized image; faster from 1/4 on, pixels differ slightly")
-    color_jitter_prob: float = option(0.0, "probability of each of: brightness, contrast, saturation, hue", low=0, high=1)
+    color_jitter_prob: float = option(0.0, "probability of each of: brightness, contrast, saturation, hue", low=0,
+                                      high=1)
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,8 @@ class Schedule:
     period: int = option(5, "periodic: epochs before the first drop (lr_decay of the published tables)", low=1)
     milestones: tuple[float, ...] = option((8.0, 11.0), "epochs at which the learning rate is multiplied by gamma")
     gamma: float = option(0.1, "factor at a milestone", low=0, high=1)
-    warmup_steps: int = option(1000, "steps of linear warm-up at reference_batch_size; a larger batch takes fewer", low=0)
+    warmup_steps: int = option(1000, "steps of linear warm-up at reference_batch_size; a larger batch takes fewer",
+                               low=0)
     warmup_factor: float = option(0.001, "learning rate at step 0, as a fraction of the full one", low=0, high=1)
     early_stopping_patience: int = option(0, "stop after this many evaluations without a better evaluate.best_metric; "
                                           "0: never", low=0)
@@ -183,19 +186,20 @@ def input_contradictions(config: Config) -> list[str]:
         if 0 < limit < 32:
             problems.append(f"{path}={limit}: 32 pixels or more, or 0 for no limit")
     if augment.mirrored_copies and augment.hflip_prob:
-        problems.append(f"augment.mirrored_copies with augment.hflip_prob={augment.hflip_prob:g}: copies would be flipped "
-                        "back; set augment.hflip_prob=0")
+        problems.append(f"augment.mirrored_copies with augment.hflip_prob={augment.hflip_prob:g}: copies would be "
+                        "flipped back; set augment.hflip_prob=0")
     if config.batch.crop_to_group:
         if config.batch.aspect_ratio_groups != "static":
             problems.append("batch.crop_to_group needs one aspect ratio for each batch; set "
                             "batch.aspect_ratio_groups=static")
         if len(augment.min_size) > 1 or set(augment.scale_jitter) != {1}:
-            problems.append(f"batch.crop_to_group with augment.min_size={list(augment.min_size)} and augment.scale_jitter="
-                            f"{list(augment.scale_jitter)}: the crop is computed for one size; set one size and no jitter")
+            problems.append(f"batch.crop_to_group with augment.min_size={list(augment.min_size)} and "
+                            f"augment.scale_jitter={list(augment.scale_jitter)}: the crop is computed for one "
+                            "size; set one size and no jitter")
         if config.batch.pad_to == "group":
             problems.append("batch.crop_to_group with batch.pad_to=group: the images of a batch have one size already; "
                             "set batch.pad_to=batch")
         if augment.reduced_jpegs:
-            problems.append("batch.crop_to_group with augment.reduced_jpegs=true: the crop is computed in pixels of the "
-                            "whole image; set augment.reduced_jpegs=false")
+            problems.append("batch.crop_to_group with augment.reduced_jpegs=true: the crop is computed in pixels of "
+                            "the whole image; set augment.reduced_jpegs=false")
     return problems

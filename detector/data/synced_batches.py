@@ -79,4 +79,4 @@ def _timeout_error(missing: bool, wait_s: float, policy: FetchPolicy) -> Runtime
     if not missing or wait_s < policy.timeout_s:
         return None
     return RuntimeError(f"rank {rank_info.rank()} on {socket.gethostname()} has waited {policy.timeout_s:.0f} s for "
-                        "its data loader (limit: run.timeout_minutes): the disk does not answer, or a loader worker hangs")
+                        "its data loader (limit: run.timeout_minutes): the disk does not answer, or a worker hangs")

@@ -1,4 +1,4 @@
-"""Evaluates a file of weights, such as a checkpoint that py-faster-rcnn's PyTorch port released, without a run folder."""
+"""Evaluates a file of weights, such as a released checkpoint of jwyang/faster-rcnn.pytorch, without a run folder."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -43,9 +43,10 @@ def evaluate_weights(weights: str, recipe: str, overrides: list[str]) -> None:
         model = build_model(config.model, config.evaluate, len(classes))
         report = collectives.run_on_local_main_first(lambda: load_weights(model, config.model, classes))
         if report.not_loaded:
+            names = ", ".join(report.not_loaded[:NAMES_IN_ERROR])
             raise BadInput(f"{weights} does not fill {len(report.not_loaded)} tensors of {config.model.backbone} with "
-                           f"{len(classes)} classes; they would be random: {', '.join(report.not_loaded[:NAMES_IN_ERROR])}. "
-                           f"{report}. Name the recipe that it was trained with, or set the options that differ")
+                           f"{len(classes)} classes; they would be random: {names}. {report}. Name the recipe "
+                           "that it was trained with, or set the options that differ")
         model = to_device_and_layout(model, config.run.channels_last, device).eval()
         evaluation, detections = evaluate(model, dataset, config, device, step=0)
 
@@ -55,7 +56,8 @@ def evaluate_weights(weights: str, recipe: str, overrides: list[str]) -> None:
             write_results(folder, evaluation, detections, dataset)
             print(f"{weights}: {report}\non {describe(dataset)}\n"
                   f"{format_metrics(evaluation.metrics, evaluation.per_class)}\n"
-                  f"{evaluation.images_per_s:.1f} images/s; {files.RESULTS_FILE} and {files.DETECTIONS_FILE} are in {folder}")
+                  f"{evaluation.images_per_s:.1f} images/s; {files.RESULTS_FILE} and {files.DETECTIONS_FILE} are in "
+                  f"{folder}")
         collectives.run_on_main(write_and_print)
 
 

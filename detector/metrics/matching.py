@@ -123,9 +123,9 @@ def rows_by_class(labels: np.ndarray, scores: np.ndarray, classes: int, counted:
 def match_greedily(pairs: Pairs, rank: np.ndarray, ignored: np.ndarray, crowd: np.ndarray) -> np.ndarray:
     """Returns the object that each detection is assigned, int64 [K], -1 for none.
 
-    Detections choose by rising rank. Each takes, of the objects that are not taken yet, the one with the highest IoU
-    (of equal IoUs the last row). An ignored object is taken only if no other is left. A crowd region can be taken any
-    number of times.
+    Detections are assigned by rising rank. Each takes, of the objects that are not taken yet, the one with the highest
+    IoU (of equal IoUs the last row). An ignored object is taken only if no other is left. A crowd region can be taken
+    any number of times.
 
     Args:
         pairs: the admissible pairs.

@@ -1,7 +1,7 @@
 """Writes report.html: the results of an evaluation with the analysis of its errors, or predictions alone.
 
-The page computes what its sliders change; all other numbers are computed here, over all images. C classes; S images are
-shown.
+The page's scripts compute the numbers that its sliders change; this module computes all others, over all images.
+C classes; S images are shown.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -60,7 +60,7 @@ def write_evaluation_report(path: Path, info: PageInfo, dataset: Dataset, detect
 
 def write_prediction_report(path: Path, info: PageInfo, dataset: Dataset, detections: Detections,
                             budget: JpegBudget) -> str:
-    """Writes the report of predictions without ground truth; returns a sentence as write_evaluation_report does.
+    """Writes the report of predictions without ground truth; returns a sentence like write_evaluation_report.
 
     Args:
         dataset: the images, without objects.
@@ -140,8 +140,8 @@ def class_rows(analysis: Analysis) -> list[dict]:
 def size_rows(dataset: Dataset, analysis: Analysis, metrics: dict[str, float]) -> list[dict]:
     """Returns a row for small, medium and large objects; -1 where undefined.
 
-    AP is that of `metrics`, or else the mean over the classes with such objects. "recall" counts objects that a
-    detection of any score found at IoU 0.5, "missed" those with no detection on them at all.
+    AP is that of `metrics`, or else the mean over the classes with such objects. "recall" is at IoU 0.5 with detections
+    of any score; "missed" is the fraction of objects of the type MISSED (metrics/tide.py).
     """
     counted = analysis.object_error != IGNORED
     detected = analysis.object_error == TRUE_POSITIVE

@@ -115,8 +115,8 @@ def restore_best(folder: Path, step: int, evaluations: list[tuple[int, float]]) 
 
 def step_files(folder: Path) -> list[Path]:
     """Returns the checkpoints of a run folder, newest step first, without best.pt."""
-    paths = [path for path in (folder / CHECKPOINTS_FOLDER).glob("step-*.pt") if re.fullmatch(r"step-\d+\.pt", path.name)]
-    return sorted(paths, reverse=True)
+    paths = (folder / CHECKPOINTS_FOLDER).glob("step-*.pt")
+    return sorted((path for path in paths if re.fullmatch(r"step-\d+\.pt", path.name)), reverse=True)
 
 
 def last_checkpoint_step(folder: Path) -> int:

@@ -11,21 +11,21 @@ from pathlib import Path
 from detector.errors import BadInput
 
 # All names are relative to the run folder.
-CONFIG_FILE = "config.yaml"                # the resolved config
-ENVIRONMENT_FILE = "environment.json"      # versions, machine, command; see environment.py
-STATUS_FILE = "status.json"                # see status.py
-LOCK_FILE = "owner.lock"                   # see lock.py
-HEARTBEATS_FOLDER = "heartbeats"             # folder; see heartbeat.py
-CHECKPOINTS_FOLDER = "checkpoints"           # folder: step-N.pt and best.pt; see checkpoint_files.py
-METRICS_FILE = "metrics.jsonl"             # a line for each logged step and each evaluation
-LOG_FILE = "log.txt"                       # all messages, each with its time
-TENSORBOARD_FOLDER = "tensorboard"           # folder of event files
-PICTURES_FOLDER = "pictures"                 # folder of validation images with their boxes
-DETECTIONS_FILE = "detections.json"        # of an evaluation, in COCO's format
-RESULTS_FILE = "results.json"              # metrics of an evaluation
-JOBS_FILE = "slurm/jobs.jsonl"             # a line for each job that was submitted or has started
-FAILED_RANKS_FOLDER = "slurm/failed"         # folder: a file for each rank that ended badly since the last start
-STOPPED_EARLY_FILE = "slurm/stopped"       # exists if a rank has stopped early since the last start
+CONFIG_FILE = "config.yaml"               # the resolved config
+ENVIRONMENT_FILE = "environment.json"     # versions, machine, command; see environment.py
+STATUS_FILE = "status.json"               # see status.py
+LOCK_FILE = "owner.lock"                  # see lock.py
+HEARTBEATS_FOLDER = "heartbeats"          # folder; see heartbeat.py
+CHECKPOINTS_FOLDER = "checkpoints"        # folder: step-N.pt and best.pt; see checkpoint_files.py
+METRICS_FILE = "metrics.jsonl"            # a line for each logged step and each evaluation
+LOG_FILE = "log.txt"                      # all messages, each with its time
+TENSORBOARD_FOLDER = "tensorboard"        # folder of event files
+PICTURES_FOLDER = "pictures"              # folder of validation images with their boxes
+DETECTIONS_FILE = "detections.json"       # of an evaluation, in COCO's format
+RESULTS_FILE = "results.json"             # metrics of an evaluation
+JOBS_FILE = "slurm/jobs.jsonl"            # a line for each job that was submitted or has started
+FAILED_RANKS_FOLDER = "slurm/failed"      # folder: a file for each rank that ended badly since the last start
+STOPPED_EARLY_FILE = "slurm/stopped"      # exists if a rank has stopped early since the last start
 
 
 def write_whole(path: Path, text: str, flush: bool = True) -> None:

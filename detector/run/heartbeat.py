@@ -107,8 +107,9 @@ class Heartbeat:
             self.warned = latest
             if latest.rank == 0:
                 slowest = describe_slowest_rank(read_heartbeats(self.folder) or [latest])
+                stacks = self.folder / HEARTBEATS_FOLDER / "rank-*.stacks.txt"
                 self.message(f"no progress for {time.time() - latest.at:.0f} s (run.hang_timeout_minutes): {slowest}. "
-                             f"The Python stacks of all ranks are in {self.folder / HEARTBEATS_FOLDER}/rank-*.stacks.txt")
+                             f"The Python stacks of all ranks are in {stacks}")
 
 
 def heartbeat_file(folder: Path, rank: int) -> Path:

@@ -44,7 +44,7 @@ class Drawings:
 
 @dataclass(frozen=True)
 class ScoringJob:
-    """What all evaluations of a run have in common."""
+    """The arguments that all evaluations of a run share."""
 
     dataset: Dataset
     config: Config
@@ -130,8 +130,8 @@ def finish_pending_evaluation(scorer: BackgroundScorer, saver: AsyncCheckpoint, 
                               heartbeat: Heartbeat) -> None:
     """Waits for the background evaluation, appends it to metrics.jsonl and updates best.pt. Collective.
 
-    Call before logging, saving or stopping. Drawings are logged if they are ready. An error of the background process is
-    raised on all ranks.
+    Call before logging, saving or stopping. Drawings are logged if they are ready. An error of the background process
+    is raised on all ranks.
     """
     def collect() -> None:
         evaluation = scorer.take_evaluation()
@@ -214,6 +214,7 @@ def score_and_write(job: ScoringJob, predictions: Predictions) -> Evaluation:
 def draw(job: ScoringJob, predictions: Predictions) -> Drawings:
     """Draws validation images, the confusion matrix and precision-recall curves of an evaluation."""
     detections = predictions.detections
-    images = draw_validation_images(job.folder, predictions.step, job.dataset, detections, job.config.run.num_val_images)
+    images = draw_validation_images(job.folder, predictions.step, job.dataset, detections,
+                                    job.config.run.num_val_images)
     analysis = analyse(detections, job.dataset, job.config.evaluate.metric, job.ground_truth)
     return Drawings(predictions.step, images + confusion_images(analysis), pr_curves(analysis, detections))

@@ -14,7 +14,6 @@ import torch
 
 from detector.config.load import run_folder
 from detector.config.schema import Config
-from detector.data.dataset import unreadable_messages
 from detector.data.loader import BatchIterator
 from detector.data.synced_batches import Fetched, FetchPolicy, fetch_batches
 from detector.distributed import collectives
@@ -37,6 +36,7 @@ from detector.training.nan_guard import NanGuard, stop_on_nan
 from detector.training.schedule import is_due, learning_rate
 from detector.training.setup import Setup, open_run_folder, prepare
 from detector.training.step import StepResult, train_step
+from detector.training.throughput import ThroughputMeter
 from detector.training.train_loader import open_train_loader
 
 
@@ -108,11 +108,11 @@ class TrainingLoop:
 
     def redo_interrupted_evaluation(self) -> None:
         """Evaluates first if the run was stopped in an evaluation. Raises Stopped."""
-        state = self.state
-        self.heartbeat.mark("start-up", state.step)
-        self.status.update("starting", step=state.step, total_steps=self.setup.plan.total_steps)
-        if state.step and self.is_evaluation_due() and not self.is_evaluated():
-            self.run_log.message(f"the evaluation at step {state.step} was interrupted; it is repeated first")
+        step = self.state.step
+        self.heartbeat.mark("start-up", step)
+        self.status.update("starting", step=step, total_steps=self.setup.plan.total_steps)
+        if step and self.is_evaluation_due() and not self.is_evaluated():
+            self.run_log.message(f"the evaluation at step {step} was interrupted; it is repeated first")
             self.evaluate()
 
     def run_steps(self) -> None:
@@ -159,7 +159,7 @@ class TrainingLoop:
         return fetched
 
     def details(self, fetched: Fetched) -> dict:
-        """What not-finite-rankN.json tells of the step if its loss is not finite."""
+        """Returns the description of this step for not-finite-rankN.json, used if its loss is not finite."""
         images = [int(target["index"]) for _, targets in fetched.batches for target in targets]
         return {"step": self.state.step, "lr": learning_rate(self.state.step, self.setup.plan, self.config.schedule),
                 "images": images}
@@ -173,14 +173,14 @@ class TrainingLoop:
         if collectives.any_rank(details is not None)[0]:
             self.stop_on_nan(details)
 
-    def log(self, result: StepResult, meter: "ThroughputMeter") -> None:
+    def log(self, result: StepResult, meter: ThroughputMeter) -> None:
         """Logs the losses of this step and the throughput since the last logged step."""
         self.ensure_finite()
         step, plan = self.state.step, self.setup.plan
         means = collectives.all_reduce_mean(result.losses).tolist()  # waits for the device: read the clock afterwards
         elapsed_s = time.monotonic() - meter.started_at
         self.finish_pending_evaluation()
-        images_per_s = (step - meter.first_step) * plan.global_batch / elapsed_s
+        images_per_s = meter.images_per_s(step, plan.global_batch, elapsed_s)
         values = {
             "epoch": step / plan.steps_per_epoch, "loss": sum(means), **dict(zip(result.loss_names, means)),
             "lr": learning_rate(step - 1, plan, self.config.schedule), "gradient_norm": float(result.gradient_norm),
@@ -210,7 +210,7 @@ class TrainingLoop:
             content = checkpoint_content(self.state, self.config, self.setup.train_data.classes,
                                          self.setup.plan.global_batch)
             if not self.saver.start(content):
-                self.run_log.message(f"step {self.state.step} is not saved: step {self.saver.step} is still being written")
+                self.run_log.message(f"step {self.state.step} is not saved: step {self.saver.step} is being written")
         collectives.run_on_main(start)
 
     def evaluate(self) -> None:
@@ -222,8 +222,8 @@ class TrainingLoop:
         self.status.update("evaluating", step=step)
         if not self.wait_for_drawings():
             raise Stopped
-        predictions = predict_all(self.state.ema_model or self.state.model, self.setup.val_data, self.config, self.device,
-                                  step, lambda: self.stop.requested, self.heartbeat.mark)
+        model = self.state.ema_model or self.state.model
+        predictions = predict_all(model, self.setup.val_data, self.config, self.device, step, lambda: self.stop.requested, self.heartbeat.mark)
         if predictions is None:
             self.run_log.message(f"stop requested in the evaluation at step {step}; it is repeated at the next start")
             raise Stopped
@@ -231,7 +231,8 @@ class TrainingLoop:
         self.status.update("training")
 
     def finish_pending_evaluation(self) -> None:
-        finish_pending_evaluation(self.scorer, self.saver, self.run_log, self.config.evaluate.best_metric, self.heartbeat)
+        finish_pending_evaluation(self.scorer, self.saver, self.run_log, self.config.evaluate.best_metric,
+                                  self.heartbeat)
 
     def wait_for_drawings(self) -> bool:
         """Waits for the drawings of the last evaluation as well; returns False if a stop is requested meanwhile."""
@@ -259,7 +260,7 @@ class TrainingLoop:
         return self.ask_main(lambda evaluations: out_of_patience(evaluations, patience))
 
     def ask_main(self, question: Callable[[list[tuple[int, float]]], bool]) -> bool:
-        """Returns rank 0's answer to a question about the (step, value) of all evaluations; metrics.jsonl is rank 0's."""
+        """Returns rank 0's answer to a question about the (step, value) of all evaluations in metrics.jsonl."""
         evaluations = self.run_log.evaluations(self.config.evaluate.best_metric)
         return collectives.broadcast_text(str(question(evaluations))) == "True"
 
@@ -281,21 +282,8 @@ class TrainingLoop:
         self.heartbeat.mark("finished")
         collectives.run_on_main(self.saver.wait)
         self.status.update("finished", step=self.state.step, saved_in_s=self.saver.saved_in_s, seconds_left=0.0)
-        self.run_log.message(f"finished: {self.state.step} of {self.setup.plan.total_steps} steps are done; results are in "
-                             f"{self.run_log.folder}")
-
-
-class ThroughputMeter:
-    """Time, waiting and unreadable images since the last logged step."""
-
-    def __init__(self, step: int):
-        self.first_step, self.started_at = step, time.monotonic()
-        self.wait_s, self.unreadable = 0.0, []
-
-    def add(self, fetched: Fetched) -> None:
-        self.wait_s += fetched.wait_s
-        for _, targets in fetched.batches:
-            self.unreadable += unreadable_messages(targets)
+        self.run_log.message(f"finished: {self.state.step} of {self.setup.plan.total_steps} steps are done; results are "
+                             f"in {self.run_log.folder}")
 
 
 def describe_save(step: int, elapsed_s: float | None) -> str:

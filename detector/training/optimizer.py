@@ -23,8 +23,8 @@ def build_sgd(groups: list[dict], config: Optim) -> torch.optim.Optimizer:
     return optimizer
 
 
-# Value of optim.optimizer -> function (parameter groups, Optim) -> optimizer. A checkpoint keeps the optimizer's state by
-# the names of the parameters, so nothing else has to know an entry.
+# Value of optim.optimizer -> function (parameter groups, Optim) -> optimizer. A checkpoint keeps the optimizer's state
+# by the names of the parameters, so nothing else has to know an entry.
 OPTIMIZERS = {"sgd": build_sgd}
 
 
@@ -45,7 +45,8 @@ def parameter_groups(model: nn.Module, config: Optim) -> list[dict]:
 
     The key "lr_factor" of a group is its learning rate as a multiple of the run's (optim.bias_lr_factor).
     """
-    norms = {id(parameter) for module in model.modules() if isinstance(module, NORMS) for parameter in module.parameters()}
+    norms = {id(parameter) for module in model.modules() if isinstance(module, NORMS)
+             for parameter in module.parameters()}
     groups: dict[tuple[float, float], list] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

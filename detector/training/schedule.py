@@ -41,8 +41,8 @@ def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, 
                        f"batch.size={batch.micro_batch_size * world_size} (the learning rate follows)")
     steps = steps_per_epoch(sizes, size, batch.aspect_ratio_groups)
     if batch.aspect_ratio_groups == "static" and not steps:
-        raise BadInput(f"batch.aspect_ratio_groups=static with batch.size={size}: {len(sizes)} images are fewer than one "
-                       "batch. Set a smaller batch.size, or batch.aspect_ratio_groups=shuffled")
+        raise BadInput(f"batch.aspect_ratio_groups=static with batch.size={size}: {len(sizes)} images are fewer than "
+                       "one batch. Set a smaller batch.size, or batch.aspect_ratio_groups=shuffled")
     scale = size / optim.reference_batch_size
     warmup_steps = round(schedule.warmup_steps / scale)
     splits = [micro_batches(size, batch.micro_batch_size, other, world_size) for other in range(world_size)]
@@ -73,8 +73,8 @@ def describe_batch(batch: Batch, size: int, splits: list[list[range]]) -> str:
 def milestone_steps(schedule: Schedule, steps_per_epoch: int, total_steps: int) -> tuple[int, ...]:
     """Returns the steps at which the learning rate is multiplied by gamma.
 
-    `lr_schedule=periodic` is the rule of jwyang/faster-rcnn.pytorch since 2017-12-15: at the start of epoch e = 1, 2, ...
-    where e mod (period + 1) = 0.
+    `lr_schedule=periodic` is the rule of jwyang/faster-rcnn.pytorch since 2017-12-15: at the start of epoch
+    e = 1, 2, ... where e mod (period + 1) = 0.
     """
     if schedule.lr_schedule == "periodic":
         return tuple(range(schedule.period * steps_per_epoch, total_steps, (schedule.period + 1) * steps_per_epoch))
@@ -95,7 +95,7 @@ def describe_schedule(plan: RunPlan, schedule: Schedule) -> str:
 
 
 def learning_rate(step: int, plan: RunPlan, schedule: Schedule) -> float:
-    """Returns the learning rate of step 0, 1, ...: linear warm-up from warmup_factor, then milestones or a cosine to 0."""
+    """Returns the learning rate of a step (from 0): linear warm-up from warmup_factor, then milestones or a cosine."""
     lr = plan.lr
     if step < plan.warmup_steps:
         lr *= schedule.warmup_factor + (1 - schedule.warmup_factor) * step / plan.warmup_steps

@@ -44,7 +44,7 @@ from detector.training.schedule import RunPlan, describe_schedule, plan_run
 
 @dataclass(frozen=True)
 class Setup:
-    """What the training loop needs beside the state; it stays the same for the whole run."""
+    """The plan and data of a run, which stay the same while its state changes."""
 
     plan: RunPlan
     buckets: PaddingBuckets
@@ -131,11 +131,11 @@ def describe_world_change(config: Config, batch: Batch, content: dict | None) ->
             batch.size, batch.micro_batch_size, processes):
         messages.append("not bit for bit: the gradients of a step are summed in another order, and rounded differently")
     else:
-        messages.append("not the same weights: the images of a forward pass differ, so padding differs, and anchors and "
-                        "proposals are sampled anew")
+        messages.append("not the same weights: the images of a forward pass differ, so padding differs, and anchors "
+                        "and proposals are sampled anew")
     if config.model.norm == "trained":
-        messages.append("model.norm=trained: the running statistics of batch norms are averaged over other parts of the "
-                        "batch")
+        messages.append("model.norm=trained: the running statistics of batch norms are averaged over other parts of "
+                        "the batch")
     return messages
 
 

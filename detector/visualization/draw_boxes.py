@@ -27,9 +27,9 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, classes
         labels: [N], 1 ... C.
         scores: [N]; boxes with higher scores are drawn on top. None: no scores, and boxes are drawn in their order.
     """
-    canvas = Image.fromarray(image).convert("RGB")
-    draw = ImageDraw.Draw(canvas)
-    font_size = max(11, min(canvas.size) // 32)
+    drawing = Image.fromarray(image).convert("RGB")
+    draw = ImageDraw.Draw(drawing)
+    font_size = max(11, min(drawing.size) // 32)
     font = ImageFont.load_default(font_size)
     line_width = max(2, font_size // 6)
     order = range(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
@@ -43,11 +43,11 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, classes
         text = classes[int(labels[row]) - 1] + ("" if scores is None else f" {scores[row]:.2f}")
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         width, height = right - left + 6, bottom - top + 6
-        x = min(max(x1, 0), max(canvas.width - width - 1, 0))
-        y = y1 - height if y1 >= height else min(max(y1, 0), max(canvas.height - height - 1, 0))
+        x = min(max(x1, 0), max(drawing.width - width - 1, 0))
+        y = y1 - height if y1 >= height else min(max(y1, 0), max(drawing.height - height - 1, 0))
         draw.rectangle([x, y, x + width, y + height], fill=color, outline=(0, 0, 0))
         draw.text((x + 3 - left, y + 3 - top), text, fill=(0, 0, 0), font=font)
-    return canvas
+    return drawing
 
 
 def side_by_side(left: Image.Image, right: Image.Image, captions: tuple[str, str]) -> Image.Image:

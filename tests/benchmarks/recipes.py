@@ -1,10 +1,10 @@
-"""The same config with `recipe: modern` and `recipe: original`, on the same steps and rates: do both reach the same AP50?
+"""The same config with the default options ("modern") and with `recipe=original`, on the same steps and learning rates.
 
     python tests/benchmarks/recipes.py configs/custom/bccd.yaml data.root=DIR [key=value ...] [--seeds 0 1 2]
 
 The two trainings of a seed run at the same time, each with half of the cores. Appends a JSON line for each seed to
-tests/benchmarks/results/recipes.jsonl and prints means, spread, and whether the means are within noise of each other:
-their difference at most twice its standard error. Exits 1 where they are not.
+tests/benchmarks/results/recipes.jsonl and prints means and spread of AP50, and whether the means are within noise of each
+other: their difference is at most twice its standard error. Exits 1 if they are not.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measuring import append
+from measuring import append_result
 
 from detector.config.load import load_config
 from detector.data.read import read_datasets, select_for_training
@@ -28,7 +28,10 @@ RECIPES = ("modern", "original")
 
 
 def schedules(name: str, overrides: list[str]) -> dict[str, list[str]]:
-    """Overrides by which both recipes take the steps and rates of the modern one: the original's epochs are twice as long."""
+    """Returns overrides that give both recipes the steps and milestones of the modern one.
+
+    They differ because an epoch of the original recipe has every image twice.
+    """
     plans = {}
     for recipe in RECIPES:
         config = load_config(name, [*overrides, f"recipe={recipe}"])
@@ -42,20 +45,20 @@ def schedules(name: str, overrides: list[str]) -> dict[str, list[str]]:
 
 
 def run_pair(name: str, overrides: list[str], seed: int, schedule: dict[str, list[str]], folder: str) -> dict[str, float]:
-    """AP50 of each recipe."""
+    """Returns AP50 of each recipe."""
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
-    running = {recipe: subprocess.Popen(
+    processes = {recipe: subprocess.Popen(
         [sys.executable, "-m", "detector", "train", name, *overrides, f"recipe={recipe}", f"seed={seed}", *schedule[recipe],
          "evaluate.every_epochs=0", f"run.folder={folder}", f"run.name={recipe}-{seed}"],
         env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.DEVNULL) for recipe in RECIPES}
-    if failed := [recipe for recipe, process in running.items() if process.wait()]:
+    if failed := [recipe for recipe, process in processes.items() if process.wait()]:
         sys.exit(f"the training with recipe {' and '.join(failed)} failed")
     return {recipe: json.loads(Path(folder, f"{recipe}-{seed}", "results.json").read_text())["metrics"]["AP50"]
             for recipe in RECIPES}
 
 
 def within_noise(a: list[float], b: list[float]) -> tuple[float, float, bool]:
-    """Difference of the means, its standard error (Welch), and whether the one is at most twice the other."""
+    """Returns the difference of the means, its standard error (Welch), and whether it is at most twice that error."""
     difference = statistics.mean(b) - statistics.mean(a)
     error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b)) if len(a) > 1 else float("nan")
     return difference, error, abs(difference) <= 2 * error
@@ -66,17 +69,17 @@ def main() -> None:
     parser.add_argument("config")
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", default="", help="where the JSON lines are appended")
-    said = parser.parse_intermixed_args()
-    schedule, found = schedules(said.config, said.overrides), []
+    parser.add_argument("--out", default="", help="file to which the JSON lines are appended")
+    args = parser.parse_intermixed_args()
+    schedule, results = schedules(args.config, args.overrides), []
     with tempfile.TemporaryDirectory() as folder:
-        for seed in said.seeds:
-            found.append(run_pair(said.config, said.overrides, seed, schedule, folder))
-            line = {"config": said.config, "overrides": said.overrides, "seed": seed,
-                    "schedule": schedule, "AP50": found[-1]}
-            append("recipes", line, said.out)
-            print(f"seed {seed}: AP50 " + ", ".join(f"{recipe} {value:.4f}" for recipe, value in found[-1].items()), flush=True)
-    modern, original = ([run[recipe] for run in found] for recipe in RECIPES)
+        for seed in args.seeds:
+            results.append(run_pair(args.config, args.overrides, seed, schedule, folder))
+            line = {"config": args.config, "overrides": args.overrides, "seed": seed, "schedule": schedule,
+                    "AP50": results[-1]}
+            append_result("recipes", line, args.out)
+            print(f"seed {seed}: AP50 " + ", ".join(f"{recipe} {value:.4f}" for recipe, value in results[-1].items()), flush=True)
+    modern, original = ([result[recipe] for result in results] for recipe in RECIPES)
     difference, error, equal = within_noise(modern, original)
     print(f"modern {statistics.mean(modern):.4f}, original {statistics.mean(original):.4f}; difference {difference:+.4f}, "
           f"standard error {error:.4f}: {'within' if equal else 'not within'} noise")

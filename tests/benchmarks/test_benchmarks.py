@@ -1,4 +1,4 @@
-"""Each benchmark runs, small, and appends the line that it promises; what is to hold at full size holds here, too."""
+"""Every benchmark runs at a small size and appends its result line; the limits of the full size hold there, too."""
 
 import json
 import os
@@ -13,60 +13,60 @@ import scaling
 import torch
 from PIL import Image
 
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 
 
-def run(out: Path, name: str, *words: str, status: int | None = 0) -> tuple[str, list[dict]]:
-    """What a benchmark prints, and its JSON lines."""
-    done = subprocess.run([sys.executable, str(HERE / name), *words, "--out", str(out)], capture_output=True, text=True,
-                          timeout=300, env={**os.environ, "PYTHONPATH": str(HERE.parent.parent)})
+def run(out: Path, name: str, *args: str, status: int | None = 0) -> tuple[str, list[dict]]:
+    """Returns the output of a benchmark, and its JSON lines."""
+    done = subprocess.run([sys.executable, str(FOLDER / name), *args, "--out", str(out)], capture_output=True, text=True,
+                          timeout=300, env={**os.environ, "PYTHONPATH": str(FOLDER.parent.parent)})
     assert status in (None, done.returncode), done.stdout + done.stderr
     return done.stdout, [json.loads(line) for line in out.read_text().splitlines()]
 
 
 def test_a_ratio_is_taken_round_by_round():
     assert measuring.ratio([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == {"median": 2.0, "from": 1.0, "to": 3.0}
-    assert measuring.told({"median": 2.0, "from": 1.0, "to": 3.0}, 1) == "2.0 (1.0 to 3.0)"
+    assert measuring.format_spread({"median": 2.0, "from": 1.0, "to": 3.0}, 1) == "2.0 (1.0 to 3.0)"
 
 
-def test_every_side_takes_a_turn_in_every_round_in_an_order_that_changes():
+def test_every_round_runs_every_variant_in_an_order_that_rotates():
     order = []
-    seconds = measuring.in_turns({name: lambda name=name: order.append(name) for name in "abc"}, 4)
-    assert "".join(order) == "abc" "bca" "cab" "abc" and [len(each) for each in seconds.values()] == [4, 4, 4]
+    seconds = measuring.run_interleaved({name: lambda name=name: order.append(name) for name in "abc"}, 4)
+    assert "".join(order) == "abc" "bca" "cab" "abc" and [len(times) for times in seconds.values()] == [4, 4, 4]
 
 
-def test_drawn_photographs_are_as_heavy_as_cocos_and_the_same_each_time(tmp_path):
-    first, = measuring.photographs(tmp_path / "a", 1, 480, 640)
+def test_drawn_jpegs_have_the_bytes_per_pixel_of_coco_and_are_reproducible(tmp_path):
+    first, = measuring.draw_jpegs(tmp_path / "a", 1, 480, 640)
     assert Image.open(first).size == (640, 480) and 0.3 < first.stat().st_size / (480 * 640) < 0.7
-    assert first.read_bytes() == measuring.photographs(tmp_path / "b", 1, 480, 640)[0].read_bytes()
+    assert first.read_bytes() == measuring.draw_jpegs(tmp_path / "b", 1, 480, 640)[0].read_bytes()
 
 
 def test_start_up(tmp_path):
-    """By the lesser CPU time of two: other work on the machine may be in the way of one of the two alone."""
+    """Compares the lower CPU time of two rounds: other work on the machine may slow one of the two alone."""
     _, (line,) = run(tmp_path / "out.jsonl", "start_up.py", "--images", "20000", "--boxes", "145000", "--rounds", "2",
                      "--steps", "50", status=None)
-    ours, peers = (min(one["cpu_s"] for one in line[name]) for name in ("ours", "pycocotools"))
-    assert ours < peers and line["ours"][0]["boxes"] == 145000
+    own_s, peer_s = (min(result["cpu_s"] for result in line[name]) for name in ("ours", "pycocotools"))
+    assert own_s < peer_s and line["ours"][0]["boxes"] == 145000
     assert line["kept"]["cache below 1 s"] and line["first"][0]["images"] == 2
     assert line["kept"]["memory grows less than 5%"] and len(line["memory"]["mib"]) == 50
 
 
 def test_loader(tmp_path):
-    said, (line,) = run(tmp_path / "out.jsonl", "loader.py", "--images", "8", "--rounds", "3", "--batch", "4", "--steps", "8",
+    output, (line,) = run(tmp_path / "out.jsonl", "loader.py", "--images", "8", "--rounds", "3", "--batch", "4", "--steps", "8",
                         "--workers", "2", "--step-ms", "1", "--short", "200")
     assert set(line["one_core"]) == {"torchvision", "ours", "ours at 1/2"} and line["ratio"]["torchvision"]["median"] == 1
     assert line["ratio"]["ours"]["median"] > 0 and 0 <= line["workers"]["2"]["ours"]["wait"] <= 1
-    assert line["workers"]["2"]["ours"]["wait"] <= 0.02 or "the limit here is" in said
+    assert line["workers"]["2"]["ours"]["wait"] <= 0.02 or "the limit here is" in output
 
 
 def test_scaling(tmp_path):
     from conftest import TINY
-    tiny = [word for word in TINY if not word.startswith(("batch.size", "run.device", "run.num_workers", "run.log", "model.weights"))]
-    said, (line,) = run(tmp_path / "out.jsonl", "scaling.py", "--rounds", "1", "--steps", "8", "--ranks", "3", "50", "--images",
+    tiny = [option for option in TINY if not option.startswith(("batch.size", "run.device", "run.num_workers", "run.log", "model.weights"))]
+    output, (line,) = run(tmp_path / "out.jsonl", "scaling.py", "--rounds", "1", "--steps", "8", "--ranks", "3", "50", "--images",
                         "2000", "--val-images", "100", "--detections", "1000", "--size", *tiny)
-    assert min(line["weak"]["1"] + line["weak"]["2"]) > 0 and [c["ranks"] for c in line["cost"]] == [3, 50]
-    assert line["estimate"] == {"8": 0, "64": 0, "512": 0} and "| 64 | not measured |" in said
-    assert scaling.tables(line) in said
+    assert min(line["weak"]["1"] + line["weak"]["2"]) > 0 and [work["ranks"] for work in line["cost"]] == [3, 50]
+    assert line["estimate"] == {"8": 0, "64": 0, "512": 0} and "| 64 | not measured |" in output
+    assert scaling.tables(line) in output
 
 
 @pytest.mark.parametrize("gpus, step_s, gradient, images_per_s", [
@@ -78,7 +78,7 @@ def test_the_estimate_is_its_formula(gpus, step_s, gradient, images_per_s):
     assert scaling.estimate(step_s, 16, gradient, gpus) == pytest.approx(images_per_s)
 
 
-def test_the_estimate_begins_with_the_last_step_that_a_gpu_measured(tmp_path):
+def test_the_estimate_uses_the_last_step_that_was_measured_on_a_gpu(tmp_path):
     lines = [{"gpus": gpus, "case": case, "batch": 16, "seconds": seconds} for gpus, case, seconds in (
         (["H200"], "resnet50_fpn_800", {"bf16": [9, 9, 9]}), (["H200"], "resnet50_fpn_800", {"bf16": [0.1, 0.3, 0.2]}),
         (["H200"], "vgg16_600", {"bf16": [5]}), ([], "resnet50_fpn_800", {"bf16": [7]}), (["H200"], "resnet50_fpn_800", {}))]
@@ -87,14 +87,28 @@ def test_the_estimate_begins_with_the_last_step_that_a_gpu_measured(tmp_path):
     assert scaling.measured_step(tmp_path / "none.jsonl") == (0, 0)
 
 
-def test_the_tables_of_the_readme_are_those_of_the_last_lines():
+def test_the_readme_has_the_tables_of_the_last_lines():
     line = json.loads((measuring.RESULTS / "scaling.jsonl").read_text().splitlines()[-1])
     assert scaling.tables(line) in measuring.README.read_text()
     assert answers.table(measuring.RESULTS) in measuring.README.read_text()
 
 
-def test_what_no_benchmark_has_appended_is_not_measured(tmp_path):
-    assert answers.table(tmp_path).count(f"| {answers.NONE} |") == len(answers.QUESTIONS)
+def test_options_of_old_lines_have_their_names_of_today():
+    line = json.loads((measuring.RESULTS / "scaling.jsonl").read_text().splitlines()[0])
+    line["size"] = ["model.body=resnet18_fpn", "augment.short_sides=[320]", "run.precision=bf16"]
+    assert "`model.backbone=resnet18_fpn augment.min_size=[320] run.precision=bf16`" in scaling.tables(line)
+
+
+def test_the_text_between_the_markers_is_replaced(tmp_path):
+    readme = tmp_path / "README.md"
+    begin, end = "<!-- answers: python tests/benchmarks/answers.py --readme writes this -->", "<!-- answers: end -->"
+    readme.write_text(f"before\n\n{begin}\n\nold\n\n{end}\n\nafter\n")
+    measuring.write_between_markers(readme, "answers", "new")
+    assert readme.read_text() == f"before\n\n{begin}\n\nnew\n\n{end}\n\nafter\n"
+
+
+def test_a_question_without_a_line_is_not_measured(tmp_path):
+    assert answers.table(tmp_path).count(f"| {answers.NOT_MEASURED} |") == len(answers.QUESTIONS)
     line = {"case": "vgg16_600", "batch": 16, "gpus": ["H"], "ratio": {"torchvision, AMP": {}, "bf16": measuring.spread([2, 3, 4])},
             "seconds": {"bf16": [0.1, 0.2, 0.4]}}
     other = {**line, "gpus": ["A"], "seconds": {"bf16": [0.4]}}
@@ -104,7 +118,7 @@ def test_what_no_benchmark_has_appended_is_not_measured(tmp_path):
     assert "| bf16 3.00 (2.00 to 4.00) times, 40 images/s | 1 x A |" in second
 
 
-def test_a_machine_is_told_by_gpus_or_by_cores_and_processor():
+def test_a_machine_is_described_by_its_gpus_or_by_cores_and_cpu():
     assert answers.machine({"gpus": ["H", "H"], "cores": 16, "cpu": "a CPU"}) == "2 x H"
     assert answers.machine({"gpus": [], "cores": 2, "cpu": "a CPU, AVX2"}) == "2 cores (a CPU, AVX2)"
     assert answers.machine({"gpus": [], "cores": 2}) == "2 cores"
@@ -119,19 +133,19 @@ def test_inference(tmp_path):
 
 def test_checkpoint(tmp_path):
     from conftest import TINY
-    said, (line,) = run(tmp_path / "out.jsonl", "checkpoint.py", "--saves", "2", "--every", "2", "data.format=shapes", "data.val=[]",
+    output, (line,) = run(tmp_path / "out.jsonl", "checkpoint.py", "--saves", "2", "--every", "2", "data.format=shapes", "data.val=[]",
                         f"data.root={tmp_path / 'shapes'}", *TINY)
     assert line["time_ratio"]["none"] == {"median": 1, "from": 1, "to": 1} and line["stop_ratio"]["background"]["from"] > 0
-    assert len(line["stops_s"]["background"]) == len(line["stops_s"]["here"]) == 2 and "torch.save" in said
+    assert len(line["stops_s"]["background"]) == len(line["stops_s"]["here"]) == 2 and "torch.save" in output
 
 
-def test_the_gpu_set_runs_with_nothing_but_torch_and_torchvision(tmp_path):
-    """On a CPU, as small as possible, where these packages cannot be imported."""
+def test_the_gpu_script_runs_with_nothing_but_torch_and_torchvision(tmp_path):
+    """Runs on a CPU, as small as possible, with packages that cannot be imported."""
     for name in ("pycocotools", "hotcoco", "submitit", "tensorboard", "pytest", "cv2", "onnx"):
         (tmp_path / "missing" / name).mkdir(parents=True)
         (tmp_path / "missing" / name / "__init__.py").write_text("raise ImportError")
-    subprocess.run(["bash", "-n", str(HERE / "gpu.sh")], check=True)
-    done = subprocess.run([str(HERE / "gpu.sh"), "--tiny", str(tmp_path / "out")], capture_output=True, text=True, timeout=540,
+    subprocess.run(["bash", "-n", str(FOLDER / "gpu.sh")], check=True)
+    done = subprocess.run([str(FOLDER / "gpu.sh"), "--tiny", str(tmp_path / "out")], capture_output=True, text=True, timeout=540,
                           env={**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(tmp_path / "missing")})
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no tensorboard" in done.stdout and "failed" not in done.stdout
@@ -140,11 +154,11 @@ def test_the_gpu_set_runs_with_nothing_but_torch_and_torchvision(tmp_path):
         assert lines and json.loads(lines[-1])["benchmark"] == name
 
 
-def test_the_gpu_set_asks_for_a_gpu_and_its_parts_end_in_time(tmp_path):
-    text = (HERE / "gpu.sh").read_text()
+def test_the_gpu_script_requires_a_gpu_and_its_parts_have_time_limits(tmp_path):
+    text = (FOLDER / "gpu.sh").read_text()
     limits = [int(line.split()[1]) for line in map(str.strip, text.splitlines()) if line.startswith("part ")]
-    assert len(limits) == 6 and sum(limits) <= 520  # what is between the parts takes some seconds, too
+    assert len(limits) == 6 and sum(limits) <= 520  # start-up and the steps between the parts take some seconds, too
     if not torch.cuda.is_available():
-        done = subprocess.run([str(HERE / "gpu.sh"), str(tmp_path)], capture_output=True, text=True,
+        done = subprocess.run([str(FOLDER / "gpu.sh"), str(tmp_path)], capture_output=True, text=True,
                               env={**os.environ, "PYTHON": sys.executable})
         assert done.returncode == 1 and "no GPU" in done.stdout and not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The box convention: xyxy, pixels, float32, x2 and y2 exclusive; and the conversions at its border."""
+"""The box convention (xyxy, pixels, float32, x2 and y2 exclusive) and conversions to and from other formats."""
 
 import numpy as np
 import pytest
@@ -12,13 +12,13 @@ def array(*rows) -> np.ndarray:
 
 
 def covered(box: np.ndarray) -> set[tuple[int, int]]:
-    """The unit pixels of a box with whole corners, one by one."""
+    """Returns the unit pixels of a box with integer corners."""
     x1, y1, x2, y2 = (int(v) for v in box)
     return {(x, y) for x in range(x1, x2) for y in range(y1, y2)}
 
 
 def random_boxes(seed: int, count: int) -> np.ndarray:
-    """Boxes with whole corners in 0 ... 12; some have swapped corners or no area."""
+    """Returns boxes with integer corners in 0 ... 12; some have swapped corners or no area."""
     return numpy_random_state(seed).randint(0, 13, (count, 4)).astype(np.float32)
 
 
@@ -37,11 +37,11 @@ def test_no_boxes():
     ((-2, -3, 5, 5), (-2, -3, 3, 2)),
     ((7, 7, 0, 0), (7, 7, 7, 7)),
 ])
-def test_coco_there_and_back(xywh, xyxy):
-    ours = structures.from_xywh([xywh])
-    assert ours.dtype == np.float32
-    assert ours.tolist() == [list(xyxy)]
-    assert structures.to_xywh(ours).tolist() == [list(xywh)]
+def test_coco_boxes_convert_there_and_back(xywh, xyxy):
+    boxes = structures.from_xywh([xywh])
+    assert boxes.dtype == np.float32
+    assert boxes.tolist() == [list(xyxy)]
+    assert structures.to_xywh(boxes).tolist() == [list(xywh)]
 
 
 @pytest.mark.parametrize("voc, xyxy", [
@@ -51,13 +51,13 @@ def test_coco_there_and_back(xywh, xyxy):
     ((0, 0, 10, 10), (0, 0, 10, 10)),         # counted from 0: stays inside the image
     ((0, 5, 10, 10), (0, 4, 10, 10)),
 ])
-def test_voc_counts_from_one_and_includes_the_last_pixel(voc, xyxy):
-    ours = structures.from_voc([voc])
-    assert ours.dtype == np.float32
-    assert ours.tolist() == [list(xyxy)]
+def test_voc_boxes_are_1_based_and_inclusive(voc, xyxy):
+    boxes = structures.from_voc([voc])
+    assert boxes.dtype == np.float32
+    assert boxes.tolist() == [list(xyxy)]
 
 
-def test_conversions_take_any_kind_of_number_and_leave_it_as_it_was():
+def test_conversions_take_any_dtype_and_do_not_change_their_argument():
     for kind in (np.uint8, np.uint16, np.int64, np.float64):  # unsigned corners must not wrap around
         given = np.array([[1, 2, 0, 3]], kind)
         assert structures.from_xywh(given).tolist() == [[1, 2, 1, 5]]

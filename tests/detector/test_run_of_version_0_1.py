@@ -17,12 +17,11 @@ from detector.__main__ import main
 from detector.config.aliases import PRINTED_NOTES
 from detector.config.load import from_dict, load_config
 from detector.data.read import read_datasets
-from detector.evaluation.compare import compare
 from detector.model.faster_rcnn import build_model
 from detector.run.checkpoint_files import checkpoint_path, mark_best, read_checkpoint
 from detector.run.evaluation_history import evaluations_of, read_metrics
 from detector.tables.measured import read_run
-from launcher import jobs, run_info
+from launcher import cli, run_info
 
 OLD = REPO / "tests" / "fixtures" / "run_0_1"
 STORED = json.loads((OLD / "checkpoint.json").read_text())
@@ -91,7 +90,7 @@ def test_a_run_of_version_0_1_is_evaluated_and_loaded(old_run, capfd):
 
 
 def test_the_files_of_a_run_of_version_0_1_are_read(old_run, capfd):
-    assert jobs.jobs(old_run.parent) == 0
+    assert cli.main(["jobs", "--folder", str(old_run.parent)]) == 0
     row, = [line for line in capfd.readouterr().out.splitlines() if line.startswith("old ")]
     assert "finished" in row and "4" in row and "AP 0" in row
     last = run_info.last_metrics(old_run)
@@ -103,7 +102,7 @@ def test_the_files_of_a_run_of_version_0_1_are_read(old_run, capfd):
 
 
 def test_runs_of_version_0_1_are_compared(old_run, capfd):
-    compare(str(old_run), str(old_run), 20)
+    assert main(["compare", str(old_run), str(old_run), "--resamples", "20"]) == 0
     output = capfd.readouterr()
-    assert "coco val: 5 images" in output.out and "no real difference" in output.out
+    assert "coco val: 5 images" in output.out and "0 of 6 classes differ" in output.out
     assert output.err.count("note: ") == 1, "several files of version 0.1 are told once"

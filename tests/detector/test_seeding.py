@@ -1,4 +1,4 @@
-"""Random choices are pure functions of the seed and of what is being chosen."""
+"""Random choices are pure functions of the seed and a purpose."""
 
 import random
 
@@ -12,32 +12,32 @@ PURPOSES = [(), ("epoch",), ("epoch", 0), ("epoch", 1), (0, "epoch"), ("epoch", 
             ("augment", 1, 0), ("augment", 11), ("augment", 1, 1), ("ab", "c"), ("a", "bc"), ("abc",), ("",), ("", "")]
 
 
-def slow_words(seed: int, count: int) -> list[int]:
-    """PCG64, XSL RR 128/64, step by step (O'Neill 2014, 6.3.4), from numpy's seeding."""
+def pcg64_outputs(seed: int, count: int) -> list[int]:
+    """Computes PCG64, XSL RR 128/64, step by step (O'Neill 2014, 6.3.4), with numpy's seeding."""
     start = np.random.PCG64(seed).state["state"]
-    state, words = start["state"], []
+    state, outputs = start["state"], []
     for _ in range(count):
         state = (state * 0x2360ED051FC65DA44385DF649FCCF645 + start["inc"]) % 2**128
-        word, turn = (state >> 64) ^ (state % 2**64), state >> 122
-        words.append((word >> turn | word << (64 - turn)) % 2**64)
-    return words
+        value, shift = (state >> 64) ^ (state % 2**64), state >> 122
+        outputs.append((value >> shift | value << (64 - shift)) % 2**64)
+    return outputs
 
 
-def test_the_same_words_give_the_same_seed_and_others_another():
-    seeds = [derive_seed(seed, *what) for seed in (0, 1, 10, 2**40) for what in PURPOSES]
-    assert seeds == [derive_seed(seed, *what) for seed in (0, 1, 10, 2**40) for what in PURPOSES]
+def test_equal_purposes_give_equal_seeds_and_different_purposes_different_ones():
+    seeds = [derive_seed(seed, *purpose) for seed in (0, 1, 10, 2**40) for purpose in PURPOSES]
+    assert seeds == [derive_seed(seed, *purpose) for seed in (0, 1, 10, 2**40) for purpose in PURPOSES]
     assert len(set(seeds)) == len(seeds)
 
 
-def test_a_seed_fits_wherever_a_seed_is_wanted():
+def test_a_seed_is_a_63_bit_number():
     for step in range(200):
         assert 0 <= derive_seed(0, "step", step) < 2**63
 
 
-def test_a_number_counts_by_its_value():
-    for one in (np.int64(1), np.int32(1), np.uint8(1), torch.tensor(1).item()):
-        assert derive_seed(0, "image", one) == derive_seed(0, "image", 1)
-        assert derive_seed(one, "image") == derive_seed(1, "image")
+def test_numbers_of_all_types_count_by_value():
+    for number in (np.int64(1), np.int32(1), np.uint8(1), torch.tensor(1).item()):
+        assert derive_seed(0, "image", number) == derive_seed(0, "image", 1)
+        assert derive_seed(number, "image") == derive_seed(1, "image")
 
 
 def test_seeds_spread_over_all_bits():
@@ -46,7 +46,7 @@ def test_seeds_spread_over_all_bits():
         assert 140 < sum(seed >> bit & 1 for seed in seeds) < 260, bit
 
 
-def test_a_generator_is_new_each_time_and_leaves_torch_alone():
+def test_a_generator_is_new_each_time_and_does_not_change_torch():
     torch.manual_seed(5)
     before = torch.get_rng_state()
     first, second = (torch.rand(4, generator=generator(9)).tolist() for _ in range(2))
@@ -68,28 +68,28 @@ def test_an_order_is_a_permutation(count):
     assert sorted(order.tolist()) == list(range(count))
 
 
-def test_an_order_is_that_of_the_words_of_pcg64():
+def test_an_order_sorts_the_outputs_of_pcg64():
     for seed in (0, 1, derive_seed(3, "epoch", 4)):
-        words = slow_words(seed, 50)
-        assert random_order(seed, 50).tolist() == sorted(range(50), key=words.__getitem__)
+        outputs = pcg64_outputs(seed, 50)
+        assert random_order(seed, 50).tolist() == sorted(range(50), key=outputs.__getitem__)
 
 
 def test_orders_of_other_seeds_differ():
     assert len({tuple(random_order(seed, 20).tolist()) for seed in range(50)}) == 50
 
 
-def test_each_place_of_an_order_is_as_likely():
+def test_each_position_in_an_order_is_equally_likely():
     places = np.array([random_order(seed, 4) for seed in range(2000)])
     for place in range(4):  # 500 expected, deviation 19
         assert np.abs(np.bincount(places[:, place], minlength=4) - 500).max() < 100
 
 
-def test_drawing_takes_any_seed_and_repeats_itself():
+def test_numpy_states_take_any_seed_and_repeat():
     for seed in (0, 1, 2**32 - 1, 2**63 - 1):
         assert numpy_random_state(seed).randint(0, 99, 5).tolist() == numpy_random_state(seed).randint(0, 99, 5).tolist()
 
 
-def test_the_common_generators_are_left_alone():
+def test_the_global_generators_are_not_changed():
     random.seed(0)
     np.random.seed(0)
     state = random.getstate(), np.random.get_state()[1].tolist(), np.random.get_state()[2]

@@ -1,4 +1,4 @@
-"""The two records: flat arrays that are taken apart and put together without losing whose row is whose."""
+"""Dataset and Detections: selecting and joining flat arrays keeps every row with its image."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def none(images: int = 0):
     return build_dataset("none", "/data", [], [], IMAGES[:images], np.zeros((0, 8)))
 
 
-def test_objects_in_any_order_end_up_with_their_image(three):
+def test_objects_in_any_order_are_grouped_by_image(three):
     assert three.offsets.tolist() == [0, 2, 2, 4]
     assert three.boxes.tolist() == [[1, 2, 3, 4], [0, 0, 2, 4], [0, 0, 10, 10], [5, 5, 10, 10]]
     assert three.labels.tolist() == [2, 1, 1, 2]
@@ -40,7 +40,7 @@ def test_objects_in_any_order_end_up_with_their_image(three):
     assert three.areas.tolist() == [55, 8, 100, 25]
 
 
-def test_what_is_said_of_images_and_classes(three):
+def test_images_and_classes_are_as_given(three):
     assert len(three) == 3
     assert [three.path(i) for i in range(3)] == ["/data/a.jpg", "/data/b.jpg", "/data/ordner/ä.png"]
     assert three.image_ids.tolist() == [11, 12, 13]
@@ -48,15 +48,15 @@ def test_what_is_said_of_images_and_classes(three):
     assert three.classes == ("cat", "dog") and three.category_ids.tolist() == [3, 7]
 
 
-KINDS = {"category_ids": "int64", "image_ids": "int64", "sizes": "int32", "offsets": "int64", "boxes": "float32",
+DTYPES = {"category_ids": "int64", "image_ids": "int64", "sizes": "int32", "offsets": "int64", "boxes": "float32",
          "labels": "int32", "flags": "uint8", "areas": "float32"}
 
 
-def test_every_array_has_the_stated_kind(three):
+def test_every_array_has_the_documented_dtype(three):
     mask = np.array([True, False, True])
     for dataset in (three, none(), none(2), select_images(three, mask), select_images(three, ~mask),
                     select_boxes(three, three.labels == 1), select_boxes(three, three.labels == 9)):
-        assert {name: str(getattr(dataset, name).dtype) for name in KINDS} == KINDS
+        assert {name: str(getattr(dataset, name).dtype) for name in DTYPES} == DTYPES
         assert dataset.paths.dtype.kind == "S", "one flat array, no Python object for each path"
         assert dataset.boxes.shape == (len(dataset.labels), 4)
         assert dataset.sizes.shape == (len(dataset), 2)
@@ -84,11 +84,11 @@ def test_no_objects(images):
 @pytest.mark.parametrize("mask", [(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)])
 def test_keeping_images_keeps_their_objects_and_no_others(three, mask):
     kept = select_images(three, np.array(mask, bool))
-    chosen = [i for i in range(3) if mask[i]]
-    assert kept.image_ids.tolist() == [IMAGES[i][1] for i in chosen]
-    assert [kept.path(n) for n in range(len(kept))] == [three.path(i) for i in chosen]
-    assert kept.sizes.tolist() == [list(IMAGES[i][2:]) for i in chosen]
-    for n, i in enumerate(chosen):
+    selected = [i for i in range(3) if mask[i]]
+    assert kept.image_ids.tolist() == [IMAGES[i][1] for i in selected]
+    assert [kept.path(n) for n in range(len(kept))] == [three.path(i) for i in selected]
+    assert kept.sizes.tolist() == [list(IMAGES[i][2:]) for i in selected]
+    for n, i in enumerate(selected):
         for name in ("boxes", "labels", "flags", "areas"):
             assert getattr(kept, name)[kept.rows(n)].tolist() == getattr(three, name)[three.rows(i)].tolist()
 
@@ -103,7 +103,7 @@ def test_keeping_objects_keeps_all_images(three, mask):
         assert kept.areas[kept.rows(i)].tolist() == three.areas[rows].tolist()
 
 
-def test_keeping_some_leaves_the_whole_as_it_was(three):
+def test_selecting_does_not_change_the_original(three):
     select_images(three, np.array([False, True, False]))
     select_boxes(three, np.zeros(4, bool))
     assert len(three) == 3 and three.boxes_per_image().tolist() == [2, 0, 2]
@@ -111,8 +111,8 @@ def test_keeping_some_leaves_the_whole_as_it_was(three):
 
 @pytest.mark.parametrize("counts, offsets", [([], [0]), ([0], [0, 0]), ([2, 0, 3], [0, 2, 2, 5])])
 def test_offsets(counts, offsets):
-    found = structures.offsets_from_counts(np.array(counts, np.int64))
-    assert found.tolist() == offsets and found.dtype == np.int64
+    computed = structures.offsets_from_counts(np.array(counts, np.int64))
+    assert computed.tolist() == offsets and computed.dtype == np.int64
 
 
 def detections(*image_ids: int) -> Detections:
@@ -130,7 +130,7 @@ def test_detections_are_joined_one_after_another():
 
 
 @pytest.mark.parametrize("parts", [[], [detections()], [detections(), detections()], [detections(1), detections()]])
-def test_detections_keep_their_kinds_even_where_there_are_none(parts):
+def test_joined_detections_keep_their_dtypes_even_without_any_row(parts):
     joined = concat_detections(parts)
     assert len(joined) == sum(len(part) for part in parts)
     assert joined.boxes.shape == (len(joined), 4)

@@ -56,7 +56,7 @@ def end(args, exit_status: int) -> int:
     return slurm_job.main(["end", str(exit_status), *args])
 
 
-def test_a_start_says_which_it_is_and_clears_what_the_last_one_left(job, capsys):
+def test_a_start_prints_which_restart_it_is_and_removes_the_files_of_the_last_one(job, capsys):
     run = job.run
     checkpoint(run, 40)
     write_json(run / FAILED_RANKS_FOLDER / "rank-00000.json", {"rank": 0})
@@ -69,16 +69,16 @@ def test_a_start_says_which_it_is_and_clears_what_the_last_one_left(job, capsys)
     assert "Slurm job 7 on n[1-2], restart 2 of 3: train mine, 40 steps are saved" in capsys.readouterr().out
     assert read_status(run)["state"] == "starting" and read_status(run)["step"] == 40
     assert not (run / FAILED_RANKS_FOLDER).exists() and not list((run / "slurm").glob("*.save_tmp"))
-    assert not (run / LOCK_FILE).exists(), "the lock of a node that is gone may last"
+    assert not (run / LOCK_FILE).exists(), "the lock of a lost node can remain"
     assert run_info.job_records(run)[-1] | {"at": 0} == {"job": "7", "verb": "train", "restart": 2, "step": 40, "nodes": "n[1-2]",
                                                    "log": "/log", "at": 0}
     (run / LOCK_FILE).write_text("process 12 on login1")
     checkpoint(run, 50)
     job.set_restarts(3)
-    assert begin(job.args) == OK and (run / LOCK_FILE).exists(), "somebody else's"
+    assert begin(job.args) == OK and (run / LOCK_FILE).exists(), "the lock of a host that is no node of the job"
 
 
-def test_a_start_that_slurm_killed_whole_is_queued_again_and_one_whose_rank_died_is_not(job, capsys):
+def test_a_start_that_slurm_killed_is_requeued_and_a_start_whose_rank_died_is_not(job, capsys):
     run = job.run
     checkpoint(run, 8)
     job.set_restarts(1)
@@ -111,7 +111,7 @@ def test_a_start_that_was_stopped_before_it_made_progress_may_be_repeated(job, c
 @pytest.mark.parametrize("nodes, tries", [
     ({"State": "IDLE", "SlurmdStartTime": "2020-01-31T12:00:00"}, 1), ({"State": "DOWN*"}, 3),
     ({"State": "IDLE", "SlurmdStartTime": "2035-01-31T12:00:00"}, 3), ({"State": "ALLOCATED", "SlurmdStartTime": "None"}, 1)])
-def test_one_that_lost_a_node_before_it_brought_anything_may_try_again(nodes, tries, job, capsys, monkeypatch):
+def test_a_start_that_lost_a_node_before_it_made_progress_may_be_repeated(nodes, tries, job, capsys, monkeypatch):
     run = job.run
     checkpoint(run, 8)
     monkeypatch.setattr(slurm_job, "slurm", lambda *command: " ".join(f"{key}={value}" for key, value in nodes.items()))
@@ -124,10 +124,10 @@ def test_one_that_lost_a_node_before_it_brought_anything_may_try_again(nodes, tr
 
 
 @pytest.mark.parametrize("saved, refused", [
-    ([0, 0, 0], 2),      # the first restart brought nothing
+    ([0, 0, 0], 2),      # no progress in the first restart
     ([0, 0, 5], None), ([0, 5, 10, 15], None), ([5, 5, 5], 2), ([0, 5, 5], 2),
     ([0, 1, 2, 3, 4], 4)])  # the fourth restart of three
-def test_restarts_are_limited_and_must_bring_the_run_forward(saved, refused, job, capsys):
+def test_restarts_are_limited_and_must_make_progress(saved, refused, job, capsys):
     run = job.run
     for restart, step in enumerate(saved):
         checkpoint(run, step)
@@ -155,16 +155,16 @@ def test_a_new_job_of_the_same_run_counts_anew(job, monkeypatch):
     (143, {"state": "training", "step": 50}, 143, None),
     (167, {"state": "starting"}, STOPPED, "srun could not start all tasks, step 40 is on disk; requeue requested (restart 1 of 3)"),
     (167, {"state": "training", "step": 50}, 167, None), (134, {"state": "starting"}, 134, None)])
-def test_what_stopped_early_is_queued_again_and_what_failed_is_not(exit_status, fields, expected, message, job, capsys):
+def test_an_early_stop_is_requeued_and_a_failure_is_not(exit_status, fields, expected, message, job, capsys):
     run = job.run
     checkpoint(run, 40)
     write_status(run, **fields)
-    assert end(job.args, code) == expected
-    assert job.commands == ([("scontrol", "requeue", "7")] if told else [])
-    assert (told or "") in capsys.readouterr().out
+    assert end(job.args, exit_status) == expected
+    assert job.commands == ([("scontrol", "requeue", "7")] if message else [])
+    assert (message or "") in capsys.readouterr().out
 
 
-def test_an_evaluation_that_stopped_early_is_queued_again(job, capsys):
+def test_an_evaluation_that_stopped_early_is_requeued(job, capsys):
     run = job.run
     write_text(run / "config.yaml", "run: {max_requeues: 3}\ndata: {root: /x}\n")
     write_text(run / STOPPED_EARLY_FILE, "")
@@ -174,7 +174,7 @@ def test_an_evaluation_that_stopped_early_is_queued_again(job, capsys):
 
 
 @pytest.mark.parametrize("state", ["CANCELLED", "COMPLETING", "PENDING", "UNKNOWN"])
-def test_a_cancelled_job_and_one_that_is_queued_already_are_left_alone(state, job, capsys):
+def test_no_requeue_for_a_job_that_is_cancelled_or_requeued_already(state, job, capsys):
     run = job.run
     job.record["JobState"] = state
     write_status(run, state="stopped", step=3, saved_in_s=0.5)
@@ -182,7 +182,7 @@ def test_a_cancelled_job_and_one_that_is_queued_already_are_left_alone(state, jo
     assert f"the job is {state} in Slurm, so no requeue is requested" in capsys.readouterr().out
 
 
-def test_the_last_restart_is_told(job, capsys):
+def test_the_last_restart_is_reported(job, capsys):
     run = job.run
     job.set_restarts(3)
     write_status(run, state="stopped", step=3, saved_in_s=0.5)
@@ -190,11 +190,11 @@ def test_the_last_restart_is_told(job, capsys):
     assert "not requeued: all 3 restarts are used (run.max_requeues)" in capsys.readouterr().out
 
 
-def test_a_failure_names_the_rank_that_was_first_and_where_all_were(job, capsys):
+def test_a_failure_names_the_rank_that_ended_first_and_the_last_heartbeats(job, capsys):
     run = job.run
-    for rank, how, killed, at in ((0, "exit status 1", False, 1.0), (5, "signal SIGKILL", True, 2.0), (6, "exit status 1", False, 3.0)):
+    for rank, cause, killed, at in ((0, "exit status 1", False, 1.0), (5, "signal SIGKILL", True, 2.0), (6, "exit status 1", False, 3.0)):
         write_json(run / FAILED_RANKS_FOLDER / f"rank-{rank:05d}.json",
-                          {"rank": rank, "host": "n2", "how": how, "signal": killed, "at": at})
+                          {"rank": rank, "host": "n2", "how": cause, "signal": killed, "at": at})
     write_json(run / "heartbeats" / "rank-00005.json",
                       {"rank": 5, "host": "n2", "phase": "step", "step": 12, "at": time.time() - 3})
     assert end(job.args, 137) == 137 and job.commands == []
@@ -202,7 +202,7 @@ def test_a_failure_names_the_rank_that_was_first_and_where_all_were(job, capsys)
     assert "rank 5 on n2 was the first to end, with signal SIGKILL" in err and "rank 5 on n2: step at step 12" in err
 
 
-def test_a_lost_node_is_named_and_the_run_queued_again(job, capsys):
+def test_a_lost_node_is_named_and_the_run_requeued(job, capsys):
     run = job.run
     job.silent_nodes.append("n2")
     write_status(run, state="failed", step=50)
@@ -211,16 +211,16 @@ def test_a_lost_node_is_named_and_the_run_queued_again(job, capsys):
     assert "n2 does not answer, step 40 is on disk; requeue requested" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("silent_ones, code", [(["n2"], 1), ([], 167)])
-def test_one_that_a_node_kept_from_starting_may_try_again(silent_ones, code, job, capsys):
-    """The node may answer again by the time of the next start, which then sees nothing of it."""
+@pytest.mark.parametrize("silent_nodes, exit_status", [(["n2"], 1), ([], 167)])
+def test_a_start_that_a_node_prevented_may_be_repeated(silent_nodes, exit_status, job, capsys):
+    """The node may answer again before the next start, which then cannot know the reason."""
     run = job.run
     checkpoint(run, 8)
-    job.silent_nodes.extend(silent_ones)
+    job.silent_nodes.extend(silent_nodes)
     for restart in range(4):
         job.set_restarts(restart)
         assert begin(job.args) == OK, restart
-        assert end(job.args, code) == STOPPED
+        assert end(job.args, exit_status) == STOPPED
     job.set_restarts(4)
     assert begin([*job.args, "run.max_requeues=9"]) == FAILED  # but not for ever
     assert "no progress since restart 1" in capsys.readouterr().out
@@ -228,7 +228,7 @@ def test_one_that_a_node_kept_from_starting_may_try_again(silent_ones, code, job
 
 @pytest.mark.parametrize("code, expected", [
     ("0", OK), ("75", OK), ("2", BAD_INPUT), ("1", 1), (f"os.kill(os.getpid(), {signal.SIGKILL:d})", 137)])
-def test_a_rank_that_stopped_early_has_ended_well_for_srun(code, expected, job, monkeypatch, capfd):
+def test_a_rank_that_stopped_early_ends_with_0_for_srun(code, expected, job, monkeypatch, capfd):
     run = job.run
     line = f"import os, sys; sys.exit({code})"
     monkeypatch.setattr(slurm_job.Job, "command", lambda self: [slurm_job.sys.executable, "-c", line])
@@ -241,7 +241,7 @@ def test_a_rank_that_stopped_early_has_ended_well_for_srun(code, expected, job, 
         assert json.loads((run / FAILED_RANKS_FOLDER / "rank-00003.json").read_text())["how"] == "signal SIGKILL"
 
 
-def test_outside_of_slurm_it_says_so(tmp_path, capsys, monkeypatch):
+def test_outside_of_slurm_the_error_says_so(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert slurm_job.main(["begin", "train", "x"]) == BAD_INPUT and "inside of a Slurm job" in capsys.readouterr().err
     assert slurm_job.main([]) == BAD_INPUT and slurm_job.main(["end", "x", "train", "y"]) == BAD_INPUT

@@ -1,4 +1,4 @@
-"""Not a test: a few drawn images in the true layouts of VOC, COCO, Visual Genome and ImageNet DET."""
+"""Not a test: a few drawn images in the original layouts of VOC, COCO, Visual Genome and ImageNet DET."""
 
 import json
 from pathlib import Path
@@ -7,12 +7,12 @@ from PIL import Image, ImageDraw
 
 from detector.data.formats.voc import CLASSES as VOC
 
-SIDES = ((64, 48), (48, 64), (64, 64), (96, 40), (40, 96), (60, 50))  # width, height; two beyond the ratio of 2
+SIZES = ((64, 48), (48, 64), (64, 64), (96, 40), (40, 96), (60, 50))  # width, height; two with an aspect ratio beyond 2
 
 
 def draw(path: Path, number: int) -> tuple[int, int, list[int]]:
-    """Width, height and x1, y1, x2, y2 (inclusive, from 0) of the one object in the picture."""
-    width, height = SIDES[number % len(SIDES)]
+    """Draws one image; returns width, height and x1, y1, x2, y2 (inclusive, from 0) of its only object."""
+    width, height = SIZES[number % len(SIZES)]
     box = [width // 4, height // 4, width * 3 // 4, height * 3 // 4]
     image = Image.new("RGB", (width, height), (40 * number % 256, 90, 120))
     ImageDraw.Draw(image).rectangle(box, fill=(240, 30 * number % 256, 20))
@@ -22,10 +22,10 @@ def draw(path: Path, number: int) -> tuple[int, int, list[int]]:
 
 
 def xml(name: str, width: int, height: int, box: list[int], first: int) -> str:
-    """One object; coordinates count from `first`."""
-    sides = "".join(f"<{side}>{value + first}</{side}>" for side, value in zip(("xmin", "ymin", "xmax", "ymax"), box))
+    """Returns an annotation with one object; coordinates count from `first`."""
+    corners = "".join(f"<{key}>{value + first}</{key}>" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), box))
     return (f"<annotation><size><width>{width}</width><height>{height}</height><depth>3</depth></size><object><name>{name}"
-            f"</name><difficult>{int(width == height)}</difficult><bndbox>{sides}</bndbox></object></annotation>")
+            f"</name><difficult>{int(width == height)}</difficult><bndbox>{corners}</bndbox></object></annotation>")
 
 
 def voc(root: Path) -> Path:
@@ -38,9 +38,9 @@ def voc(root: Path) -> Path:
                 note = tree / "Annotations" / f"{stem}.xml"
                 note.parent.mkdir(exist_ok=True)
                 note.write_text(xml(VOC[number % 20], width, height, box, 1))
-            listed = tree / "ImageSets" / "Main" / f"{split}.txt"
-            listed.parent.mkdir(parents=True, exist_ok=True)
-            listed.write_text("".join(f"{year}_{number:06d}\n" for number in numbers))
+            split_file = tree / "ImageSets" / "Main" / f"{split}.txt"
+            split_file.parent.mkdir(parents=True, exist_ok=True)
+            split_file.write_text("".join(f"{year}_{number:06d}\n" for number in numbers))
     return root
 
 
@@ -69,12 +69,12 @@ def visual_genome(root: Path) -> Path:
     for number in range(1, 12):
         width, height, (x1, y1, x2, y2) = draw(root / f"VG_100K{'_2' * (number % 2)}" / f"{number}.jpg", number)
         sizes.append({"image_id": number, "width": width, "height": height})
-        entries.append({"image_id": number, "objects": [{"names": [f"thing {number % 4}"], "x": x1, "y": y1,
+        entries.append({"image_id": number, "objects": [{"names": [f"class {number % 4}"], "x": x1, "y": y1,
                                                          "w": x2 - x1 + 1, "h": y2 - y1 + 1}]})
     (root / "objects.json").write_text(json.dumps(entries))
     (root / "image_data.json").write_text(json.dumps(sizes))
     (root / "2500").mkdir()
-    (root / "2500" / "objects_vocab.txt").write_text("".join(f"thing {number}\n" for number in range(6)))
+    (root / "2500" / "objects_vocab.txt").write_text("".join(f"class {number}\n" for number in range(6)))
     for split, numbers in (("train", range(1, 9)), ("val", range(9, 10)), ("test", range(10, 12))):
         (root / f"{split}.txt").write_text("".join(f"VG_100K{'_2' * (n % 2)}/{n}.jpg xml/{n}.xml\n" for n in numbers))
     return root
@@ -90,9 +90,9 @@ def imagenet_det(root: Path) -> Path:
             note = root / "Annotations" / "DET" / split / f"{stem}.xml"
             note.parent.mkdir(parents=True, exist_ok=True)
             note.write_text(xml(list(names)[number % 2], width, height, box, 0))
-        listed = root / "ImageSets" / "DET" / f"{split}.txt"
-        listed.parent.mkdir(parents=True, exist_ok=True)
-        listed.write_text("".join(f"{stem} {n}\n" for n, stem in enumerate(stems, start=1)))
+        split_file = root / "ImageSets" / "DET" / f"{split}.txt"
+        split_file.parent.mkdir(parents=True, exist_ok=True)
+        split_file.write_text("".join(f"{stem} {n}\n" for n, stem in enumerate(stems, start=1)))
     (root / "devkit" / "data").mkdir(parents=True)
     (root / "devkit" / "data" / "map_det.txt").write_text(
         "".join(f"{wnid} {n} {name}\n" for n, (wnid, name) in enumerate(names.items(), start=1)))

@@ -1,4 +1,4 @@
-"""Bad input gets one clear line and exit status 2, and leaves nothing half-written."""
+"""Bad input is one clear error line with exit status 2, and leaves no incomplete file."""
 
 import json
 import os
@@ -20,21 +20,22 @@ def fleet(*arguments: str, **options) -> subprocess.CompletedProcess:
 
 
 def detector(*arguments: str) -> subprocess.CompletedProcess:
-    """As the launcher starts it, with both outputs in one."""
-    (status,), said = run(["-m", "detector", *arguments])
-    return subprocess.CompletedProcess(arguments, status, "", said)
+    """Runs the detector as the launcher does, with stdout and stderr in one text."""
+    (status,), output = run(["-m", "detector", *arguments])
+    return subprocess.CompletedProcess(arguments, status, "", output)
 
 
-def assert_refused(done: subprocess.CompletedProcess, folder, *words: str) -> None:
-    said = done.stderr.strip()
-    assert done.returncode == 2, done.stdout + said
-    assert "Traceback" not in said and said.startswith("error: ") and said.count("error: ") == 1, said
-    for word in words:
-        assert word in said, said
-    assert not (folder / "runs").exists(), "something was written"
+def assert_refused(done: subprocess.CompletedProcess, folder, *parts: str) -> None:
+    """Asserts one error with all these parts, status 2, and no run folder."""
+    error = done.stderr.strip()
+    assert done.returncode == 2, done.stdout + error
+    assert "Traceback" not in error and error.startswith("error: ") and error.count("error: ") == 1, error
+    for part in parts:
+        assert part in error, error
+    assert not (folder / "runs").exists(), "a run folder was written"
 
 
-@pytest.mark.parametrize("override, words", [
+@pytest.mark.parametrize("override, parts", [
     ("data.format=coco data.root=/nowhere", ["no such folder", "/nowhere", "data.root"]),
     ("data.train=elsewhere", ["elsewhere", "no such file", "data.train"]),
     ("optim.rat=1", ["optim.rat", "no such option", "did you mean optim.lr"]),
@@ -45,10 +46,10 @@ def assert_refused(done: subprocess.CompletedProcess, folder, *words: str) -> No
     ("run.device=cuda", ["no GPU", "run.device=cpu"]),
     ("evaluate.best_metric=mAP", ["evaluate.best_metric", "AP50"]),
 ])
-def test_a_wrong_option(tiny, config_file, tmp_path, override, words):
+def test_a_wrong_option(tiny, config_file, tmp_path, override, parts):
     if "cuda" in override and shutil.which("nvidia-smi"):
         pytest.skip("this machine has a GPU")
-    assert_refused(detector("train", str(config_file), *tiny, "schedule.steps=1", *override.split()), tmp_path, *words)
+    assert_refused(detector("train", str(config_file), *tiny, "schedule.steps=1", *override.split()), tmp_path, *parts)
 
 
 def test_no_such_config_file_and_broken_yaml(tiny, tmp_path):
@@ -58,39 +59,39 @@ def test_no_such_config_file_and_broken_yaml(tiny, tmp_path):
 
 
 def write_data(shapes_root, tmp_path, change) -> list[str]:
-    """A copy of the data set with changed annotations; overrides that select it."""
+    """Copies the data set and changes its annotations; returns overrides that select the copy."""
     root = tmp_path / "changed"
     shutil.copytree(shapes_root, root)
     path = root / "annotations" / "instances_train.json"
-    said = json.loads(path.read_text())
-    change(said, root)
-    path.write_text(json.dumps(said))
+    annotations = json.loads(path.read_text())
+    change(annotations, root)
+    path.write_text(json.dumps(annotations))
     return [f"data.root={root}"]
 
 
 def test_an_empty_data_set(tiny, config_file, shapes_root, tmp_path):
-    changed = write_data(shapes_root, tmp_path, lambda said, _: said.update(images=[], annotations=[]))
+    changed = write_data(shapes_root, tmp_path, lambda annotations, _: annotations.update(images=[], annotations=[]))
     assert_refused(detector("train", str(config_file), *tiny, *changed), tmp_path, "empty data set")
 
 
 def test_an_unknown_class_in_val(tiny, config_file, shapes_root, tmp_path):
     val = json.loads((shapes_root / "annotations" / "instances_val.json").read_text())
-    known = {category["id"]: category["name"] for category in val["categories"]}
-    found = val["annotations"][0]["category_id"]
+    names = {category["id"]: category["name"] for category in val["categories"]}
+    category_id = val["annotations"][0]["category_id"]
 
-    def rename(said, _):
-        next(category for category in said["categories"] if category["id"] == found)["name"] = "disc"
+    def rename(annotations, _):
+        next(category for category in annotations["categories"] if category["id"] == category_id)["name"] = "disc"
     changed = write_data(shapes_root, tmp_path, rename)
     done = detector("train", str(config_file), *tiny, *changed)
-    assert_refused(done, tmp_path, f"unknown class {known[found]}", "disc")
+    assert_refused(done, tmp_path, f"unknown class {names[category_id]}", "disc")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_corrupt_image_stops_the_run_by_name_or_is_replaced(tiny, config_file, shapes_root, tmp_path, workers):
-    def cut(_, root):
+def test_a_corrupt_image_ends_the_run_with_its_name_or_is_replaced(tiny, config_file, shapes_root, tmp_path, workers):
+    def truncate(_, root):
         for path in (root / "train").iterdir():
             path.write_bytes(path.read_bytes()[:1000])
-    changed = write_data(shapes_root, tmp_path, cut)
+    changed = write_data(shapes_root, tmp_path, truncate)
     arguments = ["train", str(config_file), *tiny, *changed, f"run.num_workers={workers}", "schedule.steps=1"]
     done = fleet(*arguments)
     assert done.returncode == 2 and "corrupt image" in done.stderr and "Traceback" not in done.stderr, done.stderr
@@ -99,10 +100,10 @@ def test_a_corrupt_image_stops_the_run_by_name_or_is_replaced(tiny, config_file,
     assert done.returncode == 0 and "could not be read" in done.stderr, done.stderr
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_and_no_half_file(tiny, config_file, tmp_path):
-    def small_files_only():  # as a full disk does, this fails in the middle of a checkpoint
+def test_a_full_disk_leaves_the_last_checkpoint_and_no_incomplete_file(tiny, config_file, tmp_path):
+    def limit_file_size():  # like a full disk, this fails in the middle of a checkpoint
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
-    done = fleet("train", str(config_file), *tiny, "schedule.steps=2", preexec_fn=small_files_only)
+    done = fleet("train", str(config_file), *tiny, "schedule.steps=2", preexec_fn=limit_file_size)
     assert done.returncode == 2 and "cannot write checkpoint" in done.stderr, done.stdout + done.stderr
     assert "Traceback" not in done.stderr and "MiB free" in done.stderr
     assert not list((tmp_path / "runs" / "tiny" / "checkpoints").iterdir())

@@ -1,6 +1,8 @@
-"""A checkpoint in the layout of the original's releases, scored with a row's recipe, finds what the model it was made of finds."""
+"""A checkpoint in the layout of jwyang/faster-rcnn.pytorch's releases gives the detections of the model it was made from."""
 
 import json
+from dataclasses import dataclass
+from pathlib import Path
 
 import data_trees
 import pytest
@@ -14,14 +16,21 @@ from launcher.reproduce import training_commands
 
 pytestmark = pytest.mark.whole
 ROW = "voc07-vgg16-g8-b16"
+# The start of a tensor's name here, and in the released checkpoints.
 NAMES = (("backbone.", "RCNN_base."), ("roi_heads.box_head.fc6.", "RCNN_top.0."), ("roi_heads.box_head.fc7.", "RCNN_top.3."),
          ("rpn.head.conv.0.0.", "RCNN_rpn.RPN_Conv."), ("rpn.head.cls_logits.", "RCNN_rpn.RPN_cls_score."),
          ("rpn.head.bbox_pred.", "RCNN_rpn.RPN_bbox_pred."), ("roi_heads.box_predictor.", "RCNN_"))
 
 
+@dataclass(frozen=True)
+class Released:
+    overrides: list[str]  # of the row, for small images
+    runs: Path            # folder with the run of the row
+    weights: Path         # the run's weights in the layout of a released checkpoint
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Overrides, the folder of a run of the row, and its weights as the original would have saved them."""
+def released(tmp_path_factory) -> Released:
     tmp = tmp_path_factory.mktemp("released")
     overrides = [*SMALL, f"data.root={data_trees.voc(tmp / 'voc')}", f"data.cache={tmp / 'cache'}", f"run.folder={tmp / 'runs'}"]
     command, = training_commands(ROW, 1, 1, overrides)
@@ -29,51 +38,61 @@ def trained(tmp_path_factory):
     content = torch.load(tmp / "runs" / ROW / "checkpoints" / "best.pt", weights_only=True)
     state = {}
     for name, value in content["model"].items():
-        start, theirs = next(pair for pair in NAMES if name.startswith(pair[0]))
-        state[theirs + name[len(start):]] = value
-    file = tmp / "faster_rcnn_1_10_625.pth"
+        start, released_start = next(pair for pair in NAMES if name.startswith(pair[0]))
+        state[released_start + name[len(start):]] = value
+    weights = tmp / "faster_rcnn_1_10_625.pth"
     torch.save({"session": 1, "epoch": 11, "model": state, "optimizer": {}, "pooling_mode": "align", "class_agnostic": False},
-               file)
-    return overrides, tmp / "runs", file
+               weights)
+    return Released(overrides, tmp / "runs", weights)
 
 
-def test_it_finds_the_same(trained, capsys):
-    overrides, runs, file = trained
-    assert main(["evaluate", "--weights", str(file), "--recipe", ROW, *overrides]) == 0, capsys.readouterr().err
-    folder = runs / f"{ROW}-{file.stem}"
+def test_released_weights_give_the_same_detections(released, capsys):
+    weights = released.weights
+    assert main(["evaluate", "--weights", str(weights), "--recipe", ROW, *released.overrides]) == 0, capsys.readouterr().err
+    folder, run = released.runs / f"{ROW}-{weights.stem}", released.runs / ROW
     assert "tensors loaded" in capsys.readouterr().out
-    found = [json.loads((place / "detections.json").read_text()) for place in (folder, runs / ROW)]
-    assert found[0] == found[1] and len(found[0]) == 15, "five of each of three images"
-    mine, run = (json.loads((place / "results.json").read_text()) for place in (folder, runs / ROW))
-    assert mine["metrics"] == run["metrics"] and mine["per_class"] == run["per_class"] and len(mine["per_class"]) == 20
-    assert load_config(str(folder / "config.yaml")).model.weights == str(file)
+    detections = json.loads((folder / "detections.json").read_text())
+    assert detections == json.loads((run / "detections.json").read_text())
+    assert len(detections) == 15, "five of each of three images"
+    results, run_results = (json.loads((place / "results.json").read_text()) for place in (folder, run))
+    assert results["metrics"] == run_results["metrics"] and results["per_class"] == run_results["per_class"]
+    assert len(results["per_class"]) == 20
+    assert load_config(str(folder / "config.yaml")).model.weights == str(weights)
 
 
-def test_what_it_says_of_its_model_holds_unless_one_says_otherwise(trained, tmp_path):
-    overrides, _, file = trained
-    assert config_for_weights(str(file), ROW, overrides).model.roi_pooling == "align_original"
-    assert config_for_weights(str(file), ROW, [*overrides, "model.roi_pooling=pool"]).model.roi_pooling == "pool"
-    content = torch.load(file, weights_only=True)
+@pytest.mark.parametrize("override", ["model.roi_pooling=pool", "model.pooling=pool"], ids=["today's name", "old name"])
+def test_settings_in_the_file_replace_those_of_the_recipe_and_overrides_replace_both(override, released, tmp_path):
+    overrides, weights = released.overrides, str(released.weights)
+    assert config_for_weights(weights, ROW, overrides).model.roi_pooling == "align_original"
+    assert config_for_weights(weights, ROW, [*overrides, override]).model.roi_pooling == "pool"
+    content = torch.load(weights, weights_only=True)
     torch.save({**content, "pooling_mode": "crop", "class_agnostic": True, "model": {"a": torch.zeros(1)}}, tmp_path / "a.pth")
     model = config_for_weights(str(tmp_path / "a.pth"), ROW, overrides).model
     assert model.roi_pooling == "crop" and model.class_agnostic
-    assert config_for_weights(str(file), "custom/bccd", ["data.root=/d"]).run.name == "bccd-faster_rcnn_1_10_625", "any config does"
 
 
-def test_a_file_that_leaves_a_part_random_is_refused_by_name(trained, tmp_path, capsys):
-    overrides, runs, file = trained
-    content = torch.load(file, weights_only=True)
+def test_the_recipe_can_be_any_config_and_the_run_is_named_after_both(released):
+    weights = str(released.weights)
+    assert config_for_weights(weights, "custom/bccd", ["data.root=/d"]).run.name == "bccd-faster_rcnn_1_10_625"
+    assert config_for_weights(weights, "custom/bccd", ["data.root=/d", "run.name=mine"]).run.name == "mine"
+
+
+def test_a_file_that_leaves_a_part_random_is_refused_with_the_names_of_its_tensors(released, tmp_path, capsys):
+    content = torch.load(released.weights, weights_only=True)
     del content["model"]["RCNN_top.3.bias"]
     torch.save(content, tmp_path / "cut.pth")
-    assert main(["evaluate", "--weights", str(tmp_path / "cut.pth"), "--recipe", ROW, *overrides]) == 2
-    assert "does not fill 1 tensors" in (said := capsys.readouterr().err) and "roi_heads.box_head.fc7.bias" in said
-    assert not (runs / f"{ROW}-cut").exists()
+    assert main(["evaluate", "--weights", str(tmp_path / "cut.pth"), "--recipe", ROW, *released.overrides]) == 2
+    error = capsys.readouterr().err
+    assert "does not fill 1 tensors" in error and "roi_heads.box_head.fc7.bias" in error
+    assert not (released.runs / f"{ROW}-cut").exists()
 
 
-@pytest.mark.parametrize("arguments, said", [
+@pytest.mark.parametrize("arguments, message", [
     (["--weights", "nowhere.pth", "--recipe", ROW], "no such file of weights: nowhere.pth"),
-    (["--weights", "{file}"], "--weights needs --recipe"), (["--weights", "{file}", "--recipe", "voc08"], "no such config"),
-    (["--weights", "{file}", "--recipe", ROW, "data.val=[]"], "nothing to evaluate on"), ([], "evaluate what?")])
-def test_what_cannot_be_meant_is_told(trained, capsys, arguments, said):
-    assert main(["evaluate", *(word.replace("{file}", str(trained[2])) for word in arguments)]) == 2
-    assert said in capsys.readouterr().err
+    (["--weights", "{weights}"], "--weights needs --recipe"),
+    (["--weights", "{weights}", "--recipe", "voc08"], "no such config"),
+    (["--weights", "{weights}", "--recipe", ROW, "data.val=[]"], "nothing to evaluate on"),
+    ([], "evaluate: a run is missing")])
+def test_arguments_that_cannot_work_are_an_error(released, capsys, arguments, message):
+    assert main(["evaluate", *(word.replace("{weights}", str(released.weights)) for word in arguments)]) == 2
+    assert message in capsys.readouterr().err

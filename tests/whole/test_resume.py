@@ -1,4 +1,4 @@
-"""Cut at any step and started again, a run ends with the same weights and momentum, bit for bit."""
+"""A run that is stopped at any step and started again ends with the same weights and momentum, bit for bit."""
 
 import json
 import shutil
@@ -53,19 +53,19 @@ def test_cut_twice_in_one_epoch_ends_with_the_same_weights(uncut, workers):
     assert "after step 4" in train(5, config, overrides, processes, STOPPED_RANK="0")
     assert "after step 5" in train(0, config, overrides, processes)
     assert_same(final(folder / f"cut-{workers}"), final(folder / "uncut"))
-    assert_journal_has_each_step_once(folder / f"cut-{workers}", folder / "uncut")
+    assert_each_step_is_logged_once(folder / f"cut-{workers}", folder / "uncut")
 
 
-def record_of(folder) -> list[dict]:
-    """All lines, without what a clock measures."""
+def metrics_of(folder) -> list[dict]:
+    """Returns all lines of metrics.jsonl, without what depends on a clock."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in ("images_per_s", "data_wait", "memory_gib")} for line in lines]
 
 
-def assert_journal_has_each_step_once(cut, uncut) -> None:
+def assert_each_step_is_logged_once(cut, uncut) -> None:
     """The record of a cut run is that of the uncut one, and TensorBoard has each step once, too."""
-    assert record_of(cut) == record_of(uncut)
-    assert [line["step"] for line in record_of(cut) if line["kind"] == "train"] == list(range(1, STEPS + 1))
+    assert metrics_of(cut) == metrics_of(uncut)
+    assert [line["step"] for line in metrics_of(cut) if line["kind"] == "train"] == list(range(1, STEPS + 1))
     board = EventAccumulator(str(cut / "tensorboard"))
     board.Reload()
     assert [event.step for event in board.Scalars("train/loss")] == list(range(1, STEPS + 1))
@@ -88,9 +88,9 @@ def test_a_run_cut_in_its_last_evaluation_evaluates_and_does_not_train(uncut):
     kept = [line for line in lines if not ('"evaluation"' in line and f'"step": {STEPS},' in line)]
     assert len(kept) == len(lines) - 1
     (folder / "uncut" / "metrics.jsonl").write_text("\n".join(kept) + "\n")
-    said = train(0, config, [*overrides, "run.name=uncut"])
-    assert "it comes first" in said and f"evaluation at step {STEPS}" in said
-    assert f"step {STEPS}/{STEPS}" not in said, "it trained"
+    output = train(0, config, [*overrides, "run.name=uncut"])
+    assert "it is repeated first" in output and f"evaluation at step {STEPS}" in output
+    assert f"step {STEPS}/{STEPS}" not in output, "it trained"
     assert (folder / "uncut" / "metrics.jsonl").read_text().splitlines() == lines
 
 
@@ -103,8 +103,8 @@ def test_a_real_signal_at_a_random_moment_loses_nothing(uncut):
     time.sleep(time.time() % 3)
     for process in running:
         process.send_signal(signal.SIGUSR1)
-    statuses, said = finish(running)
-    assert statuses in ([75] * processes, [0] * processes), said
+    statuses, output = finish(running)
+    assert statuses in ([75] * processes, [0] * processes), output
     train(0, config, overrides, processes)
     assert_same(final(folder / f"signal-{processes}"), final(folder / "uncut"))
 
@@ -124,11 +124,11 @@ def test_killed_at_a_random_moment_it_loses_only_what_was_not_saved(uncut):
         finish([process])
     train(0, config, overrides)
     assert_same(final(folder / "killed"), final(folder / "uncut"))
-    assert_journal_has_each_step_once(folder / "killed", folder / "uncut")
+    assert_each_step_is_logged_once(folder / "killed", folder / "uncut")
 
 
 def test_on_another_number_of_processes_a_step_is_the_same_but_for_rounding(uncut):
-    """1 -> 2 -> 1 processes, with three turns a step, which two ranks add up in another order. (Two turns are added up
+    """1 -> 2 -> 1 processes, with three micro-batches a step, which two ranks add up in another order. (Two are added up
     alike, and end with the same bits.) Each change is looked at over one step from the same weights: after more of them
     a proposal or two may be another, and with them the weights, by as much as the CPU's rounding happens to make of it.
     """
@@ -144,7 +144,7 @@ def test_on_another_number_of_processes_a_step_is_the_same_but_for_rounding(uncu
         """The run `elastic` takes a step on other processes; its copy takes it on as many as before."""
         shutil.copytree(folder / "elastic", folder / f"stays-{step}")
         train(step, config, [*overrides, f"run.name=stays-{step}"], before)
-        said = train(step, config, [*overrides, "run.name=elastic"], after)
+        output = train(step, config, [*overrides, "run.name=elastic"], after)
         ours, theirs, start = at("elastic", step), at(f"stays-{step}", step), at("elastic", step - 1)
         for name, moments in theirs["moments"].items():
             gradient = moments["momentum_buffer"]
@@ -153,19 +153,19 @@ def test_on_another_number_of_processes_a_step_is_the_same_but_for_rounding(uncu
             moved = float((theirs["model"][name] - start["model"][name]).abs().max())
             apart = float((ours["model"][name] - theirs["model"][name]).abs().max())
             assert apart <= 1e-5 * moved + 1e-7, name  # 1e-7: float32 around 1
-        own, other = record_of(folder / "elastic")[-1], record_of(folder / f"stays-{step}")[-1]
-        assert (own["step"], own["rate"]) == (other["step"], other["rate"]) == (step, own["rate"])
+        own, other = metrics_of(folder / "elastic")[-1], metrics_of(folder / f"stays-{step}")[-1]
+        assert (own["step"], own["lr"]) == (other["step"], other["lr"]) == (step, own["lr"])
         assert own["loss"] == pytest.approx(other["loss"], abs=1e-6)  # other images would show
-        return said
+        return output
     train(3, config, [*overrides, "run.name=elastic"])
-    said = one_step(4, 1, 2)
-    assert "on 2 processes now, 1 before: the same images and the same rate at every step" in said
-    assert "not bit for bit: the gradients of a step are summed in another order" in said
-    assert "running statistics" in said  # of batch norms: those of the last steps differ
+    output = one_step(4, 1, 2)
+    assert "on 2 processes now, 1 before: the same images and the same lr at every step" in output
+    assert "not bit for bit: the gradients of a step are summed in another order" in output
+    assert "running statistics" in output  # of batch norms: those of the last steps differ
     assert "on 1 process now, 2 before" in one_step(5, 2, 1)
     train(0, config, [*overrides, "run.name=elastic"])
     train(0, config, [*overrides, "run.name=stays-4"])
-    plans = [[(line["step"], line["rate"]) for line in record_of(folder / name)] for name in ("elastic", "stays-4")]
+    plans = [[(line["step"], line["lr"]) for line in metrics_of(folder / name)] for name in ("elastic", "stays-4")]
     assert plans[0] == plans[1] and len(plans[0]) == STEPS
 
 
@@ -176,5 +176,5 @@ def test_going_on_with_another_model_or_batch_is_refused_by_name(uncut, change, 
     if processes == 2:
         return  # decided before the processes meet
     from processes import run
-    statuses, said = run(["-m", "detector", "train", str(config), *overrides, "run.name=uncut", change])
-    assert statuses == [2] and named in said and "run.name" in said and "Traceback" not in said
+    statuses, output = run(["-m", "detector", "train", str(config), *overrides, "run.name=uncut", change])
+    assert statuses == [2] and named in output and "run.name" in output and "Traceback" not in output

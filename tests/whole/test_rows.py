@@ -1,4 +1,4 @@
-"""Every row of the tables trains, tests and is reported, on a few images in the true layout of its data set."""
+"""Every row of the tables trains, evaluates and is shown, on a few images in the layout of its data set."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from detector.tables.published import read_published_rows
 from launcher.reproduce import training_commands
 
 pytestmark = pytest.mark.whole
-# As the row says, but with small images, few proposals and random weights, and one step.
+# The row's config, but with small images, few proposals, random weights and one step.
 SMALL = ["run.device=cpu", "run.num_workers=0", "run.num_val_images=1", "augment.min_size=[64]", "evaluate.min_size=64",
          "evaluate.max_detections=5", "batch.size=2", "batch.micro_batch_size=2", "optim.momentum=0", "model.weights=",
          "model.norm=trained", "model.frozen_stages=0", "model.roi_pooling_size=2", "model.rpn.pre_nms_top_n_train=50",
@@ -30,7 +30,7 @@ def roots(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("row", [row.row for row in read_published_rows()])
-def test_a_row_trains_tests_and_is_reported(row, roots, tmp_path, capfd):
+def test_a_row_trains_evaluates_and_is_shown(row, roots, tmp_path, capfd):
     root = next(root for name, root in roots.items() if row.startswith(name))
     command, = training_commands(row, 1, 1, [*SMALL, f"data.root={root}", f"data.cache={tmp_path / 'cache'}",
                                      f"run.folder={tmp_path}"])
@@ -46,16 +46,16 @@ def test_a_row_trains_tests_and_is_reported(row, roots, tmp_path, capfd):
 
     capfd.readouterr()
     assert main(["tables", "--row", row, "--runs", str(tmp_path)]) == 0
-    said = capfd.readouterr().out
-    assert "measured" in said and "does not count: " in said and "not measured" not in said
+    output = capfd.readouterr().out
+    assert "measured" in output and "does not count: " in output and "not measured" not in output
 
 
 def test_the_command_trains_a_row_for_two_seeds_and_shows_it(roots, tmp_path):
     row = "coco-mobilenet-v3-fpn"
-    done = subprocess.run([sys.executable, "-m", "launcher.cli", "reproduce", row, "--steps", "1", "--seeds", "2", "--processes",
+    result = subprocess.run([sys.executable, "-m", "launcher.cli", "reproduce", row, "--steps", "1", "--seeds", "2", "--processes",
                            "1", *SMALL, f"data.root={roots['coco']}", f"data.cache={tmp_path}", f"run.folder={tmp_path / 'runs'}"],
                           cwd=REPO, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("finished: 1 of 1 steps") == 2 and done.stdout.count("printed") == 1
-    assert "32.8" in done.stdout and "does not count: batch.size: 16 -> 2" in done.stdout
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("finished: 1 of 1 steps") == 2 and result.stdout.count("printed") == 1
+    assert "32.8" in result.stdout and "does not count: batch.size: 16 -> 2" in result.stdout
     assert {folder.name for folder in (tmp_path / "runs").iterdir()} == {row, f"{row}-seed1"}

@@ -1,4 +1,4 @@
-"""A stop is heard at any moment, all ranks leave together, and what cannot go on ends and says why."""
+"""A stop request takes effect at any moment, all ranks leave at the same step, and a run that cannot go on ends and says why."""
 
 import json
 import signal
@@ -18,87 +18,89 @@ def status(folder) -> dict:
     return json.loads((folder / "status.json").read_text())
 
 
-def record(folder) -> list[tuple]:
+def metrics(folder) -> list[tuple[str, int]]:
+    """Returns kind and step of each line in metrics.jsonl."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [(line["kind"], line["step"]) for line in lines]
 
 
 def until(condition, running, timeout_s: float = 120) -> None:
+    """Waits for a condition while all processes run."""
     limit = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < limit and all(process.poll() is None for process in running), finish(running, 10)[1]
         time.sleep(0.05)
 
 
-def test_a_stop_that_comes_before_anything_is_there_leaves_in_order(tiny, config_file, tmp_path):
-    """The launcher has blocked the signal, and sends it while Python itself is starting."""
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+def test_a_stop_while_python_starts_ends_with_status_75(tiny, config_file, tmp_path):
+    """The launcher starts the process with the signal blocked, and sends it while Python itself starts."""
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     try:
         process = subprocess.Popen([sys.executable, "-m", "detector", "train", str(config_file), *tiny], cwd=REPO,
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+        signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
     process.send_signal(signal.SIGUSR1)
-    statuses, said = finish([process])
-    assert statuses == [75] and "asked to stop (SIGUSR1) before the first step" in said, said
+    statuses, output = finish([process])
+    assert statuses == [75] and "stop requested (SIGUSR1) before the first step" in output, output
     folder = tmp_path / "runs" / "tiny"
     assert (status(folder)["state"], status(folder)["by"]) == ("stopped", "SIGUSR1")
     assert [path.name for path in folder.iterdir()] == ["status.json"]
 
 
-def test_a_loader_that_hangs_on_one_rank_is_named_and_holds_up_no_stop(tiny, config_file, tmp_path):
+def test_a_loader_that_hangs_on_one_rank_is_reported_and_does_not_delay_a_stop(tiny, config_file, tmp_path):
     folder = tmp_path / "runs" / "tiny"
     running = start([HOOKED, "train", str(config_file), *tiny, "run.num_workers=1", "run.hang_timeout_minutes=0.05",
                      "schedule.steps=100", "evaluate.every_epochs=0"], 2, SLOW_RANK="1")
 
-    def late() -> list[str]:  # on a busy machine the start is late, too
+    def late() -> list[str]:  # on a busy machine the start is reported as late, too
         lines = (folder / "log.txt").read_text().splitlines() if (folder / "log.txt").exists() else []
         return [line for line in lines if "is late" in line and "in phase 'loading data'" in line]
     until(late, running)
     assert "rank 1 on " in late()[-1]
     for rank in range(2):
         assert "next_batches" in (folder / "heartbeats" / f"rank-{rank:05d}.stacks.txt").read_text()
-    asked_at = time.monotonic()
+    requested_at = time.monotonic()
     running[0].send_signal(signal.SIGTERM)
-    statuses, said = finish(running)
-    assert statuses == [75, 75] and time.monotonic() - asked_at < 20, said
+    statuses, output = finish(running)
+    assert statuses == [75, 75] and time.monotonic() - requested_at < 20, output
     step = status(folder)["step"]
-    assert 0 < step < 100 and f"saved step {step} in " in said and "asked to stop (SIGTERM)" in said
+    assert 0 < step < 100 and f"saved step {step} in " in output and "stop requested (SIGTERM)" in output
     assert status(folder)["state"] == "stopped" and status(folder)["saved_in_s"] > 0
     assert (folder / "checkpoints" / f"step-{step:08d}.pt").is_file()
-    assert record(folder) == [("train", n) for n in range(1, step + 1)]
+    assert metrics(folder) == [("train", n) for n in range(1, step + 1)]
 
 
-def test_a_stop_in_an_evaluation_counts_for_nothing_and_it_comes_first_next_time(tiny, config_file, tmp_path):
+def test_a_stop_in_an_evaluation_discards_it_and_the_next_start_repeats_it_first(tiny, config_file, tmp_path):
     folder = tmp_path / "runs" / "tiny"
     arguments = ["train", str(config_file), *tiny, "schedule.steps=4"]
-    statuses, said = run([HOOKED, *arguments], 2, STOP_IN_EVALUATION="1")
-    assert statuses == [75, 75] and "asked to stop in the evaluation at step 3" in said, said
-    assert record(folder) == [("train", 1), ("train", 2), ("train", 3)] and status(folder)["step"] == 3
-    said = train(0, config_file, [*tiny, "schedule.steps=4"])
-    assert "it comes first" in said and "on 1 process now, 2 before" in said
-    assert record(folder) == [("train", 1), ("train", 2), ("train", 3), ("evaluation", 3), ("train", 4),
+    statuses, output = run([HOOKED, *arguments], 2, STOP_IN_EVALUATION="1")
+    assert statuses == [75, 75] and "stop requested in the evaluation at step 3" in output, output
+    assert metrics(folder) == [("train", 1), ("train", 2), ("train", 3)] and status(folder)["step"] == 3
+    output = train(0, config_file, [*tiny, "schedule.steps=4"])
+    assert "the evaluation at step 3 was interrupted; it is repeated first" in output and "on 1 process now, 2 before" in output
+    assert metrics(folder) == [("train", 1), ("train", 2), ("train", 3), ("evaluation", 3), ("train", 4),
                               ("evaluation", 4)]
     assert status(folder)["state"] == "finished" and status(folder)["seconds_left"] == 0
 
 
-def test_a_stop_waits_for_no_drawing_and_the_evaluation_is_on_record(tiny, config_file, tmp_path):
+def test_a_stop_does_not_wait_for_drawings_and_the_evaluation_is_in_metrics_jsonl(tiny, config_file, tmp_path):
     folder = tmp_path / "runs" / "tiny"
     running = start([HOOKED, "train", str(config_file), *tiny, "run.num_workers=1", "schedule.steps=7"], 2, SLOW_DRAWING="1")
     until(lambda: (folder / "heartbeats" / "rank-00000.json").exists() and
           json.loads((folder / "heartbeats" / "rank-00000.json").read_text())["phase"] == "drawing", running)
     time.sleep(1)  # the next evaluation waits for the drawings of the one before
-    asked_at = time.monotonic()
+    requested_at = time.monotonic()
     running[1].send_signal(signal.SIGTERM)
-    statuses, said = finish(running)
-    assert statuses == [75, 75] and time.monotonic() - asked_at < 30, said
-    assert record(folder) == [("train", 1), ("train", 2), ("train", 3), ("evaluation", 3), *(("train", n) for n in (4, 5, 6))]
-    said = train(0, config_file, [*tiny, "schedule.steps=7"], 2)
-    assert "the evaluation at step 6 was cut off; it comes first" in said
-    assert [(kind, step) for kind, step in record(folder) if kind == "evaluation"] == [("evaluation", n) for n in (3, 6, 7)]
+    statuses, output = finish(running)
+    assert statuses == [75, 75] and time.monotonic() - requested_at < 30, output
+    assert metrics(folder) == [("train", 1), ("train", 2), ("train", 3), ("evaluation", 3), *(("train", n) for n in (4, 5, 6))]
+    output = train(0, config_file, [*tiny, "schedule.steps=7"], 2)
+    assert "the evaluation at step 6 was interrupted; it is repeated first" in output
+    assert [(kind, step) for kind, step in metrics(folder) if kind == "evaluation"] == [("evaluation", n) for n in (3, 6, 7)]
 
 
-def test_a_run_that_its_patience_ended_keeps_its_files_when_it_is_started_again(tiny, config_file, tmp_path):
+def test_a_run_that_stopped_early_for_lack_of_patience_keeps_its_files_when_it_is_started_again(tiny, config_file, tmp_path):
     folder, arguments = tmp_path / "runs" / "tiny", [*tiny, "schedule.steps=30", "schedule.early_stopping_patience=1", "optim.lr=1e-9"]
     assert "finished: 6 of 30 steps" in train(0, config_file, arguments)
     kept = {name: (folder / name).read_text() for name in ("config.yaml", "environment.json")}
@@ -108,40 +110,40 @@ def test_a_run_that_its_patience_ended_keeps_its_files_when_it_is_started_again(
     assert {name: (folder / name).read_text() for name in kept} == {name: text + "\n" for name, text in kept.items()}
 
 
-def test_one_rank_killed_ends_the_other_soon(tiny, config_file, tmp_path):
+def test_a_killed_rank_ends_the_other(tiny, config_file, tmp_path):
     folder = tmp_path / "runs" / "tiny"
     running = start(["-m", "detector", "train", str(config_file), *tiny, "schedule.steps=1000", "data.val=[]"], 2)
     until(lambda: (folder / "status.json").exists() and status(folder)["state"] == "training", running)
     running[1].kill()
     killed_at = time.monotonic()
-    statuses, said = finish(running)
-    assert statuses[0] not in (0, 75) and time.monotonic() - killed_at < 30, said
+    statuses, output = finish(running)
+    assert statuses[0] not in (0, 75) and time.monotonic() - killed_at < 30, output
     assert status(folder)["state"] == "failed"
 
 
-def test_a_second_start_of_a_run_is_refused_while_the_first_lives(tiny, config_file, tmp_path):
+def test_a_second_start_of_a_run_is_refused_while_the_first_runs(tiny, config_file, tmp_path):
     folder = tmp_path / "runs" / "tiny"
     arguments = ["-m", "detector", "train", str(config_file), *tiny, "schedule.steps=1000", "data.val=[]", "run.save_every_steps=2"]
     first = start(arguments)
     until(lambda: (folder / "checkpoints" / "step-00000002.pt").exists(), first)
-    statuses, said = run(arguments, 2)
-    assert statuses == [2, 2] and said.count(f"{folder} is being trained by process {first[0].pid} on ") == 1, said
-    for way in ([], ["--on", "torchrun"]):
-        statuses, said = run(["-m", "launcher.cli", *arguments[2:], "--processes", "1", *way])
-        assert statuses == [2] and said.count(f"{folder} is being trained by process {first[0].pid} on ") == 1, said
-        assert len(said.splitlines()) == 1, said
+    statuses, output = run(arguments, 2)
+    assert statuses == [2, 2] and output.count(f"{folder} is being trained by process {first[0].pid} on ") == 1, output
+    for backend in ([], ["--on", "torchrun"]):
+        statuses, output = run(["-m", "launcher.cli", *arguments[2:], "--processes", "1", *backend])
+        assert statuses == [2] and output.count(f"{folder} is being trained by process {first[0].pid} on ") == 1, output
+        assert len(output.splitlines()) == 1, output
     assert status(folder)["state"] == "training" and "resuming" not in (folder / "log.txt").read_text()
     first[0].kill()
     finish(first)
     step = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["step"]
-    said = train(step + 1, config_file, arguments[4:])
-    assert "resuming from" in said and status(folder)["state"] == "stopped"
+    output = train(step + 1, config_file, arguments[4:])
+    assert "resuming from" in output and status(folder)["state"] == "stopped"
 
 
-def test_a_disk_that_fills_up_behind_the_steps_ends_all_ranks_with_one_error(tiny, config_file, tmp_path):
-    statuses, said = run([HOOKED, "train", str(config_file), *tiny, "schedule.steps=1000", "run.save_every_steps=2",
+def test_a_disk_that_fills_up_during_a_background_save_ends_all_ranks_with_one_error(tiny, config_file, tmp_path):
+    statuses, output = run([HOOKED, "train", str(config_file), *tiny, "schedule.steps=1000", "run.save_every_steps=2",
                           "data.val=[]"], 2, FILE_LIMIT=str(2**20))
-    errors = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert statuses == [2, 2] and len(errors) == 1 and "cannot write checkpoint" in errors[0], said
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert statuses == [2, 2] and len(errors) == 1 and "cannot write checkpoint" in errors[0], output
     folder = tmp_path / "runs" / "tiny"
     assert list((folder / "checkpoints").iterdir()) == [] and status(folder)["state"] == "failed"

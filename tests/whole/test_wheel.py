@@ -1,4 +1,4 @@
-"""The wheel stands alone: command, recipes and templates work with nothing else of the checkout."""
+"""An installed wheel works without the checkout: command, configs and Slurm templates."""
 
 import os
 import subprocess
@@ -12,12 +12,12 @@ pytestmark = pytest.mark.whole
 
 
 def pip(*arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments], cwd=REPO,
+    result = subprocess.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments], cwd=REPO,
                           capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_an_installed_wheel_helps_and_finds_a_config_by_name(tmp_path):
+def test_an_installed_wheel_prints_help_and_finds_a_config_by_name(tmp_path):
     pip("wheel", ".", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(tmp_path))
     wheel, = tmp_path.glob("fleet_rcnn-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
@@ -31,13 +31,13 @@ def test_an_installed_wheel_helps_and_finds_a_config_by_name(tmp_path):
     pip("install", "--no-deps", "--no-index", "--target", str(home), str(wheel))
 
     def fleet(*arguments: str) -> subprocess.CompletedProcess:
-        # In another folder nothing of the checkout can be meant; the dependencies are this environment's.
+        # Run in another folder, so that nothing is imported from the checkout; dependencies come from this environment.
         return subprocess.run([sys.executable, "-c", "import sys; from launcher.cli import main; sys.exit(main())",
                                *arguments], cwd=tmp_path, capture_output=True, text=True,
                               env={**os.environ, "PYTHONPATH": str(home)})
     assert (home / "bin" / "fleet-rcnn").is_file()
     assert "verbs:" in fleet("--help").stdout
-    said = fleet("check", "shapes/demo", f"data.root={tmp_path / 'shapes'}", f"data.cache={tmp_path / 'cache'}")
-    assert said.returncode == 0 and "no problem found" in said.stdout, said.stdout + said.stderr
-    wrong = fleet("check", "custom/bccdd")
-    assert wrong.returncode == 2 and "did you mean custom/bccd" in wrong.stderr
+    checked = fleet("check", "shapes/demo", f"data.root={tmp_path / 'shapes'}", f"data.cache={tmp_path / 'cache'}")
+    assert checked.returncode == 0 and "no problem found" in checked.stdout, checked.stdout + checked.stderr
+    misspelt = fleet("check", "custom/bccdd")
+    assert misspelt.returncode == 2 and "did you mean custom/bccd" in misspelt.stderr

@@ -39,5 +39,6 @@ FORMATS: dict[str, Format] = {
 def find_format(name: str) -> Format:
     """Returns the format of this name. Raises BadInput that lists all names for one that is not in FORMATS."""
     if name not in FORMATS:
-        raise BadInput(f"unknown data.format={name}{did_you_mean(name, list(FORMATS))}; allowed: {', '.join(FORMATS)}")
+        raise BadInput(f"unknown data.format={name}{did_you_mean(name, FORMATS)}. Set it to one of: "
+                       + ", ".join(FORMATS))
     return FORMATS[name]

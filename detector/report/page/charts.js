@@ -50,7 +50,8 @@ function bars(rows, maximum = Math.max(...rows.map(row => row.value), 1e-9)) {
     h("span", {class: "value"}, row.text)]));
 }
 
-// Histograms of one or two data sets over the same bins, normalized; the second is an outline. parts: [{counts, edges}].
+// Histograms of one or two data sets over the same bins, normalized; the second is an outline.
+// parts: [{counts, edges}].
 function histogram(title, caption, parts, names) {
   const width = 340, height = 150, foot = 20, bins = parts[0].counts.length, edges = parts[0].edges;
   const fractions = parts.map(part => {
@@ -78,7 +79,8 @@ function histogram(title, caption, parts, names) {
   return h("figure", {}, h("h3", {}, title), chart, h("figcaption", {}, caption));
 }
 
-// Curves over 0 ... 1; lines: [{name, x, y, kind}]. options: diagonal: a dashed line y = x; tooltips: one for each point.
+// Curves over 0 ... 1; lines: [{name, x, y, kind}].
+// options: diagonal: a dashed line y = x; tooltips: one for each point.
 function curves(title, lines, xLabel, yLabel, options = {}) {
   const size = 470, left = 40, foot = 34, x = v => left + v * size, y = v => 8 + (1 - v) * size * .62, floor = y(0);
   const chart = s("svg", {class: lines.length > 24 ? "chart many" : "chart",

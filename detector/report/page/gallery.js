@@ -7,7 +7,7 @@ const FILTERS = ["all", "any", "correct", ...Object.keys(ERROR_NOTES)];
 const images = unpackImages(), controlUpdates = [];  // controlUpdates: functions that show the state in the controls
 let list = [], cards = null, showStatus = null;      // list: [{image, result of filterImage}]
 
-// The address holds the state, so that a view can be bookmarked and sent: #score=0.5&nms=0.4&class=2&error=missed&page=3
+// The address holds the state, so that a view can be bookmarked: #score=0.5&nms=0.4&class=2&error=missed&page=3
 function readAddress() {
   const address = new URLSearchParams(location.hash.slice(1));
   const readNumber = (key, low, high) => {
@@ -136,12 +136,13 @@ function classAndErrorFilters() {
   if (!data.has_ground_truth) return [byClass];
   const kinds = ["correct", ...Object.keys(ERROR_NOTES)].map(kind => [kind, kind]);
   return [byClass, choice("error", "show", [["all", "everything"], ["any", "all errors"], ...kinds]),
-    choice("sort", "order", [["worst", "most errors in the evaluation"], ["now", "most errors now"], ["name", "name"]])];
+    choice("sort", "order", [["worst", "errors (evaluation)"], ["now", "errors (as shown)"], ["name", "name"]])];
 }
 function statusCounts(total) {
   if (!data.has_ground_truth)
     return [[formatCount(list.reduce((n, {result}) => n + result.detections.length, 0)), "detections"]];
-  const precision = total.correct / (total.correct + total.wrong), recall = total.correct / (total.correct + total.missed);
+  const precision = total.correct / (total.correct + total.wrong);
+  const recall = total.correct / (total.correct + total.missed);
   return [[percent(precision) + " %", "precision"], [percent(recall) + " %", "recall"],
     ...Object.entries(total).map(([key, n]) => [formatCount(n), key])];
 }
@@ -154,8 +155,8 @@ function gallery() {
   cards = h("div", {class: "cards"});
   showStatus = (total, numPages) => {
     counts.replaceChildren(...statusCounts(total).map(([value, name]) => h("span", {}, h("b", {}, value), " ", name)));
-    position.textContent = `${formatCount(list.length)} of ${formatCount(images.length)} images, page ${state.page} of ` +
-      numPages;
+    position.textContent = `${formatCount(list.length)} of ${formatCount(images.length)} images, ` +
+      `page ${state.page} of ${numPages}`;
     [previous.disabled, next.disabled] = [state.page <= 1, state.page >= numPages];
   };
   document.addEventListener("keydown", event => {

@@ -7,7 +7,7 @@ function unpackColumn(text, ArrayType) {
   return new ArrayType(bytes.buffer);
 }
 
-// How many detections were matched both here and by the evaluation, and how many results differ.
+// Numbers of detections matched both by this script and by the evaluation, and of results that differ.
 const comparison = {compared: 0, mismatches: 0};
 
 // Returns a list of images {number, name, width, height, jpeg, detections, objects, nms}; detections by falling score.
@@ -48,7 +48,7 @@ function boxIou(a, b) {
 }
 
 // Applies NMS with this IoU threshold and matches the detections that are kept. With the threshold of the evaluation
-// itself, the results of the evaluation are used, and compared with those computed here.
+// itself, the results of the evaluation are used, and compared with those of this script.
 function updateImage(image, nms) {
   if (image.nms === nms) return;
   image.nms = nms;
@@ -78,8 +78,8 @@ function applyNms(detections, threshold) {
   }
 }
 
-// The rules of detector/metrics/matching.py and tide.py, for one image. Plain loops, for speed: a slider that moves over
-// 10,000 images runs them millions of times.
+// The rules of detector/metrics/matching.py and tide.py, for one image. Plain loops, for speed: with 10,000 images, a
+// moving slider runs them millions of times.
 function matchDetections(image) {
   const voc = data.match_rule === "voc", matched = new Set(), ranks = new Map(), objects = image.objects;
   const isMatch = iou => voc ? iou > MATCH_IOU : iou >= MATCH_IOU;

@@ -6,7 +6,7 @@ const ERROR_NOTES = {
   both: "wrong class, IoU with the object from 0.1 to 0.5",
   duplicate: "another detection with a higher score matches the object",
   background: "IoU with every object below 0.1",
-  missed: "an object without a correct detection, and without a detection that is a localization or classification error",
+  missed: "an object without a correct detection, and without a localization or classification error on it",
 };
 const METRIC_NAMES = {AP: "AP", AP50: "AP at IoU 0.50", AP75: "AP at IoU 0.75", APs: "AP, small", APm: "AP, medium",
   APl: "AP, large", AR1: "AR, 1 detection", AR10: "AR, 10 detections", AR100: "AR, 100 detections", ARs: "AR, small",
@@ -46,7 +46,8 @@ function precisionRecall() {
   const precision = unpackColumn(data.precision, Uint16Array), recalls = Array.from({length: 101}, (_, i) => i / 100);
   const ofClass = c => Array.from(precision.subarray(101 * c, 101 * c + 101), v => v / UINT16_MAX);
   const withObjects = data.per_class.map((row, c) => ({row, c})).filter(({row}) => row.objects > 0);
-  const lines = [...withObjects.slice(0, 100).map(({row, c}) => ({name: row.name, x: recalls, y: ofClass(c), kind: "thin"})),
+  const lines = [
+    ...withObjects.slice(0, 100).map(({row, c}) => ({name: row.name, x: recalls, y: ofClass(c), kind: "thin"})),
     {name: "mean over classes", x: recalls, y: data.mean_precision}];
   const holder = h("div", {}), caption = h("figcaption", {});
   showClassCurve = label => {
@@ -130,8 +131,8 @@ function confusions(selectClass) {
     {key: "predicted", name: "detected as"}, {key: "n", name: "times", text: row => formatCount(row.n)},
     {key: "fraction", name: "%", text: row => percent(row.fraction)}], rows, "n");
   list.classList.add("tall");
-  return section("Confusion matrix", `At score threshold ${data.best_score.toFixed(2)} and IoU 0.5. Rows: true class; ` +
-    "columns: detected class. The column “background” holds missed objects, the row “background” false detections." +
+  return section("Confusion matrix", `At score threshold ${data.best_score.toFixed(2)} and IoU 0.5. ` +
+    "Rows: true class; columns: detected class. The column “background” holds missed objects, the row “background” false detections." +
     (data.classes.length > MATRIX_SIZE ? ` Shown are the ${MATRIX_SIZE} classes that are confused most often.` : ""),
   h("div", {class: "beside"}, h("div", {class: "scroll"}, matrix),
     rows.length ? list : h("p", {class: "note"}, "No class is confused with another.")));

@@ -34,7 +34,7 @@ function viewData() {
   const keys = h("div", {}, h("span", {class: "key"}, h("i"), data.names[0]),
     h("span", {class: "key"}, h("i", {class: "second"}), data.names[1]));
   page.append(
-    section("Objects per class", `${formatCount(data.objects)} objects of ${data.classes.length} classes.`, classBars()),
+    section("Objects per class", `${formatCount(data.objects)} objects, ${data.classes.length} classes.`, classBars()),
     section("Image and object sizes", data.sampled, keys, h("div", {class: "grid"}, data.histograms.map(measure =>
       histogram(measure.name, measure.unit, measure.parts, data.names)))),
     section("Training batches", "The first batches of training: augmented, resized and padded (hatched), with the " +
@@ -69,7 +69,8 @@ function viewAnchors() {
   [{name: "current", ...current}, {name: "proposed", ...proposed}], "mean_iou"), h("pre", {}, proposed.yaml)));
   page.append(section("Anchors and objects", "White: one anchor of each size and ratio, at the middle cell of its " +
     "level. Colored: objects, with their IoU with the best of all anchors.",
-  legend([["iou-high", "IoU 0.7 or more"], ["iou-medium", "0.5 to 0.7"], ["iou-low", "below 0.5"], ["anchor", "anchor"]]),
+  legend([["iou-high", "IoU 0.7 or more"], ["iou-medium", "0.5 to 0.7"], ["iou-low", "below 0.5"],
+    ["anchor", "anchor"]]),
   h("div", {class: "batch"}, h("div", {class: "strip"}, data.images.map(paddedImage)))));
 }
 
@@ -78,3 +79,4 @@ page.append(h("header", {class: "top"}, h("h1", {}, data.title),
 if (data.kind === "anchors") viewAnchors();
 else viewData();
 page.append(h("footer", {}, data.command));
+root.dataset.ready = "yes";

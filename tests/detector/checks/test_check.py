@@ -98,6 +98,11 @@ def test_all_problems_of_cheap_checks_are_reported_at_once_in_under_ten_seconds(
     assert "not checked yet: every image, and a trial step; fix the problems first" in text
 
 
+def test_an_unknown_format_is_a_problem_with_the_closest_name(run_check):
+    status, text = run_check("data.format=cocoo")
+    assert status == BAD_INPUT and "unknown data.format=cocoo (did you mean coco?). Set it to one of: coco, voc" in text
+
+
 def test_mistakes_of_both_splits_are_reported_with_annotation_and_remedy(run_check, root):
     spoil(root, "train", annotations=[{"id": 1, "image_id": 99, "category_id": 1, "bbox": [1, 2, 3, 4]},
                                       {"id": 2, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3]}])

@@ -226,7 +226,8 @@ def test_advice_names_options_that_exist(name):
 
 @pytest.mark.parametrize("flag, answer", [
     ("--lr", "write optim.lr=..."), ("--lr=0.1", "write optim.lr=0.1"), ("--batch-size=4", "write batch.size=4"),
-    ("--epochs", "write schedule.epochs=..."), ("--resume", ADVICE["resume"]), ("--loud", ""), ("--imgsz=320", ADVICE["imgsz"].replace("{value}", "320"))])
+    ("--epochs", "write schedule.epochs=..."), ("--resume", ADVICE["resume"]), ("--loud", ""),
+    ("--imgsz=320", ADVICE["imgsz"].replace("{value}", "320"))])
 def test_flags_of_other_tools_are_answered(flag, answer):
     assert advice_for_flag(flag) == answer
 

@@ -10,7 +10,8 @@ from detector.errors import BadInput
 @pytest.mark.parametrize("overrides, message", [
     (["model.roi.bg_iou_thresh_low=0.5"], "model.roi.bg_iou_thresh_low=0.5: must be below model.roi.bg_iou_thresh=0.5"),
     (["model.heads=torchvision", "model.rpn.softmax_objectness=true"], "model.heads=torchvision has no model.rpn.softmax_objectness:"),
-    (["model.heads=torchvision", "model.inclusive_boxes=true", "model.roi.smooth_l1_beta=1"], "model.inclusive_boxes, model.roi.smooth_l1_beta:"),
+    (["model.heads=torchvision", "model.inclusive_boxes=true", "model.roi.smooth_l1_beta=1"],
+     "model.inclusive_boxes, model.roi.smooth_l1_beta:"),
 ])
 def test_values_that_contradict_each_other_are_refused(overrides, message):
     with pytest.raises(BadInput) as caught:

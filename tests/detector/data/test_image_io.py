@@ -1,4 +1,4 @@
-"""Any image file becomes uint8 RGB as a person sees it, or says its own name and what is wrong."""
+"""Any image file becomes uint8 RGB as viewers show it, or an error with its name and the cause."""
 
 import struct
 import zlib
@@ -15,7 +15,7 @@ HEIGHT, WIDTH = 16, 32
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 LETTERS = {RED: "r", GREEN: "g", BLUE: "b", WHITE: "w"}
 
-# The corners as a person sees them, left to right and top to bottom, of pixels stored as rg/bw.
+# The corners as viewers show them, left to right and top to bottom, of pixels stored as rg/bw.
 # (EXIF 2.32, tag 0x0112: where the stored first row and first column belong.)
 TURNED = {1: "rgbw", 2: "grwb", 3: "wbgr", 4: "bwrg", 5: "rbgw", 6: "brwg", 7: "wgbr", 8: "gwrb"}
 
@@ -71,7 +71,7 @@ def png_16_bit_rgb(path, pixels: np.ndarray) -> None:
 # Formats
 
 @pytest.mark.parametrize("ending", IMAGE_EXTENSIONS)
-def test_every_ending_that_is_looked_for_can_be_read(tmp_path, ending):
+def test_every_listed_extension_can_be_read(tmp_path, ending):
     path = saved(tmp_path, ending)
     image = read_image(path)
     assert image.dtype == torch.uint8 and tuple(image.shape) == (3, HEIGHT, WIDTH)
@@ -79,7 +79,7 @@ def test_every_ending_that_is_looked_for_can_be_read(tmp_path, ending):
     assert corners(image) == "rgbw"
 
 
-def test_what_a_file_is_decides_and_not_its_ending(tmp_path):
+def test_the_content_of_a_file_decides_and_not_its_extension(tmp_path):
     quarters().save(tmp_path / "photo.jpg", format="PNG")
     quarters().save(tmp_path / "photo.png", format="JPEG")
     quarters().save(tmp_path / "photo.jpeg", format="BMP")
@@ -92,10 +92,10 @@ def test_a_name_may_have_any_letters(tmp_path):
     assert corners(read_image(str(tmp_path / "Übung 1 (#2)%20.png"))) == "rgbw"
 
 
-@pytest.mark.parametrize("side", [1, 3])
-def test_an_image_may_be_as_small_as_one_pixel(tmp_path, side):
-    Image.new("RGB", (side, 1), RED).save(tmp_path / "dot.png")
-    assert read_image(str(tmp_path / "dot.png")).tolist() == [[[255] * side], [[0] * side], [[0] * side]]
+@pytest.mark.parametrize("width", [1, 3])
+def test_an_image_may_be_as_small_as_one_pixel(tmp_path, width):
+    Image.new("RGB", (width, 1), RED).save(tmp_path / "dot.png")
+    assert read_image(str(tmp_path / "dot.png")).tolist() == [[[255] * width], [[0] * width], [[0] * width]]
 
 
 # Colours
@@ -215,12 +215,12 @@ def test_an_orientation_that_does_not_exist_turns_nothing(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Truncated File Read")  # Pillow's own remark about a TIFF
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".bmp", ".gif", ".webp", ".tif"])
-@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.9])
-def test_a_file_cut_short_names_itself_and_the_remedy(tmp_path, ending, share):
+@pytest.mark.parametrize("fraction", [0, 0.01, 0.5, 0.9])
+def test_a_truncated_file_is_an_error_with_its_name_and_a_remedy(tmp_path, ending, fraction):
     noise = np.arange(64 * 64 * 3, dtype=np.uint32).reshape(64, 64, 3) * 2654435761 >> 24  # compresses badly
     path = tmp_path / f"cut{ending}"
     Image.fromarray(noise.astype(np.uint8)).save(path)
-    path.write_bytes(path.read_bytes()[:int(share * path.stat().st_size)])
+    path.write_bytes(path.read_bytes()[:int(fraction * path.stat().st_size)])
     with pytest.raises(BadInput) as caught:
         read_image(str(path))
     assert f"corrupt image {path}: " in str(caught.value) and "data.unreadable_images=grey" in str(caught.value)
@@ -229,7 +229,7 @@ def test_a_file_cut_short_names_itself_and_the_remedy(tmp_path, ending, share):
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"<html>404</html>", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
 @pytest.mark.parametrize("read", [read_image, image_size])
-def test_a_file_that_is_no_image_names_itself_and_the_remedy(tmp_path, content, read):
+def test_a_file_that_is_no_image_is_an_error_with_its_name_and_a_remedy(tmp_path, content, read):
     path = tmp_path / "photo.jpg"
     path.write_bytes(content)
     with pytest.raises(BadInput) as caught:

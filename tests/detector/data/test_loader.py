@@ -53,7 +53,7 @@ def keys_of(sizes: np.ndarray, first: int, last: int, batch: int = 4, per_proces
 
 
 def loaded(examples: DetectionDataset, keys, workers: int) -> list:
-    """All batches."""
+    """Returns all batches."""
     with open_loader(examples, keys, workers, pin_memory=False) as batches:
         return list(batches)
 
@@ -76,10 +76,10 @@ def test_keys_are_the_plan_of_one_epoch_after_another(dataset):
     assert list(keys) == slow and len(keys) == len(slow)
 
 
-def test_asking_twice_gives_the_same_keys(dataset):
+def test_iterating_twice_gives_the_same_keys(dataset):
     keys = keys_of(dataset.sizes, 1, 9)
     assert list(keys) == list(keys) != []
-    iter(keys)  # DataLoader asks once more and throws it away
+    iter(keys)  # DataLoader creates one iterator more and discards it
     assert list(keys) == list(keys_of(dataset.sizes, 1, 9))
 
 
@@ -90,7 +90,7 @@ def test_starting_at_any_step_is_a_slice(dataset):
         assert list(keys_of(dataset.sizes, first, total)) == whole[2 * first:]  # two micro-batches a step
 
 
-def test_nothing_is_left_to_do_after_the_last_step(dataset):
+def test_no_keys_are_left_after_the_last_step(dataset):
     assert list(keys_of(dataset.sizes, 5, 5)) == [] and len(keys_of(dataset.sizes, 5, 5)) == 0
 
 
@@ -130,12 +130,12 @@ def test_an_image_without_objects_has_boxes_of_shape_0_4(dataset):
 
 
 def test_the_same_key_gives_the_same_example_and_another_epoch_another(dataset):
-    one, other = (DetectionDataset(dataset, 5, ALL) for _ in range(2))
+    first_copy, other = (DetectionDataset(dataset, 5, ALL) for _ in range(2))
     for index in range(COUNT):
-        other[(9, index)]  # what was asked before does not matter
-        assert plain([collate([one[(1, index)]])]) == plain([collate([other[(1, index)]])])
-    first = [one[(0, index)][0].tolist() for index in range(COUNT)]
-    assert first != [one[(1, index)][0].tolist() for index in range(COUNT)]
+        other[(9, index)]  # earlier keys do not matter
+        assert plain([collate([first_copy[(1, index)]])]) == plain([collate([other[(1, index)]])])
+    first = [first_copy[(0, index)][0].tolist() for index in range(COUNT)]
+    assert first != [first_copy[(1, index)][0].tolist() for index in range(COUNT)]
     assert first != [DetectionDataset(dataset, 6, ALL)[(0, index)][0].tolist() for index in range(COUNT)]
 
 
@@ -181,13 +181,13 @@ def test_a_transform_that_the_program_added_is_applied_in_workers_too(dataset, m
 def test_examples_that_travel_to_a_worker_are_the_same(tmp_path, count):
     examples = DetectionDataset(some_images(tmp_path, count), 3, ALL)
     travelled = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(examples))))
-    for there in (travelled, examples):  # and those that stayed at home are still whole
-        assert len(there) == count and there.dataset.classes == ("cat", "dog")
+    for copy in (travelled, examples):  # pickling does not change the original
+        assert len(copy) == count and copy.dataset.classes == ("cat", "dog")
         for index in range(count):
-            assert plain([collate([there[(1, index)]])]) == plain([collate([examples[(1, index)]])])
+            assert plain([collate([copy[(1, index)]])]) == plain([collate([examples[(1, index)]])])
     for name in ("paths", "image_ids", "sizes", "offsets", "boxes", "labels", "flags", "areas"):
-        there, here = getattr(travelled.dataset, name), getattr(examples.dataset, name)
-        assert there.dtype == here.dtype and np.array_equal(there, here)
+        received, sent = getattr(travelled.dataset, name), getattr(examples.dataset, name)
+        assert received.dtype == sent.dtype and np.array_equal(received, sent)
 
 
 def test_any_number_of_workers_gives_the_same_batches(dataset):
@@ -221,7 +221,7 @@ def test_leaving_ends_the_workers_with_batches_left_and_after_an_error(dataset):
 
 
 class Stuck(DetectionDataset):
-    """A disk that answers for the first image and never again."""
+    """A data set on a disk that hangs after the first image."""
 
     def __getitem__(self, key):
         if key[1] != 0:
@@ -245,14 +245,14 @@ def test_workers_ignore_stop_signals(dataset, before):
     examples, keys = DetectionDataset(dataset, 3, None), keys_of(dataset.sizes, 0, 40)
     children = set(multiprocessing.active_children())
     with open_loader(examples, keys, 2, pin_memory=False) as batches:
-        got = [next(batches) for _ in range(before)]
+        received = [next(batches) for _ in range(before)]
         workers = set(multiprocessing.active_children()) - children
         assert len(workers) == 2
         for worker in workers:
             for number in STOP_SIGNALS:
                 os.kill(worker.pid, number)
-        got += list(batches)  # a worker that ended would raise here
-    assert plain(got) == plain(loaded(examples, keys, 0))
+        received += list(batches)  # a worker that ended would raise here
+    assert plain(received) == plain(loaded(examples, keys, 0))
 
 
 def test_the_signals_of_a_terminal_and_of_a_cluster_are_among_those_ignored():
@@ -268,23 +268,23 @@ def test_the_signals_of_a_terminal_and_of_a_cluster_are_among_those_ignored():
 
 # Unreadable images
 
-def break_image(dataset: Dataset, index: int, how: str) -> None:
+def break_image(dataset: Dataset, index: int, fault: str) -> None:
     path = dataset.path(index)
-    if how == "missing":
+    if fault == "missing":
         os.unlink(path)
-    elif how == "other size":
+    elif fault == "other size":
         Image.new("RGB", (5, 5)).save(path)
     else:
         with open(path, "rb") as file:
             data = file.read()
         with open(path, "wb") as file:
-            file.write(data[:len(data) // 2] if how == "cut short" else b"")
+            file.write(data[:len(data) // 2] if fault == "truncated" else b"")
 
 
 @pytest.mark.parametrize("policy", ["refuse", "grey"])
-@pytest.mark.parametrize("how", ["cut short", "empty", "missing", "other size"])
-def test_an_unreadable_image_is_grey_without_objects_and_carries_its_error(dataset, how, policy):
-    break_image(dataset, 2, how)
+@pytest.mark.parametrize("fault", ["truncated", "empty", "missing", "other size"])
+def test_an_unreadable_image_is_grey_without_objects_and_carries_its_error(dataset, fault, policy):
+    break_image(dataset, 2, fault)
     for config in (None, Augment(hflip_prob=1)):
         image, target = DetectionDataset(dataset, 0, config)[(0, 2)]
         assert tuple(image.shape) == (3, *dataset.sizes[2]) and (image == GREY).all()
@@ -295,7 +295,7 @@ def test_an_unreadable_image_is_grey_without_objects_and_carries_its_error(datas
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_unreadable_image_raises_in_no_worker_and_leaves_the_others_whole(dataset, workers):
-    break_image(dataset, 2, "cut short")
+    break_image(dataset, 2, "truncated")
     keys = [[(0, 1), (0, 2)], [(0, 4), (0, 5)]]
     first, second = loaded(DetectionDataset(dataset, 0, None), keys, workers)
     message, = unreadable_messages(first[1])
@@ -316,7 +316,7 @@ def test_no_targets_have_no_unreadable_images():
 
 
 def test_workers_end_with_a_training_process_that_was_killed(tmp_path):
-    """They are children of a server, not of the process they work for, and nobody is left to end them."""
+    """Workers are children of the fork server, so the kernel does not end them with the training process."""
     code = f"""
 import multiprocessing, os, sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
@@ -339,4 +339,4 @@ if __name__ == "__main__":
             return
         time.sleep(0.05)
     os.kill(worker, signal.SIGKILL)
-    raise AssertionError("the worker was still there after ten seconds")
+    raise AssertionError("the worker was still alive after ten seconds")

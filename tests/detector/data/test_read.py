@@ -207,7 +207,7 @@ def test_the_option_describes_every_format():
 
 @pytest.mark.parametrize("name, hint", [("cocoo", r" \(did you mean coco\?\)"), ("x", "")])
 def test_an_unknown_format_is_an_error_that_lists_all_formats(tmp_path, name, hint):
-    with pytest.raises(BadInput, match=f"unknown data.format={name}{hint}; allowed: {', '.join(FORMATS)}$"):
+    with pytest.raises(BadInput, match=rf"unknown data.format={name}{hint}\. Set it to one of: {', '.join(FORMATS)}$"):
         read_datasets(settings(tmp_path, format=name))
     with pytest.raises(BadInput, match=f"unknown data.format={name}"):
         read_cached(settings(tmp_path, format=name), str(tmp_path), "train")

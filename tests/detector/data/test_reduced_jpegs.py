@@ -15,20 +15,20 @@ from detector.data.transforms import jpeg_divisor
 from detector.errors import BadInput
 from detector.model.preprocessing import PixelFormat, Preprocessing, to_batch
 from detector.seeding import numpy_random_state
-from detector.structures import Resize, build_dataset, scale_and_size, scale_boxes
+from detector.structures import Resize, build_dataset, ceil_div, scale_and_size, scale_boxes
 
 LEVELS = Preprocessing(pixel_format=PixelFormat(False, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))  # pixels stay 0 ... 255
 ON = Augment(hflip_prob=0, reduced_jpegs=True, min_size=(200,), max_size=400)
 
 
-def photograph(path, height: int = 600, width: int = 800, **how) -> str:
+def photograph(path, height: int = 600, width: int = 800, **options) -> str:
     """Smooth, with some detail of a few pixels."""
     state = numpy_random_state(height)
     total = np.zeros((height, width, 3))
     for cells, weight in ((6, 0.6), (24, 0.25), (100, 0.15)):
         coarse = Image.fromarray(state.randint(0, 256, (cells, cells, 3)).astype(np.uint8))
         total += weight * np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float64)
-    Image.fromarray(total.clip(0, 255).astype(np.uint8)).save(path, quality=90, **how)
+    Image.fromarray(total.clip(0, 255).astype(np.uint8)).save(path, quality=90, **options)
     return str(path)
 
 
@@ -52,21 +52,21 @@ def test_resized_sizes_are_those_of_the_whole_image():
     for height in range(500, 520):
         for width in range(600, 800, 7):
             divisor = jpeg_divisor(height, width, ON)
-            small = -(-height // divisor), -(-width // divisor)
-            for short in ON.min_size:
-                assert scale_and_size(*small, Resize(short, 400))[1] == scale_and_size(height, width, Resize(short, 400))[1]
+            small = ceil_div(height, divisor), ceil_div(width, divisor)
+            for min_size in ON.min_size:
+                assert scale_and_size(*small, Resize(min_size, 400))[1] == scale_and_size(height, width, Resize(min_size, 400))[1]
             some_are_reduced |= divisor > 1
             some_are_left |= divisor == 1
     assert some_are_left and some_are_reduced
 
 
-@pytest.mark.parametrize("short, mean, most", [(300, 1.0, 8.0), (250, 2.0, 40.0), (200, 2.0, 40.0), (150, 1.0, 8.0), (100, 3.0, 60.0)])
-def test_resized_pixels_differ_by_some_grey_levels(tmp_path, short, mean, most):
+@pytest.mark.parametrize("min_size, mean, most", [(300, 1.0, 8.0), (250, 2.0, 40.0), (200, 2.0, 40.0), (150, 1.0, 8.0), (100, 3.0, 60.0)])
+def test_resized_pixels_differ_by_some_grey_levels(tmp_path, min_size, mean, most):
     """Of 255. Half or a quarter as a whole number: little. Between: what the resize without smoothing skips at full size."""
-    path, side = photograph(tmp_path / "a.jpg"), Resize(short, 0)
-    divisor = jpeg_divisor(600, 800, replace(ON, min_size=(short,), max_size=0))
+    path, resize = photograph(tmp_path / "a.jpg"), Resize(min_size, 0)
+    divisor = jpeg_divisor(600, 800, replace(ON, min_size=(min_size,), max_size=0))
     assert divisor > 1
-    whole, reduced = (to_batch([read_image(path, (600, 800), by)], side, LEVELS).tensors for by in (1, divisor))
+    whole, reduced = (to_batch([read_image(path, (600, 800), by)], resize, LEVELS).tensors for by in (1, divisor))
     assert whole.shape == reduced.shape
     difference = (whole - reduced).abs()
     assert difference.mean() < mean and difference.max() < most
@@ -80,11 +80,11 @@ def test_turned_photographs_are_turned_and_sizes_are_rounded_up(tmp_path, orient
     path = photograph(tmp_path / "a.jpg", 101, 203, exif=exif)
     height, width = (203, 101) if orientation in (6, 8) else (101, 203)
     image = read_image(path, (height, width), divisor)
-    assert tuple(image.shape) == (3, -(-height // divisor), -(-width // divisor)) and image.dtype == torch.uint8
+    assert tuple(image.shape) == (3, ceil_div(height, divisor), ceil_div(width, divisor)) and image.dtype == torch.uint8
     small = torch.nn.functional.interpolate(read_image(path, (height, width))[None].float(), image.shape[1:], mode="area")[0]
     assert (small - image.float()).abs().mean() < 15, "turned otherwise it would be 50"
     if (height, width) != (101, 203):  # annotated on the unturned image
-        assert tuple(read_image(path, (101, 203), divisor).shape[1:]) == (-(-101 // divisor), -(-203 // divisor))
+        assert tuple(read_image(path, (101, 203), divisor).shape[1:]) == (ceil_div(101, divisor), ceil_div(203, divisor))
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
@@ -98,16 +98,16 @@ def test_png_stays_whole(tmp_path):
     assert tuple(read_image(str(tmp_path / "a.png"), (30, 40), 2).shape) == (3, 30, 40)
 
 
-@pytest.mark.parametrize("how", ["cut", "size"])
-def test_errors_are_those_of_the_whole_image(tmp_path, how):
+@pytest.mark.parametrize("fault", ["truncated", "size"])
+def test_errors_are_those_of_the_whole_image(tmp_path, fault):
     path = photograph(tmp_path / "a.jpg")
-    if how == "cut":
+    if fault == "truncated":
         with open(path, "r+b") as file:
             file.truncate(3000)
     errors = []
     for divisor in (1, 2):
         with pytest.raises(BadInput) as caught:
-            read_image(path, (600, 800) if how == "cut" else (599, 800), divisor)  # 599 and 600 have the same half
+            read_image(path, (600, 800) if fault == "truncated" else (599, 800), divisor)  # 599 and 600 have the same half
         errors.append(str(caught.value).split(":")[0])
     assert errors[0] == errors[1]
 
@@ -117,13 +117,13 @@ def test_resized_boxes_are_those_of_the_whole_image_and_the_data_set_is_unchange
     photograph(tmp_path / "a.jpg")
     boxes = [(0, 1, 0, 1, 100.5, 50, 300, 251), (0, 2, 0, 1, 0, 0, 800, 600)]
     dataset = build_dataset("one", str(tmp_path), ["cat", "dog"], [1, 2], [("a.jpg", 1, 600, 800)], np.array(boxes, np.float64))
-    found = []
+    examples = []
     for on in (False, True):
         image, target = DetectionDataset(dataset, 0, replace(ON, reduced_jpegs=on, **changes))[(0, 0)]
         _, size = scale_and_size(*image.shape[-2:], Resize(200, 400))
-        found.append((size, scale_boxes(target["boxes"], tuple(image.shape[-2:]), size), target["labels"].tolist()))
+        examples.append((size, scale_boxes(target["boxes"], tuple(image.shape[-2:]), size), target["labels"].tolist()))
     assert image.shape[-1] < 800 / 1.4 and dataset.boxes[0].tolist() == [100.5, 50, 300, 251]
-    (size, whole, labels), (small_size, reduced, small_labels) = found
+    (size, whole, labels), (small_size, reduced, small_labels) = examples
     assert size == small_size and labels == small_labels == [1, 2]
     assert torch.allclose(whole, reduced, atol=1.0 if "scale_jitter" in changes else 1e-3)  # crops end at whole pixels
 
@@ -138,4 +138,5 @@ def test_the_same_key_gives_the_same_pixels(tmp_path):
 
 def test_crop_to_group_and_reduced_jpegs_exclude_each_other(config_file):
     with pytest.raises(BadInput, match="augment.reduced_jpegs=true: the crop is computed in pixels of the whole image"):
-        load_config(str(config_file), ["data.root=/", "batch.aspect_ratio_groups=static", "batch.crop_to_group=true", "augment.reduced_jpegs=true"])
+        load_config(str(config_file), ["data.root=/", "batch.aspect_ratio_groups=static", "batch.crop_to_group=true",
+                                       "augment.reduced_jpegs=true"])

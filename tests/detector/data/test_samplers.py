@@ -1,4 +1,4 @@
-"""Which images make up which step: the same on every rank, every image at least once, one range of shapes a step."""
+"""The images of each step: equal on every rank, every image at least once, one aspect-ratio group a step."""
 
 import time
 
@@ -15,6 +15,7 @@ from detector.data.samplers import (
     steps_per_epoch,
 )
 from detector.seeding import numpy_random_state
+from detector.structures import ceil_div
 
 WORLDS = (1, 2, 3, 5, 8)
 
@@ -63,8 +64,8 @@ def test_a_landscape_and_the_same_image_upright_are_in_opposite_groups():
 ])
 def test_a_group_with_fewer_images_than_a_batch_joins_its_neighbour(counts, batch, groups):
     kinds = np.repeat([0, 1, 2], counts)  # wide, square, tall
-    found = aspect_groups(sizes_of(*np.array([0.4, 1.0, 2.5])[kinds]), batch)
-    members = [np.bincount(kinds[found == group], minlength=3) for group in np.unique(found)]
+    result = aspect_groups(sizes_of(*np.array([0.4, 1.0, 2.5])[kinds]), batch)
+    members = [np.bincount(kinds[result == group], minlength=3) for group in np.unique(result)]
     assert [[int(n) for n in row if n] for row in members] == groups
 
 
@@ -92,7 +93,7 @@ def test_every_image_is_in_every_epoch_and_no_step_mixes_groups(sizes, batch):
 def test_few_images_are_repeated_and_none_twice_in_a_step_where_there_are_enough(sizes, batch):
     plan, groups = plan_epoch(0, 0, sizes, batch), aspect_groups(sizes, batch)
     counts = np.bincount(groups)
-    whole_batches = sum(-(-int(count) // batch) for count in counts)
+    whole_batches = sum(ceil_div(int(count), batch) for count in counts)
     assert plan.size == whole_batches * batch, "each group is filled up to whole batches, and no further"
     if len(sizes) >= batch:
         assert np.bincount(plan.ravel()).max() <= 2
@@ -126,8 +127,8 @@ def test_steps_of_all_groups_are_mixed():
 
 def test_an_image_meets_others_in_another_epoch():
     sizes = sizes_of(*[1.0] * 64)
-    together = [frozenset(row) for epoch in range(3) for row in plan_epoch(0, epoch, sizes, 4).tolist()]
-    assert len(set(together)) == len(together)
+    batches = [frozenset(row) for epoch in range(3) for row in plan_epoch(0, epoch, sizes, 4).tolist()]
+    assert len(set(batches)) == len(batches)
 
 
 def test_sizes_alone_decide_and_not_how_they_are_stored():
@@ -150,49 +151,49 @@ def test_the_largest_public_data_set_is_planned_in_under_a_second():
     assert min(elapsed_s) < 1  # the best of three, since other work may take the machine's time
 
 
-# Shares
+# Parts of ranks and micro-batches
 
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("batch", [1, 2, 7, 8, 16])
-def test_the_shares_of_all_ranks_are_the_step_whatever_their_number(world, batch):
+def test_the_parts_of_all_ranks_make_up_the_step_at_any_world_size(world, batch):
     plan = plan_epoch(0, 0, photographs(3, 60), batch)
-    shares = [rank_part(batch, rank, world) for rank in range(world)]
-    assert np.array_equal(np.concatenate([plan[:, columns] for columns in shares], axis=1), plan)
-    lengths = [len(columns) for columns in shares]
+    parts = [rank_part(batch, rank, world) for rank in range(world)]
+    assert np.array_equal(np.concatenate([plan[:, columns] for columns in parts], axis=1), plan)
+    lengths = [len(columns) for columns in parts]
     assert max(lengths) - min(lengths) <= 1
 
 
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("per_process", [1, 2, 3, 100])
-def test_resuming_is_a_slice_and_the_step_is_the_same_for_any_number_of_processes_and_turns(world, per_process):
+def test_the_micro_batches_of_all_ranks_make_up_the_step_at_any_world_size(world, per_process):
     plan = plan_epoch(5, 2, photographs(4, 60), 8)
     for step in (0, 3, len(plan) - 1):
         ranks = [micro_batches(8, per_process, rank, world) for rank in range(world)]
-        rows = [plan_epoch(5, 2, photographs(4, 60), 8)[step, turn] for turns in ranks for turn in turns]
+        rows = [plan_epoch(5, 2, photographs(4, 60), 8)[step, columns] for ranges in ranks for columns in ranges]
         assert np.concatenate(rows).tolist() == plan[step].tolist()
 
 
 @pytest.mark.parametrize("size, per_process, ranks", [
     (8, 2, [[[0, 1], [2, 3], [4, 5], [6, 7]]]),
     (8, 2, [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]),
-    (8, 2, [[[0, 1]], [[2, 3]], [[4, 5], [6, 7]]]),           # the same cuts for three
+    (8, 2, [[[0, 1]], [[2, 3]], [[4, 5], [6, 7]]]),           # the same micro-batches for three
     (5, 2, [[[0, 1]], [[2, 3], [4]]]), (5, 8, [[[0, 1, 2, 3, 4]]]),
-    (5, 8, [[[0, 1]], [[2, 3, 4]]]),                          # fewer cuts than ranks: each takes its share
+    (5, 8, [[[0, 1]], [[2, 3, 4]]]),                          # fewer micro-batches than ranks: each takes its part
     (3, 2, [[[0]], [[1]], [[2]]]), (1, 1, [[[0]]])])
-def test_turns_by_hand(size, per_process, ranks):
-    assert [[list(turn) for turn in micro_batches(size, per_process, rank, len(ranks))]
+def test_micro_batches_by_hand(size, per_process, ranks):
+    assert [[list(columns) for columns in micro_batches(size, per_process, rank, len(ranks))]
             for rank in range(len(ranks))] == ranks
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 8, 16, 33])
 @pytest.mark.parametrize("per_process", [1, 2, 3, 100])
-def test_cuts_do_not_depend_on_the_number_of_ranks_and_no_rank_has_more_turns_than_needed(size, per_process):
+def test_micro_batches_do_not_depend_on_the_world_size_and_no_rank_has_more_than_needed(size, per_process):
     alone = micro_batches(size, per_process, 0, 1)
     for world in range(1, size + 1):
         ranks = [micro_batches(size, per_process, rank, world) for rank in range(world)]
-        assert all(ranks) and max(map(len, ranks)) == -(-size // (per_process * world))
+        assert all(ranks) and max(map(len, ranks)) == ceil_div(size, per_process * world)
         if world <= len(alone):
-            assert [turn for turns in ranks for turn in turns] == alone
+            assert [columns for ranges in ranks for columns in ranges] == alone
 
 
 # Evaluation
@@ -202,16 +203,16 @@ def test_cuts_do_not_depend_on_the_number_of_ranks_and_no_rank_has_more_turns_th
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_each_image_is_evaluated_exactly_once_by_exactly_one_rank(world, count, batch):
     batches = plan_eval_batches(photographs(5, count), batch)
-    seen = [image for rank in range(world) for part in batches[rank::world] for image in part.tolist()]
-    assert sorted(seen) == list(range(count))
+    images = [image for rank in range(world) for part in batches[rank::world] for image in part.tolist()]
+    assert sorted(images) == list(range(count))
     assert all(1 <= len(part) <= batch for part in batches)
-    assert len(batches) == -(-count // batch)
+    assert len(batches) == ceil_div(count, batch)
 
 
-def test_the_largest_canvas_comes_first():
+def test_the_largest_batch_comes_first():
     sizes = photographs(6, 60)
-    canvases = [int(sizes[part, 0].max()) * int(sizes[part, 1].max()) for part in plan_eval_batches(sizes, 4)]
-    assert canvases == sorted(canvases, reverse=True)
+    pixels = [int(sizes[part, 0].max()) * int(sizes[part, 1].max()) for part in plan_eval_batches(sizes, 4)]
+    assert pixels == sorted(pixels, reverse=True)
 
 
 def test_images_of_like_shape_are_evaluated_together():

@@ -38,7 +38,7 @@ def picture(seed: int) -> Tensor:
 def boxes_in(image: Tensor, seed: int, count: int = 12) -> Tensor:
     """Boxes with an area, on quarters of a pixel, which float32 mirrors without rounding; some touch the border."""
     state, (height, width) = numpy_random_state(seed + 1000), image.shape[-2:]
-    x, y = (np.sort(state.randint(0, 4 * side + 1, (count, 2)), axis=1) / 4 for side in (width, height))
+    x, y = (np.sort(state.randint(0, 4 * length + 1, (count, 2)), axis=1) / 4 for length in (width, height))
     boxes = torch.from_numpy(np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1).astype(np.float32))
     return boxes[box_areas(boxes) > 0]
 
@@ -123,8 +123,8 @@ def test_a_shrunk_image_is_padded_with_grey_and_its_box_follows(seed):
     padded, moved, area_scale = scale_jitter(image, boxes, Augment(scale_jitter=(0.4, 0.8)), generator(seed))
     assert padded.shape == image.shape and padded.dtype == torch.uint8
     assert 10 * 12 <= round(area_scale * 24 * 30) <= 19 * 24  # 0.4 and 0.8 of 24 x 30, in whole pixels
-    found = box_of(padded[0] > 180)  # whiter than the padding and the blurred edge
-    assert np.abs(np.array(found) - moved[0].numpy()).max() <= 1
+    white_box = box_of(padded[0] > 180)  # whiter than the padding and the blurred edge
+    assert np.abs(np.array(white_box) - moved[0].numpy()).max() <= 1
     assert int((padded[0] != GREY).sum()) <= round(area_scale * 24 * 30)
 
 
@@ -214,7 +214,7 @@ def test_the_same_generator_gives_the_same_and_the_input_stays_as_it_was(seed):
     image = picture(seed)
     boxes = boxes_in(image, seed)
     before = image.clone(), boxes.clone()
-    torch.manual_seed(seed)  # the common generator has no say
+    torch.manual_seed(seed)  # the global generator has no influence
     first = augment(image, boxes, ALL, generator(seed))
     torch.manual_seed(seed + 1)
     second = augment(image, boxes, ALL, generator(seed))
@@ -224,8 +224,8 @@ def test_the_same_generator_gives_the_same_and_the_input_stays_as_it_was(seed):
 
 def test_other_generators_give_other_examples():
     image = picture(5)
-    found = {augment(image, NONE, ALL, generator(seed))[0].numpy().tobytes() for seed in range(30)}
-    assert len(found) >= 29
+    images = {augment(image, NONE, ALL, generator(seed))[0].numpy().tobytes() for seed in range(30)}
+    assert len(images) >= 29
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -1,8 +1,9 @@
-"""Evaluating: every image once, losses weighted by images, and the road from images to results.json."""
+"""Evaluation: every image exactly once, losses averaged over images, and from a run folder to results.json."""
 
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,26 +13,36 @@ from torch import nn
 from detector.config.load import load_config, to_yaml
 from detector.data.formats.shapes import CLASSES
 from detector.data.read import read_val
+from detector.data.synced_batches import FetchPolicy
 from detector.errors import BadInput
 from detector.evaluation import evaluate as evaluate_module
-from detector.evaluation.evaluate import RankPredictions, evaluate, evaluate_run, gather
-from detector.evaluation.scoring import AT_ONCE, Evaluation, format_metrics, loss_means, write_results
-from detector.model.faster_rcnn import LOSSES, build_model
+from detector.evaluation.evaluate import (
+    RankPredictions,
+    evaluate,
+    evaluate_checkpoint,
+    evaluate_run,
+    gather,
+    merge,
+    predict_rounds,
+)
+from detector.evaluation.scoring import format_metrics, loss_means
+from detector.model.faster_rcnn import build_model
 from detector.run import checkpoint_files
 from detector.structures import Detections, concat_detections
-from detector.training import checkpoint
-from detector.training.checkpoint import TrainState
+from detector.training.checkpoint import TrainState, checkpoint_content
 from detector.training.optimizer import build_optimizer
 
 CPU = torch.device("cpu")
+LOSSES = ("loss_a", "loss_b")  # of the oracle; evaluation takes the names from the model
 
 
 class Oracle(nn.Module):
-    """Answers with the truth; each of its losses is the number of images in the batch."""
+    """Returns the ground truth; each of its losses is the number of images in the batch."""
 
-    def predict(self, images, side, targets):
-        return ([{"boxes": target["boxes"], "labels": target["labels"], "scores": torch.ones(len(target["labels"]))}
-                 for target in targets], torch.full((len(LOSSES),), float(len(images))))
+    def predict(self, images, resize, targets):
+        detections = [{"boxes": target["boxes"], "labels": target["labels"], "scores": torch.ones(len(target["labels"]))}
+                      for target in targets]
+        return detections, dict.fromkeys(LOSSES, torch.tensor(float(len(images))))
 
 
 @pytest.fixture
@@ -44,23 +55,35 @@ def val(config):
     return read_val(config.data, CLASSES)
 
 
-def evaluation_of(metrics: dict, per_class: dict) -> Evaluation:
-    return Evaluation(step=20, metrics=metrics, per_class=per_class, images=5, images_per_s=2.5, elapsed_s=2.0,
-                      peak_memory_gib=0.5, unreadable=())
+@pytest.fixture
+def run_folder(config, tmp_path) -> Path:
+    """The folder of a run with a checkpoint of step 12."""
+    folder = tmp_path / "runs" / "tiny"
+    torch.manual_seed(0)
+    model = build_model(config.model, config.evaluate, len(CLASSES))
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    state = TrainState(model, build_optimizer(model, config.optim), scaler, None, step=12)
+    checkpoint_files.write_checkpoint(folder, checkpoint_content(state, config, CLASSES, 4))
+    (folder / "config.yaml").write_text(to_yaml(config))
+    return folder
 
 
-def found(*rows: tuple) -> Detections:
-    """Rows: (image id, x1, score)."""
+def make_detections(*rows: tuple) -> Detections:
+    """Returns detections of rows (image id, x1, score)."""
     return Detections(np.array([row[0] for row in rows], np.int64),
                       np.array([(row[1], 0, row[1] + 5, 5) for row in rows], np.float32).reshape(-1, 4),
                       np.array([row[2] for row in rows], np.float32), np.ones(len(rows), np.int32))
 
 
+def batch_losses(number: int, images: int, *values: float) -> dict:
+    return {"batch": number, "images": images, "losses": dict(zip(LOSSES, values, strict=True))}
+
+
 @pytest.mark.parametrize("metric, headline", [("coco", "AP"), ("voc", "AP_11point")])
-def test_a_detector_that_knows_the_truth_scores_one(metric, headline, config, val):
+def test_a_detector_that_returns_the_ground_truth_scores_one(metric, headline, config, val):
     config = replace(config, evaluate=replace(config.evaluate, metric=metric))
-    evaluation, detections, stopped = evaluate(Oracle(), val, config, CPU, step=3)
-    assert not stopped and (evaluation.step, evaluation.images, evaluation.unreadable) == (3, 5, ())
+    evaluation, detections = evaluate(Oracle(), val, config, CPU, step=3)
+    assert (evaluation.step, evaluation.images, evaluation.unreadable) == (3, 5, ())
     assert evaluation.metrics[headline] == pytest.approx(1)
     assert len(detections) == len(val.boxes) > 0
     assert list(detections.image_ids) == sorted(detections.image_ids)
@@ -70,123 +93,133 @@ def test_a_detector_that_knows_the_truth_scores_one(metric, headline, config, va
 def test_losses_are_means_over_images_not_over_batches(config, val):
     """Five images in batches of 2, 2 and 1, whose losses are 2, 2 and 1: (2 * 2 + 2 * 2 + 1 * 1) / 5."""
     assert config.evaluate.batch_size == 2
-    evaluation, _, _ = evaluate(Oracle(), val, config, CPU, step=0)
+    evaluation, _ = evaluate(Oracle(), val, config, CPU, step=0)
     assert {name: evaluation.metrics[name] for name in LOSSES} == pytest.approx(dict.fromkeys(LOSSES, 1.8))
-    assert evaluation.metrics["loss"] == pytest.approx(4 * 1.8)
+    assert evaluation.metrics["loss"] == pytest.approx(len(LOSSES) * 1.8)
+    assert [name for name in evaluation.metrics if "loss" in name] == ["loss", *LOSSES]
 
 
-def test_without_losses_there_are_only_metrics(config, val):
+@pytest.mark.parametrize("compute_loss", [True, False])
+def test_the_metrics_have_the_losses_of_the_model_by_name_if_they_are_computed(compute_loss, config, val):
     torch.manual_seed(0)
-    config = replace(config, evaluate=replace(config.evaluate, compute_loss=False))
-    evaluation, _, _ = evaluate(build_model(config.model, config.evaluate, len(CLASSES)), val, config, CPU, step=0)
-    assert "AP" in evaluation.metrics and not set(evaluation.metrics) & {"loss", *LOSSES}
+    config = replace(config, evaluate=replace(config.evaluate, compute_loss=compute_loss))
+    evaluation, _ = evaluate(build_model(config.model, config.evaluate, len(CLASSES)), val, config, CPU, step=0)
+    losses = ["loss", "loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"] if compute_loss else []
+    assert "AP" in evaluation.metrics and [name for name in evaluation.metrics if "loss" in name] == losses
 
 
-def test_evaluating_again_gives_the_same_numbers_whatever_was_drawn_before(config, val):
+def test_a_second_evaluation_gives_the_same_numbers_whatever_random_numbers_were_drawn_before(config, val):
     torch.manual_seed(0)
     model = build_model(config.model, config.evaluate, len(CLASSES)).train()
-    first, detections, _ = evaluate(model, val, config, CPU, step=0)
+    first, detections = evaluate(model, val, config, CPU, step=0)
     torch.rand(7)
-    second, again, _ = evaluate(model, val, config, CPU, step=0)
+    second, again = evaluate(model, val, config, CPU, step=0)
     assert first.metrics == second.metrics and first.metrics["loss"] > 0
     assert np.array_equal(detections.boxes, again.boxes) and len(detections) > 0
     assert not model.training
 
 
-@pytest.mark.parametrize("wrong", ["twice", "never"])
-def test_an_image_that_is_evaluated_twice_or_never_is_an_error(wrong, config, val, monkeypatch):
-    plan = [np.array([0, 1]), np.array([2, 3]), np.array([4, 4] if wrong == "twice" else [], np.int64)]
+@pytest.mark.parametrize("mistake", ["twice", "never"])
+def test_an_image_that_is_evaluated_twice_or_never_is_an_error(mistake, config, val, monkeypatch):
+    plan = [np.array([0, 1]), np.array([2, 3]), np.array([4, 4] if mistake == "twice" else [], np.int64)]
     monkeypatch.setattr(evaluate_module, "plan_eval_batches", lambda sizes, batch: [batch for batch in plan if len(batch)])
     with pytest.raises(AssertionError, match="twice, or never"):
         evaluate(Oracle(), val, config, CPU, step=0)
 
 
-def test_asked_to_stop_ends_after_the_batch_under_way(config, val):
+def test_a_stop_request_ends_the_evaluation_after_the_current_batch(config, val):
     calls = []
 
-    def asked() -> bool:
+    def stop_requested() -> bool:
         calls.append(1)
         return len(calls) == 2
-    assert evaluate(Oracle(), val, config, CPU, step=0, requested=asked) == (None, None, True)
+    assert evaluate(Oracle(), val, config, CPU, 0, stop_requested) is None
     assert len(calls) == 2  # of three batches
 
 
 @pytest.mark.parametrize("policy", ["refuse", "grey"])
 def test_an_image_that_cannot_be_read_is_named(policy, config, val, shapes_root, tmp_path):
-    root = tmp_path / "spoiled"
+    root = tmp_path / "damaged"
     shutil.copytree(shapes_root, root)
-    spoiled = root / "val" / "00002.jpg"
-    spoiled.write_bytes(spoiled.read_bytes()[:100])
+    damaged = root / "val" / "00002.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:100])
     data = replace(config.data, root=str(root), unreadable_images=policy)
     config = replace(config, data=data)
     val = read_val(data, CLASSES)
     if policy == "refuse":
-        with pytest.raises(BadInput, match=str(spoiled)):
+        with pytest.raises(BadInput, match=str(damaged)):
             evaluate(Oracle(), val, config, CPU, step=0)
     else:
-        evaluation, _, _ = evaluate(Oracle(), val, config, CPU, step=0)
-        assert evaluation.images == 5 and len(evaluation.unreadable) == 1 and str(spoiled) in evaluation.unreadable[0]
+        evaluation, _ = evaluate(Oracle(), val, config, CPU, step=0)
+        assert evaluation.images == 5 and len(evaluation.unreadable) == 1 and str(damaged) in evaluation.unreadable[0]
 
 
 def test_gathering_orders_detections_by_image_and_losses_by_batch():
-    losses = np.array([[2.0, 1, 0, 0, 0, 0], [0, 2, 1, 1, 1, 1]])
-    share = RankPredictions(found((9, 1, 0.2), (4, 2, 0.3), (9, 3, 0.9)), losses, np.array([3, 0, 2]), [])
-    detections, sorted_losses, seen = gather(share)
+    losses = [batch_losses(2, 1, 0.1, 0.0), batch_losses(0, 2, float("inf"), 1.0)]
+    part = RankPredictions(make_detections((9, 1, 0.2), (4, 2, 0.3), (9, 3, 0.9)), losses, np.array([3, 0, 2]), [])
+    detections, sorted_losses, indices = gather(part)
     assert list(detections.image_ids) == [4, 9, 9]
-    assert list(detections.boxes[:, 0]) == [2, 1, 3]  # in the order they were found in, within an image
+    assert list(detections.boxes[:, 0]) == [2, 1, 3]  # within an image in the order in which they were predicted
     assert list(detections.scores) == pytest.approx([0.3, 0.2, 0.9])
-    assert list(sorted_losses[:, 0]) == [0, 2] and sorted(seen) == [0, 2, 3]
-    nothing = gather(RankPredictions(concat_detections([]), np.zeros((0, 6)), np.zeros(0, np.int64), []))
-    assert len(nothing[0]) == 0 and nothing[0].boxes.shape == (0, 4) and nothing[1].shape == (0, 6)
+    assert sorted_losses == losses[::-1] and sorted(indices) == [0, 2, 3]
+
+
+def test_gathering_nothing_gives_empty_arrays():
+    detections, losses, indices = gather(RankPredictions(concat_detections([]), [], np.zeros(0, np.int64), []))
+    assert len(detections) == 0 and detections.boxes.shape == (0, 4) and losses == [] and len(indices) == 0
+
+
+def test_a_rank_without_a_batch_changes_nothing(config, val):
+    """With more ranks than batches, the last ranks take part in each round and contribute nothing."""
+    policy = FetchPolicy(lambda: False, True, 60.0)
+    idle = predict_rounds(Oracle(), val, config, CPU, policy, iter([]), [], rounds=2)
+    assert len(idle.detections) == 0 and idle.losses == [] and idle.indices.dtype == np.int64 and idle.unreadable == []
+    part = RankPredictions(make_detections((9, 1, 0.2)), [batch_losses(0, 1, 1.0, 2.0)], np.array([0]), [])
+    detections, losses, indices = merge([part, idle], [*part.losses, *idle.losses])
+    assert list(detections.image_ids) == [9] and list(indices) == [0]
+    assert loss_means(losses) == {"loss": 3.0, "loss_a": 1.0, "loss_b": 2.0}
 
 
 def test_loss_means_by_hand():
-    rows = np.array([[0, 3, 1.0, 0, 2, 0], [1, 1, 5.0, 0, 2, 4]])  # three images and one
-    means = loss_means(rows)
-    assert means == pytest.approx({"loss": 2 + 0 + 2 + 1, **dict(zip(LOSSES, (2, 0, 2, 1)))})
-    assert loss_means(np.zeros((0, 6))) == {}
+    """Three images and one image."""
+    means = loss_means([batch_losses(0, 3, 1.0, 0.0), batch_losses(1, 1, 5.0, 4.0)])
+    assert means == pytest.approx({"loss": 2 + 1, "loss_a": 2, "loss_b": 1})
+    assert loss_means([]) == {}
+    assert loss_means([{"batch": 0, "images": 2, "losses": {"only": 0.5}}]) == {"loss": 0.5, "only": 0.5}
 
 
 def test_the_table_shows_every_metric_and_every_class():
-    said = format_metrics({"AP": 0.12344, "loss": 1.5}, {"cat": {"AP": 0.25, "objects": 12},
-                                                "traffic light": {"AP": -1.0, "objects": 0}})
-    lines = [" ".join(line.split()) for line in said.splitlines()]
+    table = format_metrics({"AP": 0.12344, "loss": 1.5}, {"cat": {"AP": 0.25, "objects": 12},
+                                                          "traffic light": {"AP": -1.0, "objects": 0}})
+    lines = [" ".join(line.split()) for line in table.splitlines()]
     assert lines == ["AP 0.1234", "loss 1.5000", "", "class AP objects", "cat 0.2500 12",
                      "traffic light - 0"]
-    assert len({len(line) for line in said.splitlines()[-3:]}) == 1  # columns stand below each other
+    assert len({len(line) for line in table.splitlines()[-3:]}) == 1  # columns are aligned
     assert format_metrics({"AP": -1.0}, {}).split("\n")[0].split() == ["AP", "-"]
 
 
-def test_results_are_written_as_they_are(val, tmp_path):
-    evaluation = evaluation_of({"AP": 0.5}, {"star": {"AP": 0.5}})
-    detections = found((int(val.image_ids[0]), 3, 0.75))
-    write_results(tmp_path, evaluation, detections, val)
-    said = json.loads((tmp_path / "results.json").read_text())
-    assert (said["metrics"], said["per_class"], said["step"], said["images"]) == (
-        {"AP": 0.5}, {"star": {"AP": 0.5}}, 20, 5)
-    assert json.loads((tmp_path / "detections.json").read_text()) == [
-        {"image_id": int(val.image_ids[0]), "category_id": 1, "bbox": [3.0, 0.0, 5.0, 5.0], "score": 0.75}]
-    many = found(*((int(val.image_ids[0]), x, 0.5) for x in range(2 * AT_ONCE + 1)))
-    write_results(tmp_path, evaluation, many, val)
-    assert [row["bbox"][0] for row in json.loads((tmp_path / "detections.json").read_text())] == \
-        list(range(2 * AT_ONCE + 1))
-    write_results(tmp_path, evaluation, concat_detections([]), val)
-    assert json.loads((tmp_path / "detections.json").read_text()) == []
-
-
-def test_a_run_is_evaluated_from_its_folder_alone(config, tmp_path, capsys):
-    folder = tmp_path / "runs" / "tiny"
-    torch.manual_seed(0)
-    model = build_model(config.model, config.evaluate, len(CLASSES))
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    state = TrainState(model, build_optimizer(model, config.optim), scaler, None, step=12)
-    checkpoint_files.write_checkpoint(folder, checkpoint.content_of(state, config, CLASSES, 4))
-    (folder / "config.yaml").write_text(to_yaml(config))
-    evaluate_run(str(folder), ["evaluate.metric=voc", "evaluate.best_metric=AP"], "best")
-    said = capsys.readouterr().out
-    assert "step-00000012.pt, step 12" in said and "AP_11point" in said and "triangle" in said
-    results = json.loads((folder / "results.json").read_text())
+def test_a_run_is_evaluated_from_its_folder_alone(run_folder, tmp_path, capsys):
+    assert evaluate_run(str(run_folder), ["evaluate.metric=voc", "evaluate.best_metric=AP"], "best")
+    output = capsys.readouterr().out
+    assert "step-00000012.pt, step 12" in output and "AP_11point" in output and "triangle" in output
+    results = json.loads((run_folder / "results.json").read_text())
     assert results["step"] == 12 and set(results["per_class"]) == set(CLASSES) and "AP_11point" in results["metrics"]
-    for which, message in (("last.pt", "no such checkpoint: last.pt"), ("best", "no such run folder")):
+    for checkpoint, message in (("last.pt", "no such checkpoint: last.pt"), ("best", "no such run folder")):
         with pytest.raises(BadInput, match=message):
-            evaluate_run(str(folder) if which == "last.pt" else str(tmp_path / "none"), [], which)
+            evaluate_run(str(run_folder) if checkpoint == "last.pt" else str(tmp_path / "none"), [], checkpoint)
+
+
+def test_a_checkpoint_is_evaluated_without_writing_or_printing(run_folder, capsys):
+    files_before = sorted(run_folder.rglob("*"))
+    result = evaluate_checkpoint(str(run_folder), ["evaluate.compute_loss=false"])
+    assert result.checkpoint.name == "step-00000012.pt" and result.evaluation.step == 12
+    assert result.analysis.classes == result.dataset.classes == CLASSES
+    assert result.analysis.metrics == result.evaluation.metrics and len(result.detections) > 0
+    assert sorted(run_folder.rglob("*")) == files_before and capsys.readouterr().out == ""
+
+
+def test_a_stopped_evaluation_of_a_run_writes_nothing(run_folder, capsys):
+    files_before = sorted(run_folder.rglob("*"))
+    assert evaluate_checkpoint(str(run_folder), [], "best", lambda: True) is None
+    assert not evaluate_run(str(run_folder), [], "best", lambda: True)
+    assert sorted(run_folder.rglob("*")) == files_before and capsys.readouterr().out == ""

@@ -8,7 +8,7 @@ import torch
 from torchvision.ops import box_iou
 
 from detector.config.schema import Evaluate, Model
-from detector.inspection.anchor_coverage import cluster_shapes, propose_anchors, compute_coverage, shape_iou
+from detector.inspection.anchor_coverage import cluster_shapes, compute_coverage, propose_anchors, shape_iou
 from detector.model.anchors import plan_anchors
 from detector.model.faster_rcnn import build_model
 from detector.seeding import numpy_random_state

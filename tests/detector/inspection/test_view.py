@@ -10,7 +10,7 @@ import pytest
 from detector.config.load import load_config
 from detector.data.read import read_datasets
 from detector.errors import BadInput
-from detector.inspection.network_input import padding_fraction, first_train_batches
+from detector.inspection.network_input import first_train_batches, padding_fraction
 from detector.inspection.view import anchors, view
 
 

@@ -166,7 +166,8 @@ def test_without_hotcoco_pycocotools_gives_the_same_bits_and_a_message_of_one_li
     state = np.random.RandomState(3)
     for _ in range(5):
         dataset, detections = random_case(state)
-        assert_same_bits(coco_kernel.evaluate_coco(detections, coco_kernel.index_ground_truth(dataset)), run_pycocotools(dataset, detections)[0])
+        arrays = coco_kernel.evaluate_coco(detections, coco_kernel.index_ground_truth(dataset))
+        assert_same_bits(arrays, run_pycocotools(dataset, detections)[0])
 
 
 def test_a_detection_of_an_unknown_image_is_an_error():

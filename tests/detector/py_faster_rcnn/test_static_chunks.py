@@ -1,4 +1,4 @@
-"""Static chunks, and how their images are cut and padded, beside a slow version that is written from the recipe."""
+"""Static chunks and the crop of their images, compared with a slow, independent implementation."""
 
 import math
 from dataclasses import replace
@@ -11,8 +11,10 @@ from PIL import Image
 from detector.config.schema import Augment
 from detector.data.dataset import DetectionDataset
 from detector.data.samplers import epoch_sizes, plan_epoch, rank_part, steps_per_epoch
+from detector.model.box_coder import BoxCoder
 from detector.model.ground_truth import pad_ground_truth
 from detector.model.preprocessing import PIXEL_FORMATS, Preprocessing, to_batch
+from detector.py_faster_rcnn.inclusive_boxes import InclusiveBoxCoder
 from detector.py_faster_rcnn.static_chunks import (
     CropFrames,
     chunk_indices,
@@ -31,13 +33,13 @@ def photographs(seed: int, count: int) -> np.ndarray:
     return usual[state.choice(len(usual), count, p=[0.4, 0.2, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05])].astype(np.int32)
 
 
-# Which images make up a chunk
+# The images of a chunk
 
 def slow_chunks(sizes: list, batch: int) -> list[tuple[list[int], float]]:
-    """Members and target ratio of each chunk, from narrow to wide: RECIPE 4.3, sentence by sentence."""
+    """Returns members and target ratio of each chunk, from narrow to wide."""
     ratio = [min(max(width / height, 0.5), 2.0) for height, width in sizes]
     order = sorted(range(len(sizes)), key=lambda i: ratio[i])
-    found = []
+    chunks = []
     for first in range(0, len(order) - batch + 1, batch):
         members = order[first:first + batch]
         each = [ratio[i] for i in members]
@@ -47,19 +49,19 @@ def slow_chunks(sizes: list, batch: int) -> list[tuple[list[int], float]]:
             target = each[-1]
         else:
             target = 1
-        found.append((members, target))
-    return found
+        chunks.append((members, target))
+    return chunks
 
 
 @pytest.mark.parametrize("count, batch", [(0, 4), (3, 4), (4, 4), (5, 4), (97, 1), (97, 4), (97, 16), (200, 24)])
 def test_chunks_and_their_ratios_are_the_slow_ones(count, batch):
     sizes = photographs(count, count)
-    slow, found = slow_chunks(sizes.tolist(), batch), chunk_ratios(sizes, batch)
+    slow, ratios = slow_chunks(sizes.tolist(), batch), chunk_ratios(sizes, batch)
     assert chunk_indices(sizes, batch).tolist() == [members for members, _ in slow]
     for members, ratio in slow:
-        assert found[members].tolist() == [ratio] * batch
+        assert ratios[members].tolist() == [ratio] * batch
     left = set(range(count)) - {i for members, _ in slow for i in members}
-    assert len(left) == count % batch and np.isnan(found[list(left)]).all()
+    assert len(left) == count % batch and np.isnan(ratios[list(left)]).all()
     if left and slow:
         assert min(sizes[i, 1] / sizes[i, 0] for i in left) >= max(
             min(sizes[i, 1] / sizes[i, 0], 2) for i in slow[-1][0]), "the widest are left out"
@@ -85,7 +87,7 @@ def test_the_same_images_meet_in_every_epoch_and_only_the_order_changes(count, b
     assert np.array_equal(plan_epoch(3, 2, sizes, batch, "static"), plans[2])
 
 
-# RECIPE 5: images and mirrored copies of each data set, and steps of an epoch at each batch.
+# Images of each data set, batch size, and steps of an epoch with mirrored copies, as the published tables state them.
 TABLE = [(5011, 1, 10022), (5011, 4, 2505), (5011, 16, 626), (5011, 24, 417), (117266, 16, 14658), (117266, 24, 9772),
          (97224, 4, 48612)]
 
@@ -96,50 +98,50 @@ def test_an_epoch_has_the_steps_of_the_published_tables(images, batch, steps):
     assert steps_per_epoch(sizes, batch, "static") == steps == len(plan_epoch(0, 0, sizes, batch, "static"))
 
 
-# How an image is cut and padded
+# Crop and padding
 
-def allowed_starts(low: list[float], high: list[float], length: int, trim: int) -> list[int]:
-    """All places at which the window may begin: RECIPE 4.4."""
+def allowed_starts(low: list[float], high: list[float], length: int, window: int) -> list[int]:
+    """Returns all positions at which the crop window may start."""
     first, last = int(min(low)), int(max(high))
     region = last - first + 1
     if first == 0:
         return [0]
-    if region < trim:
-        start, end = max(last - trim, 0), min(first, length - trim)
+    if region < window:
+        start, end = max(last - window, 0), min(first, length - window)
     else:
-        start, end = first, first + math.floor((region - trim) / 2)
+        start, end = first, first + math.floor((region - window) / 2)
     return list(range(start, end)) or [start]
 
 
-def slow_frame(size: tuple, boxes: list, ratio: float, side: Resize, start: int | None) -> tuple[tuple, list]:
-    """RECIPE 4.4 with boxes that end with their last pixel, in pixels of the resized image; the window begins at
-    `start`. Gives the frame, and what became of each box (None: dropped)."""
-    height, width = scale_and_size(*size, side)[1]
+def slow_frame(size: tuple, boxes: list, ratio: float, resize: Resize, start: int | None) -> tuple[tuple, list]:
+    """Returns the frame, and each box after the crop (None: dropped), inclusive, in pixels of the resized image; the
+    window starts at `start`."""
+    height, width = scale_and_size(*size, resize)[1]
     down, right = height / size[0], width / size[1]
     inner = [[x1 * right, y1 * down, (x2 - 1) * right, (y2 - 1) * down] for x1, y1, x2, y2 in boxes]
     top = left = 0
     need_crop = size[1] / size[0] > 2 or size[1] / size[0] < 0.5
     if need_crop and ratio < 1:
-        trim = min(math.floor(width / ratio), height)
-        top, height = start, trim
-        inner = [[x1, min(max(y1 - top, 0), trim - 1), x2, min(max(y2 - top, 0), trim - 1)] for x1, y1, x2, y2 in inner]
+        window = min(math.floor(width / ratio), height)
+        top, height = start, window
+        inner = [[x1, min(max(y1 - top, 0), window - 1), x2, min(max(y2 - top, 0), window - 1)] for x1, y1, x2, y2 in inner]
     elif need_crop:
-        trim = min(math.ceil(height * ratio), width)
-        left, width = start, trim
-        inner = [[min(max(x1 - left, 0), trim - 1), y1, min(max(x2 - left, 0), trim - 1), y2] for x1, y1, x2, y2 in inner]
-    canvas_height, canvas_width = height, width
+        window = min(math.ceil(height * ratio), width)
+        left, width = start, window
+        inner = [[min(max(x1 - left, 0), window - 1), y1, min(max(x2 - left, 0), window - 1), y2] for x1, y1, x2, y2 in inner]
+    padded_height, padded_width = height, width
     if ratio < 1:
-        canvas_height = math.ceil(width / ratio)
+        padded_height = math.ceil(width / ratio)
     elif ratio > 1:
-        canvas_width = math.ceil(height * ratio)
+        padded_width = math.ceil(height * ratio)
     else:
-        height = width = canvas_height = canvas_width = min(height, width)
+        height = width = padded_height = padded_width = min(height, width)
         inner = [[min(max(value, 0), height) for value in box] for box in inner]
     kept = [box if box[0] != box[2] and box[1] != box[3] else None for box in inner]
-    return (top, left, height, width, canvas_height, canvas_width), kept
+    return (top, left, height, width, padded_height, padded_width), kept
 
 
-SIDE = Resize(60, 0)
+RESIZE = Resize(60, 0)
 CASES = [  # height, width, ratio of the chunk
     (100, 100, 1.0), (120, 100, 1.0), (100, 130, 1.0), (100, 80, 0.7), (100, 80, 0.8), (100, 130, 1.3), (100, 130, 1.7),
     (100, 200, 2.0), (200, 100, 0.5), (100, 350, 2.0), (100, 350, 1.0), (100, 350, 1.6), (400, 100, 0.5), (400, 100, 1.0),
@@ -149,69 +151,70 @@ CASES = [  # height, width, ratio of the chunk
 def random_boxes(seed: int, count: int, height: int, width: int) -> torch.Tensor:
     state = numpy_random_state(seed)
     first = np.stack([state.randint(1, width - 1, count), state.randint(1, height - 1, count)], 1)
-    extent = np.stack([state.randint(1, width // 2, count), state.randint(1, height // 2, count)], 1)
-    return torch.tensor(np.concatenate([first, np.minimum(first + extent, (width, height))], 1), dtype=torch.float32)
+    lengths = np.stack([state.randint(1, width // 2, count), state.randint(1, height // 2, count)], 1)
+    return torch.tensor(np.concatenate([first, np.minimum(first + lengths, (width, height))], 1), dtype=torch.float32)
 
 
 @pytest.mark.parametrize("height, width, ratio", CASES)
-def test_a_frame_is_the_slow_one_for_every_draw(height, width, ratio):
+def test_a_frame_is_the_slow_one_for_every_seed(height, width, ratio):
     for seed in range(40):
         boxes = random_boxes(seed, 1 + seed % 4, height, width)
-        frame, found, mask = crop_to_frame((height, width), boxes, ratio, SIDE, generator(seed))
-        down, right = (after / before for after, before in zip(scale_and_size(height, width, SIDE)[1], (height, width)))
+        frame, cropped, mask = crop_to_frame((height, width), boxes, ratio, RESIZE, generator(seed))
+        down, right = (after / before for after, before in zip(scale_and_size(height, width, RESIZE)[1], (height, width)))
         if width / height < 0.5 and ratio < 1:
             starts = allowed_starts((boxes[:, 1] * down).tolist(), ((boxes[:, 3] - 1) * down).tolist(),
-                                    scale_and_size(height, width, SIDE)[1][0], frame[2])
+                                    scale_and_size(height, width, RESIZE)[1][0], frame[2])
             assert frame[0] in starts
         elif not 0.5 <= width / height <= 2 and ratio > 1:
             starts = allowed_starts((boxes[:, 0] * right).tolist(), ((boxes[:, 2] - 1) * right).tolist(),
-                                    scale_and_size(height, width, SIDE)[1][1], frame[3])
+                                    scale_and_size(height, width, RESIZE)[1][1], frame[3])
             assert frame[1] in starts
-        expected, kept = slow_frame((height, width), boxes.tolist(), ratio, SIDE, frame[0] or frame[1])
+        expected, kept = slow_frame((height, width), boxes.tolist(), ratio, RESIZE, frame[0] or frame[1])
         assert frame == expected
         assert mask.tolist() == [box is not None for box in kept]
-        target = {"boxes": found, "labels": torch.ones(len(found), dtype=torch.int64)}
-        scaled = pad_ground_truth([target], [(height, width)], [scale_and_size(height, width, SIDE)[1]], extent=1).lists()[0]["boxes"]
-        whole = torch.tensor([box for box in kept if box]).reshape(-1, 4)
-        torch.testing.assert_close(scaled, whole.to(scaled.dtype), atol=1e-3, rtol=0)
+        target = {"boxes": cropped, "labels": torch.ones(len(cropped), dtype=torch.int64)}
+        scaled = pad_ground_truth([target], [(height, width)], [scale_and_size(height, width, RESIZE)[1]],
+                                  InclusiveBoxCoder(BoxCoder())).per_image()[0]["boxes"]
+        expected_boxes = torch.tensor([box for box in kept if box]).reshape(-1, 4)
+        torch.testing.assert_close(scaled, expected_boxes.to(scaled.dtype), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("low, high, length, trim, expected", [
+@pytest.mark.parametrize("low, high, length, window, expected", [
     ([30.0], [49.0], 100, 40, range(9, 30)),         # 20 pixels in 40: from 49 - 40 on, and at most at 30
     ([30.0, 5.2], [49.0, 20.0], 100, 60, range(0, 5)),
     ([90.0], [99.0], 100, 40, range(59, 60)),        # 99 - 40 = 59, and no further than 100 - 40
     ([10.0], [90.0], 100, 41, range(10, 30)),        # 81 pixels do not fit 41: (81 - 41) / 2 = 20 places
     ([10.0], [50.0], 100, 41, [10]),                 # they fit exactly
     ([0.4], [50.0], 100, 20, [0]), ([], [], 100, 40, [0])])
-def test_a_window_begins_at_each_allowed_place_and_nowhere_else(low, high, length, trim, expected):
-    drawn = {draw_window_start(torch.tensor(low), torch.tensor(high), length, trim, generator(seed)) for seed in range(400)}
+def test_a_window_starts_at_each_allowed_position_and_no_other(low, high, length, window, expected):
+    drawn = {draw_window_start(torch.tensor(low), torch.tensor(high), length, window, generator(seed)) for seed in range(400)}
     assert drawn == set(expected)
     if low:
-        assert set(allowed_starts(low, high, length, trim)) == set(expected)
+        assert set(allowed_starts(low, high, length, window)) == set(expected)
 
 
-def test_all_images_of_a_chunk_have_one_canvas():
-    """To a pixel, by which short sides are cut off differently."""
+def test_all_images_of_a_chunk_have_one_padded_size():
+    """Up to one pixel, because resized sizes are rounded down."""
     sizes = photographs(7, 96)
     ratios = chunk_ratios(sizes, 8)
     for row in chunk_indices(sizes, 8):
-        canvases = np.array([crop_to_frame(tuple(sizes[i].tolist()), torch.zeros(0, 4), ratios[i], SIDE, generator(0))[0][4:]
+        padded = np.array([crop_to_frame(tuple(sizes[i].tolist()), torch.zeros(0, 4), ratios[i], RESIZE, generator(0))[0][4:]
                              for i in row])
-        assert np.ptp(canvases, axis=0).max() <= 1
-        assert canvases.max() <= 2 * SIDE.min_size
+        assert np.ptp(padded, axis=0).max() <= 1
+        assert padded.max() <= 2 * RESIZE.min_size
 
 
 def test_no_boxes_stay_no_boxes():
     for height, width, ratio in CASES:
-        _, found, mask = crop_to_frame((height, width), torch.zeros(0, 4), ratio, SIDE, generator(0))
-        assert found.shape == (0, 4) and mask.shape == (0,)
+        _, boxes, mask = crop_to_frame((height, width), torch.zeros(0, 4), ratio, RESIZE, generator(0))
+        assert boxes.shape == (0, 4) and mask.shape == (0,)
 
 
-# The same, as training sees it
+# Examples of a data set
 
 @pytest.fixture
 def few(tmp_path):
-    """Three images with boxes: an upright one, a landscape one, and one that is trimmed."""
+    """Three images with boxes: an upright one, a landscape one, and one that is cropped."""
     sizes, state = [(90, 70), (60, 80), (40, 200)], numpy_random_state(0)
     for number, size in enumerate(sizes):
         Image.fromarray(state.randint(0, 256, (*size, 3), np.uint8)).save(tmp_path / f"{number}.png")
@@ -221,7 +224,7 @@ def few(tmp_path):
                     [(f"{number}.png", number + 1, *size) for number, size in enumerate(sizes)], np.array(objects))
 
 
-def test_a_mirrored_copy_is_the_image_seen_in_a_mirror(few):
+def test_a_mirrored_copy_is_the_flipped_image(few):
     examples = DetectionDataset(few, 0, Augment(hflip_prob=0, mirrored_copies=True))
     for index in range(3):
         (image, target), (copy, other) = examples[(0, index)], examples[(0, index + 3)]
@@ -234,39 +237,39 @@ def test_a_mirrored_copy_is_the_image_seen_in_a_mirror(few):
         assert torch.equal(again[0], copy) and torch.equal(again[1]["boxes"], other["boxes"])
 
 
-@pytest.mark.parametrize("most, left", [(0, 6), (6, 6), (9, 6), (2, 2), (1, 1)])
-def test_of_many_objects_a_random_choice_is_kept(few, most, left):
+@pytest.mark.parametrize("max_boxes, kept_count", [(0, 6), (6, 6), (9, 6), (2, 2), (1, 1)])
+def test_of_many_objects_a_random_choice_is_kept(few, max_boxes, kept_count):
     boxes = torch.arange(24, dtype=torch.float32).reshape(6, 4).numpy() + [[0, 0, 9, 9]]
     crowded = replace(few, boxes=boxes.astype(np.float32), labels=np.arange(1, 7, dtype=np.int32),
                       offsets=np.array([0, 0, 0, 6]), flags=np.zeros(6, np.uint8), areas=np.ones(6, np.float32))
-    examples = DetectionDataset(crowded, 0, Augment(hflip_prob=0, max_boxes=most))
+    examples = DetectionDataset(crowded, 0, Augment(hflip_prob=0, max_boxes=max_boxes))
     kept = [examples[(epoch, 2)][1] for epoch in range(60)]
     for target in kept:
         labels = target["labels"].tolist()
-        assert len(set(labels)) == left and torch.equal(target["boxes"], torch.from_numpy(boxes[np.array(labels) - 1]).float())
+        assert len(set(labels)) == kept_count and torch.equal(target["boxes"], torch.from_numpy(boxes[np.array(labels) - 1]).float())
     assert {label for target in kept for label in target["labels"].tolist()} == set(range(1, 7))
     assert torch.equal(examples[(5, 2)][1]["labels"], kept[5]["labels"])
 
 
-def test_a_batch_in_frames_is_one_canvas_with_padding_that_counts_as_image(few):
-    """Mirrored copies included; what a frame holds is the resized image, and where a box was, it still is."""
+def test_cropped_images_fill_their_batch_and_padding_counts_as_image(few):
+    """With mirrored copies: a crop contains the pixels of the resized image, and its boxes stay inside."""
     sizes = epoch_sizes(few.sizes, True)
-    side, ratios = Resize(32, 0), chunk_ratios(sizes, 2)
-    examples = DetectionDataset(few, 0, Augment(hflip_prob=0, mirrored_copies=True), CropFrames(ratios, side))
-    how = Preprocessing(PIXEL_FORMATS["caffe"], multiple=1)
+    resize, ratios = Resize(32, 0), chunk_ratios(sizes, 2)
+    examples = DetectionDataset(few, 0, Augment(hflip_prob=0, mirrored_copies=True), CropFrames(ratios, resize))
+    preprocessing = Preprocessing(PIXEL_FORMATS["caffe"], size_divisor=1)
     for row in plan_epoch(0, 0, sizes, 2, "static"):
         images, targets = zip(*(examples[(0, int(index))] for index in row))
-        batch = to_batch(list(images), side, how, [target["frame"] for target in targets])
+        batch = to_batch(list(images), resize, preprocessing, [target["frame"] for target in targets])
         assert set(batch.image_sizes) == {tuple(batch.tensors.shape[-2:])}
         before = [tuple(image.shape[-2:]) for image in images]
-        scaled = pad_ground_truth(targets, before, [scale_and_size(*size, side)[1] for size in before], extent=0).lists()
-        for image, target, whole, canvas in zip(images, targets, scaled, batch.tensors):
+        scaled = pad_ground_truth(targets, before, [scale_and_size(*size, resize)[1] for size in before]).per_image()
+        for image, target, ground_truth, padded in zip(images, targets, scaled, batch.tensors):
             top, left, height, width, *_ = target["frame"]
-            alone = to_batch([image], side, how).tensors[0]
-            assert torch.equal(canvas[:, :height, :width], alone[:, top:top + height, left:left + width])
-            assert not canvas[:, height:].any() and not canvas[:, :, width:].any()
-            assert len(whole["boxes"]) == len(target["labels"]) > 0
-            assert (whole["boxes"] > -1e-3).all() and (whole["boxes"][:, 2] < width + 1).all()
+            alone = to_batch([image], resize, preprocessing).tensors[0]
+            assert torch.equal(padded[:, :height, :width], alone[:, top:top + height, left:left + width])
+            assert not padded[:, height:].any() and not padded[:, :, width:].any()
+            assert len(ground_truth["boxes"]) == len(target["labels"]) > 0
+            assert (ground_truth["boxes"] > -1e-3).all() and (ground_truth["boxes"][:, 2] < width + 1).all()
 
 
 def test_frames_of_the_same_key_are_the_same_and_epochs_differ(few):

@@ -38,8 +38,7 @@ def test_a_heartbeat_is_on_disk_soon_and_the_last_one_at_the_end(tmp_path):
         marks.mark("step")
     last, = read_heartbeats(tmp_path)
     assert (last.rank, last.phase, last.step) == (0, "step", 4) and 0 <= time.time() - last.at < 10
-    assert set(json.loads(heartbeat_file(tmp_path, 0).read_text())) == {"rank", "host", "phase", "step",
-                                                                                       "at"}
+    assert set(json.loads(heartbeat_file(tmp_path, 0).read_text())) == {"rank", "host", "phase", "step", "at"}
     assert [path.name for path in (tmp_path / "heartbeats").iterdir()] == ["rank-00000.json"]  # no empty stacks
 
 

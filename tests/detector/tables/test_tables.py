@@ -1,4 +1,4 @@
-"""The report: printed figures as printed, measured ones from what runs wrote, and nothing where there is nothing."""
+"""The tables: printed figures as printed, measured ones from the files of runs, and no figure without a run."""
 
 import csv
 import html.parser
@@ -7,12 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from detector.__main__ import main
-from detector.config.load import load_config, shipped_folder, to_yaml
+from detector.config.load import all_options, load_config, shipped_folder, to_yaml
 from detector.errors import BadInput
 from detector.tables.html import as_html
-from detector.tables.measured import read_measured_row
+from detector.tables.measured import PLACE_OPTIONS, read_measured_row
 from detector.tables.published import leading_number, read_published_rows, select_rows
 from detector.tables.render import HEADER, as_csv, as_markdown, as_text, build_rows
 
@@ -22,7 +23,7 @@ STEPS = 626                     # of an epoch of 10,022 images
 
 def make_run(runs: Path, name: str = ROW, ap: float | None = 0.753, seed: int = 0, overrides: tuple = (), processes: int = 8,
              gpus: tuple = ("NVIDIA H100 80GB HBM3",), steps: int = 6260, row: str = ROW) -> Path:
-    """A run folder as training writes it: two stretches, the second twice as fast as the first."""
+    """Writes a run folder as training does; the second half of the steps is twice as fast as the first."""
     folder = runs / name
     folder.mkdir(parents=True)
     config = load_config(f"tables/{row}", [f"run.name={name}", f"seed={seed}", "data.root=/d", *overrides])
@@ -30,21 +31,21 @@ def make_run(runs: Path, name: str = ROW, ap: float | None = 0.753, seed: int = 
     (folder / "environment.json").write_text(json.dumps({
         "processes": processes, "gpus": list(gpus) * processes, "cores": 2, "commit": "0123456789abcdef", "host": "n1"}))
     half = steps // 2
-    said = [{"kind": "train", "step": step, "epoch": step / STEPS, "images_per_s": pace, "memory_gib": memory, "rate": 0.01}
+    lines = [{"kind": "train", "step": step, "epoch": step / STEPS, "images_per_s": pace, "memory_gib": memory, "lr": 0.01}
             for step, pace, memory in ((half, 40.0, 5.5), (steps, 80.0, 6.0))]
     if ap is not None:
-        said += [{"kind": "evaluation", "step": half, "AP": 0.99, "AP_11point": 0.99},
+        lines += [{"kind": "evaluation", "step": half, "AP": 0.99, "AP_11point": 0.99},
                  {"kind": "evaluation", "step": steps, "AP": ap, "AP_11point": ap}]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in said))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "log.txt").write_text("2026-11-24 23:59:59 started\n2026-11-25 01:02:03 finished\n")
     return folder
 
 
-def line_of(runs: Path, row: str = ROW):
+def table_row(runs: Path, row: str = ROW):
     return build_rows(select_rows(read_published_rows(), row), runs)[0]
 
 
-# What is printed
+# Published rows
 
 def test_every_row_has_a_config_and_every_config_a_row():
     rows = [row.row for row in read_published_rows()]
@@ -68,139 +69,159 @@ def test_the_number_of_a_cell(cell, value):
 
 
 def test_an_unknown_row_lists_the_rows(capsys):
-    with pytest.raises(BadInput, match="There are: voc07-vgg16-g1-b1, "):
+    with pytest.raises(BadInput, match="choose one of: voc07-vgg16-g1-b1, "):
         select_rows(read_published_rows(), "voc07")
     assert main(["tables", "--row", "voc08"]) == 2 and "voc07-res101-g8-b16" in capsys.readouterr().err
 
 
-# What is measured
+# Measured rows
 
 def test_nothing_is_measured_where_there_is_no_run(tmp_path):
     for runs in (tmp_path, tmp_path / "nowhere"):
-        for one in build_rows(read_published_rows(), runs):
-            assert not one.measured and not one.gap and not one.speed_up and not one.hardware and not one.date
+        for row in build_rows(read_published_rows(), runs):
+            assert not row.measured and not row.gap and not row.speed_up and not row.hardware and not row.date
     assert as_text(build_rows(read_published_rows(), tmp_path)).count("not measured") == len(read_published_rows())
 
 
 def test_a_run_is_read_as_it_was(tmp_path):
     make_run(tmp_path)
-    one = line_of(tmp_path)
+    row = table_row(tmp_path)
     epoch_h = (STEPS * 16 / 40 + STEPS * 16 / 80) / 2 / 3600  # half of the steps at each pace
-    assert one.measured == {"model": "resnet101_c4", "gpus": "8", "batch": "16", "rate": "0.01", "decay": "8",
+    assert row.measured == {"model": "resnet101_c4", "gpus": "8", "batch": "16", "lr": "0.01", "lr_decay": "8",
                             "epochs": "10", "time": f"{epoch_h:.3g} hr", "memory": "6144 MiB", "map": "75.3"}
-    assert (one.gap, one.verdict, one.speed_up) == ("+0.1", "within 1.0", f"{0.23 / epoch_h:.2f}x")
-    assert one.hardware == "8 x NVIDIA H100 80GB HBM3, fp32" and one.commit == "012345678" and one.date == "2026-11-25"
-    assert one.seeds == "0" and one.remark == "" and one.printed["map"] == "75.2"
+    assert (row.gap, row.verdict, row.speed_up) == ("+0.1", "within 1.0", f"{0.23 / epoch_h:.2f}x")
+    assert row.hardware == "8 x NVIDIA H100 80GB HBM3, fp32" and row.commit == "012345678" and row.date == "2026-11-25"
+    assert row.seeds == "0" and row.remark == "" and row.printed["map"] == "75.2"
 
 
 @pytest.mark.parametrize("ap, gap, verdict", [(0.762, "+1.0", "within 1.0"), (0.763, "+1.1", "outside 1.0"),
                                               (0.742, "-1.0", "within 1.0"), (0.74, "-1.2", "outside 1.0")])
 def test_the_tolerance_decides_both_ways(tmp_path, ap, gap, verdict):
     make_run(tmp_path, ap=ap)
-    one = line_of(tmp_path)
-    assert (one.gap, one.verdict) == (gap, verdict)
+    row = table_row(tmp_path)
+    assert (row.gap, row.verdict) == (gap, verdict)
 
 
 def test_seeds_give_mean_and_spread(tmp_path):
     for seed, ap in enumerate((0.74, 0.75, 0.76)):
         make_run(tmp_path, ROW + f"-seed{seed}" * (seed > 0), ap, seed)
-    one = line_of(tmp_path)
-    assert one.measured["map"] == "75.0 ± 1.0" and one.gap == "-0.2" and one.seeds == "0, 1, 2"
+    row = table_row(tmp_path)
+    assert row.measured["map"] == "75.0 ± 1.0" and row.gap == "-0.2" and row.seeds == "0, 1, 2"
     assert read_measured_row(ROW, tmp_path).spread == pytest.approx(1.0)
     make_run(tmp_path, ROW + "-seed3", 0.1, 3, ("optim.lr=1",))
     make_run(tmp_path, ROW + "-seed4", None, 4)
     make_run(tmp_path, ROW + "-mine", 0.99)
-    assert line_of(tmp_path).measured["map"] == "75.0 ± 1.0", "neither another config, nor an unfinished run, nor any folder"
+    assert table_row(tmp_path).measured["map"] == "75.0 ± 1.0", "neither another config, nor an unfinished run, nor any folder"
 
 
 @pytest.mark.parametrize("overrides, remark", [
     (("optim.lr=0.02",), "optim.lr: 0.01 -> 0.02"), (("schedule.steps=6260",), "schedule.steps: 0 -> 6260"),
     (("model.weights=resnet101_caffe.pth",), "model.weights: R-101.pkl -> resnet101_caffe.pth"),
-    (("run.precision=bf16", "batch.micro_batch_size=16", "model.weights=/elsewhere/R-101.pkl", "evaluate.batch_size=8", "run.num_workers=0"), "")])
+    (("run.precision=bf16", "batch.micro_batch_size=16", "model.weights=/elsewhere/R-101.pkl", "evaluate.batch_size=8",
+      "run.num_workers=0"), "")])
 def test_a_run_with_another_config_does_not_count_and_says_why(tmp_path, overrides, remark):
     make_run(tmp_path, overrides=overrides)
-    one = line_of(tmp_path)
-    assert one.remark == remark and one.measured["map"] == "75.3" and bool(one.gap) == (not remark)
+    row = table_row(tmp_path)
+    assert row.remark == remark and row.measured["map"] == "75.3" and bool(row.gap) == (not remark)
 
 
 def test_a_run_that_is_not_finished_says_how_far_it_is(tmp_path):
     make_run(tmp_path, ap=None, steps=1252)
-    one = line_of(tmp_path)
-    assert one.measured["map"] == "not yet" and one.remark == "step 1,252 of 6,260" and not one.gap
-    assert one.speed_up
+    row = table_row(tmp_path)
+    assert row.measured["map"] == "not yet" and row.remark == "step 1,252 of 6,260" and not row.gap
+    assert row.speed_up
 
 
 def test_an_evaluation_on_the_way_is_not_the_result(tmp_path):
     folder = make_run(tmp_path)
     kept = (folder / "metrics.jsonl").read_text().splitlines()[:-1]  # the one at half of the steps stays
     (folder / "metrics.jsonl").write_text("\n".join(kept) + "\n")
-    assert not line_of(tmp_path).gap
+    assert not table_row(tmp_path).gap
+
+
+def test_every_option_of_the_place_is_an_option_or_a_section():
+    """A run may differ in these options from its row; a wrong name would let any run of another place not count."""
+    options = all_options()
+    for name in PLACE_OPTIONS:
+        assert name in options or name.endswith(".") and any(path.startswith(name) for path in options), name
+
+
+def test_a_run_of_version_0_1_counts(tmp_path):
+    """Its config.yaml holds the option names of that version, and `recipe: original`."""
+    folder = make_run(tmp_path)
+    tree = yaml.safe_load((folder / "config.yaml").read_text())
+    optim = tree["optim"]
+    optim["rate"], optim["decay"] = optim.pop("lr"), optim.pop("weight_decay")
+    tree["model"]["body"], tree["recipe"] = tree["model"].pop("backbone"), "original"
+    (folder / "config.yaml").write_text(yaml.safe_dump(tree))
+    row = table_row(tmp_path)
+    assert row.remark == "" and row.measured["map"] == "75.3"
 
 
 @pytest.mark.parametrize("name, content", [("config.yaml", "optim: {lr: fast}"), ("environment.json", "{"),
                                            ("metrics.jsonl", ""), ("metrics.jsonl", None), ("config.yaml", None)])
-def test_a_folder_that_is_no_run_is_passed_over(tmp_path, name, content):
+def test_a_folder_that_is_no_run_is_left_out(tmp_path, name, content):
     folder = make_run(tmp_path)
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_text(content)
-    assert not line_of(tmp_path).measured
+    assert not table_row(tmp_path).measured
 
 
-def test_a_row_that_prints_the_time_of_a_step_is_compared_in_that(tmp_path):
-    row = "coco-resnet50-fpn-26e"  # 0.2288 s/step
-    make_run(tmp_path, row, 0.372, row=row, steps=26 * STEPS)
-    one = line_of(tmp_path, row)
+def test_a_row_that_prints_seconds_per_step_is_compared_in_that_unit(tmp_path):
+    name = "coco-resnet50-fpn-26e"  # 0.2288 s/step
+    make_run(tmp_path, name, 0.372, row=name, steps=26 * STEPS)
+    row = table_row(tmp_path, name)
     step_s = (16 / 40 + 16 / 80) / 2
-    assert one.measured["time"] == f"{step_s:.3g} s/step" and one.speed_up == f"{0.2288 / step_s:.2f}x"
-    assert one.measured["map"] == "37.2" and one.measured["decay"] == "16, 22"
+    assert row.measured["time"] == f"{step_s:.3g} s/step" and row.speed_up == f"{0.2288 / step_s:.2f}x"
+    assert row.measured["map"] == "37.2" and row.measured["lr_decay"] == "16, 22"
 
 
-def test_a_cpu_is_called_one(tmp_path):
+def test_runs_on_a_cpu_are_marked(tmp_path):
     make_run(tmp_path, gpus=(), processes=2)
-    one = line_of(tmp_path)
-    assert one.hardware == "2 processes on 2 CPU cores" and one.measured["gpus"] == "CPU"
+    row = table_row(tmp_path)
+    assert row.hardware == "2 processes on 2 CPU cores" and row.measured["gpus"] == "CPU"
 
 
-# The forms
+# Formats
 
 @pytest.fixture
-def found(tmp_path):
+def rows(tmp_path):
     make_run(tmp_path)
     make_run(tmp_path, "voc07-vgg16-g1-b1", None, row="voc07-vgg16-g1-b1", processes=1)
     make_run(tmp_path, "voc07-vgg16-g1-b4", 0.5, row="voc07-vgg16-g1-b4", overrides=("data.classes=[<b>|&]",), steps=5634)
     return build_rows(read_published_rows(), tmp_path)
 
 
-def test_csv_holds_every_row_once(found):
-    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
-    assert [row["row"] for row in rows] == [row.row for row in read_published_rows()]
-    mine = next(row for row in rows if row["row"] == ROW)
+def test_csv_holds_every_row_once(rows):
+    parsed = list(csv.DictReader(io.StringIO(as_csv(rows))))
+    assert [row["row"] for row in parsed] == [row.row for row in read_published_rows()]
+    mine = next(row for row in parsed if row["row"] == ROW)
     assert (mine["printed_map"], mine["measured_map"], mine["gap"]) == ("75.2", "75.3", "+0.1")
-    assert rows[-1]["measured_map"] == "not measured"
-    for row, one in zip(rows, read_published_rows()):
-        assert [row[f"printed_{key}"] for key in HEADER] == [getattr(one, key) for key in HEADER]
+    assert parsed[-1]["measured_map"] == "not measured"
+    for row, published in zip(parsed, read_published_rows()):
+        assert [row[f"printed_{key}"] for key in HEADER] == [getattr(published, key) for key in HEADER]
 
 
-def test_markdown_has_as_many_cells_in_every_line(found):
-    for block in as_markdown(found).split("\n\n"):
+def test_markdown_has_as_many_cells_in_every_line(rows):
+    for block in as_markdown(rows).split("\n\n"):
         if block.startswith("|"):
             assert len({text.replace("\\|", "").count("|") for text in block.splitlines()}) == 1
-    assert "+0.1" in as_markdown(found) and "### COCO, short side 600" in as_markdown(found)
+    assert "+0.1" in as_markdown(rows) and "### COCO, short side 600" in as_markdown(rows)
 
 
-def test_text_lines_up(found):
-    for block in as_text(found).split("\n\n\n"):
+def test_text_lines_up(rows):
+    for block in as_text(rows).split("\n\n\n"):
         _, _, head, rule, *rest = block.splitlines()
         starts = [head.index(name) for name in ("model", "#GPUs", "mAP", "speed-up")]
         assert len(rule) >= len(head)
         for line in (line for line in rest if " printed " in line or " measured " in line):
             assert line[starts[0]] != " " and all(line[start - 2:start].strip() == "" for start in starts)
-    assert "\n  8 x NVIDIA H100 80GB HBM3, fp32; commit 012345678; 2026-11-25" in as_text(found)
+    assert "\n  8 x NVIDIA H100 80GB HBM3, fp32; commit 012345678; 2026-11-25" in as_text(rows)
 
 
 class Reader(html.parser.HTMLParser):
-    """Notes what is open when the page ends, and every place that it would load something from."""
+    """Collects the elements that are open at the end, and every address that the page would load."""
 
     def __init__(self):
         super().__init__()
@@ -219,12 +240,12 @@ class Reader(html.parser.HTMLParser):
         self.text += data
 
 
-def test_the_page_is_whole_loads_nothing_and_holds_every_row(found):
-    page, reader = as_html(found), Reader()
+def test_the_page_is_well_formed_loads_nothing_and_holds_every_row(rows):
+    page, reader = as_html(rows), Reader()
     reader.feed(page)
     assert not reader.open and not reader.loads and "url(" not in page and "@import" not in page
     assert reader.rows == len(read_published_rows()) and "prefers-color-scheme: dark" in page
-    assert "<b>|" not in page and "-> ['<b>|&']" in reader.text, "what a run says is text"
+    assert "<b>|" not in page and "-> ['<b>|&']" in reader.text, "values from runs are text"
     assert "75.3" in page and "within 1.0" in page and page.count("not measured") == len(read_published_rows()) - 3 + 1
 
 

@@ -1,4 +1,4 @@
-"""Boxes and names on pictures: readable, inside the picture, and nothing else is touched."""
+"""Boxes and class names on images: readable, inside the image, and no other pixel changes."""
 
 import colorsys
 
@@ -12,7 +12,7 @@ CLASSES = ("cat", "traffic light", "x")
 NONE = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
 
 
-def ground(kind: str, height: int = 120, width: int = 160) -> np.ndarray:
+def background(kind: str, height: int = 120, width: int = 160) -> np.ndarray:
     if kind == "noise":
         return np.random.RandomState(0).randint(0, 256, (height, width, 3)).astype(np.uint8)
     return np.full((height, width, 3), {"black": 0, "grey": 128, "white": 255}[kind], np.uint8)
@@ -20,15 +20,15 @@ def ground(kind: str, height: int = 120, width: int = 160) -> np.ndarray:
 
 def drawn(image: np.ndarray, *rows: tuple, scores: list | None = None) -> np.ndarray:
     """Rows: (box, label)."""
-    picture = draw_boxes(image, np.array([box for box, _ in rows], np.float32).reshape(-1, 4),
+    drawing = draw_boxes(image, np.array([box for box, _ in rows], np.float32).reshape(-1, 4),
                          np.array([label for _, label in rows], np.int32), CLASSES,
                          None if scores is None else np.array(scores, np.float32))
-    return np.asarray(picture)
+    return np.asarray(drawing)
 
 
-def luminance(colour: tuple) -> float:
-    """Relative luminance of an sRGB colour 0 ... 255 (WCAG 2.1)."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in np.array(colour[:3]) / 255]
+def luminance(color: tuple) -> float:
+    """Relative luminance of an sRGB color 0 ... 255 (WCAG 2.1)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in np.array(color[:3]) / 255]
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
 
@@ -39,42 +39,42 @@ def contrast(a: tuple, b: tuple) -> float:
 
 @pytest.mark.parametrize("kind", ["white", "noise"])
 @pytest.mark.parametrize("scores", [None, []])
-def test_nothing_to_draw_is_the_picture_itself(kind, scores):
-    image = ground(kind)
+def test_without_boxes_the_image_is_unchanged(kind, scores):
+    image = background(kind)
     assert np.array_equal(drawn(image, scores=scores), image)
 
 
-def test_the_picture_that_was_given_is_not_drawn_on():
-    image = ground("white")
+def test_the_input_image_is_not_drawn_on():
+    image = background("white")
     image.flags.writeable = False
     assert not np.array_equal(drawn(image, ((20, 30, 90, 100), 1)), image)
     assert (image == 255).all()
 
 
-def test_a_name_can_be_read_on_the_colour_of_its_class():
+def test_a_name_is_readable_on_the_color_of_its_class():
     """4.5 is the least contrast of small text by WCAG 2.1, success criterion 1.4.3; the letters are black."""
     contrasts = {label: contrast((0, 0, 0), box_color(label)) for label in range(1, 201)}
     assert {label: round(value, 1) for label, value in contrasts.items() if value < 4.5} == {}
 
 
-def test_the_colours_of_neighbouring_classes_differ():
+def test_the_colors_of_neighboring_classes_differ():
     hues = [colorsys.rgb_to_hsv(*(c / 255 for c in box_color(label)))[0] for label in range(1, 21)]
     for first in range(20):
         for second in range(first + 1, 20):
-            apart = abs(hues[first] - hues[second])
-            assert min(apart, 1 - apart) > (1 / 5 if second == first + 1 else 1 / 60)
+            difference = abs(hues[first] - hues[second])
+            assert min(difference, 1 - difference) > (1 / 5 if second == first + 1 else 1 / 60)
 
 
 @pytest.mark.parametrize("kind", ["black", "grey", "white", "noise"])
-def test_letters_and_plate_are_there_on_any_ground(kind):
-    """The plate is the same on each ground, so that it is opaque; it holds its colour, black, and shades between."""
+def test_text_and_plate_are_drawn_on_any_background(kind):
+    """The plate is equal on each background, so it is opaque; it holds the color of the class and black text."""
     label, region = 1, slice(10, 59)  # above the box
     other = "white" if kind != "white" else "grey"
-    plates = [drawn(ground(name), ((30, 60, 130, 110), label))[region] for name in (kind, other)]
-    plate = (plates[0] == plates[1]).all(axis=2) & ~(plates[0] == ground(kind)[region]).all(axis=2)
+    plates = [drawn(background(name), ((30, 60, 130, 110), label))[region] for name in (kind, other)]
+    plate = (plates[0] == plates[1]).all(axis=2) & ~(plates[0] == background(kind)[region]).all(axis=2)
     pixels = plates[0][plate].astype(int)
-    colour = np.array(box_color(label))
-    assert (np.abs(pixels - colour).max(axis=1) == 0).sum() > 50
+    color = np.array(box_color(label))
+    assert (np.abs(pixels - color).max(axis=1) == 0).sum() > 50
     assert (pixels.max(axis=1) < 60).sum() > 20
 
 
@@ -89,9 +89,9 @@ def box_pixels(box: tuple, shape: tuple, border: int) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["black", "white", "noise"])
 def test_the_line_lies_on_the_outermost_pixels_of_the_box_and_nothing_else_changes(kind):
-    image, box = ground(kind), (30, 60, 130, 110)
+    image, box = background(kind), (30, 60, 130, 110)
     after = drawn(image, (box, 2))
-    below = slice(60 + 8, None)  # the rows that the plate does not reach
+    below = slice(60 + 8, None)  # rows below the plate
     changed = (after != image).any(axis=2)[below]
     assert not (changed & ~box_pixels(box, image.shape, border=8)[below]).any()
     assert (after[85, 30] == 0).all() and (after[85, 129] == 0).all() and (after[109, 80] == 0).all()  # black outside
@@ -100,8 +100,8 @@ def test_the_line_lies_on_the_outermost_pixels_of_the_box_and_nothing_else_chang
 
 
 def plate_of(label: int, score: float | None) -> np.ndarray:
-    """The plate where there is plenty of room: what is drawn above a box, as wide as it is."""
-    image = ground("grey", 300, 400)
+    """Returns the pixels of a plate above a box in the middle of a large image."""
+    image = background("grey", 300, 400)
     changed = drawn(image, ((150, 150, 250, 250), label), scores=None if score is None else [score])
     rows, columns = np.nonzero((changed != image).any(axis=2)[:150])
     return changed[rows.min():150, columns.min():columns.max() + 1]
@@ -113,10 +113,10 @@ OUTSIDE = [(-30, -20, 50, 60), (380, 280, 450, 330), (-100, -100, 600, 600), (39
 
 
 @pytest.mark.parametrize("box", CORNERS + EDGES + OUTSIDE)
-def test_the_plate_is_whole_inside_the_picture_wherever_the_box_is(box):
+def test_the_whole_plate_is_inside_the_image_wherever_the_box_is(box):
     """Without its lowest row of pixels, which may be the line of the box."""
     for label, score in ((1, None), (1, 0.5), (2, 0.5)):
-        after = drawn(ground("grey", 300, 400), (box, label), scores=None if score is None else [score])
+        after = drawn(background("grey", 300, 400), (box, label), scores=None if score is None else [score])
         assert after.shape == (300, 400, 3)
         plate = plate_of(label, score)
         windows = np.lib.stride_tricks.sliding_window_view(after[..., 0], plate.shape[:2])
@@ -127,12 +127,12 @@ def test_the_plate_is_whole_inside_the_picture_wherever_the_box_is(box):
 @pytest.mark.parametrize("box", [(5, 5, 5, 5), (5, 5, 6, 6), (5, 5, 7, 40), (9, 9, 2, 2), (0.4, 0.6, 3.5, 3.2),
                                  (500, 500, 600, 600), (-50, -50, -10, -10)])
 @pytest.mark.parametrize("height, width", [(120, 160), (12, 10), (1, 1)])
-def test_small_odd_and_distant_boxes_are_no_error(box, height, width):
-    assert drawn(ground("grey", height, width), (box, 2), scores=[0.5]).shape == (height, width, 3)
+def test_small_inverted_and_outside_boxes_are_no_error(box, height, width):
+    assert drawn(background("grey", height, width), (box, 2), scores=[0.5]).shape == (height, width, 3)
 
 
-def test_a_small_box_changes_nothing_but_its_surroundings_and_its_plate():
-    image = ground("white")
+def test_a_small_box_changes_only_pixels_near_it_and_its_plate():
+    image = background("white")
     after = drawn(image, ((80, 100, 82, 102), 3))
     rows, columns = np.nonzero((after != image).any(axis=2))
     assert rows.max() <= 101 + 4 and columns.min() >= 80 - 4  # the width of a line
@@ -141,13 +141,13 @@ def test_a_small_box_changes_nothing_but_its_surroundings_and_its_plate():
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_the_better_score_lies_on_top_whatever_the_order(order):
     box, scores = (30, 60, 130, 110), [0.9, 0.4]
-    after = drawn(ground("white"), *[(box, row + 1) for row in order], scores=[scores[row] for row in order])
+    after = drawn(background("white"), *[(box, row + 1) for row in order], scores=[scores[row] for row in order])
     assert tuple(after[85, 31]) == box_color(1)
 
 
 def test_without_scores_the_later_box_lies_on_top():
     box = (30, 60, 130, 110)
-    assert tuple(drawn(ground("white"), (box, 1), (box, 2))[85, 31]) == box_color(2)
+    assert tuple(drawn(background("white"), (box, 1), (box, 2))[85, 31]) == box_color(2)
 
 
 def test_a_score_makes_the_plate_wider():
@@ -156,8 +156,8 @@ def test_a_score_makes_the_plate_wider():
         plate_of(1, 0.51), plate_of(1, 0.5))  # two digits
 
 
-def test_side_by_side_shows_both_pictures_untouched_with_a_caption_above_each():
-    left, right = (Image.fromarray(ground(kind, 50, width)) for kind, width in (("noise", 130), ("black", 150)))
+def test_side_by_side_shows_both_images_unchanged_with_a_caption_above_each():
+    left, right = (Image.fromarray(background(kind, 50, width)) for kind, width in (("noise", 130), ("black", 150)))
     sheet = np.asarray(side_by_side(left, right, ("ground truth", "predicted, step 20")))
     assert np.array_equal(sheet[-50:, :130], np.asarray(left)) and np.array_equal(sheet[-50:, -150:], np.asarray(right))
     assert (sheet[-50:, 130:-150] == 255).all() and sheet.shape[1] > 280  # a gap

@@ -1,4 +1,4 @@
-"""COCO JSON: what a split is read as, and what is said about each mistake that people's files have."""
+"""Reading COCO JSON, and the error for each mistake that occurs in such files."""
 
 import json
 from pathlib import Path
@@ -29,20 +29,20 @@ def small() -> dict:
     return json.loads(json.dumps(SMALL))
 
 
-def write(root: Path, said, name: str = "annotations/instances_val.json") -> None:
+def write(root: Path, content, name: str = "annotations/instances_val.json") -> None:
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(said if isinstance(said, str) else json.dumps(said), encoding="utf-8")
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
 
 
-def read(root: Path, said, split: str = "val"):
-    write(root, said)
+def read(root: Path, content, split: str = "val"):
+    write(root, content)
     return coco.read(str(root), split)
 
 
-def mistakes(root: Path, said) -> str:
+def mistakes(root: Path, content) -> str:
     with pytest.raises(BadInput) as caught:
-        read(root, said)
+        read(root, content)
     assert "instances_val.json" in str(caught.value)
     return str(caught.value)
 
@@ -52,7 +52,7 @@ def picture(path: Path, height: int = 4, width: int = 6) -> None:
     Image.new("RGB", (width, height)).save(path)
 
 
-# What is read
+# Reading
 
 def test_a_split(tmp_path):
     dataset = read(tmp_path, SMALL)
@@ -68,83 +68,83 @@ def test_a_split(tmp_path):
 
 
 def test_the_order_of_the_categories_in_the_file_changes_nothing(tmp_path):
-    said = small()
-    said["categories"].reverse()
-    assert read(tmp_path, said).classes == ("cat", "dog")
+    content = small()
+    content["categories"].reverse()
+    assert read(tmp_path, content).classes == ("cat", "dog")
 
 
-@pytest.mark.parametrize("what", ["info", "licenses"])
-def test_what_nobody_needs_may_be_there_or_not(tmp_path, what):
-    assert len(read(tmp_path, {**small(), what: {}})) == 3
+@pytest.mark.parametrize("key", ["info", "licenses"])
+def test_unused_parts_of_the_file_are_ignored(tmp_path, key):
+    assert len(read(tmp_path, {**small(), key: {}})) == 3
 
 
-@pytest.mark.parametrize("said, counts", [
+@pytest.mark.parametrize("content, counts", [
     ({"images": [], "annotations": [], "categories": []}, (0, 0, 0)),
     ({**SMALL, "annotations": []}, (3, 0, 2)),
     ({**SMALL, "annotations": [], "categories": []}, (3, 0, 0)),
 ])
-def test_nothing(tmp_path, said, counts):
-    dataset = read(tmp_path, said)
+def test_a_file_without_images_or_objects(tmp_path, content, counts):
+    dataset = read(tmp_path, content)
     assert (len(dataset), len(dataset.boxes), len(dataset.classes)) == counts
     assert dataset.boxes.shape == (0, 4) and dataset.sizes.shape == (len(dataset), 2)
     assert dataset.offsets.tolist() == [0] * (len(dataset) + 1)
 
 
 def test_ids_may_be_texts_of_digits(tmp_path):
-    said = small()
-    for entry in said["images"] + said["categories"]:
+    content = small()
+    for entry in content["images"] + content["categories"]:
         entry["id"] = str(entry["id"])
-    said["annotations"][0].update(image_id="5", category_id="7")  # the other annotations keep their numbers
-    dataset, usual = read(tmp_path, said), read(tmp_path, SMALL)
+    content["annotations"][0].update(image_id="5", category_id="7")  # the other annotations keep their numbers
+    dataset, usual = read(tmp_path, content), read(tmp_path, SMALL)
     assert dataset.image_ids.tolist() == usual.image_ids.tolist()
     assert dataset.category_ids.tolist() == usual.category_ids.tolist()
     assert dataset.labels.tolist() == usual.labels.tolist()
 
 
 def test_ids_may_start_at_zero_and_be_large(tmp_path):
-    said = {"categories": [{"id": 0, "name": "cat"}],
+    content = {"categories": [{"id": 0, "name": "cat"}],
             "images": [{"id": 2**53, "file_name": "a", "height": 9, "width": 9}],
             "annotations": [{"image_id": 2**53, "category_id": 0, "bbox": [1, 2, 3, 4]}]}
-    dataset = read(tmp_path, said)
+    dataset = read(tmp_path, content)
     assert dataset.labels.tolist() == [1], "0 is the background, so the class with id 0 is label 1"
     assert dataset.category_ids.tolist() == [0] and dataset.image_ids.tolist() == [2**53]
 
 
 @pytest.mark.parametrize("area, read_as", [(None, 12), ("7", 12), (7.5, 7.5), (0, 0)])
 def test_an_area_that_is_no_number_is_that_of_the_box(tmp_path, area, read_as):
-    said = small()
-    said["annotations"] = [{**said["annotations"][2], "area": area}]
-    assert read(tmp_path, said).areas.tolist() == [read_as]
+    content = small()
+    content["annotations"] = [{**content["annotations"][2], "area": area}]
+    assert read(tmp_path, content).areas.tolist() == [read_as]
 
 
 @pytest.mark.parametrize("crowd, flag", [(0, 0), (1, CROWD), (False, 0), (True, CROWD), (None, 0), ("0", 0),
                                          ("1", CROWD)])
 def test_a_crowd_is_marked_by_one(tmp_path, crowd, flag):
-    said = small()
-    said["annotations"] = [{**said["annotations"][0], "iscrowd": crowd}]
-    assert read(tmp_path, said).flags.tolist() == [flag]
+    content = small()
+    content["annotations"] = [{**content["annotations"][0], "iscrowd": crowd}]
+    assert read(tmp_path, content).flags.tolist() == [flag]
 
 
 def test_class_names_are_texts_even_where_the_file_has_numbers(tmp_path):
-    said = small()
-    said["categories"] = [{"id": 3, "name": 0}, {"id": 7, "name": 1}]  # digits, as in house numbers
-    assert read(tmp_path, said).classes == ("0", "1")
+    content = small()
+    content["categories"] = [{"id": 3, "name": 0}, {"id": 7, "name": 1}]  # digits, as in house numbers
+    assert read(tmp_path, content).classes == ("0", "1")
 
 
 def test_names_may_have_any_letters(tmp_path):
-    said = small()
-    said["categories"][0]["name"] = "Tür/門 1"
-    said["images"][0]["file_name"] = "ordner 1/bild-ä.jpg"
-    dataset = read(tmp_path, said)
+    content = small()
+    content["categories"][0]["name"] = "Tür/門 1"
+    content["images"][0]["file_name"] = "ordner 1/bild-ä.jpg"
+    dataset = read(tmp_path, content)
     assert dataset.classes == ("cat", "Tür/門 1")
     assert dataset.path(0).endswith("ordner 1/bild-ä.jpg")
 
 
 def test_boxes_outside_or_without_area_are_left_for_the_policy_that_counts_them(tmp_path):
-    said = small()
-    said["annotations"] = [{"image_id": 5, "category_id": 3, "bbox": box}
+    content = small()
+    content["annotations"] = [{"image_id": 5, "category_id": 3, "bbox": box}
                            for box in ([-5, -5, 10, 10], [1, 1, 0, 0], [5, 5, -2, 3], [float("nan"), 0, 1, 1])]
-    dataset = read(tmp_path, said)
+    dataset = read(tmp_path, content)
     assert dataset.boxes[:3].tolist() == [[-5, -5, 5, 5], [1, 1, 1, 1], [5, 5, 3, 8]]
     assert np.isnan(dataset.boxes[3, 0])
     assert dataset.areas[:3].tolist() == [100, 0, 0]
@@ -183,10 +183,10 @@ def test_the_images_are_found_beside_their_annotations(tmp_path, name, split, fo
 
 
 def test_an_image_name_may_bring_its_own_folder(tmp_path):
-    said = small()
-    said["images"][1]["file_name"] = "val2017/a.jpg"
+    content = small()
+    content["images"][1]["file_name"] = "val2017/a.jpg"
     picture(tmp_path / "val2017" / "a.jpg")
-    assert Path(read(tmp_path, said).path(1)) == tmp_path / "val2017" / "a.jpg"
+    assert Path(read(tmp_path, content).path(1)) == tmp_path / "val2017" / "a.jpg"
 
 
 def test_without_any_image_the_usual_folder_is_named(tmp_path):
@@ -195,18 +195,18 @@ def test_without_any_image_the_usual_folder_is_named(tmp_path):
 
 @pytest.mark.parametrize("size", [{}, {"height": None, "width": None}, {"height": 0, "width": 0}, {"height": 4}])
 def test_a_size_that_the_file_does_not_say_comes_from_the_image(tmp_path, size):
-    said = small()
-    said["images"] = [{"id": 5, "file_name": "a.png", **size}]
-    said["annotations"] = []
+    content = small()
+    content["images"] = [{"id": 5, "file_name": "a.png", **size}]
+    content["annotations"] = []
     picture(tmp_path / "val" / "a.png", height=4, width=6)
-    assert read(tmp_path, said).sizes.tolist() == [[4, 6]]
+    assert read(tmp_path, content).sizes.tolist() == [[4, 6]]
 
 
 def test_a_missing_image_without_a_size_is_named(tmp_path):
-    said = small()
-    del said["images"][1]["height"]
+    content = small()
+    del content["images"][1]["height"]
     with pytest.raises(BadInput, match="no such image file: .*val/a.jpg"):
-        read(tmp_path, said)
+        read(tmp_path, content)
 
 
 # Mistakes
@@ -223,29 +223,29 @@ def test_a_file_of_other_letters_is_named(tmp_path):
         coco.read(str(tmp_path), "val")
 
 
-@pytest.mark.parametrize("said, missing", [
+@pytest.mark.parametrize("content, missing", [
     ([], ("images", "annotations", "categories")), (5, ("images", "annotations", "categories")),
     ({}, ("images", "annotations", "categories")), ({"images": [], "annotations": []}, ("categories",)),
     ({"images": {}, "annotations": [], "categories": []}, ("images",)),
     ({"images": [], "annotations": None, "categories": []}, ("annotations",))])
-def test_a_json_of_another_layout_says_which_lists_are_missing(tmp_path, said, missing):
-    assert "has no list named " + " and ".join(missing) in mistakes(tmp_path, said)
+def test_a_json_of_another_layout_says_which_lists_are_missing(tmp_path, content, missing):
+    assert "has no list named " + " and ".join(missing) in mistakes(tmp_path, content)
 
 
 def changed(path: str, *values) -> list[dict]:
-    """A copy of SMALL for each value, with one field of one entry changed; ... takes it out."""
+    """Returns a copy of SMALL for each value, with one field of one entry changed; ... removes the field."""
     kind, position, field = path.split(".")
-    found = []
+    copies = []
     for value in values:
-        said = small()
-        said[kind][int(position)][field] = value
+        content = small()
+        content[kind][int(position)][field] = value
         if value is ...:
-            del said[kind][int(position)][field]
-        found.append(said)
-    return found
+            del content[kind][int(position)][field]
+        copies.append(content)
+    return copies
 
 
-@pytest.mark.parametrize("said, sentence", [
+@pytest.mark.parametrize("content, sentence", [
     *[(s, "image number 1 has id") for s in changed("images.1.id", ..., None, "five", 1.5, True, [5])],
     *[(s, "image id 42 occurs twice") for s in changed("images.1.id", 42, "42")],
     *[(s, "image 5 has no file_name") for s in changed("images.1.file_name", ..., None, "")],
@@ -262,17 +262,17 @@ def changed(path: str, *values) -> list[dict]:
     ({**SMALL, "annotations": [None]}, "annotation number 0"),
     ({**SMALL, "annotations": [{"image_id": 6, "category_id": 3, "bbox": [0, 0, 1, 1]}]},
      "annotation number 0 is of image 6")])
-def test_a_mistake_names_its_entry(tmp_path, said, sentence):
-    assert sentence in mistakes(tmp_path, said)
+def test_a_mistake_names_its_entry(tmp_path, content, sentence):
+    assert sentence in mistakes(tmp_path, content)
 
 
 def test_all_kinds_of_mistakes_are_in_one_error(tmp_path):
-    said = small()
-    said["categories"].append({"id": 3, "name": "horse"})
-    said["images"].append({"id": None, "file_name": "d.jpg"})
-    said["annotations"] += [{"id": 8, "image_id": 5, "category_id": 3},
-                            {**said["annotations"][0], "id": 9, "image_id": 99}]
-    message = mistakes(tmp_path, said)
+    content = small()
+    content["categories"].append({"id": 3, "name": "horse"})
+    content["images"].append({"id": None, "file_name": "d.jpg"})
+    content["annotations"] += [{"id": 8, "image_id": 5, "category_id": 3},
+                            {**content["annotations"][0], "id": 9, "image_id": 99}]
+    message = mistakes(tmp_path, content)
     for part in ("category id 3 occurs twice", "image number 3 has id None", "annotation 8",
                  "annotation 9 is of image 99"):
         assert part in message
@@ -280,9 +280,9 @@ def test_all_kinds_of_mistakes_are_in_one_error(tmp_path):
 
 
 def test_many_mistakes_of_one_kind_show_the_first_and_the_number_of_the_others(tmp_path):
-    said = small()
-    said["annotations"] = [{"id": n, "image_id": 99, "category_id": 3, "bbox": [0, 0, 1, 1]} for n in range(100, 112)]
-    message = mistakes(tmp_path, said)
+    content = small()
+    content["annotations"] = [{"id": n, "image_id": 99, "category_id": 3, "bbox": [0, 0, 1, 1]} for n in range(100, 112)]
+    message = mistakes(tmp_path, content)
     assert message.count("is of image 99") == 5 and "and 7 more" in message
 
 
@@ -291,19 +291,19 @@ def test_many_mistakes_of_one_kind_show_the_first_and_the_number_of_the_others(t
 @pytest.mark.parametrize("split", ["train2017", "val2017"])
 def test_a_part_of_coco_is_read_as_it_stands(coco_tiny, split):
     dataset = coco.read(str(coco_tiny), split)
-    said = json.loads((coco_tiny / "annotations" / f"instances_{split}.json").read_text(encoding="utf-8"))
-    names = {category["id"]: category["name"] for category in said["categories"]}
-    assert len(dataset) == len(said["images"]) and len(dataset.boxes) == len(said["annotations"])
-    for index, image in enumerate(said["images"]):
-        notes = [note for note in said["annotations"] if note["image_id"] == image["id"]]
+    content = json.loads((coco_tiny / "annotations" / f"instances_{split}.json").read_text(encoding="utf-8"))
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    assert len(dataset) == len(content["images"]) and len(dataset.boxes) == len(content["annotations"])
+    for index, image in enumerate(content["images"]):
+        annotations = [annotation for annotation in content["annotations"] if annotation["image_id"] == image["id"]]
         rows = dataset.rows(index)
-        found = [dataset.classes[label - 1] for label in dataset.labels[rows]]
+        class_names = [dataset.classes[label - 1] for label in dataset.labels[rows]]
         assert Path(dataset.path(index)).is_file()
         assert dataset.sizes[index].tolist() == [image["height"], image["width"]]
-        assert found == [names[note["category_id"]] for note in notes]
-        assert dataset.flags[rows].tolist() == [CROWD * note["iscrowd"] for note in notes]
-        assert np.allclose(dataset.areas[rows], [note["area"] for note in notes])
-        xywh = np.array([note["bbox"] for note in notes]).reshape(-1, 4)
+        assert class_names == [names[annotation["category_id"]] for annotation in annotations]
+        assert dataset.flags[rows].tolist() == [CROWD * annotation["iscrowd"] for annotation in annotations]
+        assert np.allclose(dataset.areas[rows], [annotation["area"] for annotation in annotations])
+        xywh = np.array([annotation["bbox"] for annotation in annotations]).reshape(-1, 4)
         assert np.allclose(dataset.boxes[rows], np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]]), atol=1e-3)
 
 
@@ -314,11 +314,11 @@ def test_the_splits_of_2014_are_trained_on_together_and_share_the_folder_of_val2
     numbers = {"train2014": [9, 25], "valminusminival2014": [42], "minival2014": [74, 133]}
     for split, ids in numbers.items():
         folder = "train2014" if split == "train2014" else "val2014"
-        said = {"categories": SMALL["categories"], "annotations": [
+        content = {"categories": SMALL["categories"], "annotations": [
             {"id": n, "image_id": n, "category_id": 7, "bbox": [1, 1, 2, 2], "area": 4, "iscrowd": 0} for n in ids],
             "images": [{"id": n, "file_name": f"COCO_{folder}_{n:012d}.jpg", "height": 4, "width": 6} for n in ids]}
-        write(tmp_path, said, f"annotations/instances_{split}.json")
-        for image in said["images"]:
+        write(tmp_path, content, f"annotations/instances_{split}.json")
+        for image in content["images"]:
             picture(tmp_path / folder / image["file_name"])
     train, val = read_datasets(Data(root=str(tmp_path), train=("train2014", "valminusminival2014"), val=("minival2014",),
                                     cache=str(tmp_path / "cache")))

@@ -24,15 +24,15 @@ PICTURES = {
 @pytest.fixture
 def root(tmp_path) -> Path:
     root = tmp_path / "ILSVRC"
-    for stem, ((width, height), found) in PICTURES.items():
+    for stem, ((width, height), objects) in PICTURES.items():
         picture, note = root / "Data" / "DET" / f"{stem}.JPEG", root / "Annotations" / "DET" / f"{stem}.xml"
         picture.parent.mkdir(parents=True, exist_ok=True)
         note.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (width, height)).save(picture)
-        if found is not None:
+        if objects is not None:
             note.write_text(f"<annotation><size><width>{width}</width><height>{height}</height></size>" + "".join(
                 f"<object><name>{wnid}</name><bndbox><xmin>{x1}</xmin><xmax>{x2}</xmax><ymin>{y1}</ymin>"
-                f"<ymax>{y2}</ymax></bndbox></object>" for wnid, x1, y1, x2, y2 in found) + "</annotation>")
+                f"<ymax>{y2}</ymax></bndbox></object>" for wnid, x1, y1, x2, y2 in objects) + "</annotation>")
     lists = root / "ImageSets" / "DET"
     lists.mkdir(parents=True)
     stems = [stem.split("/", 1)[1] for stem in PICTURES]

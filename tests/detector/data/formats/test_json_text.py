@@ -20,13 +20,13 @@ def test_outlines_become_null_and_nothing_else_does(outline, after):
     assert parse_annotations(text.encode()) == plain
 
 
-@pytest.mark.parametrize("said", [
+@pytest.mark.parametrize("content", [
     {"name": '"segmentation": [1, 2]'}, {'"segmentation': [1, 2]}, {'of "segmentation"': [[1, 2]]}, ["segmentation", [1, 2]],
     {"segmentation": {"counts": [1, 2], "size": [3, 4]}}, {"segmentation": "[1, 2]"}, {"segmentation": None},
     {"segmentations": [[1, 2]]}, {"name": "ü \\ \" \n [1, 2]"}, [], {}, 1.5, "segmentation", None])
-def test_all_else_stays_as_it_is(said):
-    for text in (json.dumps(said), json.dumps(said, ensure_ascii=False), json.dumps(said, indent=1)):
-        assert parse_annotations(text.encode()) == said
+def test_everything_else_is_unchanged(content):
+    for text in (json.dumps(content), json.dumps(content, ensure_ascii=False), json.dumps(content, indent=1)):
+        assert parse_annotations(text.encode()) == content
 
 
 def test_a_mistake_is_told_with_its_place_in_the_whole_text():

@@ -11,26 +11,26 @@ from detector.data.formats import per_image_json
 from detector.errors import BadInput
 
 
-def add(root: Path, stem: str, said, image: str = "input", target: str = "target", ending: str = ".png") -> None:
-    """An image of 6 x 4 pixels and its JSON; without a JSON where `said` is None."""
+def add(root: Path, stem: str, content, image: str = "input", target: str = "target", ending: str = ".png") -> None:
+    """An image of 6 x 4 pixels and its JSON; without a JSON where `content` is None."""
     for folder in (image, target):
         (root / folder).mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (6, 4)).save(root / image / f"{stem}{ending}")
-    if said is not None:
-        text = said if isinstance(said, str) else json.dumps(said)
+    if content is not None:
+        text = content if isinstance(content, str) else json.dumps(content)
         (root / target / f"{stem}.json").write_text(text, encoding="utf-8")
 
 
-def said(*objects) -> dict:
+def content(*objects) -> dict:
     return {"labels": [label for label, *_ in objects], "boxes": [box for _, *box in objects]}
 
 
 @pytest.fixture
 def three(tmp_path) -> Path:
     """Two objects in b, none in a, one in c."""
-    add(tmp_path, "b", said(("dog", 0, 0, 6, 4), ("cat", 1, 1, 3, 2)), ending=".jpg")
-    add(tmp_path, "a", said())
-    add(tmp_path, "c", said(("cat", 0.5, 1.5, 2.5, 3)))
+    add(tmp_path, "b", content(("dog", 0, 0, 6, 4), ("cat", 1, 1, 3, 2)), ending=".jpg")
+    add(tmp_path, "a", content())
+    add(tmp_path, "c", content(("cat", 0.5, 1.5, 2.5, 3)))
     return tmp_path
 
 
@@ -43,7 +43,7 @@ def stems(dataset) -> str:
 def test_a_split(three):
     dataset = per_image_json.read(str(three), "all")
     assert [Path(dataset.path(i)) for i in range(3)] == [three / "input" / name for name in ("a.png", "b.jpg", "c.png")]
-    assert dataset.classes == ("cat", "dog"), "those found, in alphabetical order"
+    assert dataset.classes == ("cat", "dog"), "in alphabetical order"
     assert dataset.sizes.tolist() == [[4, 6]] * 3
     assert dataset.offsets.tolist() == [0, 0, 2, 3]
     assert dataset.boxes.tolist() == [[0, 0, 6, 4], [1, 1, 3, 2], [0.5, 1.5, 2.5, 3]]
@@ -54,7 +54,7 @@ def test_a_split(three):
 
 
 def test_no_objects_at_all(tmp_path):
-    add(tmp_path, "a", said())
+    add(tmp_path, "a", content())
     dataset = per_image_json.read(str(tmp_path), "all")
     assert len(dataset) == 1 and dataset.classes == ()
     assert dataset.boxes.shape == (0, 4) and dataset.offsets.tolist() == [0, 0]
@@ -68,19 +68,19 @@ def test_no_images_at_all(tmp_path):
 
 
 def test_labels_that_are_numbers_become_texts(tmp_path):
-    add(tmp_path, "a", said((1, 0, 0, 2, 2), (0, 0, 0, 1, 1)))
+    add(tmp_path, "a", content((1, 0, 0, 2, 2), (0, 0, 0, 1, 1)))
     dataset = per_image_json.read(str(tmp_path), "all")
     assert dataset.classes == ("0", "1") and dataset.labels.tolist() == [2, 1]
 
 
 def test_a_box_with_swapped_corners_is_left_for_the_policy_that_counts_it(tmp_path):
-    add(tmp_path, "a", said(("cat", 3, 3, 1, 1)))
+    add(tmp_path, "a", content(("cat", 3, 3, 1, 1)))
     dataset = per_image_json.read(str(tmp_path), "all")
     assert dataset.boxes.tolist() == [[3, 3, 1, 1]] and dataset.areas.tolist() == [0]
 
 
 def test_an_image_that_lies_on_its_side_has_the_size_that_a_person_sees(tmp_path):
-    add(tmp_path, "a", said())
+    add(tmp_path, "a", content())
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (6, 4)).save(tmp_path / "input" / "a.png", exif=exif)
@@ -105,7 +105,7 @@ def test_a_text_file_lists_a_split_in_its_order(three, listing):
 
 @pytest.mark.parametrize("listed", ["a.rf.1f", "a.rf.1f.json", "a.rf.1f.png"])
 def test_a_name_with_dots_may_be_listed_with_its_ending_or_without(tmp_path, listed):
-    add(tmp_path, "a.rf.1f", said())
+    add(tmp_path, "a.rf.1f", content())
     (tmp_path / "val.txt").write_text(listed)
     assert stems(per_image_json.read(str(tmp_path), "val")) == "a.rf.1f"
 
@@ -113,13 +113,13 @@ def test_a_name_with_dots_may_be_listed_with_its_ending_or_without(tmp_path, lis
 @pytest.mark.parametrize("image", ["input", "images"])
 @pytest.mark.parametrize("target", ["target", "labels", "annotations"])
 def test_the_folders_may_have_the_usual_names(tmp_path, image, target):
-    add(tmp_path, "a", said(("cat", 0, 0, 1, 1)), image, target)
+    add(tmp_path, "a", content(("cat", 0, 0, 1, 1)), image, target)
     assert Path(per_image_json.read(str(tmp_path), "all").path(0)) == tmp_path / image / "a.png"
 
 
 def test_a_split_may_be_a_folder(tmp_path):
-    add(tmp_path / "train", "a", said(("cat", 0, 0, 1, 1)), "images", "labels")
-    add(tmp_path / "val", "b", said(("dog", 0, 0, 1, 1)), "images", "labels")
+    add(tmp_path / "train", "a", content(("cat", 0, 0, 1, 1)), "images", "labels")
+    add(tmp_path / "val", "b", content(("dog", 0, 0, 1, 1)), "images", "labels")
     train, val = (per_image_json.read(str(tmp_path), split) for split in ("train", "val"))
     assert (stems(train), train.classes, stems(val), val.classes) == ("a", ("cat",), "b", ("dog",))
 

@@ -39,10 +39,10 @@ def pictures() -> list:
 
 def test_a_split_is_read_like_any_coco_data_set(drawn):
     dataset = coco.read(str(drawn), "train")
-    said = json.loads((drawn / "annotations" / "instances_train.json").read_text())
+    content = json.loads((drawn / "annotations" / "instances_train.json").read_text())
     assert len(dataset) == COUNT and dataset.classes == shapes.CLASSES
-    assert len(dataset.boxes) == len(said["annotations"]) > COUNT
-    assert sorted(note["id"] for note in said["annotations"]) == list(range(1, len(dataset.boxes) + 1))
+    assert len(dataset.boxes) == len(content["annotations"]) > COUNT
+    assert sorted(note["id"] for note in content["annotations"]) == list(range(1, len(dataset.boxes) + 1))
     for index in range(COUNT):
         with Image.open(dataset.path(index)) as image:
             assert image.format == "JPEG" and dataset.sizes[index].tolist() == [image.height, image.width]
@@ -84,9 +84,9 @@ def test_every_class_and_an_image_without_objects_occur(pictures):
 
 
 @pytest.mark.parametrize("name", shapes.CLASSES)
-@pytest.mark.parametrize("turn", [0, shapes.MAX_ROTATION])
-def test_a_shape_lies_within_its_radius_around_its_centre(name, turn):
-    inside = np.asarray(shapes.shape_mask(name, (60, 80), (40, 30), 20, turn)) > 0
+@pytest.mark.parametrize("rotation", [0, shapes.MAX_ROTATION])
+def test_a_shape_lies_within_its_radius_around_its_centre(name, rotation):
+    inside = np.asarray(shapes.shape_mask(name, (60, 80), (40, 30), 20, rotation)) > 0
     y, x = np.nonzero(inside)
     assert len(x) > 100
     assert np.hypot(x - 40, y - 30).max() <= 20 + 2 ** 0.5, "a corner is drawn as a whole pixel"

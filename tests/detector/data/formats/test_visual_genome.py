@@ -45,16 +45,16 @@ def make(root: Path, layout: str) -> Path:
             for n, ((height, width), _) in PICTURES.items()]))
         (root / "objects.json").write_text(json.dumps([
             {"image_id": n, "objects": [{"names": names, "x": x, "y": y, "w": w, "h": h, "object_id": 1, "synsets": []}
-                                        for names, x, y, w, h in found]} for n, (_, found) in PICTURES.items()]))
+                                        for names, x, y, w, h in objects]} for n, (_, objects) in PICTURES.items()]))
         return root
     (root / "xml").mkdir()
-    for n, ((height, width), found) in PICTURES.items():
-        if found:  # there is no file for an image without an object
+    for n, ((height, width), objects) in PICTURES.items():
+        if objects:  # there is no file for an image without an object
             (root / "xml" / f"{n}.xml").write_text(
                 f"<annotation><size><width>{width}</width><height>{height}</height></size>" + "".join(
                     f"<object><name>{normalize_name(names[0])}</name><difficult>0</difficult><attribute>red</attribute><bndbox>"
                     f"<xmin>{x}</xmin><ymin>{y}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax></bndbox></object>"
-                    for names, x, y, w, h in found) + "</annotation>")
+                    for names, x, y, w, h in objects) + "</annotation>")
     return root
 
 

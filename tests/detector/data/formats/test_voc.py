@@ -1,4 +1,4 @@
-"""PASCAL VOC trees: what a split is read as, where its files may be, and what is said about faulty ones."""
+"""Reading PASCAL VOC: splits, locations of files, and errors for faulty annotations."""
 
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,37 +12,37 @@ from detector.structures import DIFFICULT
 
 
 def entry(name: str, box: tuple, more: str = "") -> str:
-    corners = "".join(f"<{side}>{value}</{side}>" for side, value in zip(("xmin", "ymin", "xmax", "ymax"), box))
+    corners = "".join(f"<{key}>{value}</{key}>" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), box))
     return f"<object><name>{name}</name>{more}<bndbox>{corners}</bndbox></object>"
 
 
-def note(*objects: str, size: tuple | None = (50, 100)) -> str:
-    """One annotation; `size` is height and width."""
-    said = f"<size><width>{size[1]}</width><height>{size[0]}</height><depth>3</depth></size>" if size else ""
-    return f"<annotation><filename>other.jpg</filename>{said}{''.join(objects)}</annotation>"
+def annotation_text(*objects: str, size: tuple | None = (50, 100)) -> str:
+    """Returns the text of one annotation file; `size` is height and width."""
+    size_text = f"<size><width>{size[1]}</width><height>{size[0]}</height><depth>3</depth></size>" if size else ""
+    return f"<annotation><filename>other.jpg</filename>{size_text}{''.join(objects)}</annotation>"
 
 
-def tree(folder: Path, notes: dict[str, str], splits: dict[str, str]) -> str:
+def tree(folder: Path, annotations: dict[str, str], splits: dict[str, str]) -> str:
     for name in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    for stem, text in notes.items():
+    for stem, text in annotations.items():
         (folder / "Annotations" / f"{stem}.xml").write_text(text, encoding="utf-8")
     for name, text in splits.items():
         (folder / "ImageSets" / "Main" / f"{name}.txt").write_text(text, encoding="utf-8")
     return str(folder)
 
 
-NOTES = {"b": note(entry("dog", (1, 1, 100, 50)), entry("cat", (11, 21, 30, 40), "<difficult>1</difficult>")),
-         "a": note(),
-         "c": note(entry("cat", (2, 3, 4, 5), "<difficult>0</difficult>"), size=(480, 640))}
+ANNOTATIONS = {"b": annotation_text(entry("dog", (1, 1, 100, 50)), entry("cat", (11, 21, 30, 40), "<difficult>1</difficult>")),
+         "a": annotation_text(),
+         "c": annotation_text(entry("cat", (2, 3, 4, 5), "<difficult>0</difficult>"), size=(480, 640))}
 
 
-# What is read
+# Reading
 
 def test_a_split(tmp_path):
-    root = tree(tmp_path, NOTES, {"train": "b\na\nc\n"})
+    root = tree(tmp_path, ANNOTATIONS, {"train": "b\na\nc\n"})
     dataset = voc.read(root, "train")
-    assert dataset.classes == ("cat", "dog"), "those found, in alphabetical order"
+    assert dataset.classes == ("cat", "dog"), "in alphabetical order"
     assert [Path(dataset.path(i)) for i in range(3)] == [tmp_path / "JPEGImages" / f"{stem}.jpg" for stem in "bac"]
     assert dataset.sizes.tolist() == [[50, 100], [50, 100], [480, 640]]
     assert dataset.offsets.tolist() == [0, 2, 2, 3]
@@ -55,12 +55,12 @@ def test_a_split(tmp_path):
 
 @pytest.mark.parametrize("listing, stems", [("", ""), ("\n\n", ""), ("c", "c"), ("  a  \n\nb\n", "ab")])
 def test_the_images_are_those_of_the_list_in_its_order(tmp_path, listing, stems):
-    dataset = voc.read(tree(tmp_path, NOTES, {"train": listing}), "train")
+    dataset = voc.read(tree(tmp_path, ANNOTATIONS, {"train": listing}), "train")
     assert [Path(dataset.path(i)).stem for i in range(len(dataset))] == list(stems)
 
 
 def test_no_images_and_no_objects(tmp_path):
-    root = tree(tmp_path, NOTES, {"none": "", "bare": "a"})
+    root = tree(tmp_path, ANNOTATIONS, {"none": "", "bare": "a"})
     for split, count in (("none", 0), ("bare", 1)):
         dataset = voc.read(root, split)
         assert len(dataset) == count and dataset.classes == ()
@@ -68,7 +68,7 @@ def test_no_images_and_no_objects(tmp_path):
 
 
 def test_the_list_of_one_class_leaves_out_the_images_without_it(tmp_path):
-    root = tree(tmp_path, NOTES, {"cat_train": "b  0\na -1\nc  1\n"})  # 0: only difficult ones
+    root = tree(tmp_path, ANNOTATIONS, {"cat_train": "b  0\na -1\nc  1\n"})  # 0: only difficult ones
     dataset = voc.read(root, "cat_train")
     assert [Path(dataset.path(i)).stem for i in range(len(dataset))] == ["b", "c"]
 
@@ -77,20 +77,20 @@ def test_the_list_of_one_class_leaves_out_the_images_without_it(tmp_path):
                                         ("<difficult>1</difficult>", DIFFICULT),
                                         ("<difficult> 1 </difficult>", DIFFICULT), ("<truncated>1</truncated>", 0)])
 def test_difficult_objects_are_marked(tmp_path, more, flag):
-    root = tree(tmp_path, {"a": note(entry("cat", (1, 1, 9, 9), more))}, {"train": "a"})
+    root = tree(tmp_path, {"a": annotation_text(entry("cat", (1, 1, 9, 9), more))}, {"train": "a"})
     assert voc.read(root, "train").flags.tolist() == [flag]
 
 
 def test_the_parts_of_a_person_are_no_objects(tmp_path):
     part = "<part><name>head</name><bndbox><xmin>3</xmin><ymin>3</ymin><xmax>5</xmax><ymax>5</ymax></bndbox></part>"
-    root = tree(tmp_path, {"a": note(entry("person", (1, 1, 9, 9), part))}, {"train": "a"})
+    root = tree(tmp_path, {"a": annotation_text(entry("person", (1, 1, 9, 9), part))}, {"train": "a"})
     dataset = voc.read(root, "train")
     assert dataset.classes == ("person",)
     assert dataset.boxes.tolist() == [[0, 0, 9, 9]]
 
 
 def test_corners_may_be_fractions_and_names_may_have_spaces_around(tmp_path):
-    root = tree(tmp_path, {"a": note(entry(" cat\n", (1.5, "2.5\n", 9.25, 8)))}, {"train": "a"})
+    root = tree(tmp_path, {"a": annotation_text(entry(" cat\n", (1.5, "2.5\n", 9.25, 8)))}, {"train": "a"})
     dataset = voc.read(root, "train")
     assert dataset.boxes.tolist() == [[0.5, 1.5, 9.25, 8]]
     assert dataset.classes == ("cat",)
@@ -98,7 +98,7 @@ def test_corners_may_be_fractions_and_names_may_have_spaces_around(tmp_path):
 
 @pytest.mark.parametrize("size", [None, (0, 0), (0, 640)])
 def test_a_size_that_the_annotation_does_not_say_comes_from_the_image(tmp_path, size):
-    root = tree(tmp_path, {"a": note(size=size)}, {"train": "a"})
+    root = tree(tmp_path, {"a": annotation_text(size=size)}, {"train": "a"})
     Image.new("RGB", (6, 4)).save(tmp_path / "JPEGImages" / "a.jpg")
     assert voc.read(root, "train").sizes.tolist() == [[4, 6]]
 
@@ -109,7 +109,7 @@ def test_a_size_that_the_annotation_does_not_say_comes_from_the_image(tmp_path, 
     ("", "train"), ("VOC2007", "VOC2007/train"), ("VOC2012", "2012/train"), ("VOC2007", "train"), ("VOC2012", "train"),
     ("VOCdevkit/VOC2007", "VOCdevkit/VOC2007/train")])
 def test_a_tree_may_be_the_root_or_below_it(tmp_path, folder, split):
-    tree(tmp_path / folder, NOTES, {"train": "b"})
+    tree(tmp_path / folder, ANNOTATIONS, {"train": "b"})
     dataset = voc.read(str(tmp_path), split)
     assert Path(dataset.path(0)) == tmp_path / folder / "JPEGImages" / "b.jpg"
     assert len(dataset.boxes) == 2
@@ -117,25 +117,25 @@ def test_a_tree_may_be_the_root_or_below_it(tmp_path, folder, split):
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.JPG", "a.jpeg", "a.png", "a.PNG", "a.webp"])
 def test_images_may_have_other_endings(tmp_path, name):
-    root = tree(tmp_path, NOTES, {"train": "a"})
+    root = tree(tmp_path, ANNOTATIONS, {"train": "a"})
     (tmp_path / "JPEGImages" / name).write_bytes(b"")
     assert Path(voc.read(root, "train").path(0)).name == name
 
 
 def test_a_stem_may_have_dots(tmp_path):
-    root = tree(tmp_path, {"a.rf.1": note()}, {"train": "a.rf.1"})
+    root = tree(tmp_path, {"a.rf.1": annotation_text()}, {"train": "a.rf.1"})
     (tmp_path / "JPEGImages" / "a.rf.1.png").write_bytes(b"")
     assert Path(voc.read(root, "train").path(0)).name == "a.rf.1.png"
 
 
 def test_the_files_that_a_split_is_read_from(tmp_path):
-    root = tree(tmp_path, NOTES, {"train": "b\nc"})
-    found = {Path(path).resolve() for path in voc.sources(root, "train")}
-    assert found == {tmp_path / name for name in ("ImageSets/Main/train.txt", "Annotations/b.xml", "Annotations/c.xml")}
+    root = tree(tmp_path, ANNOTATIONS, {"train": "b\nc"})
+    files = {Path(path).resolve() for path in voc.sources(root, "train")}
+    assert files == {tmp_path / name for name in ("ImageSets/Main/train.txt", "Annotations/b.xml", "Annotations/c.xml")}
 
 
 def test_a_split_that_is_not_there_lists_those_that_are(tmp_path):
-    root = tree(tmp_path, NOTES, {"train": "b", "val": "c"})
+    root = tree(tmp_path, ANNOTATIONS, {"train": "b", "val": "c"})
     with pytest.raises(BadInput, match=r"no VOC split 'test'.*ImageSets/Main/test\.txt.*Splits: train, val"):
         voc.read(root, "test")
 
@@ -150,14 +150,14 @@ def test_a_root_without_a_tree_says_what_it_must_hold(tmp_path):
 
 @pytest.mark.parametrize("text, sentence", [
     ("", "is no XML"), ("<annotation>", "is no XML"), ("not xml", "is no XML"),
-    (note(entry("cat", (1, 1, 9, 9)).replace("<xmax>9</xmax>", "")), "xmin, ymin, xmax, ymax"),
-    (note(entry("cat", (1, 1, "wide", 9))), "xmin, ymin, xmax, ymax"),
-    (note(entry("cat", (1, 1, "", 9))), "xmin, ymin, xmax, ymax"),
-    (note(size=("high", 9)), "Annotations/a.xml"),
-    (note("<object><name>cat</name></object>"), "needs a name and a bndbox"),
-    (note(entry("cat", (1, 1, 9, 9)).replace("<name>cat</name>", "")), "needs a name and a bndbox"),
-    (note(entry("", (1, 1, 9, 9))), "needs a name and a bndbox"),
-    (note(entry("  ", (1, 1, 9, 9))), "needs a name and a bndbox"),
+    (annotation_text(entry("cat", (1, 1, 9, 9)).replace("<xmax>9</xmax>", "")), "xmin, ymin, xmax, ymax"),
+    (annotation_text(entry("cat", (1, 1, "wide", 9))), "xmin, ymin, xmax, ymax"),
+    (annotation_text(entry("cat", (1, 1, "", 9))), "xmin, ymin, xmax, ymax"),
+    (annotation_text(size=("high", 9)), "Annotations/a.xml"),
+    (annotation_text("<object><name>cat</name></object>"), "needs a name and a bndbox"),
+    (annotation_text(entry("cat", (1, 1, 9, 9)).replace("<name>cat</name>", "")), "needs a name and a bndbox"),
+    (annotation_text(entry("", (1, 1, 9, 9))), "needs a name and a bndbox"),
+    (annotation_text(entry("  ", (1, 1, 9, 9))), "needs a name and a bndbox"),
 ])
 def test_a_faulty_annotation_names_its_file(tmp_path, text, sentence):
     root = tree(tmp_path, {"a": text}, {"train": "a"})
@@ -167,7 +167,7 @@ def test_a_faulty_annotation_names_its_file(tmp_path, text, sentence):
 
 
 def test_all_faulty_files_are_in_one_error(tmp_path):
-    root = tree(tmp_path, {**NOTES, "d": "<annotation>", "e": note(size=None)}, {"train": "b\nd\ngone\ne\nc"})
+    root = tree(tmp_path, {**ANNOTATIONS, "d": "<annotation>", "e": annotation_text(size=None)}, {"train": "b\nd\ngone\ne\nc"})
     with pytest.raises(BadInput) as caught:
         voc.read(root, "train")
     message = str(caught.value)
@@ -189,10 +189,10 @@ def test_blood_cells_are_read_as_they_stand(bccd):
     assert [Path(dataset.path(i)).stem for i in range(len(dataset))] == stems
     assert dataset.classes == ("Platelets", "RBC", "WBC")
     for index, stem in enumerate(stems):
-        found = ElementTree.parse(bccd / "Annotations" / f"{stem}.xml").getroot().findall("object")
+        objects = ElementTree.parse(bccd / "Annotations" / f"{stem}.xml").getroot().findall("object")
         rows = dataset.rows(index)
         assert Path(dataset.path(index)).is_file()
-        assert [dataset.classes[label - 1] for label in dataset.labels[rows]] == [o.findtext("name") for o in found]
-        for box, one in zip(dataset.boxes[rows], found):
-            x1, y1, x2, y2 = (int(one.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
+        assert [dataset.classes[label - 1] for label in dataset.labels[rows]] == [o.findtext("name") for o in objects]
+        for box, annotation in zip(dataset.boxes[rows], objects):
+            x1, y1, x2, y2 = (int(annotation.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax"))
             assert box.tolist() == [max(x1 - 1, 0), max(y1 - 1, 0), x2, y2]

@@ -1,13 +1,14 @@
-"""A folded norm changes nothing but the time: values, gradients, names, copies."""
+"""Folding a norm changes nothing but the time: values, gradients, names and copies stay."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
-from detector.config.model_schema import BACKBONE_NAMES, Model
+from detector.config.model_schema import Model
 from detector.config.schema import Evaluate
-from detector.model.backbones import build_backbone
+from detector.model.backbones import BACKBONES
 from detector.model.faster_rcnn import build_model
 from detector.model.ops.frozen_batchnorm import FoldedConv, FrozenBatchNorm, fold_norms, freeze_norms
 
@@ -22,44 +23,45 @@ def randomise(module: torch.nn.Module) -> None:
         norm.running_var.uniform_(0.5, 2)
 
 
-@pytest.mark.parametrize("body", ["resnet18_c4", "resnet18_fpn", "resnet50_c4", "resnet50_fpn", "mobilenet_v3_large_fpn"])
-def test_features_and_gradients_are_those_without_folding(body):
-    """In float64: it is the same function, and not only as far as one CPU's float32 tells."""
+@pytest.mark.parametrize("name", ["resnet18_c4", "resnet18_fpn", "resnet50_c4", "resnet50_fpn", "mobilenet_v3_large_fpn"])
+def test_features_and_gradients_are_those_without_folding(name):
+    """In float64, so that the rounding of a CPU's float32 does not decide; tolerances are relative to the largest value."""
     torch.manual_seed(0)
-    plain = freeze_norms(build_backbone(Model(**{**vars(SMALL), "body": body})).body, True, None).double()
+    plain = freeze_norms(BACKBONES[name].build(replace(SMALL, backbone=name)).backbone, True, None).double()
     randomise(plain)
     folded = fold_norms(copy.deepcopy(plain))
     norms = [part for part in folded.modules() if isinstance(part, FrozenBatchNorm)]
     assert norms and all(norm.folded for norm in norms)
     assert folded.state_dict().keys() == plain.state_dict().keys()
-    image, found = torch.randn(2, 3, 64, 64, dtype=torch.float64), []
+    image, results = torch.randn(2, 3, 64, 64, dtype=torch.float64), []
     for model in (plain, folded):
         levels = model(image)
         sum((level ** 2).mean() for level in levels.values()).backward()
-        found.append((levels, {name: weight.grad for name, weight in model.named_parameters()}))
-    for name, level in found[0][0].items():
+        results.append((levels, {name: weight.grad for name, weight in model.named_parameters()}))
+    (levels, gradients), (folded_levels, folded_gradients) = results
+    for key, level in levels.items():
         scale = float(level.detach().abs().max())
-        torch.testing.assert_close(found[1][0][name], level, atol=1e-12 * scale, rtol=1e-11)
-    for name, gradient in found[0][1].items():
+        torch.testing.assert_close(folded_levels[key], level, atol=1e-12 * scale, rtol=1e-11)
+    for key, gradient in gradients.items():
         scale = float(gradient.abs().max())
-        torch.testing.assert_close(found[1][1][name], gradient, atol=1e-11 * scale, rtol=1e-10, msg=name)
+        torch.testing.assert_close(folded_gradients[key], gradient, atol=1e-11 * scale, rtol=1e-10, msg=key)
 
 
-@pytest.mark.parametrize("body", BACKBONE_NAMES)
-def test_every_frozen_norm_of_every_body_is_folded(body):
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_frozen_norm_of_every_backbone_is_folded(name):
     with torch.device("meta"):
-        model = build_model(Model(backbone=body), Evaluate(), classes=2)
+        model = build_model(Model(backbone=name), Evaluate(), classes=2)
     norms = [part for part in model.modules() if isinstance(part, FrozenBatchNorm)]
     assert all(norm.folded for norm in norms)
-    assert len(norms) == sum(isinstance(part, FoldedConv) for part in model.modules()) and (norms or body == "vgg16")
+    assert len(norms) == sum(isinstance(part, FoldedConv) for part in model.modules()) and (norms or name == "vgg16")
 
 
-def test_norms_that_learn_are_left_alone():
-    model = build_model(Model(**{**vars(SMALL), "body": "resnet18_c4", "norm": "trained"}), Evaluate(), classes=2)
+def test_trained_norms_are_not_folded():
+    model = build_model(replace(SMALL, backbone="resnet18_c4", norm="trained"), Evaluate(), classes=2)
     assert not any(isinstance(part, FoldedConv) for part in model.modules())
 
 
-def test_weights_that_are_loaded_later_count_and_a_copy_is_a_copy():
+def test_weights_that_are_loaded_later_count_and_a_copy_is_independent():
     torch.manual_seed(0)
     conv = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1, bias=False), FrozenBatchNorm(3))
     fold_norms(conv)

@@ -1,5 +1,6 @@
-"""The report in a real browser: it opens without a fault, its sliders and filters change what is drawn, names are text."""
+"""The report in a real browser: the page opens without an error, sliders and filters act, names are set as text."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,10 @@ from torchvision.ops import batched_nms
 
 from detector.config.load import load_config
 from detector.data.read import read_splits
-from detector.metrics.analysis import analyse
-from detector.metrics.tide import ERRORS
+from detector.metrics.analysis import Analysis, analyse
 from detector.report import image_budget, report
 from detector.report.image_budget import JpegBudget
-from detector.report.report import PageInfo, write_evaluation_report, write_prediction_report
+from detector.report.report import ERROR_KINDS, PageInfo, write_evaluation_report, write_prediction_report
 from detector.structures import CROWD, DIFFICULT, Dataset, Detections, build_dataset, concat_detections
 from detector.visualization.thumbnails import encode_thumbnail
 
@@ -26,14 +26,14 @@ SIDE = 300
 
 @pytest.fixture(scope="module")
 def browser():
-    with Browser() as one:
-        yield one
+    with Browser() as started:
+        yield started
 
 
 def random_case(root: Path, images: int = 30) -> tuple[Dataset, Detections]:
-    """Objects with crowds and difficult ones among them, and detections that err in every way."""
+    """Objects, some of them crowds or difficult, and detections with every kind of error."""
     draw = np.random.default_rng(0)
-    rows, found = [], []
+    rows, detections = [], []
     for image in range(images):
         Image.new("RGB", (SIDE, SIDE), "grey").save(root / f"{image}.png")
         for _ in range(int(draw.integers(0, 6))):
@@ -41,117 +41,125 @@ def random_case(root: Path, images: int = 30) -> tuple[Dataset, Detections]:
             rows.append((image, label, draw.choice([0, 0, 0, CROWD, DIFFICULT]), w * h, x, y, x + w, y + h))
             for _ in range(int(draw.integers(0, 4))):
                 box = np.array([x, y, x + w, y + h]) + draw.normal(0, 8, 4)
-                found.append((image, label if draw.random() < .7 else draw.integers(1, 4), draw.uniform(.05, 1), *box))
-        found += [(image, draw.integers(1, 4), draw.uniform(.05, .6), x, x, x + 40, x + 30) for x in draw.uniform(0, 200, 2)]
+                detections.append((image, label if draw.random() < .7 else draw.integers(1, 4), draw.uniform(.05, 1), *box))
+        detections += [(image, draw.integers(1, 4), draw.uniform(.05, .6), x, x, x + 40, x + 30) for x in draw.uniform(0, 200, 2)]
     data = build_dataset("test", str(root), NASTY, [1, 2, 3], [(f"{i}.png", i + 1, SIDE, SIDE) for i in range(images)], np.array(rows))
-    table = np.array(found)
+    table = np.array(detections)
     boxes = np.clip(table[:, 3:], 0, SIDE).astype(np.float32)
     boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
     return data, Detections(table[:, 0].astype(np.int64) + 1, boxes, table[:, 2].astype(np.float32), table[:, 1].astype(np.int32))
 
 
-ABOUT = PageInfo(NASTY[0], (NASTY[1],), "a command", 0.7)
+INFO = PageInfo(NASTY[0], (NASTY[1],), "a command", 0.7)
+
+
+@dataclass
+class Case:
+    page: Path
+    data: Dataset
+    detections: Detections
+    analysis: Analysis
 
 
 @pytest.fixture(scope="module", params=["coco", "voc"])
 def case(request, tmp_path_factory):
-    """(page, dataset, detections, analysis)"""
     root = tmp_path_factory.mktemp(request.param)
-    data, found = random_case(root)
-    analysis = analyse(found, data, request.param)
-    about = PageInfo(ABOUT.title, ABOUT.facts, ABOUT.made, ABOUT.nms_iou, request.param)
-    write_evaluation_report(root / "report.html", about, data, found, analysis, analysis.metrics)
-    return root / "report.html", data, found, analysis
+    data, detections = random_case(root)
+    analysis = analyse(detections, data, request.param)
+    info = PageInfo(INFO.title, INFO.facts, INFO.command, INFO.nms_thresh, request.param)
+    write_evaluation_report(root / "report.html", info, data, detections, analysis, analysis.metrics)
+    return Case(root / "report.html", data, detections, analysis)
 
 
-def whole(said: dict, *keys: str) -> list[int]:
-    assert "fault" not in said, said
-    return [int(said[key]) for key in keys]
+def integers(dataset: dict, *keys: str) -> list[int]:
+    """Values of the page's data attributes; fails if the page has noted an error."""
+    assert "failure" not in dataset, dataset
+    return [int(dataset[key]) for key in keys]
 
 
-def test_it_opens_and_tells_what_was_counted(case, browser):
-    path, data, found, analysis = case
-    said = browser.open(path)
-    kinds = dict(zip(ERRORS, analysis.image_errors.sum(axis=0).tolist()))
-    wrong = sum(kinds[kind] for kind in ("localisation", "class", "both", "duplicate", "background"))
-    assert whole(said, "right", "wrong", "missed", "listed") == [kinds["right"], wrong, kinds["missed"], len(data)]
+def test_the_page_opens_and_shows_the_counts_of_the_analysis(case, browser):
+    path, data, analysis = case.page, case.data, case.analysis
+    attributes = browser.open(path)
+    kinds = dict(zip(ERROR_KINDS, analysis.image_errors.sum(axis=0).tolist()))
+    wrong = sum(kinds[kind] for kind in ("localization", "classification", "both", "duplicate", "background"))
+    assert integers(attributes, "correct", "wrong", "missed", "listed") == [kinds["correct"], wrong, kinds["missed"], len(data)]
     assert min(kinds.values()) > 0, "the case has every kind of error"
 
 
-def test_the_page_judges_as_the_analysis_does(case, browser):
-    """What it computes anew when the overlap is moved is, with all detections left, what was computed before."""
-    path, _, found, _ = case
-    assert whole(browser.open(path), "otherwise", "judged") == [0, len(found)]
+def test_the_page_matches_as_the_analysis_does(case, browser):
+    """The page's own matching of all detections equals that of the analysis."""
+    path, detections = case.page, case.detections
+    assert integers(browser.open(path), "mismatches", "compared") == [0, len(detections)]
 
 
 def test_sliders_act_at_once(case, browser):
-    path, data, found, _ = case
+    path, detections = case.page, case.detections
     browser.open(path, "score=0")
     counted = []
     for key in (None, *["ArrowRight"] * 3, "End", "Home"):  # each step is 0.01 of score
         if key is None:
             browser.run("document.querySelector('input[type=range]').focus()")
-        said = browser.press(*[key] if key else [])
-        counted.append(whole(said, "alive")[0])
-    scores = np.round(found.scores * 65535) / 65535
+        attributes = browser.press(*[key] if key else [])
+        counted.append(integers(attributes, "shown")[0])
+    scores = np.round(detections.scores * 65535) / 65535
     assert counted == [(scores >= least).sum() for least in (0, .01, .02, .03, 1, 0)]
-    drawn = browser.run("document.querySelectorAll('.cards rect.box:not(.truth)').length")
-    assert drawn == int(browser.told()["boxes"]) > 50
+    drawn = browser.run("document.querySelectorAll('.cards rect.box:not(.ground-truth)').length")
+    assert drawn == int(browser.dataset()["boxes"]) > 50
     browser.run("document.querySelectorAll('input[type=range]')[1].focus()")
     browser.press(*["ArrowLeft"] * 30)
     assert browser.address("&nms=0.4") == "#score=0&nms=0.4"
-    assert browser.run("document.querySelectorAll('.cards rect.box:not(.truth)').length") < drawn
+    assert browser.run("document.querySelectorAll('.cards rect.box:not(.ground-truth)').length") < drawn
 
 
-def test_moved_overlap_is_that_of_torchvision(case, browser):
-    """The page's own non-maximum suppression, beside torchvision's."""
-    path, data, found, _ = case
+def test_the_nms_slider_keeps_the_detections_that_torchvision_keeps(case, browser):
+    """The page's own non-maximum suppression, compared with torchvision's."""
+    path, data, detections = case.page, case.data, case.detections
     kept = 0
     for image in data.image_ids:
-        rows = np.flatnonzero(found.image_ids == image)
-        boxes, scores, labels = (torch.from_numpy(column[rows]) for column in (found.boxes, found.scores, found.labels))
+        rows = np.flatnonzero(detections.image_ids == image)
+        boxes, scores, labels = (torch.from_numpy(column[rows]) for column in (detections.boxes, detections.scores, detections.labels))
         kept += len(batched_nms(boxes, scores, labels, 0.3)) if len(rows) else 0
-    assert whole(browser.open(path, "score=0&nms=0.3"), "alive") == [kept] and kept < len(found)
+    assert integers(browser.open(path, "score=0&nms=0.3"), "shown") == [kept] and kept < len(detections)
 
 
 def test_filters(case, browser):
-    path, data, found, analysis = case
+    path, data, detections, analysis = case.page, case.data, case.detections, case.analysis
     none = browser.open(path, "score=1")
-    assert whole(none, "boxes", "right", "missed") == [0, 0, (data.flags == 0).sum()]
-    one = browser.open(path, "score=0&class=3")
-    assert sum(whole(one, "right", "wrong")) <= (found.labels == 3).sum()
-    for number, kind in enumerate(ERRORS):
+    assert integers(none, "boxes", "correct", "missed") == [0, 0, (data.flags == 0).sum()]
+    one_class = browser.open(path, "score=0&class=3")
+    assert sum(integers(one_class, "correct", "wrong")) <= (detections.labels == 3).sum()
+    for number, kind in enumerate(ERROR_KINDS):
         if kind in ("ignored", "missed"):
             continue
-        said = browser.open(path, f"score=0&error={kind}")
+        attributes = browser.open(path, f"score=0&error={kind}")
         rows = analysis.detection_error == number
-        assert whole(said, "listed") == [len(set(found.image_ids[rows].tolist()))]
-        drawn = browser.run("[...document.querySelectorAll('.cards rect.box:not(.truth)')].map(box => box.getAttribute('class'))")
+        assert integers(attributes, "listed") == [len(set(detections.image_ids[rows].tolist()))]
+        drawn = browser.run("[...document.querySelectorAll('.cards rect.box:not(.ground-truth)')].map(box => box.getAttribute('class'))")
         assert set(drawn) == {f"box c-{kind}"}
-    said = browser.open(path, "score=1&error=missed")
-    assert whole(said, "boxes", "listed") == [0, len(set(data.image_of_box()[data.flags == 0].tolist()))]
+    attributes = browser.open(path, "score=1&error=missed")
+    assert integers(attributes, "boxes", "listed") == [0, len(set(data.image_of_box()[data.flags == 0].tolist()))]
 
 
-def test_pages_and_pictures_by_keyboard(case, browser):
-    path = case[0]
+def test_pages_and_enlarged_images_by_keyboard(case, browser):
+    path = case.page
     assert browser.open(path)["page"] == "1"
     assert browser.press("ArrowRight")["page"] == "2" and browser.press("ArrowRight")["page"] == "2"
     assert browser.press("ArrowLeft")["page"] == "1"
     browser.run("document.querySelector('button.card').focus()")
     browser.press("Enter")
-    assert browser.run("document.getElementById('large').open") and browser.address("open=0")
-    first = browser.run("document.querySelector('#large h3').textContent")
+    assert browser.run("document.getElementById('enlarged').open") and browser.address("open=0")
+    first = browser.run("document.querySelector('#enlarged h3').textContent")
     browser.press("ArrowRight")
-    assert browser.run("document.querySelector('#large h3').textContent") != first
+    assert browser.run("document.querySelector('#enlarged h3').textContent") != first
     browser.press("Escape")
-    assert not browser.run("document.getElementById('large').open")
+    assert not browser.run("document.getElementById('enlarged').open")
     assert browser.open(path, "page=99")["page"] == "2"
     assert browser.open(path, "page=0&class=x&error=no&open=77")["page"] == "1"
 
 
 def test_tables_sort_by_a_click(case, browser):
-    browser.open(case[0])
-    table = ("[...document.querySelectorAll('section')].find(one => one.querySelector('h2')?.textContent === 'Classes')"
+    browser.open(case.page)
+    table = ("[...document.querySelectorAll('section')].find(node => node.querySelector('h2')?.textContent === 'Classes')"
              ".querySelector('table')")
     column = f"[...{table}.querySelectorAll('tbody tr')].map(row => row.children[1].textContent)"
     for _ in range(2):
@@ -163,31 +171,31 @@ def test_tables_sort_by_a_click(case, browser):
 
 
 def test_names_are_text(case, browser):
-    browser.open(case[0], "score=0")
+    browser.open(case.page, "score=0")
     assert browser.run("document.title") == NASTY[0] == browser.run("document.querySelector('h1').textContent")
     assert browser.run("document.querySelectorAll('b').length && ![...document.querySelectorAll('b')].some(b => b.textContent === 'bold')")
     assert browser.run("document.scripts.length") == 2  # the data and the program
-    options = browser.run("[...document.querySelectorAll('option')].map(one => one.textContent)")
+    options = browser.run("[...document.querySelectorAll('option')].map(node => node.textContent)")
     assert set(NASTY) <= set(options)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_light_and_dark(case, browser, theme):
-    """By the wish of the system, and the other one by the button."""
+    """The theme of the system at first, the other one after a click on the button."""
     other = {"light": "dark", "dark": "light"}[theme]
     browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
     brightness = ("getComputedStyle(document.body).backgroundColor.match(/[0-9.]+/g).slice(0, 3)"
                   ".reduce((a, b) => a + Number(b), 0)")
-    browser.open(case[0])
+    browser.open(case.page)
     own = browser.run(brightness)
     browser.run("document.querySelector('header button').click()")
     assert (own > 600) == (theme == "light") and (browser.run(brightness) > 600) == (other == "light")
-    assert browser.told()["theme"] == other
+    assert browser.dataset()["theme"] == other
     browser.call("Emulation.setEmulatedMedia", features=[])
 
 
 def noisy(data: Dataset, each: int = 3) -> Detections:
-    """The objects found again, by and large, each so many times."""
+    """Detections near the objects, `each` for one object, one in five with a random label."""
     draw = np.random.default_rng(0)
     rows = np.tile(np.arange(len(data.boxes)), each)
     sides = np.tile(data.boxes[:, 2:] - data.boxes[:, :2], (1, 2))[rows]
@@ -203,18 +211,18 @@ def test_real_data(name, tmp_path, browser, request):
     root = request.getfixturevalue(name)
     config = load_config(f"custom/{name}", [f"data.root={root}", f"data.cache={tmp_path}"])
     data = read_splits(config.data, config.data.val)
-    found = noisy(data)
-    analysis = analyse(found, data)
-    write_evaluation_report(tmp_path / "report.html", ABOUT, data, found, analysis, analysis.metrics)
-    said = browser.open(tmp_path / "report.html", "score=0.3")
-    kinds = dict(zip(ERRORS, np.bincount(analysis.detection_error[found.scores >= .3], minlength=len(ERRORS))))
-    assert whole(said, "listed", "right") == [len(data), kinds["right"]] and int(said["boxes"]) > 100
+    detections = noisy(data)
+    analysis = analyse(detections, data)
+    write_evaluation_report(tmp_path / "report.html", INFO, data, detections, analysis, analysis.metrics)
+    attributes = browser.open(tmp_path / "report.html", "score=0.3")
+    kinds = dict(zip(ERROR_KINDS, np.bincount(analysis.detection_error[detections.scores >= .3], minlength=len(ERROR_KINDS))))
+    assert integers(attributes, "listed", "correct") == [len(data), kinds["correct"]] and int(attributes["boxes"]) > 100
     assert browser.run("[...document.querySelectorAll('.cards image')].length") == 24
-    browser.screenshot(tmp_path / "report.png")  # to be looked at
+    browser.screenshot(tmp_path / "report.png")
 
 
 def test_ten_thousand_images(tmp_path, browser, monkeypatch):
-    """More of everything than there is room for; a picture is made once only, the others are its copies."""
+    """More images, detections and objects than the limits; one JPEG is made and used for all images."""
     draw, images = np.random.default_rng(0), 10_000
     noise = draw.integers(0, 255, (48, 64, 3), dtype=np.uint8).repeat(10, 0).repeat(10, 1)
     monkeypatch.setattr(report, "read_pixels", lambda dataset, index: noise)
@@ -226,30 +234,30 @@ def test_ten_thousand_images(tmp_path, browser, monkeypatch):
                              corners, corners + draw.uniform(20, 150, (count, 2))])
     data = build_dataset("many", "", [f"class {c}" for c in range(80)], list(range(80)),
                     [(f"a rather long name of an image {i:012d}.jpg", i, 480, 640) for i in range(images)], table)
-    found = noisy(data)
-    analysis = analyse(found, data)
-    said = write_evaluation_report(tmp_path / "report.html", ABOUT, data, found, analysis, analysis.metrics)
-    assert (tmp_path / "report.html").stat().st_size < 30e6 and "detections from score" in said
-    listed = whole(browser.open(tmp_path / "report.html"), "listed")[0]
-    assert .9 * images < listed < images and f"{listed} of {images} images" in said
+    detections = noisy(data)
+    analysis = analyse(detections, data)
+    summary = write_evaluation_report(tmp_path / "report.html", INFO, data, detections, analysis, analysis.metrics)
+    assert (tmp_path / "report.html").stat().st_size < 30e6 and "detections with a score of" in summary
+    listed = integers(browser.open(tmp_path / "report.html"), "listed")[0]
+    assert .9 * images < listed < images and f"{listed} of {images} images" in summary
     assert browser.run("document.querySelectorAll('.card').length") == 24
     assert browser.open(tmp_path / "report.html", "page=200")["page"] == "200"
 
 
 def test_predictions_without_ground_truth(tmp_path, browser):
-    data, found = random_case(tmp_path, images=4)
+    data, detections = random_case(tmp_path, images=4)
     bare = build_dataset("p", "", NASTY, [1, 2, 3], [(f"{n}.png", n + 1, SIDE, SIDE) for n in range(4)], np.zeros((0, 8)))
-    film = JpegBudget(4)
+    budget = JpegBudget(4)
     for _ in range(4):
-        film.add(np.zeros((SIDE, SIDE, 3), np.uint8))
-    write_prediction_report(tmp_path / "report.html", ABOUT, bare, found, film)
-    assert whole(browser.open(tmp_path / "report.html", "score=0"), "boxes", "listed") == [len(found), 4]
+        budget.add(np.zeros((SIDE, SIDE, 3), np.uint8))
+    write_prediction_report(tmp_path / "report.html", INFO, bare, detections, budget)
+    assert integers(browser.open(tmp_path / "report.html", "score=0"), "boxes", "listed") == [len(detections), 4]
 
 
-def test_nothing_at_all(tmp_path, browser):
-    """No class has an object, nothing was found, the image is not there."""
+def test_no_objects_no_detections_and_no_image(tmp_path, browser):
+    """No class has an object, there is no detection, and the image file is missing."""
     data = build_dataset("none", str(tmp_path), NASTY, [1, 2, 3], [("a.png", 1, SIDE, SIDE)], np.zeros((0, 8)))
     nothing = concat_detections([])
     analysis = analyse(nothing, data)
-    write_evaluation_report(tmp_path / "report.html", ABOUT, data, nothing, analysis, analysis.metrics)
-    assert whole(browser.open(tmp_path / "report.html"), "listed", "boxes") == [1, 0]
+    write_evaluation_report(tmp_path / "report.html", INFO, data, nothing, analysis, analysis.metrics)
+    assert integers(browser.open(tmp_path / "report.html"), "listed", "boxes") == [1, 0]
