@@ -1,1 +1,1 @@
-"""Where a run runs: this machine, torchrun, Slurm. Never touches a tensor."""
+"""Starts runs on this machine, under torchrun or on Slurm. Imports no torch at module level."""

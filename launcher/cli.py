@@ -13,7 +13,7 @@ from launcher import check, jobs
 from launcher.backends import BACKENDS, DEFAULT_BACKEND, Backend, load_backend
 from launcher.backends.local import run_local
 from launcher.command_hints import refuse_unknown_options, refuse_unknown_verb
-from launcher.job import Job, Launch, Resources
+from launcher.job import TEMPLATES, Job, Launch, Resources
 from launcher.reproduce import reproduce
 from launcher.resources import add_resource_options, build_resources
 
@@ -38,7 +38,6 @@ VERBS = {  # verb: (arguments, description)
 LAUNCHED_VERBS = ("train", "evaluate")                    # run in several processes, on any backend
 RUN_VERBS = ("jobs", "logs", "cancel")                    # answered by the launcher from the run folders
 LAUNCHER_VERBS = (*LAUNCHED_VERBS, "check", *RUN_VERBS)   # take the launcher's options; the others the detector's
-TEMPLATES = ("torchrun", "srun")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -118,7 +117,7 @@ def print_verb_help(verb: str) -> int:
         arguments, about = VERBS[verb]
         usage = " ".join(filter(None, ("fleet-rcnn", verb, arguments, "[--folder FOLDER]")))
         own = argparse.ArgumentParser(usage=usage, description=about)
-        add_run_options(own.add_argument_group("options"))
+        add_run_options(own.add_argument_group("run folders"))
         own.print_help()
         return OK
     status = run_local(Job(verb, ("--help",), Resources(1)))

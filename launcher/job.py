@@ -61,13 +61,16 @@ class Job:
         return [*python_command(CODE, "detector"), self.verb, *self.arguments]
 
 
+TEMPLATES = ("torchrun", "srun")  # of slurm/: srun starts one torchrun on each node, or one task for each process
+
+
 @dataclass(frozen=True)
 class Launch:
     """A job and the options of the command line that concern its launch only."""
 
     job: Job
-    command_line: str     # as typed by the user, written into scripts
-    template: str = ""    # name of a template in slurm/, for --on sbatch
+    command_line: str  # as typed by the user, written into scripts
+    template: str = TEMPLATES[0]  # for --on sbatch
     array_file: str = ""  # file with one line of key=value for each run of a job array, for --on sbatch
 
 

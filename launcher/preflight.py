@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from detector.checks.problems import Problem
+from detector.checks.problems import Problem, problems_from_error
 from detector.config.schema import Config
 from detector.errors import BadInput
 from launcher.job import Job, Resources, count_of
@@ -32,7 +32,8 @@ class Partition:
 
 def slurm_problems(job: Job, run: Path, config: Config) -> list[Problem]:
     """Returns every reason why the job could not run on this Slurm cluster; see also `run_folder_problems`."""
-    problems = [*shared_folder_problems(run, job.resources.shared), *resource_problems(job, config)]
+    problems = [*shared_folder_problems(run, job.resources.shared), *resource_problems(job, config),
+                *backbone_problems(config)]
     if not has_slurm():
         missing = Problem("sbatch", f"there is none on {socket.gethostname()}",
                           "Use a login node of the Slurm cluster, or start a test cluster with slurm/local-cluster")
@@ -52,6 +53,16 @@ def shared_folder_problems(run: Path, shared: str) -> list[Problem]:
         return [Problem(f"run folder {run}", f"it does not lie below {shared}, which all nodes can see",
                         f"Set run.folder={shared}/runs")]
     return []
+
+
+def backbone_problems(config: Config) -> list[Problem]:
+    """Checks the options of the model that depend on the backbone."""
+    from detector.model.backbones import check_backbone  # here: imports torch, which takes seconds
+    try:
+        check_backbone(config.model)
+        return []
+    except BadInput as error:
+        return problems_from_error(error, f"model.backbone={config.model.backbone}")
 
 
 def run_folder_problems(run: Path) -> list[Problem]:

@@ -232,8 +232,8 @@ def require_slurm_job() -> SlurmJob:
     """Returns the Slurm job of this process. Raises BadInput outside of Slurm."""
     job = current_slurm_job()
     if job is None:
-        raise BadInput("SLURM_JOB_ID is not set: this command runs only inside of a Slurm job. Submit one with "
-                       "`fleet-rcnn train CONFIG --on slurm`")
+        raise BadInput("this command runs only inside of a Slurm job, and this process is not in one. Submit one "
+                       "with `fleet-rcnn train CONFIG --on slurm`")
     return job
 
 

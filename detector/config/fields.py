@@ -3,15 +3,19 @@
 from dataclasses import field
 
 
-def option(default, description: str, choices: tuple = (), low: float | None = None, high: float | None = None):
+def option(default, description: str, choices: tuple = (), low: float | None = None, high: float | None = None,
+           table: str = ""):
     """Returns a dataclass field for one option.
 
     Args:
         description: for `fleet-rcnn options`; states the unit and the meaning of special values.
         choices: allowed texts; empty: any text.
         low, high: inclusive bounds of a number.
+        table: "module:DICT" whose keys are allowed as well. The module is imported only for a value that is not among
+            `choices`: an entry need not be listed here, and listed values are checked without importing torch.
     """
-    return field(default=default, metadata={"description": description, "choices": choices, "low": low, "high": high})
+    return field(default=default, metadata={"description": description, "choices": choices, "low": low, "high": high,
+                                            "table": table})
 
 
 def section(kind: type):

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from detector.config.fields import option, section
 
+BACKBONE_NAMES = ("vgg16", "resnet18_c4", "resnet34_c4", "resnet50_c4", "resnet101_c4", "resnet152_c4", "resnet18_fpn",
+                  "resnet34_fpn", "resnet50_fpn", "resnet101_fpn", "resnet152_fpn", "mobilenet_v3_large_fpn")
+
 
 @dataclass(frozen=True)
 class Rpn:
@@ -55,9 +58,9 @@ class Roi:
 @dataclass(frozen=True)
 class Model:
     # No `choices`: whoever adds an entry to BACKBONES need not change this file. build_model checks the name.
-    backbone: str = option("resnet50_fpn", "an entry of BACKBONES (detector/model/backbones.py): vgg16, "
-                           "mobilenet_v3_large_fpn, resnet18, 34, 50, 101 or 152 with _fpn (feature pyramid) or _c4 "
-                           "(stride 16, with layer4 as box head)")
+    backbone: str = option("resnet50_fpn", "feature extractor, an entry of BACKBONES; fpn: feature pyramid, c4: stride "
+                           "16, with layer4 as box head", choices=BACKBONE_NAMES,
+                           table="detector.model.backbones:BACKBONES")
     weights: str = option("imagenet", "imagenet or coco (torchvision's), the name of a torchvision weight entry, or a "
                           "file; empty: random initial weights")
     norm: str = option("frozen", "batch norms. frozen: fixed statistics and weights; trained: both are learned (except "

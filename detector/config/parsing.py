@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import importlib
 import math
 import typing
 
@@ -45,6 +46,8 @@ def check_value(value, metadata: typing.Mapping):
         ValueError: lists the choices or the bounds.
     """
     choices = metadata["choices"]
+    if choices and value not in choices and metadata["table"]:
+        choices = table_keys(metadata["table"])
     if choices and value not in choices:
         raise ValueError(f"one of {', '.join(choices)}{did_you_mean(str(value), choices)}")
     low, high = metadata["low"], metadata["high"]
@@ -55,6 +58,12 @@ def check_value(value, metadata: typing.Mapping):
         bounds += [f"at most {high}"] if high is not None else []
         raise ValueError(" and ".join(bounds))
     return value
+
+
+def table_keys(table: str) -> tuple[str, ...]:
+    """Returns the keys of a dict that is named "module:DICT"; imports the module."""
+    module, _, name = table.partition(":")
+    return tuple(getattr(importlib.import_module(module), name))
 
 
 def allowed_values(metadata: typing.Mapping) -> str:

@@ -43,8 +43,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Data:
-    format: str = option("coco", "layout of the annotations: coco, voc, visual_genome, imagenet_det, per_image_json, "
-                         "shapes, or a name that was added to detector.data.formats.FORMATS")
+    format: str = option("coco", "layout of the annotations, an entry of FORMATS", choices=(
+        "coco", "voc", "visual_genome", "imagenet_det", "per_image_json", "shapes"),
+        table="detector.data.formats:FORMATS")
     root: str = option("", "folder that holds images and annotations")
     train: tuple[str, ...] = option(("train",), "split names, or annotation files below data.root")
     val: tuple[str, ...] = option(("val",), "the same, for evaluation; may be empty")
@@ -96,7 +97,8 @@ class Augment:
 
 @dataclass(frozen=True)
 class Optim:
-    optimizer: str = option("sgd", "an entry of OPTIMIZERS in detector/training/optimizer.py; sgd: SGD with momentum")
+    optimizer: str = option("sgd", "an entry of OPTIMIZERS; sgd: SGD with momentum", choices=("sgd",),
+                            table="detector.training.optimizer:OPTIMIZERS")
     lr: float = option(0.02, "learning rate for reference_batch_size images a step; scaled linearly with batch.size",
                        low=0)
     reference_batch_size: int = option(16, "the global batch that lr and schedule.warmup_steps are stated for", low=1)

@@ -15,6 +15,8 @@ from detector.distributed import collectives
 from detector.distributed.rank_info import local_rank, rank, world_size
 from detector.errors import BadInput, NotFinite
 
+groups_opened = 0  # by this process
+
 
 @contextmanager
 def process_group(device: str, timeout_minutes: float = 10.0, traces: Path | None = None) -> Iterator[torch.device]:
@@ -38,7 +40,7 @@ def process_group(device: str, timeout_minutes: float = 10.0, traces: Path | Non
         os.environ.update({**flight_recorder_environment(traces), **os.environ})
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+        _init_process_group(backend, timedelta(minutes=timeout_minutes))
     except (RuntimeError, ValueError) as error:
         address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
@@ -53,6 +55,21 @@ def process_group(device: str, timeout_minutes: float = 10.0, traces: Path | Non
         _leave()
         raise
     _leave()  # not after other errors: the other ranks may be in a collective, and destroying the group would wait
+
+
+def _init_process_group(backend: str, timeout: timedelta) -> None:
+    """Opens the default group. A later one of the same process has its own prefix in the store.
+
+    The store of torchrun outlives a group; a rank could read the addresses of the group before.
+    """
+    global groups_opened
+    groups_opened += 1
+    if groups_opened == 1:
+        dist.init_process_group(backend, timeout=timeout)
+        return
+    store, _, _ = next(dist.rendezvous("env://", rank(), world_size(), timeout=timeout))
+    dist.init_process_group(backend, timeout=timeout, store=dist.PrefixStore(f"group {groups_opened}", store),
+                            rank=rank(), world_size=world_size())
 
 
 def flight_recorder_environment(folder: Path) -> dict[str, str]:

@@ -52,7 +52,7 @@ def restore_state(state: TrainState, content: dict) -> None:
 
 
 def like_parameter(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """Returns a copy on the device and in the memory layout of the parameter, as fused kernels need; a counter is cloned."""
+    """Returns a copy in the memory layout of the parameter, as fused kernels need; a counter is cloned."""
     if value.shape != parameter.shape:
         return value.clone()
     return torch.empty_like(parameter).copy_(value)

@@ -118,11 +118,11 @@ class TrainingLoop:
     def run_steps(self) -> None:
         """Runs every step from `state.step` to the end of the schedule. Raises Stopped."""
         config, plan, state = self.config, self.setup.plan, self.state
-        compile_model(state.model, config.run.compile, dynamic=config.batch.pad_to == "batch")
-        model = wrap_ddp(state.model, self.device, len(plan.micro_batches), config.optim.bf16_allreduce)
-        self.run_log.start_progress_bar()
-        self.status.update("training")
         with open_train_loader(self.setup.train_data, plan, config, state.step, self.device) as loader:
+            compile_model(state.model, config.run.compile, dynamic=config.batch.pad_to == "batch")
+            model = wrap_ddp(state.model, self.device, len(plan.micro_batches), config.optim.bf16_allreduce)
+            self.run_log.start_progress_bar()
+            self.status.update("training")
             meter = ThroughputMeter(state.step)
             while state.step < plan.total_steps:
                 fetched = self.fetch(loader)
@@ -223,7 +223,8 @@ class TrainingLoop:
         if not self.wait_for_drawings():
             raise Stopped
         model = self.state.ema_model or self.state.model
-        predictions = predict_all(model, self.setup.val_data, self.config, self.device, step, lambda: self.stop.requested, self.heartbeat.mark)
+        predictions = predict_all(model, self.setup.val_data, self.config, self.device, step,
+                                  lambda: self.stop.requested, self.heartbeat.mark)
         if predictions is None:
             self.run_log.message(f"stop requested in the evaluation at step {step}; it is repeated at the next start")
             raise Stopped
@@ -282,8 +283,8 @@ class TrainingLoop:
         self.heartbeat.mark("finished")
         collectives.run_on_main(self.saver.wait)
         self.status.update("finished", step=self.state.step, saved_in_s=self.saver.saved_in_s, seconds_left=0.0)
-        self.run_log.message(f"finished: {self.state.step} of {self.setup.plan.total_steps} steps are done; results are "
-                             f"in {self.run_log.folder}")
+        self.run_log.message(f"finished: {self.state.step} of {self.setup.plan.total_steps} steps are done; results "
+                             f"are in {self.run_log.folder}")
 
 
 def describe_save(step: int, elapsed_s: float | None) -> str:

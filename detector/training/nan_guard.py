@@ -62,5 +62,5 @@ def stop_on_nan(details: dict | None, step: int, data: Dataset, scaler: torch.am
     known["images"] = [data.path(index) for index in known["images"]]
     write_whole(path, json.dumps({**known, "amp_scale": scaler.get_scale()}, indent=1) + "\n")
     raise NotFinite(f"the loss is not finite at step {known['step']}; {path} and the files of the other ranks "
-                    "describe the step. All ranks stopped together; the last checkpoint is from before. A lower optim.lr or "
-                    "optim.grad_clip_norm=10 often helps")
+                    "describe the step. All ranks stopped together; the last checkpoint is from before. A lower "
+                    "optim.lr or optim.grad_clip_norm=10 often helps")

@@ -17,8 +17,6 @@ from launcher.run_info import add_job_record, resolve_run
 from launcher.slurm_commands import cancel_job, job_state, queued_jobs, slurm
 from launcher.submission import Submission, freeze_submission, plan_submission, print_submitted
 
-TEMPLATES = ("torchrun", "srun")  # one task of srun for each node, or one for each process
-
 
 def script(launch: Launch) -> str:
     """Returns the batch script; nothing is written. Raises BadInput if the job could not run."""

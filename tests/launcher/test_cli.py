@@ -65,7 +65,8 @@ def test_an_invalid_command_line_is_status_2(arguments, messages):
 
 @pytest.mark.parametrize("verb, answer", [
     ("val", "(did you mean `fleet-rcnn evaluate`?)"), ("detect", "(did you mean `fleet-rcnn predict`?)"),
-    ("help", "(did you mean `fleet-rcnn --help`?)"), ("jbos", "(did you mean `fleet-rcnn jobs`?)"), ("xyzzy", "no such verb: xyzzy. Verbs")])
+    ("help", "(did you mean `fleet-rcnn --help`?)"), ("jbos", "(did you mean `fleet-rcnn jobs`?)"),
+    ("xyzzy", "no such verb: xyzzy. Verbs")])
 def test_verbs_of_other_tools_and_typos_get_an_answer(verb, answer, config, started, capsys):
     assert cli.main([verb, config]) == 2 and started == []
     err = capsys.readouterr().err
@@ -155,7 +156,8 @@ def test_only_training_and_evaluation_run_in_several_processes(config, started, 
 @pytest.mark.parametrize("options, message", [
     (["--nodes", "2"], "--nodes 2: several nodes need --on slurm or --on sbatch"),
     (["--nodes", "2", "--on", "torchrun"], "--nodes 2: several nodes need --on slurm or --on sbatch"),
-    (["--array", "rows.txt"], "--array is for train --on sbatch"), (["--array", "rows.txt", "--on", "slurm"], "--array is for train --on sbatch")])
+    (["--array", "rows.txt"], "--array is for train --on sbatch"),
+    (["--array", "rows.txt", "--on", "slurm"], "--array is for train --on sbatch")])
 def test_options_that_a_backend_cannot_serve_are_refused(options, message, config, started, capsys):
     assert cli.main(["train", config, *options]) == 2 and started == []
     assert message in capsys.readouterr().err

@@ -96,3 +96,8 @@ def test_without_a_default_partition_the_user_must_name_one(tmp_path, monkeypatc
     monkeypatch.setattr(preflight, "has_slurm", lambda: True)
     monkeypatch.setattr(preflight, "slurm", lambda *command: SINFO.replace("*", ""))
     assert "partition: the cluster has no default partition. Name one of: cpu, gpu, old" in problem_lines(Resources(gpus=8), tmp_path)
+
+
+def test_options_that_contradict_the_backbone_are_found_before_submission(tmp_path, slurm):
+    assert "resnet50_c4 has 1 level" in problem_lines(
+        Resources(gpus=1), tmp_path, "model.backbone=resnet50_c4", "model.anchor_sizes=[[8],[16]]")

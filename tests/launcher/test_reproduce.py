@@ -41,7 +41,8 @@ def test_a_training_that_does_not_end_well_ends_it(status):
 
 @pytest.mark.parametrize("row, seeds, steps, pattern", [
     ("voc08", 1, 0, f"no such row: voc08. Rows: .*{ROW}"), ("../shapes/demo", 1, 0, "no such row"), ("", 1, 0, "no such row"),
-    (ROW, 0, 0, "--seeds 0: must be at least 1"), (ROW, -1, 0, "--seeds -1: must be at least 1"), (ROW, 1, -5, "--steps -5: must be at least 0")])
+    (ROW, 0, 0, "--seeds 0: must be at least 1"), (ROW, -1, 0, "--seeds -1: must be at least 1"),
+    (ROW, 1, -5, "--steps -5: must be at least 0")])
 def test_an_unknown_row_and_numbers_out_of_range_are_refused(row, seeds, steps, pattern):
     with pytest.raises(BadInput, match=pattern):
         training_commands(row, seeds, steps, [])

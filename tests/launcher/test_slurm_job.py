@@ -151,7 +151,8 @@ def test_a_new_job_of_the_same_run_counts_anew(job, monkeypatch):
     (2, {"state": "starting"}, BAD_INPUT, None),
     (0, {"state": "stopped", "step": 1234, "saved_in_s": 1.84}, STOPPED, "saved step 1234 in 1.8 s; requeue requested (restart 1 of 3)"),
     (1, {"state": "stopped", "step": 3, "saved_in_s": 0.1}, STOPPED, "saved step 3 in 0.1 s"),  # torchrun ends with 1
-    (143, {"state": "starting"}, STOPPED, "stopped before there was anything to save; step 40 is on disk; requeue requested (restart 1 of 3)"),
+    (143, {"state": "starting"}, STOPPED,
+     "stopped before there was anything to save; step 40 is on disk; requeue requested (restart 1 of 3)"),
     (143, {"state": "training", "step": 50}, 143, None),
     (167, {"state": "starting"}, STOPPED, "srun could not start all tasks, step 40 is on disk; requeue requested (restart 1 of 3)"),
     (167, {"state": "training", "step": 50}, 167, None), (134, {"state": "starting"}, 134, None)])

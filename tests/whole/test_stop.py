@@ -59,7 +59,7 @@ def test_a_loader_that_hangs_on_one_rank_is_reported_and_does_not_delay_a_stop(t
     until(late, running)
     assert "rank 1 on " in late()[-1]
     for rank in range(2):
-        assert "next_batches" in (folder / "heartbeats" / f"rank-{rank:05d}.stacks.txt").read_text()
+        assert "fetch_batches" in (folder / "heartbeats" / f"rank-{rank:05d}.stacks.txt").read_text()
     requested_at = time.monotonic()
     running[0].send_signal(signal.SIGTERM)
     statuses, output = finish(running)

@@ -31,7 +31,7 @@ def nms_mask(boxes: Tensor, threshold: float, rounds: int) -> Tensor:
     if rounds and boxes.is_cuda:
         return nms_by_rounds(boxes, threshold, rounds)
     kept = torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
-    scores = torch.arange(boxes.shape[1], 0, -1, device=boxes.device, dtype=torch.float32)
+    scores = torch.arange(boxes.shape[1], 0, -1, device=boxes.device, dtype=boxes.dtype)
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         sequential = boxes.is_cuda or torch.get_num_threads() == 1
         kept_rows = (map if sequential else threads.map)(lambda group: nms(group, scores, threshold), boxes)

@@ -132,7 +132,8 @@ function confusions(selectClass) {
     {key: "fraction", name: "%", text: row => percent(row.fraction)}], rows, "n");
   list.classList.add("tall");
   return section("Confusion matrix", `At score threshold ${data.best_score.toFixed(2)} and IoU 0.5. ` +
-    "Rows: true class; columns: detected class. The column “background” holds missed objects, the row “background” false detections." +
+    "Rows: true class; columns: detected class. The column “background” holds missed objects, the row “background” " +
+    "false detections." +
     (data.classes.length > MATRIX_SIZE ? ` Shown are the ${MATRIX_SIZE} classes that are confused most often.` : ""),
   h("div", {class: "beside"}, h("div", {class: "scroll"}, matrix),
     rows.length ? list : h("p", {class: "note"}, "No class is confused with another.")));

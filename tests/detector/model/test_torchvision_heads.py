@@ -29,12 +29,12 @@ ONE_LEVEL = replace(SMALL, backbone="resnet18_c4", norm="frozen", anchor_sizes=(
 
 
 def build_pair(config: Model, classes: int = 3):
-    """The same network with native heads and with torchvision's; its scores are not all alike."""
+    """The same network with native heads and with torchvision's; its scores are neither all alike nor 1 after a sigmoid."""
     torch.manual_seed(0)
     native = build_model(config, Evaluate(score_thresh=0), classes)
     for name, weight in native.named_parameters():
         if name.startswith(("rpn.head", "roi_heads")) and weight.ndim > 1:
-            torch.nn.init.kaiming_normal_(weight, a=9 if "bbox_pred" in name else 0)
+            torch.nn.init.kaiming_normal_(weight, a=9 if "bbox_pred" in name or "cls_logits" in name else 0)
     torchvision = build_model(replace(config, heads="torchvision"), Evaluate(score_thresh=0), classes)
     torchvision.load_state_dict(native.state_dict(), strict=True)
     return native, torchvision
@@ -61,8 +61,8 @@ def stages(model, images, targets):
 
 def assert_same_losses(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
     assert list(actual) == list(expected) == ["loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"]
-    for name, loss in expected.items():
-        torch.testing.assert_close(actual[name].detach(), loss.detach(), atol=1e-12, rtol=1e-9, msg=name)
+    for name, loss in expected.items():  # torchvision casts its labels to float32, and with them the objectness loss
+        torch.testing.assert_close(actual[name].detach(), loss.detach(), atol=1e-12, rtol=1e-6, msg=name)
 
 
 @in_float64()
@@ -82,7 +82,7 @@ def test_all_boxes_sampled_give_torchvisions_losses_and_gradients(config, counts
     assert_same_losses(losses, expected_losses)
     for name, gradient in gradients.items():
         scale = float(expected_gradients[name].abs().max())
-        torch.testing.assert_close(gradient, expected_gradients[name], atol=1e-9 * scale + 1e-15, rtol=1e-7, msg=name)
+        torch.testing.assert_close(gradient, expected_gradients[name], atol=1e-6 * scale + 1e-15, rtol=1e-6, msg=name)
 
 
 @in_float64()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from launcher.backends import sbatch, submitit
-from launcher.job import Job, Resources
+from launcher.job import TEMPLATES, Job, Resources
 from launcher.submission import Submission
 
 SNAPSHOT: list[Path] = []
@@ -47,7 +47,7 @@ def without_paths(text: str) -> str:
 def scripts() -> dict[str, str]:
     rendered = {}
     for name, resources in (("gpus", GPU_RESOURCES), ("cpus", CPU_RESOURCES)):
-        for template in sbatch.TEMPLATES:
+        for template in TEMPLATES:
             rendered[f"{template}-{name}"] = sbatch.fill_template(template, sbatch.template_values(submission(resources)))
         rows = [submission(resources, "a"), submission(resources, "b c")]
         rendered[f"array-{name}"] = sbatch.array_script(rows)
@@ -91,5 +91,8 @@ if __name__ == "__main__":
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         Path(folder, "__main__.py").touch()
         SNAPSHOT.append(Path(folder))
-        for kind, text in [*scripts().items(), ("submitit-gpus", submitit_script(GPU_RESOURCES, patch)), ("submitit-cpus", submitit_script(CPU_RESOURCES, patch))]:
-            (GOLDEN / f"{kind}.sbatch").write_text(text)
+        rendered = scripts()
+        for kind, resources in (("gpus", GPU_RESOURCES), ("cpus", CPU_RESOURCES)):
+            rendered[f"submitit-{kind}"] = submitit_script(resources, patch)
+        for name, text in rendered.items():
+            (GOLDEN / f"{name}.sbatch").write_text(text)
