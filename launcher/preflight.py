@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from detector.checks.problems import Problem, problems_from_error
+from detector.checks.problems import Problem
 from detector.config.schema import Config
 from detector.errors import BadInput
 from launcher.job import Job, Resources, count_of
@@ -62,7 +62,9 @@ def backbone_problems(config: Config) -> list[Problem]:
         check_backbone(config.model)
         return []
     except BadInput as error:
-        return problems_from_error(error, f"model.backbone={config.model.backbone}")
+        mistakes = str(error).split("\n  - ")
+        parts = [mistake.partition(": ") for mistake in mistakes[1:] or [mistakes[0].partition(": ")[2]]]
+        return [Problem(subject, cause, "Change one of the two options") for subject, _, cause in parts]
 
 
 def run_folder_problems(run: Path) -> list[Problem]:
