@@ -1,9 +1,9 @@
-# make demo | make test | make clean
+# make demo | make quick | make test | make lint | make clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install slurm browser clean
+.PHONY: demo quick test lint install slurm browser clean
 
 install: $(VENV)/.installed
 
@@ -23,6 +23,16 @@ demo: install
 	@echo "         runs/demo/pictures/      ground truth beside predictions"
 	@echo "         runs/demo/results.json   AP, AP50 and all other numbers"
 	@echo "         $(BIN)/tensorboard --logdir runs"
+
+# Everything that needs no cluster, no browser and no training: under three minutes on two cores.
+quick: install
+	$(BIN)/python -m pytest -q -n $$($(BIN)/python -c 'import os; print(len(os.sched_getaffinity(0)))') --dist worksteal \
+	-m "not slow" tests/detector tests/launcher tests/test_house.py
+
+# Lint, import order, and types of the public API.
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 # A file of tests stays with one process: the cluster that they share is there once. Its tests mostly wait, so there is one
 # process more than cores.

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Sequence, overload
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from detector.model.faster_rcnn import Detector, build_model, to_device_and_layo
 from detector.model.precision import autocast, to_device
 from detector.run.checkpoint_files import best_path, read_checkpoint, step_files
 from detector.structures import Resize, padded_size
+
+AnyImage = str | os.PathLike | Image.Image | np.ndarray | Tensor  # a path, or pixels
 
 BATCH_SIZE = 4  # images in one forward pass, unless the caller sets another number
 
@@ -113,7 +116,13 @@ class Predictor:
     step: int
     device: torch.device
 
-    def __call__(self, images, score: float = 0.5) -> "ImageDetections | list[ImageDetections]":
+    @overload
+    def __call__(self, images: AnyImage, score: float = 0.5) -> ImageDetections: ...
+
+    @overload
+    def __call__(self, images: Sequence[AnyImage], score: float = 0.5) -> list[ImageDetections]: ...
+
+    def __call__(self, images, score=0.5):
         """Returns the objects of one image, or a list of them for a list of images.
 
         Args:

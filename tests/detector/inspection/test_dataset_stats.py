@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from detector.inspection.dataset_stats import MEASURES, bin_edges, build_histograms, compute_measures, quantile_table, quantiles
+from detector.inspection.dataset_stats import (
+    MEASURES,
+    bin_edges,
+    build_histograms,
+    compute_measures,
+    quantile_table,
+    quantiles,
+)
 
 SIZES = np.array([[100, 200], [400, 100]])
 BOXES = np.array([[0, 0, 10, 40], [5, 5, 25, 25], [0, 0, 2, 2]], np.float32)

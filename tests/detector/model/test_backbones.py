@@ -15,9 +15,8 @@ from detector.model.backbones import BACKBONES, check_backbone
     (["model.anchor_sizes=[[8], [16], [32], [64], [128, 256]]"], "equally long"),
     (["model.weights=imagenet", "model.frozen_stages=6"], "model.frozen_stages=6: resnet18_fpn has 5 stages")])
 def test_options_that_contradict_the_backbone_are_refused(overrides, message):
-    config = load_config("shapes/demo", overrides)
     with pytest.raises(BadInput) as caught:
-        check_backbone(config.model)
+        check_backbone(load_config("shapes/demo", overrides).model)
     assert message in str(caught.value)
 
 
