@@ -7,11 +7,16 @@ Shapes: I images, N annotated objects, K detections, C classes. Both records are
 each image or box, so that loader workers share the memory instead of copying it page by page.
 """
 
+from __future__ import annotations
+
 import os
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CROWD = 1       # flag of an object: COCO's iscrowd, a region of many objects
 DIFFICULT = 2   # flag of an object: VOC's difficult

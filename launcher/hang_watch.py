@@ -34,19 +34,19 @@ class HangWatch:
         if time.monotonic() - self.checked_at < EVERY_S:
             return
         self.checked_at = time.monotonic()
-        beats = [beat for beat in read_heartbeats(self.run) if beat.at >= self.started_at]
-        newest = max((beat.at for beat in beats), default=0.0)
-        if beats and time.time() - newest > self.timeout_s and newest != self.reported_at:
+        heartbeats = [heartbeat for heartbeat in read_heartbeats(self.run) if heartbeat.at >= self.started_at]
+        newest = max((heartbeat.at for heartbeat in heartbeats), default=0.0)
+        if heartbeats and time.time() - newest > self.timeout_s and newest != self.reported_at:
             self.reported_at = newest
-            print(describe_hang(beats), file=sys.stderr, flush=True)
+            print(describe_hang(heartbeats), file=sys.stderr, flush=True)
 
 
-def describe_hang(beats: list[Beat]) -> str:
+def describe_hang(heartbeats: list[Beat]) -> str:
     """Returns the report of a hang, the late rank first: fewest steps, then the oldest heartbeat."""
-    late, *others = sorted(beats, key=lambda beat: (beat.step, beat.at))
-    idle_s = time.time() - max(beat.at for beat in beats)
+    late, *others = sorted(heartbeats, key=lambda heartbeat: (heartbeat.step, heartbeat.at))
+    idle_s = time.time() - max(heartbeat.at for heartbeat in heartbeats)
     lines = [f"no progress for {idle_s:.0f} s. Late is {describe(late)}"]
-    lines += [f"  {describe(beat)}" for beat in others[:MAX_RANKS]]
+    lines += [f"  {describe(heartbeat)}" for heartbeat in others[:MAX_RANKS]]
     if len(others) > MAX_RANKS:
         lines.append(f"  and {len(others) - MAX_RANKS} more")
     return "\n".join([*lines, "The Python stacks of all ranks are in heartbeats/rank-*.stacks.txt of the run folder"])

@@ -158,6 +158,6 @@ def cancel_run(run: Path) -> int:
     except BadInput as error:
         raise BadInput(f"{run.name} cannot be cancelled: {error}") from error
     print(f"cancelled job {job}: {run.name} saves a checkpoint and is not requeued")
-    for beat in read_heartbeats(run)[:1]:
-        print(f"  {describe(beat)}")
+    for heartbeat in read_heartbeats(run)[:1]:
+        print(f"  {describe(heartbeat)}")
     return OK

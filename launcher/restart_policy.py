@@ -29,7 +29,7 @@ class EarlierRestart:
 
 @dataclass(frozen=True)
 class StartFacts:
-    """What the decision about a start depends on."""
+    """The facts that the decision about a start depends on."""
 
     restart: int       # 0: the first start of the job
     max_requeues: int  # run.max_requeues
@@ -68,7 +68,7 @@ def decide_start(facts: StartFacts) -> StartDecision:
 
 
 class Outcome(enum.Enum):
-    """What follows the end of a start."""
+    """The decision about the end of a start."""
 
     DONE = "done"              # the job ends with the status of its processes: finished, or bad input
     FAILED = "failed"          # the same, after a failure
@@ -78,7 +78,7 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True)
 class EndFacts:
-    """What the decision about an end depends on."""
+    """The facts that the decision about an end depends on."""
 
     status: int         # exit status of srun
     step: int           # newest checkpoint

@@ -207,7 +207,7 @@ def describe_failure(run: Path, status: int) -> str:
     records = [read_json(path) for path in (run / FAILED_RANKS_FOLDER).glob("rank-*.json")]
     records = sorted((record for record in records if "at" in record),
                      key=lambda record: (not record["signal"], record["at"]))
-    heartbeats = [f"  {describe(beat)}" for beat in read_heartbeats(run)[:16]]
+    heartbeats = [f"  {describe(heartbeat)}" for heartbeat in read_heartbeats(run)[:16]]
     first = f"ended with exit status {status}"
     if records:
         first = f"rank {records[0]['rank']} on {records[0]['host']} was the first to end, with {records[0]['how']}"

@@ -1,4 +1,4 @@
-"""What is submitted to Slurm: one verb of one run with its code, config and log, shared by the backends of Slurm."""
+"""A submission to Slurm: one verb of one run with its code, config and log, shared by the backends of Slurm."""
 
 import dataclasses
 import shlex

@@ -57,7 +57,6 @@ class Roi:
 
 @dataclass(frozen=True)
 class Model:
-    # No `choices`: whoever adds an entry to BACKBONES need not change this file. build_model checks the name.
     backbone: str = option("resnet50_fpn", "feature extractor, an entry of BACKBONES; fpn: feature pyramid, c4: stride "
                            "16, with layer4 as box head", choices=BACKBONE_NAMES,
                            table="detector.model.backbones:BACKBONES")

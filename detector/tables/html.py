@@ -82,11 +82,11 @@ def render_table(title: str, rows: list[TableRow]) -> str:
     widths = "".join(f'<col style="width:{width}rem">' for width in WIDTHS)
     head = "".join(f'<th data-column="{n}">{html.escape(name)}</th>' for n, name in enumerate(columns))
     sources = list(dict.fromkeys(row.source for row in rows))
-    bodies = "".join(render_row(row, len(sources) > 1) for row in rows)
+    tbodies = "".join(render_row(row, len(sources) > 1) for row in rows)
     if len(sources) == 1 and sources[0]:
         title += f", printed by {sources[0]}"
     return (f'<h2>{html.escape(title)}</h2><div class="frame"><table>{widths}<thead><tr>{head}</tr></thead>'
-            f'{bodies}</table></div>\n')
+            f'{tbodies}</table></div>\n')
 
 
 def render_row(row: TableRow, with_source: bool) -> str:

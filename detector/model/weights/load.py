@@ -17,7 +17,7 @@ RPN_SCORES = "rpn.head.cls_logits."
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of the tensors of a file and of the model, by name."""
+    """The outcome of loading a file: the fate of each tensor of the file and of the model, by name."""
 
     loaded: list[str]
     unused: list[str]       # in the file, not in the model

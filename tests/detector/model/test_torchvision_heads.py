@@ -174,7 +174,8 @@ def test_the_mode_refuses_operations_that_wait():
 GPU = {"pyramid": SMALL, "one level": ONE_LEVEL, "as many samples as pixels": replace(SMALL, sampling_ratio=0),
        **{kind: replace(ONE_LEVEL, roi_pooling=kind) for kind in ("pool", "crop", "align_original", "align_detectron2")},
        "the original's switches": replace(ONE_LEVEL, inclusive_boxes=True, legacy_anchors=True,
-                                          rpn=replace(ONE_LEVEL.rpn, train_on_crossing_anchors=False, softmax_objectness=True, box_loss_normalizer="last_image"),
+                                          rpn=replace(ONE_LEVEL.rpn, train_on_crossing_anchors=False, softmax_objectness=True,
+                                                      box_loss_normalizer="last_image"),
                                           roi=replace(ONE_LEVEL.roi, sample_with_replacement=True))}
 
 

@@ -10,8 +10,8 @@ from detector.config.schema import Evaluate
 from detector.model.faster_rcnn import build_model
 from detector.structures import Resize
 
-RPN = Rpn(conv_channels=512, softmax_objectness=True, train_on_crossing_anchors=False, pre_nms_top_n_train=12000, pre_nms_top_n_eval=6000, post_nms_top_n_eval=300,
-          box_loss_normalizer="last_image")
+RPN = Rpn(conv_channels=512, softmax_objectness=True, train_on_crossing_anchors=False, pre_nms_top_n_train=12000,
+          pre_nms_top_n_eval=6000, post_nms_top_n_eval=300, box_loss_normalizer="last_image")
 ORIGINAL = Model(backbone="vgg16", stride_in_1x1=False, pixel_format="caffe", size_divisor=1, roi_pooling="align_original",
                  anchor_sizes=((128, 256, 512),), inclusive_boxes=True, legacy_anchors=True, rpn=RPN,
                  roi=Roi(batch_size_per_image=128, sample_with_replacement=True, smooth_l1_beta=1.0, predictor_init="normal"))
