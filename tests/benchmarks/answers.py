@@ -1,7 +1,8 @@
 """The table of README.md: each question with its answer, made of the last lines of results/, and its command.
 
     python tests/benchmarks/answers.py              # prints the table
-    python tests/benchmarks/answers.py --readme     # writes the table into tests/benchmarks/README.md
+    python tests/benchmarks/answers.py --readme     # writes the table into tests/benchmarks/README.md, and its five most
+                                                    # telling rows into the project's README.md
 
 An answer is computed from result lines alone: a question without a line is `not measured`. Each kind of machine has a
 row of its own.
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from measuring import README, RESULTS, format_spread, ratio, spread, write_between_markers
+from measuring import PROJECT_README, README, RESULTS, format_spread, ratio, spread, write_between_markers
 
 NOT_MEASURED, BF16 = "not measured", "run.precision=bf16"
 Lines = list[dict]
@@ -26,6 +27,7 @@ class Question:
     command: str                          # without `python tests/benchmarks/`; its first word names the file of lines
     answer: Callable[[Lines], str]
     selects: Callable[[dict], bool] = bool  # True for the lines that answer it
+    highlight: bool = False               # one of the rows of the project's README
 
     @property
     def benchmark(self) -> str:
@@ -115,13 +117,13 @@ QUESTIONS = [
     Question("AP of this package and of torchvision's `FasterRCNN` with its reference loop, on BCCD, and the speed?",
              "against_torchvision.py configs/custom/bccd.yaml data.root=/data/bccd", accuracy,
              lambda line: BF16 not in line["overrides"]),
-    Question("The same with this package in bf16, torchvision in fp32?",
+    Question("AP on BCCD, this package in bf16 and torchvision's `FasterRCNN` with its reference loop in fp32, and the speed?",
              f"against_torchvision.py configs/custom/bccd.yaml data.root=/data/bccd {BF16}", accuracy,
-             lambda line: BF16 in line["overrides"]),
+             lambda line: BF16 in line["overrides"], highlight=True),
     Question("Speed of a training step, relative to torchvision's loop: ResNet-18 FPN at 320, on a CPU?",
              "train_step.py --cases resnet18_fpn_320", speedups, is_case("resnet18_fpn_320", False)),
-    Question("ResNet-50 FPN at 800, on a CPU?", "train_step.py --cases resnet50_fpn_800", speedups,
-             is_case("resnet50_fpn_800", False)),
+    Question("A training step of ResNet-50 FPN at 800, on a CPU?", "train_step.py --cases resnet50_fpn_800", speedups,
+             is_case("resnet50_fpn_800", False), highlight=True),
     Question("ResNet-50 FPN at 800, on a GPU, relative to torchvision's AMP?", "train_step.py --cases resnet50_fpn_800",
              speedups, is_case("resnet50_fpn_800", True)),
     Question("ResNet-101 C4 at 600, on a GPU?", "train_step.py --cases resnet101_c4_600", speedups,
@@ -142,24 +144,40 @@ QUESTIONS = [
              "loader.py", loader),
     Question("How long do index, cache and first batch of COCO's train2017 take, and does the memory of workers grow?",
              "start_up.py", start_up),
-    Question("How long does scoring at the size of COCO's val2017 take, relative to pycocotools?", "scoring.py", scoring),
+    Question("How long does scoring at the size of COCO's val2017 take, relative to pycocotools?", "scoring.py", scoring,
+             highlight=True),
     Question("Do training steps keep their pace while an evaluation is scored in the background?", "scoring_beside.py",
              scoring_beside),
-    Question("How long does a step wait for a checkpoint?", "checkpoint.py", checkpoint),
+    Question("How long does a step wait for a checkpoint?", "checkpoint.py", checkpoint, highlight=True),
     Question("Does a run on Slurm survive preemption, its time limit, a requeue by hand and a lost node, each twice?",
              "disturbances.py", disturbances),
-    Question("Does a job on Slurm survive fifty kills at random moments?", "kills.py", kills)]
+    Question("Does a job on Slurm survive fifty kills at random moments?", "kills.py", kills, highlight=True)]
+
+
+def lines_by_machine(question: Question, results: Path) -> dict[str, Lines]:
+    """Returns the result lines that answer a question, by kind of machine; the machine of the last line comes last."""
+    path, by_machine = results / f"{question.benchmark}.jsonl", {}
+    for line in map(json.loads, path.read_text().splitlines() if path.exists() else []):
+        if question.selects(line):
+            by_machine[machine(line)] = [*by_machine.pop(machine(line), []), line]
+    return by_machine
+
+
+def highlights(results: Path) -> str:
+    """Returns the markdown table of the project's README: the last answer to each highlighted question."""
+    rows = ["| | measured | on |", "|---|---|---|"]
+    for question in QUESTIONS:
+        if question.highlight:
+            name, lines = (list(lines_by_machine(question, results).items()) or [("", [])])[-1]
+            rows.append(f"| {question.text} | {question.answer(lines) if lines else NOT_MEASURED} | {name} |")
+    return "\n".join(rows)
 
 
 def table(results: Path) -> str:
     """Returns the markdown table: a row for each question and each kind of machine that answered it."""
     rows = ["| question | measured | on | command |", "|---|---|---|---|"]
     for question in QUESTIONS:
-        path, by_machine = results / f"{question.benchmark}.jsonl", {}
-        for line in map(json.loads, path.read_text().splitlines() if path.exists() else []):
-            if question.selects(line):
-                by_machine.setdefault(machine(line), []).append(line)
-        for name, lines in by_machine.items() or [("", [])]:
+        for name, lines in lines_by_machine(question, results).items() or [("", [])]:
             answer = question.answer(lines) if lines else NOT_MEASURED
             rows.append(f"| {question.text} | {answer} | {name} | `python tests/benchmarks/{question.command}` |")
     return "\n".join(rows)
@@ -177,6 +195,7 @@ def main() -> None:
     parser.add_argument("--readme", action="store_true", help="write the table into tests/benchmarks/README.md")
     if parser.parse_args().readme:
         write_between_markers(README, "answers", table(RESULTS))
+        write_between_markers(PROJECT_README, "answers", highlights(RESULTS))
     else:
         print(table(RESULTS))
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent / "README.md"
+PROJECT_README = Path(__file__).parents[2] / "README.md"
 
 
 def run_interleaved(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

@@ -91,6 +91,7 @@ def test_the_readme_has_the_tables_of_the_last_lines():
     line = json.loads((measuring.RESULTS / "scaling.jsonl").read_text().splitlines()[-1])
     assert scaling.tables(line) in measuring.README.read_text()
     assert answers.table(measuring.RESULTS) in measuring.README.read_text()
+    assert answers.highlights(measuring.RESULTS) in measuring.PROJECT_README.read_text()
 
 
 def test_options_of_old_lines_have_their_names_of_today():
