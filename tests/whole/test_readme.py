@@ -1,45 +1,102 @@
-"""What README.md says is so: its commands run, its tree is the tree."""
+"""The READMEs are right: their commands are understood, their paths exist, every file is in the tree."""
 
 import json
 import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import REPO, TINY
 from PIL import Image
 
+from detector.cli import build_parser
 from detector.config.load import load_config
-from launcher.cli import parser
+from launcher import cli
 
 pytestmark = pytest.mark.whole
-TEXT = (REPO / "README.md").read_text()
-COMMANDS = [line.split("  #")[0].strip() for line in TEXT.splitlines()
-            if re.match(r"    (fleet-rcnn|torchrun|make|tensorboard) ", line)]
-COMMANDS += re.findall(r"`((?:python|pytest|fleet-rcnn) [^`]+)`", TEXT)
+READMES = [REPO / folder / "README.md"
+           for folder in ("", "detector", "launcher", "slurm", "configs", "tests", "tests/benchmarks")]
+PROGRAMS = ("fleet-rcnn", "torchrun", "make", "tensorboard", "python", "pytest", "slurm/local-cluster")
+LINE = re.compile(rf"^    ((?:{'|'.join(PROGRAMS)}) .*)$", re.MULTILINE)
+INLINE = re.compile(rf"`((?:{'|'.join(PROGRAMS)}) [^`]+)`")
 
 
-def test_there_are_commands_of_every_kind():
-    assert {command.split()[0] for command in COMMANDS} == {
-        "fleet-rcnn", "torchrun", "make", "tensorboard", "python", "pytest"}
+def commands_of(text: str) -> list[str]:
+    """Returns the commands that a README shows, in code blocks and in text, without their comments."""
+    return [re.split(r" +# ", command)[0].strip() for pattern in (LINE, INLINE) for command in pattern.findall(text)]
+
+
+COMMANDS = sorted({command for path in READMES for command in commands_of(path.read_text())})
+
+
+def test_there_are_commands_of_every_program():
+    assert {command.split()[0] for command in COMMANDS} == set(PROGRAMS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_name_things_that_exist(command):
+def test_commands_are_understood(command):
     program, *words = shlex.split(command)
     if program == "make":
         assert re.search(rf"^{words[0]}:", (REPO / "Makefile").read_text(), re.MULTILINE)
-    elif program in ("python", "pytest"):
+    elif program == "pytest":
+        assert (REPO / words[-1]).exists()
+    elif program == "python" and words[0].endswith(".py"):
         assert (REPO / words[0]).exists()
-        if words[0].endswith(".py") and len(words) > 1 and not words[1].startswith("--"):
+        if len(words) > 1 and words[1].startswith("configs/"):
             load_config(words[1], words[2:])
-    elif "reproduce" in words:
-        row = words[words.index("reproduce") + 1]
-        load_config(f"tables/{row}", [word for word in words if "=" in word])
-    elif "train" in words:
-        _, rest = parser().parse_known_args(words[words.index("train"):])
-        load_config(rest[0], rest[1:])
+    elif program == "slurm/local-cluster":
+        assert re.search(rf"^def {words[0]}\(|[\"']{words[0]}[\"']", (REPO / program).read_text(), re.MULTILINE)
+    elif program == "torchrun":
+        understand(words[words.index("detector") + 1:])
+    elif program == "fleet-rcnn":
+        understand(words)
+
+
+def understand(words: list[str]) -> None:
+    """Parses the arguments of `fleet-rcnn` or `python -m detector`, and loads the config that they name."""
+    if words[0].startswith("-") or len(words) == 1 and words[0] in cli.VERBS:
+        return
+    assert words[0] in cli.VERBS
+    if words[0] in cli.LAUNCHED_VERBS:
+        words = [words[0], *cli.parser().parse_known_args(words)[1]]
+    elif words[0] in cli.LAUNCHER_VERBS:
+        cli.parser().parse_known_args(words)
+        words = words if words[0] == "check" else []
+    if words and words[0] == "reproduce":
+        load_config(f"tables/{words[1]}", [word for word in words if "=" in word])
+    elif words:
+        args, _ = build_parser().parse_known_args(words)
+        if "overrides" in args and "config" in args:
+            load_config(args.config, args.overrides)
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(REPO)))
+def test_links_lead_to_files(path):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+        assert target.startswith("http") or (path.parent / target).exists(), target
+
+
+def test_the_tree_in_the_tour_names_every_module_and_no_other():
+    text = (REPO / "detector" / "README.md").read_text()
+    tree = re.search(r"^    detector/$.*?\n\n", text, re.MULTILINE | re.DOTALL).group()
+    named, folders = set(), []
+    for indent, name in re.findall(r"^    ( *)(\S+)", tree, re.MULTILINE):
+        folders = folders[:len(indent) // 2]
+        if name.endswith("/"):
+            folders.append(name)
+        else:
+            named.add("".join(folders) + name)
+    modules = {path.relative_to(REPO) for folder in ("detector", "launcher") for path in (REPO / folder).rglob("*.py")}
+    files = {str(path) for path in modules if path.name != "__init__.py"}
+    packages = {name for name in named if name.endswith("__init__.py")}
+    assert named - packages == files
+    assert all(Path(name) in modules for name in packages)
+
+
+def test_the_first_page_is_short():
+    assert len((REPO / "README.md").read_text().splitlines()) <= 170
 
 
 def run(*command: str) -> str:
@@ -61,11 +118,11 @@ def test_check_train_evaluate_predict_one_after_another(tiny, tmp_path, shapes_r
 
     assert "AP50" in run(*fleet, "evaluate", str(folder))
     assert "5 images" in run(*fleet, "predict", str(folder), str(shapes_root / "val"), "--score", "0.01")
-    found = [image["file_name"] for image in json.loads((folder / "predictions" / "images.json").read_text())["images"]]
-    assert len(found) == 5 and all((folder / "predictions" / name).is_file() for name in found)
-    one = next(iter((shapes_root / "val").iterdir()))
-    run(*fleet, "predict", str(folder), str(one), "--score", "1", "--out", str(tmp_path / "out"))  # nothing is found
-    assert Image.open(tmp_path / "out" / one.name).size == Image.open(one).size
+    names = [image["file_name"] for image in json.loads((folder / "predictions" / "images.json").read_text())["images"]]
+    assert len(names) == 5 and all((folder / "predictions" / name).is_file() for name in names)
+    image = next(iter((shapes_root / "val").iterdir()))
+    run(*fleet, "predict", str(folder), str(image), "--score", "1", "--out", str(tmp_path / "out"))  # no detection
+    assert Image.open(tmp_path / "out" / image.name).size == Image.open(image).size
 
 
 def test_real_data_in_each_format_is_read_and_checked(bccd, heads, coco_tiny, tmp_path):
@@ -73,21 +130,11 @@ def test_real_data_in_each_format_is_read_and_checked(bccd, heads, coco_tiny, tm
                       ["custom/bccd", "data.format=per_image_json", f"data.root={heads}", "data.train=0:16",
                        "data.val=16:20"],
                       ["custom/coco_tiny", f"data.root={coco_tiny}", "data.val=val2017"]):
-        said = run(sys.executable, "-m", "launcher.cli", "check", *arguments, f"data.cache={tmp_path}")
-        assert "no problem found" in said
+        output = run(sys.executable, "-m", "launcher.cli", "check", *arguments, f"data.cache={tmp_path}")
+        assert "no problem found" in output
 
 
 def test_real_photographs_train_and_are_scored(bccd, config_file, tmp_path):
     overrides = [*TINY, "data.format=voc", f"data.root={bccd}", f"data.cache={tmp_path}", f"run.folder={tmp_path}",
                  "schedule.steps=2", "run.name=cells", "evaluate.metric=voc"]
     assert "AP_11point" in run(sys.executable, "-m", "launcher.cli", "train", str(config_file), *overrides)
-
-
-def test_the_tree_names_every_file():
-    tree = TEXT.split("## The tree")[1]
-    for folder in ("launcher", "detector"):
-        for path in (REPO / folder).rglob("*.py"):
-            if path.name != "__init__.py":
-                assert path.name in tree, f"README's tree does not name {path.relative_to(REPO)}"
-    for name in re.findall(r"\b[\w/]+\.py\b", tree):
-        assert list((REPO / "detector").rglob(name.split("/")[-1])) or (REPO / "launcher" / name).exists(), name
