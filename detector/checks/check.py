@@ -78,7 +78,7 @@ def plan_training(config: Config, train: Dataset, processes: int, report: CheckR
         report.problems += problems_from_error(error, "batch.size")
         return None
     report.facts["plan"] = {"steps": plan.total_steps, "steps_per_epoch": plan.steps_per_epoch,
-                            "global_batch": plan.global_batch, "rate": plan.lr, "sentence": plan.summary,
+                            "global_batch": plan.global_batch, "lr": plan.lr, "sentence": plan.summary,
                             "schedule": describe_schedule(plan, config.schedule)}
     return plan
 
@@ -99,7 +99,7 @@ def format_report(report: CheckReport) -> str:
             lines += [fact["summary"], f"  objects of each class: {counts}"]
     if plan := facts.get("plan"):
         lines += [plan["sentence"], plan["schedule"]]
-    if batch := facts.get("largest_canvas"):
+    if batch := facts.get("largest_padded_batch"):
         memory = f"; its step took {facts['peak_memory_gib']:.2f} GiB at its peak" if "peak_memory_gib" in facts else ""
         lines.append(f"largest padded batch: {batch['images']} images of {batch['width']}x{batch['height']} pixels, at "
                      f"step {batch['step']}{memory}")

@@ -125,7 +125,7 @@ def run_trial_steps(config: Config, data: Dataset, plan: RunPlan, state: TrainSt
                     processes: int, val_images: int, report: CheckReport) -> None:
     """Trains on the largest micro-batch to check the memory, then on the median one to estimate the run's duration."""
     largest, median = largest_and_median_batch(config, data, plan)
-    report.facts["largest_canvas"] = {"step": largest.step, "images": len(largest.keys), "height": largest.height,
+    report.facts["largest_padded_batch"] = {"step": largest.step, "images": len(largest.keys), "height": largest.height,
                                       "width": largest.width}
     try:
         run_micro_batch(config, data, plan, state, device, largest)

@@ -1,4 +1,4 @@
-"""status.json in the run folder: the state of a training, for the launcher and for `fleet-rcnn status`."""
+"""status.json in the run folder: the state of a training, for the launcher and for `fleet-rcnn jobs`."""
 
 import contextlib
 import json

@@ -137,7 +137,7 @@ QUESTIONS = [
              is_single_image("resnet50_fpn_800")),
     Question("Can a small COCO with all 80 classes be overfitted, AP50 above 0.8 on its training images?",
              "overfit.py configs/custom/coco_tiny.yaml data.root=/data/coco_tiny", overfit),
-    Question("Do the default options and `recipe=original` reach the same AP50 on BCCD, within noise, at a short side of 192?",
+    Question("Do the default options and `base: recipe/original` reach the same AP50 on BCCD, within noise, at a short side of 192?",
              "recipes.py configs/custom/bccd.yaml data.root=/data/bccd augment.min_size=[192] augment.max_size=384 "
              "evaluate.min_size=192 evaluate.max_size=384 model.anchor_sizes=[[16],[32],[64],[128],[256]]", recipes),
     Question("Images/s of the loader, relative to torchvision's, and how long does a step wait for its images?",

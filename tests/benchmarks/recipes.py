@@ -1,4 +1,4 @@
-"""The same config with the default options ("modern") and with `recipe=original`, on the same steps and learning rates.
+"""The same config with the default options ("modern") and with `base: recipe/original`, on the same steps and learning rates.
 
     python tests/benchmarks/recipes.py configs/custom/bccd.yaml data.root=DIR [key=value ...] [--seeds 0 1 2]
 

@@ -115,8 +115,8 @@ def test_a_question_without_a_line_is_not_measured(tmp_path):
     other = {**line, "gpus": ["A"], "seconds": {"bf16": [0.4]}}
     (tmp_path / "train_step.jsonl").write_text("\n".join(map(json.dumps, ({**line, "seconds": {"bf16": [9]}}, other, line))))
     first, second = [row for row in answers.table(tmp_path).splitlines() if row.startswith("| VGG16")]
-    assert "| bf16 3.00 (2.00 to 4.00) times, 80 images/s | 1 x H |" in first  # its last line
-    assert "| bf16 3.00 (2.00 to 4.00) times, 40 images/s | 1 x A |" in second
+    assert "| bf16 3.00 (2.00 to 4.00) times, 40 images/s | 1 x A |" in first
+    assert "| bf16 3.00 (2.00 to 4.00) times, 80 images/s | 1 x H |" in second  # the machine of the last line is last
 
 
 def test_a_machine_is_described_by_its_gpus_or_by_cores_and_cpu():
