@@ -8,7 +8,7 @@ ground truth   the objects of all images, padded to the number of the image with
                (ground_truth.py)
 box coder      IoU, clipping, and boxes as deltas from reference boxes (box_coder.py)
 match          for each box the object with the highest IoU (matcher.py)
-sample         a fixed number of boxes of each image that the losses use (matcher.py)
+sample         a fixed number of boxes of each image that the losses use (sampling.py)
 proposals      the best boxes of the RPN of each image after NMS, padded, and a mask `valid` (rpn.py)
 NMS by rounds  non-maximum suppression with a fixed number of operations (ops/nms.py)
 RPN patches    the inputs of the RPN's convolution at the sampled anchors alone (ops/rpn_patches.py)

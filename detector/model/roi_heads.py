@@ -13,10 +13,11 @@ from detector.config.model_schema import Roi as RoiConfig
 from detector.config.schema import Evaluate
 from detector.model.box_coder import BoxCoder
 from detector.model.ground_truth import GroundTruth
-from detector.model.matcher import Sample, match, sample_boxes
+from detector.model.matcher import match
 from detector.model.poolers import RoiPooling
 from detector.model.precision import numbers_to_device
 from detector.model.rpn import Proposals
+from detector.model.sampling import Sample, sample_boxes
 
 MIN_SIZE = 1e-2  # pixels: a narrower or lower box is no detection
 

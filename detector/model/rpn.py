@@ -15,10 +15,11 @@ from detector.config.model_schema import Rpn as RpnConfig
 from detector.model.anchors import Anchors
 from detector.model.box_coder import BoxCoder
 from detector.model.ground_truth import GroundTruth
-from detector.model.matcher import Sample, match, sample_boxes
+from detector.model.matcher import match
 from detector.model.ops.nms import nms_mask
 from detector.model.ops.rpn_patches import extract_patches
 from detector.model.precision import numbers_to_device
+from detector.model.sampling import Sample, sample_boxes
 from detector.py_faster_rcnn.rpn import last_image_normalizer, softmax_logit
 
 MIN_SIZE = 1e-3  # pixels: a narrower or lower box is no proposal

@@ -19,7 +19,8 @@ from detector.model.precision import autocast, to_device
 from detector.seeding import derive_seed, generator, seed_torch
 from detector.structures import Resize
 from detector.training.checkpoint import TrainState
-from detector.training.optimizer import set_lr, update_ema
+from detector.training.ema import update_ema
+from detector.training.optimizer import set_lr
 from detector.training.schedule import RunPlan, learning_rate
 
 

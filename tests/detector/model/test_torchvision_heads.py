@@ -16,9 +16,9 @@ from detector.config.model_schema import Model, Roi, Rpn
 from detector.config.schema import Evaluate
 from detector.model import roi_heads, rpn
 from detector.model.faster_rcnn import build_model
-from detector.model.matcher import sample_boxes
 from detector.model.precision import numbers_to_device
 from detector.model.preprocessing import to_batch
+from detector.model.sampling import sample_boxes
 from detector.structures import Resize
 
 RESIZE = Resize(96, 128)

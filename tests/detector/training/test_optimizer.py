@@ -1,4 +1,4 @@
-"""Parameter groups, SGD, OPTIMIZERS and the moving average: tables to check by hand."""
+"""Parameter groups, SGD and OPTIMIZERS: tables to check by hand."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from detector.config.schema import Optim
 from detector.errors import BadInput
-from detector.training.optimizer import OPTIMIZERS, build_optimizer, parameter_groups, set_lr, update_ema
+from detector.training.optimizer import OPTIMIZERS, build_optimizer, parameter_groups, set_lr
 
 
 class Small(nn.Module):
@@ -55,23 +55,6 @@ def test_the_lr_reaches_each_group_with_its_factor():
     optimizer.step()
     torch.testing.assert_close(model.fc.bias.detach(), before[0] - 0.1)
     assert torch.equal(model.frozen.weight, before[1])
-
-
-@pytest.mark.parametrize("step, decay, weight_of_old", [
-    (0, 0.99, 1 / 10), (8, 0.99, 9 / 18), (90, 0.99, 91 / 100), (10_000, 0.99, 0.99), (5, 0.2, 0.2)])
-def test_a_young_average_forgets_faster(step, decay, weight_of_old):
-    average, model = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
-    for tensor in average.state_dict().values():
-        tensor.fill_(4)
-    for tensor in model.state_dict().values():
-        tensor.fill_(8)
-    update_ema(average, model, decay, step)
-    state = average.state_dict()
-    assert state.pop("num_batches_tracked") == 8  # a counter is copied
-    assert {name for name in state} == {"weight", "bias", "running_mean", "running_var"}
-    for tensor in state.values():
-        torch.testing.assert_close(tensor, torch.full((2,), weight_of_old * 4 + (1 - weight_of_old) * 8))
-    assert all((tensor == 8).all() for tensor in model.state_dict().values())
 
 
 def test_after_a_skipped_fp16_step_the_next_is_a_plain_one():
