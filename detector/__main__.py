@@ -42,8 +42,8 @@ def report_errors(function: Callable[[], int]) -> int:
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             return report_unexpected()
-        print(f"error: cannot write {error.filename or 'a file'}: {error.strerror}. Make room, or name another folder "
-              "(run.folder, data.cache, --out)", file=sys.stderr)
+        print(f"error: {error.filename or 'a file'}: {error.strerror}. Check its permissions and the space on its "
+              "disk, or name another folder (run.folder, data.cache, --out)", file=sys.stderr)
         return exit_alone(BAD_INPUT)
     except NotFinite as error:
         print(f"error: {error}", file=sys.stderr)

@@ -162,7 +162,7 @@ def run_single(args: argparse.Namespace) -> int:
     return SINGLE[args.verb](args) or OK
 
 
-# Each function imports its room when it runs, so that --help and mistakes in a config are answered without torch.
+# Each function imports what it needs when it runs, so that --help and mistakes in a config are answered without torch.
 
 def run_check(args: argparse.Namespace) -> int:
     from detector.checks.check import check

@@ -1,4 +1,4 @@
-"""What would make the host wait for a GPU, refused on the CPU."""
+"""A dispatch mode that finds on the CPU the operations for which the host would wait for a GPU."""
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -8,9 +8,9 @@ FORBIDDEN = ("aten.nonzero", "aten._local_scalar_dense", "aten.masked_select", "
 
 
 class RefuseWaiting(TorchDispatchMode):
-    """Raises where the host would have to know what is in a tensor: item(), nonzero(), masks as an index.
+    """Raises AssertionError for operations that need the content of a tensor: item(), nonzero(), a mask as an index.
 
-    On an imagined GPU also where numbers of the host are copied there, and the copy is waited for.
+    With fake CUDA tensors also for blocking copies from the host to the device.
     """
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -21,6 +21,6 @@ class RefuseWaiting(TorchDispatchMode):
             assert not any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices), name
         if name.startswith("aten._to_copy") and args[0].device.type == "cpu":
             kwargs = kwargs or {}
-            where = torch.device(kwargs.get("device") or "cpu")
-            assert where.type == "cpu" or kwargs.get("non_blocking"), f"{name} to {where} waits until it is done"
+            device = torch.device(kwargs.get("device") or "cpu")
+            assert device.type == "cpu" or kwargs.get("non_blocking"), f"{name} to {device} blocks the host"
         return function(*args, **(kwargs or {}))

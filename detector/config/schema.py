@@ -18,7 +18,7 @@ METRICS = {"coco": ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "A
 class Run:
     name: str = option("", "name of the run, a folder below run.folder; empty: the name of the config file")
     folder: str = option("runs", "folder that holds the run folders")
-    device: str = option("auto", "auto: all GPUs of the machine, or its CPU", choices=("auto", "cpu", "cuda"))
+    device: str = option("auto", "auto: the GPUs of the machine, or its CPU", choices=("auto", "cpu", "cuda"))
     precision: str = option("fp32", "of the forward pass (autocast); fp16 also scales the loss",
                             choices=("fp32", "bf16", "fp16"))
     channels_last: bool = option(True, "memory layout of images and weights (same results to 1e-5). true: on GPUs, and "
@@ -27,7 +27,8 @@ class Run:
                           "reduce-overhead: on GPUs also CUDA graphs. The first steps take about a minute; with "
                           "batch.pad_to=group later steps are not compiled again",
                           choices=("off", "default", "reduce-overhead"))
-    num_workers: int = option(2, "DataLoader workers of each process; 0: images are loaded between the steps", low=0)
+    num_workers: int = option(2, "DataLoader workers of each process; 0: images are loaded between the steps, and "
+                              "evaluations are scored there too", low=0)
     log_every_steps: int = option(20, "steps between two logged steps", low=1)
     save_every_steps: int = option(500, "steps between two checkpoints", low=1)
     keep_checkpoints: int = option(2, "newest checkpoints that are kept on disk, beside best.pt", low=1)
@@ -57,7 +58,7 @@ class Data:
                                 choices=("clip", "drop", "refuse"))
     empty_images: str = option("keep", "training images without an object", choices=("keep", "drop"))
     unreadable_images: str = option("refuse", "images that cannot be decoded. refuse: an error; grey: a grey image "
-                                    "without objects is used instead, and counted", choices=("refuse", "grey"))
+                                    "without objects is used instead, and named in the log", choices=("refuse", "grey"))
     train_on_crowd: bool = option(False, "train on COCO's crowd regions (iscrowd)")
     train_on_difficult: bool = option(False, "train on VOC's difficult objects")
 
@@ -120,7 +121,7 @@ class Schedule:
     lr_schedule: str = option("milestones", "how the learning rate falls. milestones: times gamma at each of them; "
                               "cosine: to 0; periodic: times gamma at the start of each epoch e = 1, 2, ... that "
                               "schedule.period + 1 divides", choices=("milestones", "cosine", "periodic"))
-    period: int = option(5, "periodic: epochs before the first drop (lr_decay of the published tables)", low=1)
+    period: int = option(5, "periodic: epochs before the first drop (lr_decay of jwyang/faster-rcnn.pytorch)", low=1)
     milestones: tuple[float, ...] = option((8.0, 11.0), "epochs at which the learning rate is multiplied by gamma")
     gamma: float = option(0.1, "factor at a milestone", low=0, high=1)
     warmup_steps: int = option(1000, "steps of linear warm-up at reference_batch_size; a larger batch takes fewer",

@@ -21,8 +21,8 @@ Example = tuple[Tensor, dict[str, Tensor]]
 class DetectionDataset(TorchDataset):
     """Map-style dataset with keys (epoch, index).
 
-    The same key gives the same example in every worker, on every rank and after every resume. An index from the number
-    of images on is the mirrored copy of image index - len(dataset).
+    The same key gives the same example in every worker, on every rank and after every resume. An index of at
+    least the number of images, n, is the mirrored copy of image index - n.
 
     An example is an image, uint8 [3, H, W], and a target:
 

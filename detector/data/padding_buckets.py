@@ -1,7 +1,7 @@
-"""Padded batch sizes of few values, so that tensor shapes repeat for torch.compile, CUDA graphs and cuDNN.
+"""Few distinct padded batch sizes, so that tensor shapes repeat for torch.compile, CUDA graphs and cuDNN.
 
-With batch.pad_to=group every batch is padded to the largest image of its aspect-ratio group (data/samplers.py). An
-epoch then has at most as many shapes as there are groups, for each value of augment.min_size.
+With batch.pad_to=group every batch is padded to the largest image of its aspect-ratio group (data/samplers.py). With
+shuffled groups, an epoch then has at most as many shapes as there are groups, for each value of augment.min_size.
 """
 
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class PaddingBuckets:
     by_min_size: dict[int, np.ndarray] = field(default_factory=dict)
 
     def min_padded_size(self, resize: Resize, indices: list[int]) -> tuple[int, int]:
-        """Returns the least (height, width), in pixels, that a batch of these images is padded to; (0, 0): no limit."""
+        """Returns the least (height, width), in pixels, that a batch of these images is padded to; (0, 0): none."""
         if not self.by_min_size:
             return 0, 0
         height, width = self.by_min_size[resize.min_size][indices].max(axis=0)

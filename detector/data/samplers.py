@@ -97,7 +97,7 @@ def rank_part(count: int, rank: int, world_size: int) -> range:
 
 
 def micro_batches(global_batch: int, micro_batch_size: int, rank: int, world_size: int) -> list[range]:
-    """Returns the micro-batches of one rank, as ranges of columns of a step of `plan_epoch`.
+    """Returns the micro-batches of one rank, as ranges of positions in the global batch (columns of `plan_epoch`).
 
     With at least one micro-batch for each rank, the ranges do not depend on the number of ranks, and neither do padding
     and sampling. With fewer, each rank takes its part of the images instead. No rank has more micro-batches than

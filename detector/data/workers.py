@@ -22,7 +22,7 @@ def worker_context() -> multiprocessing.context.BaseContext:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["detector.data.dataset"])
-    resource_tracker.ensure_running()  # otherwise started with the server, which unblocks signals
+    resource_tracker.ensure_running()  # or the start of the server starts it, which unblocks the stop signals again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         forkserver.ensure_running()

@@ -1,7 +1,7 @@
 """Collectives: functions that all ranks of a run call at the same point of the program.
 
 A rank never raises, stops or skips alone, because the others would wait for it in their next collective. With one
-process there is no process group, and every function returns at once.
+process there is no process group, and nothing is communicated.
 """
 
 from datetime import timedelta

@@ -11,8 +11,8 @@ class Logger(Protocol):
     """Writes what a run logs to one place. Only rank 0 has loggers.
 
     A logger is constructed as `Logger(folder, step, total_steps)`: the run folder, the step that the run starts or
-    resumes from, and the last step. After a resume, steps that were logged earlier come again: a logger that keeps what
-    it wrote removes everything after `step` first.
+    resumes from, and the last step. After a resume, steps that were logged earlier come again: a logger of numbers
+    removes those after `step` first.
 
     A class that derives from this one inherits methods that do nothing.
     """

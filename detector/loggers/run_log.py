@@ -15,7 +15,8 @@ class RunLog:
 
     Args:
         folder: the run folder, which exists on rank 0.
-        step: the step that the run starts or resumes from. What an earlier start logged after it is removed.
+        step: the step that the run starts or resumes from. Later lines of metrics.jsonl, and what TensorBoard shows of
+            later steps, are removed.
         total_steps: the last step of the run.
     """
 

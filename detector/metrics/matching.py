@@ -1,8 +1,8 @@
 """Matches detections to annotated objects, for all images at once, by COCO's rule or by PASCAL VOC's rule.
 
 Shapes: N objects (rows of the Dataset), K detections (rows of the Detections), P pairs of a detection and an object of
-the same image. No function loops over images or boxes. The only loop, in `match_greedily`, runs over the ranks of
-detections, because a detection with a higher score takes its object before one with a lower score.
+the same image. No function loops over single images or boxes. The loop of `match_greedily` runs over the positions of
+detections by score, because a detection with a higher score takes its object before one with a lower score.
 """
 
 from dataclasses import dataclass

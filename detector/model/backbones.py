@@ -1,7 +1,7 @@
 """The backbones: every network below the RPN, with all that the rest of the detector has to know of it.
 
-BACKBONES is the only place that knows a backbone by its name. Another one is another entry, also from user code:
-`BACKBONES["mine"] = Backbone(build=..., ...)` before the config is trained.
+BACKBONES is the only place that knows a backbone by its name. Adding a backbone is adding an entry, also from user
+code: `BACKBONES["mine"] = Backbone(build=..., ...)` before the config with model.backbone=mine is loaded.
 """
 
 from dataclasses import dataclass
@@ -41,16 +41,16 @@ class BackboneParts:
 class Backbone:
     """All that is particular to one backbone."""
 
-    build: Callable[[Model], BackboneParts]  # gives random weights
-    strides: dict[str, int]                  # of the levels that boxes are pooled from, pixels
-    anchor_sizes: tuple[tuple[float, ...], ...]  # usual anchor sizes of each level of the RPN, pixels
-    num_stages: int                          # the largest model.frozen_stages
-    size_divisor: int = 1                    # model.size_divisor has to be a multiple of this
-    # Start of a name in the classifier's weights -> its start here; the first that fits counts. Other names stay.
+    build: Callable[[Model], BackboneParts]      # returns modules with random weights
+    strides: dict[str, int]                      # of the levels that boxes are pooled from, pixels
+    anchor_sizes: tuple[tuple[float, ...], ...]  # default of model.anchor_sizes: a list for each level of the RPN
+    num_stages: int                              # the largest model.frozen_stages
+    size_divisor: int = 1                        # model.size_divisor has to be a multiple of this
+    # Prefix of a name in the classifier's weights -> prefix in the detector; the first that fits counts.
     classifier_prefixes: tuple[tuple[str, str], ...] = ()
-    imagenet_weights: str = ""               # torchvision's entry for model.weights=imagenet, if there is one
-    coco_weights: str = ""                   # torchvision's entry for model.weights=coco, if there is one
-    coco_norm_eps: float | None = None       # epsilon of frozen batch norms with coco_weights; None: their own
+    imagenet_weights: str = ""                   # torchvision's weight entry for model.weights=imagenet; empty: none
+    coco_weights: str = ""                       # torchvision's weight entry for model.weights=coco; empty: none
+    coco_norm_eps: float | None = None           # epsilon of frozen batch norms with coco_weights; None: that of each
 
 
 def check_backbone(config: Model) -> Backbone:

@@ -132,7 +132,7 @@ def newest_readable(folder: Path) -> tuple[Path | None, list[str]]:
             read_checkpoint(path)
             return path, notes
         except BadInput as error:
-            notes.append(f"{error}; the one before it is used")
+            notes.append(f"{error}; it is skipped")
     return None, notes
 
 

@@ -14,7 +14,7 @@ from detector.distributed.rank_info import rank, world_size
 from detector.run.commit import commit
 
 if TYPE_CHECKING:
-    import torch  # imported in the functions that need torch: the launcher imports this room without
+    import torch  # imported in the functions that need torch: the launcher imports this file without torch
 
 # Flags in /proc/cpuinfo of CPUs that compute in a precision, on x86 and on 64-bit ARM.
 PRECISION_FLAGS = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"}}

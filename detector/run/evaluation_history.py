@@ -27,7 +27,7 @@ def best_of(evaluations: list[tuple[int, float]]) -> tuple[int, float] | None:
 
 
 def out_of_patience(evaluations: list[tuple[int, float]], patience: int) -> bool:
-    """Returns whether training stops early: the last `patience` evaluations (0: never) are not better than the best."""
+    """Returns whether training stops early: the last `patience` evaluations (0: never) brought no new best value."""
     if not patience or not evaluations:
         return False
     values = [value for _, value in evaluations]

@@ -78,7 +78,7 @@ class Heartbeat:
                                at=time.time())
 
     def open(self, world_size: int) -> None:
-        """Makes the folder, from now on written to, and removes files of ranks from an earlier start on more ranks."""
+        """Makes the folder, which starts the writing, and removes the files of ranks that no longer exist."""
         folder = self.folder / HEARTBEATS_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         if self.current.rank == 0:

@@ -2,7 +2,7 @@
 
 The lock is one of the operating system (flock). The lock ends with its process, also if the process is killed. Some
 network disks keep locks to one machine. The file therefore names its owner too. A run whose owner is on another machine
-counts as trained while its heartbeats change.
+counts as being trained while its heartbeats change.
 """
 
 import contextlib

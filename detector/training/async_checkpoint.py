@@ -65,14 +65,14 @@ class AsyncCheckpoint:
             raise error
 
     def close(self) -> None:
-        """Waits until no write is running, and raises nothing: an error was raised before, or another one is."""
+        """Waits until no write is running. Raises nothing, because another exception may be passing through."""
         if self.thread is not None:
             self.thread.join()
 
     def _write(self, copied: torch.cuda.Event | None, started_at: float) -> None:
         try:
             if copied:
-                copied.synchronize()  # the copies are queued between this step and the next
+                copied.synchronize()  # until the GPU has run the copies that start() queued
             write_checkpoint(self.folder, self.host_copy, self.flush_metrics)
             keep_newest(self.folder, self.keep)
             self.saved_in_s = time.monotonic() - started_at
@@ -93,6 +93,6 @@ def copy_to_host(value, reuse=None):
         return value
     fits = isinstance(reuse, torch.Tensor) and (reuse.shape, reuse.dtype, reuse.stride()) == (
         value.shape, value.dtype, value.stride())
-    pinned = value.device.type == "cuda"  # else the copy would wait for the device
+    pinned = value.device.type == "cuda"  # a copy to memory that is not pinned would block the host
     target = reuse if fits else torch.empty_like(value, device="cpu", pin_memory=pinned)
     return target.copy_(value, non_blocking=True)

@@ -1,7 +1,7 @@
 """Background evaluation: rank 0 scores and draws in a process of low priority, beside the next training steps.
 
-`BackgroundScorer` runs that process. `finish_pending_evaluation` collects its result on all ranks: it appends the
-evaluation to metrics.jsonl, updates best.pt and hands the drawings to the loggers. A thread instead of a process would
+`BackgroundScorer` runs that process. `collect_evaluation` is called on all ranks; rank 0 takes the result, appends
+it to metrics.jsonl, updates best.pt and hands the drawings to the loggers. A thread instead of a process would
 compete with the training steps for the interpreter lock.
 """
 
@@ -69,7 +69,7 @@ class BackgroundScorer:
 
     @property
     def error(self) -> BaseException | None:
-        """The error of scoring or drawing, until it is taken."""
+        """The error of scoring or drawing, until the result is taken."""
         for future in (self.scoring, self.drawing):
             if isinstance(future, Future) and future.done() and future.exception():
                 return future.exception()
@@ -126,7 +126,7 @@ class BackgroundScorer:
         self.pool.shutdown(cancel_futures=True)
 
 
-def finish_pending_evaluation(scorer: BackgroundScorer, saver: AsyncCheckpoint, run_log: RunLog, best_metric: str,
+def collect_evaluation(scorer: BackgroundScorer, saver: AsyncCheckpoint, run_log: RunLog, best_metric: str,
                               heartbeat: Heartbeat) -> None:
     """Waits for the background evaluation, appends it to metrics.jsonl and updates best.pt. Collective.
 
@@ -145,7 +145,7 @@ def finish_pending_evaluation(scorer: BackgroundScorer, saver: AsyncCheckpoint, 
     collectives.run_on_main(collect)
 
 
-def wait_for_drawings(scorer: BackgroundScorer, stop: StopRequest) -> bool:
+def wait_until_drawn(scorer: BackgroundScorer, stop: StopRequest) -> bool:
     """Waits until rank 0 has made its drawings; returns False if a stop is requested meanwhile. Collective."""
     while True:
         is_drawing, stop_requested = collectives.any_rank(scorer.is_drawing(), stop.requested)
@@ -155,7 +155,10 @@ def wait_for_drawings(scorer: BackgroundScorer, stop: StopRequest) -> bool:
 
 
 def record_evaluation(evaluation: Evaluation, saver: AsyncCheckpoint, run_log: RunLog, best_metric: str) -> None:
-    """Updates best.pt if the evaluation is the best, then appends it to metrics.jsonl, which marks it as complete."""
+    """Updates best.pt if the evaluation is the best or best.pt is missing, then appends it to metrics.jsonl.
+
+    An evaluation in metrics.jsonl is complete: it is not repeated when the run resumes.
+    """
     saver.wait()
     folder, earlier = run_log.folder, run_log.evaluations(best_metric)
     latest = evaluation.step, evaluation.metrics[best_metric]
@@ -167,7 +170,7 @@ def record_evaluation(evaluation: Evaluation, saver: AsyncCheckpoint, run_log: R
 
 
 def log_drawings(drawings: Drawings, run_log: RunLog) -> None:
-    """Logs images and curves, after metrics.jsonl: a repeated evaluation would otherwise be logged twice."""
+    """Logs images and curves. Call after record_evaluation: an evaluation that is repeated would log them again."""
     for image in drawings.images:
         run_log.image(drawings.step, image)
     for name, counts in drawings.pr_curves:
@@ -175,8 +178,8 @@ def log_drawings(drawings: Drawings, run_log: RunLog) -> None:
     run_log.flush_tensorboard()
 
 
-_job: ScoringJob | None = None           # of this process, if it is the scoring process
-_scored: Predictions | None = None  # to be drawn by it
+_job: ScoringJob | None = None  # set in the scoring process only
+_scored: Predictions | None = None  # in the scoring process: the predictions scored last, to be drawn next
 
 
 def init_process(dataset: Dataset, config: Config, folder: Path) -> None:

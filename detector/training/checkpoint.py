@@ -67,7 +67,6 @@ def compare_configs(content: dict, config: Config, classes: tuple[str, ...],
     """
     now, defaults = flatten(to_dict(config)), flatten(to_dict(Config()))
     before = {**defaults, **flatten(content["config"])}  # an option that is newer than the checkpoint had its default
-    before.pop("recipe", None)  # of version 0.1: the options that it set are stated
     changed = [f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in before if before[key] != now.get(key)]
     forbidden = [line for line in changed if line.startswith("model.")]
     if content["classes"] != list(classes):

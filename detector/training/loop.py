@@ -1,7 +1,8 @@
-"""The training loop. All ranks run it together: they decide every stop, error and evaluation by a collective vote.
+"""The training loop. All ranks run it together: they vote on every stop and error; the step tells what else is due.
 
-The loop fetches a batch, runs a step, and logs, saves and evaluates when that is due. Whatever takes long beside the
-steps (writing a checkpoint, scoring an evaluation) runs in the background.
+Writing a checkpoint and scoring an evaluation run in the background. An evaluation has these stages: `save` starts to
+write the checkpoint; `evaluate` predicts on all ranks and starts scoring on rank 0; some steps later
+`finish_pending_evaluation` updates best.pt and metrics.jsonl; a later call of it logs the drawings.
 """
 
 import enum
@@ -30,9 +31,9 @@ from detector.run.heartbeat import Heartbeat
 from detector.run.lock import RunLock
 from detector.run.status import StatusFile
 from detector.training.async_checkpoint import AsyncCheckpoint
-from detector.training.async_evaluation import BackgroundScorer, finish_pending_evaluation, wait_for_drawings
+from detector.training.async_evaluation import BackgroundScorer, collect_evaluation, wait_until_drawn
 from detector.training.checkpoint import TrainState, checkpoint_content
-from detector.training.nan_guard import NanGuard, stop_on_nan
+from detector.training.nan_guard import NanGuard, raise_not_finite
 from detector.training.schedule import is_due, learning_rate
 from detector.training.setup import Setup, open_run_folder, prepare
 from detector.training.step import StepResult, train_step
@@ -48,7 +49,7 @@ class Outcome(enum.Enum):
 def train(config: Config, device: torch.device, stop: StopRequest) -> Outcome:
     """Trains a run to its end, or until a stop is requested; resumes from its newest checkpoint. Collective.
 
-    Wherever a stop signal arrives, and on whichever rank, all ranks leave at the same step with the state saved.
+    Wherever a stop signal arrives, and on whichever rank, all ranks leave at the same step, which is saved.
 
     Raises:
         BadInput: the run cannot start, or another process trains it.
@@ -65,8 +66,8 @@ def train(config: Config, device: torch.device, stop: StopRequest) -> Outcome:
             except Stopped:
                 status.update("stopped", by=stop.signal_name)
                 if is_main():
-                    print(f"stop requested ({stop.signal_name or 'on another rank'}) before the first step: there is "
-                          "nothing to save", flush=True)
+                    print(f"stop requested ({stop.signal_name or 'on another rank'}) during start-up: there is nothing "
+                          "new to save", flush=True)
                 return Outcome.STOPPED
             with closing(collectives.run_on_all_ranks(
                     lambda: open_run_folder(config, state.step, setup.plan, heartbeat, lock))) as run_log, \
@@ -79,7 +80,7 @@ def train(config: Config, device: torch.device, stop: StopRequest) -> Outcome:
 
 @dataclass(frozen=True)
 class TrainingLoop:
-    """The loop of one run on one rank. Every method is collective: all ranks call it at the same step."""
+    """The loop of one run on one rank. Methods are collective, except `details` and `is_evaluation_due`."""
 
     config: Config
     setup: Setup
@@ -107,7 +108,7 @@ class TrainingLoop:
         return Outcome.FINISHED
 
     def redo_interrupted_evaluation(self) -> None:
-        """Evaluates first if the run was stopped in an evaluation. Raises Stopped."""
+        """Evaluates first if the run was stopped in an evaluation. Raises Stopped if a stop is requested meanwhile."""
         step = self.state.step
         self.heartbeat.mark("start-up", step)
         self.status.update("starting", step=step, total_steps=self.setup.plan.total_steps)
@@ -116,7 +117,7 @@ class TrainingLoop:
             self.evaluate()
 
     def run_steps(self) -> None:
-        """Runs every step from `state.step` to the end of the schedule. Raises Stopped."""
+        """Runs the steps until the end of the schedule or early stopping. Raises Stopped if a stop is requested."""
         config, plan, state = self.config, self.setup.plan, self.state
         with open_train_loader(self.setup.train_data, plan, config, state.step, self.device) as loader:
             compile_model(state.model, config.run.compile, dynamic=config.batch.pad_to == "batch")
@@ -126,7 +127,7 @@ class TrainingLoop:
             meter = ThroughputMeter(state.step)
             while state.step < plan.total_steps:
                 fetched = self.fetch(loader)
-                self.heartbeat.mark("step")
+                self.heartbeat.mark("step", state.step)
                 result = train_step(state, model, fetched.batches, plan=plan, config=config,
                                     buckets=self.setup.buckets, device=self.device)
                 self.nan_guard.watch(result, self.details(fetched))
@@ -135,7 +136,7 @@ class TrainingLoop:
                 self.run_log.advance(state.step)
                 if is_due(state.step, config.run.log_every_steps, plan.total_steps):
                     self.log(result, meter)
-                    meter = ThroughputMeter(state.step)
+                    meter.restart(state.step)
                 evaluation_due = self.is_evaluation_due()
                 if evaluation_due or is_due(state.step, config.run.save_every_steps, plan.total_steps):
                     self.save(wait=evaluation_due or state.step == plan.total_steps)
@@ -143,7 +144,7 @@ class TrainingLoop:
                     self.evaluate()
                     if self.should_stop_early():
                         break
-                    meter = ThroughputMeter(state.step)
+                    meter.restart(state.step)  # images_per_s and data_wait are those of steps alone
 
     def fetch(self, loader: BatchIterator) -> Fetched:
         """Waits for the next batch of every rank. Raises Stopped, NotFinite, or the error of a background task."""
@@ -165,7 +166,8 @@ class TrainingLoop:
                 "images": images}
 
     def stop_on_nan(self, details: dict | None) -> None:
-        stop_on_nan(details, self.state.step, self.setup.train_data, self.state.scaler, self.run_log.folder)
+        """Raises NotFinite after writing what is known about the step."""
+        raise_not_finite(details, self.state.step, self.setup.train_data, self.state.scaler, self.run_log.folder)
 
     def ensure_finite(self) -> None:
         """Raises NotFinite on all ranks if the last loss of any rank was not finite. Call before saving or logging."""
@@ -174,7 +176,7 @@ class TrainingLoop:
             self.stop_on_nan(details)
 
     def log(self, result: StepResult, meter: ThroughputMeter) -> None:
-        """Logs the losses of this step and the throughput since the last logged step."""
+        """Logs the losses of this step and the throughput since the last logged step or evaluation."""
         self.ensure_finite()
         step, plan = self.state.step, self.setup.plan
         means = collectives.all_reduce_mean(result.losses).tolist()  # waits for the device: read the clock afterwards
@@ -189,7 +191,7 @@ class TrainingLoop:
         collectives.run_on_main(lambda: self.run_log.train_step(step, values))
         self.status.update("training", step=step, images_per_s=round(images_per_s, 2),
                            seconds_left=round(self.run_log.seconds_left(step), 1), saved_in_s=self.saver.saved_in_s)
-        for message in collectives.all_gather_texts(meter.unreadable):
+        for message in collectives.all_gather_texts(meter.take_unreadable()):
             self.run_log.message(f"unreadable image, replaced by a grey one: {message}")
 
     def save(self, wait: bool) -> None:
@@ -214,7 +216,7 @@ class TrainingLoop:
         collectives.run_on_main(start)
 
     def evaluate(self) -> None:
-        """Predicts on all ranks, with the moving average if there is one; rank 0 scores beside the next steps.
+        """Predicts on all ranks, with the moving average if there is one; rank 0 scores in the background.
 
         If a stop is requested meanwhile, the evaluation is dropped and repeated when the run is started again.
         """
@@ -232,14 +234,14 @@ class TrainingLoop:
         self.status.update("training")
 
     def finish_pending_evaluation(self) -> None:
-        finish_pending_evaluation(self.scorer, self.saver, self.run_log, self.config.evaluate.best_metric,
-                                  self.heartbeat)
+        """Logs the last evaluation if it is scored, and its drawings if they are made; waits for neither."""
+        collect_evaluation(self.scorer, self.saver, self.run_log, self.config.evaluate.best_metric, self.heartbeat)
 
     def wait_for_drawings(self) -> bool:
-        """Waits for the drawings of the last evaluation as well; returns False if a stop is requested meanwhile."""
+        """Logs the last evaluation and its drawings; returns False if a stop is requested before they are made."""
         self.finish_pending_evaluation()
         self.heartbeat.mark("drawing")
-        is_complete = wait_for_drawings(self.scorer, self.stop)
+        is_complete = wait_until_drawn(self.scorer, self.stop)
         if is_complete:
             self.finish_pending_evaluation()
         return is_complete
@@ -268,7 +270,7 @@ class TrainingLoop:
     def leave(self) -> None:
         """Saves the current step and waits until it is on disk. Called on all ranks after a stop request."""
         self.scorer.drop_drawings()
-        started_at, is_new = time.monotonic(), self.state.step != self.saver.step  # known to rank 0 only
+        started_at, is_new = time.monotonic(), self.state.step != self.saver.step  # right on rank 0 only, which saves
         self.save(wait=True)
         collectives.run_on_main(self.saver.wait)
         elapsed_s = time.monotonic() - started_at

@@ -34,7 +34,7 @@ class NanGuard:
     def poll(self, wait: bool = False) -> dict | None:
         """Returns the details of a step whose losses were not finite; None if all that are known were finite.
 
-        On a GPU the newest step is not known yet, unless `wait`: before its weights are saved it must be.
+        On a GPU the losses of the newest step are left for the next call, unless `wait`. Wait before weights are saved.
         """
         ready = len(self.pending) - (1 if self.on_gpu and not wait else 0)
         known, self.pending = self.pending[:ready], self.pending[ready:]
@@ -47,7 +47,8 @@ class NanGuard:
         return None
 
 
-def stop_on_nan(details: dict | None, step: int, data: Dataset, scaler: torch.amp.GradScaler, folder: Path) -> None:
+def raise_not_finite(details: dict | None, step: int, data: Dataset, scaler: torch.amp.GradScaler,
+                     folder: Path) -> None:
     """Writes not-finite-rankN.json and raises. Every rank calls this at the same step.
 
     Args:
@@ -62,5 +63,5 @@ def stop_on_nan(details: dict | None, step: int, data: Dataset, scaler: torch.am
     known["images"] = [data.path(index) for index in known["images"]]
     write_whole(path, json.dumps({**known, "amp_scale": scaler.get_scale()}, indent=1) + "\n")
     raise NotFinite(f"the loss is not finite at step {known['step']}; {path} and the files of the other ranks "
-                    "describe the step. All ranks stopped together; the last checkpoint is from before. A lower "
-                    "optim.lr or optim.grad_clip_norm=10 often helps")
+                    "describe the step. All ranks stopped together; the last checkpoint is older than this "
+                    "step. Setting optim.grad_clip_norm=10 or lowering optim.lr often helps")

@@ -14,7 +14,7 @@ class RunPlan:
     """The numbers that a run's steps follow from."""
 
     global_batch: int            # images of one step, over all processes
-    micro_batches: list[range]   # columns of the global batch that this process takes, one range for each forward pass
+    micro_batches: list[range]   # positions in the global batch of this process, one range for each forward pass
     steps_per_epoch: int
     total_steps: int
     lr: float                    # after warm-up
@@ -27,7 +27,7 @@ def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, 
     """Plans the steps of a run, with the linear scaling rule (Goyal et al. 2017, section 2.1).
 
     A batch of k times the reference batch takes k times the learning rate and a k-th of the warm-up steps. Milestones
-    are stated in epochs. A batch that the processes cannot hold at once is accumulated.
+    are stated in epochs. A rank's share of more than micro_batch_size images is split, and gradients are accumulated.
 
     Args:
         sizes: int [E, 2], height and width of the images of one epoch.
@@ -95,7 +95,7 @@ def describe_schedule(plan: RunPlan, schedule: Schedule) -> str:
 
 
 def learning_rate(step: int, plan: RunPlan, schedule: Schedule) -> float:
-    """Returns the learning rate of a step (from 0): linear warm-up from warmup_factor, then milestones or a cosine."""
+    """Returns the learning rate of a step (from 0): that of milestones or a cosine, times a linear warm-up."""
     lr = plan.lr
     if step < plan.warmup_steps:
         lr *= schedule.warmup_factor + (1 - schedule.warmup_factor) * step / plan.warmup_steps
@@ -105,5 +105,5 @@ def learning_rate(step: int, plan: RunPlan, schedule: Schedule) -> float:
 
 
 def is_due(step: int, every: int, total_steps: int) -> bool:
-    """Returns whether something that happens every `every` steps (0: never) and at the end happens after this step."""
+    """Returns whether `step` is a multiple of `every` (0: of none), or the last step."""
     return step == total_steps or (every > 0 and step % every == 0)

@@ -1,4 +1,4 @@
-"""How a run starts: everything that can be wrong is found here, on all ranks together, before anything is written."""
+"""How a run starts: mistakes in config, data, weights and checkpoint are found before the run folder is changed."""
 
 import copy
 import json
@@ -54,7 +54,9 @@ class Setup:
 
 
 def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: Heartbeat) -> tuple[TrainState, Setup]:
-    """Reads data, builds the model and restores the newest checkpoint; writes nothing. Collective.
+    """Reads data, builds the model and restores the newest checkpoint. Collective.
+
+    Nothing in the run folder is changed.
 
     Raises:
         BadInput: on all ranks, for anything wrong with config, data, weights, checkpoint or machine.
@@ -129,7 +131,7 @@ def describe_world_change(config: Config, batch: Batch, content: dict | None) ->
     stored = content["config"]["batch"]["micro_batch_size"]
     if all_micro_batches(content["global_batch"], stored, before) == all_micro_batches(
             batch.size, batch.micro_batch_size, processes):
-        messages.append("not bit for bit: the gradients of a step are summed in another order, and rounded differently")
+        messages.append("the weights will differ in rounding: the gradients of a step are summed in another order")
     else:
         messages.append("not the same weights: the images of a forward pass differ, so padding differs, and anchors "
                         "and proposals are sampled anew")
@@ -140,8 +142,9 @@ def describe_world_change(config: Config, batch: Batch, content: dict | None) ->
 
 
 def all_micro_batches(size: int, micro_batch_size: int, processes: int) -> set[range]:
-    """Returns the columns of a global batch that share a forward pass, on any rank."""
-    return {columns for rank in range(processes) for columns in micro_batches(size, micro_batch_size, rank, processes)}
+    """Returns the ranges of positions in the global batch that share a forward pass, of all ranks."""
+    return {positions for rank in range(processes)
+            for positions in micro_batches(size, micro_batch_size, rank, processes)}
 
 
 def build_state(config: Config, classes: tuple[str, ...], plan: RunPlan, content: dict | None,
@@ -178,8 +181,8 @@ def open_run_folder(config: Config, step: int, plan: RunPlan, heartbeat: Heartbe
     """Creates or reopens the run folder and returns its log; every check before the first step has passed by now.
 
     Args:
-        step: completed steps of the run. Everything in the folder that is later is removed: it belongs to a part of the
-            run that is trained again.
+        step: completed steps of the run. Later lines of metrics.jsonl and a later best.pt are undone: those steps are
+            trained again. log.txt stays.
 
     Raises:
         BadInput: the folder cannot be written.

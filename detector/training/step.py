@@ -1,7 +1,8 @@
 """One training step: forward, backward, optimizer.
 
-A step is a function of (config, rank, state): the learning rate, the resized size and all sampling depend on
-`state.step` alone, so that a run that is resumed at any step computes the same weights.
+The learning rate, the resize and all sampling are derived from the config, `state.step` and the position of the
+micro-batch in the global batch, never from the state of a random generator. A run that is resumed at any step therefore
+computes the same weights.
 """
 
 from dataclasses import dataclass
@@ -43,18 +44,18 @@ def train_step(state: TrainState, model: nn.Module, batches: list[Batch], *, pla
     Args:
         state: changed in place, except for `state.step`.
         model: `state.model`, wrapped by DistributedDataParallel where there are several ranks.
-        batches: this rank's micro-batches, one for each range of columns in `plan.micro_batches`.
+        batches: this rank's micro-batches, one for each range of positions in `plan.micro_batches`.
     """
     set_lr(state.optimizer, learning_rate(state.step, plan, config.schedule))
     resize = draw_resize(config, state.step)
     model.train()
     total: Tensor | float = 0.0
-    for columns, (images, targets) in zip(plan.micro_batches, batches):
+    for positions, (images, targets) in zip(plan.micro_batches, batches):
         min_padded_size = buckets.min_padded_size(resize, [int(target["index"]) for target in targets])
         images, targets = to_device(images, targets, device)
-        seed_torch(derive_seed(config.seed, "sampling", state.step, columns.start))
-        weight = len(columns) * world_size() / plan.global_batch
-        with sync_gradients(model, is_last=columns == plan.micro_batches[-1]):
+        seed_torch(derive_seed(config.seed, "sampling", state.step, positions.start))
+        weight = len(positions) * world_size() / plan.global_batch  # DDP divides the sum over ranks by world_size()
+        with sync_gradients(model, is_last=positions == plan.micro_batches[-1]):
             with autocast(config.run.precision, device):
                 losses = model(images, targets, resize, min_padded_size)
             values = torch.stack(list(losses.values()))
@@ -70,7 +71,9 @@ def draw_resize(config: Config, step: int) -> Resize:
 
 
 def update_weights(state: TrainState, config: Config) -> Tensor:
-    """Clips the gradient, updates weights and moving average, and clears the gradient. Collective.
+    """Clips the gradient, updates the weights, clears the gradient and updates the moving average.
+
+    Collective, because the running statistics of batch norms are averaged over the ranks.
 
     Returns:
         The norm of the gradient before clipping, float32 [], still on the device.

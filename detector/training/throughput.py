@@ -1,4 +1,4 @@
-"""Throughput of the steps between two logged steps."""
+"""Throughput of the steps, and the unreadable images among theirs."""
 
 import time
 
@@ -7,11 +7,20 @@ from detector.data.synced_batches import Fetched
 
 
 class ThroughputMeter:
-    """Collects the time spent waiting for data, and unreadable images, since the last logged step."""
+    """Measures the steps since the last restart; collects unreadable images until they are taken."""
 
     def __init__(self, step: int):
-        self.first_step, self.started_at = step, time.monotonic()
-        self.wait_s, self.unreadable = 0.0, []
+        self.unreadable: list[str] = []
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        """Starts to measure again; `step` is the number of completed steps."""
+        self.first_step, self.started_at, self.wait_s = step, time.monotonic(), 0.0
+
+    def take_unreadable(self) -> list[str]:
+        """Returns a message for each unreadable image since the last call."""
+        messages, self.unreadable = self.unreadable, []
+        return messages
 
     def add(self, fetched: Fetched) -> None:
         self.wait_s += fetched.wait_s

@@ -42,7 +42,7 @@ def test_a_stop_while_python_starts_ends_with_status_75(tiny, config_file, tmp_p
         signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
     process.send_signal(signal.SIGUSR1)
     statuses, output = finish([process])
-    assert statuses == [75] and "stop requested (SIGUSR1) before the first step" in output, output
+    assert statuses == [75] and "stop requested (SIGUSR1) during start-up" in output, output
     folder = tmp_path / "runs" / "tiny"
     assert (status(folder)["state"], status(folder)["by"]) == ("stopped", "SIGUSR1")
     assert [path.name for path in folder.iterdir()] == ["status.json"]

@@ -76,7 +76,7 @@ def members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 def has_end_blocks(archive: Path) -> bool:
-    """Returns whether a tar ends with its two empty blocks; tarfile notices a cut between two files only thereby."""
+    """Returns whether a tar ends with its two empty blocks; tarfile itself misses a cut between two files."""
     with open(archive, "rb") as file:
         file.seek(max(0, archive.stat().st_size - 1024))
         return file.read() == bytes(1024)

@@ -29,7 +29,7 @@ def download(url: str, target: Path, checksum: str, wait_s: float = 1.0) -> None
 
     Args:
         checksum: "md5:..." or "sha256:..."; empty: only the size that the server states is checked.
-        wait_s: seconds before the second try; doubled for each further one.
+        wait_s: unit of the waiting time between two tries, in seconds; the time is doubled for each further one.
 
     Raises:
         BadInput: the server refuses, the connection fails MAX_TRIES times in a row, the disk is full, or the checksum

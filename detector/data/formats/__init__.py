@@ -15,7 +15,7 @@ class Format:
 
     read: (root, split) -> Dataset; raises BadInput for annotations that cannot be used.
     sources: (root, split) -> the files that `read` reads; the index cache is renewed when one of them changes.
-    prepare: (root) -> None; creates the data set before it is read, if it creates itself.
+    prepare: (root) -> None; generates the data set if it is missing (only shapes does).
     default_root: value of `data.root` if that is empty.
     """
 

@@ -83,7 +83,7 @@ def _by_id(entries: list, kind: str, required: str, mistakes: list[str]) -> dict
     for position, entry in enumerate(entries):
         key = _integer(entry.get("id")) if isinstance(entry, dict) else None
         if not isinstance(entry, dict):
-            wrong.append(f"{kind} number {position} is no object")
+            wrong.append(f"{kind} number {position} is not a JSON object")
         elif key is None:
             wrong.append(f"{kind} number {position} has id {entry.get('id')!r}")
         elif key in result:
@@ -119,7 +119,7 @@ def _objects(annotations: list, images: dict, categories: dict, mistakes: list[s
             area = float(area) if isinstance(area, (int, float)) else max(width, 0) * max(height, 0)
             rows.append((index[image], label[category], flags, area, x, y, x + width, y + height))
     _add_mistake(malformed, "each needs image_id, category_id and bbox = [x, y, width, height]", mistakes)
-    _add_mistake(unlisted, "the file does not list it; add it, or remove the annotation", mistakes)
+    _add_mistake(unlisted, "the file does not list this image or category; add it, or remove the annotation", mistakes)
     return np.array(rows, np.float64).reshape(-1, 8)
 
 

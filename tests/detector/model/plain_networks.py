@@ -1,6 +1,6 @@
-"""Networks written out with the key names of the files they come from, one plain call after the other.
+"""Networks as plain calls on the state dict of a file, with the file's own key names.
 
-Nothing here is shared with the program: what a file of weights means is said a second time, and more slowly.
+Nothing is shared with the package: the meaning of each layout is written a second time, independently.
 """
 
 import math
@@ -13,7 +13,7 @@ NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 class Names:
-    """How a layout calls the parts of a ResNet: `weight` of a convolution and the start of its norm's four entries.
+    """The names of a ResNet's parts in a layout: the weight of a convolution, and the prefix of its norm's four entries.
 
     stage 0 is the stem, 1 ... 4 the stages; part is 1, 2, 3 (a convolution of a bottleneck) or "shortcut".
     """
@@ -48,7 +48,7 @@ class Names:
 
 
 def resnet_shapes(depth: int, names: Names) -> dict[str, tuple]:
-    """Every entry of a ResNet-50, -101 or -152 without its classifier."""
+    """Returns the shape of every entry of a ResNet-50, -101 or -152 without its classifier."""
     shapes = {names.of(0, 0, 1)[0]: (64, 3, 7, 7), **{key: (64,) for key in names.norm(0, 0, 1)}}
     inner, before = 64, 64
     for stage, blocks in enumerate(BLOCKS[depth], 1):
@@ -65,7 +65,7 @@ def resnet_shapes(depth: int, names: Names) -> dict[str, tuple]:
 
 
 def vgg_shapes(before: str, fc6: str, fc7: str, cells: int = 49) -> dict[str, tuple]:
-    """The thirteen convolutions of VGG16, whose numbers in the list of layers leave out ReLUs and pools, and fc6, fc7."""
+    """Returns the shapes of VGG16: thirteen convolutions, numbered in a list with ReLUs and pools, and fc6, fc7."""
     numbers = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
     widths = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
     shapes = {f"{before}{n}.weight": (out, into, 3, 3) for n, out, into in zip(numbers, widths, (3, *widths))}
@@ -74,8 +74,8 @@ def vgg_shapes(before: str, fc6: str, fc7: str, cells: int = 49) -> dict[str, tu
                      f"{fc7}bias": (4096,)}
 
 
-def made_up(shapes: dict[str, tuple], seed: int = 0) -> dict[str, torch.Tensor]:
-    """Random tensors that keep the scale of what passes through them, as a trained network does."""
+def random_state(shapes: dict[str, tuple], seed: int = 0) -> dict[str, torch.Tensor]:
+    """Returns random tensors that keep the scale of the features, as a trained network does."""
     torch.manual_seed(seed)
     state = {}
     for key, shape in shapes.items():
@@ -104,7 +104,7 @@ def stem(x: torch.Tensor, state: dict, names: Names, ceil_pool: bool) -> torch.T
 
 
 def stage(x: torch.Tensor, state: dict, names: Names, number: int, blocks: int, in_1x1: bool) -> torch.Tensor:
-    """The stride of the first block of stages 2, 3 and 4 is in its 1x1, as in Caffe, or in its 3x3."""
+    """in_1x1: the stride of the first block of stages 2, 3 and 4 is in its 1x1, as in Caffe, else in its 3x3."""
     for block in range(blocks):
         stride = 2 if number > 1 and block == 0 else 1
         first, second = (stride, 1) if in_1x1 else (1, stride)
@@ -116,7 +116,7 @@ def stage(x: torch.Tensor, state: dict, names: Names, number: int, blocks: int, 
 
 
 def stages(x, state, names, depth, in_1x1, ceil_pool) -> list[torch.Tensor]:
-    """The maps of stages 1 to 4."""
+    """Returns the maps of stages 1 to 4."""
     maps, x = [], stem(x, state, names, ceil_pool)
     for number, blocks in enumerate(BLOCKS[depth], 1):
         x = stage(x, state, names, number, blocks, in_1x1)
@@ -125,7 +125,7 @@ def stages(x, state, names, depth, in_1x1, ceil_pool) -> list[torch.Tensor]:
 
 
 def vgg(x: torch.Tensor, state: dict, before: str) -> torch.Tensor:
-    """conv1_1 to conv5_3 with their ReLUs, and four pools."""
+    """Computes conv1_1 to conv5_3 with their ReLUs and four pools."""
     for number in range(30):
         if f"{before}{number}.weight" in state:
             x = relu(conv2d(x, state[f"{before}{number}.weight"], state[f"{before}{number}.bias"], padding=1))
@@ -143,16 +143,16 @@ def conv(x: torch.Tensor, state: dict, name: str, padding: int = 0) -> torch.Ten
 
 
 def original_rpn(x: torch.Tensor, state: dict) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of one map [1, F, h, w]: the probability [h, w, A] and the four numbers [h, w, A, 4] of each anchor."""
+    """Returns the probability [h, w, A] and the deltas [h, w, A, 4] of each anchor of one map [1, F, h, w]."""
     hidden = relu(conv(x, state, "RCNN_rpn.RPN_Conv", padding=1))
     scores, deltas = conv(hidden, state, "RCNN_rpn.RPN_cls_score")[0], conv(hidden, state, "RCNN_rpn.RPN_bbox_pred")[0]
     anchors = len(scores) // 2
-    found = torch.stack([scores[:anchors], scores[anchors:]]).softmax(0)[1]  # background first, then the objects
-    return found.permute(1, 2, 0), deltas.permute(1, 2, 0).reshape(*deltas.shape[1:], anchors, 4)
+    probability = torch.stack([scores[:anchors], scores[anchors:]]).softmax(0)[1]  # background first, then objects
+    return probability.permute(1, 2, 0), deltas.permute(1, 2, 0).reshape(*deltas.shape[1:], anchors, 4)
 
 
 def detectron2_rpn(x: torch.Tensor, state: dict, sizes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same, of anchors [sizes, ratios]: logits [h, w, sizes, ratios] and numbers [h, w, sizes, ratios, 4]."""
+    """Returns logits [h, w, sizes, ratios] and deltas [h, w, sizes, ratios, 4] of one map."""
     before = "proposal_generator.rpn_head"
     hidden = relu(conv(x, state, f"{before}.conv", padding=1))
     scores = conv(hidden, state, f"{before}.objectness_logits")[0].permute(1, 2, 0)
@@ -161,7 +161,7 @@ def detectron2_rpn(x: torch.Tensor, state: dict, sizes: int) -> tuple[torch.Tens
 
 
 def detectron2_pyramid(maps: list[torch.Tensor], state: dict) -> list[torch.Tensor]:
-    """p2 ... p5 and p6, from the maps of stages 1 to 4."""
+    """Returns p2 ... p5 and p6 from the maps of stages 1 to 4."""
     levels, above = [], None
     for number, x in reversed(list(enumerate(maps, 2))):
         x = conv(x, state, f"backbone.fpn_lateral{number}")

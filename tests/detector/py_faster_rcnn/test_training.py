@@ -1,12 +1,13 @@
-"""The networks of the published tables as a whole: their sizes, their cells, and a step of each."""
+"""The networks of the published tables: number of parameters, anchors, and a training step of each."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from detector.config.model_schema import BACKBONE_NAMES, Model, Roi, Rpn
+from detector.config.model_schema import Model, Roi, Rpn
 from detector.config.schema import Evaluate
+from detector.model.backbones import BACKBONES
 from detector.model.faster_rcnn import build_model
 from detector.structures import Resize
 
@@ -23,37 +24,37 @@ RESNET = replace(ORIGINAL, stride_in_1x1=True, ceil_pool=True)
     # By hand: 80 classes instead of 20 are 60 rows of score and 240 of boxes more; agnostic boxes are 4 rows.
     (ORIGINAL, 80, 137_078_239 + 300 * 4097), (replace(ORIGINAL, class_agnostic=True), 20, 137_078_239 - 80 * 4097),
     (replace(RESNET, backbone="resnet101_c4"), 80, 47_462_111 + 300 * 2049)])
-def test_parameters_are_as_many_as_a_person_counts(config, classes, parameters):
-    """With norms that learn, so that their weights and biases count as parameters, too."""
+def test_parameters_are_as_many_as_counted_by_hand(config, classes, parameters):
+    """With trained norms, so that their weights and biases count as parameters, too."""
     with torch.device("meta"):
         model = build_model(replace(config, norm="trained", frozen_stages=0), Evaluate(), classes)
     assert sum(weight.numel() for weight in model.parameters()) == parameters
 
 
 @pytest.mark.parametrize("norm", ["frozen", "trained"])
-@pytest.mark.parametrize("body", BACKBONE_NAMES)
-def test_every_body_is_built_without_memory(body, norm):
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_is_built_without_memory(backbone, norm):
     with torch.device("meta"):
-        model = build_model(Model(backbone=body, norm=norm), Evaluate(), 2500)
+        model = build_model(Model(backbone=backbone, norm=norm), Evaluate(), 2500)
     assert all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
 
 
-@pytest.mark.parametrize("config, cells", [  # of an image 600 x 1000: whole cells for VGG, what is begun for a ResNet
+@pytest.mark.parametrize("config, cells", [  # of an image 600 x 1000: VGG rounds down, a ResNet rounds up
     (ORIGINAL, (37, 62)), (replace(RESNET, backbone="resnet101_c4"), (38, 63)), (replace(RESNET, backbone="resnet50_c4"), (38, 63))])
-def test_anchors_lie_sixteen_pixels_apart_whatever_the_canvas(config, cells):
+def test_anchors_lie_sixteen_pixels_apart_whatever_the_padded_size(config, cells):
     with torch.device("meta"):
         model = build_model(config, Evaluate(), 20)
         feature = model.backbone(torch.empty(1, 3, 600, 1000))["0"]
     assert tuple(feature.shape[-2:]) == cells
     anchors = model.rpn.anchors.grid([cells], (600, 1000), torch.empty(0)).reshape(*cells, 9, 4)
-    assert anchors[0, 0, 0].tolist() == [-84, -40, 99, 55], "the first of VOC, where the first pixel is 0"
+    assert anchors[0, 0, 0].tolist() == [-84, -40, 99, 55], "the first anchor of VOC, where the first pixel is 0"
     assert (anchors[1:] - anchors[:-1]).unique(dim=0).reshape(-1, 4).unique(dim=0).tolist() == [[0, 16, 0, 16]]
     assert (anchors[:, 1:] - anchors[:, :-1]).reshape(-1, 4).unique(dim=0).tolist() == [[16, 0, 16, 0]]
 
 
 @pytest.mark.parametrize("config", [
     replace(ORIGINAL, dropout=0.0), replace(RESNET, backbone="resnet50_c4")], ids=["vgg16", "resnet50_c4"])
-def test_a_step_of_the_original_recipe_reaches_every_weight_that_learns(config):
+def test_a_step_of_the_original_recipe_gives_every_trained_weight_a_gradient(config):
     torch.manual_seed(0)
     config = replace(config, anchor_sizes=((16, 32),), roi_pooling_size=7 if "c4" in config.backbone else 2,
                      rpn=replace(RPN, post_nms_top_n_train=100))
@@ -63,12 +64,12 @@ def test_a_step_of_the_original_recipe_reaches_every_weight_that_learns(config):
                 "frame": (0, 0, 50, 75, 50, 80)}, {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64),
                                                    "frame": (0, 0, 50, 75, 50, 80)}]
     losses = model(images, targets, Resize(50, 0))
-    losses.sum().backward()
-    assert losses.isfinite().all() and (losses > 0).all()
-    learning = {name for name, weight in model.named_parameters() if weight.requires_grad}
-    assert {name for name, weight in model.named_parameters() if weight.grad is not None} == learning
-    still = {name for name, _ in model.named_parameters()} - learning
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() and loss > 0 for loss in losses.values())
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert {name for name, weight in model.named_parameters() if weight.grad is not None} == trained
+    untrained = {name for name, _ in model.named_parameters()} - trained
     first = [f"backbone.{n}." for n in (0, 2, 5, 7)] if config.backbone == "vgg16" else ["backbone.conv1", "backbone.layer1"]
-    assert all(name.startswith(tuple(first)) for name in still) and len(still) > 0
+    assert all(name.startswith(tuple(first)) for name in untrained) and len(untrained) > 0
     if "c4" in config.backbone:
-        assert not any("bn" in name or "downsample.1" in name for name in learning), "norms learn nowhere"
+        assert not any("bn" in name or "downsample.1" in name for name in trained), "norms are not trained"

@@ -136,7 +136,7 @@ def test_a_spoiled_file_is_named_and_the_one_before_is_used(how, tmp_path):
     good, bad = saved(tmp_path, 1, 2)
     spoil(bad, how)
     path, notes = newest_readable(tmp_path)
-    assert path == good and len(notes) == 1 and str(bad) in notes[0] and "the one before it is used" in notes[0]
+    assert path == good and len(notes) == 1 and str(bad) in notes[0] and "it is skipped" in notes[0]
     with pytest.raises(BadInput, match="step-00000002.pt"):
         read_checkpoint(bad)
     assert not bad.with_name("made").exists()  # a file is data: nothing in it was run

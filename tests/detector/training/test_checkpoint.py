@@ -122,7 +122,6 @@ def test_an_option_that_is_gone_is_a_change_and_a_new_one_had_its_default(tmp_pa
     content = content_of(CONFIG, tmp_path)
     del content["config"]["optim"]["ema_decay"]
     content["config"]["optim"]["old"] = 1
-    content["config"]["recipe"] = "modern"  # of version 0.1
     assert compare_configs(content, CONFIG, CLASSES, 16) == ([], ["optim.old: 1 -> None"])
     changed = replace(CONFIG, optim=Optim(ema_decay=0.9))
     assert compare_configs(content, changed, CLASSES, 16) == ([], ["optim.ema_decay: 0.0 -> 0.9", "optim.old: 1 -> None"])

@@ -10,7 +10,7 @@ import torch
 
 from detector.errors import NotFinite
 from detector.structures import build_dataset
-from detector.training.nan_guard import NanGuard, stop_on_nan
+from detector.training.nan_guard import NanGuard, raise_not_finite
 from detector.training.step import StepResult
 
 CPU = torch.device("cpu")
@@ -64,7 +64,7 @@ def test_of_several_steps_the_first_bad_one_is_reported():
 def test_every_rank_writes_what_it_knows_and_raises(details, step, images, tmp_path):
     data = build_dataset("pets", "/data", ["cat"], [1], [("a.jpg", 1, 9, 9), ("b.jpg", 2, 9, 9)], np.zeros((0, 8)))
     with pytest.raises(NotFinite, match=f"not finite at step {step}.*optim.grad_clip_norm"):
-        stop_on_nan(details, 8, data, SimpleNamespace(get_scale=lambda: 1024.0), tmp_path)
+        raise_not_finite(details, 8, data, SimpleNamespace(get_scale=lambda: 1024.0), tmp_path)
     written = json.loads((tmp_path / "not-finite-rank0.json").read_text())
     assert (written["step"], written["images"], written["amp_scale"]) == (step, images, 1024.0)
 

@@ -258,7 +258,7 @@ def changed(path: str, *values) -> list[dict]:
     *[(s, "annotation 1 is of image 6") for s in changed("annotations.0.image_id", 6)],
     *[(s, "annotation 1 is of image 'a.jpg'") for s in changed("annotations.0.image_id", "a.jpg")],
     *[(s, "annotation 1 is of category 8") for s in changed("annotations.0.category_id", 8)],
-    ({**SMALL, "images": [*SMALL["images"], "d.jpg"]}, "image number 3 is no object"),
+    ({**SMALL, "images": [*SMALL["images"], "d.jpg"]}, "image number 3 is not a JSON object"),
     ({**SMALL, "annotations": [None]}, "annotation number 0"),
     ({**SMALL, "annotations": [{"image_id": 6, "category_id": 3, "bbox": [0, 0, 1, 1]}]},
      "annotation number 0 is of image 6")])

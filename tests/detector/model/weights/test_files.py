@@ -1,4 +1,4 @@
-"""Pickles of arrays, such as detectron2's: read as data, whoever wrote them, and nothing in them is run."""
+"""Files of weights: pickles of arrays, such as detectron2's, are read as data without running code in them."""
 
 import os
 import pickle
@@ -9,6 +9,7 @@ import pytest
 import torch
 from torchvision.models import WeightsEnum
 
+from detector.config.model_schema import Model
 from detector.errors import BadInput
 from detector.model.weights.files import read_pickle, read_weights
 
@@ -17,27 +18,29 @@ ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros((0, 4
 
 
 class Evil:
-    def __init__(self, call, *arguments):
-        self.call, self.arguments = call, arguments
+    """An object whose unpickling calls a function."""
+
+    def __init__(self, call, *args):
+        self.call, self.args = call, args
 
     def __reduce__(self):
-        return self.call, self.arguments
+        return self.call, self.args
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize("below", ["model", "blobs", None])
-def test_arrays_come_back_as_tensors(protocol, below, tmp_path):
-    content = {below: ARRAYS, "__author__": "made up", "scale": np.float32(2)} if below else ARRAYS
+@pytest.mark.parametrize("key", ["model", "blobs", None])
+def test_arrays_become_tensors(protocol, key, tmp_path):
+    content = {key: ARRAYS, "__author__": "made up", "scale": np.float32(2)} if key else ARRAYS
     (tmp_path / "w.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
     stored = read_weights(str(tmp_path / "w.pkl"))
-    assert list(stored.tensors) == list(ARRAYS) and stored.names == [] and stored.settings == {}
+    assert list(stored.tensors) == list(ARRAYS) and stored.class_names == [] and stored.settings == {}
     for name, array in ARRAYS.items():
         assert torch.equal(stored.tensors[name], torch.from_numpy(array.copy()))
         assert stored.tensors[name].dtype == torch.from_numpy(array.copy()).dtype
 
 
 def test_a_pickle_of_python_2_is_read(tmp_path):
-    """Its texts are bytes, and so is the content of its arrays: written here opcode by opcode, as protocol 2 has them."""
+    """Texts and the content of arrays are bytes in it: written opcode by opcode, in protocol 2."""
     data = np.array([1.5, -2.0], np.float32).tobytes()
     array = (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
              + b"(K\x01K\x02\x85cnumpy\ndtype\n(U\x02f4K\x00K\x01tR(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
@@ -47,14 +50,14 @@ def test_a_pickle_of_python_2_is_read(tmp_path):
     assert stored.tensors["conv1_w"].tolist() == [1.5, -2.0]
 
 
-@pytest.mark.parametrize("call, arguments", [
+@pytest.mark.parametrize("call, args", [
     (os.mkdir, ("made",)), (os.system, ("mkdir made",)), (eval, ("__import__('os').mkdir('made')",)),
     (exec, ("import os; os.mkdir('made')",)), (getattr, ("text", "upper")), (np.load, ("made",)),
     (__import__, ("os",)), (sys.exit, (0,))])
 @pytest.mark.parametrize("protocol", [0, 2, 5])
-def test_a_pickle_that_asks_for_anything_else_is_refused_and_not_run(call, arguments, protocol, tmp_path, monkeypatch):
+def test_a_pickle_with_any_other_function_is_refused_and_not_run(call, args, protocol, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    content = {"model": {"a": ARRAYS["a"], "b": Evil(call, *arguments)}}
+    content = {"model": {"a": ARRAYS["a"], "b": Evil(call, *args)}}
     (tmp_path / "w.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
     with pytest.raises(BadInput, match=r"w\.pkl is no file of tensors: it asks for .*, which an array of weights does not"):
         read_weights(str(tmp_path / "w.pkl"))
@@ -72,23 +75,30 @@ def test_a_broken_or_foreign_pickle_is_named(content, tmp_path):
         read_weights(str(tmp_path / "w.pkl"))
 
 
-ORIGINAL = {"pooling": "align_original", "class_agnostic": False, "pixels": "caffe"}
+ORIGINAL = {"roi_pooling": "align_original", "class_agnostic": False, "pixel_format": "caffe"}
 
 
-@pytest.mark.parametrize("whole, key, settings", [
+@pytest.mark.parametrize("outer, key, settings", [
     ({}, "RCNN_base.0.weight", {}), ({"pooling_mode": "align"}, "RCNN_base.0.weight", ORIGINAL),
     ({"pooling_mode": "align"}, "RCNN_base.1.running_mean", {**ORIGINAL, "stride_in_1x1": True, "ceil_pool": True}),
-    ({"pooling_mode": "crop", "class_agnostic": True}, "a", {**ORIGINAL, "pooling": "crop", "class_agnostic": True}),
+    ({"pooling_mode": "crop", "class_agnostic": True}, "a", {**ORIGINAL, "roi_pooling": "crop", "class_agnostic": True}),
     ({}, "res2_0_branch2a_w", {"stride_in_1x1": True}), ({}, "layer1.0.conv1.weight", {})])
-def test_a_file_tells_what_it_was_trained_with(whole, key, settings, tmp_path):
-    torch.save({"model": {key: torch.ones(1)}, "epoch": 3, **whole}, tmp_path / "w.pth")
+def test_a_file_tells_the_options_it_was_trained_with(outer, key, settings, tmp_path):
+    torch.save({"model": {key: torch.ones(1)}, "epoch": 3, **outer}, tmp_path / "w.pth")
     assert read_weights(str(tmp_path / "w.pth")).settings == settings
 
 
 @pytest.mark.parametrize("name, settings", [
-    ("VGG16_Weights.IMAGENET1K_V1", {"pixels": "torchvision"}),
-    ("VGG16_Weights.IMAGENET1K_FEATURES", {"pixels": "caffe_rgb"}),
-    ("ResNet50_Weights.IMAGENET1K_V2", {"pixels": "torchvision", "stride_in_1x1": False, "ceil_pool": False})])
-def test_torchvisions_weights_tell_what_they_were_trained_with(name, settings, monkeypatch):
+    ("VGG16_Weights.IMAGENET1K_V1", {"pixel_format": "torchvision"}),
+    ("VGG16_Weights.IMAGENET1K_FEATURES", {"pixel_format": "caffe_rgb"}),
+    ("ResNet50_Weights.IMAGENET1K_V2", {"pixel_format": "torchvision", "stride_in_1x1": False, "ceil_pool": False})])
+def test_torchvisions_weights_tell_the_options_they_were_trained_with(name, settings, monkeypatch):
     monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *args, **kwargs: {"a": torch.ones(1)})
     assert read_weights(name).settings == settings
+
+
+@pytest.mark.parametrize("outer, key", [({"pooling_mode": "align"}, "RCNN_base.1.running_mean"), ({}, "res2_0_branch2a_w")])
+def test_every_setting_is_an_option_of_the_model(outer, key, tmp_path):
+    torch.save({"model": {key: torch.ones(1)}, **outer}, tmp_path / "w.pth")
+    stored = read_weights(str(tmp_path / "w.pth")).settings
+    assert stored and all(hasattr(Model(), option) for option in stored)
