@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from detector.checks.problems import CheckReport, Problem
+from detector.checks.problems import NO_PROBLEM, CheckReport, Problem
 from detector.errors import BAD_INPUT, OK, BadInput
 from launcher.backends import Backend
 from launcher.backends.local import run_local
@@ -37,10 +37,13 @@ def check(arguments: list[str], resources: Resources, backend: Backend) -> int:
     for problem in problems:
         print(f"problem: {problem}")
     sys.stdout.flush()
-    status = run_local(job)
-    if problems:
-        print(f"{count_of(len(problems), 'problem')} of the launch, listed before the data")
-    return BAD_INPUT if problems and status == OK else status
+    if not problems:
+        return run_local(job)
+    completed = subprocess.run(job.command(), stdout=subprocess.PIPE, text=True)
+    lines = completed.stdout.splitlines(keepends=True)
+    print("".join(line for line in lines if line != f"{NO_PROBLEM}\n"), end="")  # there is one: of the launcher
+    print(f"{count_of(len(problems), 'problem')} of the launch options: see the first lines")
+    return completed.returncode or BAD_INPUT
 
 
 def print_json_report(job: Job, problems: list[Problem], notes: list[str]) -> int:

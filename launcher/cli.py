@@ -13,7 +13,7 @@ from launcher import check, jobs
 from launcher.backends import BACKENDS, DEFAULT_BACKEND, Backend, load_backend
 from launcher.backends.local import run_local
 from launcher.command_hints import refuse_unknown_options, refuse_unknown_verb
-from launcher.job import TEMPLATES, Job, Launch, Resources
+from launcher.job import LAUNCHED_VERBS, TEMPLATES, Job, Launch, Resources
 from launcher.reproduce import reproduce
 from launcher.resources import add_resource_options, build_resources
 
@@ -35,9 +35,9 @@ VERBS = {  # verb: (arguments, description)
     "logs": ("RUN [--follow]", "print the log of a run"),
     "cancel": ("RUN", "cancel the job of a run; it saves a checkpoint first"),
 }
-LAUNCHED_VERBS = ("train", "evaluate")                    # run in several processes, on any backend
 RUN_VERBS = ("jobs", "logs", "cancel")                    # answered by the launcher from the run folders
 LAUNCHER_VERBS = (*LAUNCHED_VERBS, "check", *RUN_VERBS)   # take the launcher's options; the others the detector's
+LAUNCH_OPTIONS = ("--on", "--processes", "--gpus", "--nodes", "--array", "--dry-run", "--cluster")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
                        "slurm/")
     where.add_argument("--dry-run", action="store_true", help="print the script or the command, and submit nothing")
     where.add_argument("--template", choices=TEMPLATES, default=TEMPLATES[0],
-                       help="for --on sbatch: srun starts one torchrun on each node (default), or one task for each "
+                       help="for --on sbatch: torchrun: one torchrun on each node (default); srun: one task for each "
                        "process")
     where.add_argument("--array", metavar="FILE", default="",
                        help="for --on sbatch: submit one run for each line of FILE, which holds key=value ...")
@@ -93,17 +93,26 @@ def main(arguments: list[str] | None = None) -> int:
         return reproduce(arguments[1:], main)
     if len(arguments) > 1 and arguments[0] in VERBS and {"-h", "--help"} & set(arguments):
         return print_verb_help(arguments[0])
-    if arguments and arguments[0] in VERBS and arguments[0] not in LAUNCHER_VERBS:
-        return run_local(Job(arguments[0], tuple(arguments[1:]), Resources()))
-    top = parser()
-    args, rest = top.parse_known_args(arguments)
     try:
+        if arguments and arguments[0] in VERBS and arguments[0] not in LAUNCHER_VERBS:
+            refuse_launch_options(arguments[0], arguments)
+            return run_local(Job(arguments[0], tuple(arguments[1:]), Resources()))
+        top = parser()
+        args, rest = top.parse_known_args(arguments)
         refuse_unknown_verb(args.verb, VERBS)
+        refuse_launch_options(args.verb, arguments)
         refuse_unknown_options(args.verb, rest, flags_of(top))
         return run_verb(args, rest, f"fleet-rcnn {join(arguments)}")
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+
+
+def refuse_launch_options(verb: str, arguments: list[str]) -> None:
+    """Raises BadInput for an option of LAUNCH_OPTIONS with a verb of the detector that runs in one process."""
+    if verb not in LAUNCHER_VERBS and {argument.partition("=")[0] for argument in arguments} & set(LAUNCH_OPTIONS):
+        raise BadInput(f"{verb} runs in one process on this machine: leave out "
+                       f"{', '.join(LAUNCH_OPTIONS[:-1])} and {LAUNCH_OPTIONS[-1]}")
 
 
 def flags_of(top: argparse.ArgumentParser) -> list[str]:
@@ -156,11 +165,6 @@ def run_verb(args: argparse.Namespace, rest: list[str], command_line: str) -> in
 
 def refuse_contradictions(args: argparse.Namespace, resources: Resources, backend: Backend) -> None:
     """Raises BadInput for options that the verb or the backend cannot serve."""
-    is_launch = (args.on != DEFAULT_BACKEND or resources.processes > 1 or resources.gpus > 1 or args.array
-                 or args.dry_run)
-    if is_launch and args.verb not in LAUNCHED_VERBS:
-        raise BadInput(f"{args.verb} runs in one process on this machine: leave out --on, --processes, --gpus, --array "
-                       "and --dry-run")
     if resources.nodes > 1 and not backend.is_cluster:
         raise BadInput(f"--nodes {resources.nodes}: several nodes need {places_with(lambda other: other.is_cluster)}")
     if args.array and (not backend.has_arrays or args.verb != "train"):

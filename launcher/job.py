@@ -61,7 +61,8 @@ class Job:
         return [*python_command(CODE, "detector"), self.verb, *self.arguments]
 
 
-TEMPLATES = ("torchrun", "srun")  # of slurm/: srun starts one torchrun on each node, or one task for each process
+LAUNCHED_VERBS = ("train", "evaluate")  # run in several processes, on any backend; resumable after an early stop
+TEMPLATES = ("torchrun", "srun")  # for --on sbatch: one torchrun on each node (default), or one task for each process
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def read_queue(backend: str) -> dict[str, str] | None:
 
 
 def describe_run(run: Path, queue: dict[str, str] | None) -> tuple[tuple[str, ...], str]:
-    """Returns a row of the table, and the last line of the log if the run has ended badly.
+    """Returns a row of the table, and the last line of the log if the run has or may have ended badly.
 
     Args:
         queue: job -> state; None if unknown.
@@ -56,7 +56,7 @@ def describe_run(run: Path, queue: dict[str, str] | None) -> tuple[tuple[str, ..
     status, records, metrics = read_status(run), job_records(run), last_metrics(run)
     job, restarts = last_job(run), max((record.get("restart", 0) for record in records), default=0)
     state = describe_state(run, status.get("state", ""), queue)
-    is_trouble = "FAILED" in state or state in ("failed", "stopped") or state.startswith("ended")
+    is_trouble = "FAILED" in state or state in ("failed", "stopped") or state.startswith(("ended", "unknown"))
     trouble = last_line(log_file(run)) if is_trouble else ""
     evaluation = metrics.get("evaluation", {})
     headline = next((f"{name} {evaluation[name]:.4g}" for name in HEADLINE_METRICS if name in evaluation), "")
@@ -68,7 +68,7 @@ def describe_run(run: Path, queue: dict[str, str] | None) -> tuple[tuple[str, ..
 
 
 def describe_state(run: Path, run_state: str, queue: dict[str, str] | None) -> str:
-    """Returns the state of a run: that of its job in the queue, that of status.json, or that the job has ended.
+    """Returns the state of a run: that of its job in the queue, that of status.json, ended or unknown.
 
     Args:
         run_state: of status.json; empty if there is none.
@@ -78,7 +78,7 @@ def describe_state(run: Path, run_state: str, queue: dict[str, str] | None) -> s
         return f"{queue[job]}, {run_state}" if run_state and queue[job] == "running" else queue[job]
     if job and run_state not in FINAL_RUN_STATES:  # the job was killed before the run could write its state
         if queue is None:
-            return f"ended? was {run_state}"
+            return f"unknown (last state: {run_state or 'none'})"
         return f"ended ({load_backend(backend_of(run)).state(job).name})"
     return run_state
 

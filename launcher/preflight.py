@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from detector.checks.problems import Problem
+from detector.checks.problems import Problem, split_mistakes
 from detector.config.schema import Config
 from detector.errors import BadInput
 from launcher.job import Job, Resources, count_of
@@ -62,8 +62,8 @@ def backbone_problems(config: Config) -> list[Problem]:
         check_backbone(config.model)
         return []
     except BadInput as error:
-        mistakes = str(error).split("\n  - ")
-        parts = [mistake.partition(": ") for mistake in mistakes[1:] or [mistakes[0].partition(": ")[2]]]
+        mistakes = split_mistakes(error)[1] or [str(error).removeprefix(f"model.backbone={config.model.backbone}: ")]
+        parts = [mistake.partition(": ") for mistake in mistakes]
         return [Problem(subject, cause, "Change one of the two options") for subject, _, cause in parts]
 
 
@@ -124,13 +124,15 @@ def partition_problems(resources: Resources, cores: int, partitions: list[Partit
     if not rows:
         return [Problem("partition", "the cluster has no default partition", f"Name one of: {names}")]
     name, problems = rows[0].name, []
-    limits = [("nodes", resources.nodes, sum(row.nodes for row in rows), "nodes"),
-              ("gpus", resources.gpus, max(row.gpus for row in rows), "GPUs in a node"),
-              ("cores", cores * resources.processes_per_node, max(row.cores for row in rows), "cores in a node")]
-    for key, requested, limit, unit in limits:
+    processes, requested_cores = resources.processes_per_node, cores * resources.processes_per_node
+    limits = [(f"nodes={resources.nodes}", resources.nodes, sum(row.nodes for row in rows), "nodes", ""),
+              (f"gpus={resources.gpus}", resources.gpus, max(row.gpus for row in rows), "GPUs in a node", ""),
+              (f"cores of a node ({processes} x {cores} = {requested_cores})", requested_cores,
+               max(row.cores for row in rows), "cores in a node", " (each of run.num_workers needs a core)")]
+    for subject, requested, limit, unit, reason in limits:
         if requested > limit:
-            problems.append(Problem(f"{key}={requested}", f"partition {name} has {limit} {unit}",
-                                    "Request less (each of run.num_workers needs a core), or name another partition"))
+            problems.append(Problem(subject, f"partition {name} has {limit} {unit}",
+                                    f"Request less{reason}, or name another partition"))
     if resources.time_limit_minutes > rows[0].time_limit_minutes:
         problems.append(Problem(
             f"hours={resources.hours:g}", f"partition {name} allows {rows[0].time_limit_minutes / 60:g} hours",

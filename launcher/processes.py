@@ -8,12 +8,11 @@ import time
 from typing import Callable, Collection
 
 from detector.errors import BAD_INPUT, OK, STOPPED
-from launcher.job import Job
+from launcher.job import LAUNCHED_VERBS, Job
 
 GRACE_S = 20.0  # between SIGTERM and SIGKILL, for the ranks that are left after one has failed
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 FORWARDED_SIGNALS = (*STOP_SIGNALS, signal.SIGINT)
-RESUMABLE_VERBS = ("train", "evaluate")  # can be started again after an early stop
 
 
 def no_callback() -> None:
@@ -32,7 +31,7 @@ def run_processes(job: Job, environments: list[dict[str, str]], on_poll: Callabl
         first that failed, or 128 + the number of the signal that killed it. The other processes are then terminated.
     """
     starters = [lambda environment=environment: start_process(job, environment) for environment in environments]
-    return run_all(starters, set(STOP_SIGNALS) if job.verb in RESUMABLE_VERBS else frozenset(), on_poll)
+    return run_all(starters, set(STOP_SIGNALS) if job.verb in LAUNCHED_VERBS else frozenset(), on_poll)
 
 
 def run_command(command: list[str], environment: dict[str, str]) -> int:
@@ -45,7 +44,8 @@ def run_all(starters: list[Callable[[], subprocess.Popen]], stop_signals: Collec
     """Starts processes, forwards signals and waits, as `run_processes` does.
 
     Args:
-        stop_signals: a process that was killed by one of these, after it was sent to this launcher, has stopped early.
+        stop_signals: if this launcher has received one of these signals, a process that was killed by that signal
+            counts as stopped early.
     """
     processes: list[subprocess.Popen] = []
     requested: set[int] = set()  # signals that this process has received
@@ -124,7 +124,7 @@ def was_stopped_by_signal(status: int | None, requested_signals: Collection[int]
 def terminate_all(processes: list[subprocess.Popen]) -> None:
     """Sends SIGTERM to the processes that still run, and SIGKILL after a grace period.
 
-    A rank without its peers waits in a collective for ever, so it may not react to SIGTERM.
+    A rank without its peers waits in a collective for ever, so it may ignore SIGTERM.
     """
     deadline = time.monotonic() + (GRACE_S if len(processes) > 1 else 0)
     for process in processes:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from detector.errors import BAD_INPUT, OK
 from launcher.processes import STOP_SIGNALS
 
-STARTS_WITHOUT_PROGRESS = 1  # restarts that may make no progress before the next start is refused
+STARTS_WITHOUT_PROGRESS = 1  # restarts that may bring no new checkpoint before the next start is refused
 STARTS_AFTER_EXCUSE = 3      # the same, after a stop request or a lost node
 STOP_SIGNAL_STATUSES = tuple(128 + number for number in STOP_SIGNALS)
 KILLED_STATUS = 128 + signal.SIGKILL
@@ -49,9 +49,9 @@ class StartDecision:
 def decide_start(facts: StartFacts) -> StartDecision:
     """Decides whether a job may start.
 
-    A start is refused when all restarts are used, or when the run makes no progress. A start that failed on its own
-    gets no second chance. A start that was stopped from outside may be repeated: Slurm may still send signals to a
-    preempted job when it starts the job again, and a node that is back may not take tasks at first.
+    A start is refused when all restarts are used, or when restarts brought no new checkpoint: one such restart is
+    enough after a failure, three after a stop from outside or a lost node. Slurm may still send signals to a preempted
+    job when it starts the job again, and a node that is back may not take tasks at first.
     """
     if facts.restart > facts.max_requeues:
         return StartDecision(False, f"all {facts.max_requeues} restarts are used (run.max_requeues)")

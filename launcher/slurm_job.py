@@ -84,14 +84,16 @@ def begin(verb: str, arguments: tuple[str, ...]) -> int:
           flush=True)
     decision = decide_start(facts)
     if not decision.allowed:
-        print(f"not started again: {decision.reason}. Submit the run again with `fleet-rcnn {verb}` to continue from "
-              "there", flush=True)
+        continues = "" if verb == "evaluate" else f": it continues from step {facts.step}"
+        print(f"not started again: {decision.reason}. Submit it again with the same `fleet-rcnn {verb}` command"
+              f"{continues}", flush=True)
         return FAILED
     add_job_record(run, job=job.name, verb=verb, restart=job.restarts, step=facts.step, nodes=job.nodelist,
                    log=job_record(job.name).get("StdOut", ""))
     shutil.rmtree(run / FAILED_RANKS_FOLDER, ignore_errors=True)
     (run / STOPPED_EARLY_FILE).unlink(missing_ok=True)
-    for partial in (run / "slurm").glob("*.save_tmp"):  # submitit writes no result beside one that was cut short
+    # submitit refuses to save a result while the temporary file of a killed start exists.
+    for partial in (run / "slurm").glob("*.save_tmp"):
         partial.unlink(missing_ok=True)
     if verb != "evaluate":
         write_json(run / STATUS_FILE, {**read_status(run), "state": "starting", "at": time.time()})

@@ -54,7 +54,7 @@ def run_checks(config: Config, quick: bool = False, processes: int = 0) -> Check
     image_bytes = 3 * int((train.sizes[:, 0].astype("int64") * train.sizes[:, 1]).max())
     check_shared_memory(config, image_bytes, processes, report)
     device = choose_device(config.run.device) if not report.problems else torch.device("cpu")
-    weights_on_disk = report.facts.get("weights", {}).get("there", False)
+    weights_on_disk = report.facts.get("weights", {}).get("exists", False)
     load_weights = weights_on_disk and not quick and not report.problems
     state = build_initial_state(config, train, device, load_weights, report)
     if state is not None and not any(problem.subject.startswith("run.folder") for problem in report.problems):
@@ -108,6 +108,8 @@ def format_report(report: CheckReport) -> str:
                      f"{disk['free_gib']:.1f} GiB are free")
     if estimate := facts.get("estimate"):
         processes = "1 process" if estimate["processes"] == 1 else f"{estimate['processes']} processes"
-        lines.append(f"about {estimate['hours']:.2g} hours on {processes} of this kind: {estimate['step_s']:.2f} s a "
-                     f"step, {estimate['evaluations']} evaluations")
+        loading = f" because of loading (training alone: {estimate['step_s']:.2f} s)"
+        loading = loading if estimate["step_with_loading_s"] > estimate["step_s"] else ""
+        lines.append(f"about {estimate['hours']:.2g} hours on {processes}, if all are as fast as this one: "
+                     f"{estimate['step_with_loading_s']:.2f} s a step{loading}, {estimate['evaluations']} evaluations")
     return "\n".join([*lines, *(f"note: {note}" for note in report.notes), report.verdict()])

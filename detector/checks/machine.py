@@ -101,7 +101,7 @@ def check_weights(config: Config, report: CheckReport) -> None:
     except BadInput as error:
         report.problems += problems_from_error(error, f"model.weights={config.model.weights}")
         return
-    report.facts["weights"] = {"file": path, "there": os.path.isfile(path)}
+    report.facts["weights"] = {"file": path, "exists": os.path.isfile(path)}
     if not os.path.isfile(path):
         report.notes.append(f"model.weights={config.model.weights}: {path} does not exist; the first start downloads "
                             f"{entry.url}. If the nodes have no network, copy the file to that path before")

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from detector.errors import BadInput
 
+NO_PROBLEM = "no problem found"  # the last line of a report without problems
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -36,7 +38,7 @@ class CheckReport:
         """Returns one line for each problem, and a last line with their number."""
         count = len(self.problems)
         if not count:
-            return "no problem found"
+            return NO_PROBLEM
         total = "1 problem" if count == 1 else f"{count} problems"
         return "\n".join([*(f"problem: {problem}" for problem in self.problems), total])
 
@@ -48,10 +50,16 @@ def problems_from_error(error: BadInput, subject: str) -> list[Problem]:
         error: a message of one mistake, or a heading and one line "  - mistake" for each.
         subject: the subject of a message without a list; a list has its subject in its heading.
     """
-    heading, *mistakes = str(error).split("\n  - ")
+    list_subject, mistakes = split_mistakes(error)
     if not mistakes:
-        return [_parse_problem(heading, subject)]
-    return [_parse_problem(mistake, heading.rsplit(": ", 1)[0]) for mistake in mistakes]
+        return [_parse_problem(str(error), subject)]
+    return [_parse_problem(mistake, list_subject) for mistake in mistakes]
+
+
+def split_mistakes(error: BadInput) -> tuple[str, list[str]]:
+    """Returns the subject and the mistakes that a message of errors.combine_mistakes lists; none for another one."""
+    heading, *mistakes = str(error).split("\n  - ")
+    return heading.rsplit(": ", 1)[0], mistakes
 
 
 def _parse_problem(text: str, subject: str) -> Problem:

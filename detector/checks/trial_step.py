@@ -1,4 +1,4 @@
-"""The trial step: one training pass over the largest padded batch of the run, and an estimate of the run's duration."""
+"""The trial step: a training pass over the largest padded micro-batch of the run, and an estimate of its duration."""
 
 import time
 from dataclasses import dataclass
@@ -155,9 +155,11 @@ def estimate_duration(config: Config, plan: RunPlan, processes: int, val_images:
     evaluation_interval = round(config.evaluate.every_epochs * plan.steps_per_epoch) or plan.total_steps
     evaluations = ceil_div(plan.total_steps, evaluation_interval) if val_images else 0
     evaluation_s = val_images / images * train_s * FORWARD_FRACTION / processes
-    hours = (plan.total_steps * forward_passes * max(train_s, data_s) + evaluations * evaluation_s) / 3600
+    step_with_loading_s = forward_passes * max(train_s, data_s)
+    hours = (plan.total_steps * step_with_loading_s + evaluations * evaluation_s) / 3600
     return {"hours": round(hours, 2), "processes": processes, "step_s": round(forward_passes * train_s, 3),
-            "load_s": round(load_s, 3), "evaluations": evaluations}
+            "step_with_loading_s": round(step_with_loading_s, 3), "load_s": round(load_s, 3),
+            "evaluations": evaluations}
 
 
 def run_micro_batch(config: Config, data: Dataset, plan: RunPlan, state: TrainState, device: torch.device,

@@ -8,6 +8,11 @@ BACKBONE_NAMES = ("vgg16", "resnet18_c4", "resnet34_c4", "resnet50_c4", "resnet1
                   "resnet34_fpn", "resnet50_fpn", "resnet101_fpn", "resnet152_fpn", "mobilenet_v3_large_fpn")
 
 
+# The code of jwyang/faster-rcnn.pytorch (recipe/original) has faults that are not copied: the RPN counts the positive
+# anchors before it samples them, and draws too few negatives; the anchors of every image of a batch are compared with
+# the border of the first image; fewer proposals than the limit are filled up with zero boxes, which are scored as well;
+# an image whose proposals are neither foreground nor background raises an error; and detections with the same score as
+# the last one that is kept exceed the limit of detections.
 @dataclass(frozen=True)
 class Rpn:
     fg_iou_thresh: float = option(0.7, "an anchor with this IoU or more is foreground", low=0, high=1)
@@ -19,24 +24,22 @@ class Rpn:
     post_nms_top_n_train: int = option(2000, "proposals of each image that leave NMS in training", low=1)
     post_nms_top_n_eval: int = option(1000, "the same in evaluation", low=1)
     nms_thresh: float = option(0.7, "IoU above which NMS drops the lower-scored proposal", low=0, high=1)
-    score_thresh: float = option(0.0, "proposals below this score are dropped", low=0, high=1)
-    pre_nms_top_n_per: str = option("level", "pre_nms_top_n_* counts the best of each level, or of the image over all "
-                                    "levels, which then also go through NMS together", choices=("level", "image"))
+    score_thresh: float = option(0.0, "evaluation: proposals below this score are dropped", low=0, high=1)
+    pre_nms_top_n_per: str = option("level", "pre_nms_top_n_* counts, level: the best of each level; image: the best "
+                                    "over all levels, with one NMS for all levels", choices=("level", "image"))
     post_nms_top_n_per: str = option("image", "post_nms_top_n_* counts proposals of each level, or of the image",
                                      choices=("level", "image"))
     nms_rounds: int = option(32, "training on a GPU: rounds of an NMS that does not synchronize with the device, see "
                              "detector/model/ops/nms.py; 0: torchvision's NMS, which does", low=0)
-    # `base: recipe/original` sets the original's values. These of its faults are not copied: negatives are counted
-    # before positives are sampled, the first image's size counts for all, zero boxes are scored as proposals, an image
-    # with neither objects nor background is an error, and detections that tie with the last one exceed the limit.
     conv_channels: int = option(0, "channels of the RPN's hidden layer; 0: as many as the features have", low=0)
     softmax_objectness: bool = option(False, "two scores for each anchor, background and object, under a softmax")
     train_on_crossing_anchors: bool = option(True, "anchors that cross the border of the image are trained on as well")
     allow_low_quality_matches: bool = option(True, "the anchors with the highest IoU of an object are foreground, "
                                              "however low that IoU is")
     smooth_l1_beta: float = option(1 / 9, "smooth L1 loss is quadratic below this value (1 / sigma^2)", low=1e-6)
-    box_loss_normalizer: str = option("sampled", "the box loss is divided by the sampled anchors of the whole batch, "
-                                      "or for each image by those of the last one", choices=("sampled", "last_image"))
+    box_loss_normalizer: str = option("sampled", "sampled: the box loss is divided by the number of sampled anchors in "
+                                      "the batch; last_image: by the number in its last image, times its images",
+                                      choices=("sampled", "last_image"))
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,12 @@ class Model:
                                choices=("torchvision", "caffe", "caffe_rgb", "detectron2"))
     size_divisor: int = option(32, "height and width of a batch are padded to multiples of this, pixels; an FPN needs "
                                "32", low=1)
-    roi_pooling: str = option("align", "align: torchvision's RoIAlign; align_detectron2: shifted by half a cell; "
+    roi_pooling: str = option("align", "align: torchvision's RoIAlign; align_detectron2: shifted by half a pixel; "
                               "align_original: that of the published tables; pool: max pooling; crop: "
                               "spatial-transformer crop",
                               choices=("align", "align_detectron2", "align_original", "pool", "crop"))
-    roi_pooling_size: int = option(7, "cells of a pooled proposal in each direction", low=1)
-    sampling_ratio: int = option(2, "align: samples in a cell in each direction; 0: one for each pixel", low=0)
+    roi_pooling_size: int = option(7, "bins of a pooled proposal in each direction", low=1)
+    sampling_ratio: int = option(2, "align: samples in a bin in each direction; 0: one for each pixel", low=0)
     crop_max_pool: bool = option(True, "crop: sample twice as finely, then take the maximum of 2 x 2")
     anchor_sizes: tuple[tuple[float, ...], ...] = option((), "anchor side in pixels, a list for each level; empty: the "
                                                          "usual ones of the backbone")

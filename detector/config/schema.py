@@ -36,8 +36,8 @@ class Run:
     hang_timeout_minutes: float = option(5.0, "minutes without progress after which every rank writes its Python "
                                          "stacks into the run folder and rank 0 names the slowest rank; 0: never",
                                          low=0)
-    max_requeues: int = option(100, "how often Slurm may restart the run; a run that makes no progress between two "
-                               "restarts is stopped", low=0)
+    max_requeues: int = option(100, "how often Slurm may restart the run; a run whose restarts bring no new checkpoint "
+                               "is stopped earlier", low=0)
     timeout_minutes: float = option(10.0, "timeout of a collective and of a batch: how long a rank waits for the "
                                     "others or for its own loader", low=0.1)
 

@@ -58,8 +58,8 @@ def export(run: str, kind: str, out: str = "", which: str = "best", source: str 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
     images, description = load_check_images(run, source)
-    metadata = {"classes": json.dumps(classes), "step": str(step), "short_side": str(config.evaluate.min_size),
-                "long_side": str(config.evaluate.max_size), "input": "image: uint8 [3, H, W], RGB, any size"}
+    metadata = {"classes": json.dumps(classes), "step": str(step), "min_size": str(config.evaluate.min_size),
+                "max_size": str(config.evaluate.max_size), "input": "image: uint8 [3, H, W], RGB, any size"}
     try:
         detect = WRITERS[kind](model, config, classes, partial, metadata)
         agreement = compare(model, detect, images, config.evaluate)

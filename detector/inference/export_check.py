@@ -1,7 +1,7 @@
 """Compares an exported detector with the model that it was exported from.
 
-K detections of the model, K' of the file. The comparison is made in pixels of the resized image, where the boxes are
-computed; scaling them back to the original image would scale the rounding errors, too.
+K detections of an image. The comparison is made in pixels of the resized image, where the boxes are computed; scaling
+them back to the original image would scale the rounding errors, too.
 """
 
 from dataclasses import dataclass

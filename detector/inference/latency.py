@@ -73,8 +73,8 @@ def measure_devices(folder: Path, checkpoint: Path, config: Config, data: Datase
         name = torch.cuda.get_device_name(device) if kind == "cuda" else f"CPU, {torch.get_num_threads()} threads"
         devices[kind] = {"name": name, "milliseconds": {stage: asdict(value) for stage, value in stages.items()}}
         print(format_table(f"{name}, {config.run.precision}", stages))
-    content = {"images": TIMED, "precision": config.run.precision, "short_side": config.evaluate.min_size,
-               "long_side": config.evaluate.max_size, "devices": devices, "surroundings": collect_environment()}
+    content = {"images": TIMED, "precision": config.run.precision, "min_size": config.evaluate.min_size,
+               "max_size": config.evaluate.max_size, "devices": devices, "environment": collect_environment()}
     write_whole(folder / "timing.json", json.dumps(content, indent=1) + "\n")
 
 

@@ -138,9 +138,9 @@ def print_coverage(data: Dataset, min_size: int, coverages: dict[str, tuple[Anch
 
 
 def resize_all(data: Dataset, resize: Resize, divisor: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the boxes in pixels of the resized images, float64 [N, 4], and each image's padded size, int64 [N, 2].
+    """Returns the boxes in pixels of the resized images, and for each box the padded size of its image.
 
-    The padded size is that of a batch of one image.
+    They are float64 [N, 4] and int64 [N, 2]. The padded size is that of a batch of one image.
     """
     sizes = [scale_and_size(int(height), int(width), resize)[1] for height, width in data.sizes]
     sizes = np.array(sizes).reshape(-1, 2)

@@ -1,7 +1,8 @@
 """The network: torchvision's backbones under an RPN and RoI heads of this package.
 
 A training step works on all B images of a batch at once, with tensors of fixed shapes and masks instead of lists, so
-that the host never waits for the device. The terms:
+that the host never waits for the device. This holds with the default options: evaluation waits, and so may training
+with model.rpn.nms_rounds=0 or with a model.roi_pooling other than align. The terms:
 
 padded image   a resized image in the upper left corner of a batch, zeros around it (preprocessing.py)
 ground truth   the objects of all images, padded to the number of the image with most, and a mask `valid`

@@ -92,7 +92,10 @@ def centered_cell_anchors(sizes: tuple[float, ...], ratios: tuple[float, ...],
 
 @dataclass(frozen=True)
 class AnchorPlan:
-    """The anchors of a model for a batch of any size, computed without running it; boxes given here are exclusive."""
+    """The anchors of a model for a batch of any size, computed without running it.
+
+    Returned boxes are exclusive (width = x2 - x1).
+    """
 
     anchors: Anchors
     backbone: torch.nn.Module  # on the meta device: gives shapes and computes nothing
@@ -113,8 +116,11 @@ class AnchorPlan:
                 for cell in self.anchors.cell_anchors(strides)]
 
     def all_anchors(self, height: int, width: int) -> list[np.ndarray]:
-        """Returns all anchors of each level, float32 [N, 4], for a batch of this padded size, crossing ones
-        included."""
+        """Returns all anchors of each level, float32 [N, 4], including those that cross the image border.
+
+        Args:
+            height, width: padded size of the batch.
+        """
         grid_sizes = self.grid_sizes(height, width)
         grid = self.box_coder.to_exclusive(self.anchors.grid(grid_sizes, (height, width), torch.zeros(1)))
         counts = [rows * columns * each

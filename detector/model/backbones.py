@@ -1,7 +1,8 @@
 """The backbones: every network below the RPN, with all that the rest of the detector has to know of it.
 
-BACKBONES is the only place that knows a backbone by its name. Adding a backbone is adding an entry, also from user
-code: `BACKBONES["mine"] = Backbone(build=..., ...)` before the config with model.backbone=mine is loaded.
+BACKBONES defines every backbone; the names of the shipped ones are repeated in config/model_schema.py, so that configs
+are checked without torch. Adding a backbone is adding an entry, also from user code:
+`BACKBONES["mine"] = Backbone(build=..., ...)` before the config with model.backbone=mine is loaded.
 """
 
 from dataclasses import dataclass

@@ -20,9 +20,10 @@ UNIT_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class BoxCoder:
-    """Boxes as deltas dx, dy, dw, dh from reference boxes (Ren et al. 2015, eq. 2), times `weights`.
+    """The convention of boxes: deltas, IoU, clipping.
 
-    `clamp` limits dw and dh to MAX_LOG_SCALE. The original does not, and can overflow.
+    Deltas are dx, dy, dw, dh from reference boxes (Ren et al. 2015, eq. 2), times `weights`. `clamp` limits dw and dh
+    to MAX_LOG_SCALE. The original does not, and can overflow.
     """
 
     weights: tuple[float, ...] = UNIT_WEIGHTS

@@ -1,6 +1,7 @@
 """Matching of boxes to objects, for all images of a batch at once.
 
-B images, M objects, N boxes of each. Results have fixed shapes and masks, so that the host never waits for the device.
+B images, M objects, N boxes of each. Results have fixed shapes and masks, so that matching does not make the host wait
+for the device.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ class Match:
 
     iou: Tensor            # float32 [B, N]; -1 in an image without objects
     matched_index: Tensor  # int64 [B, N], a column of GroundTruth
-    is_best: Tensor        # bool [B, N]: no other box has a higher IoU with some object
+    is_best: Tensor        # bool [B, N]: the box has the highest IoU of all boxes with at least one object that it
+                           # overlaps
 
 
 def match(ground_truth: GroundTruth, boxes: Tensor, box_coder: BoxCoder, allowed: Tensor | None = None,

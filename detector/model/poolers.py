@@ -1,6 +1,6 @@
 """RoI pooling: boxes of any size become features of one size (RoIAlign, max pooling, spatial-transformer crop).
 
-R boxes of all images, F channels, S cells in each direction.
+R boxes of all images, F channels, S bins in each direction.
 """
 
 import torch
@@ -23,7 +23,7 @@ class RoiPooling(nn.Module):
     Args:
         kind: a value of model.roi_pooling.
         size: S.
-        sampling_ratio: align, align_detectron2: samples of a cell in each direction; 0: one for each pixel.
+        sampling_ratio: align, align_detectron2: samples of a bin in each direction; 0: one for each pixel.
         max_pool: crop: sample twice as finely, then take the maximum of 2 x 2.
     """
 
@@ -40,13 +40,14 @@ class RoiPooling(nn.Module):
         rois = torch.cat([image, torch.cat(boxes)], dim=1)
         levels = [(features[name], 1 / stride) for name, stride in self.strides.items()]
         level = self.map_levels(boxes) if len(levels) > 1 else torch.zeros_like(image[:, 0], dtype=torch.int64)
-        pyramid = [feature for feature, _ in levels], list(self.strides.values()), level, rois, self.size
+        arguments = [feature for feature, _ in levels], list(self.strides.values()), level, rois, self.size
         if self.kind == "align" and self.sampling_ratio and not rois.is_cuda:
-            return roi_align_cpu(*pyramid, self.sampling_ratio)
+            return roi_align_cpu(*arguments, self.sampling_ratio)
         if len(levels) == 1:
             return self.pool(*levels[0], rois, [len(image_boxes) for image_boxes in boxes])
-        if self.kind == "align" and self.training:  # in evaluation the host may wait, and coordinates stay small
-            return roi_align_pyramid(*pyramid, self.sampling_ratio or -1)
+        # Evaluation pools level by level: the host may wait there, and unshifted coordinates keep their precision.
+        if self.kind == "align" and self.training:
+            return roi_align_pyramid(*arguments, self.sampling_ratio or -1)
         pooled = rois.new_zeros((len(rois), levels[0][0].shape[1], self.size, self.size), dtype=levels[0][0].dtype)
         for number, (feature, scale) in enumerate(levels):
             rows = torch.where(level == number)[0]

@@ -19,7 +19,7 @@ from detector.model.precision import numbers_to_device
 from detector.model.rpn import Proposals
 from detector.model.sampling import Sample, sample_boxes
 
-MIN_SIZE = 1e-2  # pixels: a narrower or lower box is no detection
+MIN_SIZE = 1e-2  # pixels: a box less wide or less high than this is dropped
 
 
 class FastRCNNPredictor(nn.Module):

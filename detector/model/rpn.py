@@ -22,7 +22,7 @@ from detector.model.precision import numbers_to_device
 from detector.model.sampling import Sample, sample_boxes
 from detector.py_faster_rcnn.rpn import last_image_normalizer, softmax_logit
 
-MIN_SIZE = 1e-3  # pixels: a narrower or lower box is no proposal
+MIN_SIZE = 1e-3  # pixels: a box less wide or less high than this is dropped
 
 
 @dataclass(frozen=True)

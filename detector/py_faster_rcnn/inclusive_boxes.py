@@ -14,7 +14,7 @@ from torch import Tensor
 class InclusiveBoxCoder:
     """The methods of BoxCoder (model/box_coder.py) for inclusive boxes: boxes are converted, then handed to it."""
 
-    exclusive: Any  # a BoxCoder; the room `model` is above this one, so the type cannot be imported
+    exclusive: Any  # a BoxCoder; `model` may import this package, so its type cannot be imported here
 
     def to_exclusive(self, boxes: Tensor) -> Tensor:
         """Converts boxes [..., 4]: x2 and y2 become x2 + 1 and y2 + 1."""

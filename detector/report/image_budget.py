@@ -61,7 +61,8 @@ def select_images_to_show(dataset: Dataset, weight: np.ndarray | None) -> np.nda
     """Returns the indices of the images to show, int64 [S].
 
     Args:
-        weight: float [I], the errors of each image; images with more errors come first. None: the order of the data.
+        weight: float [I], of each image: the sum of the scores of its false positives, plus 1 for each missed object
+            (Analysis.image_weight); higher ones come first. None: the order of the data.
     """
     order = np.arange(len(dataset)) if weight is None else np.argsort(-weight, kind="stable")
     fits = np.cumsum(dataset.boxes_per_image()[order]) <= MAX_OBJECTS

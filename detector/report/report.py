@@ -90,13 +90,19 @@ def image_data(dataset: Dataset, detections: Detections, analysis: Analysis | No
     columns, min_score = pack_columns(dataset, detections, analysis, order)
     names = [Path(dataset.path(index)).name[:MAX_NAME_LENGTH] for index in order]
     return {"images": {"names": names, "jpegs": budget.jpegs[:len(order)], **columns}, "classes": dataset.classes,
-            "min_score": min_score, "shown": describe_shown(len(dataset), len(order), budget, min_score),
-            "has_ground_truth": analysis is not None}
+            "min_score": min_score, "has_ground_truth": analysis is not None,
+            "shown": describe_shown(len(dataset), len(order), budget, min_score, has_errors=analysis is not None)}
 
 
-def describe_shown(total: int, listed: int, budget: JpegBudget, min_score: float) -> str:
-    """Returns which images and detections the page shows, and how, in words."""
-    parts = [f"all {total} images" if listed == total else f"{listed} of {total} images, those with the most errors"]
+def describe_shown(total: int, listed: int, budget: JpegBudget, min_score: float, has_errors: bool) -> str:
+    """Returns which images and detections the page shows, and how, in words.
+
+    Args:
+        has_errors: the errors are known, and the images with most of them come first.
+    """
+    selection = f"{listed} of {total} images, those with the most errors" if has_errors else (
+        f"the first {listed} of {total} images")
+    parts = [f"all {total} images" if listed == total else selection]
     if budget.num_small:
         parts.append(f"{budget.num_large} as large images, {budget.num_small} as small ones")
     if listed > budget.num_large + budget.num_small:
@@ -112,27 +118,27 @@ def analysis_data(dataset: Dataset, analysis: Analysis, metrics: dict[str, float
     counts = analysis.confusion[true, predicted]
     most_frequent = np.argsort(-counts, kind="stable")[:MAX_CONFUSIONS]
     return {
-        "metrics": {name: shorten(value) for name, value in metrics.items()},
+        "metrics": {name: round4(value) for name, value in metrics.items()},
         "per_class": class_rows(analysis),
         "sizes": size_rows(dataset, analysis, metrics),
-        "cost": {kind: shorten(analysis.cost[name]) for kind, name in zip(ERROR_KINDS, ERRORS)
+        "cost": {kind: round4(analysis.cost[name]) for kind, name in zip(ERROR_KINDS, ERRORS)
                  if name in analysis.cost},
-        "ap50": shorten(analysis.ap50),
+        "ap50": round4(analysis.ap50),
         "counts": dict(zip(ERROR_KINDS, analysis.image_errors.sum(axis=0).tolist())),
-        "best_score": round(analysis.best_score * UINT16_MAX) / UINT16_MAX, "f1": shorten(analysis.f1),
-        "mean_precision": [shorten(value) for value in analysis.mean_precision],
+        "best_score": round(analysis.best_score * UINT16_MAX) / UINT16_MAX, "f1": round4(analysis.f1),
+        "mean_precision": [round4(value) for value in analysis.mean_precision],
         "precision": to_base64(np.round(analysis.precision.clip(min=0) * UINT16_MAX), np.uint16),
         "confusion": [[int(true[i]), int(predicted[i]), int(counts[i])] for i in most_frequent],
-        "calibration": {"count": analysis.bin_count.tolist(), "score": [shorten(v) for v in analysis.bin_score],
-                        "precision": [shorten(v) for v in analysis.bin_precision],
-                        "error": shorten(analysis.calibration_error)}}
+        "calibration": {"count": analysis.bin_count.tolist(), "score": [round4(v) for v in analysis.bin_score],
+                        "precision": [round4(v) for v in analysis.bin_precision],
+                        "error": round4(analysis.calibration_error)}}
 
 
 def class_rows(analysis: Analysis) -> list[dict]:
     """Returns a row for each class: its metrics, and precision and recall at the best score; -1 where undefined."""
     correct = np.diag(analysis.confusion)[1:]
     predicted, true = analysis.confusion.sum(axis=0)[1:], analysis.confusion.sum(axis=1)[1:]
-    return [{"name": name, **{key: shorten(value) for key, value in analysis.per_class[name].items()},
+    return [{"name": name, **{key: round4(value) for key, value in analysis.per_class[name].items()},
              "precision": ratio(correct[c], predicted[c]), "recall": ratio(correct[c], true[c])}
             for c, name in enumerate(analysis.classes)]
 
@@ -152,16 +158,17 @@ def size_rows(dataset: Dataset, analysis: Analysis, metrics: dict[str, float]) -
         of_size = counted & (dataset.areas >= low) & ((dataset.areas < high) | (name == "large"))
         class_aps = [values[key] for values in analysis.per_class.values() if values.get(key, -1) >= 0]
         ap = metrics.get(key, float(np.mean(class_aps)) if class_aps else -1.0)
-        rows.append({"name": name, "objects": int(of_size.sum()), "AP": shorten(ap),
-                     "AR": shorten(metrics.get(f"AR{key[-1]}", -1.0)),
+        rows.append({"name": name, "objects": int(of_size.sum()), "AP": round4(ap),
+                     "AR": round4(metrics.get(f"AR{key[-1]}", -1.0)),
                      "recall": ratio((detected & of_size).sum(), of_size.sum()),
                      "missed": ratio((missed & of_size).sum(), of_size.sum())})
     return rows
 
 
 def ratio(part: int, total: int) -> float:
-    return shorten(part / total) if total else -1.0
+    return round4(part / total) if total else -1.0
 
 
-def shorten(value: float) -> float:
+def round4(value: float) -> float:
+    """Returns a float with four decimals."""
     return round(float(value), 4)

@@ -51,7 +51,7 @@ class MeasuredRow:
     runs: tuple[RunFigures, ...]
 
     @property
-    def counts(self) -> bool:
+    def is_counted(self) -> bool:
         return bool(self.runs) and all(run.is_finished and not run.changes for run in self.runs)
 
     @property

@@ -28,10 +28,6 @@ class ModelSize:
                            # multiplication and an addition are two; pooling, NMS and box decoding are not counted
 
 
-def size_of_row(row: str) -> ModelSize:
-    return size_of_model(load_config(f"tables/{row}"))
-
-
 def size_of_model(config: Config) -> ModelSize:
     """Returns the size of the model that a config describes; the model is built on the meta device."""
     classes = NUM_CLASSES[config.data.format]
@@ -71,7 +67,8 @@ def describe_sizes(rows: list[PublishedRow]) -> str:
     lines = [f"{'row':26} {'backbone':24} {'classes':>7} {'parameters':>12} {'trainable':>12} {'image':>9} "
              f"{'backbone':>8} {'rpn':>7} {'head':>9} {'total':>9}  GFLOPs"]
     for row in rows:
-        size, config = size_of_row(row.row), load_config(f"tables/{row.row}")
+        config = load_config(f"tables/{row.row}")
+        size = size_of_model(config)
         gflops = [value / 1e9 for value in (*size.flops.values(), sum(size.flops.values()))]
         lines.append(f"{row.row:26} {config.model.backbone:24} {size.classes:7} {size.parameters:12,} "
                      f"{size.trainable:12,} {f'{size.height}x{size.width}':>9} {gflops[0]:8.1f} {gflops[1]:7.1f} "

@@ -45,7 +45,7 @@ def build_row(row: PublishedRow, measured: MeasuredRow) -> TableRow:
     if not measured.runs:
         return TableRow(row.row, row.table, row.source, printed, {}, "", "", "", row.tolerance, "", "", "", "", "")
     gap, verdict = "", ""
-    if measured.counts and (printed_map := leading_number(row.map)) is not None:
+    if measured.is_counted and (printed_map := leading_number(row.map)) is not None:
         difference = round(measured.map - printed_map, 2)
         gap = f"{difference:+.1f}"
         if (tolerance := leading_number(row.tolerance)) is not None:
@@ -55,7 +55,7 @@ def build_row(row: PublishedRow, measured: MeasuredRow) -> TableRow:
                     speed_up(row.time, measured), row.tolerance, ", ".join(str(run.config.seed) for run in runs),
                     ", ".join(dict.fromkeys(short_commit(run.commit) for run in runs)),
                     "; ".join(dict.fromkeys(run.hardware for run in runs)), max(run.date for run in runs),
-                    "" if measured.counts else why_not_counted(runs[0]))
+                    "" if measured.is_counted else why_not_counted(runs[0]))
 
 
 def short_commit(commit: str) -> str:

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Callable
 
 from detector.checks.problems import Problem
-from detector.config.load import load_config
 from detector.config.schema import Config
 from detector.errors import FAILED, OK, STOPPED, BadInput
 from detector.run.status import read_status
 from launcher.backends import Backend, JobState
 from launcher.hang_watch import HangWatch, hang_timeout_s
-from launcher.job import CODE, Job, Launch, Resources, package_arguments
+from launcher.job import CODE, LAUNCHED_VERBS, Job, Launch, Resources, package_arguments
 from launcher.preflight import loopback_problems
 from launcher.processes import no_callback, run_command, run_processes
 from launcher.rank_env import free_port, local_environment
@@ -84,7 +83,7 @@ def run_local(job: Job, on_poll: Callable[[], None] = no_callback) -> int:
     The number of processes is that of the resources; without one, train and evaluate use one for each GPU.
     """
     requested = job.resources.processes or job.resources.gpus
-    default = (count_gpus() or 1) if job.verb in ("train", "evaluate") and not requested else 1
+    default = (count_gpus() or 1) if job.verb in LAUNCHED_VERBS and not requested else 1
     world, port = requested or default, free_port()
     return run_processes(job, [local_environment(rank, world, port) for rank in range(world)], on_poll)
 
@@ -120,13 +119,9 @@ def with_process_count(job: Job) -> Job:
     positional = [argument for argument in job.arguments if not argument.startswith("-")]
     requested = 1 if "--time" in job.arguments else job.resources.processes or job.resources.gpus
     count = requested
-    if job.verb == "evaluate" and positional and Path(positional[0]).is_dir():
-        overrides = [argument for argument in positional[1:] if "=" in argument]
-        config = load_config(str(Path(positional[0]) / "config.yaml"), overrides)
-        count = choose_process_count(requested, config.run.device, max_processes=0)
-    elif job.verb == "train" and positional:
-        config = load_config(positional[0], positional[1:])
-        count = choose_process_count(requested, config.run.device, config.batch.size)
+    if positional and (job.verb == "train" or job.verb == "evaluate" and Path(positional[0]).is_dir()):
+        _, config = resolve_run(job.verb, job.arguments)
+        count = choose_process_count(requested, config.run.device, config.batch.size if job.verb == "train" else 0)
     return replace(job, resources=Resources(count))
 
 

@@ -54,6 +54,7 @@ def ground_truth_as_detections(dataset: Dataset) -> Detections:
                       dataset.labels)
 
 
+@pytest.mark.slow
 def test_train_works_in_a_plain_interpreter_and_what_it_wrote_can_be_evaluated_and_loaded(tiny, config_file):
     done = run_python("-c", PLAIN, str(config_file), *tiny, "schedule.steps=2", "run.num_workers=1")
     assert done.returncode == 0 and "outcome: FINISHED" in done.stdout, done.stdout + done.stderr
@@ -73,6 +74,7 @@ def test_train_works_in_a_plain_interpreter_and_what_it_wrote_can_be_evaluated_a
         load(run, checkpoint=str(run / "none.pt"))
 
 
+@pytest.mark.slow
 def test_train_works_in_every_rank_of_torchrun(tiny, config_file, tmp_path):
     (tmp_path / "script.py").write_text(RANKS)
     done = run_python("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "script.py"),

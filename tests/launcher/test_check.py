@@ -39,8 +39,16 @@ def test_the_status_is_that_of_both(gpus, status, expected, config, monkeypatch,
     assert cli.main(["check", config, "--on", "slurm", "--gpus", gpus]) == expected
     out = capfd.readouterr().out
     assert "of the data" in out and ("problem: gpus=9: partition gpu has 8 GPUs" in out) == (gpus == "9")
-    assert ("1 problem of the launch, listed before the data" in out) == (gpus == "9")
+    assert ("1 problem of the launch options: see the first lines" in out) == (gpus == "9")
     assert started[0].arguments == (config, "--processes", gpus, *(["--quick"] if gpus == "9" else []))
+
+
+@pytest.mark.parametrize("gpus", ["8", "9"])
+def test_a_problem_of_the_launcher_is_not_followed_by_no_problem_found(gpus, config, monkeypatch, capfd):
+    fake_detector(monkeypatch, "facts\nno problem found", OK)
+    cli.main(["check", config, "--on", "slurm", "--gpus", gpus])
+    out = capfd.readouterr().out
+    assert ("no problem found" in out) == (gpus == "8") and "facts\n" in out
 
 
 def test_a_check_for_this_machine_does_not_ask_slurm(config, monkeypatch, capfd):

@@ -148,9 +148,13 @@ def test_the_job_of_a_command_line(arguments, job, config, started, monkeypatch)
     assert started == [job]
 
 
-def test_only_training_and_evaluation_run_in_several_processes(config, started, capsys):
-    assert cli.main(["--processes", "2", "predict", "runs/a", "b.jpg"]) == 2 and started == []
-    assert "predict runs in one process" in capsys.readouterr().err
+@pytest.mark.parametrize("arguments", [
+    ["--processes", "2", "predict", "runs/a", "b.jpg"], ["predict", "runs/a", "b.jpg", "--on", "slurm"],
+    ["predict", "runs/a", "b.jpg", "--on=slurm"], ["export", "runs/a", "--gpus", "2"], ["options", "--dry-run"]])
+def test_only_training_and_evaluation_run_in_several_processes(arguments, config, started, capsys):
+    assert cli.main(arguments) == 2 and started == []
+    verb = next(argument for argument in arguments if argument in cli.VERBS)
+    assert f"error: {verb} runs in one process on this machine: leave out --on, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options, message", [

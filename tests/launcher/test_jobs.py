@@ -71,7 +71,7 @@ def test_a_slurm_that_does_not_answer_hides_no_run(tmp_path, monkeypatch, capsys
     assert jobs.print_jobs(tmp_path) == 0
     captured = capsys.readouterr()
     assert captured.err == "note: the states of jobs are unknown: squeue: Unable to contact slurm controller\n"
-    assert [line.split()[0] for line in captured.out.splitlines()] == ["run", "a", "b"] and "ended? was training" in captured.out
+    assert [line.split()[0] for line in captured.out.splitlines()] == ["run", "a", "b"] and "unknown (last state: training)" in captured.out
 
 
 @pytest.mark.parametrize("answer, queue", [

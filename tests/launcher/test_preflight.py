@@ -60,7 +60,7 @@ def test_a_job_that_fits_has_no_problem(resources, slurm, tmp_path):
     (Resources(gpus=9), [], "gpus=9: partition gpu has 8 GPUs in a node"),
     (Resources(gpus=1, partition="cpu"), [], "partition cpu has 0 GPUs in a node"),
     (Resources(nodes=7, gpus=1), [], "nodes=7: partition gpu has 6 nodes"),
-    (Resources(gpus=8, cores=9), [], "cores=72: partition gpu has 64 cores in a node"),
+    (Resources(gpus=8, cores=9), [], "cores of a node (8 x 9 = 72): partition gpu has 64 cores in a node"),
     (Resources(gpus=8, cores=1), ["run.num_workers=4"], "cores=1: fewer than the 4 workers of each process"),
     (Resources(gpus=1, partition="old", hours=0.4), [], "partition=old: it is not up"),
     (Resources(processes=1), ["run.device=cuda"], "gpus=0: run.device=cuda"),

@@ -59,8 +59,8 @@ def nms_by_rounds(boxes: Tensor, threshold: float, rounds: int) -> Tensor:
 
     Difference: boxes at the end of a longer chain may still be undecided after the last round. The number of rounds is
     odd, so that an undecided box is dropped; a box of lower score that it would have suppressed may stay. With 32
-    rounds a dozen of 2,000 anchors differ if their scores fall along a line; none differed under any other scores
-    tried.
+    rounds about 12 of 2,000 anchors differ if scores decrease steadily along a row of overlapping anchors; none
+    differed with the other score patterns that were tried.
 
     Args: see `nms_mask`.
     """

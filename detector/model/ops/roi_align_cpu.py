@@ -1,8 +1,8 @@
 """RoIAlign on the CPU as one embedding_bag: several times as fast as torchvision's loops, on all cores both ways.
 
-Every output cell is a weighted sum of the feature vectors at a few pixels. The whole pyramid is one table of vectors,
+Every output bin is a weighted sum of the feature vectors at a few pixels. The whole pyramid is one table of vectors,
 and pooling is one `embedding_bag` on it, whose backward pass PyTorch also shares among cores. The channels_last layout
-avoids a copy, because the vector of each pixel is contiguous there. R boxes, F channels, S cells in each direction.
+avoids a copy, because the vector of each pixel is contiguous there. R boxes, F channels, S bins in each direction.
 """
 
 import torch
@@ -20,7 +20,7 @@ def roi_align_cpu(features: list[Tensor], strides: list[int], level: Tensor, roi
         level: int64 [R], the level of each box.
         rois: [R, 5], index of the image and box in pixels of the batch.
         size: S.
-        sampling_ratio: samples of a cell in each direction, at least 1.
+        sampling_ratio: samples of a bin in each direction, at least 1.
 
     Returns:
         [R, F, S, S] in the dtype of the features; sums are in float32.
@@ -43,7 +43,7 @@ def roi_align_cpu(features: list[Tensor], strides: list[int], level: Tensor, roi
 
 def bilinear_pixels(start: Tensor, end: Tensor, length: Tensor, size: int,
                     sampling_ratio: int) -> tuple[Tensor, Tensor]:
-    """Returns the pixels that each cell reads in one direction, and their weights: [R, S, 2 sampling_ratio] each.
+    """Returns the pixels that each bin reads in one direction, and their weights: [R, S, 2 sampling_ratio] each.
 
     A sample before the first pixel or after the last one reads that pixel; more than one pixel away it counts as 0.
 
@@ -52,10 +52,10 @@ def bilinear_pixels(start: Tensor, end: Tensor, length: Tensor, size: int,
         length: int64 [R], pixels of the level.
     """
     step = (end - start).clamp(min=1) / size
-    cell = torch.arange(size, device=start.device, dtype=start.dtype)[:, None]
+    bin_index = torch.arange(size, device=start.device, dtype=start.dtype)[:, None]
     sample = torch.arange(sampling_ratio, device=start.device, dtype=start.dtype) + 0.5
     start, step, last = start[:, None, None], step[:, None, None], length[:, None, None] - 1
-    position = start + cell * step + sample * step / sampling_ratio             # [R, S, sampling_ratio]
+    position = start + bin_index * step + sample * step / sampling_ratio        # [R, S, sampling_ratio]
     inside = (position >= -1) & (position <= last + 1)
     position = position.clamp(min=0)
     low = torch.minimum(position.long(), last).clamp(min=0)  # also valid for a NaN coordinate

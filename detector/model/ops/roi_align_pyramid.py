@@ -1,14 +1,14 @@
 """RoIAlign on a pyramid in one call: all levels lie side by side on one map, and each box is moved to its level there.
 
 Selecting the boxes of each level would need their number, for which the host waits for the device.
-B images, F channels, R boxes, S cells in each direction.
+B images, F channels, R boxes, S bins of the output in each direction.
 """
 
 import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-BORDER = 2  # cells by which the right and lower edges of a level are repeated, as RoIAlign does at the end of a map
+BORDER = 2  # pixels by which the right and lower edges of a level are repeated, as RoIAlign does at the end of a map
 
 
 def roi_align_pyramid(features: list[Tensor], strides: list[int], level: Tensor, rois: Tensor, size: int,
@@ -16,8 +16,8 @@ def roi_align_pyramid(features: list[Tensor], strides: list[int], level: Tensor,
     """Pools every box from its level. The host does not wait for the device.
 
     The result is that of torchvision's roi_align on each level, except for the rounding of larger coordinates (1e-5 of
-    a cell). A sample up to the edge of a level reads the repeated edge. A sample beyond it, which only boxes of less
-    than a cell can have, counts as 0.
+    a pixel of the map). A sample up to the edge of a level reads the repeated edge. A sample beyond it, which only
+    boxes of less than a pixel can have, counts as 0.
 
     Args:
         features: [B, F, h, w] of each level.
@@ -25,7 +25,7 @@ def roi_align_pyramid(features: list[Tensor], strides: list[int], level: Tensor,
         level: int64 [R], the level of each box.
         rois: [R, 5], index of the image and box inside it, in pixels of the batch.
         size: S.
-        sampling_ratio: samples of a cell in each direction; -1: as many as pixels.
+        sampling_ratio: samples of a bin in each direction; -1: as many as pixels.
 
     Returns:
         [R, F, S, S].
@@ -44,7 +44,7 @@ def roi_align_pyramid(features: list[Tensor], strides: list[int], level: Tensor,
 
 
 def level_corners(shapes: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Returns row and column of each level's first cell: the first level on top, the others below it, side by side."""
+    """Returns row and column of each level's first pixel: the first level on top, the others below it, side by side."""
     corners, x = [(0, 0)], 0
     for _, width in shapes[1:]:
         corners.append((shapes[0][0] + BORDER, x))
@@ -53,12 +53,12 @@ def level_corners(shapes: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def fraction_inside(start: Tensor, end: Tensor, length: Tensor, size: int, sampling_ratio: int) -> Tensor:
-    """Returns the fraction [R, S] of each cell's samples that lie on the map, in one direction.
+    """Returns the fraction [R, S] of each bin's samples that lie on the map, in one direction.
 
-    Only a box that begins in the last cell and is shorter than a cell has samples beyond the map, because RoIAlign
-    makes it one cell long. The map is constant there in this direction, so that the fraction is a factor of the result.
+    Only a box that begins in the last pixel and is shorter than a pixel has samples beyond the map, because RoIAlign
+    makes it one pixel long. The map is constant there in this direction, so the fraction is a factor of the result.
     """
-    samples = sampling_ratio if sampling_ratio > 0 else 1  # a box of one cell has one sample in each of its parts
+    samples = sampling_ratio if sampling_ratio > 0 else 1  # a box of one pixel has one sample in each of its bins
     steps = (torch.arange(size * samples, device=start.device, dtype=start.dtype) + 0.5) / (size * samples)
     inside = (start[:, None] + steps <= length[:, None]) | (end - start >= 1)[:, None]
     return inside.reshape(-1, size, samples).to(start.dtype).mean(-1)

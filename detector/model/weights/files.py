@@ -113,8 +113,8 @@ class ArrayUnpickler(pickle.Unpickler):
         return ARRAY_PARTS[module, name]
 
 
-def latin1(text: str = "", _encoding: str = "latin1") -> bytes:
-    """Returns bytes that Python 3 wrote for Python 2, as a text of one letter for each byte or as `bytes()`."""
+def bytes_from_latin1(text: str = "", _encoding: str = "latin1") -> bytes:
+    """Rebuilds a bytes object from a pickle of protocol 2, in which Python 3 stores bytes as latin-1 text."""
     return text.encode("latin1")
 
 
@@ -122,5 +122,5 @@ ARRAY_PARTS = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype,
                ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
                ("numpy.core.multiarray", "scalar"): np.float32(0).__reduce__()[0],
                ("numpy.core.numeric", "_frombuffer"): np.zeros(1).__reduce_ex__(5)[0],
-               ("collections", "OrderedDict"): OrderedDict, ("_codecs", "encode"): latin1,
-               ("__builtin__", "bytes"): latin1}
+               ("collections", "OrderedDict"): OrderedDict, ("_codecs", "encode"): bytes_from_latin1,
+               ("__builtin__", "bytes"): bytes_from_latin1}

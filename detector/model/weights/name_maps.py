@@ -86,8 +86,8 @@ def from_classifier(state: dict[str, Tensor], config: Model) -> dict[str, Tensor
 def from_detectron2(state: dict[str, Tensor], config: Model) -> dict[str, Tensor]:
     """Translates a detector or a classifier of detectron2.
 
-    Its background is the last class and has no box; its anchors of a cell count through the sizes first, the model's
-    through the ratios.
+    Its background is the last class and has no box. Among the anchors of a cell, detectron2's ratio changes fastest,
+    this model's size changes fastest.
     """
     resnet, rest = {}, {}
     for key, value in rename(state, CAFFE2).items():
@@ -107,7 +107,7 @@ def from_detectron2(state: dict[str, Tensor], config: Model) -> dict[str, Tensor
 
 
 def ratios_first(value: Tensor, rows: int, ratios: int) -> Tensor:
-    """Reorders channels [sizes x ratios x rows, ...] to [ratios x sizes x rows, ...]."""
+    """Returns the channels [sizes x ratios x rows, ...] in the order [ratios x sizes x rows, ...]."""
     if len(value) % (rows * ratios):
         return value  # of other anchors; the report tells by the shape
     return value.reshape(-1, ratios, rows, *value.shape[1:]).transpose(0, 1).reshape(value.shape)

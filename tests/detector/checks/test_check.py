@@ -68,7 +68,7 @@ def test_data_without_problems_are_counted_and_tried(run_check, tmp_path):
     assert "note: coco val: no object of class cat" in text
     assert "a step is 2 images" in text and "4 steps an epoch" in text and "48 steps (12 epochs)" in text
     assert "largest padded batch: 2 images of 96x64 pixels" in text and "GiB at its peak" in text  # 40 x 30 at short side 64
-    assert " hours on 1 process of this kind" in text and "12 evaluations" in text
+    assert " hours on 1 process, if all are as fast as this one" in text and "12 evaluations" in text
     assert not (tmp_path / "runs").exists()
 
 

@@ -73,7 +73,7 @@ def test_weights_exist_or_will_be_downloaded_or_are_unknown(weights, exists, mes
     report = CheckReport()
     machine.check_weights(replace(CONFIG, model=Model(weights=weights.replace("FILE", str(tmp_path / "mine.pth")))),
                           report)
-    assert report.facts.get("weights", {}).get("there") is exists
+    assert report.facts.get("weights", {}).get("exists") is exists
     assert message in str(report.problems) and bool(report.problems) is bool(message)
     assert ("the first start downloads https://" in "".join(report.notes)) is (weights == "imagenet")
 
@@ -89,6 +89,7 @@ def test_each_process_needs_a_gpu_of_its_own(device, count, processes, message, 
     assert report.facts["gpus"] == ["NVIDIA H100"] * count
 
 
+@pytest.mark.slow
 def test_an_all_reduce_succeeds_or_returns_its_error():
     assert machine.try_all_reduce("cpu", 2) == ""
     if not machine.torch.cuda.is_available():

@@ -257,6 +257,7 @@ def test_each_file_with_old_names_is_told(tmp_path, capfd):
     assert capfd.readouterr().err.splitlines() == [f"note: {tmp_path}/{name}.yaml: optim.rate is now called optim.lr" for name in "ab"]
 
 
+@pytest.mark.slow
 def test_the_launcher_and_the_process_that_it_starts_tell_a_note_once(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "launcher.cli", "train", "shapes/demo", "optim.rate=0.1", "data.format=coco", "data.root=/nowhere",

@@ -315,6 +315,7 @@ def test_no_targets_have_no_unreadable_images():
     assert unreadable_messages([]) == []
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_training_process_that_was_killed(tmp_path):
     """Workers are children of the fork server, so the kernel does not end them with the training process."""
     code = f"""

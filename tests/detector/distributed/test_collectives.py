@@ -214,6 +214,7 @@ print("done")
 '''
 
 
+@pytest.mark.slow
 def test_two_processes_decide_together(tmp_path):
     script, repo, port = tmp_path / "two.py", Path(__file__).resolve().parents[3], free_port()
     script.write_text(TWO)
@@ -269,6 +270,7 @@ sys.exit(not same)
 """
 
 
+@pytest.mark.slow
 def test_the_sums_of_four_ranks_are_the_same_after_a_new_start():
     """With two ranks the order of a sum does not matter."""
     port = free_port()
@@ -299,6 +301,7 @@ with process_group.process_group("cpu") as device:
 """
 
 
+@pytest.mark.slow
 def test_gradients_sent_as_bf16_are_bf16_and_the_same_on_all_ranks():
     port = free_port()
     running = [subprocess.Popen([sys.executable, "-c", BF16_ALLREDUCE], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

@@ -29,6 +29,7 @@ def noise(number: int, height: int, width: int) -> torch.Tensor:
     return torch.nn.functional.interpolate(small, size=(height, width), mode="bilinear")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "torchscript", "weights"])
 def test_each_format_is_written_after_a_comparison_with_the_model(untrained_run, kind, capsys):
     if kind == "onnx":
@@ -43,7 +44,7 @@ def test_the_onnx_file_runs_alone_and_has_metadata(untrained_run):
     runtime = pytest.importorskip("onnxruntime", reason="the extra export is not installed")
     session = runtime.InferenceSession(str(export(untrained_run, "onnx")), providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
-    assert json.loads(metadata["classes"]) == ["cat", "dog"] and metadata["short_side"] == "64"
+    assert json.loads(metadata["classes"]) == ["cat", "dog"] and metadata["min_size"] == "64"
     model, config, _, _ = load_detector(find_checkpoint(untrained_run), CPU)
     agreement = compare(model, lambda image: tuple(map(torch.from_numpy, session.run(None, {"image": image.numpy()}))),
                         [noise(number, *size) for number, size in enumerate(SIZES)], config.evaluate)

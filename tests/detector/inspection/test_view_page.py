@@ -5,7 +5,7 @@ from chromium import CHROMIUM, Browser
 
 from detector.inspection.view import anchors, view
 
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed: the pages were not opened in a browser")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed: the pages were not opened in a browser")]
 
 
 @pytest.fixture(scope="module")

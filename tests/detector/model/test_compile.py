@@ -21,6 +21,7 @@ def config(tmp_path):
     return load_config(str(tmp_path / "empty.yaml"), [*TINY, "data.root=none"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic, graphs", [(False, 2 * 3 + 1), (True, 3)])  # the box head has one shape
 def test_losses_and_gradients_are_those_of_the_eager_model_and_few_shapes_are_compiled(config, dynamic, graphs):
     """backend=aot_eager: what is compiled is the subject, not the C++ code, which takes minutes to build."""
@@ -52,6 +53,7 @@ def test_losses_and_gradients_are_those_of_the_eager_model_and_few_shapes_are_co
     assert counters["stats"]["unique_graphs"] == graphs, "evaluation is not compiled"
 
 
+@pytest.mark.slow
 def test_compiled_code_gives_the_same_numbers(config):
     layer = build_model(config.model, config.evaluate, 3).roi_heads.box_head.train()
     compiled, pooled = torch.compile(layer.forward, dynamic=False), torch.randn(32, 16, 7, 7)

@@ -77,6 +77,7 @@ def assert_same_detections(detections: list[dict], expected: list[dict]) -> None
         torch.testing.assert_close(actual["boxes"], image["boxes"], atol=1e-7, rtol=1e-7)
 
 
+@pytest.mark.slow
 @in_float64()
 @pytest.mark.parametrize("backbone", TORCHVISION)
 def test_torchvisions_detector_loads_completely_and_detects_the_same(backbone):

@@ -65,6 +65,7 @@ def assert_same_losses(actual: dict[str, torch.Tensor], expected: dict[str, torc
         torch.testing.assert_close(actual[name].detach(), loss.detach(), atol=1e-12, rtol=1e-6, msg=name)
 
 
+@pytest.mark.slow
 @in_float64()
 @pytest.mark.parametrize("counts", [(3, 7), (0, 5), (0, 0), (1,), (4, 0, 2, 9)])
 @pytest.mark.parametrize("config", [SMALL, ONE_LEVEL], ids=["pyramid", "one level"])

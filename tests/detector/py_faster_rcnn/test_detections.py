@@ -82,6 +82,7 @@ def plain_detections(image: torch.Tensor, min_size: int, state: dict, most: int)
     return sorted(detections, reverse=True)[:most]
 
 
+@pytest.mark.slow
 @in_float64()
 @pytest.mark.parametrize("most", [100, 5])
 @pytest.mark.parametrize("size, min_size", [((48, 76), 60), ((90, 64), 64)])

@@ -52,6 +52,7 @@ def test_anchors_lie_sixteen_pixels_apart_whatever_the_padded_size(config, cells
     assert (anchors[:, 1:] - anchors[:, :-1]).reshape(-1, 4).unique(dim=0).tolist() == [[16, 0, 16, 0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [
     replace(ORIGINAL, dropout=0.0), replace(RESNET, backbone="resnet50_c4")], ids=["vgg16", "resnet50_c4"])
 def test_a_step_of_the_original_recipe_gives_every_trained_weight_a_gradient(config):

@@ -4,7 +4,7 @@ import pytest
 
 from detector.config.load import load_config
 from detector.structures import ceil_div
-from detector.tables.model_size import describe_sizes, size_of_model, size_of_row
+from detector.tables.model_size import describe_sizes, size_of_model
 from detector.tables.published import read_published_rows, select_rows
 
 K = 20 + 1          # classes of VOC and background
@@ -74,7 +74,7 @@ def res101_backbone(height: int, width: int) -> tuple[int, int]:
 
 
 def test_vgg16_of_the_tables_as_counted_by_hand():
-    size = size_of_row("voc07-vgg16-g1-b1")
+    size = size_of_model(load_config("tables/voc07-vgg16-g1-b1"))
     head = total([linear(25088, 4096, 300), linear(4096, 4096, 300), predictor(4096, 300)])
     by_hand = {"backbone": vgg_backbone(600, 800), "rpn": rpn(512, 512, 37 * 50), "head": head}
     assert size.parameters == sum(parameters for parameters, _ in by_hand.values()) == 137_078_239
@@ -84,7 +84,7 @@ def test_vgg16_of_the_tables_as_counted_by_hand():
 
 
 def test_resnet101_of_the_tables_as_counted_by_hand():
-    size = size_of_row("voc07-res101-g8-b16")
+    size = size_of_model(load_config("tables/voc07-res101-g8-b16"))
     layer4, height, width = bottlenecks(1024, *RES101[3], 7, 7, images=300)
     assert (height, width) == (4, 4)
     by_hand = {"backbone": res101_backbone(600, 800), "rpn": rpn(1024, 512, 38 * 50),
@@ -95,7 +95,8 @@ def test_resnet101_of_the_tables_as_counted_by_hand():
 
 @pytest.mark.parametrize("row", [row.row for row in read_published_rows()])
 def test_every_row_builds_on_the_meta_device_with_the_parameters_of_its_parts(row):
-    size, config = size_of_row(row), load_config(f"tables/{row}")
+    config = load_config(f"tables/{row}")
+    size = size_of_model(config)
     classes = {"voc": 20, "coco": 80, "vg25": 2500, "imag": 200}[row[:4].rstrip("0")] + 1
     assert size.classes + 1 == classes and all(flops > 0 for flops in size.flops.values())
     if not config.model.inclusive_boxes:

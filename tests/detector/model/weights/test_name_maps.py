@@ -64,6 +64,7 @@ def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
 
 # Caffe's converted classifiers
 
+@pytest.mark.slow
 @in_float64()
 @pytest.mark.parametrize("depth, in_1x1, ceil_pool", [
     (50, True, True), (50, True, False), (50, False, True), (50, False, False), (101, True, True), (152, True, True)])
@@ -95,6 +96,7 @@ def test_the_defaults_are_torchvisions():
     assert_same(plain, expected)
 
 
+@pytest.mark.slow
 @in_float64()
 def test_caffes_vgg16_with_both_hidden_layers(tmp_path):
     state = random_state(vgg_shapes("features.", "classifier.0.", "classifier.3.", cells=1))
@@ -144,6 +146,7 @@ def compare_original(model, state: dict, feature: torch.Tensor, top) -> None:
     assert_same(deltas, dense(hidden, state, "RCNN_bbox_pred").repeat(1, deltas.shape[1] // len(state["RCNN_bbox_pred.bias"])))
 
 
+@pytest.mark.slow
 @in_float64()
 @pytest.mark.parametrize("agnostic", [False, True])
 @pytest.mark.parametrize("parallel", [False, True])
@@ -161,6 +164,7 @@ def test_the_originals_resnet_detector(agnostic, parallel, tmp_path):
         compare_original(model, state, feature, lambda pooled: stage(pooled, state, names, 4, 3, True).mean(dim=(2, 3)))
 
 
+@pytest.mark.slow
 @in_float64()
 def test_the_originals_vgg_detector(tmp_path):
     shapes = original_shapes(vgg_shapes("RCNN_base.", "RCNN_top.0.", "RCNN_top.3.", cells=49), 9, 512, 4096)
@@ -200,6 +204,7 @@ def save_pickle(state: dict, path, **more) -> None:
                                   protocol=2))
 
 
+@pytest.mark.slow
 @in_float64()
 @pytest.mark.parametrize("layout", ["detectron2", "caffe2"])
 def test_detectron2s_classifier_in_a_pickle(layout, tmp_path):
@@ -230,6 +235,7 @@ def compare_detectron2_box(model, hidden: torch.Tensor, state: dict, pooled: tor
     assert_same(deltas[:, 4:], dense(hidden, state, "roi_heads.box_predictor.bbox_pred"))
 
 
+@pytest.mark.slow
 @in_float64()
 def test_detectron2s_pyramid_detector(tmp_path):
     names = Names("detectron2", "backbone.bottom_up.")
@@ -260,6 +266,7 @@ def test_detectron2s_pyramid_detector(tmp_path):
         compare_detectron2_box(model, hidden, state, pooled)
 
 
+@pytest.mark.slow
 @in_float64()
 def test_detectron2s_detector_on_one_level_with_its_own_order_of_anchors(tmp_path):
     names = Names("detectron2", "backbone.", "roi_heads.")

@@ -19,7 +19,7 @@ from detector.report.report import ERROR_KINDS, PageInfo, write_evaluation_repor
 from detector.structures import CROWD, DIFFICULT, Dataset, Detections, build_dataset, concat_detections
 from detector.visualization.thumbnails import encode_thumbnail
 
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed: the report was not opened in a browser")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed: the report was not opened in a browser")]
 NASTY = ["<script>document.title='taken'</script>", "\"quoted\" 'names' & </script><b>bold</b>", "plain"]
 SIDE = 300
 
