@@ -67,7 +67,8 @@ def overfit(lines: Lines) -> str:
 
 def recipes(lines: Lines) -> str:
     seeds = list({line["seed"]: line for line in lines if line["overrides"] == lines[-1]["overrides"]}.values())
-    return "; ".join(f"{name} {format_spread(spread([line['AP50'][name] for line in seeds]), 3)}"
+    names = {"modern": "default options", "original": "recipe/original"}
+    return "; ".join(f"{names[name]} {format_spread(spread([line['AP50'][name] for line in seeds]), 3)}"
                      for name in seeds[0]["AP50"])
 
 
@@ -122,18 +123,18 @@ QUESTIONS = [
              lambda line: BF16 in line["overrides"], highlight=True),
     Question("Speed of a training step, relative to torchvision's loop: ResNet-18 FPN at 320, on a CPU?",
              "train_step.py --cases resnet18_fpn_320", speedups, is_case("resnet18_fpn_320", False)),
-    Question("A training step of ResNet-50 FPN at 800, on a CPU?", "train_step.py --cases resnet50_fpn_800", speedups,
+    Question("Speed of a training step, relative to torchvision's loop: ResNet-50 FPN at 800, on a CPU?", "train_step.py --cases resnet50_fpn_800", speedups,
              is_case("resnet50_fpn_800", False), highlight=True),
-    Question("ResNet-50 FPN at 800, on a GPU, relative to torchvision's AMP?", "train_step.py --cases resnet50_fpn_800",
+    Question("Speed of a training step, relative to torchvision's loop with AMP: ResNet-50 FPN at 800, on a GPU?", "train_step.py --cases resnet50_fpn_800",
              speedups, is_case("resnet50_fpn_800", True)),
-    Question("ResNet-101 C4 at 600, on a GPU?", "train_step.py --cases resnet101_c4_600", speedups,
+    Question("Speed of a training step, relative to torchvision's loop with AMP: ResNet-101 C4 at 600, on a GPU?", "train_step.py --cases resnet101_c4_600", speedups,
              is_case("resnet101_c4_600", True)),
-    Question("VGG16 at 600, on a GPU?", "train_step.py --cases vgg16_600", speedups, is_case("vgg16_600", True)),
+    Question("Speed of a training step, relative to torchvision's loop with AMP: VGG16 at 600, on a GPU?", "train_step.py --cases vgg16_600", speedups, is_case("vgg16_600", True)),
     Question("On a GPU: does mixed precision train, is a step deterministic, does the host never wait for the device?",
              "device_checks.py", device_checks, lambda line: bool(line["gpus"])),
     Question("Speed of predictions, relative to torchvision's detector, one image at a time: ResNet-18 FPN at 320?",
              "inference.py --cases resnet18_fpn_320", speedups, is_single_image("resnet18_fpn_320")),
-    Question("ResNet-50 FPN at 800?", "inference.py --cases resnet50_fpn_800", speedups,
+    Question("Speed of predictions, relative to torchvision's detector: ResNet-50 FPN at 800?", "inference.py --cases resnet50_fpn_800", speedups,
              is_single_image("resnet50_fpn_800")),
     Question("Can a small COCO with all 80 classes be overfitted, AP50 above 0.8 on its training images?",
              "overfit.py configs/custom/coco_tiny.yaml data.root=/data/coco_tiny", overfit),

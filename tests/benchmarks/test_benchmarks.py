@@ -114,7 +114,7 @@ def test_a_question_without_a_line_is_not_measured(tmp_path):
             "seconds": {"bf16": [0.1, 0.2, 0.4]}}
     other = {**line, "gpus": ["A"], "seconds": {"bf16": [0.4]}}
     (tmp_path / "train_step.jsonl").write_text("\n".join(map(json.dumps, ({**line, "seconds": {"bf16": [9]}}, other, line))))
-    first, second = [row for row in answers.table(tmp_path).splitlines() if row.startswith("| VGG16")]
+    first, second = [row for row in answers.table(tmp_path).splitlines() if "VGG16 at 600" in row]
     assert "| bf16 3.00 (2.00 to 4.00) times, 40 images/s | 1 x A |" in first
     assert "| bf16 3.00 (2.00 to 4.00) times, 80 images/s | 1 x H |" in second  # the machine of the last line is last
 
