@@ -88,7 +88,9 @@ def add_evaluation(add_verb: AddVerb) -> None:
     score = add_verb("score", "score any detector's COCO-format results, without a model", "detections", "annotations")
     score.add_argument("--metric", default="coco", choices=("coco", "voc"))
     compare = add_verb("compare", "test whether two evaluated runs differ significantly", "run_a", "run_b")
-    compare.add_argument("--resamples", type=int, default=200, help="bootstrap samples of the images; default: 200")
+    compare.add_argument("--resamples", type=int, default=200,
+                         help="bootstrap samples of the images; default: 200, of which five lie beyond each end of a "
+                         "95 % interval")
 
 
 def add_inspection(add_verb: AddVerb) -> None:

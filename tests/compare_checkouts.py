@@ -85,6 +85,10 @@ class Checkout:
             f"data.cache={self.folder / 'cache'}")))
         for key in ("estimate", "peak_memory_gib", "disk", "shared_memory"):
             said["facts"].pop(key, None)
+        if self.is_old:
+            facts = said["facts"]
+            facts["plan"]["lr"] = facts["plan"].pop("rate")
+            facts["largest_padded_batch"] = facts.pop("largest_canvas")
         return said
 
     def scripts(self) -> dict[str, str]:
@@ -97,6 +101,7 @@ class Checkout:
         texts = {}
         for name, way in ways.items():
             text = self.python("-m", "launcher.cli", *self.overrides(*words), *way)
+            text = text.replace(sys.executable, "PYTHON")
             for path in (self.folder, self.root):
                 text = text.replace(str(path), "ROOT" if path == self.root else "RUNS")
             text = text.replace("launcher.inside", "launcher.slurm_job")

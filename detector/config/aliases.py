@@ -160,14 +160,14 @@ def find_section(tree: dict, path: str, create: bool = False) -> tuple[dict | No
     return tree, name
 
 
-def is_saved(renames: dict[str, str]) -> bool:
+def is_saved_by_0_1(renames: dict[str, str]) -> bool:
     """Returns whether a file stated every option that was renamed, as a config.yaml saved by version 0.1 does."""
     return set(renames) >= set(OLD_NAMES)
 
 
 def rename_notes(renames: dict[str, str], source: str) -> list[str]:
     """Returns the notes about the old names in one file (`source`, empty for the command line), each to be printed."""
-    if is_saved(renames):
+    if is_saved_by_0_1(renames):
         return ["a config.yaml saved by version 0.1 is read with the option names of today"]
     prefix = f"{source}: " if source else ""
     return [prefix + (f"{old} is now called {new}" if old in OLD_NAMES else f"{old} is called {new} here")

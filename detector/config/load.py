@@ -11,7 +11,7 @@ import yaml
 from detector.config.aliases import (
     OLD_NAMES,
     advice_for,
-    is_saved,
+    is_saved_by_0_1,
     print_once,
     rename_notes,
     translate,
@@ -40,7 +40,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> Config:
     tree, mistakes = read_with_base(path), []
     for override in overrides:
         mistakes += apply_override(tree, override)
-    config = build(Config, with_recipe(tree), "", mistakes)
+    config = build(Config, replace_recipe(tree), "", mistakes)
     if not mistakes:
         mistakes = contradictions(config)
     if mistakes:
@@ -63,7 +63,7 @@ def from_dict(tree: dict, source: str) -> Config:
     return config
 
 
-def with_recipe(tree: dict) -> dict:
+def replace_recipe(tree: dict) -> dict:
     """Returns the tree without `recipe:` of version 0.1; `recipe: original` puts that recipe below all other layers."""
     recipe = tree.pop("recipe", "modern")
     if recipe == "modern":
@@ -132,7 +132,7 @@ def read_with_base(path: Path, parents: tuple[Path, ...] = ()) -> dict:
                        + " -> ".join(parent.name for parent in (*parents, path)))
     tree, renames = translate(read_options(path), str(path))
     print_once(rename_notes(renames, str(path)))
-    if is_saved(renames):
+    if is_saved_by_0_1(renames):
         tree.pop("recipe", None)  # without effect, as every option is stated
     base = tree.pop("base", None)
     if base is None:

@@ -9,7 +9,7 @@ import signal
 import threading
 from multiprocessing import forkserver, resource_tracker
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+from detector.distributed.stop_signal import SIGNALS
 
 
 def worker_context() -> multiprocessing.context.BaseContext:
@@ -23,7 +23,7 @@ def worker_context() -> multiprocessing.context.BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["detector.data.dataset"])
     resource_tracker.ensure_running()  # or the start of the server starts it, which unblocks the stop signals again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         forkserver.ensure_running()
     finally:
@@ -43,5 +43,5 @@ def start_worker(_worker_id: int) -> None:
 
 def ignore_stop_signals() -> None:
     """Ignores stop signals. Slurm signals every process of a job, and a worker that exits early fails its training."""
-    for number in STOP_SIGNALS:
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -21,11 +21,10 @@ from detector.metrics.coco_params import AREA_RANGES
 from detector.run import files
 from detector.structures import Dataset, Detections
 
-RESAMPLES = 200     # default number of draws; each end of a 95 % interval then rests on five draws
 MIN_RESAMPLES = 20  # with fewer draws the ends of the interval are meaningless
 
 
-def compare(run_a: str, run_b: str, resamples: int = RESAMPLES) -> None:
+def compare(run_a: str, run_b: str, resamples: int) -> None:
     """Prints AP of both runs and the 95 % interval of their difference: for all objects, by size and by class.
 
     Reads the detections.json of both runs; no model is needed.

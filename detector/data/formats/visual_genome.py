@@ -30,7 +30,7 @@ def sources(root: str, split: str) -> list[str]:
     """Returns the files that `read` reads."""
     version, name = _parse_split(split)
     files = [_list_file(root, name), _vocabulary_file(root, version)]
-    if _has_json(root):
+    if _is_original(root):
         return [*files, os.path.join(root, "objects.json"), os.path.join(root, "image_data.json")]
     return files + [path for path in (os.path.join(root, xml) for _, xml in _lines(root, name)) if os.path.isfile(path)]
 
@@ -44,7 +44,7 @@ def read(root: str, split: str) -> Dataset:
     version, name = _parse_split(split)
     classes, label = read_vocabulary(_vocabulary_file(root, version))
     lines = _lines(root, name)
-    images, rows, warnings = (_from_json if _has_json(root) else _from_xml)(root, lines, label)
+    images, rows, warnings = (_from_json if _is_original(root) else _from_xml)(root, lines, label)
     objects = np.array(rows, np.float64).reshape(-1, 6)
     areas = (objects[:, 4] - objects[:, 2]).clip(0) * (objects[:, 5] - objects[:, 3]).clip(0)
     columns = np.column_stack([objects[:, :2], np.zeros(len(objects)), areas, objects[:, 2:]])
@@ -161,7 +161,8 @@ def _image_id(image: str) -> int:
     return int(stem) if stem.isdigit() else 0
 
 
-def _has_json(root: str) -> bool:
+def _is_original(root: str) -> bool:
+    """Returns whether `root` holds Visual Genome's own JSON files: it does unless it has a folder xml/."""
     return not os.path.isdir(os.path.join(root, "xml"))
 
 

@@ -20,7 +20,7 @@ from detector.data.image_io import GREY
 from detector.data.loader import GRACE_S, collate, open_loader
 from detector.data.samplers import TrainBatchSampler, micro_batches, plan_epoch, steps_per_epoch
 from detector.data.transforms import TRANSFORMS
-from detector.data.workers import STOP_SIGNALS, ignore_stop_signals
+from detector.data.workers import SIGNALS, ignore_stop_signals
 from detector.errors import BadInput
 from detector.seeding import numpy_random_state
 from detector.structures import Dataset, build_dataset
@@ -249,18 +249,18 @@ def test_workers_ignore_stop_signals(dataset, before):
         workers = set(multiprocessing.active_children()) - children
         assert len(workers) == 2
         for worker in workers:
-            for number in STOP_SIGNALS:
+            for number in SIGNALS:
                 os.kill(worker.pid, number)
         received += list(batches)  # a worker that ended would raise here
     assert plain(received) == plain(loaded(examples, keys, 0))
 
 
 def test_the_signals_of_a_terminal_and_of_a_cluster_are_among_those_ignored():
-    assert {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2} <= set(STOP_SIGNALS)
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    assert {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2} <= set(SIGNALS)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         ignore_stop_signals()
-        assert all(signal.getsignal(number) is signal.SIG_IGN for number in STOP_SIGNALS)
+        assert all(signal.getsignal(number) is signal.SIG_IGN for number in SIGNALS)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
