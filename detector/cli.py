@@ -90,7 +90,7 @@ def add_evaluation(add_verb: AddVerb) -> None:
     compare = add_verb("compare", "test whether two evaluated runs differ significantly", "run_a", "run_b")
     compare.add_argument("--resamples", type=int, default=200,
                          help="bootstrap samples of the images; default: 200, of which five lie beyond each end of a "
-                         "95 % interval")
+                         "95 %% interval")
 
 
 def add_inspection(add_verb: AddVerb) -> None:

@@ -130,7 +130,7 @@ def print_verb_help(verb: str) -> int:
         own.print_help()
         return OK
     status = run_local(Job(verb, ("--help",), Resources(1)))
-    if verb in LAUNCHED_VERBS:
+    if verb in LAUNCHER_VERBS:
         print("\n`fleet-rcnn --help` lists the options for where it runs and with which resources.")
     return status
 

@@ -188,7 +188,7 @@ def to_image_tensor(image) -> Tensor:
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
         image = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
         if image.ndim == 3 and image.shape[2] == 3:
-            return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous()
+            return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
     shape = f" of {image.dtype} {list(image.shape)}" if hasattr(image, "shape") else ""
     raise BadInput(f"{type(image).__name__}{shape} is no image: pass a path, a PIL image, an array uint8 [H, W, 3] or "
                    "[H, W] in RGB, a tensor uint8 [3, H, W], or a list of these")

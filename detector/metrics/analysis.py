@@ -62,7 +62,7 @@ class Analysis:
     object_detection: np.ndarray  # int64 [N], row of the detection assigned to it; -1: none
     # AP at IoU 0.5, and the gain in it if all errors of one type were fixed
     ap50: float
-    cost: dict[str, float]        # keys: localisation, class, both, duplicate, background, missed
+    cost: dict[str, float]        # keys: localization, class, both, duplicate, background, missed
     # At the score threshold with the highest F1 over all classes
     best_score: float             # the threshold
     f1: float

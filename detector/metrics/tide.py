@@ -27,9 +27,9 @@ BACKGROUND_IOU = 0.1  # TIDE's t_b: a detection whose IoU with every object is b
 #   BOTH           wrong class, IoU from 0.1 to the threshold
 #   DUPLICATE      right class, IoU of the threshold or more, but the object was assigned to a better detection
 #   BACKGROUND     IoU below 0.1 with every object
-#   MISSED         object: not found, and no detection has a localisation or class error on it
+#   MISSED         object: not found, and no detection has a localization or class error on it
 TRUE_POSITIVE, IGNORED, LOCALISATION, CLASS, BOTH, DUPLICATE, BACKGROUND, MISSED = range(8)
-ERRORS = ("right", "ignored", "localisation", "class", "both", "duplicate", "background", "missed")  # names in reports
+ERRORS = ("right", "ignored", "localization", "class", "both", "duplicate", "background", "missed")  # names in reports
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def test_the_cost_of_an_error_by_hand():
     """
     now, clean, all_found = 51 / 101 / 2, 51 / 101, 1.0
     for error, kind, fixed in [((1, FAR, .95), "background", clean), ((2, HALF, .95), "both", now),
-                                ((1, (200, 200, 300, 240), .95), "localisation", all_found)]:
+                                ((1, (200, 200, 300, 240), .95), "localization", all_found)]:
         analysis = analyse(make_detections((0, *error), (0, 1, A, .9)), make_dataset(*CATS))
         assert analysis.ap50 == pytest.approx(now if error[0] == 1 else clean)
         if error[0] == 1:
@@ -104,9 +104,9 @@ def test_the_cost_of_an_error_by_hand():
 
 def test_of_two_errors_on_one_object_the_one_with_the_higher_score_is_fixed_and_the_other_is_removed():
     two_errors = analyse(make_detections((0, 1, HALF, .9), (0, 1, (0, 0, 100, 45), .8)), make_dataset((0, 1, A, 0)))
-    assert two_errors.ap50 == 0 and two_errors.cost["localisation"] == pytest.approx(1)
+    assert two_errors.ap50 == 0 and two_errors.cost["localization"] == pytest.approx(1)
     already_found = analyse(make_detections((0, 1, HALF, .95), (0, 1, A, .9)), make_dataset((0, 1, A, 0)))
-    assert already_found.ap50 == pytest.approx(1 / 2) and already_found.cost["localisation"] == pytest.approx(1 / 2)
+    assert already_found.ap50 == pytest.approx(1 / 2) and already_found.cost["localization"] == pytest.approx(1 / 2)
 
 
 def test_confusion_and_the_weight_of_errors_at_the_best_score():
