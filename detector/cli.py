@@ -3,14 +3,12 @@
 import argparse
 from collections.abc import Callable
 
-from detector import __version__
+from detector import __version__, train
 from detector.config.aliases import advice_for_flag, print_once
-from detector.config.load import all_options, load_config, run_folder
+from detector.config.load import all_options, load_config
 from detector.config.parsing import allowed_values
-from detector.data.workers import worker_context
 from detector.distributed.stop_signal import StopRequest
 from detector.errors import OK, STOPPED, BadInput
-from detector.run.files import HEARTBEATS_FOLDER
 
 AddVerb = Callable[..., argparse.ArgumentParser]  # (name, description, *positional arguments) -> its parser
 
@@ -150,13 +148,9 @@ def run_collective(args: argparse.Namespace, stop: StopRequest) -> int:
         from detector.evaluation.evaluate import evaluate_run
         done = evaluate_run(args.run, args.overrides, args.checkpoint, lambda: stop.requested, args.report)
         return OK if done else STOPPED
-    config = load_config(args.config, args.overrides)
-    if config.run.num_workers:
-        worker_context()  # its server imports torch in parallel with this process
-    from detector.distributed.process_group import process_group
-    from detector.training.loop import Outcome, train
-    with process_group(config.run.device, config.run.timeout_minutes, run_folder(config) / HEARTBEATS_FOLDER) as device:
-        return OK if train(config, device, stop) is Outcome.FINISHED else STOPPED
+    outcome = train(load_config(args.config, args.overrides), stop)
+    from detector.training.loop import Outcome
+    return OK if outcome is Outcome.FINISHED else STOPPED
 
 
 def run_single(args: argparse.Namespace) -> int:

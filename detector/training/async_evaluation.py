@@ -127,7 +127,7 @@ class BackgroundScorer:
 
 
 def collect_evaluation(scorer: BackgroundScorer, saver: AsyncCheckpoint, run_log: RunLog, best_metric: str,
-                              heartbeat: Heartbeat) -> None:
+                       heartbeat: Heartbeat) -> None:
     """Waits for the background evaluation, appends it to metrics.jsonl and updates best.pt. Collective.
 
     Call before logging, saving or stopping. Drawings are logged if they are ready. An error of the background process

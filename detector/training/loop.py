@@ -234,7 +234,7 @@ class TrainingLoop:
         self.status.update("training")
 
     def finish_pending_evaluation(self) -> None:
-        """Logs the last evaluation if it is scored, and its drawings if they are made; waits for neither."""
+        """Waits until the last evaluation is scored and logs it, and its drawings if they are made by then."""
         collect_evaluation(self.scorer, self.saver, self.run_log, self.config.evaluate.best_metric, self.heartbeat)
 
     def wait_for_drawings(self) -> bool:

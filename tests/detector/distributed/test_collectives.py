@@ -273,11 +273,18 @@ sys.exit(not same)
 @pytest.mark.slow
 def test_the_sums_of_four_ranks_are_the_same_after_a_new_start():
     """With two ranks the order of a sum does not matter."""
+    statuses, outputs = run_ranks(RESUME, 4)
+    assert statuses == [0] * 4 and outputs == [""] * 4, outputs
+
+
+def run_ranks(code: str, world_size: int) -> tuple[list[int], list[str]]:
+    """Runs the code in one process for each rank; returns exit statuses and outputs."""
     port = free_port()
-    running = [subprocess.Popen([sys.executable, "-c", RESUME], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                env={**local_environment(rank, 4, port), "OMP_NUM_THREADS": "1"}) for rank in range(4)]
+    running = [subprocess.Popen([sys.executable, "-c", code], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                env={**local_environment(rank, world_size, port), "OMP_NUM_THREADS": "1"})
+               for rank in range(world_size)]
     outputs = [process.communicate(timeout=120)[0] for process in running]
-    assert [process.returncode for process in running] == [0] * 4 and outputs == [""] * 4, outputs
+    return [process.returncode for process in running], outputs
 
 
 BF16_ALLREDUCE = """
@@ -303,8 +310,5 @@ with process_group.process_group("cpu") as device:
 
 @pytest.mark.slow
 def test_gradients_sent_as_bf16_are_bf16_and_the_same_on_all_ranks():
-    port = free_port()
-    running = [subprocess.Popen([sys.executable, "-c", BF16_ALLREDUCE], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                env={**local_environment(rank, 2, port), "OMP_NUM_THREADS": "1"}) for rank in range(2)]
-    outputs = [process.communicate(timeout=120)[0] for process in running]
+    _, outputs = run_ranks(BF16_ALLREDUCE, 2)
     assert outputs[0].startswith("True False True ") and outputs[0] == outputs[1], outputs
