@@ -32,7 +32,7 @@ class Dataset:
     root: str                   # folder that `paths` are relative to
     classes: tuple[str, ...]    # [C]
     category_ids: np.ndarray    # int64 [C], the annotation file's own id of each class
-    paths: np.ndarray           # bytes (UTF-8) [I], relative to `root` or absolute
+    paths: np.ndarray           # bytes [I] as the file system has them, relative to `root` or absolute
     image_ids: np.ndarray       # int64 [I]
     sizes: np.ndarray           # int32 [I, 2], height and width as annotated, pixels
     offsets: np.ndarray         # int64 [I + 1]; image i owns rows offsets[i]:offsets[i + 1] of the arrays below
@@ -47,7 +47,7 @@ class Dataset:
         return len(self.paths)
 
     def path(self, index: int) -> str:
-        return os.path.join(self.root, self.paths[index].decode())
+        return os.path.join(self.root, os.fsdecode(bytes(self.paths[index])))
 
     def rows(self, index: int) -> slice:
         """The rows of `boxes`, `labels`, `flags` and `areas` that belong to image `index`."""
@@ -87,7 +87,7 @@ def build_dataset(name: str, root: str, classes: list[str], category_ids: list[i
     objects = objects[np.argsort(objects[:, 0], kind="stable")]
     return Dataset(
         name=name, root=root, classes=tuple(classes), category_ids=np.array(category_ids, np.int64),
-        paths=np.array([str(image[0]).encode() for image in images], dtype=np.bytes_).reshape(len(images)),
+        paths=np.array([os.fsencode(image[0]) for image in images], dtype=np.bytes_).reshape(len(images)),
         image_ids=np.array([image[1] for image in images], np.int64),
         sizes=np.array([image[2:4] for image in images], np.int32).reshape(-1, 2),
         offsets=offsets_from_counts(np.bincount(objects[:, 0].astype(np.int64), minlength=len(images))),

@@ -48,6 +48,7 @@ class Data:
         "coco", "voc", "visual_genome", "imagenet_det", "per_image_json", "shapes"),
         table="detector.data.formats:FORMATS")
     root: str = option("", "folder that holds images and annotations")
+    images: str = option("", "folder of the images, below data.root or absolute; empty: where the layout has them")
     train: tuple[str, ...] = option(("train",), "split names, or annotation files below data.root")
     val: tuple[str, ...] = option(("val",), "the same, for evaluation; may be empty")
     classes: tuple[str, ...] = option((), "class names in order; empty: those of the training annotations; "
@@ -56,6 +57,8 @@ class Data:
     invalid_boxes: str = option("clip", "boxes that reach outside their image, or have no area. clip: cut to the "
                                 "image, and dropped where no area is left; drop: dropped; refuse: an error",
                                 choices=("clip", "drop", "refuse"))
+    duplicates: str = option("drop", "images listed twice and objects annotated twice, exactly equal. drop: the first "
+                             "one counts; keep: all count; refuse: an error", choices=("drop", "keep", "refuse"))
     empty_images: str = option("keep", "training images without an object", choices=("keep", "drop"))
     unreadable_images: str = option("refuse", "images that cannot be decoded. refuse: an error; grey: a grey image "
                                     "without objects is used instead, and named in the log", choices=("refuse", "grey"))
