@@ -10,6 +10,7 @@ each image or box, so that loader workers share the memory instead of copying it
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ class Dataset:
     flags: np.ndarray           # uint8 [N], CROWD | DIFFICULT
     areas: np.ndarray           # float32 [N], pixels: COCO's mask area, which decides small, medium or large
     warnings: tuple[str, ...] = ()  # what the reader corrected or left out, one sentence each
-    cacheable: bool = True      # False: the arrays depend on more files than the annotations
+    sized_by_header: tuple[int, ...] = ()  # images whose size a reader took from the image file, for data/cache.py
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -76,12 +77,14 @@ class Detections:
 
 
 def build_dataset(name: str, root: str, classes: list[str], category_ids: list[int], images: list[tuple],
-                  objects: np.ndarray, warnings: tuple[str, ...] = ()) -> Dataset:
+                  objects: np.ndarray, warnings: tuple[str, ...] = (),
+                  sized_by_header: Sequence[int] = ()) -> Dataset:
     """Returns a Dataset from the lists that a reader collects.
 
     Args:
         images: (path below root, id, height, width) of each image.
         objects: float64 [N, 8] in any order; columns: index of the image, label, flags, area, x1, y1, x2, y2.
+        sized_by_header: indices of the images whose size was read from their files, see image_sizes.read_missing_sizes.
     """
     objects = np.asarray(objects, np.float64).reshape(-1, 8)
     objects = objects[np.argsort(objects[:, 0], kind="stable")]
@@ -92,7 +95,8 @@ def build_dataset(name: str, root: str, classes: list[str], category_ids: list[i
         sizes=np.array([image[2:4] for image in images], np.int32).reshape(-1, 2),
         offsets=offsets_from_counts(np.bincount(objects[:, 0].astype(np.int64), minlength=len(images))),
         boxes=objects[:, 4:8].astype(np.float32), labels=objects[:, 1].astype(np.int32),
-        flags=objects[:, 2].astype(np.uint8), areas=objects[:, 3].astype(np.float32), warnings=warnings)
+        flags=objects[:, 2].astype(np.uint8), areas=objects[:, 3].astype(np.float32), warnings=warnings,
+        sized_by_header=tuple(sized_by_header))
 
 
 def select_images(dataset: Dataset, mask: np.ndarray) -> Dataset:

@@ -1,68 +1,130 @@
-"""The index cache: the Dataset of one split as an .npz file, valid as long as its annotation files do not change."""
+"""The index cache: the Dataset of one split as an .npz file, valid as long as nothing that it depends on has changed.
+
+It depends on size and time of the annotation files, of the images whose size their headers gave, and on the time of the
+folders that hold the images, which changes when a file in them is added, removed or renamed. No cache is written while
+images are missing: the reader looks for them in several places.
+"""
 
 import hashlib
+import inspect
 import json
 import os
 import tempfile
-import zipfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 
 import numpy as np
 
 from detector.config.schema import Data
 from detector.data.formats import find_format
+from detector.data.text_files import cannot_read
 from detector.errors import BadInput
-from detector.structures import Dataset
+from detector.structures import Dataset, ceil_div
 
-CACHE_FORMAT = 2  # raise it when a reader's output or the fields of Dataset change; older files are then ignored
+CACHE_FORMAT = 3     # raise it when a reader's output or the fields of Dataset change; older files are then ignored
+MAX_FOLDERS = 1000   # folders of images that are looked at; of more, as many, spread evenly
+THREADS = 8          # that ask for size and time; on a network file system most of the time they wait
+MISSING = (-1, -1)   # size and time of a file that is not there
 
 
 def read_cached(config: Data, root: str, split: str) -> Dataset:
-    """Returns one split as its reader gives it; from the cache if size and time of its annotation files are unchanged.
+    """Returns one split as its reader gives it, from the cache if nothing that it depends on has changed.
+
+    A cache that cannot be read or written is no error: the reader is then run.
 
     Raises:
         BadInput: an annotation file is missing, or the reader refuses the annotations.
     """
     reader = find_format(config.format)
-    stamps = []
-    for source in reader.sources(root, split):
-        status = _file_status(source)
-        stamps.append((source, status.st_size, status.st_mtime_ns))
-    key = hashlib.sha256(json.dumps([CACHE_FORMAT, config.format, os.path.abspath(root), split, stamps]).encode())
-    path = os.path.join(os.path.expanduser(config.cache), f"{config.format}-{key.hexdigest()[:24]}.npz")
+    stamps = [(source, *_required_stamp(source)) for source in reader.sources(root, split)]
+    key = hashlib.sha256(json.dumps(
+        [CACHE_FORMAT, config.format, os.path.abspath(root), split, config.images, stamps]).encode()).hexdigest()
+    folder = os.path.expanduser(config.cache)
+    path = "" if folder.startswith("~") else os.path.join(folder, f"{config.format}-{key[:24]}.npz")  # "~": no home
+    dataset = _load(path, root)
+    if dataset is None:
+        dataset = _read(reader.read, root, split, config)
+        if path:
+            _write(path, dataset)
+    return replace(dataset, sized_by_header=())
+
+
+def _read(read, root: str, split: str, config: Data) -> Dataset:
+    """Runs a reader; a reader that knows no folder of images is run without `data.images`."""
+    if not config.images:
+        return read(root, split)
+    if len(inspect.signature(read).parameters) < 3:
+        raise BadInput(f"data.images={config.images}: data.format={config.format} takes no folder of images. Leave "
+                       "data.images empty")
+    return read(root, split, config.images)
+
+
+def _required_stamp(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise cannot_read(path, error, "annotation file") from error
+    return status.st_size, status.st_mtime_ns
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Returns size and time of change, ns, of a file; of a folder the time alone; MISSING where there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return MISSING
+    return (0 if os.path.isdir(path) else status.st_size), status.st_mtime_ns
+
+
+def _stamps(paths: Iterable[str]) -> np.ndarray:
+    """Returns size and time of each file, int64 [F, 2]."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return np.array(list(pool.map(_stamp, paths)), np.int64).reshape(-1, 2)
+
+
+def _dependencies(dataset: Dataset) -> list[str]:
+    """Returns the absolute paths of the folders that hold the images, and of the images sized by their headers."""
+    folders = sorted({os.path.dirname(dataset.path(index)) for index in range(len(dataset))})
+    folders = folders[::max(1, ceil_div(len(folders), MAX_FOLDERS))]
+    images = [dataset.path(index) for index in dataset.sized_by_header]
+    return [os.path.join(os.getcwd(), path) for path in folders + images]
+
+
+def _load(path: str, root: str) -> Dataset | None:
+    """Returns the Dataset in a cache file; None if there is none, it is damaged, or a dependency has changed."""
+    if not path:
+        return None
     try:
         with np.load(path) as arrays:
-            dataset = replace(_from_arrays(arrays), root=root)
-        if len(dataset) and os.path.exists(dataset.path(0)):  # otherwise the images have been moved
-            return dataset
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass
-    dataset = reader.read(root, split)
-    if dataset.cacheable:
-        _write(path, dataset)
-    return dataset
-
-
-def _file_status(path: str) -> os.stat_result:
-    try:
-        return os.stat(path)
-    except OSError as error:
-        raise BadInput(f"no such annotation file: {path}") from error
+            paths = [os.fsdecode(bytes(name)) for name in arrays["dependencies"]]
+            if not np.array_equal(_stamps(paths), arrays["stamps"]):
+                return None
+            return replace(_from_arrays(arrays), root=root)
+    except Exception:  # numpy and zipfile raise errors of a dozen types for damaged files
+        return None
 
 
 def _write(path: str, dataset: Dataset) -> None:
     """Writes a temporary file and renames it; a folder that cannot be written to is no error."""
+    paths = _dependencies(dataset)
+    stamps = _stamps(paths)
+    samples = {0, len(dataset) // 2, len(dataset) - 1} if len(dataset) else ()
+    if (stamps == MISSING).all(axis=1).any() or not any(os.path.exists(dataset.path(index)) for index in samples):
+        return
+    arrays = {field.name: np.array(getattr(dataset, field.name)) for field in fields(Dataset)}
+    arrays["dependencies"] = np.array([os.fsencode(name) for name in paths], np.bytes_).reshape(len(paths))
+    arrays["stamps"] = stamps
+    temporary = ""
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), suffix=".part")
-    except OSError:
-        return
-    try:
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, **{f.name: np.array(getattr(dataset, f.name)) for f in fields(Dataset)})
+            np.savez(file, **arrays)
         os.replace(temporary, path)
     except OSError:
-        os.unlink(temporary)
+        if os.path.exists(temporary):
+            os.unlink(temporary)
 
 
 def _from_arrays(arrays: np.lib.npyio.NpzFile) -> Dataset:
@@ -70,7 +132,7 @@ def _from_arrays(arrays: np.lib.npyio.NpzFile) -> Dataset:
         array = arrays[name]
         if name in ("name", "root"):
             return str(array)
-        if name == "cacheable":
-            return bool(array)
+        if name == "sized_by_header":
+            return ()
         return tuple(str(item) for item in array) if name in ("classes", "warnings") else array
     return Dataset(**{f.name: value(f.name) for f in fields(Dataset)})

@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import replace
 
 import numpy as np
 
@@ -54,12 +53,11 @@ def read(root: str, split: str) -> Dataset:
     folder = _image_folder(root, split, path, images)
     rows = [(os.path.join(folder, image["file_name"]), image_id, *_size(root, folder, image))
             for image_id, image in images.items()]
-    unsized = sum(not _annotated_size(image) for image in images.values())
+    unsized = [index for index, image in enumerate(images.values()) if not _annotated_size(image)]
     warnings = ()
     if unsized:
-        warnings = (f"{unsized} images have no annotated size; it is read from the image files at every start",)
-    dataset = build_dataset(f"coco {split}", root, names, list(categories), rows, objects, warnings)
-    return replace(dataset, cacheable=not unsized)
+        warnings = (f"{len(unsized)} images have no annotated size; it is read from the image files",)
+    return build_dataset(f"coco {split}", root, names, list(categories), rows, objects, warnings, unsized)
 
 
 def _load(path: str) -> dict:
