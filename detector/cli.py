@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from detector import __version__, train
 from detector.config.aliases import advice_for_flag, print_once
-from detector.config.load import all_options, load_config
+from detector.config.load import load_config
+from detector.config.options import all_options
 from detector.config.parsing import allowed_values
 from detector.distributed.stop_signal import StopRequest
 from detector.errors import OK, STOPPED, BadInput
@@ -228,7 +229,8 @@ def run_tables(args: argparse.Namespace) -> None:
 def run_options(_args: argparse.Namespace) -> None:
     for path, field in all_options().items():
         allowed = allowed_values(field.metadata)
-        print(f"{path} = {field.default!r}\n    {field.metadata['description']}" + (f" [{allowed}]" if allowed else ""))
+        default = "auto" if field.metadata["auto"] else repr(field.default)
+        print(f"{path} = {default}\n    {field.metadata['description']}" + (f" [{allowed}]" if allowed else ""))
 
 
 # Verbs of one process -> function; it returns an exit status, or None for 0.

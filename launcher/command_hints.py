@@ -6,7 +6,7 @@ from typing import Iterable
 
 from detector import cli as detector_cli
 from detector.config.aliases import OLD_NAMES, advice_for_flag
-from detector.config.load import all_options
+from detector.config.options import all_options
 from detector.config.parsing import did_you_mean
 from detector.errors import BadInput, combine_mistakes
 

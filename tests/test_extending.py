@@ -144,7 +144,7 @@ def test_a_name_that_is_in_no_table_is_refused_before_a_run_starts(option, table
 
 
 def test_names_that_are_checked_without_importing_their_table_are_in_it():
-    from detector.config.load import all_options
+    from detector.config.options import all_options
     from detector.config.parsing import table_keys
     tables = [field.metadata for field in all_options().values() if field.metadata["table"]]
     assert len(tables) == 3

@@ -20,6 +20,7 @@ from detector.distributed.process_group import choose_device
 from detector.errors import BAD_INPUT, OK, BadInput
 from detector.run.environment import warn_slow_precision
 from detector.structures import Dataset
+from detector.training.auto_options import resolve_auto
 from detector.training.schedule import RunPlan, describe_schedule, plan_run
 
 
@@ -48,6 +49,9 @@ def run_checks(config: Config, quick: bool = False, processes: int = 0) -> Check
     check_cores(config, processes, report)
     check_weights(config, report)
     train, val = read_train_and_val(config.data, report)
+    if train:
+        config, auto_values = resolve_auto(config, train, processes)
+        report.notes += [auto_values] if auto_values else []
     plan = plan_training(config, train, processes, report) if train else None
     if plan is None:
         return note_skipped_checks(report)

@@ -2,9 +2,11 @@
 
 from dataclasses import field
 
+AUTO = -1  # value of a number, or of the only item of a list, that is `auto` in YAML: the run derives it from its data
+
 
 def option(default, description: str, choices: tuple = (), low: float | None = None, high: float | None = None,
-           table: str = ""):
+           table: str = "", auto: bool = False):
     """Returns a dataclass field for one option.
 
     Args:
@@ -13,9 +15,10 @@ def option(default, description: str, choices: tuple = (), low: float | None = N
         low, high: inclusive bounds of a number.
         table: "module:DICT" whose keys are allowed as well. The module is imported only for a value that is not among
             `choices`: an entry need not be listed here, and listed values are checked without importing torch.
+        auto: the default, AUTO or (AUTO,), is written `auto`: training/auto_options.py replaces it by a value for the data.
     """
     return field(default=default, metadata={"description": description, "choices": choices, "low": low, "high": high,
-                                            "table": table})
+                                            "table": table, "auto": auto})
 
 
 def section(kind: type):

@@ -17,6 +17,7 @@ from detector.config.aliases import (
     translate,
     translate_saved,
 )
+from detector.config.options import all_options, auto_options
 from detector.config.parsing import check_value, closest, convert, did_you_mean, format_value, to_plain
 from detector.config.schema import Config, contradictions
 from detector.errors import BadInput, combine_mistakes
@@ -76,8 +77,12 @@ def replace_recipe(tree: dict) -> dict:
 
 
 def to_dict(config: Config) -> dict:
-    """Returns the config as nested dicts of lists, numbers and texts."""
-    return to_plain(dataclasses.asdict(config))
+    """Returns the config as nested dicts of lists, numbers and texts; an option that is `auto` is this text."""
+    tree = to_plain(dataclasses.asdict(config))
+    for path in auto_options(config):
+        section, _, name = path.partition(".")
+        tree[section][name] = "auto"
+    return tree
 
 
 def to_yaml(config: Config) -> str:
@@ -229,6 +234,8 @@ def build(kind: type, tree: object, path: str, mistakes: list[str]):
         elif dataclasses.is_dataclass(types[key]):
             values[key] = build(types[key], value, f"{path}{key}.", mistakes)
         else:
+            if fields[key].metadata["auto"] and value in ("auto", ["auto"]):
+                continue
             try:
                 values[key] = check_value(convert(value, types[key]), fields[key].metadata)
             except ValueError as error:
@@ -243,17 +250,6 @@ def unknown_option(path: str, value: object) -> str:
         return f"{path}: no such option; {advice}"
     similar = closest(path, [*all_options(), *OLD_NAMES])
     return f"{path}: no such option" + (f" (did you mean {OLD_NAMES.get(similar, similar)}?)" if similar else "")
-
-
-def all_options(kind: type = Config, path: str = "") -> dict[str, dataclasses.Field]:
-    """Returns every option by its path, in the order of the schema."""
-    types, options = typing.get_type_hints(kind), {}
-    for field in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(types[field.name]):
-            options.update(all_options(types[field.name], f"{path}{field.name}."))
-        else:
-            options[path + field.name] = field
-    return options
 
 
 def run_folder(config: Config) -> Path:

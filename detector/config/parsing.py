@@ -56,7 +56,7 @@ def check_value(value, metadata: typing.Mapping):
     if too_low or too_high:
         bounds = [f"at least {low}"] if low is not None else []
         bounds += [f"at most {high}"] if high is not None else []
-        raise ValueError(" and ".join(bounds))
+        raise ValueError(" and ".join(bounds) + (", or auto" if metadata["auto"] else ""))
     return value
 
 

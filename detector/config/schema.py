@@ -5,7 +5,7 @@ A YAML file or the command line names an option by its path, such as `optim.lr`.
 
 from dataclasses import dataclass
 
-from detector.config.fields import option, section
+from detector.config.fields import AUTO, option, section
 from detector.config.model_schema import Model, model_contradictions
 
 # The metrics that an evaluation gives, by `evaluate.metric`; the first one is the headline.
@@ -68,7 +68,8 @@ class Data:
 
 @dataclass(frozen=True)
 class Batch:
-    size: int = option(16, "images of one optimizer step, over all processes; 0: micro_batch_size x processes", low=0)
+    size: int = option(AUTO, "images of one optimizer step, over all processes; 0: micro_batch_size x processes. auto: 2 "
+                       "to 16, more for more training images", low=0, auto=True)
     micro_batch_size: int = option(2, "images in one forward pass of a process; the gradients of a larger batch are "
                                    "accumulated", low=1)
     aspect_ratio_groups: str = option(
@@ -85,8 +86,9 @@ class Batch:
 @dataclass(frozen=True)
 class Augment:
     hflip_prob: float = option(0.5, "probability of a horizontal flip", low=0, high=1)
-    min_size: tuple[int, ...] = option((800,), "short side of the resized image, pixels; of several, one is drawn for "
-                                       "each step")
+    min_size: tuple[int, ...] = option((AUTO,), "short side of the resized image, pixels; of several, one is drawn for "
+                                       "each step. auto: 320 to 800, so that nine of ten objects are 48 pixels or larger",
+                                       auto=True)
     mirrored_copies: bool = option(False, "instead of random flips, an epoch holds every image twice, the second time "
                                    "flipped")
     max_boxes: int = option(0, "most objects of an image; of more, a random subset is used; 0: no limit", low=0)
@@ -119,16 +121,18 @@ class Optim:
 
 @dataclass(frozen=True)
 class Schedule:
-    epochs: float = option(12.0, "passes over the training images", low=0)
+    epochs: float = option(AUTO, "passes over the training images. auto: 12, and more for fewer images", low=0,
+                           auto=True)
     steps: int = option(0, "optimizer steps; 0: schedule.epochs decides", low=0)
     lr_schedule: str = option("milestones", "how the learning rate falls. milestones: times gamma at each of them; "
                               "cosine: to 0; periodic: times gamma at the start of each epoch e = 1, 2, ... that "
                               "schedule.period + 1 divides", choices=("milestones", "cosine", "periodic"))
     period: int = option(5, "periodic: epochs before the first drop (lr_decay of jwyang/faster-rcnn.pytorch)", low=1)
-    milestones: tuple[float, ...] = option((8.0, 11.0), "epochs at which the learning rate is multiplied by gamma")
+    milestones: tuple[float, ...] = option((AUTO,), "epochs at which the learning rate is multiplied by gamma. auto: after "
+                                           "2/3 and 11/12 of the run; 8 and 11 of 12 epochs", auto=True)
     gamma: float = option(0.1, "factor at a milestone", low=0, high=1)
-    warmup_steps: int = option(1000, "steps of linear warm-up at reference_batch_size; a larger batch takes fewer",
-                               low=0)
+    warmup_steps: int = option(1000, "steps of linear warm-up at reference_batch_size; a larger batch takes fewer. At "
+                               "most a tenth of the run, and none after the learning rate has fallen", low=0)
     warmup_factor: float = option(0.001, "learning rate at step 0, as a fraction of the full one", low=0, high=1)
     early_stopping_patience: int = option(0, "stop after this many evaluations without a better evaluate.best_metric; "
                                           "0: never", low=0)
@@ -136,13 +140,14 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Evaluate:
-    every_epochs: float = option(1.0, "epochs between two evaluations; 0: only at the end", low=0)
+    every_epochs: float = option(AUTO, "epochs between two evaluations; 0: only at the end. auto: about 12 in a run, at "
+                                 "most one an epoch", low=0, auto=True)
     metric: str = option("coco", "coco: AP over IoU 0.50 to 0.95; voc: AP at IoU 0.5, 11 points and area; "
                          "visual_genome: AP at IoU 0.5, where a class without objects counts as 0",
                          choices=tuple(METRICS))
     best_metric: str = option("AP", "the metric, larger is better, that best.pt and early stopping follow")
     batch_size: int = option(2, "images in one forward pass of a process", low=1)
-    min_size: int = option(800, "short side of the resized image, pixels", low=32)
+    min_size: int = option(AUTO, "short side of the resized image, pixels. auto: as in training", low=32, auto=True)
     max_size: int = option(1333, "limit of the long side, pixels; 0: none", low=0)
     score_thresh: float = option(0.05, "detections below this score are dropped", low=0, high=1)
     nms_thresh: float = option(0.5, "IoU above which NMS drops the lower-scored detection of a class", low=0, high=1)
@@ -167,7 +172,7 @@ def contradictions(config: Config) -> list[str]:
     """Returns a sentence for each combination of values that cannot work; single values are checked elsewhere."""
     problems = []
     sizes, jitter = config.augment.min_size, config.augment.scale_jitter
-    if not sizes or min(sizes) < 32:
+    if sizes != (AUTO,) and (not sizes or min(sizes) < 32):
         problems.append(f"augment.min_size={list(sizes)}: at least one, each 32 pixels or more")
     low, high = jitter if len(jitter) == 2 else (0, 0)
     if not 0.1 <= low <= high <= 4:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from detector.config.load import from_dict
+from detector.config.options import fill_auto
 from detector.config.schema import Config
 from detector.data.image_io import read_image
 from detector.distributed.process_group import choose_device
@@ -60,7 +61,7 @@ def load_detector(path: Path, device: torch.device,
     """
     content = read_checkpoint(path)
     stored = from_dict(content["config"], f"config in {path}")
-    config = config or stored
+    config = fill_auto(config, stored) if config else stored
     model = build_model(stored.model, config.evaluate, len(content["classes"]))
     model.load_state_dict(content["ema"] or content["model"])
     model = to_device_and_layout(model, config.run.channels_last, device).eval()

@@ -16,6 +16,7 @@ from detector.model.anchors import AnchorPlan, plan_anchors
 from detector.report.page.build import write_page
 from detector.run.files import CONFIG_FILE
 from detector.structures import Dataset, Resize, round_up, scale_and_size
+from detector.training.auto_options import resolve_auto
 from detector.visualization.thumbnails import encode_thumbnail
 from detector.visualization.validation_images import evenly_spaced
 
@@ -112,7 +113,8 @@ def anchors(source: str, overrides: list[str], out: str = "") -> Path:
 def read_training_data(source: str, overrides: list[str]) -> tuple[Config, Dataset]:
     stored = Path(source) / CONFIG_FILE
     config = load_config(str(stored) if stored.is_file() else source, overrides)
-    return config, select_for_training(read_splits(config.data, config.data.train), config.data)
+    data = select_for_training(read_splits(config.data, config.data.train), config.data)
+    return resolve_auto(config, data, 1)[0], data
 
 
 def input_image(entry: TrainInput, data: Dataset) -> dict:

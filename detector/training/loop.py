@@ -69,6 +69,7 @@ def train(config: Config, device: torch.device, stop: StopRequest) -> Outcome:
                     print(f"stop requested ({stop.signal_name or 'on another rank'}) during start-up: there is nothing "
                           "new to save", flush=True)
                 return Outcome.STOPPED
+            config = setup.config
             with closing(collectives.run_on_all_ranks(
                     lambda: open_run_folder(config, state.step, setup.plan, heartbeat, lock))) as run_log, \
                     closing(AsyncCheckpoint(folder, config.run.keep_checkpoints, run_log.flush, state.step)) as saver, \

@@ -26,8 +26,8 @@ class RunPlan:
 def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, rank: int, world_size: int) -> RunPlan:
     """Plans the steps of a run, with the linear scaling rule (Goyal et al. 2017, section 2.1).
 
-    A batch of k times the reference batch takes k times the learning rate and a k-th of the warm-up steps. Milestones
-    are stated in epochs. A rank's share of more than micro_batch_size images is split, and gradients are accumulated.
+    A batch of k times the reference batch takes k times the learning rate and a k-th of the warm-up steps, which are at
+    most a tenth of the run and end before the learning rate falls. Milestones are stated in epochs. A rank's share of more than micro_batch_size images is split, and gradients are accumulated.
 
     Args:
         sizes: int [E, 2], height and width of the images of one epoch.
@@ -44,17 +44,28 @@ def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, 
         raise BadInput(f"batch.aspect_ratio_groups=static with batch.size={size}: {len(sizes)} images are fewer than "
                        "one batch. Set a smaller batch.size, or batch.aspect_ratio_groups=shuffled")
     scale = size / optim.reference_batch_size
-    warmup_steps = round(schedule.warmup_steps / scale)
     splits = [micro_batches(size, batch.micro_batch_size, other, world_size) for other in range(world_size)]
     total_steps = schedule.steps or max(1, round(schedule.epochs * steps))
+    milestones = milestone_steps(schedule, steps, total_steps)
+    warmup_steps, cut = limit_warmup(round(schedule.warmup_steps / scale), total_steps, milestones)
     summary = describe_batch(batch, size, splits) + (
         f"; lr {optim.lr:g} x {size}/{optim.reference_batch_size} = {optim.lr * scale:g} after {warmup_steps} steps of "
-        f"warm-up; {steps} steps an epoch")
+        f"warm-up{cut}; {steps} steps an epoch")
     unused = len(sizes) - steps * size
     if batch.aspect_ratio_groups == "static" and unused:
         summary += f"; the {unused} widest of {len(sizes)} images are never trained on"
     return RunPlan(size, splits[rank], steps, total_steps, optim.lr * scale, warmup_steps,
-                   milestone_steps(schedule, steps, total_steps), summary)
+                   milestones, summary)
+
+
+def limit_warmup(warmup_steps: int, total_steps: int, milestones: tuple[int, ...]) -> tuple[int, str]:
+    """Returns the steps of the warm-up, at most a tenth of the run and none after the first milestone; and why they are
+    fewer than stated, "" if they are not."""
+    limits = {total_steps // 10: f"a tenth of the run's {total_steps} steps"}
+    if milestones and milestones[0] < total_steps:
+        limits[milestones[0]] = f"the learning rate falls at step {milestones[0]}"
+    limit = min(limits)
+    return (limit, f" (cut from {warmup_steps}: {limits[limit]})") if limit < warmup_steps else (warmup_steps, "")
 
 
 def describe_batch(batch: Batch, size: int, splits: list[list[range]]) -> str:
@@ -74,8 +85,10 @@ def milestone_steps(schedule: Schedule, steps_per_epoch: int, total_steps: int) 
     """Returns the steps at which the learning rate is multiplied by gamma.
 
     `lr_schedule=periodic` is the rule of jwyang/faster-rcnn.pytorch since 2017-12-15: at the start of epoch
-    e = 1, 2, ... where e mod (period + 1) = 0.
+    e = 1, 2, ... where e mod (period + 1) = 0. A cosine has none.
     """
+    if schedule.lr_schedule == "cosine":
+        return ()
     if schedule.lr_schedule == "periodic":
         return tuple(range(schedule.period * steps_per_epoch, total_steps, (schedule.period + 1) * steps_per_epoch))
     return tuple(round(epoch * steps_per_epoch) for epoch in schedule.milestones)

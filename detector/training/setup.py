@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from detector.config.load import run_folder, to_yaml
+from detector.config.load import from_dict, run_folder, to_yaml
 from detector.config.schema import Batch, Config
 from detector.data.padding_buckets import PaddingBuckets, plan_padding_buckets
 from detector.data.read import describe, read_datasets, select_for_training
@@ -37,6 +37,7 @@ from detector.run.heartbeat import Heartbeat
 from detector.run.lock import RunLock
 from detector.seeding import derive_seed, seed_torch
 from detector.structures import Dataset
+from detector.training.auto_options import resolve_auto
 from detector.training.checkpoint import TrainState, compare_configs, restore_state
 from detector.training.optimizer import build_optimizer
 from detector.training.schedule import RunPlan, describe_schedule, plan_run
@@ -44,8 +45,9 @@ from detector.training.schedule import RunPlan, describe_schedule, plan_run
 
 @dataclass(frozen=True)
 class Setup:
-    """The plan and data of a run, which stay the same while its state changes."""
+    """The config, plan and data of a run, which stay the same while its state changes."""
 
+    config: Config       # without `auto`
     plan: RunPlan
     buckets: PaddingBuckets
     train_data: Dataset
@@ -72,19 +74,21 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: 
     raise_if_stop_requested(stop)
     heartbeat.mark("building the model")
     content, notes = find_checkpoint(run_folder(config))
+    stored = from_dict(content["config"], "config of the checkpoint") if content else None
+    config, auto_values = resolve_auto(config, train_data, world_size(), stored)
     batch = resumed_batch(config.batch, content)
     sizes = epoch_sizes(train_data.sizes, config.augment.mirrored_copies)
     plan = plan_run(batch, config.optim, config.schedule, sizes, rank(), world_size())
     state, origin = build_state(config, train_data.classes, plan, content, device)
     raise_if_stop_requested(stop)
-    messages = [*world_table(ranks), f"{versions()}; {config.run.precision}", *notes, *origin,
+    messages = [*world_table(ranks), f"{versions()}; {config.run.precision}", *notes, *origin, auto_values,
                 *describe_world_change(config, batch, content), plan.summary, describe_schedule(plan, config.schedule)]
     for dataset in (train_data, val_data):
         messages += [describe(dataset), *dataset.warnings] if dataset else []
     messages += [warn_few_cores(ranks, config.run.num_workers), warn_slow_precision(config.run.precision, device),
                  coco_kernel.fallback_message() if val_data else ""]
     buckets = plan_padding_buckets(config, sizes, plan.global_batch)
-    return state, Setup(plan, buckets, train_data, val_data, [message for message in messages if message])
+    return state, Setup(config, plan, buckets, train_data, val_data, [message for message in messages if message])
 
 
 def raise_if_stop_requested(stop: StopRequest) -> None:

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from detector.__main__ import main
-from detector.config.load import all_options, load_config, shipped_folder, to_yaml
+from detector.config.load import load_config, shipped_folder, to_yaml
+from detector.config.options import all_options
 from detector.errors import BadInput
 from detector.tables.html import as_html
 from detector.tables.measured import PLACE_OPTIONS, read_measured_row

@@ -11,7 +11,7 @@ from detector.training.schedule import learning_rate, plan_run
 
 SIZES = np.full((100, 2), 64, np.int32)  # a hundred square images
 OPTIM = Optim(lr=0.02, reference_batch_size=16)
-SCHEDULE = Schedule(epochs=12, milestones=(8, 11), warmup_steps=1000, warmup_factor=0.001)
+SCHEDULE = Schedule(epochs=4800, milestones=(3200, 4400), warmup_steps=1000, warmup_factor=0.001)
 
 
 @pytest.mark.parametrize("size, micro_batch_size, world, expected", [
@@ -28,14 +28,26 @@ def test_lr_and_warm_up_follow_the_batch(size, micro_batch_size, world, expected
     batch, lr, warmup, steps = expected
     assert (plan.global_batch, plan.warmup_steps, plan.steps_per_epoch) == (batch, warmup, steps)
     assert plan.lr == pytest.approx(lr)
-    assert plan.total_steps == 12 * steps
-    assert plan.milestones == (8 * steps, 11 * steps)  # milestones are epochs
+    assert plan.total_steps == 4800 * steps
+    assert plan.milestones == (3200 * steps, 4400 * steps)  # milestones are epochs
+
+
+@pytest.mark.parametrize("schedule, warmup, reason", [
+    (Schedule(epochs=12, milestones=(8, 11)), 8, " (cut from 1000: a tenth of the run's 84 steps);"),
+    (Schedule(steps=9, milestones=(8, 11)), 0, " (cut from 1000: a tenth of the run's 9 steps);"),
+    (Schedule(epochs=1200, milestones=(100, 800)), 700, " (cut from 1000: the learning rate falls at step 700);"),
+    (Schedule(epochs=1200, milestones=(100,), lr_schedule="cosine"), 840, " (cut from 1000: a tenth of the run's 8400 steps);"),
+    (Schedule(epochs=12, milestones=(8,), warmup_steps=8), 8, " of warm-up; 7 steps an epoch"),
+    (Schedule(epochs=12, milestones=(8,), warmup_steps=0), 0, " of warm-up; 7 steps an epoch")])
+def test_warm_up_is_at_most_a_tenth_of_the_run_and_ends_before_the_lr_falls(schedule, warmup, reason):
+    plan = plan_run(Batch(16), OPTIM, schedule, SIZES, 0, 1)
+    assert plan.warmup_steps == warmup and reason in plan.summary
 
 
 @pytest.mark.parametrize("schedule, total", [
     (Schedule(steps=5), 5), (Schedule(epochs=2.5), 18), (Schedule(epochs=0.001), 1), (Schedule(epochs=3, steps=2), 2)])
 def test_steps_decide_before_epochs_and_there_is_one_at_least(schedule, total):
-    assert plan_run(Batch(16), OPTIM, schedule, SIZES, 0, 1).total_steps == total  # 7 steps an epoch
+    assert plan_run(Batch(16), OPTIM, replace(schedule, milestones=()), SIZES, 0, 1).total_steps == total  # 7 steps an epoch
 
 
 @pytest.mark.parametrize("size, micro_batch_size, world", [(16, 2, 1), (16, 2, 8), (5, 2, 2), (7, 3, 3), (1, 1, 1)])
