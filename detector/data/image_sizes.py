@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from detector.data.image_io import image_size
@@ -31,15 +32,17 @@ def _side(value: object) -> int | None:
     return int(number) if math.isfinite(number) and number.is_integer() and 0 < number <= MAX_SIDE else None
 
 
-def read_missing_sizes(root: str, images: list[tuple], subject: str) -> tuple[list[tuple], list[int]]:
+def read_missing_sizes(root: str, images: list[tuple], subject: str, mistakes: Sequence[str] = ()
+                       ) -> tuple[list[tuple], list[int]]:
     """Returns the rows for structures.build_dataset, and the indices of images whose size was read from the file.
 
     Args:
         images: (path below root, id, (height, width) or None) of each image.
         subject: the data set's name, for the error.
+        mistakes: what is wrong with other files of the data set; an error lists it first, each sentence once.
 
     Raises:
-        BadInput: lists the images whose header cannot be read.
+        BadInput: lists `mistakes` and the images whose header cannot be read.
     """
     unsized = [index for index, (_, _, size) in enumerate(images) if size is None]
 
@@ -50,7 +53,7 @@ def read_missing_sizes(root: str, images: list[tuple], subject: str) -> tuple[li
             return error
     with ThreadPoolExecutor(THREADS) as pool:
         sizes = dict(zip(unsized, pool.map(read, unsized)))
-    mistakes = [str(size) for size in sizes.values() if isinstance(size, BadInput)]
+    mistakes = [*mistakes, *(str(size) for size in sizes.values() if isinstance(size, BadInput))]
     if mistakes:
-        raise combine_mistakes(subject, mistakes)
+        raise combine_mistakes(subject, list(dict.fromkeys(mistakes)))
     return [(path, image_id, *(size or sizes[index])) for index, (path, image_id, size) in enumerate(images)], unsized

@@ -1,4 +1,4 @@
-"""Visual Genome with the vocabulary, splits and XML files of bottom-up-attention.
+"""Visual Genome 1.0, 1.2 and 1.4 with the vocabulary, splits and XML files of bottom-up-attention.
 
 The root contains train.txt, val.txt and test.txt of bottom-up-attention (a line is `VG_100K/1.jpg xml/1.xml`), the
 photographs in VG_100K and VG_100K_2, and the boxes: either xml/ (as bottom-up-attention writes it) or objects.json and
@@ -6,56 +6,75 @@ image_data.json (as Visual Genome publishes them). A split is VERSION/NAME, such
 objects_vocab.txt, whose lines are classes: a name and its synonyms, separated by commas.
 """
 
-import json
 import os
+import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 
-from detector.data.formats.voc import read_xml
-from detector.data.image_io import image_size
+from detector.data.formats.file_index import FileIndex, is_there, shorten
+from detector.data.formats.visual_genome_json import image_id_of, iter_json_list, objects_of, size_of
+from detector.data.formats.voc_xml import read_xml
+from detector.data.image_io import IMAGE_EXTENSIONS
+from detector.data.image_sizes import read_missing_sizes
+from detector.data.text_files import read_lines
 from detector.errors import BadInput, combine_mistakes
 from detector.structures import Dataset, build_dataset
 
 # Name of a split -> the list that contains it, and how many of its first lines; None: all. (lib/datasets/factory.py)
 SPLITS = {"train": ("train", None), "val": ("val", None), "test": ("test", None), "minitrain": ("train", 1000),
           "smalltrain": ("train", 20000), "minival": ("val", 100), "smallval": ("val", 2000)}
-BLOCK = 1 << 20   # characters that are read at once
-MAX_EXAMPLES = 5  # in an error message
+PHOTOGRAPH_FOLDERS = ("VG_100K", "VG_100K_2", "images")  # where a photograph may be, whatever its list says
 
 
-def sources(root: str, split: str) -> list[str]:
-    """Returns the files that `read` reads."""
+def sources(root: str, split: str, images: str = "") -> list[str]:
+    """Returns the files that `read` reads, except missing ones."""
     version, name = _parse_split(split)
     files = [_list_file(root, name), _vocabulary_file(root, version)]
-    if _is_original(root):
-        return [*files, os.path.join(root, "objects.json"), os.path.join(root, "image_data.json")]
-    return files + [path for path in (os.path.join(root, xml) for _, xml in _lines(root, name)) if os.path.isfile(path)]
+    lines, _ = _lines(root, name)
+    xml = ["objects.json", "image_data.json"] if _is_original(root) else [xml for _, xml in lines]
+    return files + [path for path in (os.path.join(root, file) for file in xml) if is_there(path)]
 
 
-def read(root: str, split: str) -> Dataset:
+def read(root: str, split: str, images: str = "") -> Dataset:
     """Reads one split; the classes are the whole vocabulary in its order, with or without objects in the split.
+
+    Args:
+        images: folder of the photographs, below `root` or absolute; "": by layout.
 
     Raises:
         BadInput: a file is missing or cannot be used, or the split is unknown.
     """
     version, name = _parse_split(split)
     classes, label = read_vocabulary(_vocabulary_file(root, version))
-    lines = _lines(root, name)
-    images, rows, warnings = (_from_json if _is_original(root) else _from_xml)(root, lines, label)
+    lines, repeated = _lines(root, name)
+    sizes, rows, mistakes, warnings = (_from_json if _is_original(root) else _from_xml)(root, lines, label)
+    find = _photograph_finder(root, images)
+    photographs = [(find(image), _image_id(image), size) for (image, _), size in zip(lines, sizes)]
+    photographs, unsized = read_missing_sizes(root, photographs, f"visual genome {split}", mistakes)
     objects = np.array(rows, np.float64).reshape(-1, 6)
     areas = (objects[:, 4] - objects[:, 2]).clip(0) * (objects[:, 5] - objects[:, 3]).clip(0)
     columns = np.column_stack([objects[:, :2], np.zeros(len(objects)), areas, objects[:, 2:]])
-    return build_dataset(f"visual genome {split}", root, classes, list(range(1, len(classes) + 1)), images, columns,
-                         warnings)
+    return build_dataset(f"visual genome {split}", root, classes, list(range(1, len(classes) + 1)), photographs,
+                         columns, repeated + warnings, unsized)
+
+
+def _photograph_finder(root: str, images: str) -> Callable[[str], str]:
+    """Returns a function from the path in a list to the path of the photograph, which may lie in another folder."""
+    index = FileIndex(root, os.path.expanduser(images), IMAGE_EXTENSIONS)
+
+    def find(image: str) -> str:
+        name = os.path.basename(image)
+        candidates = [image, *(os.path.join(folder, name) for folder in PHOTOGRAPH_FOLDERS), name]
+        return next(filter(None, map(index.find_file, candidates)), image)
+    return find
 
 
 def read_vocabulary(path: str) -> tuple[list[str], dict[str, int]]:
     """Returns the classes in the order of the file, and the label (from 1) of each normalized name and synonym."""
-    with open(path, encoding="utf-8") as file:
-        lines = [[name.strip() for name in line.split(",") if name.strip()] for line in file if line.strip()]
+    lines = [[name.strip() for name in line.split(",") if name.strip()] for line in read_lines(path, "vocabulary")]
     lines = [names for names in lines if names]
     label: dict[str, int] = {}
     for number, names in enumerate(lines, start=1):
@@ -64,9 +83,9 @@ def read_vocabulary(path: str) -> tuple[list[str], dict[str, int]]:
     classes = [names[0] for names in lines]
     if not classes:
         raise BadInput(f"{path} contains no class; it needs one on each line")
-    twice = sorted({name for name in classes if classes.count(name) > 1})
+    twice = sorted(name for name, count in Counter(classes).items() if count > 1)
     if twice:
-        raise BadInput(f"{path}: classes that occur twice: {', '.join(twice[:MAX_EXAMPLES])}. Remove one of the lines")
+        raise BadInput(f"{path}: classes that occur twice: {shorten(twice)}. Remove one of the lines")
     return classes, label
 
 
@@ -76,12 +95,16 @@ def write_vocabulary(root: Path, size: int, target: Path) -> None:
     Raises:
         BadInput: objects.json contains fewer names.
     """
-    train_ids = {_image_id(image) for image, _ in _lines(str(root), "train")}
+    train_ids = {_image_id(image) for image, _ in _lines(str(root), "train")[0]}
+    path = str(root / "objects.json")
     counts: Counter[str] = Counter()
-    for entry in iter_json_list(root / "objects.json"):
-        if entry["image_id"] in train_ids:
-            names = [normalize_name(annotation["names"][0]) for annotation in entry["objects"] if annotation["names"]]
-            counts.update(name for name in names if name and "," not in name)
+    for position, entry in enumerate(iter_json_list(path), start=1):
+        if image_id_of(entry, path, position) in train_ids:
+            objects, mistakes = objects_of(entry, path, with_boxes=False)
+            if mistakes:
+                raise combine_mistakes(path, mistakes)
+            names = [normalize_name(names[0]) for names, _ in objects if names]
+            counts.update(name for name in names if name.isprintable() and name and "," not in name)
     vocabulary = sorted(counts, key=lambda name: (-counts[name], name))[:size]
     if len(vocabulary) < size:
         raise BadInput(f"{root / 'objects.json'} has {len(vocabulary)} names of objects in the training images, {size} "
@@ -95,27 +118,6 @@ def write_vocabulary(root: Path, size: int, target: Path) -> None:
 def normalize_name(name: str) -> str:
     """Returns a name that was typed by hand in lower case, with single spaces and without a full stop at the end."""
     return " ".join(name.lower().split()).removesuffix(".").rstrip()
-
-
-def iter_json_list(path: Path) -> Iterator[dict]:
-    """Yields the entries of a JSON list one by one; objects.json as a whole would take several GiB of memory."""
-    decoder, buffer, position, at_end = json.JSONDecoder(), "", 0, False
-    with open(path, encoding="utf-8") as file:
-        while True:
-            while position < len(buffer) and buffer[position] in " \t\r\n,[":
-                position += 1
-            try:
-                entry, position = decoder.raw_decode(buffer, position)
-            except json.JSONDecodeError as error:  # usually because the entry continues beyond the buffer
-                rest = buffer[position:]
-                if at_end and rest.strip() in ("]", ""):
-                    return
-                if at_end:
-                    raise BadInput(f"{path} is no JSON list, or is truncated: {error}") from error
-                block = file.read(BLOCK)
-                buffer, position, at_end = rest + block, 0, not block
-                continue
-            yield entry
 
 
 def _parse_split(split: str) -> tuple[str, str]:
@@ -132,7 +134,7 @@ def _list_file(root: str, name: str) -> str:
 
 def _vocabulary_file(root: str, version: str) -> str:
     path = os.path.join(root, version, "objects_vocab.txt")
-    if not os.path.isfile(path):
+    if not is_there(path):
         versions = sorted(file.parent.name for file in Path(root).glob("*/objects_vocab.txt"))
         hint = f"Versions: {', '.join(versions)}" if versions else \
             "`fleet-rcnn data get visual_genome` writes the one of 2500 names"
@@ -140,25 +142,33 @@ def _vocabulary_file(root: str, version: str) -> str:
     return path
 
 
-def _lines(root: str, name: str) -> list[tuple[str, str]]:
-    """Returns the image and the XML file of each image of a split, relative to the root."""
+def _lines(root: str, name: str) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
+    """Returns the image and the XML file of each image of a split, relative to the root, and warnings."""
     path = _list_file(root, name)
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = [line.split() for line in file if line.strip()]
-    except FileNotFoundError as error:
+    if not is_there(path):
         raise BadInput(f"no list of images {path}: data.root needs train.txt, val.txt and test.txt of "
-                       "bottom-up-attention, data/genome. `fleet-rcnn data get visual_genome` fetches them") from error
+                       "bottom-up-attention, data/genome. `fleet-rcnn data get visual_genome` fetches them")
+    lines = [line.replace("\\", "/").split() for line in read_lines(path)]
     malformed = [" ".join(line) for line in lines if len(line) != 2 or not _image_id(line[0])]
     if malformed:
         raise BadInput(f"{path}: a line is `VG_100K/1.jpg xml/1.xml`, not {malformed[0]!r}")
-    return [(image, xml) for image, xml in lines][:SPLITS[name][1]]
+    pairs = [(image, xml) for image, xml in lines][:SPLITS[name][1]]
+    unique: dict[int, tuple[str, str]] = {}
+    for image, xml in pairs:
+        unique.setdefault(_image_id(image), (image, xml))
+    if not pairs:
+        raise BadInput(f"{path} lists no image. Write a line such as `VG_100K/1.jpg xml/1.xml` for each")
+    if len(unique) == len(pairs):
+        return pairs, ()
+    repeated = [str(number) for number, count in Counter(_image_id(image) for image, _ in pairs).items() if count > 1]
+    return list(unique.values()), (
+        f"{len(pairs) - len(unique)} lines of {path} name an image again; it is read once: {shorten(repeated)}",)
 
 
 def _image_id(image: str) -> int:
     """Returns Visual Genome's own number of an image, its file name; 0 for other files."""
     stem = os.path.splitext(os.path.basename(image))[0]
-    return int(stem) if stem.isdigit() else 0
+    return int(stem) if re.fullmatch(r"[0-9]{1,18}", stem) else 0
 
 
 def _is_original(root: str) -> bool:
@@ -166,48 +176,55 @@ def _is_original(root: str) -> bool:
     return not os.path.isdir(os.path.join(root, "xml"))
 
 
-def _from_json(root: str, lines: list[tuple[str, str]], label: dict[str, int]) -> tuple[list, list, tuple[str, ...]]:
-    """Returns images for build_dataset, rows (index of the image, label, x1, y1, x2, y2), and warnings."""
-    for name in ("objects.json", "image_data.json"):
-        if not os.path.isfile(os.path.join(root, name)):
-            raise BadInput(f"no such annotation file: {os.path.join(root, name)}. data.root needs xml/, or objects.json"
-                           " and image_data.json")
+Contents = tuple[list, list, list[str], tuple[str, ...]]
+
+
+def _from_json(root: str, lines: list[tuple[str, str]], label: dict[str, int]) -> Contents:
+    """Returns the size of each image or None, rows (index of the image, label, x1, y1, x2, y2), mistakes, warnings."""
+    objects_file, images_file = (os.path.join(root, name) for name in ("objects.json", "image_data.json"))
+    for path in (objects_file, images_file):
+        if not is_there(path):
+            raise BadInput(f"no such annotation file: {path}. data.root needs xml/, or objects.json and "
+                           "image_data.json")
     index = {_image_id(image): i for i, (image, _) in enumerate(lines)}
-    sizes = {entry["image_id"]: (entry["height"], entry["width"])
-             for entry in iter_json_list(Path(root, "image_data.json")) if entry["image_id"] in index}
-    images = [(image, _image_id(image), *(sizes.get(_image_id(image)) or image_size(os.path.join(root, image))))
-              for image, _ in lines]
-    rows, seen = [], set()
-    for entry in iter_json_list(Path(root, "objects.json")):
-        if entry["image_id"] not in index or entry["image_id"] in seen:
+    sizes: list[tuple[int, int] | None] = [None] * len(lines)
+    for position, entry in enumerate(iter_json_list(images_file), start=1):
+        number = image_id_of(entry, images_file, position)
+        if number in index:
+            sizes[index[number]] = size_of(entry)
+    rows, mistakes, seen = [], [], set()
+    for position, entry in enumerate(iter_json_list(objects_file), start=1):
+        number = image_id_of(entry, objects_file, position)
+        if number not in index or number in seen:
             continue
-        seen.add(entry["image_id"])
-        for annotation in entry["objects"]:
-            name = next((name for name in map(normalize_name, annotation["names"]) if name in label), None)
+        seen.add(number)
+        objects, malformed = objects_of(entry, objects_file)
+        mistakes += malformed
+        for names, box in objects:
+            name = next((name for name in map(normalize_name, names) if name in label), None)
             if name is not None:
-                x, y = annotation["x"], annotation["y"]
-                rows.append((index[entry["image_id"]], label[name], x, y, x + annotation["w"], y + annotation["h"]))
-    missing = len(index) - len(seen)
-    return images, rows, _missing_warning(missing, "are not in objects.json")
+                rows.append((index[number], label[name], *box))
+    return sizes, rows, mistakes, _missing_warning(len(index) - len(seen), "are not in objects.json")
 
 
-def _from_xml(root: str, lines: list[tuple[str, str]], label: dict[str, int]) -> tuple[list, list, tuple[str, ...]]:
+def _from_xml(root: str, lines: list[tuple[str, str]], label: dict[str, int]) -> Contents:
     """As `_from_json`, from xml/, which has no file for an image without an object of any class."""
-    images, rows, mistakes, missing = [], [], [], 0
-    for index, (image, xml) in enumerate(lines):
+    sizes, rows, mistakes, missing = [], [], [], 0
+    for index, (_, xml) in enumerate(lines):
         path = os.path.join(root, xml)
+        sizes.append(None)
+        if not is_there(path):
+            missing += 1
+            continue
         try:
-            size, objects = read_xml(path) if os.path.isfile(path) else (None, [])
-            images.append((image, _image_id(image), *(size or image_size(os.path.join(root, image)))))
+            annotation = read_xml(path)
         except BadInput as error:
             mistakes.append(str(error))
             continue
-        missing += not os.path.isfile(path)
-        rows += [(index, label[normalize_name(name)], *corners) for name, _, *corners in objects
+        sizes[index] = annotation.size
+        rows += [(index, label[normalize_name(name)], *corners) for name, _, *corners in annotation.objects
                  if normalize_name(name) in label]
-    if mistakes:
-        raise combine_mistakes("visual genome", mistakes)
-    return images, rows, _missing_warning(missing, "have no file in xml/")
+    return sizes, rows, mistakes, _missing_warning(missing, "have no file in xml/")
 
 
 def _missing_warning(count: int, reason: str) -> tuple[str, ...]:

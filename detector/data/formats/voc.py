@@ -1,129 +1,171 @@
 """PASCAL VOC: Annotations/*.xml, ImageSets/Main/*.txt, JPEGImages/*. (VOC 2012 development kit, sections 4 and 5)
 
 A split is `trainval` if the root itself has these folders, or `VOC2007/trainval` if a folder below the root has them;
-`2007/trainval` is short for the latter.
+`2007/trainval` is short for the latter. Trees without lists are read as well, as labelImg, Roboflow and others write
+them: the split `train` is then a folder with XML files, train/Annotations, train or Annotations/train, and `all` is
+every XML file of Annotations or of the root. Images are in JPEGImages or images, or beside their XML files.
 """
 
 import os
-import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
 
 import numpy as np
 
 from detector import structures
-from detector.data.image_io import IMAGE_EXTENSIONS, image_size
-from detector.errors import BadInput, combine_mistakes
-from detector.structures import DIFFICULT, Dataset, build_dataset
+from detector.data.formats.file_index import (
+    FileIndex,
+    find_image,
+    find_named_image,
+    is_there,
+    read_listed_stems,
+)
+from detector.data.formats.voc_xml import read_xml
+from detector.data.image_io import IMAGE_EXTENSIONS
+from detector.data.image_sizes import read_missing_sizes
+from detector.data.text_files import list_names
+from detector.errors import BadInput
+from detector.structures import Dataset, build_dataset
 
 CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
            "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
+ALL = "all"  # the split of all annotation files, unless there is a list of this name
+ANNOTATION_FOLDERS = ("Annotations", "annotations", "Annotation", "xml", "labels")
+IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "JPGImages")
+LIST_FOLDERS = ("ImageSets/Main", "ImageSets", "")  # the last one only beside a folder of annotations
 MAX_SPLITS_IN_ERROR = 20
 
 
-def sources(root: str, split: str) -> list[str]:
-    """Returns the files that `read` reads."""
-    folder, stems = _images_of(root, split)
-    return [_split_file(root, split)] + [os.path.join(root, folder, "Annotations", f"{stem}.xml") for stem in stems]
+@dataclass(frozen=True)
+class Tree:
+    """Where the files of one split are."""
+
+    list_file: str         # "": the split is all annotation files
+    annotations: FileIndex
+    images: FileIndex
+    recursive: bool = True  # without a list: annotation files in sub-folders count, too
 
 
-def read(root: str, split: str) -> Dataset:
+def sources(root: str, split: str, images: str = "") -> list[str]:
+    """Returns the files that `read` reads, except missing ones."""
+    tree = _find_tree(root, split, images)
+    paths = [path for stem in _stems(tree)[0] for path in tree.annotations.find(stem)[:1]]
+    return [tree.list_file][:bool(tree.list_file)] + [os.path.join(root, path) for path in paths]
+
+
+def read(root: str, split: str, images: str = "") -> Dataset:
     """Reads one split; the classes are those that occur, in alphabetical order.
+
+    Args:
+        images: folder of the images, below `root` or absolute; "": by layout.
 
     Raises:
         BadInput: lists the annotation files that cannot be used.
     """
-    folder, stems = _images_of(root, split)
-    images, objects, names, mistakes = [], [], [], []
-    file_names = _file_names(os.path.join(root, folder, "JPEGImages"))
-    for index, stem in enumerate(stems):
+    tree = _find_tree(root, split, images)
+    stems, warnings = _stems(tree)
+    rows, objects, names, mistakes = [], [], [], []
+    for stem in stems:
         try:
-            path = os.path.join(folder, "JPEGImages", file_names.get(stem, f"{stem}.jpg"))
-            size, rows = read_xml(os.path.join(root, folder, "Annotations", f"{stem}.xml"))
-            images.append((path, index + 1, *(size or image_size(os.path.join(root, path)))))
+            annotation = read_xml(_annotation_file(tree, stem))
+            rows.append((_image_file(tree, stem, annotation.file_name), len(rows) + 1, annotation.size))
         except BadInput as error:
             mistakes.append(str(error))
             continue
-        objects += [(index, *row) for row in rows]
-        names += [row[0] for row in rows]
-    if mistakes:
-        raise combine_mistakes(f"voc {split}", mistakes)
+        objects += [(len(rows) - 1, *row) for row in annotation.objects]
+        names += [row[0] for row in annotation.objects]
+    rows, unsized = read_missing_sizes(root, rows, f"voc {split}", mistakes)
     classes = sorted(set(names))
-    boxes = structures.from_voc(np.array([row[3:] for row in objects], np.float64))
+    boxes = exclusive_corners(np.array([row[3:] for row in objects], np.float64))
     label = {name: c for c, name in enumerate(classes, start=1)}
     columns = np.array([(row[0], label[row[1]], row[2], 0) for row in objects], np.float64).reshape(-1, 4)
     columns[:, 3] = structures.area(boxes)
-    return build_dataset(f"voc {split}", root, classes, list(range(1, len(classes) + 1)), images,
-                         np.concatenate([columns, boxes], axis=1))
+    return build_dataset(f"voc {split}", root, classes, list(range(1, len(classes) + 1)), rows,
+                         np.concatenate([columns, boxes], axis=1), warnings, unsized)
 
 
-def _split_file(root: str, split: str) -> str:
-    year, slash, name = split.rpartition("/")
-    folders = [year, f"VOC{year}"] if slash else ["", "VOC2007", "VOC2012"]
-    for folder in folders:
-        path = os.path.join(root, folder, "ImageSets", "Main", f"{name}.txt")
-        if os.path.isfile(path):
-            return path
-    lists = os.path.join(root, folders[0], "ImageSets", "Main")
-    names = split_names(lists)
-    hint = f"Splits: {', '.join(names[:MAX_SPLITS_IN_ERROR])}" if names else \
-        "data.root holds Annotations, ImageSets/Main, JPEGImages, or folders such as VOC2007 with these"
-    raise BadInput(f"no VOC split {split!r}: no such file as {os.path.join(lists, name)}.txt. {hint}")
+def exclusive_corners(boxes: np.ndarray) -> np.ndarray:
+    """Converts VOC's inclusive corners as structures.from_voc does, also where the corners of a box are swapped.
 
-
-def _images_of(root: str, split: str) -> tuple[str, list[str]]:
-    """Returns the folder of Annotations and JPEGImages, relative to root, and the stems of the split's files."""
-    path = _split_file(root, split)
-    return os.path.relpath(os.path.join(os.path.dirname(path), "..", ".."), root).removeprefix("."), read_stems(path)
+    Swapped corners stay swapped: data/read.py corrects and counts them.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    first, last = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
+    ordered = structures.from_voc(np.concatenate([first, last], axis=1))
+    swapped = np.tile(boxes[:, :2] > boxes[:, 2:], 2)
+    return np.where(swapped, ordered[:, [2, 3, 0, 1]], ordered)
 
 
 def split_names(folder: str) -> list[str]:
     """Returns the names of the text files in a folder, sorted; a missing folder has none."""
-    return sorted(name[:-4] for name in os.listdir(folder) if name.endswith(".txt")) if os.path.isdir(folder) else []
+    return [name[:-4] for name in list_names(folder) if name.endswith(".txt")] if is_there(folder) else []
 
 
-def read_stems(path: str) -> list[str]:
-    """Returns the file stems that a split file lists.
-
-    A list of a single class, such as aeroplane_train.txt, has 1, 0 or -1 after each stem; images with -1 do not show
-    the class and are left out. Other numbers are ignored.
-    """
-    with open(path, encoding="utf-8") as file:
-        lines = [line.split() for line in file if line.strip()]
-    return [columns[0] for columns in lines if len(columns) == 1 or columns[1] != "-1"]
+def _stems(tree: Tree) -> tuple[list[str], tuple[str, ...]]:
+    """Returns the stems of a split's annotation files, and warnings."""
+    if not tree.list_file:
+        return tree.annotations.stems(tree.recursive), ()
+    folders = {*ANNOTATION_FOLDERS, *IMAGE_FOLDERS, os.path.basename(tree.images.folder)}
+    return read_listed_stems(tree.list_file, tree.annotations, folders)
 
 
-def _file_names(folder: str) -> dict[str, str]:
-    """Returns stem -> file name for the images whose name does not end in .jpg."""
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    return {os.path.splitext(name)[0]: name for name in names
-            if not name.endswith(".jpg") and name.lower().endswith(IMAGE_EXTENSIONS)}
+def _annotation_file(tree: Tree, stem: str) -> str:
+    paths = tree.annotations.find(stem) or [os.path.join(tree.annotations.folder, f"{stem}.xml")]
+    return os.path.join(tree.annotations.root, paths[0])
 
 
-def read_xml(path: str) -> tuple[tuple[int, int] | None, list[tuple]]:
-    """Reads one annotation file.
+def _image_file(tree: Tree, stem: str, file_name: str) -> str:
+    """Returns the path of an image, below the root or absolute; of a missing one, the path where it should be."""
+    return (find_image(tree.images, stem, file_name) or find_named_image(tree.images, tree.annotations, file_name)
+            or os.path.join(tree.images.folder, f"{stem}.jpg"))
 
-    Returns:
-        size: height and width, or None if the file does not state them.
-        objects: (name, flags, xmin, ymin, xmax, ymax) of each object.
 
-    Raises:
-        BadInput: the file is missing, is no XML, or has an object without a name or box.
-    """
-    try:
-        root = ElementTree.parse(path).getroot()
-    except FileNotFoundError as error:
-        raise BadInput(f"no such annotation file: {path}") from error
-    except ElementTree.ParseError as error:
-        raise BadInput(f"{path} is no XML: {error}") from error
-    try:
-        height, width = int(root.findtext("size/height") or 0), int(root.findtext("size/width") or 0)
-        objects = []
-        for entry in root.iter("object"):
-            corners = [float(entry.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax")]
-            flags = DIFFICULT if (entry.findtext("difficult") or "0").strip() == "1" else 0
-            name = entry.findtext("name").strip()
-            if not name:
-                raise ValueError("empty name")
-            objects.append((name, flags, *corners))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise BadInput(f"{path}: each object needs a name and a bndbox of numbers xmin, ymin, xmax, ymax") from error
-    return ((height, width) if height and width else None), objects
+def _find_tree(root: str, split: str, images: str) -> Tree:
+    """Returns where the files of a split are. Raises BadInput that lists the splits if there is no such split."""
+    year, slash, name = split.rpartition("/")
+    for base in [year, f"VOC{year}"] if slash else ["", "VOC2007", "VOC2012"]:
+        annotations = _first_folder(root, [os.path.join(base, folder) for folder in ANNOTATION_FOLDERS])
+        for lists in LIST_FOLDERS if annotations else LIST_FOLDERS[:2]:
+            path = os.path.join(root, base, lists, f"{name}.txt")
+            if is_there(path):
+                return _tree(root, base, annotations or os.path.join(base, ANNOTATION_FOLDERS[0]), images, path)
+    base = year if name == ALL else split
+    below = [os.path.join(base, folder) for folder in ANNOTATION_FOLDERS]
+    above = [os.path.join(folder, base) for folder in ANNOTATION_FOLDERS if base]
+    for annotations in (*below, *above, base):
+        tree = _tree(root, base, annotations, images, recursive=bool(annotations))
+        if is_there(os.path.join(root, annotations)) and tree.annotations.stems(tree.recursive):
+            return tree
+    raise _no_such_split(root, split)
+
+
+def _tree(root: str, base: str, annotations: str, images: str, list_file: str = "", recursive: bool = True) -> Tree:
+    """Returns the Tree of a split. Without a folder of images, they lie beside the XML files, or above them."""
+    folders = [*(os.path.join(base, folder) for folder in IMAGE_FOLDERS),
+               *(os.path.join(folder, base) for folder in IMAGE_FOLDERS if base)]
+    folder = os.path.expanduser(images) or _first_folder(root, folders) or next(
+        (beside for beside in (annotations, base)
+         if FileIndex(root, beside, IMAGE_EXTENSIONS).stems(recursive and bool(beside))), "")
+    folder = folder or _first_folder(root, list(IMAGE_FOLDERS)) or folders[0]
+    return Tree(list_file, FileIndex(root, annotations, (".xml",)), FileIndex(root, folder, IMAGE_EXTENSIONS),
+                recursive)
+
+
+def _first_folder(root: str, folders: list[str]) -> str:
+    return next((folder for folder in folders if is_there(os.path.join(root, folder))), "")
+
+
+def _no_such_split(root: str, split: str) -> BadInput:
+    year, slash, name = split.rpartition("/")
+    lists = os.path.join(root, year, LIST_FOLDERS[0])
+    names = split_names(lists)
+    if not names and is_there(root):
+        names = [name for name in list_names(root) if name != split and _has_xml(root, name)]
+        names += [ALL] if any(_has_xml(root, folder) for folder in ("", *ANNOTATION_FOLDERS)) else []
+    hint = f"Splits: {', '.join(names[:MAX_SPLITS_IN_ERROR])}" if names else \
+        "data.root holds Annotations, ImageSets/Main, JPEGImages, or folders such as VOC2007 with these, or a folder " \
+        "of XML files named like the split"
+    return BadInput(f"no VOC split {split!r}: no such file as {os.path.join(lists, name)}.txt. {hint}")
+
+
+def _has_xml(root: str, folder: str) -> bool:
+    return bool(FileIndex(root, folder, (".xml",)).stems(recursive=False))

@@ -100,6 +100,7 @@ def test_a_broken_annotation_and_a_missing_image_are_named_together(root):
         read(str(root), "train")
 
 
-def test_an_empty_split(root):
+def test_an_empty_list_is_named(root):
     (root / "ImageSets" / "DET" / "val.txt").write_text("\n")
-    assert len(read(str(root), "val")) == 0
+    with pytest.raises(BadInput, match=r"val\.txt lists no image"):
+        read(str(root), "val")

@@ -53,18 +53,22 @@ def test_a_split(tmp_path):
     assert len(set(dataset.image_ids.tolist())) == 3
 
 
-@pytest.mark.parametrize("listing, stems", [("", ""), ("\n\n", ""), ("c", "c"), ("  a  \n\nb\n", "ab")])
+@pytest.mark.parametrize("listing, stems", [("c", "c"), ("  a  \n\nb\n", "ab"), ("c\r\na", "ca")])
 def test_the_images_are_those_of_the_list_in_its_order(tmp_path, listing, stems):
     dataset = voc.read(tree(tmp_path, ANNOTATIONS, {"train": listing}), "train")
     assert [Path(dataset.path(i)).stem for i in range(len(dataset))] == list(stems)
 
 
-def test_no_images_and_no_objects(tmp_path):
-    root = tree(tmp_path, ANNOTATIONS, {"none": "", "bare": "a"})
-    for split, count in (("none", 0), ("bare", 1)):
-        dataset = voc.read(root, split)
-        assert len(dataset) == count and dataset.classes == ()
-        assert dataset.boxes.shape == (0, 4) and dataset.sizes.shape == (count, 2)
+def test_an_image_without_objects(tmp_path):
+    dataset = voc.read(tree(tmp_path, ANNOTATIONS, {"bare": "a"}), "bare")
+    assert len(dataset) == 1 and dataset.classes == ()
+    assert dataset.boxes.shape == (0, 4) and dataset.sizes.shape == (1, 2)
+
+
+@pytest.mark.parametrize("listing", ["", "\n\n", "a -1\nb -1\n"])
+def test_an_empty_list_is_named(tmp_path, listing):
+    with pytest.raises(BadInput, match=r"ImageSets/Main/cat_train\.txt lists no image"):
+        voc.read(tree(tmp_path, ANNOTATIONS, {"cat_train": listing}), "cat_train")
 
 
 def test_the_list_of_one_class_leaves_out_the_images_without_it(tmp_path):
@@ -150,14 +154,15 @@ def test_a_root_without_a_tree_says_what_it_must_hold(tmp_path):
 
 @pytest.mark.parametrize("text, sentence", [
     ("", "is no XML"), ("<annotation>", "is no XML"), ("not xml", "is no XML"),
-    (annotation_text(entry("cat", (1, 1, 9, 9)).replace("<xmax>9</xmax>", "")), "xmin, ymin, xmax, ymax"),
-    (annotation_text(entry("cat", (1, 1, "wide", 9))), "xmin, ymin, xmax, ymax"),
-    (annotation_text(entry("cat", (1, 1, "", 9))), "xmin, ymin, xmax, ymax"),
-    (annotation_text(size=("high", 9)), "Annotations/a.xml"),
-    (annotation_text("<object><name>cat</name></object>"), "needs a name and a bndbox"),
-    (annotation_text(entry("cat", (1, 1, 9, 9)).replace("<name>cat</name>", "")), "needs a name and a bndbox"),
-    (annotation_text(entry("", (1, 1, 9, 9))), "needs a name and a bndbox"),
-    (annotation_text(entry("  ", (1, 1, 9, 9))), "needs a name and a bndbox"),
+    (annotation_text(entry("cat", (1, 1, 9, 9)).replace("<xmax>9</xmax>", "")), "object 1 (cat) has no xmax in its bndbox"),
+    (annotation_text(entry("dog", (1, 1, 9, 9)), entry("cat", (1, 1, "wide", 9))), "object 2 (cat) has xmax='wide' in its"),
+    (annotation_text(entry("cat", (1, 1, "", 9))), "object 1 (cat) has xmax='' in its bndbox"),
+    (annotation_text("<object><name>cat</name></object>"), "object 1 (cat) has no bndbox"),
+    (annotation_text(entry("cat", (1, 1, 9, 9)).replace("<name>cat</name>", "")), "object 1 has no name"),
+    (annotation_text(entry("", (1, 1, 9, 9))), "object 1 has no name"),
+    (annotation_text(entry("  ", (1, 1, 9, 9))), "object 1 has no name"),
+    (annotation_text(*[entry("", (1, 1, 9, 9))] * 5), "; object 3 has no name and 2 more objects. Each object needs a name"),
+    ("<annotations><image name='a.jpg'/></annotations>", "its root element is <annotations>, not <annotation>"),
 ])
 def test_a_faulty_annotation_names_its_file(tmp_path, text, sentence):
     root = tree(tmp_path, {"a": text}, {"train": "a"})

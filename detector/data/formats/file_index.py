@@ -1,0 +1,210 @@
+"""Files that belong together by their names: the image of an annotation file, and the files that a list names."""
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from detector.data.image_io import IMAGE_EXTENSIONS
+from detector.data.text_files import cannot_read, list_names, read_lines
+from detector.errors import BadInput
+
+ANNOTATION_EXTENSIONS = (".xml", ".json")
+MAX_EXAMPLES = 5  # in a message
+QUOTED = re.compile(r"([\"'])(.+)\1(?:\s+([-+]?\d+))?")
+# PaddleDetection's lists: `JPEGImages/a.jpg Annotations/a.xml`
+IMAGE_AND_ANNOTATION = re.compile(rf".+(?:{'|'.join(map(re.escape, IMAGE_EXTENSIONS))})\s+(\S.*\.(?:xml|json))", re.I)
+
+
+@dataclass(frozen=True)
+class FileIndex:
+    """Finds files below a folder by stem, whatever the case of their ending and the Unicode form of their name.
+
+    A stem is a path below the folder without ending, such as `camera1/a`. Hidden files are left out;
+    links are followed. Each sub-folder is listed once, when it is first needed.
+    """
+
+    root: str                 # of the data set
+    folder: str               # below `root`, or absolute
+    endings: tuple[str, ...]  # of the files, in lower case
+    listings: dict[str, tuple[str, dict]] = field(default_factory=dict)  # sub-folder -> its path, {stem: names}
+
+    def find(self, stem: str) -> list[str]:
+        """Returns the paths of the files with this stem, below the root or absolute, sorted; [] if there is none.
+
+        Raises:
+            BadInput: the folder exists and may not be read.
+        """
+        parent, base = os.path.split(stem)
+        folder, listing = self._list(parent)
+        names = listing.get(_normal(base), [])
+        exact = [name for name in names if os.path.splitext(name)[0] == base]
+        return [os.path.join(folder, name) for name in exact or names]
+
+    def find_file(self, name: str) -> str:
+        """Returns the path of a file by its name, which may differ in the case of the ending; "" if there is none."""
+        stem, ending = os.path.splitext(name)
+        paths = [path for path in self.find(stem) if os.path.splitext(path)[1].lower() == ending.lower()]
+        return next((path for path in paths if path.endswith(ending)), paths[0] if paths else "")
+
+    def stems(self, recursive: bool = True) -> list[str]:
+        """Returns the stems of all files, sorted, with those of sub-folders if `recursive` is set."""
+        stems, pending, visited = [], [""], set()
+        while pending:
+            parent = pending.pop()
+            folder, listing = self._list(parent)
+            path = os.path.join(self.root, folder)
+            if os.path.realpath(path) in visited:  # a link to a folder above
+                continue
+            visited.add(os.path.realpath(path))
+            stems += {os.path.join(parent, os.path.splitext(name)[0]) for names in listing.values() for name in names}
+            if recursive and os.path.isdir(path):
+                pending += [os.path.join(parent, name) for name in list_names(path)
+                            if not name.lower().endswith((*self.endings, *IMAGE_EXTENSIONS))
+                            and os.path.isdir(os.path.join(path, name))]
+        return sorted(stems)
+
+    def _list(self, parent: str) -> tuple[str, dict[str, list[str]]]:
+        if parent not in self.listings:
+            forms = dict.fromkeys([parent, *(unicodedata.normalize(form, parent) for form in ("NFC", "NFD"))])
+            folders = [os.path.join(self.folder, form) if form else self.folder for form in forms]
+            folder = next((path for path in folders if is_there(os.path.join(self.root, path))), folders[0])
+            path, listing = os.path.join(self.root, folder), {}
+            for name in list_names(path) if os.path.isdir(path) else []:
+                if name.lower().endswith(self.endings):
+                    listing.setdefault(_normal(os.path.splitext(name)[0]), []).append(name)
+            self.listings[parent] = folder, listing
+        return self.listings[parent]
+
+
+def _normal(name: str) -> str:
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def is_there(path: str) -> bool:
+    """Returns whether a file or folder exists. Raises BadInput if a folder above it may not be searched."""
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        raise cannot_read(path, error, "file or folder") from error
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def find_image(images: FileIndex, stem: str, file_name: str = "") -> str:
+    """Returns the path of the image that belongs to an annotation file; "" if there is none.
+
+    Of several images with the stem of the annotation file, the one that the annotation itself names is taken, else the
+    one that ends in .jpg: a PNG beside a JPEG often is its mask.
+
+    Args:
+        stem: of the annotation file.
+        file_name: of the image, as the annotation has it; may be a path of another machine, or wrong.
+
+    Raises:
+        BadInput: there are several images, and none of the two rules applies.
+    """
+    candidates = images.find(stem)
+    if len(candidates) < 2:
+        return candidates[0] if candidates else ""
+    named = _normal(os.path.basename(file_name.replace("\\", "/")))
+    jpegs = [path for path in candidates if path.lower().endswith(".jpg")]
+    choices = [[path for path in candidates if _normal(os.path.basename(path)) == named],
+               [path for path in candidates if _normal(os.path.basename(path)).lower() == named.lower()],
+               jpegs, [path for path in jpegs if path.endswith(".jpg")]]
+    for choice in choices:
+        if len(choice) == 1:
+            return choice[0]
+    raise BadInput(f"several images are called {stem}: {', '.join(candidates)}. Move all but one elsewhere, or write "
+                   "the file name of the right one into the annotation file")
+
+
+def find_named_image(images: FileIndex, annotations: FileIndex, file_name: str) -> str:
+    """Returns the path of an image that only its annotation names, not by the stem; "" if there is none.
+
+    An image that has an annotation file of its own is not taken: then the name is out of date.
+    """
+    name = file_name.strip().replace("\\", "/")
+    for candidate in dict.fromkeys([name.removeprefix("./"), os.path.basename(name)]):
+        path = images.find_file(candidate) if candidate and not os.path.isabs(candidate) else ""
+        if path and not annotations.find(os.path.splitext(candidate)[0]):
+            return path
+    return ""
+
+
+def read_listed_stems(path: str, annotations: FileIndex, folders: Iterable[str], numbered: bool = False
+                      ) -> tuple[list[str], tuple[str, ...]]:
+    """Returns the stems of annotation files that a list names, in its order, and warnings.
+
+    A line is a stem or a file name, plain or in quotes, with or without ending and folder, also as a full path. Lists
+    of a single class, such as aeroplane_train.txt, have 1, 0 or -1 after each name; images with -1 do not show the
+    class and are left out. Other numbers are ignored. Lines that name a file again are left out.
+
+    Args:
+        folders: names of folders that a path may contain before the stem, such as JPEGImages.
+        numbered: every line ends with a number, also where the annotation file is missing.
+
+    Raises:
+        BadInput: the list cannot be read, or names no image.
+    """
+    stems = []
+    is_class_list = numbered or "_" in os.path.basename(path)
+    for line in read_lines(path):
+        entry, number = _split_line(line, annotations, folders, is_class_list)
+        if number != "-1":
+            stems.append(_stem_of(entry, annotations, folders))
+    if not stems:
+        raise BadInput(f"{path} lists no image. Write the name of an image on each line, or name another split")
+    repeated = [stem for stem, count in Counter(stems).items() if count > 1]
+    unique = list(dict.fromkeys(stems))
+    if not repeated:
+        return unique, ()
+    return unique, (f"{len(stems) - len(unique)} lines of {path} name a file again; it is read once: "
+                    + shorten(repeated),)
+
+
+def shorten(examples: list[str]) -> str:
+    """Returns the first examples as a list, and how many more there are."""
+    rest = f" and {len(examples) - MAX_EXAMPLES} more" if len(examples) > MAX_EXAMPLES else ""
+    return ", ".join(examples[:MAX_EXAMPLES]) + rest
+
+
+def _split_line(line: str, annotations: FileIndex, folders: Iterable[str], is_class_list: bool) -> tuple[str, str]:
+    """Returns the name in a line of a list and the number behind it, "" if there is none."""
+    quoted = QUOTED.fullmatch(line)
+    if quoted:
+        return quoted[2].replace('\\"', '"'), quoted[3] or ""
+    pair = IMAGE_AND_ANNOTATION.fullmatch(line)
+    if pair:
+        return pair[1], ""
+    numbered = re.fullmatch(r"(.+?)\s+([-+]?\d+)", line)
+    if not numbered:
+        return line, ""
+    name, number = numbered.groups()
+    has_file = any(annotations.find(stem) for stem in _stems_of(line, folders))
+    is_numbered = is_class_list or any(annotations.find(stem) for stem in _stems_of(name, folders))
+    return (name, number) if is_numbered and not has_file else (line, "")
+
+
+def _stem_of(entry: str, annotations: FileIndex, folders: Iterable[str]) -> str:
+    """Returns the stem that a list means by an entry: of an existing annotation file, if there is one."""
+    stems = list(_stems_of(entry, folders))
+    return next((stem for stem in stems if annotations.find(stem)), stems[-1] if stems else entry)
+
+
+def _stems_of(entry: str, folders: Iterable[str]) -> Iterator[str]:
+    """Yields what an entry of a list may mean, the most literal first; the last one is the usual meaning."""
+    path = entry.replace("\\", "/").removeprefix("./")
+    tails = [path]
+    parts = path.split("/")
+    lower_folders = {name.lower() for name in folders}
+    tails += ["/".join(parts[index + 1:]) for index, part in enumerate(parts[:-1]) if part.lower() in lower_folders]
+    if os.path.isabs(path) or re.match(r"[A-Za-z]:/", path):
+        tails.append(parts[-1])
+    for tail in filter(None, dict.fromkeys(tails)):
+        yield tail
+        if tail.lower().endswith((*IMAGE_EXTENSIONS, *ANNOTATION_EXTENSIONS)):
+            yield os.path.splitext(tail)[0]
