@@ -15,8 +15,8 @@ MIN_SIZES = (320, 800)   # pixels, bounds of augment.min_size
 OBJECT_SIZE = 48         # pixels: nine of ten objects are at least as large, by the square root of their area
 SIZE_STEP = 32           # pixels: augment.min_size is a multiple of this
 # Below this many images -> batch.size and schedule.epochs.
-LENGTHS = ((200, 2, 30.0), (1000, 4, 24.0), (5000, 8, 18.0), (math.inf, 16, 12.0))
-MIN_STEPS = 400          # of a run on few images
+LENGTHS = ((200, 2, 20.0), (1000, 4, 20.0), (5000, 8, 16.0), (math.inf, 16, 12.0))
+MIN_STEPS = 300          # of a run on few images
 MILESTONES = (2 / 3, 11 / 12)  # of the run
 EVALUATIONS = 12         # in a run, about
 KEPT = ("batch.size", "augment.min_size", "evaluate.min_size")  # by a run that is resumed

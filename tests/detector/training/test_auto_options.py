@@ -34,13 +34,24 @@ def test_these_options_are_auto_by_default_and_none_is_left_after_resolving():
 
 
 @pytest.mark.parametrize("count, batch, epochs, every", [
-    (5, 2, 134, 11), (28, 2, 30, 2), (40, 2, 30, 2), (400, 4, 24, 2), (4000, 8, 18, 2), (100_000, 16, 12, 1)])
+    (5, 2, 100, 8), (28, 2, 22, 2), (40, 2, 20, 2), (400, 4, 20, 2), (4000, 8, 16, 1), (100_000, 16, 12, 1)])
 def test_batch_and_epochs_follow_the_number_of_images(count, batch, epochs, every):
     config = resolve(Config(), count)
     assert (config.batch.size, config.schedule.epochs, config.evaluate.every_epochs) == (batch, epochs, every)
     plan = plan_run(config.batch, config.optim, config.schedule, np.full((count, 2), 480), 0, 1)
     assert plan.total_steps >= MIN_STEPS and plan.warmup_steps <= plan.total_steps // 10
     assert plan.lr == pytest.approx(config.optim.lr * batch / 16)
+
+
+def test_the_table_of_the_readme_states_what_the_defaults_become():
+    text = (shipped_folder() / "configs" / "README.md").read_text()
+    for count in (40, 400, 4000, 100_000):
+        config = resolve(Config(), count)
+        plan = plan_run(config.batch, config.optim, config.schedule, np.full((count, 2), 480), 0, 1)
+        first, second = config.schedule.milestones
+        row = (f"| {count:,} | {plan.global_batch} | {config.schedule.epochs:g} | {plan.total_steps:,} | {plan.lr:g} | "
+               f"{plan.warmup_steps:,} | {first:.3g} and {second:.3g} | {config.evaluate.every_epochs:g} |")
+        assert row in text, row
 
 
 def test_milestones_are_those_of_the_published_schedule_for_12_epochs_and_follow_other_lengths():
@@ -80,13 +91,13 @@ def test_more_images_change_the_length_of_a_resumed_run_but_not_its_batch_and_si
     resumed = resolve(Config(), 2000, side=20, stored=config)
     kept = ("batch.size", "augment.min_size", "evaluate.min_size")
     assert [attrgetter(path)(resumed) for path in kept] == [attrgetter(path)(config) for path in kept]
-    assert resumed.schedule.epochs == 18
+    assert resumed.schedule.epochs == 16
 
 
 def test_the_line_about_the_values_states_all_of_them_and_is_empty_without_any():
     config, line = resolve_auto(Config(), images_with_squares(40, 100), 1)
-    assert line == ("auto, for 40 training images: batch.size=2, augment.min_size=[320], schedule.epochs=30, "
-                    "schedule.milestones=[20, 27.5], evaluate.every_epochs=2, evaluate.min_size=320")
+    assert line == ("auto, for 40 training images: batch.size=2, augment.min_size=[320], schedule.epochs=20, "
+                    "schedule.milestones=[13.333, 18.333], evaluate.every_epochs=2, evaluate.min_size=320")
     assert resolve_auto(config, images_with_squares(40, 100), 1) == (config, "")
 
 
