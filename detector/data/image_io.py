@@ -1,41 +1,77 @@
-"""Image files: their size from the header, and their pixels as uint8 RGB."""
+"""Image files: their size from the header, and their pixels as uint8 RGB. See "How pixels are read" in ../README.md."""
 
+import errno
+import functools
+import importlib
+import io
 import os
 import re
+from dataclasses import dataclass
+from types import ModuleType
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
-from torchvision.io import ImageReadMode, decode_image
+from PIL import Image, UnidentifiedImageError
 
+from detector.data.image_headers import (
+    JPEG_START,
+    PNG_START,
+    Header,
+    exif_block_orientation,
+    png_chunks,
+    png_without_metadata,
+    read_jpeg_header,
+    read_png_header,
+)
+from detector.data.image_walk import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
+from detector.data.image_walk import image_files as image_files
+from detector.data.pillow_decoder import decode_with_pillow, open_with_pillow, pillow_header
+from detector.data.pixel_values import rgb_from_array, turn
+from detector.data.text_files import cannot_read
 from detector.errors import BadInput
+from detector.structures import ceil_div
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-EXIF_ORIENTATION = 0x0112  # tag number (EXIF 2.32)
-SWAPS_SIZE = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-GREY = 114                 # pixels of an image that could not be decoded, and of padding in augmentation
+MAX_PIXELS = 500_000_000  # of an image; decoding takes up to 8 bytes a pixel
+GREY = 114                # pixels of an image that could not be decoded, and of padding in augmentation
+DARK = 16                 # grey levels of 255; an image without brighter pixels looks black
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Pixels of an image, uint8 [H, W, 3], and the header of the image that they were decoded from."""
+
+    pixels: np.ndarray
+    header: Header
+    is_turned: bool = False  # the decoder has applied the orientation, as Pillow does for a TIFF
 
 
 def image_size(path: str) -> tuple[int, int]:
     """Returns height and width after EXIF orientation, as image viewers show them; reads only the header.
 
     Raises:
-        BadInput: the file is missing or is no image.
+        BadInput: the file is missing, may not be read, is no image or a too large one.
     """
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # Pillow applies the orientation of a TIFF when it opens the file.
-            swapped = image.format != "TIFF" and image.getexif().get(EXIF_ORIENTATION, 1) in SWAPS_SIZE
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        with _open_file(path) as file:
+            header = _own_header(file, file.read(8)) or pillow_header(open_with_pillow(file, path))
+        _check_number_of_pixels(header)
+    except Exception as error:  # decoders raise whatever a damaged file leads them to
         raise unreadable_image(path, error, "Replace it, or remove it and its annotations") from error
-    return (width, height) if swapped else (height, width)
+    return header.turned_size()
+
+
+def exif_orientation(path: str) -> int:
+    """Returns the EXIF orientation of an image file, 1 ... 8; 1 if it has none or cannot be read."""
+    try:
+        with _open_file(path) as file:
+            return (_own_header(file, file.read(8)) or pillow_header(open_with_pillow(file, path))).orientation
+    except Exception:
+        return 1
 
 
 def read_image(path: str, size: tuple[int, int] | None = None, divisor: int = 1) -> torch.Tensor:
     """Returns the pixels of an image file, uint8 [3, H, W], RGB.
-
-    Grey images get three equal channels, 16 bits are reduced to 8, and transparency is dropped.
 
     Args:
         size: annotated height and width. EXIF orientation is applied, unless only the image without it has this size:
@@ -44,43 +80,69 @@ def read_image(path: str, size: tuple[int, int] | None = None, divisor: int = 1)
             coefficients of each block. Other formats ignore it.
 
     Raises:
-        BadInput: the file is missing, is no image, is truncated, or has another size than annotated.
+        BadInput: the file is missing, may not be read, is no image, is truncated, is too large, or has another size
+            than annotated.
     """
     try:
-        image, full_size = _decode(path, True, divisor)
-        if size is not None and full_size != tuple(size):
-            image, full_size = _decode(path, False, divisor)
-    except (OSError, RuntimeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        with _open_file(path) as file:
+            data = file.read()
+        decoded = _decode(data, path, divisor)
+    except Exception as error:  # decoders raise whatever a damaged file leads them to
         raise unreadable_image(path, error, "Replace or remove it, or set data.unreadable_images=grey") from error
-    if size is not None and full_size != tuple(size):
-        raise BadInput(f"image {path} is {full_size[1]}x{full_size[0]} pixels (width x height), its annotations "
-                       f"say {size[1]}x{size[0]}: fix the annotations, or restore the image that they were made for")
-    return image
+    header = decoded.header
+    is_unturned = size is not None and tuple(size) == (header.height, header.width) != header.turned_size()
+    if size is not None and not is_unturned and tuple(size) != header.turned_size():
+        height, width = header.turned_size()
+        raise BadInput(f"image {path} is {width}x{height} pixels (width x height), its annotations say "
+                       f"{size[1]}x{size[0]}: fix the annotations, or restore the image that they were made for")
+    pixels = decoded.pixels
+    if decoded.is_turned == is_unturned and header.orientation > 1:
+        back = {6: 8, 8: 6}.get(header.orientation, header.orientation)
+        pixels = turn(pixels, back if is_unturned else header.orientation)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def image_files(source: str) -> list[str]:
-    """Returns the image file itself, or every image below a folder, sorted by path.
+def pil_to_tensor(image: Image.Image) -> torch.Tensor:
+    """Returns the pixels of a PIL image as read_image does for its file: uint8 [3, H, W], turned as EXIF says.
 
     Raises:
-        BadInput: there is no such file or folder, or the folder contains no image.
+        BadInput: the image cannot be decoded, or its pixels are not understood.
     """
-    if os.path.isfile(source):
-        return [source]
-    if not os.path.isdir(source):
-        raise BadInput(f"no such image or folder: {source}")
-    paths = sorted(os.path.join(folder, name) for folder, _, names in os.walk(source) for name in names
-                   if name.lower().endswith(IMAGE_EXTENSIONS))
-    if not paths:
-        raise BadInput(f"no image in {source}: no file name ends in one of {', '.join(IMAGE_EXTENSIONS)}")
-    return paths
+    try:
+        pixels = decode_with_pillow(image, None)  # decodes, which completes `info`
+        pixels = turn(pixels, exif_block_orientation(image.info.get("exif") or b""))
+    except Exception as error:
+        name = getattr(image, "filename", "") or f"PIL image of mode {image.mode}, {image.width}x{image.height} pixels"
+        raise unreadable_image(name, error, "Pass an image that Pillow can decode") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def array_to_tensor(values: np.ndarray) -> torch.Tensor:
+    """Returns an array [H, W] or [H, W, 1 to 4] as uint8 [3, H, W]. Raises BadInput as pixel_values.rgb_from_array."""
+    return torch.from_numpy(rgb_from_array(values)).permute(2, 0, 1)
+
+
+def is_blank(image: torch.Tensor) -> bool:
+    """Returns True where all pixels of an image, uint8 [3, H, W], are equal or nearly black."""
+    return int(image.max()) < DARK or bool((image.amax((1, 2)) == image.amin((1, 2))).all())
+
+
+def decoder_note() -> str:
+    """Returns a line about the decoder of JPEGs if it is the slower one; "" otherwise."""
+    return "" if _simplejpeg() else ("JPEGs are decoded by Pillow; simplejpeg, which is not installed, is up to 1.6 "
+                                     "times as fast: pip install simplejpeg")
 
 
 def unreadable_image(path: str, error: Exception, remedy: str) -> BadInput:
     """Returns the error for an image that could not be opened or decoded."""
-    if isinstance(error, FileNotFoundError):
-        return BadInput(f"no such image file: {path}")
+    if isinstance(error, BadInput):  # the file is whole
+        return BadInput(f"image {path}: {error}")
+    if isinstance(error, OSError) and error.errno is not None:  # of the system; those of Pillow have no number
+        return cannot_read(path, error, "image file")
     if isinstance(error, UnidentifiedImageError):
-        reason = "unknown image format"
+        reason = "unknown image format or kind of pixels"
+    elif isinstance(error, MemoryError):
+        reason = "not enough memory to decode it, or its header is damaged"
     elif str(error):
         reason = re.sub(r"^[\w:]+, \S+:\d+, ", "", str(error).splitlines()[0])  # without function, file and line
     else:
@@ -88,32 +150,67 @@ def unreadable_image(path: str, error: Exception, remedy: str) -> BadInput:
     return BadInput(f"corrupt image {path}: {reason.rstrip('.')}. {remedy}")
 
 
-def _decode(path: str, apply_exif: bool, divisor: int) -> tuple[torch.Tensor, tuple[int, int]]:
-    """Returns the pixels, uint8 [3, H, W], and the height and width of the full image."""
-    data = np.fromfile(path, np.uint8)
-    start = data[:8].tobytes()
-    is_jpeg = start[:3] == b"\xff\xd8\xff"
-    if is_jpeg and divisor > 1:
-        return _decode_reduced(path, apply_exif, divisor)
-    if is_jpeg or start == b"\x89PNG\r\n\x1a\n":
-        # torchvision 0.29 deprecates this decoder in favour of TorchCodec; Python hides the warning by default.
-        image = decode_image(torch.from_numpy(data), ImageReadMode.RGB, apply_exif_orientation=apply_exif)
-        image = image if image.dtype == torch.uint8 else (image.to(torch.int32) >> 8).to(torch.uint8)
+def _open_file(path: str) -> BinaryIO:
+    """Opens a file; of a named pipe that nobody writes to, reading gives nothing instead of waiting."""
+    try:
+        return open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+    except ValueError as error:  # a path with a zero byte
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+
+
+def _own_header(file: BinaryIO, start: bytes) -> Header | None:
+    """Returns the header of a JPEG or PNG; None for other files, and for those that a decoder has to judge."""
+    if start.startswith(JPEG_START):
+        header = read_jpeg_header(file)
     else:
-        with Image.open(path) as opened:
-            opened = ImageOps.exif_transpose(opened) if apply_exif else opened
-            if opened.mode.startswith("I;16") or opened.mode in ("I", "F"):
-                opened = Image.fromarray((np.asarray(opened, np.float64) / 257).clip(0, 255).astype(np.uint8))
-            image = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1).contiguous()
-    return image, tuple(image.shape[1:])
+        header = read_png_header(file) if start == PNG_START else None
+    file.seek(0)
+    return header
 
 
-def _decode_reduced(path: str, apply_exif: bool, divisor: int) -> tuple[torch.Tensor, tuple[int, int]]:
-    """As `_decode`, for a JPEG at reduced size, with Pillow: torchvision.io cannot decode at reduced size."""
-    with Image.open(path) as opened:
-        width, height = opened.size
-        swapped = apply_exif and opened.getexif().get(EXIF_ORIENTATION, 1) in SWAPS_SIZE
-        opened.draft("RGB", (max(1, width // divisor), max(1, height // divisor)))  # this size or the next larger one
-        image = (ImageOps.exif_transpose(opened) if apply_exif else opened).convert("RGB")
-        return (torch.from_numpy(np.array(image)).permute(2, 0, 1),
-                (width, height) if swapped else (height, width))
+def _check_number_of_pixels(header: Header) -> None:
+    pixels = header.height * header.width
+    if pixels > MAX_PIXELS:
+        raise BadInput(f"{header.width}x{header.height} pixels, {pixels:,} in all, are more than the {MAX_PIXELS:,} "
+                       "that are read. Cut it into tiles, or save it smaller")
+
+
+@functools.cache
+def _simplejpeg() -> ModuleType | None:
+    try:
+        return importlib.import_module("simplejpeg")
+    except ImportError:
+        return None
+
+
+def _decode(data: bytes, path: str, divisor: int) -> Decoded:
+    """Decodes the content of an image file. Raises what decoders raise."""
+    header = _own_header(io.BytesIO(data), data[:8])
+    if header:
+        _check_number_of_pixels(header)
+    if header and data.startswith(JPEG_START) and (pixels := _decode_clean_jpeg(data, header, divisor)) is not None:
+        return Decoded(pixels, header)
+    if header and data.startswith(PNG_START):
+        data = png_without_metadata(data, list(png_chunks(io.BytesIO(data))))
+    image = open_with_pillow(io.BytesIO(data), path)
+    header = header or pillow_header(image)
+    _check_number_of_pixels(header)
+    if image.format == "JPEG" and divisor > 1:
+        image.draft("RGB", (max(1, image.width // divisor), max(1, image.height // divisor)))  # or the next larger size
+    return Decoded(decode_with_pillow(image, data), header, image.format == "TIFF")
+
+
+def _decode_clean_jpeg(data: bytes, header: Header, divisor: int) -> np.ndarray | None:
+    """Returns the pixels of a JPEG of three colours or grey without any fault; None for all others.
+
+    Pillow then decides. The pixels are the same, and so are the files that are accepted, with and without simplejpeg.
+    """
+    decoder = _simplejpeg()
+    height, width = ceil_div(header.height, divisor), ceil_div(header.width, divisor)
+    if decoder is None:
+        return None
+    try:
+        pixels = decoder.decode_jpeg(data, "RGB", min_height=height, min_width=width)
+    except Exception:
+        return None
+    return pixels if pixels.shape == (height, width, 3) else None
