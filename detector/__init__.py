@@ -101,23 +101,24 @@ def load(run: str | os.PathLike, checkpoint: str = "best", device: str = "auto")
     return load_predictor(str(run), checkpoint, device)
 
 
-def read_dataset(config: Data, splits: str | Sequence[str] = "train") -> Dataset:
-    """Returns images and annotations as arrays, with invalid boxes fixed as `data.invalid_boxes` says.
+def read_dataset(config: Data, splits: str | Sequence[str] = "train", seed: int = 0) -> Dataset:
+    """Returns images and annotations as arrays, with boxes and duplicates fixed as the options say.
 
     Args:
         config: the section `data` of a config.
         splits: "train" or "val" for the splits that `data.train` or `data.val` name, with the classes that a model
             trained on this config has; else names of splits or annotation files, with their own classes.
+        seed: of the config, which decides the images that `data.val` as a share holds out.
 
     Raises:
         BadInput: a missing folder, unreadable annotations or an empty data set.
     """
-    from detector.data.read import read_splits, read_val, relabel, resolve_classes
+    from detector.data.read import read_part, read_splits, read_val, relabel, resolve_classes
     if splits not in ("train", "val"):
         return read_splits(config, (splits,) if isinstance(splits, str) else tuple(splits))
-    train_data = read_splits(config, config.train)
+    train_data = read_part(config, "train", seed)
     classes = resolve_classes(config, train_data)
-    return relabel(train_data, classes, strict=False) if splits == "train" else read_val(config, classes)
+    return relabel(train_data, classes, strict=False) if splits == "train" else read_val(config, classes, seed)
 
 
 def build_model(config: Config, num_classes: int) -> Detector:

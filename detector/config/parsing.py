@@ -47,7 +47,7 @@ def check_value(value, metadata: typing.Mapping):
     """
     choices = metadata["choices"]
     if choices and value not in choices and metadata["table"]:
-        choices = table_keys(metadata["table"])
+        choices = tuple(dict.fromkeys((*choices, *table_keys(metadata["table"]))))
     if choices and value not in choices:
         raise ValueError(f"one of {', '.join(choices)}{did_you_mean(str(value), choices)}")
     low, high = metadata["low"], metadata["high"]

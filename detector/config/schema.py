@@ -44,13 +44,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Data:
-    format: str = option("coco", "layout of the annotations, an entry of FORMATS", choices=(
-        "coco", "voc", "visual_genome", "imagenet_det", "per_image_json", "shapes"),
+    format: str = option("auto", "layout of the annotations, an entry of FORMATS. auto: the one that lies below "
+                         "data.root", choices=("auto", "coco", "voc", "yolo", "visual_genome", "imagenet_det",
+                                               "per_image_json", "shapes"),
         table="detector.data.formats:FORMATS")
     root: str = option("", "folder that holds images and annotations")
     images: str = option("", "folder of the images, below data.root or absolute; empty: where the layout has them")
     train: tuple[str, ...] = option(("train",), "split names, or annotation files below data.root")
-    val: tuple[str, ...] = option(("val",), "the same, for evaluation; may be empty")
+    val: tuple[str, ...] = option(("val",), "the same, for evaluation; may be empty. A number between 0 and 1: this "
+                                  "share of the training images, chosen by file names and seed")
     classes: tuple[str, ...] = option((), "class names in order; empty: those of the training annotations; "
                                           "[voc]: the 20 of PASCAL VOC")
     cache: str = option("~/.cache/fleet-rcnn", "folder of the index caches")

@@ -10,7 +10,7 @@ import inspect
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 
@@ -19,7 +19,6 @@ import numpy as np
 from detector.config.schema import Data
 from detector.data.formats import find_format
 from detector.data.text_files import cannot_read
-from detector.errors import BadInput
 from detector.structures import Dataset, ceil_div
 
 CACHE_FORMAT = 3     # raise it when a reader's output or the fields of Dataset change; older files are then ignored
@@ -37,27 +36,23 @@ def read_cached(config: Data, root: str, split: str) -> Dataset:
         BadInput: an annotation file is missing, or the reader refuses the annotations.
     """
     reader = find_format(config.format)
-    stamps = [(source, *_required_stamp(source)) for source in reader.sources(root, split)]
+    stamps = [(source, *_required_stamp(source)) for source in _call(reader.sources, root, split, config.images)]
     key = hashlib.sha256(json.dumps(
         [CACHE_FORMAT, config.format, os.path.abspath(root), split, config.images, stamps]).encode()).hexdigest()
     folder = os.path.expanduser(config.cache)
     path = "" if folder.startswith("~") else os.path.join(folder, f"{config.format}-{key[:24]}.npz")  # "~": no home
     dataset = _load(path, root)
     if dataset is None:
-        dataset = _read(reader.read, root, split, config)
+        dataset = _call(reader.read, root, split, config.images)
         if path:
             _write(path, dataset)
     return replace(dataset, sized_by_header=())
 
 
-def _read(read, root: str, split: str, config: Data) -> Dataset:
-    """Runs a reader; a reader that knows no folder of images is run without `data.images`."""
-    if not config.images:
-        return read(root, split)
-    if len(inspect.signature(read).parameters) < 3:
-        raise BadInput(f"data.images={config.images}: data.format={config.format} takes no folder of images. Leave "
-                       "data.images empty")
-    return read(root, split, config.images)
+def _call(function: Callable, root: str, split: str, images: str):
+    """Calls a function of a reader, with `data.images` if that is set and the function takes it."""
+    takes_images = images and len(inspect.signature(function).parameters) > 2
+    return function(root, split, images) if takes_images else function(root, split)
 
 
 def _required_stamp(path: str) -> tuple[int, int]:

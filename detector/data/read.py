@@ -8,7 +8,10 @@ import numpy as np
 
 from detector.config.schema import Data
 from detector.data.cache import read_cached
+from detector.data.corrections import describe_first, fix_duplicates, fix_swapped_corners, scale_fractions
 from detector.data.formats import find_format, voc
+from detector.data.formats.detect import detect_format, detect_splits
+from detector.data.split import hold_out, val_share
 from detector.distributed.collectives import run_on_local_main_first
 from detector.errors import BadInput
 from detector.structures import CROWD, DIFFICULT, Dataset, offsets_from_counts, select_boxes, select_images
@@ -18,27 +21,57 @@ OVERHANG_TOLERANCE = 1.0   # pixels that a box may exceed its image by: rounding
 MAX_CLASSES_IN_ERROR = 100
 
 
-def read_datasets(config: Data) -> tuple[Dataset, Dataset | None]:
+def read_datasets(config: Data, seed: int = 0) -> tuple[Dataset, Dataset | None]:
     """Returns training and validation images with the same classes; None if `data.val` is empty. Collective.
+
+    Args:
+        seed: `seed` of the config, for `data.val` as a share.
 
     Raises:
         BadInput: see `read_splits`, `resolve_classes` and `relabel`.
     """
-    train = read_splits(config, config.train)
+    train = read_part(config, "train", seed)
     classes = resolve_classes(config, train)
     return (relabel(train, classes, strict=False),
-            read_val(config, classes) if config.val else None)
+            read_val(config, classes, seed) if config.val else None)
 
 
-def read_val(config: Data, classes: tuple[str, ...]) -> Dataset:
+def read_val(config: Data, classes: tuple[str, ...], seed: int = 0) -> Dataset:
     """Returns the validation images, labelled by the classes of a model. Collective."""
     if not config.val:
         raise BadInput("data.val=[]: there is nothing to evaluate on; name a split, such as data.val=val")
-    return relabel(read_splits(config, config.val), classes, strict=not config.classes)
+    return relabel(read_part(config, "val", seed), classes, strict=not config.classes)
+
+
+def read_part(config: Data, part: str, seed: int = 0) -> Dataset:
+    """Returns the images of `data.train` or `data.val`, with their own classes. Collective.
+
+    Where `data.val` is a share, that share of the images of `data.train` is held out: `train` are the others.
+
+    Args:
+        part: train or val.
+        seed: `seed` of the config.
+    """
+    share = val_share(config.val)
+    if share is None:
+        return read_splits(config, config.train if part == "train" else config.val)
+    dataset = read_splits(config, config.train)
+    held_out = hold_out(dataset, share, seed)
+    if part == "train":
+        return replace(select_images(dataset, ~held_out), name=f"{dataset.name} without data.val={share:g}")
+    return replace(select_images(dataset, held_out), name=f"{dataset.name}, data.val={share:g}", warnings=())
+
+
+def describe_format(config: Data) -> str:
+    """Returns a sentence about what `data.format: auto` stands for; empty where a format is stated, or none fits."""
+    try:
+        return detect_format(config)[1]
+    except BadInput:  # reading the data raises it, too
+        return ""
 
 
 def read_splits(config: Data, splits: tuple[str, ...]) -> Dataset:
-    """Returns several splits as one data set, with invalid boxes fixed as `data.invalid_boxes` says. Collective.
+    """Returns several splits as one data set, with boxes and duplicates fixed as the options say. Collective.
 
     One process of each machine reads the annotations and writes the cache; the others read the cache.
 
@@ -46,15 +79,18 @@ def read_splits(config: Data, splits: tuple[str, ...]) -> Dataset:
         BadInput: unknown format, missing folder, annotations that cannot be used, or no image at all.
     """
     def read() -> Dataset:
-        reader = find_format(config.format)
-        root = os.path.expanduser(config.root or reader.default_root)
+        data, names = detect_splits(config, splits)
+        reader = find_format(data.format)
+        root = os.path.expanduser(data.root or reader.default_root)
         reader.prepare(root)
         if not os.path.isdir(root):
             raise BadInput(f"no such folder: data.root={root}. Set data.root to the folder of the data set")
-        dataset = concat_datasets([read_cached(config, root, split) for split in splits])
+        parts = [scale_fractions(read_cached(data, root, split)) for split in names]
+        dataset = concat_datasets(parts)
         if len(dataset) == 0:
             raise BadInput(f"empty data set: {dataset.name} below {dataset.root} lists no image")
-        return fix_invalid_boxes(dataset, config.invalid_boxes)
+        dataset = fix_swapped_corners(dataset, config.invalid_boxes)
+        return fix_invalid_boxes(fix_duplicates(dataset, config.duplicates), config.invalid_boxes)
     return run_on_local_main_first(read)
 
 
@@ -144,22 +180,14 @@ def fix_invalid_boxes(dataset: Dataset, policy: str) -> Dataset:
         return dataset
     if policy == "refuse":
         raise BadInput(f"{int(invalid.sum())} invalid boxes in {dataset.name} (data.invalid_boxes=refuse); first: "
-                       + _describe_first(dataset, invalid) + ". Fix them, or set data.invalid_boxes=clip or drop")
+                       + describe_first(dataset, invalid) + ". Fix them, or set data.invalid_boxes=clip or drop")
     drop = thin if policy == "clip" else invalid
     kinds = [(outside & ~drop, "boxes exceed their image and were cut to it"),
              (outside & drop & ~thin, "boxes exceed their image and were left out"),
              (thin, "boxes without area inside their image were left out")]
-    warnings = tuple(f"{int(mask.sum())} {text}; first: {_describe_first(dataset, mask)}"
+    warnings = tuple(f"{int(mask.sum())} {text}; first: {describe_first(dataset, mask)}"
                      for mask, text in kinds if mask.any())
     return replace(select_boxes(replace(dataset, boxes=fixed), ~drop), warnings=dataset.warnings + warnings)
-
-
-def _describe_first(dataset: Dataset, mask: np.ndarray) -> str:
-    row = int(np.flatnonzero(mask)[0])
-    image = int(dataset.image_of_box()[row])
-    height, width = dataset.sizes[image]
-    corners = ", ".join(f"{value:g}" for value in dataset.boxes[row])
-    return f"[{corners}] ({dataset.classes[dataset.labels[row] - 1]}) in {dataset.path(image)}, {width}x{height} pixels"
 
 
 def drop_ignored(dataset: Dataset, config: Data) -> Dataset:

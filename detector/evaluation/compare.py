@@ -7,6 +7,7 @@ import numpy as np
 from detector.config.load import load_config
 from detector.config.schema import Config
 from detector.data.read import describe, read_val
+from detector.data.split import val_share
 from detector.errors import BadInput
 from detector.evaluation.results import evaluated_classes, read_detections
 from detector.metrics.bootstrap import (
@@ -40,7 +41,7 @@ def compare(run_a: str, run_b: str, resamples: int) -> None:
         raise BadInput(f"--resamples {resamples}: give {MIN_RESAMPLES} or more, or the interval is meaningless")
     configs = [read_config(run) for run in (run_a, run_b)]
     check_comparable(configs, (run_a, run_b))
-    dataset = read_val(configs[0].data, evaluated_classes(run_a))
+    dataset = read_val(configs[0].data, evaluated_classes(run_a), configs[0].seed)
     detections = [read_detections(str(Path(run) / files.DETECTIONS_FILE), dataset) for run in (run_a, run_b)]
     rows = ap_differences(*detections, dataset, configs[0].evaluate.metric, resamples)
     print(f"A: {run_a}\nB: {run_b}\non {describe(dataset)}; {resamples} draws of the images\n"
@@ -59,9 +60,11 @@ def read_config(run: str) -> Config:
 def check_comparable(configs: list[Config], runs: tuple[str, str]) -> None:
     """Raises BadInput if two runs were evaluated on other images, on other classes or by another metric."""
     values = [{"data.format": config.data.format, "data.root": str(Path(config.data.root).resolve()),
-               "data.val": list(config.data.val), "evaluate.metric": config.evaluate.metric} for config in configs]
+               "data.val": list(config.data.val), "evaluate.metric": config.evaluate.metric,
+               **({"data.train": list(config.data.train), "seed": config.seed} if val_share(config.data.val) else {})}
+              for config in configs]
     different = [f"{key} is {values[0][key]} and {values[1][key]}" for key in values[0]
-                 if values[0][key] != values[1][key]]
+                 if key in values[1] and values[0][key] != values[1][key]]
     classes = [evaluated_classes(run) for run in runs]
     if classes[0] != classes[1]:
         different.append(f"classes are {', '.join(classes[0])} and {', '.join(classes[1])}")

@@ -205,7 +205,7 @@ def evaluate_file(path: Path, config: Config, device: torch.device,
                   stop_requested: Callable[[], bool]) -> CheckpointEvaluation | None:
     """Evaluates a checkpoint file and analyses its errors. Collective; None if a stop was requested on any rank."""
     model, config, classes, step = load_detector(path, device, config)
-    dataset = read_val(config.data, classes)
+    dataset = read_val(config.data, classes, config.seed)
     result = evaluate(model, dataset, config, device, step, stop_requested)
     if result is None:
         return None

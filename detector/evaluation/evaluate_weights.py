@@ -5,7 +5,7 @@ from pathlib import Path
 
 from detector.config.load import apply_override, find_config, flatten, load_config, run_folder, to_yaml
 from detector.config.schema import Config
-from detector.data.read import describe, read_splits, relabel, resolve_classes
+from detector.data.read import describe, read_part, relabel, resolve_classes
 from detector.distributed import collectives
 from detector.distributed.process_group import process_group
 from detector.errors import BadInput
@@ -37,7 +37,7 @@ def evaluate_weights(weights: str, recipe: str, overrides: list[str]) -> None:
     """
     config = config_for_weights(weights, recipe, overrides)
     with process_group(config.run.device, config.run.timeout_minutes) as device:
-        dataset = read_splits(config.data, config.data.val)
+        dataset = read_part(config.data, "val", config.seed)
         classes = resolve_classes(config.data, dataset)
         dataset = relabel(dataset, classes, strict=not config.data.classes)
         model = build_model(config.model, config.evaluate, len(classes))

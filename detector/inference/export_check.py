@@ -17,7 +17,7 @@ from detector.config.load import load_config
 from detector.config.schema import Evaluate
 from detector.data.formats.shapes import draw_image
 from detector.data.image_io import image_files, read_image
-from detector.data.read import read_splits
+from detector.data.read import read_part
 from detector.errors import BadInput
 from detector.model.faster_rcnn import Detector
 from detector.run.files import CONFIG_FILE
@@ -76,8 +76,8 @@ def load_check_images(run: str, source: str) -> tuple[list[Tensor], str]:
         paths, description = image_files(source), f"images of {source}"
     else:
         try:
-            data = load_config(str(Path(run) / CONFIG_FILE)).data
-            val = read_splits(data, data.val or data.train)
+            config = load_config(str(Path(run) / CONFIG_FILE))
+            val = read_part(config.data, "val" if config.data.val else "train", config.seed)
             paths = [val.path(index) for index in evenly_spaced(len(val), NUM_IMAGES)]
             description = f"images of {val.name}"
         except BadInput:

@@ -12,7 +12,7 @@ from torch import Tensor
 from detector.config.load import load_config
 from detector.config.schema import Config
 from detector.data.image_io import read_image
-from detector.data.read import describe, read_splits
+from detector.data.read import describe, read_part
 from detector.distributed.collectives import run_on_main
 from detector.distributed.process_group import choose_device
 from detector.errors import BadInput
@@ -54,7 +54,7 @@ def measure_latency(run: str, overrides: list[str], which: str) -> None:
     """
     path = find_checkpoint(run, which)
     config = load_config(str(Path(run) / CONFIG_FILE), overrides)
-    data = read_splits(config.data, config.data.val or config.data.train)
+    data = read_part(config.data, "val" if config.data.val else "train", config.seed)
     run_on_main(lambda: measure_devices(Path(run), path, config, data))
 
 

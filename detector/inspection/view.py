@@ -7,7 +7,7 @@ import numpy as np
 from detector.config.load import load_config
 from detector.config.schema import Config
 from detector.data.image_io import read_image
-from detector.data.read import describe, read_splits, select_for_training
+from detector.data.read import describe, read_part, select_for_training
 from detector.errors import BadInput
 from detector.inspection.anchor_coverage import AnchorCoverage, compute_coverage, propose_anchors
 from detector.inspection.dataset_stats import MEASURES, build_histograms, compute_measures, quantile_table
@@ -113,7 +113,7 @@ def anchors(source: str, overrides: list[str], out: str = "") -> Path:
 def read_training_data(source: str, overrides: list[str]) -> tuple[Config, Dataset]:
     stored = Path(source) / CONFIG_FILE
     config = load_config(str(stored) if stored.is_file() else source, overrides)
-    data = select_for_training(read_splits(config.data, config.data.train), config.data)
+    data = select_for_training(read_part(config.data, "train", config.seed), config.data)
     return resolve_auto(config, data, 1)[0], data
 
 

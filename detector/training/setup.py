@@ -69,7 +69,7 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: 
     ranks = [RankInfo(**json.loads(text))
              for text in collectives.all_gather_texts([json.dumps(asdict(describe_rank(device)))])]
     heartbeat.mark("reading annotations")
-    all_data, val_data = read_datasets(config.data)
+    all_data, val_data = read_datasets(config.data, config.seed)
     train_data = select_for_training(all_data, config.data)
     raise_if_stop_requested(stop)
     heartbeat.mark("building the model")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 from detector.config.parsing import did_you_mean
-from detector.data.formats import coco, imagenet_det, per_image_json, shapes, visual_genome, voc
+from detector.data.formats import coco, imagenet_det, per_image_json, shapes, visual_genome, voc, yolo
 from detector.errors import BadInput
 from detector.structures import Dataset
 
@@ -13,14 +13,16 @@ from detector.structures import Dataset
 class Format:
     """How to read one annotation format.
 
-    read: (root, split) -> Dataset; raises BadInput for annotations that cannot be used.
-    sources: (root, split) -> the files that `read` reads; the index cache is renewed when one of them changes.
+    read: (root, split) -> Dataset; raises BadInput for annotations that cannot be used. With a third parameter, images,
+        the option `data.images` can be used.
+    sources: (root, split) -> the files that `read` reads; the index cache is renewed when one of them changes. May have
+        the third parameter, too.
     prepare: (root) -> None; generates the data set if it is missing (only shapes does).
     default_root: value of `data.root` if that is empty.
     """
 
-    read: Callable[[str, str], Dataset]
-    sources: Callable[[str, str], list[str]]
+    read: Callable[..., Dataset]
+    sources: Callable[..., list[str]]
     prepare: Callable[[str], None] = lambda root: None
     default_root: str = ""
 
@@ -29,6 +31,7 @@ class Format:
 FORMATS: dict[str, Format] = {
     "coco": Format(coco.read, coco.sources),
     "voc": Format(voc.read, voc.sources),
+    "yolo": Format(yolo.read, yolo.sources),
     "visual_genome": Format(visual_genome.read, visual_genome.sources),
     "imagenet_det": Format(imagenet_det.read, imagenet_det.sources),
     "per_image_json": Format(per_image_json.read, per_image_json.sources),
@@ -40,5 +43,5 @@ def find_format(name: str) -> Format:
     """Returns the format of this name. Raises BadInput that lists all names for one that is not in FORMATS."""
     if name not in FORMATS:
         raise BadInput(f"unknown data.format={name}{did_you_mean(name, FORMATS)}. Set it to one of: "
-                       + ", ".join(FORMATS))
+                       + ", ".join(("auto", *FORMATS)))
     return FORMATS[name]

@@ -201,12 +201,12 @@ def test_no_remedy_is_offered_that_is_taken_already(tmp_path):
 
 def test_the_option_lists_every_format():
     metadata = next(field for field in fields(Data) if field.name == "format").metadata
-    assert metadata["choices"] == tuple(FORMATS)
+    assert metadata["choices"] == ("auto", *FORMATS)
 
 
 @pytest.mark.parametrize("name, hint", [("cocoo", r" \(did you mean coco\?\)"), ("x", "")])
 def test_an_unknown_format_is_an_error_that_lists_all_formats(tmp_path, name, hint):
-    with pytest.raises(BadInput, match=rf"unknown data.format={name}{hint}\. Set it to one of: {', '.join(FORMATS)}$"):
+    with pytest.raises(BadInput, match=rf"unknown data.format={name}{hint}\. Set it to one of: auto, {', '.join(FORMATS)}$"):
         read_datasets(settings(tmp_path, format=name))
     with pytest.raises(BadInput, match=f"unknown data.format={name}"):
         read_cached(settings(tmp_path, format=name), str(tmp_path), "train")
@@ -273,7 +273,7 @@ def test_chosen_classes_are_in_the_order_of_the_choice_and_others_are_counted(tm
     objects = [(0, key, ANY) for key in (1, 2, 3, 3)]
     write_coco(tmp_path / "data", "train", {1: "cat", 2: "dog", 3: "emu"}, 2, objects)
     write_coco(tmp_path / "data", "val", {1: "emu", 2: "fox", 3: "cat"}, 1, objects)
-    train, val = read_datasets(settings(tmp_path, classes=("emu", "cat")))
+    train, val = read_datasets(settings(tmp_path, duplicates="keep", classes=("emu", "cat")))
     assert train.classes == val.classes == ("emu", "cat")
     assert names(train) == ["cat", "emu", "emu"] and names(val) == ["emu", "cat", "cat"]
     assert len(train) == 2 and train.category_ids.tolist() == [3, 1] and val.category_ids.tolist() == [1, 3]

@@ -1,0 +1,175 @@
+"""Corrects annotations of any format: boxes as fractions of the image, swapped corners, duplicates.
+
+Each correction is counted in the `warnings` of the Dataset.
+"""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+
+from detector import structures
+from detector.errors import BadInput
+from detector.structures import Dataset, offsets_from_counts, select_boxes, select_images
+
+FRACTION_TOLERANCE = 1e-3  # by which a fraction may exceed 1
+SMALLEST_SIDE = 8          # pixels; in images without a larger side, boxes of one pixel may be meant
+SMALLEST_SHARE = 0.5       # of all boxes lie in the first pixel, and the others within LARGEST_FRACTION, where all are
+LARGEST_FRACTION = 2.0     # fractions, of which some reach outside their image
+
+
+def scale_fractions(dataset: Dataset) -> Dataset:
+    """Returns boxes in pixels, where they are given as fractions of width and height: all lie in the first pixel.
+
+    Boxes are left as they are, with a warning, where only some lie there.
+    """
+    boxes = dataset.boxes
+    sizes = dataset.sizes[dataset.image_of_box()]
+    with np.errstate(invalid="ignore"):
+        inside = ((boxes >= -FRACTION_TOLERANCE) & (boxes <= 1 + FRACTION_TOLERANCE)).all(axis=1)
+        inside &= sizes.max(axis=1, initial=0) > SMALLEST_SIDE
+        below_a_pixel = np.abs(boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) < 1 - FRACTION_TOLERANCE
+        finite = np.isfinite(boxes).all(axis=1)
+        beside = np.abs(boxes).max(axis=1, initial=0) <= LARGEST_FRACTION
+    if not inside.any() or not (boxes[inside] != 0).any():
+        return dataset
+    if beside[finite].all() and inside[finite].mean() >= SMALLEST_SHARE:
+        scaled = boxes * sizes[:, [1, 0, 1, 0]].astype(np.float32)
+        areas = dataset.areas * sizes.prod(axis=1, dtype=np.float64) if dataset.areas.max() <= LARGEST_FRACTION \
+            else dataset.areas
+        warning = (f"{len(boxes)} boxes lie in the first pixel of their image: they were read as fractions of width "
+                   f"and height; first: {describe_first(dataset, inside)}")
+        return replace(dataset, boxes=scaled, areas=areas.astype(np.float32), warnings=(*dataset.warnings, warning))
+    suspicious = inside & below_a_pixel & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    if not suspicious.any():
+        return dataset
+    warning = (f"{int(suspicious.sum())} of {len(boxes)} boxes lie in the first pixel of their image, as fractions of "
+               f"width and height would; first: {describe_first(dataset, suspicious)}")
+    return replace(dataset, warnings=(*dataset.warnings, warning))
+
+
+def fix_swapped_corners(dataset: Dataset, policy: str) -> Dataset:
+    """Returns boxes with x1 <= x2 and y1 <= y2; a negative width or height is a pair of swapped corners, too.
+
+    Args:
+        policy: the value of `data.invalid_boxes`: clip swaps them back, drop leaves such objects out.
+
+    Raises:
+        BadInput: the policy is refuse, and a box has swapped corners.
+    """
+    boxes = dataset.boxes
+    swapped = (boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1])
+    if not swapped.any():
+        return dataset
+    count, first = int(swapped.sum()), describe_first(dataset, swapped)
+    if policy == "refuse":
+        raise BadInput(f"{count} boxes with swapped corners in {dataset.name} (data.invalid_boxes=refuse); first: "
+                       f"{first}. Fix them, or set data.invalid_boxes=clip or drop")
+    action = "left out" if policy == "drop" else "corrected"
+    warnings = (*dataset.warnings, f"{count} boxes with swapped corners were {action}; first: {first}")
+    if policy == "drop":
+        return replace(select_boxes(dataset, ~swapped), warnings=warnings)
+    ordered = np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)
+    fixed = np.where(swapped[:, None], ordered, boxes)
+    unknown = swapped & ~(dataset.areas > 0)  # computed from a negative width
+    areas = np.where(unknown, structures.area(fixed), dataset.areas).astype(np.float32)
+    return replace(dataset, boxes=fixed, areas=areas, warnings=warnings)
+
+
+def fix_duplicates(dataset: Dataset, policy: str) -> Dataset:
+    """Returns each image once, with the objects of all its entries, and each of several equal objects once.
+
+    Images are equal by path; objects of an image by class, flags and box.
+
+    Args:
+        policy: the value of `data.duplicates`: drop; keep returns the data set unchanged.
+
+    Raises:
+        BadInput: the policy is refuse, and an image or object occurs twice.
+    """
+    if policy == "keep":
+        return dataset
+    merged, repeated, different = _merge_images(dataset)
+    objects = _repeated_objects(merged)
+    if repeated is not None:  # objects of a second entry of an image that repeat those of the first are no news
+        own = _repeated_objects(dataset)
+        count, rows = int(own.sum()), own
+    else:
+        count, rows = int(objects.sum()), objects
+    messages = []
+    if repeated is not None:
+        others = f"; in {different} of them the entries have different objects, which all count" if different else ""
+        messages.append(f"{int(repeated.sum())} images are listed again{others}; first: "
+                        f"{dataset.path(int(np.flatnonzero(repeated)[0]))}")
+    if count:
+        messages.append(f"{count} objects are annotated again, exactly equal; first: {describe_first(dataset, rows)}")
+    if not messages:
+        return dataset
+    if policy == "refuse":
+        raise BadInput(f"duplicates in {dataset.name} (data.duplicates=refuse): {'; '.join(messages)}. Remove them, or "
+                       "set data.duplicates=drop or keep")
+    return replace(select_boxes(merged, ~objects), warnings=(
+        *dataset.warnings, *(f"{message}; each counts once" for message in messages)))
+
+
+def _merge_images(dataset: Dataset) -> tuple[Dataset, np.ndarray | None, int]:
+    """Returns one entry for each path, with the objects of all; which entries repeat a path; how many paths differ.
+
+    The second is None where no path repeats; the third counts paths whose entries have different objects.
+    """
+    paths = _normal_paths(dataset)
+    if len(set(paths)) == len(paths):
+        return dataset, None, 0
+    first: dict[bytes, int] = {}
+    target = np.array([first.setdefault(path, index) for index, path in enumerate(paths)], np.int64)
+    repeated = target != np.arange(len(paths))
+    different = {int(target[index]) for index in np.flatnonzero(repeated)
+                 if _objects_of(dataset, index) != _objects_of(dataset, int(target[index]))}
+    owner = target[dataset.image_of_box()]
+    order = np.argsort(owner, kind="stable")
+    moved = replace(dataset, offsets=offsets_from_counts(np.bincount(owner, minlength=len(paths))),
+                    **{name: getattr(dataset, name)[order] for name in ("boxes", "labels", "flags", "areas")})
+    return select_images(moved, ~repeated), repeated, len(different)
+
+
+def _objects_of(dataset: Dataset, index: int) -> set[tuple]:
+    rows = dataset.rows(index)
+    return {(label, flags, *box) for label, flags, box in
+            zip(dataset.labels[rows].tolist(), dataset.flags[rows].tolist(), dataset.boxes[rows].tolist())}
+
+
+def _normal_paths(dataset: Dataset) -> list[bytes]:
+    """Returns the paths without `.`, `..` and doubled slashes, which few data sets have."""
+    paths = dataset.paths.tolist()
+    text = b"\n" + b"\n".join(paths)
+    is_normal = not any(part in text for part in (b"//", b"/./", b"/../", b"\n./", b"\n../"))
+    if is_normal and b"\n/" not in text:
+        return paths
+    root = os.fsencode(os.path.abspath(dataset.root))
+    return [os.path.normpath(os.path.join(root, path)) for path in paths]
+
+
+def _repeated_objects(dataset: Dataset) -> np.ndarray:
+    """Returns which objects equal an earlier one of their image, bool [N]."""
+    columns = np.column_stack([dataset.image_of_box(), dataset.labels, dataset.flags,
+                               (dataset.boxes + np.float32(0)).view(np.int32)]).astype(np.uint64)
+    key = np.zeros(len(columns), np.uint64)
+    for column in columns.T:  # a hash: equal objects have equal keys, different ones hardly ever
+        key = (key ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        key ^= key >> np.uint64(29)
+    _, inverse, counts = np.unique(key, return_inverse=True, return_counts=True)
+    repeated, seen = np.zeros(len(columns), bool), set()
+    for row in np.flatnonzero(counts[inverse] > 1):
+        values = columns[row].tobytes()
+        repeated[row] = values in seen
+        seen.add(values)
+    return repeated
+
+
+def describe_first(dataset: Dataset, mask: np.ndarray) -> str:
+    """Returns box, class, image and size of the first object where `mask` (bool [N]) is true."""
+    row = int(np.flatnonzero(mask)[0])
+    image = int(dataset.image_of_box()[row])
+    height, width = dataset.sizes[image]
+    corners = ", ".join(f"{value:g}" for value in dataset.boxes[row])
+    return f"[{corners}] ({dataset.classes[dataset.labels[row] - 1]}) in {dataset.path(image)}, {width}x{height} pixels"

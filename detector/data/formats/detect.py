@@ -1,0 +1,186 @@
+"""`data.format: auto`: finds out which format lies below `data.root`, and which of its splits are meant."""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from detector.config.schema import Data
+from detector.data.formats import FORMATS
+from detector.data.formats.layouts import LAYOUTS, first_names, folders_in, is_coco, names_in, near_misses
+from detector.data.split import val_share
+from detector.data.text_files import list_names
+from detector.errors import BadInput, combine_mistakes
+
+AUTO = "auto"
+MAX_NAMES = 10            # names in an error message
+MAX_FOLDERS = 20          # folders that are searched for a layout one level deeper
+ANNOTATION_FOLDERS = ("annotations", "labels")  # an annotation file in one of them: data.root is the folder above
+# Words in the names of splits, the most usual first; a number may follow, of which the largest counts: train2017.
+WORDS = {"train": ("train", "training", "trn", "trainval"), "val": ("val", "valid", "validation", "minival", "dev")}
+OTHER = (*WORDS["val"], "test", "testing", "minus")
+
+
+@dataclass(frozen=True)
+class Match:
+    """A layout that lies below a root.
+
+    train, val: the splits that `data.train` and `data.val` mean; None: at least one of them is not there.
+    """
+
+    format: str
+    splits: tuple[str, ...]  # all that are there
+    train: tuple[str, ...] | None
+    val: tuple[str, ...] | None
+
+
+def detect_format(config: Data) -> tuple[Data, str]:
+    """Returns the options with format, root and splits as they are meant, and a sentence about what was chosen.
+
+    A stated format is kept, without a sentence. `data.root` may be an annotation file: its folder is meant then.
+
+    Raises:
+        BadInput: no format or several fit, which is described for each format, or a split is not there.
+    """
+    config = _with_folder(config)
+    if config.format != AUTO:
+        return config, ""
+    root = os.path.expanduser(config.root)
+    if not os.path.isdir(root):
+        raise BadInput(f"no such folder: data.root={root}. Set data.root to the folder of the data set")
+    list_names(root)  # an error if it may not be read
+    matches = [match for name in LAYOUTS for match in [_match(name, root, config)] if match]
+    if not matches:
+        raise _no_layout(root)
+    complete = [match for match in matches if match.train is not None and match.val is not None]
+    if len(complete) > 1:
+        raise BadInput(f"data.root={root} fits several formats: {', '.join(match.format for match in complete)}. "
+                       f"State which one is meant: data.format={complete[0].format}")
+    if not complete:
+        raise _no_split(root, matches, config)
+    match, = complete
+    changed = [f"{option}={_shown(new)}" for option, old, new in
+               (("data.train", config.train, match.train), ("data.val", config.val, match.val)) if new != old]
+    splits = f", with {', '.join(changed)}" if changed else ""
+    sentence = f"data.format=auto: {root} is read as {match.format}{splits}"
+    return replace(config, format=match.format, train=match.train, val=match.val), sentence
+
+
+def detect_splits(config: Data, splits: tuple[str, ...]) -> tuple[Data, tuple[str, ...]]:
+    """Returns `detect_format`'s options, and the splits by their names there; other splits need not be there.
+
+    Args:
+        splits: `data.train`, `data.val`, or names of other splits.
+    """
+    parts = {config.val: replace(config, train=()), config.train: replace(config, val=())}
+    try:
+        data = detect_format(config if splits in parts else replace(config, train=splits, val=()))[0]
+    except BadInput as error:
+        if splits not in parts:
+            raise
+        try:
+            data = detect_format(parts[splits])[0]
+        except BadInput:
+            raise error from None
+    return data, {config.val: data.val, config.train: data.train}.get(splits, splits)
+
+
+def _shown(splits: tuple[str, ...]) -> str:
+    return splits[0] if len(splits) == 1 else f"[{','.join(splits)}]"
+
+
+def _with_folder(config: Data) -> Data:
+    """Returns the options with a folder as `data.root`, where that names data.yaml or an annotation file of COCO."""
+    root = os.path.expanduser(config.root)
+    if not os.path.isfile(root):
+        return config
+    folder, name = os.path.split(os.path.abspath(root))
+    if name.lower().endswith((".yaml", ".yml")):
+        return replace(config, root=folder)
+    if not name.lower().endswith(".json") or not is_coco(root):
+        unpacked = ", unpacked" if name.endswith((".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")) else ""
+        raise BadInput(f"data.root={root} is a file, and no annotation file of COCO: set data.root to the folder of "
+                       f"the data set{unpacked}")
+    if os.path.basename(folder) in ANNOTATION_FOLDERS:
+        folder, name = os.path.dirname(folder), os.path.join(os.path.basename(folder), name)
+    train = (name,) if config.train == Data().train else config.train
+    return replace(config, root=folder, train=train)
+
+
+def _match(name: str, root: str, config: Data) -> Match | None:
+    """Returns what there is of a format below a root; None: nothing."""
+    splits = LAYOUTS[name].splits(root)
+    is_stated = name == "coco" and any(is_coco(os.path.join(root, split)) for split in config.train)
+    if not splits and not is_stated:
+        return None
+    default = Data()
+    train = _resolve(name, root, splits, config.train, "train" if config.train == default.train else "")
+    val = config.val if val_share(config.val) is not None else \
+        _resolve(name, root, splits, config.val, "val" if config.val == default.val else "")
+    return Match(name, tuple(splits), train, val)
+
+
+def _resolve(name: str, root: str, splits: list[str], wanted: tuple[str, ...], role: str) -> tuple[str, ...] | None:
+    """Returns the names of splits as the reader of a format takes them; None: at least one of them is not there.
+
+    Args:
+        role: train or val, where `wanted` is the option's default: a split of a similar name is then taken. Else empty.
+    """
+    if role and wanted[0] not in splits:  # a default
+        similar = similar_splits(splits, role)
+        return (similar[0],) if len(similar) == 1 else None
+    for split in wanted:
+        try:
+            if split not in splits:
+                FORMATS[name].sources(root, split)
+        except BadInput:
+            return None
+    return wanted
+
+
+def similar_splits(splits: Iterable[str], role: str) -> list[str]:
+    """Returns the splits whose names tell best that they are for training, or for validation: one, if that is clear.
+
+    Args:
+        role: train or val.
+    """
+    tokens = {split: re.findall(r"([a-z]+)(\d*)", split.lower()) for split in splits}
+    ranks = {}
+    for split, pairs in tokens.items():
+        others = {word for word, _ in pairs} & set(OTHER) - set(WORDS[role])
+        own = [(WORDS[role].index(word), -int(number or 0)) for word, number in pairs if word in WORDS[role]]
+        if own and not others and not (role == "val" and {"train", "trainval"} & {word for word, _ in pairs}):
+            ranks[split] = min(own)
+    if ranks:
+        return [split for split, rank in ranks.items() if rank == min(ranks.values())]
+    unnamed = [split for split, pairs in tokens.items() if not {word for word, _ in pairs} & set(OTHER)]
+    return unnamed if role == "train" else []
+
+
+def _no_split(root: str, matches: list[Match], config: Data) -> BadInput:
+    """Returns the error for layouts that lack a split for training or validation."""
+    matches = [match for match in matches if match.train is not None] or matches
+    mistakes = []
+    for match in matches:
+        option, wanted = ("data.train", config.train) if match.train is None else ("data.val", config.val)
+        remedy = f"Name one, such as {option}={match.splits[0]}" if match.splits else "Name an annotation file"
+        if match.train is not None:
+            remedy = "Hold out a share of the training images with data.val=0.2, name a split, or train without " \
+                "validation, data.val=[]"
+        mistakes.append(f"read as {match.format}, but there is no split for {option}={_shown(wanted)}: there is "
+                        f"{first_names(match.splits)}. {remedy}")
+    return combine_mistakes(f"data.root={root}", mistakes)
+
+
+def _no_layout(root: str) -> BadInput:
+    """Returns the error for a folder without known annotations: what is there, and what each format needs."""
+    misses = near_misses(root)
+    lines = [f"  - {name}: {layout.needs}" + (f" ({misses[name]})" if name in misses else "")
+             for name, layout in LAYOUTS.items()]
+    names = first_names(names_in(root), MAX_NAMES) or "nothing"
+    places = [os.path.join(root, name) for name in folders_in(root)[:MAX_FOLDERS]]
+    places.append(os.path.dirname(os.path.abspath(root)))
+    nearby = [(place, name) for place in places for name, layout in LAYOUTS.items() if layout.splits(place)]
+    hint = f" {nearby[0][0]} can be read as {nearby[0][1]}: set data.root={nearby[0][0]}." if nearby else ""
+    return BadInput(f"data.root={root}: no annotations that are known.{hint} It holds {names}. The formats need:\n"
+                    + "\n".join(lines))

@@ -1,0 +1,264 @@
+"""Looks at a folder for the annotations of each format: which splits are there, and what is missing where none is."""
+
+import itertools
+import mmap
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from detector.data.formats import coco, per_image_json, visual_genome, yolo_folders
+from detector.data.text_files import list_names, read_bytes, read_text
+from detector.errors import BadInput
+
+MAX_FILES = 50        # files of one folder that are looked into; a folder with more holds a file for each image
+START = 1 << 16       # bytes of a small file that are looked into
+# What stands before the split in names of COCO's annotation files. Of files that differ in it, the first kind counts.
+COCO_KINDS = ("instances_", "", "person_keypoints_", "stuff_", "panoptic_", "captions_")
+COCO_LISTS = (b'"images"', b'"annotations"', b'"categories"')
+XML_FOLDERS = ("Annotations", "annotations", "Annotation", "xml", "labels")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the annotations of one format lie in a folder.
+
+    splits: (root) -> names of the splits that are there; none: the folder has another layout.
+    needs: what the folder has to hold, for an error.
+    """
+
+    splits: Callable[[str], list[str]]
+    needs: str
+
+
+def folders_in(folder: str) -> list[str]:
+    """Returns the names of the folders in a folder, sorted, without hidden ones; none if it cannot be listed."""
+    return [name for name in names_in(folder) if os.path.isdir(os.path.join(folder, name))]
+
+
+def names_in(folder: str) -> list[str]:
+    """Returns the sorted names in a folder, without hidden ones; none if it is missing or cannot be listed."""
+    try:
+        return list_names(folder)
+    except BadInput:
+        return []
+
+
+def coco_splits(root: str) -> list[str]:
+    """Returns the splits by name where coco.read finds the file by it, else as path of the file below root."""
+    files = [file for folder in ("", *folders_in(root)) for file in json_files(root, folder)
+             if is_coco(os.path.join(root, file))]
+    by_split: dict[str, tuple[int, str]] = {}
+    for file in files:
+        folder, name = os.path.split(file)
+        kind = next((kind for kind in COCO_KINDS if kind and name.startswith(kind)), "")
+        rank, key = COCO_KINDS.index(kind), os.path.join(folder, name.removeprefix(kind))
+        by_split[key] = min(by_split.get(key, (rank, file)), (rank, file))
+    return [_coco_split(root, file) for _, file in by_split.values()]
+
+
+def json_files(root: str, folder: str) -> list[str]:
+    """Returns the JSON files in a folder below root; of a folder with a file for each image, none."""
+    names = [name for name in names_in(os.path.join(root, folder)) if name.lower().endswith(".json")]
+    return [os.path.join(folder, name) for name in names] if len(names) <= MAX_FILES else []
+
+
+def _coco_split(root: str, file: str) -> str:
+    folder, name = os.path.split(file)
+    stem = os.path.splitext(name)[0].removeprefix("instances_")
+    for split in (stem, folder):
+        try:
+            if split and os.path.samefile(coco.annotation_file(root, split), os.path.join(root, file)):
+                return split
+        except (BadInput, OSError):
+            pass
+    return file
+
+
+def is_coco(path: str) -> bool:
+    """Returns whether a JSON file is an object with COCO's three lists; only searches for their keys."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4)
+            if start[:2] in (b"\xff\xfe", b"\xfe\xff"):  # UTF-16
+                text = read_text(path).encode()
+                return text.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and all(key in text for key in COCO_LISTS)
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                first = content[:START].lstrip(b"\xef\xbb\xbf \t\r\n")
+                return first.startswith(b"{") and all(
+                    content.find(key) >= 0 for key in COCO_LISTS[:2]) and content.rfind(COCO_LISTS[2]) >= 0
+    except (OSError, ValueError, BadInput):  # ValueError: an empty file
+        return False
+
+
+def voc_splits(root: str) -> list[str]:
+    """Returns the lists of ImageSets/Main, of the root or of folders such as VOC2007, or folders of XML files."""
+    if visual_genome_splits(root) or os.path.isdir(os.path.join(root, "Annotations", "DET")):
+        return []
+    lists = [os.path.join(base, name) for base in ("", *folders_in(root))
+             if any(has_xml(os.path.join(root, base, folder)) for folder in XML_FOLDERS) for name in _lists(root, base)]
+    if lists:
+        return lists
+    folders = [name for name in folders_in(root) if name not in XML_FOLDERS and any(
+        has_xml(os.path.join(root, name, folder)) for folder in ("", *XML_FOLDERS))]
+    divided = [name for folder in XML_FOLDERS for name in folders_in(os.path.join(root, folder))
+               if has_xml(os.path.join(root, folder, name))]
+    undivided = any(has_xml(os.path.join(root, folder)) for folder in ("", *XML_FOLDERS))
+    return [*dict.fromkeys([*folders, *divided])] or (["all"] if undivided else [])
+
+
+def _lists(root: str, base: str) -> list[str]:
+    """Returns the names of the lists of a VOC tree, without those of a single class, such as aeroplane_train."""
+    for folder in ("ImageSets/Main", "ImageSets", *([""] if not base else [])):
+        names = [name[:-4] for name in names_in(os.path.join(root, base, folder)) if name.endswith(".txt")]
+        names = [name for name in names if folder or name in ("train", "val", "trainval", "test", "valid")]
+        if names:
+            return [name for name in names if name.rpartition("_")[2] not in names or "_" not in name]
+    return []
+
+
+def has_xml(folder: str) -> bool:
+    """Returns whether the first XML file of a folder is an annotation of PASCAL VOC."""
+    first = next((name for name in names_in(folder) if name.lower().endswith(".xml")), None)
+    if first is None:
+        return False
+    try:
+        with open(os.path.join(folder, first), "rb") as file:
+            start = file.read(START)
+    except OSError:
+        return False
+    return bool(re.search(rb"<annotation[\s>]", start.replace(b"\0", b"")))  # UTF-16 has zero bytes between
+
+
+def yolo_splits(root: str) -> list[str]:
+    """Returns the splits of a YOLO data set whose images are there."""
+    try:
+        names = yolo_folders.split_names(root)
+    except BadInput:
+        return []
+    return [name for name in names if _has_images(root, name)]
+
+
+def _has_images(root: str, split: str) -> bool:
+    try:
+        return all(os.path.exists(path) for path in yolo_folders.image_sources(root, split))
+    except BadInput:
+        return False
+
+
+def json_splits(root: str) -> list[str]:
+    """Returns the splits of a tree with one JSON file an image: folders, lists, or `all`."""
+    folders = [name for name in folders_in(root) if _has_json_pairs(os.path.join(root, name))]
+    if folders or not _has_json_pairs(root):
+        return folders
+    return [*(name[:-4] for name in names_in(root) if name.endswith(".txt")), "all"]
+
+
+def _has_json_pairs(folder: str) -> bool:
+    """Returns whether a folder holds one of images and one of JSON files with the keys "labels" and "boxes"."""
+    names = folders_in(folder)
+    if not set(names) & set(per_image_json.IMAGE_FOLDERS):
+        return False
+    files = (os.path.join(folder, name, file) for name in per_image_json.JSON_FOLDERS if name in names
+             for file in itertools.islice((file for file in names_in(os.path.join(folder, name))
+                                           if file.lower().endswith(".json")), 3))
+    return any(_has_labels_and_boxes(path) for path in files)
+
+
+def _has_labels_and_boxes(path: str) -> bool:
+    try:
+        content = read_bytes(path).replace(b"\0", b"")
+    except BadInput:
+        return False
+    return b'"labels"' in content and b'"boxes"' in content
+
+
+def visual_genome_splits(root: str) -> list[str]:
+    """Returns VERSION/NAME for each folder with a vocabulary and each list of images."""
+    names = names_in(root)
+    if not {"xml", "objects.json"} & set(names):
+        return []
+    versions = [name for name in names if os.path.isfile(os.path.join(root, name, "objects_vocab.txt"))]
+    lists = {name for name, (file, _) in visual_genome.SPLITS.items() if f"{file}.txt" in names and file == name}
+    return [f"{version}/{name}" for version in versions for name in visual_genome.SPLITS if name in lists]
+
+
+def imagenet_det_splits(root: str) -> list[str]:
+    """Returns the names of the lists in ImageSets/DET."""
+    if not os.path.isdir(os.path.join(root, "Data", "DET")):
+        return []
+    return [name[:-4] for name in names_in(os.path.join(root, "ImageSets", "DET")) if name.endswith(".txt")]
+
+
+LAYOUTS: dict[str, Layout] = {
+    "coco": Layout(coco_splits, "a JSON file for each split, such as annotations/instances_train.json, train.json or "
+                   "train/_annotations.coco.json, with the lists images, annotations and categories"),
+    "voc": Layout(voc_splits, "Annotations/*.xml, JPEGImages/ and lists such as ImageSets/Main/train.txt"),
+    "yolo": Layout(yolo_splits, "data.yaml with train:, val: and names:, or images/train/ and labels/train/ with a "
+                   "text file for each image"),
+    "per_image_json": Layout(json_splits, "images/ or input/, and labels/, target/ or annotations/ with a JSON file "
+                             'for each image: {"labels": [...], "boxes": [[x1, y1, x2, y2], ...]}'),
+    "visual_genome": Layout(visual_genome_splits, "train.txt, val.txt, objects.json and image_data.json or xml/, and "
+                            "VERSION/objects_vocab.txt"),
+    "imagenet_det": Layout(imagenet_det_splits, "Data/DET/, Annotations/DET/ and ImageSets/DET/train.txt"),
+}
+
+
+FOLDERS_OF = {"coco": ("annotations",), "voc": XML_FOLDERS, "yolo": ("images", "labels", "train"),
+              "per_image_json": (*per_image_json.IMAGE_FOLDERS, *per_image_json.JSON_FOLDERS)}
+
+
+def _forbidden(root: str, folders: Iterable[str]) -> str:
+    """Returns why the first of these folders that is there cannot be listed; empty: all can be."""
+    for folder in folders:
+        if os.path.isdir(os.path.join(root, folder)):
+            try:
+                list_names(os.path.join(root, folder))
+            except BadInput as error:
+                return str(error)
+    return ""
+
+
+def near_misses(root: str) -> dict[str, str]:
+    """Returns, by format, what is in a folder that looks like the layout but is not enough for it."""
+    names, misses = set(names_in(root)), {name: _forbidden(root, folders) for name, folders in FOLDERS_OF.items()}
+    files = [file for folder in ("", *folders_in(root)) for file in json_files(root, folder)]
+    if files:
+        lacking = _lacking_lists(os.path.join(root, files[0]))
+        misses["coco"] = f"{files[0]} is there, but lacks {lacking}" if lacking else ""
+    elif "annotations" in names and not misses["coco"]:
+        misses["coco"] = "annotations/ is there, but no JSON file in it"
+    xml = [folder for folder in XML_FOLDERS if folder in names]
+    if xml and not misses["voc"]:
+        misses["voc"] = f"{xml[0]}/ is there, but no XML file of PASCAL VOC in it"
+    images = [folder for folder in (*yolo_folders.LABELS_OF, "train") if folder in names]
+    if _data_file_mistake(root):
+        misses["yolo"] = _data_file_mistake(root)
+    elif images and not misses["yolo"]:
+        misses["yolo"] = f"{images[0]}/ is there, but no label files (*.txt) beside it in labels/, or in it"
+    return {name: miss for name, miss in misses.items() if miss}
+
+
+def _data_file_mistake(root: str) -> str:
+    """Returns what is wrong with data.yaml or the folders that it names; empty: nothing, or there is no such file."""
+    try:
+        data = yolo_folders.data_file(root)
+        for split in data.splits:
+            yolo_folders.image_sources(root, split)
+        return f"{os.path.basename(data.path)} is there, but names no split" if data.path and not data.splits else ""
+    except BadInput as error:
+        return str(error)
+
+
+def _lacking_lists(path: str) -> str:
+    try:
+        content = read_bytes(path)
+    except BadInput as error:
+        return str(error)
+    return " and ".join(key.decode() for key in COCO_LISTS if key not in content)
+
+
+def first_names(names: Iterable[str], count: int = 10) -> str:
+    """Returns the first names of a list and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

@@ -1,0 +1,173 @@
+"""YOLO: a text file for each image, with a line for each object. (docs.ultralytics.com, "Object Detection Datasets")
+
+A line is `class x y width height`, of which (x, y) is the center, or `class x1 y1 x2 y2 x3 y3 ...`, a polygon; all as
+fractions of the image's width and height. Label files are in labels/ in place of images/, or beside the images. A split
+is a key of data.yaml, a folder of images, a list of images (NAME.txt), or `all`.
+"""
+
+import math
+import os
+
+import numpy as np
+
+from detector import structures
+from detector.data.formats.yolo_folders import (
+    LabelFiles,
+    data_file,
+    image_sources,
+    images_of,
+    name_file,
+    unique_names,
+)
+from detector.data.image_sizes import read_missing_sizes
+from detector.data.text_files import read_lines, read_text
+from detector.errors import BadInput, combine_mistakes
+from detector.structures import Dataset, build_dataset
+
+TOLERANCE = 0.01  # by which a value may exceed 0 ... 1: rounding; boxes are cut to their image later
+PREFERRED = (".jpg", ".jpeg")  # of images that differ in their ending alone, and share a label file
+
+
+def sources(root: str, split: str, images: str = "") -> list[str]:
+    """Returns the files that `read` reads, without the images, and the folders whose files it lists."""
+    paths = images_of(root, split, images)
+    labels = LabelFiles(root, split)
+    files = [data_file(root).path, name_file(root), *([] if images else image_sources(root, split))]
+    files += sorted({os.path.dirname(path) for path in paths})
+    return [path for path in [*files, *map(labels.find, paths)] if path]
+
+
+def read(root: str, split: str, images: str = "") -> Dataset:
+    """Reads one split; the classes are those of data.yaml or of a list such as classes.txt, else numbered.
+
+    Args:
+        images: `data.images`, a folder of the images, below root or absolute; empty: by layout.
+
+    Raises:
+        BadInput: lists the lines that cannot be used, by file and number, and images that share a label file.
+    """
+    data, labels = data_file(root), LabelFiles(root, split)
+    paths = images_of(root, split, images)
+    files = [labels.find(path) for path in paths]
+    paths, files = _without_doubles(paths, files)
+    if not any(files):
+        stem = os.path.splitext(os.path.basename(paths[0]))[0]
+        raise BadInput(f"yolo {split}: none of {len(paths)} images has a label file, such as {stem}.txt beside "
+                       f"{paths[0]}, or in a folder labels/ in place of images/. Add them")
+    names = data.names or (unique_names(read_lines(name_file(root)), name_file(root)) if name_file(root) else None)
+    objects, mistakes = [], []
+    for index, file in enumerate(files):
+        if file:
+            rows, wrong = read_labels(file, names, data.keypoints)
+            objects += [(index, *row) for row in rows]
+            mistakes += wrong
+    if mistakes:
+        raise combine_mistakes(f"yolo {split}", mistakes)
+    below = [(_relative(path, root), index, None) for index, path in enumerate(paths, start=1)]
+    rows, sized_by_header = read_missing_sizes(root, below, f"yolo {split}")
+    warnings = _warnings(files, names)
+    if names is None:
+        names = tuple(f"class {number}" for number in range(max((row[1] for row in objects), default=-1) + 1))
+    return build_dataset(f"yolo {split}", root, list(names), list(range(len(names))), rows, _columns(objects, rows),
+                         warnings, sized_by_header)
+
+
+def _columns(objects: list[tuple], images: list[tuple]) -> np.ndarray:
+    """Returns the rows for build_dataset from (index of the image, class from 0, corners as fractions)."""
+    values = np.array(objects, np.float64).reshape(-1, 6)
+    sizes = np.array([image[2:4] for image in images], np.float64).reshape(-1, 2)[values[:, 0].astype(np.int64)]
+    boxes = values[:, 2:] * sizes[:, [1, 0, 1, 0]]
+    return np.column_stack([values[:, 0], values[:, 1] + 1, np.zeros(len(values)), structures.area(boxes), boxes])
+
+
+def _warnings(files: list[str], names: tuple[str, ...] | None) -> tuple[str, ...]:
+    missing = sum(not file for file in files)
+    warnings = (f"{missing} images have no label file; they count as images without objects",) if missing else ()
+    if names is None:
+        warnings += ("no class names: neither data.yaml nor classes.txt states them; the classes are called class 0, "
+                     "class 1, ...",)
+    return warnings
+
+
+def _without_doubles(paths: list[str], files: list[str]) -> tuple[list[str], list[str]]:
+    """Returns images and label files; of images that differ in their ending alone, the JPEG counts.
+
+    Raises:
+        BadInput: there is no single JPEG among images that share a label file.
+    """
+    groups: dict[str, list[str]] = {}
+    for path in dict.fromkeys(paths):
+        groups.setdefault(os.path.splitext(path)[0], []).append(path)
+    others, mistakes = set(), []
+    for group in (group for group in groups.values() if len(group) > 1):
+        jpegs = [path for path in group if path.lower().endswith(PREFERRED)]
+        if len(jpegs) != 1:
+            mistakes.append(f"{' and '.join(group)} share one label file. Remove all but one, or rename them")
+        others |= set(group) - set(jpegs)
+    if mistakes:
+        raise combine_mistakes("images of one name", mistakes)
+    kept = [(path, file) for path, file in zip(paths, files) if path not in others]
+    return [path for path, _ in kept], [file for _, file in kept]
+
+
+def _relative(path: str, root: str) -> str:
+    """Returns the path below root, or as an absolute path where it is elsewhere."""
+    below = os.path.relpath(path, root)
+    return os.path.abspath(path) if below.startswith("..") else below
+
+
+def read_labels(path: str, names: tuple[str, ...] | None, keypoints: int = 0) -> tuple[list[tuple], list[str]]:
+    """Reads one label file.
+
+    Args:
+        names: the classes; None: they are numbered, and any number is allowed.
+        keypoints: numbers of each line that follow the box, and are ignored.
+
+    Returns:
+        objects: (class from 0, x1, y1, x2, y2) of each, as fractions of width and height.
+        mistakes: a sentence for each line that cannot be used, with its number.
+    """
+    objects, mistakes = [], []
+    for number, line in enumerate(read_text(path, "label file").splitlines(), start=1):
+        if line.strip("\ufeff\x00 \t\r\x1a"):
+            try:
+                objects.append(parse_line(line.split(), names, keypoints))
+            except ValueError as error:
+                mistakes.append(f"{path}, line {number}: {error}")
+    return objects, mistakes
+
+
+def parse_line(columns: list[str], names: tuple[str, ...] | None, keypoints: int) -> tuple:
+    """Returns class from 0, x1, y1, x2, y2 of one line. Raises ValueError with a sentence about what is wrong."""
+    label = _class_number(columns[0], names)
+    try:
+        values = [float(column) for column in columns[1:]]
+    except ValueError as error:
+        raise ValueError(f"{str(error).removeprefix('could not convert string to float: ')} is no number") from error
+    is_box = len(values) in (4, 5) or (keypoints and len(values) == 4 + keypoints)
+    if not is_box and (len(values) < 6 or len(values) % 2):
+        raise ValueError(f"{len(columns)} columns; a line is `class x y width height` or `class x1 y1 x2 y2 x3 y3 ...`")
+    if is_box:
+        values = values[:4]  # a fifth one is a score
+    wrong = next((value for value in values if not -TOLERANCE <= value <= 1 + TOLERANCE), None)
+    if wrong is not None:
+        pixels = ", or divide pixels by width and height" if math.isfinite(wrong) and wrong > 1 else ""
+        raise ValueError(f"{wrong:g} lies outside 0 ... 1: coordinates are fractions of width and height. Correct it"
+                         + pixels)
+    if not is_box:
+        return label, min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
+    x, y, width, height = values
+    return label, x - width / 2, y - height / 2, x + width / 2, y + height / 2
+
+
+def _class_number(text: str, names: tuple[str, ...] | None) -> int:
+    if names and text in names:
+        return names.index(text)
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no number of a class") from error
+    if not number.is_integer() or not 0 <= number < (len(names) if names else 10**6):
+        allowed = f"the classes are numbered 0 to {len(names) - 1}" if names else "classes are numbered from 0"
+        raise ValueError(f"class {text}: {allowed}. Correct the line, or add the class to the names")
+    return int(number)
