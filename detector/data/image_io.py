@@ -201,7 +201,7 @@ def _decode(data: bytes, path: str, divisor: int) -> Decoded:
 
 
 def _decode_clean_jpeg(data: bytes, header: Header, divisor: int) -> np.ndarray | None:
-    """Returns the pixels of a JPEG of three colours or grey without any fault; None for all others.
+    """Returns the pixels of a JPEG of three colors or grey without any fault; None for all others.
 
     Pillow then decides. The pixels are the same, and so are the files that are accepted, with and without simplejpeg.
     """

@@ -1,11 +1,14 @@
 """Pillow as decoder: of all formats but JPEG, of unusual JPEGs, and of all JPEGs where simplejpeg is not installed."""
 
+import contextlib
+import ctypes
 import functools
 import io
 import logging
 import sys
 import threading
 import warnings
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -47,7 +50,7 @@ def pillow_header(image: Image.Image) -> Header:
 def decode_with_pillow(image: Image.Image, data: bytes | None) -> np.ndarray:
     """Returns the pixels of an opened image, uint8 [H, W, 3].
 
-    Pillow keeps only the upper byte of 16-bit colours. Where these are dark, the lower bytes are decoded, too, so that
+    Pillow keeps only the upper byte of 16-bit colors. Where these are dark, the lower bytes are decoded, too, so that
     8 to 14 bits in 16 become as bright as those of grey images.
 
     Args:
@@ -93,6 +96,13 @@ def _content(image: Image.Image) -> bytes | None:
 
 @functools.cache
 def _silence_pillow() -> None:
-    """Hides warnings and log lines about metadata and damaged files, which do not name the file."""
+    """Hides warnings, log lines and libtiff's messages about metadata and damaged files, which do not name the file."""
     warnings.filterwarnings("ignore", module=r"PIL\b")
     logging.getLogger("PIL").addHandler(logging.NullHandler())
+    with contextlib.suppress(OSError, AttributeError):  # another system, or a libtiff inside Pillow: its messages stay
+        mapped = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+        libraries = {line.split()[-1] for line in mapped if "libtiff" in line}
+        for library in map(ctypes.CDLL, libraries):
+            for set_handler in (library.TIFFSetErrorHandler, library.TIFFSetWarningHandler):
+                set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+                set_handler(None)

@@ -38,6 +38,11 @@ def read_bytes(path: str, kind: str = "annotation file") -> bytes:
         raise BadInput(f"no such {kind}: {path!r}") from error
 
 
+def printable(path: str) -> str:
+    """Returns a path as text that any file and terminal can hold: a byte that is not UTF-8, 0xNN, becomes \\udcNN."""
+    return path.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def decode(content: bytes, path: str) -> str:
     """Returns a text file's content as text: in UTF-8, or in the encoding that its byte order mark announces.
 

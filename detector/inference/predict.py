@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from detector.data.image_io import decoder_note
+from detector.data.text_files import printable
 from detector.errors import FAILED, OK, BadInput
 from detector.inference.predictor import BATCH_SIZE, Predictor, load_predictor
 from detector.inference.sources import FrameSource, batch_frames, is_video, open_frames
@@ -20,8 +22,8 @@ def predict(run: str, source: str, device: str = "auto", score: float = 0.5, out
             batch_size: int = BATCH_SIZE, limit: int = 0, report: bool = False) -> int:
     """Writes images with boxes, COCO results and a table into a folder; returns the exit status.
 
-    An image that cannot be read is reported and skipped; the exit status is then 1. Ctrl-C ends a camera or a video,
-    and the detections until then are written.
+    An image or a folder that cannot be read is reported and skipped; the exit status is then 1. Ctrl-C ends a camera or
+    a video, and the detections until then are written.
 
     Args:
         source: an image, a folder, a video or camera:NUMBER.
@@ -41,41 +43,51 @@ def predict(run: str, source: str, device: str = "auto", score: float = 0.5, out
     if os.path.isdir(source) and folder.resolve() == Path(source).resolve():
         raise BadInput(f"--out {folder}: this is the folder of the images, which would be replaced by images with "
                        "boxes. Name another folder")
-    with open_frames(source, limit) as frames:
+    with open_frames(source, limit, str(folder)) as frames:
         predictor = load_predictor(run, which, device)
+        for line in filter(None, (decoder_note(), describe_folders(frames))):
+            print(line)
         jpegs = JpegBudget(frames.count or REPORT_FRAMES) if report else None
-        writer = PredictionWriter(folder, predictor.classes, frames.name, frames.fps, jpegs)
-        num_unreadable, elapsed_s = predict_frames(predictor, frames, writer, score, batch_size, is_video(source))
+        writer = PredictionWriter(folder, predictor.classes, frames, jpegs)
+        errors, elapsed_s = predict_frames(predictor, frames, writer, score, batch_size, is_video(source))
     if not writer.results:
         raise BadInput(f"{source}: the video has no frame" if is_video(source) else
-                       f"no image below {source} could be read")
+                       f"no image below {source} could be read; first: {[*frames.unreadable_folders, *errors][0]}")
     writer.close()
     num_images, num_objects = len(writer.results), sum(len(detections) for *_, detections in writer.results.values())
     unit, drawn = ("frames", "the video") if is_video(source) else ("images", "images with boxes")
     print(f"{num_objects} objects in {num_images} {unit}, {num_images / elapsed_s:.1f} a second: {drawn}, "
-          f"detections.json, images.json and detections.csv are in {folder}")
+          f"detections.json, images.json and detections.csv are in {printable(str(folder))}")
     if report:
-        print(writer.report(PageInfo(
+        print(printable(writer.report(PageInfo(
             f"{Path(source).name or source} by {Path(run).resolve().name}",
             (f"{predictor.config.model.backbone}, step {predictor.step}",
              f"{num_objects} objects of score {score:g} or more"),
-            f"fleet-rcnn predict {run} {source} --report", predictor.config.evaluate.nms_thresh)))
-    if num_unreadable:
-        print(f"{num_unreadable} images could not be read and were left out")
-    return FAILED if num_unreadable else OK
+            f"fleet-rcnn predict {run} {source} --report", predictor.config.evaluate.nms_thresh))))
+    if errors:
+        print(f"{len(errors)} images could not be read and were left out")
+    if frames.unreadable_folders:
+        print(f"{len(frames.unreadable_folders)} folders could not be read and were left out")
+    return FAILED if errors or frames.unreadable_folders else OK
+
+
+def describe_folders(source: FrameSource) -> str:
+    """Returns a line for each folder that is left out, and why; "" if there is none."""
+    skipped = (f"left out: folder {folder}, which holds results of `predict`" for folder in source.skipped_folders)
+    return printable("\n".join([*(f"left out: {message}" for message in source.unreadable_folders), *skipped]))
 
 
 def predict_frames(predictor: Predictor, source: FrameSource, writer: PredictionWriter, score: float, batch_size: int,
-                   video: bool) -> tuple[int, float]:
-    """Predicts all frames; returns the number of unreadable ones and the elapsed seconds. Shows a progress bar."""
-    started_at, num_unreadable = time.monotonic(), 0
+                   video: bool) -> tuple[list[str], float]:
+    """Predicts all frames; returns the errors of unreadable ones and the elapsed seconds. Shows a progress bar."""
+    started_at, errors = time.monotonic(), []
     divisor = predictor.model.preprocessing.size_divisor
     with tqdm(total=source.count, unit="frame" if video else "image", disable=None) as bar:
         try:
             for batch in batch_frames(source.frames, batch_size, predictor.resize, divisor):
                 if batch[0].image is None:
-                    num_unreadable += 1
-                    tqdm.write(f"left out: {batch[0].error}")
+                    errors.append(batch[0].error)
+                    tqdm.write(printable(f"left out: {batch[0].error}"))
                 else:
                     detections = predictor.detect([frame.image for frame in batch], score, batch_size)
                     for frame, of_frame in zip(batch, detections):
@@ -83,4 +95,4 @@ def predict_frames(predictor: Predictor, source: FrameSource, writer: Prediction
                 bar.update(len(batch))
         except KeyboardInterrupt:
             tqdm.write("interrupted: the detections until here are written")
-    return num_unreadable, time.monotonic() - started_at
+    return errors, time.monotonic() - started_at

@@ -13,7 +13,7 @@ from torch import Tensor
 from detector.config.load import from_dict
 from detector.config.options import fill_auto
 from detector.config.schema import Config
-from detector.data.image_io import read_image
+from detector.data.image_io import array_to_tensor, pil_to_tensor, read_image
 from detector.distributed.process_group import choose_device
 from detector.errors import BadInput
 from detector.model.faster_rcnn import Detector, build_model, to_device_and_layout
@@ -108,7 +108,9 @@ class ImageDetections:
 class Predictor:
     """A detector that is called with images and returns their objects.
 
-    An image is a path, a PIL image, an array uint8 [H, W, 3] in RGB or [H, W], or a tensor uint8 [3, H, W].
+    An image is a path, a PIL image, an array [H, W] or [H, W, C] in RGB, or a tensor [C, H, W] in RGB. C is 1 to 4; 2
+    and 4 channels end with alpha, which is dropped. Arrays and tensors may have any type and range of values that
+    files have, see "How pixels are read" in detector/README.md.
     """
 
     model: Detector
@@ -130,7 +132,7 @@ class Predictor:
             score: minimum score of a detection.
 
         Raises:
-            BadInput: an image cannot be read.
+            BadInput: an image cannot be read, or its values are not those of pixels.
         """
         if isinstance(images, (list, tuple)):
             return self.detect([to_image_tensor(image) for image in images], score)
@@ -183,13 +185,19 @@ def to_image_tensor(image) -> Tensor:
     if isinstance(image, (str, os.PathLike)):
         return read_image(os.fspath(image))
     if isinstance(image, Image.Image):
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
-    if isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3:
+        return pil_to_tensor(image)
+    if isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3 \
+            and image.numel():
         return image
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
-        image = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
-        if image.ndim == 3 and image.shape[2] == 3:
-            return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    reason = ""
+    try:
+        if isinstance(image, Tensor):
+            values = (image.float() if image.dtype == torch.bfloat16 else image).detach().cpu().numpy()
+            return array_to_tensor(values.transpose(1, 2, 0) if values.ndim == 3 else values)
+        if isinstance(image, np.ndarray):
+            return array_to_tensor(image)
+    except BadInput as error:
+        reason = f": {error}"
     shape = f" of {image.dtype} {list(image.shape)}" if hasattr(image, "shape") else ""
-    raise BadInput(f"{type(image).__name__}{shape} is no image: pass a path, a PIL image, an array uint8 [H, W, 3] or "
-                   "[H, W] in RGB, a tensor uint8 [3, H, W], or a list of these")
+    raise BadInput(f"{type(image).__name__}{shape} is no image{reason}. Pass a path, a PIL image, an array [H, W] or "
+                   "[H, W, 1 to 4] in RGB, a tensor [1 to 4, H, W], or a list of these")

@@ -12,10 +12,13 @@ from typing import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from detector.data.image_io import image_files, read_image
+from detector.data.image_io import read_image
+from detector.data.image_walk import list_images
 from detector.errors import BadInput
+from detector.run.files import DETECTIONS_FILE
 from detector.structures import SIZE_DIVISOR, Resize, padded_size
 
+IMAGES_FILE, TABLE_FILE = "images.json", "detections.csv"  # with DETECTIONS_FILE the tables that `predict` writes
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 READ_AHEAD = 8       # image files that are read ahead of the caller
 READERS = 4          # threads that read them
@@ -42,6 +45,9 @@ class FrameSource:
     count: int | None  # None: unknown, as of a camera
     fps: float         # frames per second of a video; 0 for images
     name: str          # of the video; empty for images
+    image_names: frozenset[str] = frozenset()  # Frame.name of all images; empty for a video
+    unreadable_folders: tuple[str, ...] = ()   # a message for each
+    skipped_folders: tuple[str, ...] = ()      # below the source, with results of `predict`
 
 
 def is_video(source: str) -> bool:
@@ -50,11 +56,13 @@ def is_video(source: str) -> bool:
 
 
 @contextmanager
-def open_frames(source: str, limit: int = 0) -> Iterator[FrameSource]:
+def open_frames(source: str, limit: int = 0, out: str = "") -> Iterator[FrameSource]:
     """Opens an image, a folder of images, a video file or camera:NUMBER.
 
     Args:
         limit: maximum number of frames; 0: all.
+        out: folder of the results. Images in this folder and in those of earlier results are left out, except where the
+            source itself is such a folder.
 
     Raises:
         BadInput: there is no such source, or it cannot be opened.
@@ -67,17 +75,20 @@ def open_frames(source: str, limit: int = 0) -> Iterator[FrameSource]:
             else:
                 yield video
         return
-    paths = image_files(source)
-    paths = paths[:limit] if limit else paths
+    out_place = os.path.realpath(out) if out else ""
+    listing = list_images(source, lambda folder, names: os.path.realpath(folder) == out_place
+                          or {DETECTIONS_FILE, IMAGES_FILE, TABLE_FILE} <= set(names))
+    paths = listing.paths[:limit] if limit else listing.paths
     folder = source if os.path.isdir(source) else os.path.dirname(source)
+    names = [os.path.relpath(path, folder or ".") for path in paths]
     with ThreadPoolExecutor(READERS) as pool:  # decoding releases the GIL
-        yield FrameSource(_read_ahead(pool, paths, folder), len(paths), 0.0, "")
+        yield FrameSource(_read_ahead(pool, paths, names), len(paths), 0.0, "", frozenset(names),
+                          tuple(listing.unreadable), tuple(listing.skipped))
 
 
-def _read_ahead(pool: ThreadPoolExecutor, paths: list[str], folder: str) -> Iterator[Frame]:
+def _read_ahead(pool: ThreadPoolExecutor, paths: list[str], names: list[str]) -> Iterator[Frame]:
     def read(number: int) -> Frame:
-        path = paths[number - 1]
-        name = os.path.relpath(path, folder or ".")
+        path, name = paths[number - 1], names[number - 1]
         try:
             return Frame(number, name, path, read_image(path))
         except BadInput as error:

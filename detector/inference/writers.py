@@ -8,44 +8,47 @@ from pathlib import Path
 
 import numpy as np
 
+from detector.data.text_files import printable
 from detector.errors import BadInput
 from detector.inference.predictor import ImageDetections
-from detector.inference.sources import Frame, import_opencv
+from detector.inference.sources import IMAGES_FILE, TABLE_FILE, Frame, FrameSource, import_opencv
 from detector.report.image_budget import JpegBudget
 from detector.report.report import PageInfo, write_prediction_report
 from detector.run.files import DETECTIONS_FILE, write_whole
 from detector.structures import Dataset, Detections, build_dataset, concat_detections, to_xywh
-from detector.visualization.draw_boxes import draw_boxes
+from detector.visualization.draw_boxes import draw_boxes, limit_side
 
 COLUMNS = ("image_id", "image", "class", "score", "x1", "y1", "x2", "y2")
 JPEG_QUALITY = 92
+MAX_JPEG_SIDE = 65_500  # pixels; libjpeg's limit
+MAX_NAME_BYTES = 255    # of a file's name on most file systems
 
 
 class PredictionWriter:
     """Collects the detections of all frames. Images are drawn at once; `close` writes everything else."""
 
-    def __init__(self, folder: Path, classes: tuple[str, ...], video: str, fps: float, jpegs: JpegBudget | None = None):
+    def __init__(self, folder: Path, classes: tuple[str, ...], source: FrameSource, jpegs: JpegBudget | None = None):
         """
         Args:
-            video: name of the video that is predicted; empty for images.
-            fps: its frames per second.
+            source: whose frames are predicted.
             jpegs: collects the images of a report; None: no report.
         """
-        self.folder, self.classes, self.jpegs = folder, classes, jpegs
-        self.video = AnnotatedVideo(folder / f"{Path(video).stem}.mp4", fps) if video else None
+        self.folder, self.classes, self.jpegs, self.image_names = folder, classes, jpegs, source.image_names
+        self.video = AnnotatedVideo(folder / f"{Path(source.name).stem}.mp4", source.fps) if source.name else None
         self.results: dict[int, tuple[str, int, int, ImageDetections]] = {}  # by frame number: name, height, width
 
     def add(self, frame: Frame, detections: ImageDetections) -> None:
         """Draws the detections of one frame. Raises BadInput where the drawn image would replace the original one."""
         pixels = frame.image.permute(1, 2, 0).contiguous().numpy()
-        self.results[frame.number] = (frame.name, *pixels.shape[:2], detections)
+        self.results[frame.number] = (printable(frame.name), *pixels.shape[:2], detections)
         if self.jpegs:
             self.jpegs.add(pixels)
-        drawn = draw_boxes(pixels, detections.boxes, detections.labels, self.classes, detections.scores)
+        limited, boxes = limit_side(pixels, detections.boxes, MAX_JPEG_SIDE)
+        drawn = draw_boxes(limited, boxes, detections.labels, self.classes, detections.scores)
         if self.video:
             self.video.add(np.asarray(drawn))
             return
-        path = self.folder / (frame.name if frame.name.endswith(".jpg") else f"{frame.name}.jpg")
+        path = self.folder / picture_name(frame, self.image_names)
         if path.resolve() == Path(frame.path).resolve():
             raise BadInput(f"--out {self.folder}: this is the folder of {frame.path}, which would be replaced by the "
                            "image with boxes. Name another folder")
@@ -60,7 +63,7 @@ class PredictionWriter:
         rows = [json.dumps(row) for number, (name, _, _, detections) in ordered.items()
                 for row in coco_rows(number, name, detections)]
         write_whole(self.folder / DETECTIONS_FILE, "[" + ",\n ".join(rows) + "]\n")
-        write_whole(self.folder / "images.json", json.dumps(
+        write_whole(self.folder / IMAGES_FILE, json.dumps(
             {"images": [{"id": number, "file_name": name, "height": height, "width": width}
                         for number, (name, height, width, _) in ordered.items()],
              "categories": [{"id": label, "name": name} for label, name in enumerate(self.classes, start=1)]}) + "\n")
@@ -70,7 +73,7 @@ class PredictionWriter:
         for number, (name, _, _, detections) in ordered.items():
             writer.writerows([number, name, class_name, f"{score:.4f}", *(f"{corner:.2f}" for corner in box)]
                              for class_name, score, box in zip(detections.names, detections.scores, detections.boxes))
-        write_whole(self.folder / "detections.csv", table.getvalue())
+        write_whole(self.folder / TABLE_FILE, table.getvalue())
 
     def report(self, info: PageInfo) -> str:
         """Writes report.html; returns a sentence about it."""
@@ -86,6 +89,18 @@ class PredictionWriter:
         labels = list(range(1, len(self.classes) + 1))
         return (build_dataset("predictions", "", list(self.classes), labels, images, np.zeros((0, 8))),
                 concat_detections(parts))
+
+
+def picture_name(frame: Frame, image_names: frozenset[str]) -> str:
+    """Returns the name of a frame's drawn picture: its own where that ends in .jpg, or else with .jpg appended.
+
+    .jpg is appended once more where another image has that name. A name that is too long becomes the frame's number.
+    """
+    name = frame.name
+    while not name.endswith(".jpg") or name != frame.name and name in image_names:
+        name += ".jpg"
+    folder, base = os.path.split(name)
+    return name if len(os.fsencode(base)) <= MAX_NAME_BYTES else os.path.join(folder, f"{frame.number:06d}.jpg")
 
 
 def coco_rows(number: int, name: str, detections: ImageDetections) -> list[dict]:

@@ -50,6 +50,22 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, classes
     return drawing
 
 
+def limit_side(image: np.ndarray, boxes: np.ndarray, max_side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns an image and its boxes reduced so that no side exceeds `max_side`; the same ones if none does.
+
+    Args:
+        image: uint8 [H, W, 3].
+        boxes: [N, 4], pixels.
+    """
+    height, width = image.shape[:2]
+    if max(height, width) <= max_side:
+        return image, boxes
+    factor = max_side / max(height, width)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    reduced = Image.fromarray(image).resize(size, Image.Resampling.BOX)
+    return np.array(reduced), boxes * np.array([size[0] / width, size[1] / height] * 2)
+
+
 def side_by_side(left: Image.Image, right: Image.Image, captions: tuple[str, str]) -> Image.Image:
     """Returns two images of equal height beside each other, with a caption above each."""
     font = ImageFont.load_default(14)

@@ -28,8 +28,8 @@ def write_page(path: Path, name: str, title: str, data: dict) -> None:
     script = "\n".join((FOLDER / part).read_text(encoding="utf-8") for part in SCRIPTS[name])
     policy = (f"default-src 'none'; img-src data:; script-src '{csp_hash(script)}'; "
               f"style-src '{csp_hash(style)}'; base-uri 'none'; form-action 'none'")
-    values = {"TITLE": html.escape(title), "POLICY": policy, "STYLE": style, "DATA": to_script_json(data),
-              "SCRIPT": script}
+    values = {"TITLE": html.escape(escape_invalid(title)), "POLICY": policy, "STYLE": style,
+              "DATA": to_script_json(data), "SCRIPT": script}
     template = (FOLDER / f"{name}.html").read_text(encoding="utf-8")
     pieces = template.split("%%")  # text and placeholder names alternate; values are not searched for placeholders
     write_whole(path, "".join(values[piece] if i % 2 else piece for i, piece in enumerate(pieces)))
@@ -43,6 +43,12 @@ def csp_hash(text: str) -> str:
 def to_script_json(data: dict) -> str:
     """Returns JSON that is safe inside a <script> element: no text in it can end the element or start another."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = escape_invalid(text)
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return text
+
+
+def escape_invalid(text: str) -> str:
+    """Returns a text in which bytes that are not UTF-8, as file names may have, are escaped as JSON escapes them."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
