@@ -6,8 +6,17 @@ BAD_INPUT = 2
 STOPPED = 75  # EX_TEMPFAIL: stopped early with everything saved; the same command resumes the run
 
 
+MAX_MISTAKES = 10  # that the message of one error lists; `BadInput.mistakes` holds all
+
+
 class BadInput(Exception):
-    """An error that the user can fix. The message states the cause, the value, what is allowed and a remedy."""
+    """An error that the user can fix. The message states the cause, the value, what is allowed and a remedy.
+
+    subject, mistakes: of an error made by `combine_mistakes`, all of its mistakes; empty for other errors.
+    """
+
+    subject: str = ""
+    mistakes: tuple[str, ...] = ()
 
 
 class Stopped(Exception):
@@ -19,7 +28,16 @@ class NotFinite(Exception):
 
 
 def combine_mistakes(subject: str, mistakes: list[str]) -> BadInput:
-    """Returns one BadInput that lists all mistakes found in `subject`, such as "config custom/bccd"."""
+    """Returns one BadInput for all mistakes found in `subject`, such as "config custom/bccd".
+
+    The message lists the first MAX_MISTAKES and says how many more there are.
+    """
     if len(mistakes) == 1:
-        return BadInput(f"{subject}: {mistakes[0]}")
-    return BadInput(f"{subject}: {len(mistakes)} mistakes\n" + "\n".join(f"  - {mistake}" for mistake in mistakes))
+        error = BadInput(f"{subject}: {mistakes[0]}")
+    else:
+        lines = [f"  - {mistake}" for mistake in mistakes[:MAX_MISTAKES]]
+        if len(mistakes) > MAX_MISTAKES:
+            lines.append(f"  and {len(mistakes) - MAX_MISTAKES} more")
+        error = BadInput(f"{subject}: {len(mistakes)} mistakes\n" + "\n".join(lines))
+    error.subject, error.mistakes = subject, tuple(mistakes)
+    return error

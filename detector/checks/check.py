@@ -2,7 +2,8 @@
 
 import torch
 
-from detector.checks.dataset import check_images, read_train_and_val
+from detector.checks.dataset import describe_split, read_train_and_val, review_data, select_objects
+from detector.checks.images import check_images
 from detector.checks.machine import (
     check_cores,
     check_disk,
@@ -12,9 +13,10 @@ from detector.checks.machine import (
     check_weights,
 )
 from detector.checks.problems import CheckReport, problems_from_error
-from detector.checks.trial_step import build_initial_state, checkpoint_bytes, run_trial_steps
+from detector.checks.trial_step import build_initial_state, checkpoint_bytes, run_trial
 from detector.config.load import load_config, run_folder
 from detector.config.schema import Config
+from detector.data.read import describe_format
 from detector.data.samplers import epoch_sizes
 from detector.distributed.process_group import choose_device
 from detector.errors import BAD_INPUT, OK, BadInput
@@ -48,13 +50,19 @@ def run_checks(config: Config, quick: bool = False, processes: int = 0) -> Check
     check_gpus(config, processes, report)
     check_cores(config, processes, report)
     check_weights(config, report)
-    train, val = read_train_and_val(config.data, report)
+    if text := describe_format(config.data):
+        report.facts["format"] = text
+    annotated, val = read_train_and_val(config, report)
+    for dataset in filter(None, (annotated, val)):
+        describe_split(config.data, dataset, dataset is annotated, report)
+    train = select_objects(annotated, config.data, report)
     if train:
         config, auto_values = resolve_auto(config, train, processes)
         report.notes += [auto_values] if auto_values else []
     plan = plan_training(config, train, processes, report) if train else None
     if plan is None:
         return note_skipped_checks(report)
+    review_data(config, annotated, val, plan, quick, report)
     image_bytes = 3 * int((train.sizes[:, 0].astype("int64") * train.sizes[:, 1]).max())
     check_shared_memory(config, image_bytes, processes, report)
     device = choose_device(config.run.device) if not report.problems else torch.device("cpu")
@@ -66,10 +74,10 @@ def run_checks(config: Config, quick: bool = False, processes: int = 0) -> Check
     if report.problems or quick:
         return note_skipped_checks(report)
     for dataset in filter(None, (train, val)):
-        check_images(dataset, report)
+        check_images(dataset, config.data, report)
     report.notes += filter(None, [warn_slow_precision(config.run.precision, device)])
     if not report.problems:
-        run_trial_steps(config, train, plan, state, device, processes, len(val) if val else 0, report)
+        run_trial(config, train, val, plan, state, device, processes, report)
     return report
 
 
@@ -96,17 +104,20 @@ def note_skipped_checks(report: CheckReport) -> CheckReport:
 
 def format_report(report: CheckReport) -> str:
     """Returns the report as text for a person: facts, notes, problems."""
-    facts, lines = report.facts, []
+    facts = report.facts
+    lines = [facts["format"]] if "format" in facts else []
     for fact in facts.values():
         if isinstance(fact, dict) and "objects_of_class" in fact:
             counts = ", ".join(f"{name} {count}" for name, count in fact["objects_of_class"].items())
             lines += [fact["summary"], f"  objects of each class: {counts}"]
     if plan := facts.get("plan"):
         lines += [plan["sentence"], plan["schedule"]]
-    if batch := facts.get("largest_padded_batch"):
-        memory = f"; its step took {facts['peak_memory_gib']:.2f} GiB at its peak" if "peak_memory_gib" in facts else ""
-        lines.append(f"largest padded batch: {batch['images']} images of {batch['width']}x{batch['height']} pixels, at "
-                     f"step {batch['step']}{memory}")
+    for name in ("largest_padded_batch", "batch_with_most_objects"):
+        if batch := facts.get(name):
+            lines.append(f"{name.replace('_', ' ')}: {batch['images']} images of {batch['width']}x{batch['height']} "
+                         f"pixels, up to {batch['most_objects_of_an_image']} objects in one, at step {batch['step']}")
+    if "peak_memory_gib" in facts:
+        lines.append(f"training and evaluation take {facts['peak_memory_gib']:.2f} GiB at their peak")
     if disk := facts.get("disk"):
         lines.append(f"checkpoints of {disk['checkpoint_gib']:.2f} GiB, {disk['needed_gib']:.1f} GiB of disk in all, "
                      f"{disk['free_gib']:.1f} GiB are free")

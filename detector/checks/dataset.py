@@ -1,69 +1,77 @@
-"""Checks of a data set: classes, boxes, annotations and images, each problem with file, id and remedy."""
+"""Checks of annotations: both splits are read even if one fails; classes, objects, boxes, with ids and remedies."""
 
+import math
 import os
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
-from detector.checks.problems import CheckReport, Problem, problems_from_error
-from detector.config.schema import Data
+from detector.checks.problems import CheckReport, parse_problem, problems_from_error, shorten
+from detector.checks.progress import show_stage
+from detector.config.schema import Config, Data
 from detector.data.formats import coco
+from detector.data.formats.detect import detect_splits
 from detector.data.formats.json_text import parse_annotations
-from detector.data.image_io import read_image
+from detector.data.image_sizes import annotated_size
 from detector.data.read import (
     MIN_BOX_SIZE,
     OVERHANG_TOLERANCE,
     describe,
-    read_splits,
+    read_part,
     relabel,
     resolve_classes,
     select_for_training,
 )
+from detector.data.review import describe_ignored, equal_images, note_shared
+from detector.data.split import val_share
+from detector.data.text_files import read_bytes
 from detector.errors import BadInput
 from detector.structures import Dataset
-
-MAX_EXAMPLES = 5  # printed examples of one problem; the facts list all
-MAX_CLASSES = 20  # printed classes without an object
-REMEDIES = {"are missing": "Add them, or remove their annotations",
-            "cannot be used": "Fix or remove them, or set data.unreadable_images=grey"}
-EXIF_ORIENTATION = 0x0112
+from detector.training.review import review_files, review_training
+from detector.training.schedule import RunPlan
 
 
-def read_train_and_val(config: Data, report: CheckReport) -> tuple[Dataset | None, Dataset | None]:
-    """Reads training and validation images as a run does; reads and reports each of the two even if the other fails."""
-    splits = {name: _read_split(config, name, report) for name in ("train", "val") if getattr(config, name)}
-    train, val = splits.get("train"), splits.get("val")
-    if not config.val:
+def read_train_and_val(config: Config, report: CheckReport) -> tuple[Dataset | None, Dataset | None]:
+    """Reads training and validation images as a run does; reads and reports each of the two even if the other fails.
+
+    Returns:
+        Both with all of their objects, labelled by the same classes; None for one that cannot be read, or val that is
+        not wanted.
+    """
+    train = _read_part(config, "train", report)
+    has_val = bool(config.data.val)
+    val = _read_part(config, "val", report) if has_val and (train or not _is_share(config.data)) else None
+    if not has_val:
         report.notes.append("no validation: data.val is empty")
     try:
-        classes = resolve_classes(config, train) if train else None
+        classes = resolve_classes(config.data, train) if train else None
     except BadInput as error:
         report.problems += problems_from_error(error, "data.classes")
-        return train, val
+        return None, val
     if train:
         train = relabel(train, classes, strict=False)
     if val and classes:
-        val = _with_classes_of_training(config, val, classes, report)
-    for dataset in filter(None, (train, val)):
-        describe_split(config, dataset, report)
-    if train:
-        try:
-            train = select_for_training(train, config)
-        except BadInput as error:
-            report.problems += problems_from_error(error, "data.train")
+        val = _with_classes_of_training(config.data, val, classes, report)
     return train, val
 
 
-def _read_split(config: Data, name: str, report: CheckReport) -> Dataset | None:
+def _read_part(config: Config, name: str, report: CheckReport) -> Dataset | None:
     try:
-        return read_splits(config, getattr(config, name))
+        with show_stage(f"reading data.{name}"):
+            return read_part(config.data, name, config.seed)
     except BadInput as error:
-        report.problems += [problem for problem in problems_from_error(error, f"data.{name}")
-                            if problem not in report.problems]
+        subject = "data.val" if name == "train" and _is_share(config.data) else f"data.{name}"
+        causes = {(problem.cause, problem.remedy) for problem in report.problems}
+        report.problems += [problem for problem in problems_from_error(error, subject)
+                            if (problem.cause, problem.remedy) not in causes]
         return None
+
+
+def _is_share(config: Data) -> bool:
+    """Returns whether data.val is a share of the training images, or is meant to be one."""
+    try:
+        return val_share(config.val) is not None
+    except BadInput:
+        return True
 
 
 def _with_classes_of_training(config: Data, val: Dataset, classes: tuple[str, ...], report: CheckReport) -> Dataset:
@@ -74,82 +82,80 @@ def _with_classes_of_training(config: Data, val: Dataset, classes: tuple[str, ..
         return relabel(val, classes, strict=False)
 
 
-def describe_split(config: Data, dataset: Dataset, report: CheckReport) -> None:
-    """Adds counts as facts, and as notes the warnings of the reader and the classes without an object."""
+def select_objects(train: Dataset | None, config: Data, report: CheckReport) -> Dataset | None:
+    """Returns the images and objects to train on; None, and a problem, where there are none."""
+    try:
+        return select_for_training(train, config) if train else None
+    except BadInput as error:
+        report.problems += problems_from_error(error, "data.train")
+        return None
+
+
+def describe_split(config: Data, dataset: Dataset, is_train: bool, report: CheckReport) -> None:
+    """Adds counts as facts, and as notes the warnings of the reader."""
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes) + 1)[1:].tolist()
-    report.facts[dataset.name] = {"summary": describe(dataset), "images": len(dataset), "objects": len(dataset.boxes),
+    summary = describe(dataset) + (describe_ignored(dataset, config) if is_train else "")
+    report.facts[dataset.name] = {"summary": summary, "images": len(dataset), "objects": len(dataset.boxes),
                                   "objects_of_class": dict(zip(dataset.classes, counts))}
     report.notes += [f"{dataset.name}: fixed while reading: {warning}" for warning in dataset.warnings]
-    if dataset.warnings and config.format in ("coco", "shapes"):
-        root = os.path.expanduser(config.root)
-        for split in (*config.train, *config.val):
-            if f"coco {split}" == dataset.name:
-                report.notes += invalid_annotations(coco.annotation_file(root, split))
-    absent = [name for name, count in zip(dataset.classes, counts) if not count]
-    if absent:
-        report.notes.append(f"{dataset.name}: no object of class " + ", ".join(absent[:MAX_CLASSES])
-                            + _rest(absent, MAX_CLASSES, " and "))
+    if dataset.warnings:
+        report.notes += invalid_annotations(config, config.train if is_train else config.val)
 
 
-def invalid_annotations(path: str) -> list[str]:
-    """Returns a note with the annotation ids of a COCO file whose boxes leave their image or have no area in it."""
-    content = parse_annotations(Path(path).read_bytes())
-    sizes = {str(image["id"]): (image.get("width"), image.get("height")) for image in content["images"]}
-    ids = []
-    for annotation in content["annotations"]:
-        x, y, width, height = map(float, annotation["bbox"])
-        right, bottom = sizes[str(annotation["image_id"])]
-        if right and bottom:
-            inside = (min(x + width, right) - max(x, 0), min(y + height, bottom) - max(y, 0))
-            outside = max(-x, -y, x + width - right, y + height - bottom)
-            if outside > OVERHANG_TOLERANCE or not min(inside) >= MIN_BOX_SIZE:
-                ids.append(annotation.get("id"))
-    if not ids:
-        return []
-    return [f"{path}: boxes outside their image or without area: annotations "
-            f"{', '.join(map(str, ids[:MAX_EXAMPLES]))}{_rest(ids, MAX_EXAMPLES, ' and ')}. "
-            "Fix their bbox = [x, y, width, height]"]
+def review_data(config: Config, train: Dataset, val: Dataset | None, plan: RunPlan, is_quick: bool,
+                report: CheckReport) -> None:
+    """Adds what a run's review says before its first step; a thorough check compares all files of both data sets.
 
-
-def check_images(dataset: Dataset, report: CheckReport) -> None:
-    """Reads every image as training does; all missing images are one problem, all unusable ones another."""
-    def read(index: int) -> tuple[str, str]:
-        path = dataset.path(index)
-        try:
-            read_image(path, tuple(int(length) for length in dataset.sizes[index]))
-        except BadInput as error:
-            return ("cannot be used", str(error)) if os.path.isfile(path) else ("are missing", path)
-        return ("are turned", path) if has_ambiguous_orientation(path) else ("", "")
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding releases the GIL
-        results = list(tqdm(pool.map(read, range(len(dataset))), dataset.name, len(dataset), unit="image", leave=False,
-                            disable=None))
-    for kind, remedy in REMEDIES.items():
-        messages = [message for result, message in results if result == kind]
-        if messages:
-            report.problems.append(Problem(
-                f"{len(messages)} images of {dataset.name} {kind}",
-                "; ".join(messages[:MAX_EXAMPLES]) + _rest(messages, MAX_EXAMPLES, "; and "), remedy))
-        report.facts[dataset.name][f"images that {kind}"] = messages
-    turned = [path for result, path in results if result == "are turned"]
-    report.facts[dataset.name]["images turned by EXIF"] = turned
-    if turned:
-        report.notes.append(f"{len(turned)} images of {dataset.name} are turned by their EXIF orientation in a way "
-                            f"that their size does not show, first {turned[0]}. Their boxes are read as drawn on the "
-                            "turned image, as viewers show it; look at some of them with `fleet-rcnn view`")
-
-
-def _rest(items: list, shown: int, separator: str) -> str:
-    """Returns "<separator>N more" for the items that are not printed, or "" where all are."""
-    return f"{separator}{len(items) - shown} more" if len(items) > shown else ""
-
-
-def has_ambiguous_orientation(path: str) -> bool:
-    """Returns True where EXIF mirrors or turns an image without swapping width and height.
-
-    These are orientations 2 to 4, and 5 to 8 of a square image. In all other cases the annotated width and height
-    show whether the annotations were made before or after turning.
+    Args:
+        train: the training images with all of their objects.
     """
-    with Image.open(path) as image:
-        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-        return orientation in (2, 3, 4) or orientation in (5, 6, 7, 8) and image.width == image.height
+    review = review_training(config, train, val, plan)
+    report.problems += [parse_problem(text, text.partition(": ")[0]) for text in review.problems]
+    report.notes += review.notes
+    if is_quick or val is None:
+        report.notes += review_files(train, val)
+        return
+    with show_stage("comparing files of train and val"):
+        shared = equal_images(train, val)
+    report.notes += note_shared(train, val, shared, "by content")
+    report.facts["images_in_both"] = shared
+
+
+def invalid_annotations(config: Data, splits: tuple[str, ...]) -> list[str]:
+    """Returns notes with the annotation ids of COCO files whose boxes leave their image or have no area in it.
+
+    Annotations that cannot be judged here are left out; the warnings of the reader count them.
+    """
+    notes = []
+    try:
+        data, names = detect_splits(config, splits)
+        for name in names if data.format in ("coco", "shapes") else ():
+            path = coco.annotation_file(os.path.expanduser(data.root), name)
+            content = parse_annotations(read_bytes(path))
+            sizes = {str(image["id"]): annotated_size(image.get("height"), image.get("width"))
+                     for image in content["images"]}
+            ids = [str(annotation.get("id")) for annotation in content["annotations"] if is_invalid(annotation, sizes)]
+            if ids:
+                notes.append(f"{path}: boxes outside their image or without area: annotations {shorten(ids, ', ')}. "
+                             "Fix their bbox = [x, y, width, height]")
+    except (BadInput, ValueError, TypeError, LookupError, AttributeError):
+        pass
+    return notes
+
+
+def is_invalid(annotation: dict, sizes: dict[str, tuple[int, int] | None]) -> bool:
+    """Returns whether a COCO annotation's box leaves its image or has no area in it; False where that is unknown.
+
+    Args:
+        sizes: height and width of each image by its id as text.
+    """
+    try:
+        x, y, width, height = map(float, annotation["bbox"])
+        bottom, right = sizes[str(annotation["image_id"])]
+    except (TypeError, ValueError, LookupError):
+        return False
+    if not all(map(math.isfinite, (x, y, width, height))):
+        return True
+    inside = min(min(x + width, right) - max(x, 0), min(y + height, bottom) - max(y, 0))
+    outside = max(-x, -y, x + width - right, y + height - bottom)
+    return outside > OVERHANG_TOLERANCE or inside < MIN_BOX_SIZE

@@ -1,11 +1,18 @@
 """The result of a check: facts, notes and problems, for a person and for a script."""
 
 import json
+import re
 from dataclasses import dataclass, field
 
 from detector.errors import BadInput
 
 NO_PROBLEM = "no problem found"  # the last line of a report without problems
+MAX_EXAMPLES = 10                # of one kind that the text shows; JSON has all
+VERBS = ("Add Ask Change Check Choose Convert Copy Correct Cut Delete Download Draw Enlarge Fix Free Give Install "
+         "Leave Let List Look Make Mark Move Name Pass Put Read Remove Rename Repair Replace Request Resize Restore "
+         "Run Save Select Set Split Start State Submit Undo Use Wait Write").replace(" ", "|")
+# The start of a remedy. A full stop, a colon or a capital alone may be part of a path, as in "St. Gallen/a.xml".
+REMEDY = re.compile(rf"\. (?=(?:{VERBS})\b)|[:;] (?=(?:{VERBS.lower()})\b)")
 
 
 @dataclass(frozen=True)
@@ -14,10 +21,10 @@ class Problem:
 
     subject: str  # the file, option or part of the machine
     cause: str    # the mistake, with values
-    remedy: str   # what to do about it
+    remedy: str   # what to do about it; empty where the cause says it
 
     def __str__(self) -> str:
-        return f"{self.subject}: {self.cause}. {self.remedy}"
+        return f"{self.subject}: {self.cause}" + (f". {self.remedy}" if self.remedy else "")
 
 
 @dataclass
@@ -35,39 +42,58 @@ class CheckReport:
         return json.dumps({"problems": problems, "notes": self.notes, "facts": self.facts}, indent=1)
 
     def verdict(self) -> str:
-        """Returns one line for each problem, and a last line with their number."""
-        count = len(self.problems)
-        if not count:
+        """Returns one line for each problem, at most MAX_EXAMPLES of one subject, and a last line with their number."""
+        if not self.problems:
             return NO_PROBLEM
-        total = "1 problem" if count == 1 else f"{count} problems"
-        return "\n".join([*(f"problem: {problem}" for problem in self.problems), total])
+        by_subject: dict[str, list[Problem]] = {}
+        for problem in self.problems:
+            by_subject.setdefault(problem.subject, []).append(problem)
+        lines = []
+        for subject, problems in by_subject.items():
+            lines += [f"problem: {problem}" for problem in problems[:MAX_EXAMPLES]]
+            if len(problems) > MAX_EXAMPLES:
+                lines.append(f"problem: {subject}: {len(problems) - MAX_EXAMPLES} more; --json lists all")
+        return "\n".join([*lines, count_of_problems(len(self.problems))])
+
+
+def count_of_problems(count: int) -> str:
+    """Returns the last line of a report with problems."""
+    return "1 problem" if count == 1 else f"{count} problems"
 
 
 def problems_from_error(error: BadInput, subject: str) -> list[Problem]:
-    """Returns the mistakes that the message of an error lists.
+    """Returns the mistakes that an error lists.
 
     Args:
-        error: a message of one mistake, or a heading and one line "  - mistake" for each.
-        subject: the subject of a message without a list; a list has its subject in its heading.
+        error: of one mistake, or made by errors.combine_mistakes.
+        subject: the subject of an error that has none itself.
     """
-    list_subject, mistakes = split_mistakes(error)
+    own_subject, mistakes = split_mistakes(error)
     if not mistakes:
-        return [_parse_problem(str(error), subject)]
-    return [_parse_problem(mistake, list_subject) for mistake in mistakes]
+        return [parse_problem(str(error), subject)]
+    return [parse_problem(mistake, own_subject) for mistake in mistakes]
 
 
 def split_mistakes(error: BadInput) -> tuple[str, list[str]]:
-    """Returns the subject and the mistakes that a message of errors.combine_mistakes lists; none for another one."""
-    heading, *mistakes = str(error).split("\n  - ")
-    return heading.rsplit(": ", 1)[0], mistakes
+    """Returns the subject and the mistakes of an error of errors.combine_mistakes; no mistakes for another one."""
+    return error.subject, list(error.mistakes)
 
 
-def _parse_problem(text: str, subject: str) -> Problem:
-    """Splits a message into its cause and its remedy, which follows the first full stop or else the last colon."""
+def parse_problem(text: str, subject: str) -> Problem:
+    """Splits a message into cause and remedy, which begins with a verb after a full stop, or else after a colon.
+
+    A message without a remedy stays whole: nothing of it is changed, as it may be the path of a file.
+    """
     text = text.removeprefix(f"{subject}: ")
-    cause, separator, remedy = text.partition(". ")
-    if not separator:
-        cause, separator, remedy = text.rpartition(": ")
-    if not separator:
-        return Problem(subject, text, "Fix it")
-    return Problem(subject, cause, remedy[:1].upper() + remedy[1:])
+    matches = list(REMEDY.finditer(text))
+    if not matches:
+        return Problem(subject, text, "")
+    match = next((match for match in matches if match.group() == ". "), matches[0])
+    remedy = text[match.end():]
+    return Problem(subject, text[:match.start()], remedy[:1].upper() + remedy[1:])
+
+
+def shorten(items: list[str], separator: str = "; ") -> str:
+    """Returns the first MAX_EXAMPLES items, and how many more there are."""
+    rest = [f"and {len(items) - MAX_EXAMPLES} more"] if len(items) > MAX_EXAMPLES else []
+    return separator.join([*items[:MAX_EXAMPLES], *rest])

@@ -1,25 +1,27 @@
-"""The trial step: a training pass over the largest padded micro-batch of the run, and an estimate of its duration."""
+"""The trial: training and evaluation of the batches that need most memory, and an estimate of the run's duration."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from detector.checks.problems import CheckReport, Problem, problems_from_error
+from detector.checks.progress import show_stage
+from detector.checks.trial_batches import PaddedBatch, plan_eval_trial, plan_trial
 from detector.config.schema import Config
+from detector.data.dataset import DetectionDataset
 from detector.data.loader import collate
-from detector.data.padding_buckets import plan_padding_buckets
-from detector.data.samplers import epoch_sizes, micro_batches, plan_epoch
-from detector.data.transforms import draw_min_size
+from detector.data.read import drop_ignored
+from detector.data.samplers import micro_batches
 from detector.errors import BadInput
+from detector.inference.predictor import predict_batch
 from detector.model.faster_rcnn import build_model, to_device_and_layout
 from detector.model.precision import autocast, to_device
 from detector.model.weights.load import load_weights
-from detector.py_faster_rcnn.static_chunks import chunk_ratios
-from detector.run.environment import peak_memory_gib
-from detector.seeding import derive_seed, generator, seed_torch
-from detector.structures import Dataset, Resize, ceil_div, resized_sizes, round_up
+from detector.run.environment import peak_memory_gib, reset_peak_memory
+from detector.seeding import derive_seed, seed_torch
+from detector.structures import Dataset, Resize, ceil_div
+from detector.training.async_checkpoint import copy_to_host
 from detector.training.checkpoint import TrainState, checkpoint_content
 from detector.training.optimizer import build_optimizer
 from detector.training.schedule import RunPlan
@@ -29,80 +31,22 @@ from detector.training.train_loader import training_dataset
 FORWARD_FRACTION = 1 / 3  # of the time of a training pass: its forward pass
 
 
-@dataclass(frozen=True)
-class PaddedBatch:
-    """One micro-batch of one step."""
-
-    step: int
-    min_size: int                      # short side that the images of this step are resized to
-    keys: tuple[tuple[int, int], ...]  # (epoch, index) of the images
-    height: int                        # of the padded images
-    width: int
-
-
-def largest_and_median_batch(config: Config, data: Dataset, plan: RunPlan) -> tuple[PaddedBatch, PaddedBatch]:
-    """Returns the largest and the median of all micro-batches of the run, by the pixels of their padded images."""
-    sizes, min_sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies), config.augment.min_size
-    resized = np.stack([train_sizes(config, sizes, plan.global_batch, min_size) for min_size in min_sizes])
-    by_min_size = plan_padding_buckets(config, sizes, plan.global_batch).by_min_size
-    buckets = np.stack([by_min_size[min_size] for min_size in min_sizes]) if by_min_size else None
-    drawn = draw_min_sizes(config, plan)
-    areas, batches = [], []
-    for epoch in range(ceil_div(plan.total_steps, plan.steps_per_epoch)):
-        steps = np.arange(epoch * plan.steps_per_epoch, min((epoch + 1) * plan.steps_per_epoch, plan.total_steps))
-        rows = plan_epoch(config.seed, epoch, sizes, plan.global_batch, config.batch.aspect_ratio_groups)[:len(steps)]
-        scale = drawn[steps][:, None]  # [steps, 1]
-        for columns in micro_batches(plan.global_batch, config.batch.micro_batch_size, 0, 1):
-            indices = rows[:, columns]  # [steps, micro-batch size]
-            padded = round_up(resized[scale, indices].max(axis=1), config.model.size_divisor)  # [steps, 2]
-            if buckets is not None:
-                padded = np.maximum(padded, buckets[scale, indices].max(axis=1))
-            areas.append(padded.prod(axis=1) * len(columns))
-            batches += [(int(step), indices[row], padded[row]) for row, step in enumerate(steps)]
-    order = np.argsort(np.concatenate(areas), kind="stable")
-
-    def padded_batch(number: int) -> PaddedBatch:
-        step, indices, (height, width) = batches[number]
-        keys = tuple((step // plan.steps_per_epoch, int(index)) for index in indices)
-        return PaddedBatch(step, min_sizes[drawn[step]], keys, int(height), int(width))
-    return padded_batch(order[-1]), padded_batch(order[len(order) // 2])
-
-
-def draw_min_sizes(config: Config, plan: RunPlan) -> np.ndarray:
-    """Returns the position in augment.min_size that each step draws, int64 [steps]."""
-    min_sizes = config.augment.min_size
-    if len(min_sizes) == 1:
-        return np.zeros(plan.total_steps, np.int64)
-    return np.array([min_sizes.index(draw_min_size(min_sizes, generator(derive_seed(config.seed, "side", step))))
-                     for step in range(plan.total_steps)], np.int64)
-
-
-def train_sizes(config: Config, sizes: np.ndarray, global_batch: int, min_size: int) -> np.ndarray:
-    """Returns (height, width) of each resized image, int64 [E, 2]; with batch.crop_to_group that of its crop frame."""
-    resized = resized_sizes(sizes, Resize(min_size, config.augment.max_size))
-    if not config.batch.crop_to_group:
-        return resized
-    ratios, short = np.nan_to_num(chunk_ratios(sizes, global_batch), nan=1.0), resized.min(axis=1)
-    tall = np.stack([np.maximum(np.ceil(resized[:, 1] / ratios), resized[:, 0]), resized[:, 1]], axis=1)
-    wide = np.stack([resized[:, 0], np.maximum(np.ceil(resized[:, 0] * ratios), resized[:, 1])], axis=1)
-    square = np.stack([short, short], axis=1)
-    return np.where((ratios == 1)[:, None], square, np.where((ratios < 1)[:, None], tall, wide)).astype(np.int64)
-
-
 def build_initial_state(config: Config, data: Dataset, device: torch.device, weights: bool,
                         report: CheckReport) -> TrainState | None:
-    """Returns the state that the run starts from; None, and a problem, where model.weights do not fit the model.
+    """Returns the state that the run starts from; None, and a problem, where model or model.weights are impossible.
 
     Args:
         weights: load model.weights; False: random weights.
     """
     seed_torch(derive_seed(config.seed, "weights"))
-    model = build_model(config.model, config.evaluate, len(data.classes))
+    subject = f"model.backbone={config.model.backbone}"
     try:
+        model = build_model(config.model, config.evaluate, len(data.classes))
         if weights:
+            subject = f"model.weights={config.model.weights}"
             load_weights(model, config.model, data.classes)
     except BadInput as error:
-        report.problems += problems_from_error(error, f"model.weights={config.model.weights}")
+        report.problems += problems_from_error(error, subject)
         return None
     model = to_device_and_layout(model, config.run.channels_last, device)
     ema_model = None
@@ -121,25 +65,80 @@ def checkpoint_bytes(state: TrainState) -> int:
     return count(checkpoint_content(state, Config(), (), 1))
 
 
-def run_trial_steps(config: Config, data: Dataset, plan: RunPlan, state: TrainState, device: torch.device,
-                    processes: int, val_images: int, report: CheckReport) -> None:
-    """Trains on the largest micro-batch to check the memory, then on the median one to estimate the run's duration."""
-    largest, median = largest_and_median_batch(config, data, plan)
-    report.facts["largest_padded_batch"] = {"step": largest.step, "images": len(largest.keys), "height": largest.height,
-                                      "width": largest.width}
+def run_trial(config: Config, train: Dataset, val: Dataset | None, plan: RunPlan, state: TrainState,
+              device: torch.device, processes: int, report: CheckReport) -> None:
+    """Trains and evaluates on the batches that need most memory, then trains on the median one to estimate the time.
+
+    A copy of the checkpoint lies in host memory meanwhile, as it does in a run from its first checkpoint on.
+
+    Args:
+        train: the images and objects to train on.
+        val: the validation images; None: no validation.
+    """
+    batches = plan_trial(config, train, plan)
+    tried = list(dict.fromkeys([batches.largest, batches.most_objects, batches.both]))
+    eval_batches = plan_eval_trial(config, val) if val else []
+    report.facts["largest_padded_batch"] = describe_batch(batches.largest)
+    report.facts["batch_with_most_objects"] = describe_batch(batches.most_objects)
+    reset_peak_memory(device)
+    batch: PaddedBatch | None = None
     try:
-        run_micro_batch(config, data, plan, state, device, largest)
-        load_s, train_s = run_micro_batch(config, data, plan, state, device, median)
-    except torch.OutOfMemoryError as error:
-        report.problems.append(Problem(
-            f"the largest padded batch, {len(largest.keys)} images of {largest.width}x{largest.height} pixels at step "
-            f"{largest.step}",
-            f"does not fit into the memory of {torch.cuda.get_device_name(device)} ({str(error).splitlines()[0]})",
-            "Set batch.micro_batch_size=1 (gradients are accumulated), run.precision=bf16 or a smaller "
-            "augment.max_size"))
+        with show_stage("trial steps"):
+            run_micro_batch(config, train, plan, state, device, batch := batches.median)  # fills the optimizer's state
+            is_copied = saves_early(config, plan, val)
+            host_copy = copy_to_host(checkpoint_content(state, Config(), (), 1)) if is_copied else None
+            for batch in tried:
+                run_micro_batch(config, train, plan, state, device, batch)
+            load_s, train_s = run_micro_batch(config, train, plan, state, device, batches.median)
+            del host_copy
+            batch = None
+            for indices in eval_batches:
+                evaluate_batch(config, val, state, device, indices)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        report.problems.append(memory_problem(config, batch, device, error))
         return
     report.facts["peak_memory_gib"] = round(peak_memory_gib(device), 3)
-    report.facts["estimate"] = estimate_duration(config, plan, processes, val_images, len(median.keys), load_s, train_s)
+    report.facts["estimate"] = estimate_duration(config, plan, processes, len(val) if val else 0,
+                                                 len(batches.median.keys), load_s, train_s)
+
+
+def saves_early(config: Config, plan: RunPlan, val: Dataset | None) -> bool:
+    """Returns whether the run writes a checkpoint before its last step, for itself or for an evaluation."""
+    interval = evaluation_interval(config, plan) if val else plan.total_steps
+    return min(config.run.save_every_steps, interval) < plan.total_steps
+
+
+def evaluation_interval(config: Config, plan: RunPlan) -> int:
+    """Returns the steps between two evaluations."""
+    return round(config.evaluate.every_epochs * plan.steps_per_epoch) or plan.total_steps
+
+
+def describe_batch(batch: PaddedBatch) -> dict:
+    """Returns the facts of one batch."""
+    return {"step": batch.step, "images": len(batch.keys), "height": batch.height, "width": batch.width,
+            "most_objects_of_an_image": batch.objects}
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Returns whether a GPU, or PyTorch's allocator on a CPU, got no memory."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def memory_problem(config: Config, batch: PaddedBatch | None, device: torch.device, error: Exception) -> Problem:
+    """Returns the problem of a batch that does not fit; `batch` None: one of the evaluation."""
+    place = torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"
+    cause = f"does not fit into the memory of {place} ({str(error).splitlines()[0]})"
+    if batch is None:
+        return Problem(f"the largest batch of an evaluation, {config.evaluate.batch_size} images", cause,
+                       "Set evaluate.batch_size=1, evaluate.compute_loss=false or a smaller evaluate.max_size")
+    fewer_objects = ", augment.max_boxes=500" if batch.objects > 500 else ""
+    return Problem(
+        f"a batch of {len(batch.keys)} images of {batch.width}x{batch.height} pixels, with up to {batch.objects} "
+        f"objects in one, at step {batch.step}", cause,
+        f"Set batch.micro_batch_size=1 (gradients are accumulated){fewer_objects}, run.precision=bf16 or a smaller "
+        "augment.max_size")
 
 
 def estimate_duration(config: Config, plan: RunPlan, processes: int, val_images: int, images: int, load_s: float,
@@ -152,8 +151,7 @@ def estimate_duration(config: Config, plan: RunPlan, processes: int, val_images:
     forward_passes = max(len(micro_batches(plan.global_batch, config.batch.micro_batch_size, rank, processes))
                          for rank in range(processes))
     data_s = load_s / config.run.num_workers if config.run.num_workers else train_s + load_s
-    evaluation_interval = round(config.evaluate.every_epochs * plan.steps_per_epoch) or plan.total_steps
-    evaluations = ceil_div(plan.total_steps, evaluation_interval) if val_images else 0
+    evaluations = ceil_div(plan.total_steps, evaluation_interval(config, plan)) if val_images else 0
     evaluation_s = val_images / images * train_s * FORWARD_FRACTION / processes
     step_with_loading_s = forward_passes * max(train_s, data_s)
     hours = (plan.total_steps * step_with_loading_s + evaluations * evaluation_s) / 3600
@@ -178,3 +176,14 @@ def run_micro_batch(config: Config, data: Dataset, plan: RunPlan, state: TrainSt
     update_weights(state, config)
     float(total.detach())  # waits for the device
     return loaded_at - started_at, time.monotonic() - loaded_at
+
+
+def evaluate_batch(config: Config, data: Dataset, state: TrainState, device: torch.device,
+                   indices: Sequence[int]) -> None:
+    """Predicts one batch as an evaluation does."""
+    examples = DetectionDataset(drop_ignored(data, config.data), config.seed, None)
+    images, targets = collate([examples[0, int(index)] for index in indices])
+    model = state.ema_model or state.model
+    model.eval()
+    predict_batch(model, images, targets if config.evaluate.compute_loss else None,
+                  Resize(config.evaluate.min_size, config.evaluate.max_size), config.run.precision, device)

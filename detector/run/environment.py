@@ -85,6 +85,17 @@ def peak_memory_gib(device: "torch.device") -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # in KiB on Linux
 
 
+def reset_peak_memory(device: "torch.device") -> None:
+    """Lets `peak_memory_gib` count from now on; without effect on a CPU where the system does not allow it."""
+    if device.type == "cuda":
+        import torch
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak of resident memory (proc_pid_clear_refs(5))
+    except OSError:
+        pass
+
+
 def describe_rank(device: "torch.device") -> RankInfo:
     """Returns where this process runs; `device` is the one that it trains on."""
     import torch

@@ -21,7 +21,8 @@ import torch
 from measuring import append_result, format_spread, spread
 
 from detector.checks.problems import CheckReport
-from detector.checks.trial_step import build_initial_state, checkpoint_bytes, largest_and_median_batch, run_micro_batch
+from detector.checks.trial_batches import plan_trial
+from detector.checks.trial_step import build_initial_state, checkpoint_bytes, run_micro_batch
 from detector.config.load import load_config
 from detector.data.read import read_datasets, select_for_training
 from detector.data.samplers import epoch_sizes
@@ -61,7 +62,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
     sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
     plan = plan_run(config.batch, config.optim, config.schedule, sizes, 0, 1)
     state = build_initial_state(config, data, device, False, CheckReport())
-    _, batch = largest_and_median_batch(config, data, plan)
+    batch = plan_trial(config, data, plan).median
 
     def step() -> None:
         run_micro_batch(config, data, plan, state, device, batch)

@@ -10,14 +10,17 @@ from conftest import TINY
 from PIL import Image
 
 from detector.checks.check import check, run_checks
-from detector.checks.dataset import MAX_EXAMPLES
+from detector.checks.problems import MAX_EXAMPLES
 from detector.config.load import load_config
 from detector.errors import BAD_INPUT, OK
+from detector.seeding import numpy_random_state
 
 
 def image(path: Path, width: int = 40, height: int = 30) -> None:
+    """Writes an image whose pixels depend on its path, so that no two are equal."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.zeros((height, width, 3), np.uint8)).save(path)
+    pixels = numpy_random_state(sum(str(path.relative_to(path.parent.parent)).encode())).randint(0, 256, (height, width, 3))
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def root(tmp_path) -> Path:
 @pytest.fixture
 def overrides(root, tmp_path) -> list[str]:
     return [*TINY, f"data.root={root}", f"data.cache={tmp_path / 'cache'}", f"run.folder={tmp_path / 'runs'}",
-            "run.name=checked", "batch.size=2"]
+            "run.name=checked", "batch.size=2", "schedule.epochs=12", "evaluate.every_epochs=1"]
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ def test_data_without_problems_are_counted_and_tried(run_check, tmp_path):
     assert "objects of each class: cat 3, dog 4" in text and "objects of each class: cat 0, dog 1" in text
     assert "note: coco val: no object of class cat" in text
     assert "a step is 2 images" in text and "4 steps an epoch" in text and "48 steps (12 epochs)" in text
-    assert "largest padded batch: 2 images of 96x64 pixels" in text and "GiB at its peak" in text  # 40 x 30 at short side 64
+    assert "largest padded batch: 2 images of 96x64 pixels" in text and "GiB at their peak" in text  # 40 x 30 at short side 64
     assert " hours on 1 process, if all are as fast as this one" in text and "12 evaluations" in text
     assert not (tmp_path / "runs").exists()
 
@@ -100,7 +103,7 @@ def test_all_problems_of_cheap_checks_are_reported_at_once_in_under_ten_seconds(
 
 def test_an_unknown_format_is_a_problem_with_the_closest_name(run_check):
     status, text = run_check("data.format=cocoo")
-    assert status == BAD_INPUT and "data.format='cocoo'. One of coco, voc" in text and "(did you mean coco?)" in text
+    assert status == BAD_INPUT and "data.format='cocoo': one of auto, coco, voc" in text and "(did you mean coco?)" in text
 
 
 def test_mistakes_of_both_splits_are_reported_with_annotation_and_remedy(run_check, root):
@@ -110,7 +113,7 @@ def test_mistakes_of_both_splits_are_reported_with_annotation_and_remedy(run_che
     status, text = run_check()
     lines = problems(text)
     assert status == BAD_INPUT and len(lines) == 3, text
-    for parts in (("train.json", "annotation 1 is of image 99", "add it, or remove"),
+    for parts in (("train.json", "annotation 1 is of image 99", "Add it, or remove"),
                   ("train.json", "annotation 2", "bbox = [x, y, width, height]"),
                   ("val.json", "annotation 5 is of category 8")):
         assert any(all(part in line for part in parts) for line in lines), parts
@@ -162,9 +165,12 @@ def test_a_truncated_image_is_named(run_check, root):
 
 
 def test_all_kinds_of_problems_of_both_splits_are_reported_at_once_and_long_lists_are_cut(run_check, root):
-    for number in range(1, MAX_EXAMPLES + 3):
-        (root / "train" / f"{number}.png").unlink()
+    images = [{"id": n, "file_name": f"{n}.png", "width": 40, "height": 30} for n in range(1, MAX_EXAMPLES + 8)]
+    spoil(root, "train", images=images)  # 1 to 7 exist
     (root / "train" / "8.png").write_text("no image")
+    (root / "train" / "1.png").unlink()
+    (root / "train" / "2.png").unlink()
+    (root / "train" / "3.png").unlink()
     image(root / "val" / "1.png", 7, 7)
     status, text = run_check()
     assert status == BAD_INPUT and len(problems(text)) == 3 and text.splitlines()[-1] == "3 problems"
