@@ -10,7 +10,7 @@ from collections.abc import Callable
 from detector.cli import is_collective, parse, run_collective, run_single
 from detector.distributed.rank_info import local_rank, world_size
 from detector.distributed.stop_signal import SIGNALS, StopRequest
-from detector.errors import BAD_INPUT, FAILED, BadInput, NotFinite
+from detector.errors import BAD_INPUT, FAILED, BadInput, NotFinite, escape_unprintable
 
 # Disk full, over quota, file too large, read-only, permission denied.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
@@ -18,6 +18,7 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCE
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one verb; returns the exit status: 0 done, 2 bad input, 75 stopped early, 1 any other error."""
+    escape_unprintable()
     args = parse(arguments)
     if not is_collective(args):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the launcher may have blocked them

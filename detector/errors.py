@@ -1,4 +1,7 @@
-"""The exceptions that end a run, and the exit statuses."""
+"""The exceptions that end a run, the exit statuses, and output that no name of a file can end."""
+
+import io
+import sys
 
 OK = 0
 FAILED = 1
@@ -41,3 +44,10 @@ def combine_mistakes(subject: str, mistakes: list[str]) -> BadInput:
         error = BadInput(f"{subject}: {len(mistakes)} mistakes\n" + "\n".join(lines))
     error.subject, error.mistakes = subject, tuple(mistakes)
     return error
+
+
+def escape_unprintable() -> None:
+    """Lets print() write what the terminal's encoding lacks as an escape, such as a byte of a file name: \\udcdf."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

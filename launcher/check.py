@@ -1,14 +1,15 @@
 """fleet-rcnn check: the problems that the launcher finds and those that the detector finds, in one report."""
 
 import json
+import re
 import subprocess
 import sys
 
-from detector.checks.problems import NO_PROBLEM, CheckReport, Problem
+from detector.checks.problems import NO_PROBLEM, CheckReport, Problem, count_of_problems
 from detector.errors import BAD_INPUT, OK, BadInput
 from launcher.backends import Backend
 from launcher.backends.local import run_local
-from launcher.job import Job, Resources, count_of
+from launcher.job import Job, Resources
 from launcher.run_info import resolve_run
 
 
@@ -39,11 +40,17 @@ def check(arguments: list[str], resources: Resources, backend: Backend) -> int:
     sys.stdout.flush()
     if not problems:
         return run_local(job)
-    completed = subprocess.run(job.command(), stdout=subprocess.PIPE, text=True)
-    lines = completed.stdout.splitlines(keepends=True)
-    print("".join(line for line in lines if line != f"{NO_PROBLEM}\n"), end="")  # there is one: of the launcher
-    print(f"{count_of(len(problems), 'problem')} of the launch options: see the first lines")
+    completed = subprocess.run(job.command(), stdout=subprocess.PIPE, text=True, errors="backslashreplace")
+    lines = completed.stdout.splitlines()
+    count = number_of_problems(lines[-1]) if lines else None
+    print("\n".join([*(lines if count is None else lines[:-1]), count_of_problems(len(problems) + (count or 0))]))
     return completed.returncode or BAD_INPUT
+
+
+def number_of_problems(line: str) -> int | None:
+    """Returns the number that the last line of the detector's report tells; None for another line."""
+    match = re.fullmatch(r"(\d+) problems?", line)
+    return 0 if line == NO_PROBLEM else int(match[1]) if match else None
 
 
 def print_json_report(job: Job, problems: list[Problem], notes: list[str]) -> int:

@@ -20,7 +20,7 @@ class ConsoleLogger(Logger):
     def __init__(self, folder: Path, step: int, total_steps: int):
         self.progress = Progress(step, total_steps)
         self.bar: tqdm | None = None
-        self.log = open(folder / LOG_FILE, "a", encoding="utf-8")
+        self.log = open(folder / LOG_FILE, "a", encoding="utf-8", errors="backslashreplace")
 
     def start_progress_bar(self) -> None:
         """Shows a progress bar if stderr is a terminal."""

@@ -37,3 +37,10 @@ def test_a_rank_with_an_error_of_its_own_exits_at_once(error, status, world):
 def test_a_report_of_weights_or_of_latency_is_refused(other, capsys):
     assert main(["evaluate", "runs/some", "--report", *other]) == BAD_INPUT
     assert f"error: --report with {other[0]}: " in capsys.readouterr().err
+
+
+def test_a_name_that_the_terminal_cannot_show_is_escaped():
+    code = "from detector.errors import escape_unprintable; escape_unprintable(); print('stra\\udcdfe \u00e9')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True,
+                          env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.stdout == b"stra\\udcdfe \\xe9\n" and done.returncode == 0

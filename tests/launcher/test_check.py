@@ -39,8 +39,15 @@ def test_the_status_is_that_of_both(gpus, status, expected, config, monkeypatch,
     assert cli.main(["check", config, "--on", "slurm", "--gpus", gpus]) == expected
     out = capfd.readouterr().out
     assert "of the data" in out and ("problem: gpus=9: partition gpu has 8 GPUs" in out) == (gpus == "9")
-    assert ("1 problem of the launch options: see the first lines" in out) == (gpus == "9")
+    assert out.endswith("of the data\n1 problem\n") == (gpus == "9")
     assert started[0].arguments == (config, "--processes", gpus, *(["--quick"] if gpus == "9" else []))
+
+
+def test_the_problems_of_launcher_and_detector_are_counted_once(config, monkeypatch, capfd):
+    fake_detector(monkeypatch, "fact\nproblem: a\nproblem: b\n2 problems", BAD_INPUT)
+    cli.main(["check", config, "--on", "slurm", "--gpus", "9"])
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[-1] == "3 problems" and [line for line in lines if line.endswith(" problems")] == ["3 problems"]
 
 
 @pytest.mark.parametrize("gpus", ["8", "9"])
