@@ -125,6 +125,13 @@ def add_data_and_tables(add_verb: AddVerb) -> None:
     get_verb.add_argument("--keep", action="store_true", help="keep the archives in ROOT/downloads")
     for verb in (list_verb, get_verb):
         verb.add_argument("--root", default="data", help="folder that holds all data sets; default: data")
+    convert = add_verb("convert", "write a data set in another layout; images are linked", "source", "out")
+    convert.add_argument("--to", required=True, metavar="LAYOUT", help="coco, voc, yolo or per_image_json")
+    convert.add_argument("--format", default="auto", help="layout of the source; default: the one that is there")
+    convert.add_argument("--split", action="append", default=[], metavar="NAME",
+                         help="a split to convert, repeatable; default: all that are there")
+    convert.add_argument("--images", default="", metavar="FOLDER", help="folder of the images; default: by layout")
+    convert.add_argument("--copy", action="store_true", help="copy the images instead of linking them")
     tables = add_verb("tables", "print the published tables beside what was measured in run folders")
     form = tables.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true")
@@ -221,6 +228,11 @@ def run_data(args: argparse.Namespace) -> None:
         download_dataset(args.name, args.root, args.keep)
 
 
+def run_convert(args: argparse.Namespace) -> None:
+    from detector.data.convert import convert
+    print(convert(args.source, args.to, args.out, args.format, args.split, args.images, args.copy))
+
+
 def run_tables(args: argparse.Namespace) -> None:
     from detector.tables.show import show
     show(args.row, args.runs, args.html, args.markdown, args.csv, args.models)
@@ -235,5 +247,5 @@ def run_options(_args: argparse.Namespace) -> None:
 
 # Verbs of one process -> function; it returns an exit status, or None for 0.
 SINGLE = {"check": run_check, "evaluate": run_evaluate, "score": run_score, "compare": run_compare, "view": run_view,
-          "anchors": run_anchors, "predict": run_predict, "export": run_export, "data": run_data, "tables": run_tables,
-          "options": run_options}
+          "anchors": run_anchors, "predict": run_predict, "export": run_export, "data": run_data,
+          "convert": run_convert, "tables": run_tables, "options": run_options}

@@ -8,7 +8,7 @@ from typing import Callable
 
 from detector import __version__
 from detector.config.aliases import print_once
-from detector.errors import BAD_INPUT, OK, BadInput
+from detector.errors import BAD_INPUT, OK, BadInput, escape_unprintable
 from launcher import check, jobs
 from launcher.backends import BACKENDS, DEFAULT_BACKEND, Backend, load_backend
 from launcher.backends.local import run_local
@@ -28,6 +28,7 @@ VERBS = {  # verb: (arguments, description)
     "anchors": ("CONFIG [key=value ...]", "show how well the anchors cover the objects, and propose better ones"),
     "export": ("RUN --format onnx|torchscript|weights", "export a run's detector for other programs"),
     "data": ("list | get NAME", "list or download the data sets of the published tables"),
+    "convert": ("SOURCE --to LAYOUT OUT", "write a data set in another layout, such as yolo"),
     "reproduce": ("ROW [--seeds 3] [key=value ...]", "train and test a row of the published tables"),
     "tables": ("[--markdown|--html|--csv|--models]", "print the published tables beside measured results"),
     "options": ("", "list every option of a config with default and description"),
@@ -88,6 +89,7 @@ def backend_name(name: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command line and returns its exit status."""
+    escape_unprintable()
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["reproduce"]:
         return reproduce(arguments[1:], main)

@@ -40,7 +40,8 @@ def read_cached(config: Data, root: str, split: str) -> Dataset:
     key = hashlib.sha256(json.dumps(
         [CACHE_FORMAT, config.format, os.path.abspath(root), split, config.images, stamps]).encode()).hexdigest()
     folder = os.path.expanduser(config.cache)
-    path = "" if folder.startswith("~") else os.path.join(folder, f"{config.format}-{key[:24]}.npz")  # "~": no home
+    has_folder = folder and not folder.startswith("~")  # "~" stays where there is no home
+    path = os.path.join(folder, f"{config.format}-{key[:24]}.npz") if has_folder else ""
     dataset = _load(path, root)
     if dataset is None:
         dataset = _call(reader.read, root, split, config.images)

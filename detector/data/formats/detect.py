@@ -14,6 +14,7 @@ from detector.errors import BadInput, combine_mistakes
 
 AUTO = "auto"
 MAX_NAMES = 10            # names in an error message
+PART_FOLDERS = ("annotations", "images", "jpegimages", "labels", "imagesets", "train", "val", "valid", "test")
 MAX_FOLDERS = 20          # folders that are searched for a layout one level deeper
 ANNOTATION_FOLDERS = ("annotations", "labels")  # an annotation file in one of them: data.root is the folder above
 # Words in the names of splits, the most usual first; a number may follow, of which the largest counts: train2017.
@@ -83,6 +84,31 @@ def detect_splits(config: Data, splits: tuple[str, ...]) -> tuple[Data, tuple[st
         except BadInput:
             raise error from None
     return data, {config.val: data.val, config.train: data.train}.get(splits, splits)
+
+
+def detect_layout(config: Data, splits: tuple[str, ...]) -> tuple[Data, tuple[str, ...]]:
+    """Returns the options with format and root as they are meant, and the splits: those stated, or all that are there.
+
+    Raises:
+        BadInput: no format or several fit, or there is no split.
+    """
+    config = _with_folder(config)
+    root, stated = os.path.expanduser(config.root), splits or (() if config.train == Data().train else config.train)
+    if not os.path.isdir(root):
+        raise BadInput(f"no such folder: {root}")
+    list_names(root)
+    formats = [name for name in LAYOUTS if LAYOUTS[name].splits(root)] if config.format == AUTO else [config.format]
+    fitting = [name for name in formats if _resolve(name, root, [], stated, "") is not None]
+    if len(fitting) > 1:
+        raise BadInput(f"{root} fits several formats: {', '.join(fitting)}. State which one is meant: --format "
+                       f"{fitting[0]}")
+    if not formats:
+        raise _no_layout(root)
+    name = (fitting or formats)[0]
+    there = LAYOUTS[name].splits(root) if name in LAYOUTS else []
+    if not stated and not there:
+        raise BadInput(f"{root}: no split of format {name}. Name one with --split")
+    return replace(config, format=name, root=root), stated or tuple(there)
 
 
 def _shown(splits: tuple[str, ...]) -> str:
@@ -163,11 +189,14 @@ def _no_split(root: str, matches: list[Match], config: Data) -> BadInput:
     mistakes = []
     for match in matches:
         option, wanted = ("data.train", config.train) if match.train is None else ("data.val", config.val)
-        remedy = f"Name one, such as {option}={match.splits[0]}" if match.splits else "Name an annotation file"
+        likely = similar_splits(match.splits, "train") or [*match.splits]
+        remedy = f"Name one, such as {option}={likely[0]}" if likely else "Name an annotation file"
         if match.train is not None:
-            remedy = "Hold out a share of the training images with data.val=0.2, name a split, or train without " \
-                "validation, data.val=[]"
-        mistakes.append(f"read as {match.format}, but there is no split for {option}={_shown(wanted)}: there is "
+            others = [split for split in match.splits if split not in match.train]
+            example = f", such as data.val={others[0]}" if others else ""
+            remedy = f"Hold out a share of the training images with data.val=0.2, name a split{example}, or train " \
+                "without validation, data.val=[]"
+        mistakes.append(f"read as {match.format}, but there is no split for {option}={_shown(wanted)}; its splits: "
                         f"{first_names(match.splits)}. {remedy}")
     return combine_mistakes(f"data.root={root}", mistakes)
 
@@ -179,7 +208,8 @@ def _no_layout(root: str) -> BadInput:
              for name, layout in LAYOUTS.items()]
     names = first_names(names_in(root), MAX_NAMES) or "nothing"
     places = [os.path.join(root, name) for name in folders_in(root)[:MAX_FOLDERS]]
-    places.append(os.path.dirname(os.path.abspath(root)))
+    parent, name = os.path.split(os.path.abspath(root))
+    places += [parent] if name.lower() in PART_FOLDERS else []
     nearby = [(place, name) for place in places for name, layout in LAYOUTS.items() if layout.splits(place)]
     hint = f" {nearby[0][0]} can be read as {nearby[0][1]}: set data.root={nearby[0][0]}." if nearby else ""
     return BadInput(f"data.root={root}: no annotations that are known.{hint} It holds {names}. The formats need:\n"

@@ -232,6 +232,8 @@ def near_misses(root: str) -> dict[str, str]:
     if xml and not misses["voc"]:
         misses["voc"] = f"{xml[0]}/ is there, but no XML file of PASCAL VOC in it"
     images = [folder for folder in (*yolo_folders.LABELS_OF, "train") if folder in names]
+    if "labels" in names and not images:
+        misses["yolo"] = "labels/ is there, but no images/: set data.format=yolo and data.images to the images' folder"
     if _data_file_mistake(root):
         misses["yolo"] = _data_file_mistake(root)
     elif images and not misses["yolo"]:

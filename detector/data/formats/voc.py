@@ -89,9 +89,8 @@ def exclusive_corners(boxes: np.ndarray) -> np.ndarray:
     Swapped corners stay swapped: data/read.py corrects and counts them.
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    first, last = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
-    ordered = structures.from_voc(np.concatenate([first, last], axis=1))
-    swapped = np.tile(boxes[:, :2] > boxes[:, 2:], 2)
+    swapped = np.tile(boxes[:, :2] >= boxes[:, 2:] + 1, 2)  # xmin up to xmax + 1: a box narrower than a pixel
+    ordered = structures.from_voc(np.where(swapped, boxes[:, [2, 3, 0, 1]], boxes))
     return np.where(swapped, ordered[:, [2, 3, 0, 1]], ordered)
 
 

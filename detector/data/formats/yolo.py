@@ -24,7 +24,7 @@ from detector.data.text_files import read_lines, read_text
 from detector.errors import BadInput, combine_mistakes
 from detector.structures import Dataset, build_dataset
 
-TOLERANCE = 0.01  # by which a value may exceed 0 ... 1: rounding; boxes are cut to their image later
+TOLERANCE = 0.05  # by which a value may exceed 0 ... 1: rounding; boxes are cut to their image later
 PREFERRED = (".jpg", ".jpeg")  # of images that differ in their ending alone, and share a label file
 
 

@@ -1,0 +1,250 @@
+"""`convert`: writes a data set of any layout in another one; images are linked, or copied."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import tempfile
+import unicodedata
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from PIL import Image
+
+from detector.config.parsing import did_you_mean
+from detector.config.schema import Data
+from detector.data.formats.detect import AUTO, detect_layout
+from detector.data.image_io import IMAGE_EXTENSIONS, image_size
+from detector.data.layout_writers import RESERVED, WRITERS, Split, Writer
+from detector.data.read import describe, read_splits, relabel
+from detector.errors import BadInput, combine_mistakes
+from detector.structures import CROWD, DIFFICULT, Dataset
+
+THREADS = 8  # that link or copy images; most of the time they wait for the disk
+FLAG_NAMES = {CROWD: "crowd regions", DIFFICULT: "difficult objects"}
+ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP": ".webp", "TIFF": ".tif", "GIF": ".gif"}
+GENERIC_STEMS = ("_annotations.coco", "annotations", "labels", "instances", "coco", "data")  # say nothing of the split
+# In file names: what lists and XML cannot hold, and bytes that are no text.
+FORBIDDEN = re.compile(r"[\s\"'\\/:*?<>|\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def convert(source: str, target: str, out: str, source_format: str = AUTO, splits: Sequence[str] = (),
+            images: str = "", copy: bool = False) -> str:
+    """Writes a data set in another layout; returns a description, with a command that trains on it.
+
+    Everything is written into a folder beside `out`, which is renamed when it is complete.
+
+    Args:
+        source: a folder, or an annotation file.
+        target: a key of WRITERS.
+        out: a folder that does not exist yet, or is empty.
+        splits: as `data.train` would name them; empty: all.
+        images: as `data.images`.
+        copy: copy the images; else they are hard links, or symbolic links where the disk is another one.
+
+    Raises:
+        BadInput: `out` has files, the source cannot be read, or images are missing or cannot be held by the layout.
+    """
+    if target not in WRITERS:
+        raise BadInput(f"--to {target}{did_you_mean(target, WRITERS)}: one of {', '.join(WRITERS)}")
+    if os.path.lexists(out) and (not os.path.isdir(out) or os.listdir(out)):
+        raise BadInput(f"{out} exists already: name a folder that does not exist yet, or is empty")
+    data, found_splits = detect_layout(Data(root=source, format=source_format, images=images, cache=""), tuple(splits))
+    parts = _read(data, found_splits)
+    writer, names = WRITERS[target], _split_names(found_splits)
+    entries = _entries(parts)
+    files = _file_names([entry for part in entries for entry in part], data.root)
+    written = [Split(name, part, [files[entry] for entry in own]) for name, part, own in zip(names, parts, entries)]
+    _check_images(written, writer)
+
+    def fill(folder: str) -> None:
+        writer.write(folder, written)
+        for split in written:
+            _write_images(split, os.path.join(folder, writer.images.format(split.name)), copy)
+    _write_whole(out, fill)
+    lines = [f"{out}: {target} from {data.format}, {describe(replace(split.dataset, name=split.name))}"
+             for split in written]
+    lines += [warning for part in parts for warning in part.warnings] + _losses(written, writer, target)
+    return "\n".join([*lines, "Train on it:", f"  {_train_command(out, target, written, writer)}"])
+
+
+def _read(data: Data, splits: tuple[str, ...]) -> list[Dataset]:
+    """Returns the splits with one list of classes: those of the first, then those that only others have."""
+    parts = [read_splits(data, (split,)) for split in splits]
+    classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
+    twice = [name for name in classes if name.strip() != name and name.strip() in classes]
+    if twice:
+        raise BadInput(f"classes that differ in surrounding spaces alone: {', '.join(map(repr, twice))}. Rename them")
+    return [relabel(part, classes, strict=True) for part in parts]
+
+
+def _split_names(splits: Sequence[str]) -> list[str]:
+    """Returns a name for each split that every layout can hold, such as VOC2007_train for VOC2007/train."""
+    names: list[str] = []
+    for split in splits:
+        folder, name = os.path.split(split)
+        if split.lower().endswith(".json"):
+            stem = os.path.splitext(name)[0].removeprefix("instances_")
+            split = os.path.basename(folder) if stem in GENERIC_STEMS and folder else stem
+        name = FORBIDDEN.sub("_", split).strip("._") or "split"
+        name = f"{name}_split" if name.lower() in RESERVED else name
+        names.append(_unused(name, names))
+    return names
+
+
+def _unused(name: str, used: Sequence[str]) -> str:
+    number = 2
+    candidate = name
+    while candidate in used:
+        candidate, number = f"{name}_{number}", number + 1
+    return candidate
+
+
+def _entries(parts: list[Dataset]) -> list[list[tuple[str, int]]]:
+    """Returns (path, number) of the images of each split; the number differs where splits annotate one otherwise."""
+    variants: dict[str, list[bytes]] = {}
+    entries: list[list[tuple[str, int]]] = []
+    for part in parts:
+        entries.append([])
+        for index in range(len(part)):
+            rows, path = part.rows(index), part.path(index)
+            content = b"".join(getattr(part, name)[rows].tobytes() for name in ("boxes", "labels", "flags"))
+            known = variants.setdefault(path, [])
+            known += [] if content in known else [content]
+            entries[-1].append((path, known.index(content)))
+    return entries
+
+
+def _file_names(entries: list[tuple[str, int]], root: str) -> dict[tuple[str, int], str]:
+    """Returns the file name in the new layout of each image: stems differ, and every layout can hold them.
+
+    An image keeps its name if it can; where a name would occur again, those of its folders are set before it.
+    """
+    names: dict[tuple[str, int], str] = {}
+    used: set[str] = set()
+    for path, variant in dict.fromkeys(entries):
+        base, ending = os.path.splitext(os.path.basename(path))
+        below = os.path.splitext(os.path.relpath(path, root))[0].replace("../", "")
+        candidates = [_safe(base), _safe(below)]
+        stem = next((stem for stem in candidates if _key(stem) not in used), candidates[-1])
+        number = 2
+        while _key(stem) in used:
+            stem, number = f"{candidates[-1]}_{number}", number + 1
+        used.add(_key(stem))
+        names[path, variant] = stem + (ending if ending.lower() in IMAGE_EXTENSIONS else _ending(path))
+    return names
+
+
+def _safe(stem: str) -> str:
+    stem = FORBIDDEN.sub("_", stem)[-200:]
+    return f"_{stem[1:]}" if stem.startswith(".") else stem
+
+
+def _key(stem: str) -> str:
+    """Returns what file systems may take for the same name: without case and composition of letters."""
+    return unicodedata.normalize("NFC", stem).casefold()
+
+
+def _ending(path: str) -> str:
+    try:
+        with Image.open(path) as image:
+            return ENDINGS.get(image.format or "", ".jpg")
+    except Exception:  # the decoders raise errors of many types; `_check_images` names images that cannot be used
+        return ".jpg"
+
+
+def _check_images(splits: list[Split], writer: Writer) -> None:
+    """Raises BadInput for missing images and, where a layout states no sizes, those of another than the annotated."""
+    def mistake(image: tuple[str, list[int]]) -> str:
+        path, (height, width) = image
+        if not os.path.isfile(path):
+            return f"no such image file: {path}"
+        if writer.has_sizes:
+            return ""
+        try:
+            size = image_size(path)
+        except BadInput as error:
+            return str(error)
+        return "" if size == (height, width) else \
+            f"{path} is {size[1]}x{size[0]} pixels as viewers show it, but annotated as {width}x{height}, and this " \
+            "layout states no size. Correct the annotations, remove the image's EXIF orientation, or convert --to coco"
+    images = {split.dataset.path(index): split.dataset.sizes[index].tolist()
+              for split in splits for index in range(len(split.dataset))}
+    with ThreadPoolExecutor(THREADS) as pool:
+        mistakes = [text for text in pool.map(mistake, images.items()) if text]
+    if mistakes:
+        raise combine_mistakes("images that cannot be converted", mistakes)
+
+
+def _write_images(split: Split, folder: str, copy: bool) -> None:
+    os.makedirs(folder, exist_ok=True)
+
+    def write(index: int) -> None:
+        path = os.path.join(folder, split.files[index])
+        if not os.path.lexists(path):  # an image of several splits, in a layout with one folder
+            link_or_copy(os.path.realpath(split.dataset.path(index)), path, copy)
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(write, range(len(split.files))))
+
+
+def link_or_copy(source: str, path: str, copy: bool) -> None:
+    """Makes `path` a copy of a file, or else a hard link to it; a symbolic one where that is impossible."""
+    if copy:
+        shutil.copyfile(source, path)
+        return
+    try:
+        os.link(source, path)
+    except OSError:
+        os.symlink(source, path)
+
+
+def _write_whole(out: str, fill: Callable[[str], None]) -> None:
+    """Fills a temporary folder and renames it to `out`; removes it if that fails."""
+    parent = os.path.dirname(os.path.abspath(out))
+    try:
+        os.makedirs(parent, exist_ok=True)
+        temporary = tempfile.mkdtemp(dir=parent, prefix=f"{os.path.basename(os.path.abspath(out))}.part-")
+    except OSError as error:
+        raise BadInput(f"cannot write into {parent}: {error.strerror}. Name another folder") from error
+    try:
+        os.chmod(temporary, 0o755)
+        fill(temporary)
+        os.rename(temporary, out)  # also replaces an empty folder
+    except OSError as error:
+        raise BadInput(f"cannot write {out}: {error.strerror} ({error.filename}). Make room, or name another folder") \
+            from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _losses(splits: list[Split], writer: Writer, target: str) -> list[str]:
+    """Returns a sentence for each flag that the layout cannot hold, and one for classes without a place."""
+    lines = []
+    for flag, name in FLAG_NAMES.items():
+        count = sum(int((split.dataset.flags & flag > 0).sum()) for split in splits)
+        if count and not writer.flags & flag:
+            become = "difficult objects" if writer.flags & DIFFICULT else "ordinary objects"
+            lines.append(f"{count} {name} became {become}: the layout {target} cannot mark them")
+    if not writer.has_classes:
+        missing = set(splits[0].dataset.classes) - {split.dataset.classes[label - 1] for split in splits
+                                                    for label in set(split.dataset.labels.tolist())}
+        if missing:
+            lines.append(f"{len(missing)} classes have no object, and no place in the layout {target}: "
+                         + ", ".join(sorted(missing)[:10]))
+    return lines
+
+
+def _train_command(out: str, target: str, splits: list[Split], writer: Writer) -> str:
+    names = [split.name for split in splits]
+    train = next((name for name in ("train", "trainval", *names) if name in names), names[0])
+    others = [name for name in names if name != train]
+    val = next((name for name in ("val", "valid", "validation", "test", *others) if name in others), "0.2")
+    options = {"data.root": out, "data.format": target, "data.train": train, "data.val": val}
+    data = splits[names.index(train)].dataset
+    occurring = [name for label, name in enumerate(data.classes, start=1) if label in set(data.labels.tolist())]
+    if not writer.has_classes and occurring != sorted(occurring) and len(occurring) == len(data.classes):
+        options["data.classes"] = json.dumps(occurring, ensure_ascii=False)  # in the order of the source
+    return " ".join(["fleet-rcnn train custom/bccd",
+                     *(f"{key}={shlex.quote(value)}" for key, value in options.items())])
