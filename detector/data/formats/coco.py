@@ -1,20 +1,37 @@
 """COCO JSON: one file a split, with images, annotations and categories. (cocodataset.org, "Data format")"""
 
-import json
 import os
+import re
+import stat
+from dataclasses import dataclass
 
 import numpy as np
 
-from detector.data.formats.json_text import gc_paused, parse_annotations
-from detector.data.image_io import image_size
+from detector.data.formats.coco_entries import (
+    Entries,
+    add_mistake,
+    category_names,
+    image_names,
+    list_entries,
+    shorten,
+    unused_categories,
+)
+from detector.data.formats.coco_ids import IdTable
+from detector.data.formats.coco_objects import add_missing_boxes, read_objects
+from detector.data.formats.image_folders import ImageFiles, find_images
+from detector.data.formats.json_text import gc_paused, read_annotations
+from detector.data.image_sizes import annotated_size, read_missing_sizes
+from detector.data.text_files import cannot_read
 from detector.errors import BadInput, combine_mistakes
-from detector.structures import CROWD, Dataset, build_dataset
+from detector.structures import Dataset, build_dataset
 
-FILES = ("annotations/instances_{}.json", "annotations/{}.json", "{}.json", "{}/_annotations.coco.json", "{}")
-FOLDERS = ("{}", "images/{}", "images", "")
+FILES = ("annotations/instances_{}.json", "annotations/{}.json", "{}.json", "{}/_annotations.coco.json",
+         "annotations/person_keypoints_{}.json", "{}/labels.json", "{}/annotations.json", "{}")
+FOLDERS = ("{}", "images/{}", "images", "", "{}/images", "{}/data")
 # These splits of COCO 2014's validation images (Girshick 2015) have their images in the folder val2014.
 FOLDER_OF = {"minival2014": "val2014", "valminusminival2014": "val2014"}
-MAX_EXAMPLES = 5  # of one kind of mistake, in an error message
+FILE_PREFIX = re.compile(r"(instances|person_keypoints|stuff|image_info|lvis_v\d[\d.]*)_")
+LISTS = ("images", "annotations", "categories")
 
 
 def sources(root: str, split: str) -> list[str]:
@@ -23,141 +40,189 @@ def sources(root: str, split: str) -> list[str]:
 
 
 def annotation_file(root: str, split: str) -> str:
-    """Returns the path of the annotation file of a split. Raises BadInput that lists all candidates if none exists."""
+    """Returns the path of the annotation file of a split.
+
+    Raises:
+        BadInput: there is no such file; all candidates are listed. Or a folder may not be entered.
+    """
     candidates = [os.path.join(root, pattern.format(split)) for pattern in FILES]
+    forbidden = []
     for path in candidates:
-        if os.path.isfile(path):
-            return path
+        try:
+            if stat.S_ISREG(os.stat(path).st_mode):
+                return path
+        except PermissionError as error:
+            forbidden.append(cannot_read(path, error, "annotation file"))
+        except (OSError, ValueError):
+            continue
+    if forbidden:
+        raise forbidden[0]
     raise BadInput(f"no annotations of split {split!r}: no such file as " + ", ".join(candidates)
                    + ". Set data.root, and data.train or data.val to a split name or a JSON file below it")
 
 
-def read(root: str, split: str) -> Dataset:
+def read(root: str, split: str, images: str = "") -> Dataset:
     """Reads one split; the classes are its categories, sorted by id.
+
+    Args:
+        images: folder of the images, below `root` or absolute; "": where the layout has them.
 
     Raises:
         BadInput: lists the mistakes in the file, with ids and remedies.
     """
     path = annotation_file(root, split)
-    content = _load(path)
     mistakes: list[str] = []
-    categories = _by_id(content["categories"], "category", "name", mistakes)
-    images = _by_id(content["images"], "image", "file_name", mistakes)
-    names = [str(category["name"]) for category in categories.values()]
-    _add_mistake([f"category name {name} occurs twice" for name in dict.fromkeys(names) if names.count(name) > 1],
-                 "each class needs a name of its own", mistakes)
-    with gc_paused():
-        objects = _objects(content["annotations"], images, categories, mistakes)
+    content = parse_file(path, mistakes)
+    names = image_names(content.images.entries, mistakes)
+    add_mistake(content.unlisted, "the file does not list this image or category; add it, or remove the annotation",
+                mistakes)
+    class_names = category_names(content.categories.entries, mistakes)
+    unused = unused_categories(content.categories.entries, class_names, content.used_categories(), mistakes,
+                               content.warnings)
     if mistakes:
         raise combine_mistakes(path, mistakes)
-    folder = _image_folder(root, split, path, images)
-    rows = [(os.path.join(folder, image["file_name"]), image_id, *_size(root, folder, image))
-            for image_id, image in images.items()]
-    unsized = [index for index, image in enumerate(images.values()) if not _annotated_size(image)]
-    warnings = ()
+    files = locate_images(root, split, images, path, names)
+    entries = content.images.entries
+    rows = [(file, identifier, annotated_size(image.get("height"), image.get("width")))
+            for file, identifier, image in zip(files.paths, content.images.integers, entries)]
+    if any(rows[index][2] is None for index in files.missing):
+        raise BadInput(f"{path}: {files.missing_text}")
+    sized_rows, unsized = read_missing_sizes(root, rows, path)
+    content.warnings.extend(files.warnings)
     if unsized:
-        warnings = (f"{len(unsized)} images have no annotated size; it is read from the image files",)
-    return build_dataset(f"coco {split}", root, names, list(categories), rows, objects, warnings, unsized)
+        content.warnings.append(f"{len(unsized)} images have no annotated size; it is read from the image files")
+    return to_dataset(f"coco {split}", root, content, class_names, unused, sized_rows, unsized)
 
 
-def _load(path: str) -> dict:
-    try:
-        with open(path, "rb") as file:
-            content = parse_annotations(file.read())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is no JSON: {error}") from error
-    missing = [key for key in ("images", "annotations", "categories")
-               if not isinstance(content, dict) or not isinstance(content.get(key), list)]
-    if missing:
-        raise BadInput(f"{path} is no COCO annotation file: it has no list named {' and '.join(missing)}")
+@dataclass(frozen=True)
+class GroundTruth:
+    """The annotated objects that detections of any detector are scored against."""
+
+    dataset: Dataset
+    image_ids: IdTable  # image id as written in the file -> index of the image
+    labels: IdTable     # category id as written in the file -> label; 0: the category is no class
+
+
+def read_ground_truth(path: str) -> GroundTruth:
+    """Reads an annotation file to score detections against, as pycocotools does: no image file is needed or looked for.
+
+    Names and sizes of images may be missing. Annotations of images and categories that the file does not list are left
+    out. Categories with the same name stay different classes.
+
+    Raises:
+        BadInput: lists the mistakes in the file, with ids and remedies.
+    """
+    mistakes: list[str] = []
+    content = parse_file(path, mistakes)
+    if mistakes:
+        raise combine_mistakes(path, mistakes)
+    if content.unlisted:
+        content.warnings.append(f"{len(content.unlisted)} annotations were left out, because the file does not list "
+                                f"their image or category: {shorten(content.unlisted)}")
+    images, categories = content.images, content.categories
+    written = [str(category.get("name") or category["id"]).strip() for category in categories.entries]
+    names = [name if written.count(name) == 1 else f"{name} (id {category['id']})"
+             for name, category in zip(written, categories.entries)]
+    unused = unused_categories(categories.entries, names, content.used_categories(), mistakes, content.warnings)
+    labels = class_labels(len(names), unused)
+    rows = [(f"image {image['id']}", identifier, *(annotated_size(image.get("height"), image.get("width")) or (0, 0)))
+            for image, identifier in zip(images.entries, images.integers)]
+    dataset = to_dataset(f"coco {os.path.basename(path)}", os.path.dirname(path), content, names, unused, rows, [])
+    return GroundTruth(dataset, images.ids, IdTable(
+        {integer: int(labels[position + 1]) for integer, position in categories.ids.by_integer.items()},
+        {text: int(labels[position + 1]) for text, position in categories.ids.by_text.items()}))
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """The lists of an annotation file, with the ids resolved."""
+
+    images: Entries
+    categories: Entries
+    objects: np.ndarray   # rows for build_dataset, float64 [N, 8]; the label is the position of the category, from 1
+    unlisted: list[str]   # annotations of images or categories that the file does not list; not in `objects`
+    warnings: list[str]
+
+    def used_categories(self) -> np.ndarray:
+        """bool [categories]: whether a category has an object."""
+        return np.bincount(self.objects[:, 1].astype(np.int64), minlength=len(self.categories.entries) + 1)[1:] > 0
+
+
+def parse_file(path: str, mistakes: list[str]) -> FileContent:
+    """Reads an annotation file.
+
+    Args:
+        mistakes: sentences about wrong entries are added.
+
+    Raises:
+        BadInput: the file cannot be read, is no JSON, or has other lists.
+    """
+    content = read_lists(path)
+    warnings: list[str] = []
+    unlisted: list[str] = []
+    with gc_paused():
+        images = list_entries(content["images"], "image", mistakes, warnings)
+        categories = list_entries(content["categories"], "category", mistakes, warnings)
+        annotations = content["annotations"]
+        add_missing_boxes(annotations, lambda: read_lists(path, keep_segmentations=True)["annotations"])
+        objects = read_objects(annotations, images.ids, categories.ids, mistakes, unlisted)
+    return FileContent(images, categories, objects, unlisted, warnings)
+
+
+def read_lists(path: str, keep_segmentations: bool = False) -> dict:
+    """Returns the content of an annotation file. Raises BadInput if one of LISTS is missing, or the file is no JSON."""
+    content = read_annotations(path, keep_segmentations)
+    if isinstance(content, list) and content and isinstance(content[0], dict) and "score" in content[0]:
+        raise BadInput(f"{path} is no COCO annotation file: it is a list of detections. Name the file with images, "
+                       "annotations and categories")
+    missing = [key for key in LISTS if not isinstance(content, dict) or not isinstance(content.get(key), list)]
+    if missing or not isinstance(content, dict):
+        remedy = "Files of test images have none: such images are for predict, not for training or evaluation" \
+            if missing == ["annotations"] else "Export it as COCO JSON, or set data.format to the layout it has"
+        raise BadInput(f"{path} is no COCO annotation file: it has no list named {' and '.join(missing)}. {remedy}")
     return content
 
 
-def _by_id(entries: list, kind: str, required: str, mistakes: list[str]) -> dict[int, dict]:
-    """Returns images by id in the order of the file, or categories sorted by id, so that the class order does not
-    depend on the order in the file."""
-    result: dict[int, dict] = {}
-    wrong = []
-    for position, entry in enumerate(entries):
-        key = _integer(entry.get("id")) if isinstance(entry, dict) else None
-        if not isinstance(entry, dict):
-            wrong.append(f"{kind} number {position} is not a JSON object")
-        elif key is None:
-            wrong.append(f"{kind} number {position} has id {entry.get('id')!r}")
-        elif key in result:
-            wrong.append(f"{kind} id {key} occurs twice")
-        elif entry.get(required) in (None, ""):
-            wrong.append(f"{kind} {key} has no {required}")
-        else:
-            result[key] = entry
-    _add_mistake(wrong, f"each {kind} needs an integer id of its own and a {required}", mistakes)
-    return dict(sorted(result.items())) if kind == "category" else result
+def class_labels(count: int, unused: list[int]) -> np.ndarray:
+    """Returns the label of each category from 1, int64 [count + 1]; 0 for unused ones and for position 0."""
+    is_class = np.ones(count + 1, bool)
+    is_class[[0, *(position + 1 for position in unused)]] = False
+    return np.where(is_class, np.cumsum(is_class), 0)
 
 
-def _objects(annotations: list, images: dict, categories: dict, mistakes: list[str]) -> np.ndarray:
-    """Returns the rows for build_dataset, float64 [N, 8]."""
-    index = {key: i for i, key in enumerate(images)}
-    label = {key: c for c, key in enumerate(categories, start=1)}
-    rows, unlisted, malformed = [], [], []
-    for position, annotation in enumerate(annotations):
-        try:
-            x, y, width, height = map(float, annotation["bbox"])
-            flags = CROWD if int(annotation.get("iscrowd") or 0) else 0
-            image, category = _integer(annotation["image_id"]), _integer(annotation["category_id"])
-        except (KeyError, TypeError, ValueError, AttributeError):
-            malformed.append(f"annotation {_annotation_id(annotation, position)}")
-            continue
-        if image not in index:
-            unlisted.append(f"annotation {_annotation_id(annotation, position)} is of image {annotation['image_id']!r}")
-        elif category not in label:
-            unlisted.append(f"annotation {_annotation_id(annotation, position)} is of category "
-                            f"{annotation['category_id']!r}")
-        else:
-            area = annotation.get("area")
-            area = float(area) if isinstance(area, (int, float)) else max(width, 0) * max(height, 0)
-            rows.append((index[image], label[category], flags, area, x, y, x + width, y + height))
-    _add_mistake(malformed, "each needs image_id, category_id and bbox = [x, y, width, height]", mistakes)
-    _add_mistake(unlisted, "the file does not list this image or category; add it, or remove the annotation", mistakes)
-    return np.array(rows, np.float64).reshape(-1, 8)
+def to_dataset(name: str, root: str, content: FileContent, names: list[str], unused: list[int], rows: list[tuple],
+               unsized: list[int]) -> Dataset:
+    """Returns the Dataset of a file, with the categories that are not `unused` as classes."""
+    labels = class_labels(len(names), unused)
+    content.objects[:, 1] = labels[content.objects[:, 1].astype(np.int64)]
+    kept = np.flatnonzero(labels[1:]).tolist()
+    return build_dataset(name, root, [names[i] for i in kept], [content.categories.integers[i] for i in kept], rows,
+                         content.objects, tuple(content.warnings), sized_by_header=unsized)
 
 
-def _annotation_id(annotation: object, position: int) -> object:
-    fallback = f"number {position}"
-    return annotation.get("id", fallback) if isinstance(annotation, dict) else fallback
+def locate_images(root: str, split: str, images: str, annotations: str, names: list[str]) -> ImageFiles:
+    """Finds the images of a split; see image_folders.find_images.
 
+    Args:
+        images: the value of data.images.
+        annotations: path of the annotation file.
+        names: of the images, as in the annotation file.
 
-def _add_mistake(examples: list[str], remedy: str, mistakes: list[str]) -> None:
-    """Adds one mistake with its first examples, if there are any."""
-    if examples:
-        rest = f" and {len(examples) - MAX_EXAMPLES} more" if len(examples) > MAX_EXAMPLES else ""
-        mistakes.append("; ".join(examples[:MAX_EXAMPLES]) + rest + f": {remedy}")
-
-
-def _integer(value: object) -> int | None:
-    """Returns an id as an integer; some tools write ids as text."""
-    if type(value) is int:  # not bool
-        return value
-    return int(value) if isinstance(value, str) and value.strip().lstrip("-").isdigit() else None
-
-
-def _image_folder(root: str, split: str, annotations: str, images: dict[int, dict]) -> str:
-    """Returns the folder, relative to root, that contains one of the first images; the first candidate if none does."""
-    annotation_folder = os.path.relpath(os.path.dirname(annotations), root)
-    names = [image["file_name"] for _, image in zip(range(10), images.values())]
-    candidates = [pattern.format(FOLDER_OF.get(split, split)) for pattern in FOLDERS
-                  if not split.endswith(".json") or "{}" not in pattern]
-    named_like_file = os.path.splitext(os.path.basename(split))[0].removeprefix("instances_")
-    for folder in [*candidates, named_like_file, annotation_folder]:
-        if any(os.path.isfile(os.path.join(root, folder, name)) for name in names):
-            return "" if folder == "." else folder
-    return candidates[0]
-
-
-def _size(root: str, folder: str, image: dict) -> tuple[int, int]:
-    """Returns height and width as annotated, or from the image's header if they are not annotated."""
-    return _annotated_size(image) or image_size(os.path.join(root, folder, image["file_name"]))
-
-
-def _annotated_size(image: dict) -> tuple[int, int] | None:
-    height, width = _integer(image.get("height")), _integer(image.get("width"))
-    return (height, width) if height and width else None
+    Raises:
+        BadInput: the folder data.images does not exist.
+    """
+    split_names = [FOLDER_OF.get(split, split)] if not split.endswith(".json") else []
+    stem = os.path.splitext(os.path.basename(annotations))[0]
+    split_names += [FILE_PREFIX.sub("", stem, count=1)]
+    patterns = [pattern.format(name) for name in split_names for pattern in FOLDERS]
+    if not images:
+        beside = os.path.relpath(os.path.dirname(annotations) or ".", root)
+        above = os.path.dirname(beside) if beside != "." else ""
+        patterns += [os.path.join(folder, below) for folder in (beside, above) for below in ("", "data", *FOLDERS[2:3])]
+        patterns += [os.path.join(above, name) for name in split_names]
+        return find_images(root, names, patterns, ["", beside])
+    folder = os.path.expanduser(images)
+    if not os.path.isdir(os.path.join(root, folder)):
+        raise BadInput(f"no such folder: data.images={images} ({os.path.join(root, folder)}). Set data.images to the "
+                       "folder of the images, below data.root or absolute")
+    return find_images(root, names, [folder, *(os.path.join(folder, pattern) for pattern in patterns)], [folder])

@@ -1,0 +1,135 @@
+"""Where the images of an annotation file are: folders, and names that are not quite those of the files."""
+
+import os
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from detector.data.formats import coco, image_folders
+from detector.data.formats.image_folders import find_images
+from detector.errors import BadInput
+
+NAMES = ["a.jpg", "b.jpg", "c.jpg"]
+
+
+def touch(root: Path, *paths: str) -> None:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+
+
+def test_the_folder_with_most_of_the_images_is_taken(tmp_path):
+    touch(tmp_path, "train/a.jpg", "images/train/b.jpg", "images/train/c.jpg")
+    files = find_images(str(tmp_path), NAMES, ["train", "images/train"], [""])
+    assert files.paths == ["images/train/a.jpg", "images/train/b.jpg", "images/train/c.jpg"] and files.missing == [0]
+    assert files.missing_text == files.warnings[0]
+    assert f"1 of 3 images do not exist in {tmp_path}/images/train; first: a.jpg. Add them, or set data.images" in files.missing_text
+
+
+def test_of_equal_folders_the_first_is_taken(tmp_path):
+    touch(tmp_path, *(f"{folder}/{name}" for folder in ("images", "train") for name in NAMES))
+    assert find_images(str(tmp_path), NAMES, ["train", "images"], [""]).paths[0] == "train/a.jpg"
+
+
+@pytest.mark.parametrize("name, path", [
+    ("images\\a.jpg", "images/a.jpg"), ("/images/a.jpg", "images/a.jpg"), ("./images/a.jpg", "./images/a.jpg"),
+    ("C:\\Users\\me\\images\\a.jpg", "images/a.jpg"), ("../../images/a.jpg", "images/a.jpg"),
+    ("/home/me/data/images/a.jpg", "images/a.jpg"), ("http://host.org/images/a.jpg?size=1", "images/a.jpg"),
+    ("https://host.org/2017/a.jpg", "images/a.jpg"), ("file:///data/images/a.jpg", "images/a.jpg"), ("images/A.JPG", "images/a.jpg"),
+    ("Images/a.jpg", "images/a.jpg"), ("images/a.jpg ", "images/a.jpg"), ("IMAGES\\A.jpg", "images/a.jpg")])
+def test_a_name_from_elsewhere_is_found(tmp_path, name, path):
+    touch(tmp_path, "images/a.jpg", "images/b.jpg")
+    files = find_images(str(tmp_path), [name], ["val", "", "images"], [""])
+    assert os.path.normpath(files.paths[0]) == os.path.normpath(path) and not files.missing
+    if path != name:
+        assert "1 images have another name than in the annotation file" in files.warnings[-1] and repr(name) in files.warnings[-1]
+
+
+def test_a_name_stands_for_itself_before_it_is_changed(tmp_path):
+    touch(tmp_path, "images\\a.jpg", "images/a.jpg")
+    assert find_images(str(tmp_path), ["images\\a.jpg"], [""], [""]).paths == ["images\\a.jpg"]
+    absolute = tmp_path / "elsewhere" / "x.jpg"
+    touch(tmp_path, "elsewhere/x.jpg")
+    assert find_images(str(tmp_path), [str(absolute)], ["val"], [""]).paths == [str(absolute)]
+
+
+def test_folders_of_a_name_are_not_dropped_where_images_would_become_equal(tmp_path):
+    touch(tmp_path, "images/001.jpg")
+    files = find_images(str(tmp_path), ["camera1/001.jpg", "camera2/001.jpg"], ["images"], [""])
+    assert len(files.missing) == 2
+
+
+def test_accents_may_be_encoded_in_either_way(tmp_path):
+    name = "m\u00fcll.jpg"
+    touch(tmp_path, f"val/{unicodedata.normalize('NFD', name)}")
+    assert find_images(str(tmp_path), [name], ["val"], [""]).paths == [f"val/{unicodedata.normalize('NFD', name)}"]
+
+
+def test_two_files_that_differ_in_case_are_not_guessed_between(tmp_path):
+    touch(tmp_path, "val/A.jpg", "val/a.JPG", "val/b.jpg")
+    files = find_images(str(tmp_path), ["a.jpg", "b.jpg"], ["val"], [""])
+    assert files.missing == [0] and files.paths[1] == "val/b.jpg"
+
+
+def test_a_near_file_is_named(tmp_path):
+    touch(tmp_path, "val/a.png", "val/b.jpg")
+    assert "first: a.jpg (there is a.png)" in find_images(str(tmp_path), ["a.jpg", "b.jpg"], ["val"], [""]).missing_text
+
+
+def test_folders_below_are_searched_without_hidden_ones(tmp_path):
+    touch(tmp_path, *(f".cache/{name}" for name in NAMES), *(f"raw/all_images/{name}" for name in NAMES))
+    files = find_images(str(tmp_path), NAMES, ["val", "images"], [""])
+    assert files.paths[0] == "raw/all_images/a.jpg" and "found in" in files.warnings[0] and "data.images" in files.warnings[0]
+
+
+def test_without_any_image_all_searched_folders_are_named(tmp_path):
+    touch(tmp_path, "images/x.jpg", "other/y.jpg")
+    files = find_images(str(tmp_path), NAMES, ["val", "images"], [""])
+    assert files.paths == ["val/a.jpg", "val/b.jpg", "val/c.jpg"] and files.missing == [0, 1, 2]
+    assert f"3 of 3 images do not exist in {tmp_path}/images, {tmp_path}/other;" in files.missing_text
+
+
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path, monkeypatch):
+    touch(tmp_path, *(f"val/{name}" for name in NAMES))
+    listdir = os.listdir
+
+    def forbidden(path):
+        if str(path).endswith("val"):
+            raise PermissionError(13, "Permission denied", path)
+        return listdir(path)
+    monkeypatch.setattr(image_folders.os, "listdir", forbidden)
+    assert find_images(str(tmp_path), NAMES, ["val"], [""]).missing == [], "its files may still be read"
+    monkeypatch.setattr(image_folders.os.path, "exists", lambda path: False)
+    with pytest.raises(BadInput, match="cannot read folder of images .*/val: Permission denied. Let this user read it"):
+        find_images(str(tmp_path), NAMES, ["val"], [""])
+
+
+def test_no_images_are_no_mistake(tmp_path):
+    files = find_images(str(tmp_path), [], ["val"], [""])
+    assert (files.paths, files.missing, files.warnings) == ([], [], ())
+
+
+@pytest.mark.parametrize("annotations, split, image", [
+    ("train/labels.json", "train/labels.json", "train/data/a.jpg"), ("train/labels.json", "train", "train/data/a.jpg"),
+    ("annotations/person_keypoints_train2017.json", "annotations/person_keypoints_train2017.json", "train2017/a.jpg"),
+    ("annotations/person_keypoints_train2017.json", "train2017", "train2017/a.jpg"),
+    ("annotations/train.json", "train", "train/images/a.jpg"), ("annotations/train.json", "train", "all_images/a.jpg"),
+    ("bolts/annotations/train.json", "bolts/annotations/train.json", "bolts/images/a.jpg"),
+    ("bolts/annotations/train.json", "bolts/annotations/train.json", "bolts/train/a.jpg"),
+    ("result.json", "result.json", "images/a.jpg")])
+def test_layouts_of_coco_files(tmp_path, annotations, split, image):
+    touch(tmp_path, image, annotations)
+    (tmp_path / annotations).write_text('{"images": [{"id": 1, "file_name": "a.jpg", "height": 4, "width": 4}], '
+                                        '"annotations": [], "categories": []}')
+    assert Path(coco.read(str(tmp_path), split).path(0)) == tmp_path / image
+
+
+def test_data_images_names_the_folder(tmp_path):
+    write = '{"images": [{"id": 1, "file_name": "a.jpg", "height": 4, "width": 4}], "annotations": [], "categories": []}'
+    (tmp_path / "train.json").write_text(write)
+    touch(tmp_path, "train/a.jpg", "other/a.jpg", "third/train/a.jpg")
+    for images, expected in (("other", "other/a.jpg"), (str(tmp_path / "other"), "other/a.jpg"), ("third", "third/train/a.jpg")):
+        assert Path(coco.read(str(tmp_path), "train", images).path(0)) == tmp_path / expected
+    with pytest.raises(BadInput, match="no such folder: data.images=nowhere"):
+        coco.read(str(tmp_path), "train", "nowhere")
