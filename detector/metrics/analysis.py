@@ -13,6 +13,7 @@ import numpy as np
 from detector.metrics import coco_kernel
 from detector.metrics.coco import coco_metrics
 from detector.metrics.coco_params import AREA_RANGES, RECALL_THRESHOLDS
+from detector.metrics.limit import hidden_objects
 from detector.metrics.matching import (
     ABOVE_HALF,
     Match,
@@ -32,6 +33,7 @@ from detector.metrics.tide import (
     classify_errors,
     error_costs,
     split_by_class,
+    without_objects,
 )
 from detector.metrics.voc import area_ap, precision_recall, voc_metrics
 from detector.structures import Dataset, Detections
@@ -62,7 +64,8 @@ class Analysis:
     object_detection: np.ndarray  # int64 [N], row of the detection assigned to it; -1: none
     # AP at IoU 0.5, and the gain in it if all errors of one type were fixed
     ap50: float
-    cost: dict[str, float]        # keys: localization, class, both, duplicate, background, missed
+    cost: dict[str, float]        # keys: localization, class, both, duplicate, background, missed; and tide.LIMIT if
+                                  # COCO's limit on detections hides objects
     # At the score threshold with the highest F1 over all classes
     best_score: float             # the threshold
     f1: float
@@ -130,7 +133,8 @@ def analyse(detections: Detections, dataset: Dataset, metric: str = "coco",
     ignored, image = ignored_object_mask(dataset), image_indices(detections, dataset)
     pairs = overlapping_pairs(detections, dataset, BACKGROUND_IOU, rule.crowd_iou)
     match = rule.match(detections, dataset, pairs, ignored)
-    errors = classify_errors(detections, dataset, pairs, match, ignored, rule.min_iou)
+    hidden = hidden_objects(dataset, match, ignored) if metric == "coco" else np.zeros(len(ignored), bool)
+    errors = classify_errors(detections, dataset, pairs, match, ignored, hidden, rule.min_iou)
     num_objects = count_objects(dataset, ignored)
     inputs = APInput(detections.labels, detections.scores, np.argsort(np.argsort(dataset.image_ids))[image],
                      match.true_positive, ~match.ignored, num_objects)
@@ -140,8 +144,8 @@ def analyse(detections: Detections, dataset: Dataset, metric: str = "coco",
     for c, name in enumerate(dataset.classes):
         per_class[name] |= {"objects": int(num_objects[c]), "detections": int(num_detections[c])}
     precision, scores = class_curves(inputs)
-    ap50, cost = error_costs(inputs, errors, dataset.labels, rule.ap)
-    best_score, f1 = best_threshold(inputs)
+    ap50, cost = error_costs(inputs, errors, dataset.labels, hidden, rule.ap)
+    best_score, f1 = best_threshold(without_objects(inputs, dataset.labels[hidden]))
     return Analysis(
         classes=dataset.classes, metrics=metrics, per_class=per_class, precision=precision, scores=scores,
         mean_precision=precision[num_objects > 0].mean(axis=0) if num_objects.any() else np.full(101, -1, np.float32),

@@ -28,6 +28,15 @@ def coco_metrics(detections: Detections, dataset: Dataset, ground_truth: coco_ke
     return summarize(coco_kernel.evaluate_coco(detections, ground_truth), dataset.classes)
 
 
+def coco_ap(detections: Detections, dataset: Dataset, max_detections: int) -> float:
+    """Returns AP with another limit than COCO's on the detections of a class and image that count; -1 without objects.
+    """
+    ground_truth = coco_kernel.index_ground_truth(dataset)
+    arrays = coco_kernel.evaluate_coco(detections, ground_truth, max_detections)
+    ious, area, limit = PRECISIONS["AP"]
+    return mean_of_known(arrays.precision[ious, :, :, area, limit])
+
+
 def summarize(arrays: coco_kernel.CocoArrays, classes: tuple[str, ...]
               ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """Returns the metrics that `coco_metrics` returns; the twelve equal pycocotools' `COCOeval.stats` in every bit."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from detector.metrics.coco_params import MAX_DETECTIONS
 from detector.structures import CROWD, DIFFICULT, Dataset, Detections, to_xywh
 
 try:
@@ -18,6 +19,7 @@ try:
 except ImportError:  # a platform without its binary wheel
     hotcoco = None
 
+SMALLER_LIMITS = (1, 10)  # maxDets[:2]
 IGNORED_AREA = 1e11  # outside of every area range: COCO then ignores the object, with the usual IoU (unlike a crowd)
 FALLBACK = "hotcoco is not installed: pycocotools scores, which gives the same numbers and takes about 90 times as long"
 
@@ -57,10 +59,15 @@ def index_ground_truth(dataset: Dataset) -> IndexedGroundTruth:
     return IndexedGroundTruth(dataset, image_ids, build_index(dataset, image_of_object))
 
 
-def evaluate_coco(detections: Detections, ground_truth: IndexedGroundTruth) -> CocoArrays:
-    """Returns the precision, recall and score arrays of `detections`."""
+def evaluate_coco(detections: Detections, ground_truth: IndexedGroundTruth,
+                  max_detections: int = MAX_DETECTIONS) -> CocoArrays:
+    """Returns the precision, recall and score arrays of `detections`.
+
+    Args:
+        max_detections: the largest of the three limits on detections of an image and class; COCO's is 100.
+    """
     evaluate = evaluate_hotcoco if hotcoco else evaluate_pycocotools
-    arrays = evaluate(result_rows(detections, ground_truth), ground_truth)
+    arrays = evaluate(result_rows(detections, ground_truth), ground_truth, [*SMALLER_LIMITS, max_detections])
     return CocoArrays(arrays["precision"], arrays["recall"], arrays["scores"])
 
 
@@ -70,8 +77,9 @@ def index_hotcoco(dataset: Dataset, image_of_object: np.ndarray) -> Any:
         to_xywh(dataset.boxes), area=object_areas(dataset), iscrowd=(dataset.flags & CROWD) > 0)
 
 
-def evaluate_hotcoco(rows: np.ndarray, ground_truth: IndexedGroundTruth) -> dict:
+def evaluate_hotcoco(rows: np.ndarray, ground_truth: IndexedGroundTruth, limits: list[int]) -> dict:
     evaluation = hotcoco.COCOeval(ground_truth.index, ground_truth.index.load_res(rows), "bbox")
+    evaluation.params.max_dets = limits
     evaluation.evaluate()
     evaluation.accumulate()
     return evaluation.eval
@@ -91,7 +99,7 @@ def index_pycocotools(dataset: Dataset, image_of_object: np.ndarray) -> Any:
     return index
 
 
-def evaluate_pycocotools(rows: np.ndarray, ground_truth: IndexedGroundTruth) -> dict:
+def evaluate_pycocotools(rows: np.ndarray, ground_truth: IndexedGroundTruth, limits: list[int]) -> dict:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
     with contextlib.redirect_stdout(io.StringIO()):
@@ -102,6 +110,7 @@ def evaluate_pycocotools(rows: np.ndarray, ground_truth: IndexedGroundTruth) -> 
             results.dataset = {**ground_truth.index.dataset, "annotations": []}
             results.createIndex()
         evaluation = COCOeval(ground_truth.index, results, "bbox")
+        evaluation.params.maxDets = limits
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation.eval

@@ -31,7 +31,10 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Match:
-    """The result of matching. A detection that is neither a true positive nor ignored is a false positive."""
+    """The result of matching. A detection that is neither a true positive nor ignored is a false positive.
+
+    A detection beyond COCO's limit is ignored; its `object` is the one that it would have been matched to.
+    """
 
     true_positive: np.ndarray  # bool [K]
     ignored: np.ndarray        # bool [K]
@@ -158,11 +161,11 @@ def match_coco(detections: Detections, dataset: Dataset, pairs: Pairs, ignored: 
     group = image_indices(detections, dataset) * (len(dataset.classes) + 1) + detections.labels
     rank = rank_in_group(group, detections.scores)
     counted = rank < MAX_DETECTIONS
-    same_class = (detections.labels[pairs.detection] == dataset.labels[pairs.object]) & counted[pairs.detection]
+    same_class = detections.labels[pairs.detection] == dataset.labels[pairs.object]
     assigned = match_greedily(pairs.select(same_class & (pairs.iou >= min(iou_threshold, 1 - 1e-10))), rank, ignored,
                               (dataset.flags & CROWD) > 0)
     on_ignored = (assigned >= 0) & ignored[assigned] if len(ignored) else np.zeros(len(assigned), bool)
-    return Match((assigned >= 0) & ~on_ignored, on_ignored | ~counted, assigned)
+    return Match((assigned >= 0) & ~on_ignored & counted, on_ignored | ~counted, assigned)
 
 
 def match_voc(detections: Detections, dataset: Dataset, pairs: Pairs, ignored: np.ndarray) -> Match:

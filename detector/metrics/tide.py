@@ -21,7 +21,7 @@ BACKGROUND_IOU = 0.1  # TIDE's t_b: a detection whose IoU with every object is b
 # The types of a detection or an object. The first two are no errors; MISSED is a type of objects only.
 #   TRUE_POSITIVE  detection: assigned to an object of its class; object: found
 #   IGNORED        detection: assigned to a crowd region or a difficult object, or beyond the best 100 of its class and
-#                  image; object: crowd region or difficult
+#                  image; object: crowd region or difficult, or hidden by that limit (see limit.py)
 #   LOCALISATION   right class, IoU from 0.1 to the threshold
 #   CLASS          wrong class, IoU of the threshold or more
 #   BOTH           wrong class, IoU from 0.1 to the threshold
@@ -30,6 +30,7 @@ BACKGROUND_IOU = 0.1  # TIDE's t_b: a detection whose IoU with every object is b
 #   MISSED         object: not found, and no detection has a localization or class error on it
 TRUE_POSITIVE, IGNORED, LOCALISATION, CLASS, BOTH, DUPLICATE, BACKGROUND, MISSED = range(8)
 ERRORS = ("right", "ignored", "localization", "class", "both", "duplicate", "background", "missed")  # names in reports
+LIMIT = "limit of detections"  # the cost of hidden objects
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,14 @@ class ErrorTypes:
 
 
 def classify_errors(detections: Detections, dataset: Dataset, pairs: Pairs, match: Match, ignored: np.ndarray,
-                    min_iou: float) -> ErrorTypes:
+                    hidden: np.ndarray, min_iou: float) -> ErrorTypes:
     """Returns the type of each detection and each object.
 
     Args:
         pairs: all pairs with an IoU of BACKGROUND_IOU or more.
         match: the assignment of detections to objects.
         ignored: bool [N], objects that need not be found.
+        hidden: bool [N], objects that cannot be found because of COCO's limit on detections.
         min_iou: the IoU that a true positive needs by the rule of `match`.
     """
     usable = pairs.select(~ignored[pairs.object])
@@ -77,7 +79,7 @@ def classify_errors(detections: Detections, dataset: Dataset, pairs: Pairs, matc
     for kind in (CLASS, LOCALISATION):
         object_error[target[wrong & (error == kind)]] = kind
     object_error[object_detection >= 0] = TRUE_POSITIVE
-    object_error[ignored] = IGNORED
+    object_error[ignored | hidden] = IGNORED
     return ErrorTypes(error, target, iou, object_error, object_detection)
 
 
@@ -116,14 +118,16 @@ def split_by_class(inputs: APInput) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(inputs.true_positive[of_class], inputs.scores[of_class]) for of_class in rows]
 
 
-def error_costs(inputs: APInput, errors: ErrorTypes, object_labels: np.ndarray,
+def error_costs(inputs: APInput, errors: ErrorTypes, object_labels: np.ndarray, hidden: np.ndarray,
                 ap: Callable[[np.ndarray, int], float]) -> tuple[float, dict[str, float]]:
     """Returns mean AP over the classes with objects, and the AP that fixing each error type would gain, by its name.
 
-    Without objects, mean AP is -1 and every cost 0.
+    With hidden objects, LIMIT is what AP would gain if they need not be found. Without objects, mean AP is -1 and every
+    cost 0.
 
     Args:
         object_labels: int [N], labels of the objects.
+        hidden: bool [N], objects that cannot be found because of COCO's limit on detections.
         ap: see `ap_per_class`.
     """
     known = inputs.num_objects > 0
@@ -134,8 +138,17 @@ def error_costs(inputs: APInput, errors: ErrorTypes, object_labels: np.ndarray,
         # clip: a class whose objects were all missed has no objects left when MISSED is fixed; its AP stays 0
         return float(ap_per_class(fixed, ap)[known].clip(min=0).mean())
     unchanged = mean_ap(inputs)
-    return unchanged, {ERRORS[kind]: mean_ap(without_errors(inputs, errors, object_labels, kind)) - unchanged
-                       for kind in (LOCALISATION, CLASS, BOTH, DUPLICATE, BACKGROUND, MISSED)}
+    costs = {ERRORS[kind]: mean_ap(without_errors(inputs, errors, object_labels, kind)) - unchanged
+             for kind in (LOCALISATION, CLASS, BOTH, DUPLICATE, BACKGROUND, MISSED)}
+    if hidden.any():
+        costs[LIMIT] = mean_ap(without_objects(inputs, object_labels[hidden])) - unchanged
+    return unchanged, costs
+
+
+def without_objects(inputs: APInput, labels: np.ndarray) -> APInput:
+    """Returns the inputs of AP as if the objects with these labels need not be found."""
+    counts = np.bincount(labels, minlength=len(inputs.num_objects) + 1)[1:]
+    return replace(inputs, num_objects=inputs.num_objects - counts)
 
 
 def without_errors(inputs: APInput, errors: ErrorTypes, object_labels: np.ndarray, kind: int) -> APInput:
@@ -146,9 +159,7 @@ def without_errors(inputs: APInput, errors: ErrorTypes, object_labels: np.ndarra
     it becomes a true positive of the object's class; the other detections with this error are removed.
     """
     if kind == MISSED:
-        missed = object_labels[errors.object_error == MISSED]
-        counts = np.bincount(missed, minlength=len(inputs.num_objects) + 1)[1:]
-        return replace(inputs, num_objects=inputs.num_objects - counts)
+        return without_objects(inputs, object_labels[errors.object_error == MISSED])
     wrong = errors.detection_error == kind
     if kind not in (LOCALISATION, CLASS):
         return replace(inputs, counted=inputs.counted & ~wrong)
