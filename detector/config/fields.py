@@ -15,7 +15,7 @@ def option(default, description: str, choices: tuple = (), low: float | None = N
         low, high: inclusive bounds of a number.
         table: "module:DICT" whose keys are allowed as well. The module is imported only for a value that is not among
             `choices`: an entry need not be listed here, and listed values are checked without importing torch.
-        auto: the default, AUTO or (AUTO,), is written `auto`: training/auto_options.py replaces it by a value for the data.
+        auto: the default, AUTO or (AUTO,), is written `auto`; training/auto_options.py replaces it.
     """
     return field(default=default, metadata={"description": description, "choices": choices, "low": low, "high": high,
                                             "table": table, "auto": auto})

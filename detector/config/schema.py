@@ -70,8 +70,8 @@ class Data:
 
 @dataclass(frozen=True)
 class Batch:
-    size: int = option(AUTO, "images of one optimizer step, over all processes; 0: micro_batch_size x processes. auto: 2 "
-                       "to 16, more for more training images", low=0, auto=True)
+    size: int = option(AUTO, "images of one optimizer step, over all processes; 0: micro_batch_size x processes. auto: "
+                       "2 to 16, more for more training images", low=0, auto=True)
     micro_batch_size: int = option(2, "images in one forward pass of a process; the gradients of a larger batch are "
                                    "accumulated", low=1)
     aspect_ratio_groups: str = option(
@@ -89,8 +89,8 @@ class Batch:
 class Augment:
     hflip_prob: float = option(0.5, "probability of a horizontal flip", low=0, high=1)
     min_size: tuple[int, ...] = option((AUTO,), "short side of the resized image, pixels; of several, one is drawn for "
-                                       "each step. auto: 320 to 800, so that nine of ten objects are 48 pixels or larger",
-                                       auto=True)
+                                       "each step. auto: 320 to 800, so that nine of ten objects have 48 pixels or "
+                                       "more", auto=True)
     mirrored_copies: bool = option(False, "instead of random flips, an epoch holds every image twice, the second time "
                                    "flipped")
     max_boxes: int = option(0, "most objects of an image; of more, a random subset is used; 0: no limit", low=0)
@@ -130,8 +130,8 @@ class Schedule:
                               "cosine: to 0; periodic: times gamma at the start of each epoch e = 1, 2, ... that "
                               "schedule.period + 1 divides", choices=("milestones", "cosine", "periodic"))
     period: int = option(5, "periodic: epochs before the first drop (lr_decay of jwyang/faster-rcnn.pytorch)", low=1)
-    milestones: tuple[float, ...] = option((AUTO,), "epochs at which the learning rate is multiplied by gamma. auto: after "
-                                           "2/3 and 11/12 of the run; 8 and 11 of 12 epochs", auto=True)
+    milestones: tuple[float, ...] = option((AUTO,), "epochs at which the learning rate is multiplied by gamma. auto: "
+                                           "after 2/3 and 11/12 of the run; 8 and 11 of 12 epochs", auto=True)
     gamma: float = option(0.1, "factor at a milestone", low=0, high=1)
     warmup_steps: int = option(1000, "steps of linear warm-up at reference_batch_size; a larger batch takes fewer. At "
                                "most a tenth of the run, and none after the learning rate has fallen", low=0)
@@ -142,8 +142,8 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Evaluate:
-    every_epochs: float = option(AUTO, "epochs between two evaluations; 0: only at the end. auto: about 12 in a run, at "
-                                 "most one an epoch", low=0, auto=True)
+    every_epochs: float = option(AUTO, "epochs between two evaluations; 0: only at the end. auto: about 12 in a run, "
+                                 "at most one an epoch", low=0, auto=True)
     metric: str = option("coco", "coco: AP over IoU 0.50 to 0.95; voc: AP at IoU 0.5, 11 points and area; "
                          "visual_genome: AP at IoU 0.5, where a class without objects counts as 0",
                          choices=tuple(METRICS))

@@ -31,9 +31,9 @@ def resolve_auto(config: Config, train: Dataset, world_size: int, stored: Config
             stay as the run began with them. None: a new run.
     """
     paths = auto_options(config)
-    for path, choose in CHOICES.items():  # in the order in which they depend on each other
+    for path, rule in RULES.items():  # in the order in which they depend on each other
         if path in paths:
-            value = attrgetter(path)(stored) if stored and path in KEPT else choose(config, train, world_size)
+            value = attrgetter(path)(stored) if stored and path in KEPT else rule(config, train, world_size)
             config = replace_options(config, {path: value})
     values = [f"{path}={_format(attrgetter(path)(config))}" for path in paths]
     return config, f"auto, for {len(train)} training images: {', '.join(values)}" if values else ""
@@ -79,7 +79,7 @@ def choose_every_epochs(config: Config, _train: Dataset, _world_size: int) -> fl
 
 
 # Path of an option -> its value, from the config with all earlier ones resolved, the images and the world size.
-CHOICES: dict[str, Callable[[Config, Dataset, int], object]] = {
+RULES: dict[str, Callable[[Config, Dataset, int], object]] = {
     "batch.size": choose_batch_size,
     "augment.min_size": choose_min_size,
     "evaluate.min_size": lambda config, _train, _world_size: sorted(config.augment.min_size)[

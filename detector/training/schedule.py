@@ -27,7 +27,8 @@ def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, 
     """Plans the steps of a run, with the linear scaling rule (Goyal et al. 2017, section 2.1).
 
     A batch of k times the reference batch takes k times the learning rate and a k-th of the warm-up steps, which are at
-    most a tenth of the run and end before the learning rate falls. Milestones are stated in epochs. A rank's share of more than micro_batch_size images is split, and gradients are accumulated.
+    most a tenth of the run and end before the learning rate falls. Milestones are stated in epochs. A rank's share of
+    more than micro_batch_size images is split, and gradients are accumulated.
 
     Args:
         sizes: int [E, 2], height and width of the images of one epoch.

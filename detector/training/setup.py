@@ -9,8 +9,10 @@ import torch
 
 from detector.config.load import from_dict, run_folder, to_yaml
 from detector.config.schema import Batch, Config
+from detector.data.image_io import decoder_note
 from detector.data.padding_buckets import PaddingBuckets, plan_padding_buckets
-from detector.data.read import describe, read_datasets, select_for_training
+from detector.data.read import describe, describe_format, read_datasets, select_for_training
+from detector.data.review import nothing_to_learn
 from detector.data.samplers import epoch_sizes, micro_batches
 from detector.distributed import collectives
 from detector.distributed.rank_info import is_main, rank, world_size
@@ -40,6 +42,7 @@ from detector.structures import Dataset
 from detector.training.auto_options import resolve_auto
 from detector.training.checkpoint import TrainState, compare_configs, restore_state
 from detector.training.optimizer import build_optimizer
+from detector.training.review import review_files, review_training
 from detector.training.schedule import RunPlan, describe_schedule, plan_run
 
 
@@ -70,6 +73,8 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: 
              for text in collectives.all_gather_texts([json.dumps(asdict(describe_rank(device)))])]
     heartbeat.mark("reading annotations")
     all_data, val_data = read_datasets(config.data, config.seed)
+    for problem in nothing_to_learn(all_data, config.data):
+        raise BadInput(problem)
     train_data = select_for_training(all_data, config.data)
     raise_if_stop_requested(stop)
     heartbeat.mark("building the model")
@@ -83,12 +88,20 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: 
     raise_if_stop_requested(stop)
     messages = [*world_table(ranks), f"{versions()}; {config.run.precision}", *notes, *origin, auto_values,
                 *describe_world_change(config, batch, content), plan.summary, describe_schedule(plan, config.schedule)]
+    messages.append(describe_format(config.data))
     for dataset in (train_data, val_data):
         messages += [describe(dataset), *dataset.warnings] if dataset else []
-    messages += [warn_few_cores(ranks, config.run.num_workers), warn_slow_precision(config.run.precision, device),
-                 coco_kernel.fallback_message() if val_data else ""]
+    messages += describe_review(config, all_data, val_data, plan) if is_main() else []
+    messages += [decoder_note(), warn_few_cores(ranks, config.run.num_workers),
+                 warn_slow_precision(config.run.precision, device), coco_kernel.fallback_message() if val_data else ""]
     buckets = plan_padding_buckets(config, sizes, plan.global_batch)
     return state, Setup(config, plan, buckets, train_data, val_data, [message for message in messages if message])
+
+
+def describe_review(config: Config, all_data: Dataset, val_data: Dataset | None, plan: RunPlan) -> list[str]:
+    """Returns what to know about data and length of the run before its first step. Reads the images' file sizes."""
+    notes = [*review_training(config, all_data, val_data, plan).notes, *review_files(all_data, val_data)]
+    return [f"note: {note}" for note in notes]
 
 
 def raise_if_stop_requested(stop: StopRequest) -> None:
