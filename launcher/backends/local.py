@@ -121,7 +121,8 @@ def with_process_count(job: Job) -> Job:
     count = requested
     if positional and (job.verb == "train" or job.verb == "evaluate" and Path(positional[0]).is_dir()):
         _, config = resolve_run(job.verb, job.arguments)
-        count = choose_process_count(requested, config.run.device, config.batch.size if job.verb == "train" else 0)
+        is_limited = job.verb == "train" and config.batch.size > 0  # a size that is auto has an image for each process
+        count = choose_process_count(requested, config.run.device, config.batch.size if is_limited else 0)
     return replace(job, resources=Resources(count))
 
 

@@ -45,6 +45,14 @@ def test_by_default_there_is_a_process_for_each_gpu_but_none_without_an_image(de
     assert choose_process_count(0, device, max_processes) == processes
 
 
+@pytest.mark.parametrize("batch_size, gpus, processes", [("4", 8, 4), ("auto", 8, 8), ("0", 8, 8), ("auto", 0, 1)])
+def test_a_batch_whose_size_is_auto_limits_no_process(batch_size, gpus, processes, tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text(f"data: {{root: /x}}\nbatch: {{size: {batch_size}}}\n")
+    monkeypatch.setattr(local, "count_gpus", lambda: gpus)
+    job = local.with_process_count(Job("train", (str(tmp_path / "mine.yaml"),), Resources()))
+    assert job.resources.processes == processes
+
+
 def test_the_command_of_a_job():
     command = Job("train", ("a.yaml", "seed=1")).command()
     assert command[1:] == ["-m", "detector", "train", "a.yaml", "seed=1"]
