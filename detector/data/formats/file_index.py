@@ -197,7 +197,7 @@ def _stem_of(entry: str, annotations: FileIndex, folders: Iterable[str]) -> str:
 
 def _stems_of(entry: str, folders: Iterable[str]) -> Iterator[str]:
     """Yields what an entry of a list may mean, the most literal first; the last one is the usual meaning."""
-    path = entry.replace("\\", "/").removeprefix("./")
+    path = re.sub(r"[\\/]+", "/", entry).removeprefix("./")
     tails = [path]
     parts = path.split("/")
     lower_folders = {name.lower() for name in folders}

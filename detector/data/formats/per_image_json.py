@@ -91,6 +91,8 @@ def _find_folders(root: str, split: str, images: str) -> tuple[FileIndex, FileIn
     image_folder, json_folder = (_first_folder(root, base, split, names) for names in (IMAGE_FOLDERS, JSON_FOLDERS))
     if json_folder is None:
         json_folder = next((folder for folder in (image_folder, base) if _holds(root, folder, (".json",))), None)
+        if json_folder is not None and FileIndex(root, json_folder, IMAGE_EXTENSIONS).stems(recursive=False):
+            image_folder = json_folder
     if images:
         image_folder = os.path.expanduser(images)
     elif image_folder is None:

@@ -108,8 +108,12 @@ def _stems(tree: Tree) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _annotation_file(tree: Tree, stem: str) -> str:
-    paths = tree.annotations.find(stem) or [os.path.join(tree.annotations.folder, f"{stem}.xml")]
-    return os.path.join(tree.annotations.root, paths[0])
+    """Returns the path of an XML file. Raises BadInput if the list names one that is missing."""
+    paths = tree.annotations.find(stem)
+    if paths:
+        return os.path.join(tree.annotations.root, paths[0])
+    path = os.path.join(tree.annotations.root, tree.annotations.folder, f"{stem}.xml")
+    raise BadInput(f"no such annotation file: {path}. Add it, or remove its line from {tree.list_file}")
 
 
 def _image_file(tree: Tree, stem: str, file_name: str) -> str:
@@ -141,10 +145,11 @@ def _tree(root: str, base: str, annotations: str, images: str, list_file: str = 
     """Returns the Tree of a split. Without a folder of images, they lie beside the XML files, or above them."""
     folders = [*(os.path.join(base, folder) for folder in IMAGE_FOLDERS),
                *(os.path.join(folder, base) for folder in IMAGE_FOLDERS if base)]
-    folder = os.path.expanduser(images) or _first_folder(root, folders) or next(
-        (beside for beside in (annotations, base)
-         if FileIndex(root, beside, IMAGE_EXTENSIONS).stems(recursive and bool(beside))), "")
-    folder = folder or _first_folder(root, list(IMAGE_FOLDERS)) or folders[0]
+    folder = os.path.expanduser(images) or _first_folder(root, folders)
+    if not folder:
+        beside = [path for path in (annotations, base)
+                  if FileIndex(root, path, IMAGE_EXTENSIONS).stems(recursive and bool(path))]
+        folder = beside[0] if beside else _first_folder(root, list(IMAGE_FOLDERS)) or folders[0]
     return Tree(list_file, FileIndex(root, annotations, (".xml",)), FileIndex(root, folder, IMAGE_EXTENSIONS),
                 recursive)
 

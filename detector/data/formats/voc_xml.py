@@ -77,9 +77,7 @@ def decode_xml(content: bytes, path: str) -> str:
     """
     encoding = _encoding(content)
     try:
-        if encoding != "utf-16":
-            encoding = codecs.lookup(encoding).name
-        return content.decode(SUPERSETS.get(encoding, encoding))
+        return content.decode(SUPERSETS.get(codecs.lookup(encoding).name, encoding))
     except LookupError as error:
         raise BadInput(f"{path} declares an unknown encoding, {encoding!r}. Save it as UTF-8, and write "
                        'encoding="UTF-8" into its first line') from error

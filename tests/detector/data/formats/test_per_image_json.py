@@ -1,6 +1,7 @@
 """One JSON for each image, paired by file name."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from detector.data.formats import per_image_json
 from detector.errors import BadInput
+from detector.structures import DIFFICULT
 
 
 def add(root: Path, stem: str, content, image: str = "input", target: str = "target", ending: str = ".png") -> None:
@@ -87,6 +89,95 @@ def test_an_image_that_lies_on_its_side_has_the_size_that_a_person_sees(tmp_path
     assert per_image_json.read(str(tmp_path), "all").sizes.tolist() == [[6, 4]]
 
 
+@pytest.mark.parametrize("written, box", [
+    (["1", " 2 ", "3.5", 4], [1, 2, 3.5, 4]), ("1 2 3.5 4", [1, 2, 3.5, 4]), ("[1, 2, 3.5, 4]", [1, 2, 3.5, 4]), ([1e300, 2, 3, 4], None),
+    ([float("nan"), 2, 3, 4], None), ([10**400, 2, 3, 4], None)])
+def test_numbers_as_programs_write_them(tmp_path, written, box):
+    add(tmp_path, "a", {"labels": ["cat"], "boxes": [written], "scores": [0.5]})
+    boxes = per_image_json.read(str(tmp_path), "all").boxes
+    assert np.isnan(boxes).any() if box is None else boxes.tolist() == [box]
+
+
+@pytest.mark.parametrize("label, name", [(7, "7"), (7.0, "7"), (0.5, "0.5"), (" cat ", "cat"), ("\ud800", "\\ud800")])
+def test_a_label_becomes_a_name_that_can_be_printed(tmp_path, label, name):
+    add(tmp_path, "a", {"labels": [label], "boxes": [[0, 0, 1, 1]]})
+    assert per_image_json.read(str(tmp_path), "all").classes == (name,)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_file_may_have_a_byte_order_mark(tmp_path, encoding):
+    add(tmp_path, "a", None)
+    (tmp_path / "target" / "a.json").write_bytes('{"labels": ["Äpfel"], "boxes": [[0, 0, 1, 1]]}'.encode(encoding))
+    assert per_image_json.read(str(tmp_path), "all").classes == ("Äpfel",)
+
+
+def shape(kind: str | None, *points: tuple, **more) -> dict:
+    return {"label": "cat", "points": [list(point) for point in points], "group_id": None, "flags": {}, **more,
+            **({"shape_type": kind} if kind else {})}
+
+
+@pytest.mark.parametrize("written, box, flags", [
+    (shape("rectangle", (5, 4), (1, 2)), [1, 2, 5, 4], 0), (shape("polygon", (1, 2), (5, 3), (2, 4)), [1, 2, 5, 4], 0),
+    (shape("circle", (3, 3), (3, 1)), [1, 1, 5, 5], 0), (shape(None, (1, 2), (5, 4)), [1, 2, 5, 4], 0),
+    (shape("mask", (1, 2), (5, 4), mask="iVBO"), [1, 2, 5, 4], 0), (shape("rectangle", (1, 2), (5, 4), difficult=True), [1, 2, 5, 4], DIFFICULT),
+    (shape("point", (1, 2)), [1, 2, 1, 2], 0)])
+def test_the_shapes_of_labelme(tmp_path, written, box, flags):
+    add(tmp_path, "a", {"version": "5.4.1", "shapes": [written], "imagePath": "a.png", "imageData": None, "imageHeight": 4, "imageWidth": 6})
+    dataset = per_image_json.read(str(tmp_path), "all")
+    assert (dataset.boxes.tolist(), dataset.flags.tolist(), dataset.classes) == ([box], [flags], ("cat",))
+
+
+# The image of a JSON file
+
+def test_a_mask_beside_a_photograph_is_not_taken(tmp_path):
+    add(tmp_path, "a", content(), ending=".jpg")
+    add(tmp_path, "a", content(), ending=".png")
+    add(tmp_path, "b", content(), ending=".bmp")
+    add(tmp_path, "b", {**content(), "imagePath": "..\\input\\b.PNG"}, ending=".png")
+    names = [Path(per_image_json.read(str(tmp_path), "all").path(i)).name for i in range(2)]
+    assert names == ["a.jpg", "b.png"]
+    add(tmp_path, "c", content(), ending=".bmp")
+    add(tmp_path, "c", content(), ending=".png")
+    assert "several images are called c: input/c.bmp, input/c.png" in refused(tmp_path)
+
+
+def test_an_image_may_be_called_differently_if_its_json_names_it(tmp_path):
+    add(tmp_path, "a", None)
+    (tmp_path / "target" / "1.json").write_text('{"imagePath": "../input/a.png", "shapes": []}')
+    assert stems(per_image_json.read(str(tmp_path), "all")) == "a"
+
+
+@pytest.mark.parametrize("image, target, split", [
+    ("", "", "all"), ("train", "train", "train"), ("images", "images", "all"), ("images/train", "labels/train", "train"),
+    ("train/images", "train", "train"), ("", "labels", "all"), ("images/camera 1", "labels/camera 1", "all")])
+def test_images_and_json_files_may_lie_in_many_places(tmp_path, image, target, split):
+    add(tmp_path, "a", content(("cat", 0, 0, 1, 1)), image, target)
+    dataset = per_image_json.read(str(tmp_path), split)
+    assert len(dataset) == 1 and Path(dataset.path(0)) == tmp_path / image / "a.png"
+    assert per_image_json.sources(str(tmp_path), split) == [str(tmp_path / target / "a.json")]
+
+
+def test_a_folder_of_images_may_be_named(tmp_path):
+    add(tmp_path, "a", content(), "photos", "labels")
+    for images in ("photos", str(tmp_path / "photos")):
+        assert Path(per_image_json.read(str(tmp_path), "all", images).path(0)) == tmp_path / "photos" / "a.png"
+    assert len(per_image_json.sources(str(tmp_path), "all", "photos")) == 1
+    assert "no folder input or images" in refused(tmp_path)
+
+
+def test_hidden_files_are_no_annotations(three):
+    for name in ("target/._a.json", "input/._a.png", "target/.ipynb_checkpoints/a-checkpoint.json"):
+        (three / name).parent.mkdir(exist_ok=True)
+        (three / name).write_bytes(b"\0")
+    assert stems(per_image_json.read(str(three), "all")) == "abc"
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    add(tmp_path, os.fsdecode(b"Stra\xdfe"), content(("cat", 0, 0, 1, 1)))
+    dataset = per_image_json.read(str(tmp_path), "all")
+    assert dataset.paths.tolist() == [b"input/Stra\xdfe.png"] and os.path.isfile(dataset.path(0))
+
+
 # Splits and folders
 
 @pytest.mark.parametrize("split, expected", [("all", "abc"), ("0:2", "ab"), ("2:3", "c"), (":1", "a"), ("1:", "bc"),
@@ -97,10 +188,13 @@ def test_a_range_is_in_the_order_of_the_names(three, split, expected):
     assert len(per_image_json.sources(str(three), split)) == len(expected)
 
 
-@pytest.mark.parametrize("listing", ["c\na", "c.json\na.json\n", "c.png\n\na.png", " c \n a "])
+@pytest.mark.parametrize("listing", ["c\na", "c.json\na.json\n", "c.png\n\na.png", " c \n a ", '"c"\r\n"a"', "input/c.png\ninput\\\\a.png",
+                                     "/data/input/c.png\n/data/input/a.png", "\ufeffc\na", "c\na\nc"])
 def test_a_text_file_lists_a_split_in_its_order(three, listing):
     (three / "val.txt").write_text(listing)
-    assert stems(per_image_json.read(str(three), "val")) == "ca"
+    dataset = per_image_json.read(str(three), "val")
+    assert stems(dataset) == "ca" and len(dataset.warnings) == listing.count("\nc")
+    assert per_image_json.sources(str(three), "val")[0] == str(three / "val.txt")
 
 
 @pytest.mark.parametrize("listed", ["a.rf.1f", "a.rf.1f.json", "a.rf.1f.png"])
@@ -159,7 +253,10 @@ def test_a_root_without_the_folders_says_what_they_are_called(tmp_path):
 
 
 @pytest.mark.parametrize("text", [
-    "", "[]", "{}", "5", '{"labels": ["cat"]}', '{"boxes": [[0, 0, 1, 1]]}', '{"labels": null, "boxes": []}',
+    "", " ", "[]", "{}", "5", "[" * 100_000 + "]" * 100_000, '{"shapes": [{}]}', '{"shapes": [{"label": "cat", "points": [[1]]}]}',
+    '{"shapes": [{"label": null, "points": [[1, 2]]}]}', '{"labels": [null], "boxes": [[0, 0, 1, 1]]}', '{"labels": [true], "boxes": [[0, 0, 1, 1]]}',
+    '{"labels": [[]], "boxes": [[0, 0, 1, 1]]}', '{"labels": [" "], "boxes": [[0, 0, 1, 1]]}', '{"labels": ["cat"], "boxes": [[0, 0, true, 1]]}',
+    '{"images": [], "annotations": [], "categories": []}', '{"labels": ["cat"]}', '{"boxes": [[0, 0, 1, 1]]}', '{"labels": null, "boxes": []}',
     '{"labels": ["cat"], "boxes": [["a", 0, 1, 1]]}', '{"labels": ["cat"], "boxes": [5]}',
     '{"labels": ["cat"], "boxes": []}', '{"labels": [], "boxes": [[0, 0, 1, 1]]}',
     '{"labels": ["cat"], "boxes": [[0, 0, 1]]}', '{"labels": ["cat"], "boxes": [[0, 0, 1, 1, 0.9]]}'])
@@ -175,6 +272,20 @@ def test_all_faulty_files_are_in_one_error(three):
     (three / "input" / "c.png").write_bytes(b"")
     message = refused(three)
     assert "3 mistakes" in message and all(name in message for name in ("a.json", "b.json", "c.png"))
+
+
+def test_the_mistakes_of_a_file_are_named_by_object(tmp_path):
+    add(tmp_path, "a", {"labels": ["cat", "dog", None, "", "x"], "boxes": [[0, 0, 1, 1], [0, 0, "wide", 1], *[[0, 0, 1, 1]] * 2, 5]})
+    assert ("a.json: object 2 has 'wide' in [0, 0, 'wide', 1], which is no number; object 3 has the label None, which is no name; object 4 "
+            "has the label '', which is no name and 1 more objects. Expected {") in refused(tmp_path)
+
+
+def test_bytes_that_are_no_utf8_and_a_coco_file(tmp_path):
+    add(tmp_path, "a", None)
+    (tmp_path / "target" / "a.json").write_bytes(b'{"labels": ["\xdf"], "boxes": []}')
+    assert "a.json is not text in UTF-8: byte 0xdf" in refused(tmp_path)
+    (tmp_path / "target" / "a.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    assert "a.json is a COCO file" in refused(tmp_path) and "data.format=coco" in refused(tmp_path)
 
 
 # Real data

@@ -107,6 +107,12 @@ def test_a_size_that_the_annotation_does_not_say_comes_from_the_image(tmp_path, 
     assert voc.read(root, "train").sizes.tolist() == [[4, 6]]
 
 
+@pytest.mark.parametrize("box, expected", [((9, 2, 3, 8), [9, 1, 2, 8]), ((9, 8, 3, 2), [9, 8, 2, 1]), ((3, 8, 9, 2), [2, 8, 9, 1])])
+def test_swapped_corners_are_left_for_the_policy_that_counts_them(tmp_path, box, expected):
+    dataset = voc.read(tree(tmp_path, {"a": annotation_text(entry("cat", box))}, {"train": "a"}), "train")
+    assert dataset.boxes.tolist() == [expected], "the first pixel of the box that a person means is at (2, 1)"
+
+
 # Where files are
 
 @pytest.mark.parametrize("folder, split", [
@@ -130,6 +136,85 @@ def test_a_stem_may_have_dots(tmp_path):
     root = tree(tmp_path, {"a.rf.1": annotation_text()}, {"train": "a.rf.1"})
     (tmp_path / "JPEGImages" / "a.rf.1.png").write_bytes(b"")
     assert Path(voc.read(root, "train").path(0)).name == "a.rf.1.png"
+
+
+def save(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (6, 4)).save(folder / name)
+
+
+def images_of(root: Path, split: str, images: str = "") -> list[str]:
+    dataset = voc.read(str(root), split, images)
+    return [str(Path(dataset.path(i)).relative_to(root)) for i in range(len(dataset))]
+
+
+def test_a_mask_beside_a_photograph_is_not_taken(tmp_path):
+    root = tree(tmp_path, {name: annotation_text().replace("other.jpg", f"{name}.png") for name in "ab"} | {"c": annotation_text()},
+                {"train": "a\nb\nc\n"})
+    save(tmp_path / "JPEGImages", "a.jpg", "a.png", "b.png", "b.bmp", "c.JPG", "c.png")
+    assert images_of(tmp_path, "train") == ["JPEGImages/a.png", "JPEGImages/b.png", "JPEGImages/c.JPG"], "as <filename> says, else .jpg"
+    save(tmp_path / "JPEGImages", "d.bmp", "d.png")
+    tree(tmp_path, {"d": annotation_text()}, {"other": "d"})
+    with pytest.raises(BadInput, match=r"several images are called d: JPEGImages/d.bmp, JPEGImages/d.png"):
+        voc.read(root, "other")
+
+
+def test_an_image_may_be_called_differently_if_its_annotation_names_it(tmp_path):
+    tree(tmp_path, {"1": annotation_text().replace("other.jpg", "photo 1.png"), "2": annotation_text()}, {"train": "1\n2"})
+    save(tmp_path / "JPEGImages", "photo 1.png")
+    assert images_of(tmp_path, "train") == ["JPEGImages/photo 1.png", "JPEGImages/2.jpg"], "a missing image is where it should be"
+
+
+def test_sub_folders_and_spaces(tmp_path):
+    (tmp_path / "Annotations" / "camera 1").mkdir(parents=True)
+    (tmp_path / "Annotations" / "camera 1" / "a b.xml").write_text(annotation_text())
+    save(tmp_path / "JPEGImages", "camera 1/a b.png")
+    for line in ("camera 1/a b", '"camera 1/a b"', "camera 1\\a b.png", "C:\\VOC\\JPEGImages\\camera 1\\a b.png"):
+        tree(tmp_path, {}, {"train": line})
+        assert images_of(tmp_path, "train") == ["JPEGImages/camera 1/a b.png"]
+    assert images_of(tmp_path, "all") == ["JPEGImages/camera 1/a b.png"]
+
+
+@pytest.mark.parametrize("images", ["photos", "absolute"])
+def test_a_folder_of_images_may_be_named(tmp_path, images):
+    root = tree(tmp_path, {"a": annotation_text(size=None)}, {"train": "a"})
+    save(tmp_path / "photos", "a.png")
+    images = images if images == "photos" else str(tmp_path / "photos")
+    dataset = voc.read(root, "train", images)
+    assert Path(dataset.path(0)) == tmp_path / "photos" / "a.png"
+    assert dataset.sizes.tolist() == [[4, 6]] and dataset.sized_by_header == (0,)
+
+
+@pytest.mark.parametrize("annotations, pictures, split", [
+    ("Annotations", "JPEGImages", "all"), ("annotations", "images", "all"), ("", "", "all"), ("train", "train", "train"),
+    ("train/Annotations", "train/JPEGImages", "train"), ("Annotations/train", "JPEGImages/train", "train"), ("Annotations", "", "all"),
+    ("Annotations/train", "JPEGImages", "train"), ("VOC2007/Annotations", "VOC2007/JPEGImages", "VOC2007/all"),
+    ("train/Annotations", "train", "train")])
+def test_trees_without_lists(tmp_path, annotations, pictures, split):
+    (tmp_path / annotations).mkdir(parents=True, exist_ok=True)
+    for stem in "ba":
+        (tmp_path / annotations / f"{stem}.xml").write_text(annotation_text(entry("cat", (1, 1, 3, 3))))
+    (tmp_path / annotations / "._a.xml").write_bytes(b"\0")
+    save(tmp_path / pictures, "a.png", "b.jpg")
+    assert images_of(tmp_path, split) == [str(Path(pictures, name)) for name in ("a.png", "b.jpg")]
+    assert [Path(path).name for path in voc.sources(str(tmp_path), split)] == ["a.xml", "b.xml"]
+
+
+def test_a_list_at_the_root_beside_the_folders(tmp_path):
+    tree(tmp_path, ANNOTATIONS, {})
+    (tmp_path / "val.txt").write_text("c.jpg\n")
+    assert images_of(tmp_path, "val") == ["JPEGImages/c.jpg"]
+    assert voc.sources(str(tmp_path), "val") == [str(tmp_path / "val.txt"), str(tmp_path / "Annotations" / "c.xml")]
+
+
+def test_without_lists_the_splits_that_are_there_are_named(tmp_path):
+    for name in ("train", "valid", "other"):
+        (tmp_path / name).mkdir()
+    for name in ("train", "valid"):
+        (tmp_path / name / "a.xml").write_text(annotation_text())
+    with pytest.raises(BadInput, match="no VOC split 'val'.*Splits: train, valid$"):
+        voc.read(str(tmp_path), "val")
 
 
 def test_the_files_that_a_split_is_read_from(tmp_path):
@@ -179,6 +264,21 @@ def test_all_faulty_files_are_in_one_error(tmp_path):
     for part in ("3 mistakes", "d.xml is no XML", "no such annotation file: ", "gone.xml", "no such image file: ",
                  "e.jpg"):
         assert part in message
+
+
+def test_many_faulty_files_are_ten_and_a_number(tmp_path):
+    stems = [f"{number:02d}" for number in range(14)]
+    root = tree(tmp_path, dict.fromkeys(stems, "<annotation>"), {"train": "\n".join(stems)})
+    with pytest.raises(BadInput, match=r"14 mistakes[\s\S]*09.xml is no XML[\s\S]*and 4 more$") as caught:
+        voc.read(root, "train")
+    assert "10.xml" not in str(caught.value)
+
+
+def test_missing_annotation_files_are_no_sources_and_are_all_named(tmp_path):
+    root = tree(tmp_path, ANNOTATIONS, {"train": "a\nx\ny"})
+    assert len(voc.sources(root, "train")) == 2
+    with pytest.raises(BadInput, match=r"Annotations/x.xml. Add it, or remove its line from .*train.txt\n.*Annotations/y.xml"):
+        voc.read(root, "train")
 
 
 def test_the_classes_of_voc():
