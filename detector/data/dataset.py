@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from detector.config.schema import Augment
-from detector.data.image_io import GREY, read_image
+from detector.data.image_io import GREY, MAX_PIXELS, read_image
 from detector.data.transforms import TRANSFORMS, augment, horizontal_flip, jpeg_divisor
 from detector.errors import BadInput
 from detector.py_faster_rcnn.static_chunks import CropFrames, crop_to_frame
@@ -75,7 +75,8 @@ class DetectionDataset(TorchDataset):
             if image.shape[-2:] != (height, width):
                 boxes = scale_boxes(boxes, (height, width), tuple(image.shape[-2:]))
         except BadInput as error:
-            image = torch.full((3, height, width), GREY, dtype=torch.uint8)
+            size = (height, width) if height * width <= MAX_PIXELS else (1, 1)  # of a size that no image can have
+            image = torch.full((3, *size), GREY, dtype=torch.uint8)
             boxes, labels = boxes[:0], labels[:0]
             message = str(error).encode(errors="backslashreplace")  # a file name may be invalid UTF-8
             target["unreadable"] = torch.frombuffer(bytearray(message), dtype=torch.uint8)

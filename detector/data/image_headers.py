@@ -23,6 +23,7 @@ class Header:
     height: int
     width: int
     orientation: int
+    components: int = 3  # of a JPEG: 4 for CMYK
 
     def turned_size(self) -> tuple[int, int]:
         """Returns height and width after the orientation is applied."""
@@ -50,7 +51,7 @@ def exif_block_orientation(block: bytes) -> int:
 
 def read_jpeg_header(file: BinaryIO) -> Header | None:
     """Returns the header of a JPEG; None where a segment is not as usual, so that a decoder has to say what it is."""
-    size, orientation = None, 0
+    size, orientation, components = None, 0, 0
     file.seek(2)
     while True:
         prefix = file.read(4)
@@ -60,14 +61,14 @@ def read_jpeg_header(file: BinaryIO) -> Header | None:
             return None
         marker, length = prefix[1], int.from_bytes(prefix[2:], "big") - 2
         if marker == START_OF_SCAN:
-            return Header(*size, orientation or 1) if size and min(size) > 0 else None
+            return Header(*size, orientation or 1, components) if size and min(size) > 0 else None
         if length < 0 or marker in FRAME_MARKERS and size:
             return None
         content = file.read(length) if marker in FRAME_MARKERS or marker == APP1 else b""
         if marker in FRAME_MARKERS:
-            if len(content) < 5:
+            if len(content) < 6:
                 return None
-            size = struct.unpack_from(">HH", content, 1)
+            size, components = struct.unpack_from(">HH", content, 1), content[5]
         elif content.startswith(b"Exif\0\0") and not orientation:
             orientation = exif_block_orientation(content)
         file.seek(length - len(content), 1)

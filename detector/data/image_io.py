@@ -70,7 +70,8 @@ def exif_orientation(path: str) -> int:
         return 1
 
 
-def read_image(path: str, size: tuple[int, int] | None = None, divisor: int = 1) -> torch.Tensor:
+def read_image(path: str, size: tuple[int, int] | None = None, divisor: int = 1,
+               remedy: str = "Replace or remove it, or set data.unreadable_images=grey") -> torch.Tensor:
     """Returns the pixels of an image file, uint8 [3, H, W], RGB.
 
     Args:
@@ -78,6 +79,7 @@ def read_image(path: str, size: tuple[int, int] | None = None, divisor: int = 1)
             then the boxes were drawn on the unrotated image.
         divisor: 2, 4 or 8 decodes a JPEG at 1 / divisor of its size, rounded up; libjpeg then uses fewer DCT
             coefficients of each block. Other formats ignore it.
+        remedy: the last sentence of the error for a damaged file.
 
     Raises:
         BadInput: the file is missing, may not be read, is no image, is truncated, is too large, or has another size
@@ -88,7 +90,7 @@ def read_image(path: str, size: tuple[int, int] | None = None, divisor: int = 1)
             data = file.read()
         decoded = _decode(data, path, divisor)
     except Exception as error:  # decoders raise whatever a damaged file leads them to
-        raise unreadable_image(path, error, "Replace or remove it, or set data.unreadable_images=grey") from error
+        raise unreadable_image(path, error, remedy) from error
     header = decoded.header
     is_unturned = size is not None and tuple(size) == (header.height, header.width) != header.turned_size()
     if size is not None and not is_unturned and tuple(size) != header.turned_size():
@@ -140,7 +142,7 @@ def unreadable_image(path: str, error: Exception, remedy: str) -> BadInput:
     if isinstance(error, OSError) and error.errno is not None:  # of the system; those of Pillow have no number
         return cannot_read(path, error, "image file")
     if isinstance(error, UnidentifiedImageError):
-        reason = "unknown image format or kind of pixels"
+        reason = "unknown image format, or channels, bits or compression that Pillow does not decode"
     elif isinstance(error, MemoryError):
         reason = "not enough memory to decode it, or its header is damaged"
     elif str(error):
@@ -207,7 +209,7 @@ def _decode_clean_jpeg(data: bytes, header: Header, divisor: int) -> np.ndarray 
     """
     decoder = _simplejpeg()
     height, width = ceil_div(header.height, divisor), ceil_div(header.width, divisor)
-    if decoder is None:
+    if decoder is None or header.components > 3:
         return None
     try:
         pixels = decoder.decode_jpeg(data, "RGB", min_height=height, min_width=width)

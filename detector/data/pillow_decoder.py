@@ -68,7 +68,7 @@ def decode_with_pillow(image: Image.Image, data: bytes | None) -> np.ndarray:
     is_grey = "LA;16B" in rawmodes  # of which both bytes are decoded as red and green
     other.tile = [tile._replace(args=_swap_bytes(tile.args)) for tile in other.tile]
     low = np.array(other)[..., 1:2] if is_grey else rgb_from_pil(other)
-    return np.ascontiguousarray(np.broadcast_to(rgb_from_array(pixels.astype(np.uint16) << 8 | low), pixels.shape))
+    return rgb_from_array(pixels.astype(np.uint16) << 8 | low)
 
 
 def _parts(args: object) -> tuple:

@@ -183,7 +183,7 @@ def load_predictor(run: str, which: str, device_name: str) -> Predictor:
 def to_image_tensor(image) -> Tensor:
     """Converts an image of any accepted kind (see Predictor) to uint8 [3, H, W], RGB. Raises BadInput for others."""
     if isinstance(image, (str, os.PathLike)):
-        return read_image(os.fspath(image))
+        return read_image(os.fspath(image), remedy="Replace it")
     if isinstance(image, Image.Image):
         return pil_to_tensor(image)
     if isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3 \

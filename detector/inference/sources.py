@@ -90,7 +90,7 @@ def _read_ahead(pool: ThreadPoolExecutor, paths: list[str], names: list[str]) ->
     def read(number: int) -> Frame:
         path, name = paths[number - 1], names[number - 1]
         try:
-            return Frame(number, name, path, read_image(path))
+            return Frame(number, name, path, read_image(path, remedy="Replace it"))
         except BadInput as error:
             return Frame(number, name, path, None, str(error))
     pending: deque = deque()

@@ -7,6 +7,7 @@ import torch
 from torchvision.models.detection.image_list import ImageList
 
 from detector.config.schema import Config
+from detector.data.dataset import unreadable_messages
 from detector.data.padding_buckets import PaddingBuckets, plan_padding_buckets
 from detector.data.samplers import epoch_sizes
 from detector.model.ground_truth import pad_ground_truth
@@ -27,6 +28,7 @@ class TrainInput:
     boxes: np.ndarray              # float32 [N, 4], pixels of the batch
     labels: np.ndarray             # int64 [N]
     pixels: np.ndarray | None      # uint8 [H, W, 3] with the padding; None if not asked for
+    error: str = ""                # why the image could not be read; it is grey then
 
 
 def first_train_batches(config: Config, data: Dataset, num_images: int, with_pixels: int) -> list[list[TrainInput]]:
@@ -62,7 +64,7 @@ def pad_batch(images: list, targets: list, resize: Resize, preprocessing: Prepro
     boxes = [objects["boxes"].numpy() for objects in ground_truth.per_image()]
     pixels = to_pixels(batch, preprocessing.pixel_format) if with_pixels else [None] * len(images)
     return [TrainInput(int(target["index"]), tuple(map(int, size)), tuple(batch.tensors.shape[-2:]), image_boxes,
-                       target["labels"].numpy(), image_pixels)
+                       target["labels"].numpy(), image_pixels, "".join(unreadable_messages([target])))
             for target, size, image_boxes, image_pixels in zip(targets, batch.image_sizes, boxes, pixels)]
 
 

@@ -8,6 +8,7 @@ from detector.config.load import load_config
 from detector.config.schema import Config
 from detector.data.image_io import read_image
 from detector.data.read import describe, read_part, select_for_training
+from detector.data.text_files import printable
 from detector.errors import BadInput
 from detector.inspection.anchor_coverage import AnchorCoverage, compute_coverage, propose_anchors
 from detector.inspection.dataset_stats import MEASURES, build_histograms, compute_measures, quantile_table
@@ -22,6 +23,7 @@ from detector.visualization.validation_images import evenly_spaced
 
 NUM_SAMPLED = 300     # images that are augmented for the statistics
 NUM_SHOWN = 6         # batches, or images with anchors, on the page
+MAX_ERRORS = 10       # unreadable images that the page names
 THUMBNAIL_SIDE = 640  # pixels of the long side of an image on the page
 TITLES = ("annotated", "network input")
 SMALLEST, LARGEST = 3, 10  # octaves of object sizes that have a row: below 8 pixels ... 1024 and above
@@ -42,6 +44,9 @@ def view(source: str, overrides: list[str], out: str = "") -> Path:
     path = Path(out or "view.html")
     batches = first_train_batches(config, data, NUM_SAMPLED, NUM_SHOWN)
     inputs = [entry for batch in batches for entry in batch]
+    errors = [printable(entry.error) for entry in inputs if entry.error]
+    if errors:
+        print(f"note: {len(errors)} images could not be read and are shown grey, without objects; first: {errors[0]}")
     before = compute_measures(data.sizes, data.boxes, data.boxes_per_image())
     after = compute_measures(np.array([entry.size for entry in inputs]),
                              np.concatenate([entry.boxes for entry in inputs]),
@@ -54,7 +59,7 @@ def view(source: str, overrides: list[str], out: str = "") -> Path:
           f"{TITLES[1]}: the first {len(inputs)} images of training, augmented and resized; {padding}")
     write_page(path, "view", data.name, {
         "kind": "data", "title": data.name, "command": f"fleet-rcnn view {source}",
-        "facts": [describe(data), *data.warnings],
+        "facts": [describe(data), *data.warnings, *errors[:MAX_ERRORS]],
         "classes": [{"name": data.classes[i], "count": int(counts[i])} for i in order], "objects": len(data.boxes),
         "names": TITLES,
         "sampled": f"{TITLES[0].capitalize()}: all {len(data)} images. {TITLES[1].capitalize()}: the first "
