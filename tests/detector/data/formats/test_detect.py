@@ -1,0 +1,139 @@
+"""`data.format: auto`: which layout lies below a root, which splits are meant, and what is missing where none fits."""
+
+import os
+import shutil
+
+import pytest
+from small_layouts import coco, image, imagenet_det, options, per_image_json, text, visual_genome, voc, yolo
+
+from detector.data.formats.detect import detect_format, detect_splits
+from detector.data.formats.layouts import LAYOUTS
+from detector.data.read import describe_format, read_datasets
+from detector.errors import BadInput
+
+
+def two_coco_files(root, train="annotations/instances_train.json", val="annotations/instances_val.json"):
+    coco(root, train, "train")
+    coco(root, val, "val")
+
+
+TREES = {
+    "coco": two_coco_files,
+    "voc": lambda root: voc(root, {"train": ["a", "b"], "val": ["c"], "cat_train": ["a"]}),
+    "yolo": yolo,
+    "per_image_json": lambda root: [per_image_json(root / split, split) for split in ("train", "val")],
+    "visual_genome": visual_genome,
+    "imagenet_det": imagenet_det,
+}
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_each_layout_is_found_and_read(tmp_path, name):
+    TREES[name](tmp_path)
+    config, sentence = detect_format(options(tmp_path))
+    assert config.format == name and sentence.startswith(f"data.format=auto: {tmp_path} is read as {name}")
+    train, val = read_datasets(options(tmp_path, train=config.train, val=config.val))
+    assert len(train) and len(val) and train.classes == val.classes
+    assert describe_format(options(tmp_path)) == sentence and describe_format(options(tmp_path, format=name)) == ""
+
+
+def test_every_layout_is_covered_above():
+    assert set(TREES) == set(LAYOUTS)
+
+
+@pytest.mark.parametrize("train, val, names", [
+    ("annotations/instances_train2017.json", "annotations/instances_val2017.json", ("train2017", "val2017")),
+    ("train/_annotations.coco.json", "valid/_annotations.coco.json", ("train", "valid")),
+    ("my_train.json", "my_validation.json", ("my_train", "my_validation")),
+    ("annotations/instances_default.json", "annotations/instances_val.json", ("default", "val")),
+])
+def test_splits_of_usual_names_stand_for_train_and_val(tmp_path, train, val, names):
+    two_coco_files(tmp_path, train, val)
+    coco(tmp_path, "annotations/instances_test.json", "test")
+    if "2017" in train:  # of other annotations of the same images, and of other years, these count
+        for name in ("captions_train2017", "instances_train2014"):
+            shutil.copy(tmp_path / train, tmp_path / "annotations" / f"{name}.json")
+    config, sentence = detect_format(options(tmp_path))
+    assert (config.train, config.val) == ((names[0],), (names[1],))
+    assert all(f"data.{part}={name}" in sentence for part, name in zip(("train", "val"), names) if name != part)
+
+
+def test_a_root_may_be_an_annotation_file_or_data_yaml(tmp_path):
+    two_coco_files(tmp_path / "a")
+    config, _ = detect_format(options(tmp_path / "a/annotations/instances_train.json"))
+    assert (config.root, config.train) == (str(tmp_path / "a"), ("annotations/instances_train.json",))
+    yolo(tmp_path / "b")
+    assert detect_format(options(tmp_path / "b/data.yaml"))[0].root == str(tmp_path / "b")
+    with pytest.raises(BadInput, match=r"is a file, and no annotation file of COCO: .*, unpacked"):
+        detect_format(options(text(tmp_path / "c.zip", "PK")))
+
+
+def test_no_validation_at_all_is_an_error_with_remedy_and_a_share_is_one(tmp_path):
+    coco(tmp_path, "annotations/instances_default.json", "images")
+    with pytest.raises(BadInput, match=r"no split for data.val=val; its splits: default\. Hold out a share .* data.val=0\.2"):
+        read_datasets(options(tmp_path))
+    train, val = read_datasets(options(tmp_path, val=("0.25",)))
+    assert (len(train), len(val)) == (3, 1)
+    assert read_datasets(options(tmp_path, val=()))[1] is None
+
+
+def test_training_images_alone_can_be_read_and_validation_images_alone(tmp_path):
+    coco(tmp_path, "annotations/instances_train.json", "train")
+    assert detect_splits(options(tmp_path), ("train",))[0].format == "coco"
+    (tmp_path / "annotations/instances_train.json").rename(tmp_path / "annotations/instances_val2017.json")
+    assert detect_splits(options(tmp_path), ("val",))[1] == ("val2017",)
+
+
+def test_two_layouts_that_fit_are_both_named_and_one_with_the_asked_splits_is_taken(tmp_path):
+    yolo(tmp_path)
+    coco(tmp_path, "annotations/instances_train.json", "train")
+    assert detect_format(options(tmp_path))[0].format == "yolo"
+    coco(tmp_path, "annotations/instances_val.json", "val")
+    with pytest.raises(BadInput, match=r"fits several formats: coco, yolo\. State which one is meant: data.format=coco"):
+        detect_format(options(tmp_path))
+
+
+def test_several_splits_of_one_meaning_are_listed(tmp_path):
+    for year in ("2007", "2012"):
+        voc(tmp_path / f"VOC{year}", {"trainval": ["a"], "test": ["b"]})
+    with pytest.raises(BadInput, match="no split for data.train=train; its splits: VOC2007/test, .*data.train=VOC2007/trainval"):
+        detect_format(options(tmp_path, val=("VOC2007/test",)))
+    assert detect_format(options(tmp_path, train=("2007/trainval",), val=("2007/test",)))[0].format == "voc"
+
+
+def test_without_a_layout_the_error_says_what_each_needs_and_what_is_there(tmp_path):
+    text(tmp_path / "annotations/x.json", '{"images": []}')
+    image(tmp_path / "images/a.jpg")
+    with pytest.raises(BadInput) as caught:
+        read_datasets(options(tmp_path))
+    message = str(caught.value)
+    assert "It holds annotations, images." in message and all(f"\n  - {name}: " in message for name in LAYOUTS)
+    assert 'annotations/x.json is there, but lacks "annotations" and "categories"' in message
+    assert "images/ is there, but no label files" in message
+
+
+def test_a_layout_one_folder_deeper_or_above_is_pointed_to(tmp_path):
+    two_coco_files(tmp_path / "outer/inner")
+    for root in (tmp_path / "outer", tmp_path / "outer/inner/train"):
+        with pytest.raises(BadInput, match=f"{tmp_path}/outer/inner can be read as coco: set data.root={tmp_path}/outer/inner"):
+            detect_format(options(root))
+
+
+def test_a_folder_that_may_not_be_listed_is_no_missing_layout(tmp_path, monkeypatch):
+    two_coco_files(tmp_path)
+    listdir = os.listdir
+
+    def denied(path="."):
+        if str(path).endswith("annotations"):
+            raise PermissionError(13, "Permission denied", path)
+        return listdir(path)
+    monkeypatch.setattr(os, "listdir", denied)
+    with pytest.raises(BadInput, match="annotations: Permission denied"):
+        detect_format(options(tmp_path))
+
+
+def test_a_missing_root_and_an_empty_one_are_errors(tmp_path):
+    with pytest.raises(BadInput, match="no such folder: data.root="):
+        detect_format(options(tmp_path / "none"))
+    with pytest.raises(BadInput, match="It holds nothing"):
+        detect_format(options(tmp_path))
