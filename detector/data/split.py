@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -48,8 +49,9 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> np.ndarray:
     if len(groups) < 2:
         raise BadInput(f"data.val={share:g}: {dataset.name} has {len(names)} images, of which none differ; two are "
                        "needed, one to train on and one to validate")
-    numbers = {name: derive_seed(seed, "validation", name) for name in dict.fromkeys(names)}
-    ordered = sorted(groups, key=lambda group: min((numbers[names[index]], names[index]) for index in group))
+    keys = _portable(names)
+    numbers = {key: derive_seed(seed, "validation", os.fsencode(key).hex()) for key in dict.fromkeys(keys)}
+    ordered = sorted(groups, key=lambda group: min((numbers[keys[index]], keys[index]) for index in group))
     wanted = min(max(round(share * len(names)), 1), len(names) - 1)
     mask = np.zeros(len(names), bool)
     for group in ordered:
@@ -58,6 +60,14 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> np.ndarray:
     if not mask.any():  # every group is larger than what is wanted
         mask[list(min(ordered, key=len))] = True
     return mask
+
+
+def _portable(names: list[str]) -> list[str]:
+    """Returns names that are equal on all machines: below the folder that absolute ones share, letters composed."""
+    absolute = [os.path.dirname(name) for name in names if os.path.isabs(name)]
+    shared = os.path.commonpath(absolute) if absolute else ""
+    below = [os.path.relpath(name, shared) if os.path.isabs(name) else name for name in names]
+    return [unicodedata.normalize("NFC", name).replace(os.sep, "/") for name in below]
 
 
 def group_equal_files(names: list[str], root: str) -> list[tuple[int, ...]]:
