@@ -81,7 +81,7 @@ def evaluate(run: str | os.PathLike, overrides: Sequence[str] = (), checkpoint: 
     Raises:
         BadInput: no such run or checkpoint, or its data cannot be read.
     """
-    from detector.evaluation.evaluate import evaluate_checkpoint
+    from detector.evaluation.evaluate_run import evaluate_checkpoint
     result = evaluate_checkpoint(str(run), list(overrides), checkpoint)
     return result.evaluation if result else None
 

@@ -81,7 +81,7 @@ def add_evaluation(add_verb: AddVerb) -> None:
     evaluate.add_argument("--checkpoint", default="best", help="best, last, or a file")
     evaluate.add_argument("--weights", default="", metavar="FILE", help="weights of another program, instead of a run")
     evaluate.add_argument("--recipe", default="", metavar="ROW", help="with --weights: a row of a table, or a config")
-    evaluate.add_argument("--report", action="store_true", help="also write RUN/report.html with images and curves")
+    evaluate.add_argument("--report", action="store_true", help="also write report.html with images and curves")
     evaluate.add_argument("--time", action="store_true",
                           help="measure milliseconds per image on CPU and GPU instead of evaluating")
     score = add_verb("score", "score any detector's COCO-format results, without a model", "detections", "annotations")
@@ -153,7 +153,7 @@ def run_collective(args: argparse.Namespace, stop: StopRequest) -> int:
         if not args.run:
             raise BadInput("evaluate: a run is missing. Name a run folder, such as runs/bccd, or --weights FILE "
                            "--recipe ROW")
-        from detector.evaluation.evaluate import evaluate_run
+        from detector.evaluation.evaluate_run import evaluate_run
         done = evaluate_run(args.run, args.overrides, args.checkpoint, lambda: stop.requested, args.report)
         return OK if done else STOPPED
     outcome = train(load_config(args.config, args.overrides), stop)

@@ -9,7 +9,9 @@ from detector.config.schema import Config
 from detector.data.read import describe, read_val
 from detector.data.split import val_share
 from detector.errors import BadInput
-from detector.evaluation.results import evaluated_classes, read_detections
+from detector.evaluation.detections_file import read_detections
+from detector.evaluation.notes import empty_class_note, unreadable_note
+from detector.evaluation.results import evaluated_classes, read_results
 from detector.metrics.bootstrap import (
     APDifference,
     ap_difference,
@@ -19,6 +21,7 @@ from detector.metrics.bootstrap import (
     mean_over_classes,
 )
 from detector.metrics.coco_params import AREA_RANGES
+from detector.metrics.matching import ignored_object_mask
 from detector.run import files
 from detector.structures import Dataset, Detections
 
@@ -31,38 +34,53 @@ def compare(run_a: str, run_b: str, resamples: int) -> None:
     Reads the detections.json of both runs; no model is needed.
 
     Args:
-        run_a, run_b: run folders that were evaluated.
+        run_a, run_b: run folders that were evaluated, or folders below them that `evaluate RUN key=value` wrote.
         resamples: number of draws of the images, see metrics/bootstrap.py.
 
     Raises:
-        BadInput: a folder has no evaluation, or the runs were evaluated on other images, classes or by another metric.
+        BadInput: a folder has no evaluation, or the runs were evaluated on other images, classes or by another metric;
+            or there is no object to be found.
     """
     if resamples < MIN_RESAMPLES:
         raise BadInput(f"--resamples {resamples}: give {MIN_RESAMPLES} or more, or the interval is meaningless")
     configs = [read_config(run) for run in (run_a, run_b)]
     check_comparable(configs, (run_a, run_b))
     dataset = read_val(configs[0].data, evaluated_classes(run_a), configs[0].seed)
+    if ignored_object_mask(dataset).all():
+        raise BadInput(f"nothing to compare: {empty_class_note(dataset, configs[0].evaluate.metric)}")
     detections = [read_detections(str(Path(run) / files.DETECTIONS_FILE), dataset) for run in (run_a, run_b)]
     rows = ap_differences(*detections, dataset, configs[0].evaluate.metric, resamples)
-    print(f"A: {run_a}\nB: {run_b}\non {describe(dataset)}; {resamples} draws of the images\n"
-          f"{format_table(rows)}\n\n{summarize_differences(rows)}")
+    sides = [f"{name}: {describe_side(run, config)}" for name, run, config in zip("AB", (run_a, run_b), configs)]
+    print("\n".join([*sides, f"on {describe(dataset)}; {resamples} draws of the images", format_table(rows), "",
+                     summarize_differences(rows)]))
+
+
+def describe_side(run: str, config: Config) -> str:
+    """Returns what one side of the comparison is: the folder, the weights, the data, the metric, unreadable images."""
+    record = read_results(run)
+    weights = f"{Path(record['checkpoint']).name} of step {record.get('step')}" if record.get("checkpoint") \
+        else f"step {record.get('step')}"
+    text = f"{run} ({weights}, {record.get('data', '')} in {config.data.root}, metric {config.evaluate.metric})"
+    unreadable = record.get("unreadable") or ()
+    return text + (f"; {unreadable_note(tuple(unreadable), record['images'])}" if unreadable else "")
 
 
 def read_config(run: str) -> Config:
     """Returns the config of a run folder. Raises BadInput if a file that `compare` needs is missing."""
     for name in (files.CONFIG_FILE, files.DETECTIONS_FILE, files.RESULTS_FILE):
         if not (Path(run) / name).is_file():
-            raise BadInput(f"{run} has no {name}: compare needs two run folders that were evaluated; run "
-                           f"fleet-rcnn evaluate {run} first")
+            raise BadInput(f"{run} has no {name}: compare needs two run folders that were evaluated, or folders below "
+                           f"them in {files.EVALUATIONS_FOLDER}/; run fleet-rcnn evaluate {run} first")
     return load_config(str(Path(run) / files.CONFIG_FILE), [])
 
 
 def check_comparable(configs: list[Config], runs: tuple[str, str]) -> None:
     """Raises BadInput if two runs were evaluated on other images, on other classes or by another metric."""
     values = [{"data.format": config.data.format, "data.root": str(Path(config.data.root).resolve()),
-               "data.val": list(config.data.val), "evaluate.metric": config.evaluate.metric,
+               "data.val": list(config.data.val),
+               "evaluate.metric": read_results(run).get("metric", config.evaluate.metric),
                **({"data.train": list(config.data.train), "seed": config.seed} if val_share(config.data.val) else {})}
-              for config in configs]
+              for run, config in zip(runs, configs)]
     different = [f"{key} is {values[0][key]} and {values[1][key]}" for key in values[0]
                  if key in values[1] and values[0][key] != values[1][key]]
     classes = [evaluated_classes(run) for run in runs]

@@ -3,29 +3,22 @@
 import json
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Callable
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from detector.config.load import load_config
 from detector.config.schema import Config
 from detector.data.dataset import DetectionDataset, unreadable_messages
 from detector.data.loader import BatchIterator, open_loader
-from detector.data.read import describe, drop_ignored, read_val
+from detector.data.read import drop_ignored
 from detector.data.samplers import plan_eval_batches
 from detector.data.synced_batches import FetchPolicy, fetch_batches
 from detector.distributed import collectives, rank_info
-from detector.distributed.process_group import process_group
-from detector.evaluation.results import write_results
-from detector.evaluation.scoring import Evaluation, Predictions, format_metrics, score
-from detector.inference.predictor import find_checkpoint, load_detector, predict_batch
-from detector.metrics.analysis import Analysis, analyse, describe_errors
+from detector.evaluation.scoring import Evaluation, Predictions, score
+from detector.inference.predictor import predict_batch
 from detector.model.faster_rcnn import Detector
-from detector.report.report import PageInfo, write_evaluation_report
-from detector.run import files
 from detector.run.environment import peak_memory_gib
 from detector.seeding import derive_seed, seed_torch
 from detector.structures import Dataset, Detections, Resize, ceil_div, concat_detections
@@ -48,7 +41,7 @@ def evaluate(model: Detector, dataset: Dataset, config: Config, device: torch.de
         The evaluation (None on ranks other than 0) and all detections; or None if a stop was requested on any rank.
 
     Raises:
-        BadInput: an image cannot be decoded and data.unreadable_images=refuse.
+        BadInput: an image cannot be decoded and data.unreadable_images=refuse; or no image can be decoded.
     """
     predictions = predict_all(model, dataset, config, device, step, stop_requested)
     if predictions is None:
@@ -167,90 +160,3 @@ def merge(parts: list[RankPredictions], losses: list[dict]) -> tuple[Detections,
     return (Detections(detections.image_ids[order], detections.boxes[order], detections.scores[order],
                        detections.labels[order]),
             sorted(losses, key=lambda batch: batch["batch"]), np.concatenate([part.indices for part in parts]))
-
-
-@dataclass(frozen=True)
-class CheckpointEvaluation:
-    """The evaluation of a checkpoint. On ranks other than 0, `evaluation` and `analysis` are None."""
-
-    checkpoint: Path
-    config: Config
-    dataset: Dataset        # the validation images
-    detections: Detections
-    evaluation: Evaluation | None
-    analysis: Analysis | None
-
-
-def evaluate_checkpoint(run: str, overrides: list[str], checkpoint: str = "best",
-                        stop_requested: Callable[[], bool] = never) -> CheckpointEvaluation | None:
-    """Evaluates a checkpoint of a run on its validation data, in this process or on all ranks of torchrun.
-
-    Args:
-        run: the run folder.
-        overrides: options that differ from the run's config, such as "evaluate.metric=voc".
-        checkpoint: best, last, or the path of a checkpoint file.
-
-    Returns:
-        The evaluation; or None if a stop was requested on any rank. Nothing is written.
-
-    Raises:
-        BadInput: there is no such run or checkpoint, or the data cannot be read.
-    """
-    path, config = find_checkpoint(run, checkpoint), load_config(str(Path(run) / files.CONFIG_FILE), overrides)
-    with process_group(config.run.device, config.run.timeout_minutes) as device:
-        return evaluate_file(path, config, device, stop_requested)
-
-
-def evaluate_file(path: Path, config: Config, device: torch.device,
-                  stop_requested: Callable[[], bool]) -> CheckpointEvaluation | None:
-    """Evaluates a checkpoint file and analyses its errors. Collective; None if a stop was requested on any rank."""
-    model, config, classes, step = load_detector(path, device, config)
-    dataset = read_val(config.data, classes, config.seed)
-    result = evaluate(model, dataset, config, device, step, stop_requested)
-    if result is None:
-        return None
-    evaluation, detections = result
-    analysis = collectives.run_on_all_ranks(
-        lambda: analyse(detections, dataset, config.evaluate.metric) if rank_info.is_main() else None)
-    return CheckpointEvaluation(path, config, dataset, detections, evaluation, analysis)
-
-
-def evaluate_run(run: str, overrides: list[str], checkpoint: str, stop_requested: Callable[[], bool] = never,
-                 report: bool = False) -> bool:
-    """Evaluates a checkpoint, prints the metrics and writes results.json and detections.json into the run folder.
-
-    Args:
-        run, overrides, checkpoint: see `evaluate_checkpoint`.
-        report: also write report.html.
-
-    Returns:
-        False if a stop was requested on any rank; nothing is written then.
-    """
-    path, config = find_checkpoint(run, checkpoint), load_config(str(Path(run) / files.CONFIG_FILE), overrides)
-    with process_group(config.run.device, config.run.timeout_minutes) as device:
-        result = evaluate_file(path, config, device, stop_requested)
-        if result is None:
-            return False
-        collectives.run_on_main(lambda: write_and_print(run, result, report))
-        return True
-
-
-def write_and_print(run: str, result: CheckpointEvaluation, report: bool) -> None:
-    """Writes the files of an evaluation into the run folder and prints its metrics."""
-    evaluation, analysis = result.evaluation, result.analysis
-    write_results(Path(run), evaluation, result.detections, result.dataset)
-    print(f"{result.checkpoint}, step {evaluation.step}, on {describe(result.dataset)}\n"
-          f"{format_metrics(evaluation.metrics, analysis.per_class)}\n\n{describe_errors(analysis)}\n"
-          f"{evaluation.images_per_s:.1f} images/s; {files.RESULTS_FILE} and {files.DETECTIONS_FILE} are in {run}")
-    if report:
-        print(write_report(run, result))
-
-
-def write_report(run: str, result: CheckpointEvaluation) -> str:
-    """Writes report.html into the run folder; returns a sentence about it."""
-    config, dataset = result.config, result.dataset
-    facts = (f"{config.model.backbone}, step {result.evaluation.step}", describe(dataset), *dataset.warnings)
-    info = PageInfo(f"{Path(run).resolve().name}: {dataset.name}", facts, f"fleet-rcnn evaluate {run} --report",
-                    config.evaluate.nms_thresh, "coco" if config.evaluate.metric == "coco" else "voc")
-    return write_evaluation_report(Path(run) / "report.html", info, dataset, result.detections, result.analysis,
-                                   result.evaluation.metrics)

@@ -10,6 +10,7 @@ from detector.distributed import collectives
 from detector.distributed.process_group import process_group
 from detector.errors import BadInput
 from detector.evaluation.evaluate import evaluate
+from detector.evaluation.notes import evaluation_notes, unreadable_note
 from detector.evaluation.results import write_results
 from detector.evaluation.scoring import format_metrics
 from detector.model.faster_rcnn import build_model, to_device_and_layout
@@ -53,11 +54,15 @@ def evaluate_weights(weights: str, recipe: str, overrides: list[str]) -> None:
         def write_and_print() -> None:
             folder = run_folder(config)
             write_whole(folder / files.CONFIG_FILE, to_yaml(config))
-            write_results(folder, evaluation, detections, dataset)
-            print(f"{weights}: {report}\non {describe(dataset)}\n"
-                  f"{format_metrics(evaluation.metrics, evaluation.per_class)}\n"
-                  f"{evaluation.images_per_s:.1f} images/s; {files.RESULTS_FILE} and {files.DETECTIONS_FILE} are in "
-                  f"{folder}")
+            write_results(folder, evaluation, detections, dataset, config.evaluate.metric, weights, overrides)
+            notes = [unreadable_note(evaluation.unreadable, len(dataset)), *dataset.warnings,
+                     *evaluation_notes(detections, dataset, config.evaluate.metric, evaluation.metrics["AP"],
+                                       config.evaluate.max_detections)]
+            print("\n".join([
+                f"{weights}: {report}", f"on {describe(dataset)}",
+                format_metrics(evaluation.metrics, evaluation.per_class), *(f"note: {note}" for note in notes if note),
+                f"{evaluation.images_per_s:.1f} images/s; {files.RESULTS_FILE} and {files.DETECTIONS_FILE} are in "
+                f"{folder}"]))
         collectives.run_on_main(write_and_print)
 
 

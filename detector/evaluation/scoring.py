@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detector.config.schema import Evaluate
+from detector.errors import BadInput
 from detector.metrics import coco_kernel
 from detector.metrics.coco import coco_metrics
 from detector.metrics.visual_genome import visual_genome_metrics
@@ -59,11 +60,16 @@ def score(predictions: Predictions, dataset: Dataset, config: Evaluate,
         ground_truth: prepare_ground_truth(dataset, config.metric), if it exists already.
 
     Raises:
+        BadInput: no image could be read: the metrics would be those of grey images.
         AssertionError: an image of the data set was predicted twice or not at all.
     """
     started_at = time.monotonic()
     assert np.array_equal(np.sort(predictions.indices), np.arange(len(dataset))), \
         "an image was evaluated twice, or never"
+    if 0 < len(dataset) <= len(predictions.unreadable):
+        raise BadInput(f"none of the {len(dataset)} images of {dataset.name} could be read: there is nothing to "
+                       f"evaluate. First: {predictions.unreadable[0]}. Set data.root and data.images to folders that "
+                       "hold the images")
     prepared = {"ground_truth": ground_truth} if ground_truth else {}
     metrics, per_class = METRIC_FUNCTIONS[config.metric](predictions.detections, dataset, **prepared)
     return Evaluation(predictions.step, metrics | loss_means(predictions.losses), per_class, len(dataset),

@@ -210,7 +210,8 @@ def make_job(dataset: Dataset, config: Config, folder: Path) -> ScoringJob:
 def score_and_write(job: ScoringJob, predictions: Predictions) -> Evaluation:
     """Scores an evaluation and writes results.json and detections.json."""
     evaluation = score(predictions, job.dataset, job.config.evaluate, job.ground_truth)
-    write_results(job.folder, evaluation, predictions.detections, job.dataset)
+    write_results(job.folder, evaluation, predictions.detections, job.dataset, job.config.evaluate.metric,
+                  str(checkpoint_path(job.folder, evaluation.step)), [])
     return evaluation
 
 

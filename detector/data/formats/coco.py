@@ -11,6 +11,7 @@ from detector.data.formats.coco_entries import (
     Entries,
     add_mistake,
     category_names,
+    image_name,
     image_names,
     list_entries,
     shorten,
@@ -18,7 +19,7 @@ from detector.data.formats.coco_entries import (
 )
 from detector.data.formats.coco_ids import IdTable
 from detector.data.formats.coco_objects import add_missing_boxes, read_objects
-from detector.data.formats.image_folders import ImageFiles, find_images
+from detector.data.formats.image_folders import ImageFiles, find_images, folders_below
 from detector.data.formats.json_text import gc_paused, read_annotations
 from detector.data.image_sizes import annotated_size, read_missing_sizes
 from detector.data.text_files import cannot_read
@@ -31,6 +32,7 @@ FOLDERS = ("{}", "images/{}", "images", "", "{}/images", "{}/data")
 # These splits of COCO 2014's validation images (Girshick 2015) have their images in the folder val2014.
 FOLDER_OF = {"minival2014": "val2014", "valminusminival2014": "val2014"}
 FILE_PREFIX = re.compile(r"(instances|person_keypoints|stuff|image_info|lvis_v\d[\d.]*)_")
+SPLIT_WORDS = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))
 LISTS = ("images", "annotations", "categories")
 
 
@@ -125,7 +127,8 @@ def read_ground_truth(path: str) -> GroundTruth:
              for name, category in zip(written, categories.entries)]
     unused = unused_categories(categories.entries, names, content.used_categories(), mistakes, content.warnings)
     labels = class_labels(len(names), unused)
-    rows = [(f"image {image['id']}", identifier, *(annotated_size(image.get("height"), image.get("width")) or (0, 0)))
+    rows = [(image_name(image) or f"image {identifier}", identifier,
+             *(annotated_size(image.get("height"), image.get("width")) or (0, 0)))
             for image, identifier in zip(images.entries, images.integers)]
     dataset = to_dataset(f"coco {os.path.basename(path)}", os.path.dirname(path), content, names, unused, rows, [])
     return GroundTruth(dataset, images.ids, IdTable(
@@ -212,17 +215,51 @@ def locate_images(root: str, split: str, images: str, annotations: str, names: l
         BadInput: the folder data.images does not exist.
     """
     split_names = [FOLDER_OF.get(split, split)] if not split.endswith(".json") else []
-    stem = os.path.splitext(os.path.basename(annotations))[0]
-    split_names += [FILE_PREFIX.sub("", stem, count=1)]
+    split_names += [name_of_split(annotations)]
     patterns = [pattern.format(name) for name in split_names for pattern in FOLDERS]
-    if not images:
-        beside = os.path.relpath(os.path.dirname(annotations) or ".", root)
+    beside = os.path.relpath(os.path.dirname(annotations) or ".", root)
+    if images:
+        folder = os.path.expanduser(images)
+        if not os.path.isdir(os.path.join(root, folder)):
+            raise BadInput(f"no such folder: data.images={images} ({os.path.join(root, folder)}). Set data.images to "
+                           "the folder of the images, below data.root or absolute")
+        folders, search_in = [folder, *(os.path.join(folder, pattern) for pattern in patterns)], [folder]
+    else:
         above = os.path.dirname(beside) if beside != "." else ""
-        patterns += [os.path.join(folder, below) for folder in (beside, above) for below in ("", "data", *FOLDERS[2:3])]
-        patterns += [os.path.join(above, name) for name in split_names]
-        return find_images(root, names, patterns, ["", beside])
-    folder = os.path.expanduser(images)
-    if not os.path.isdir(os.path.join(root, folder)):
-        raise BadInput(f"no such folder: data.images={images} ({os.path.join(root, folder)}). Set data.images to the "
-                       "folder of the images, below data.root or absolute")
-    return find_images(root, names, [folder, *(os.path.join(folder, pattern) for pattern in patterns)], [folder])
+        nearby = [os.path.join(folder, below) for folder in (beside, above) for below in ("", "data", "images")]
+        folders = [*patterns, *nearby, *(os.path.join(above, name) for name in split_names)]
+        search_in = ["", beside]
+
+    def other_folders() -> list[str]:
+        excluded = words_of_other_splits(split_names, os.path.dirname(annotations))
+        return [folder for folder in folders_below(root, search_in)
+                if not any(set(same_words(part)) & excluded for part in folder.split(os.sep))]
+    return find_images(root, names, folders, other_folders)
+
+
+def name_of_split(annotations: str) -> str:
+    """Returns the name of the split in the name of an annotation file: train of instances_train.json."""
+    return FILE_PREFIX.sub("", os.path.splitext(os.path.basename(annotations))[0], count=1)
+
+
+def words_of_other_splits(split_names: list[str], folder: str) -> set[str]:
+    """Returns the names of folders that hold the images of other splits, which may have the same names.
+
+    Args:
+        split_names: names of the split whose images are looked for.
+        folder: of annotation files; each one is a split.
+    """
+    own = {word for name in split_names for word in same_words(os.path.basename(name))}
+    try:
+        splits = [name_of_split(name) for name in os.listdir(folder or ".") if name.endswith(".json")]
+    except OSError:
+        splits = []
+    if any(own & set(words) for words in SPLIT_WORDS):
+        splits += [words[0] for words in SPLIT_WORDS]
+    return {word for name in splits for word in same_words(name)} - own
+
+
+def same_words(name: str) -> tuple[str, ...]:
+    """Returns the names that stand for a split, with that of its year left out: train2017 is train and training."""
+    word = name.lower().rstrip("0123456789_-")
+    return next((words for words in SPLIT_WORDS if word in words), (name.lower(),))

@@ -71,14 +71,19 @@ def image_names(images: list[dict], mistakes: list[str]) -> list[str]:
     """Returns the path or URL of each image, as in the file."""
     names, wrong = [], []
     for image in images:
-        name = next((image[key] for key in NAME_KEYS if image.get(key) not in (None, "")), None)
-        if isinstance(name, str) and "\0" not in name and is_encodable(name):
-            names.append(name)
-        else:
+        names.append(image_name(image))
+        if not names[-1]:
+            name = next((image[key] for key in NAME_KEYS if image.get(key) not in (None, "")), None)
             problem = "no file_name" if name is None else f"file_name {reprlib.repr(name)}"
             wrong.append(f"image {text_id(image['id'])} has {problem}")
     add_mistake(wrong, "each image needs a file_name, the path of its file", mistakes)
     return names
+
+
+def image_name(image: dict) -> str:
+    """Returns the path or URL of an image, as in the file; "" if it has none that can be the name of a file."""
+    name = next((image[key] for key in NAME_KEYS if image.get(key) not in (None, "")), None)
+    return name if isinstance(name, str) and "\0" not in name and is_encodable(name) else ""
 
 
 def is_encodable(name: str) -> bool:

@@ -3,7 +3,7 @@
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -85,37 +85,41 @@ def simplify(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def find_images(root: str, names: list[str], folders: list[str], search_in: list[str]) -> ImageFiles:
+def find_images(root: str, names: list[str], folders: list[str], other_folders: Callable[[], list[str]]) -> ImageFiles:
     """Finds the folder in which most images of an annotation file exist, and the path of each image.
 
     Names count as they stand; else with / for backslashes and without a leading slash or drive; else without their
-    first folders, as the names of another machine or a URL need. If no image is found so, folders below `search_in` are
-    searched, and then names that differ in case or in how accents are encoded.
+    first folders, as the names of another machine or a URL need; else as names that differ in case or in how accents
+    are encoded. If none of `folders` has an image, the only other folder that has most of them is taken.
 
     Args:
         root: the data set's folder.
         names: of each image, as in the annotation file.
         folders: that may hold the images, relative to `root` or absolute; the first one is expected to.
-        search_in: folders whose folders are searched, DEPTH levels deep.
+        other_folders: returns more folders to look in.
 
     Raises:
         BadInput: images are missing, and a folder that should hold them may not be read.
     """
-    listings = Listings(root)
+    listings, warnings = Listings(root), []
     folders = list(dict.fromkeys(os.path.normpath(folder) if folder not in ("", ".") else "" for folder in folders))
-    folder, variant, count = best_folder(listings, names, folders, similar=False)
-    warnings: list[str] = []
+    folder, variant, count = best_folder(listings, names, folders)
     if not count and names:
         for expected in folders:
             if error := listings.error(expected):
                 raise cannot_read(os.path.join(root, expected), error, "folder of images")
-        folders += [folder for folder in folders_below(root, search_in) if folder not in folders]
-        folder, variant, count = best_folder(listings, names, folders, similar=False)
-        if not count:
-            folder, variant, count = best_folder(listings, names, folders, similar=True)
-        if count:
-            warnings.append(f"the images were found in {os.path.join(root, folder)}; data.images=FOLDER names another "
-                            "folder")
+        others = [other for other in other_folders() if other not in folders]
+        another, its_variant, its_count = best_folder(listings, names, others or folders[:1])
+        rest = [other for other in others if os.path.realpath(os.path.join(root, other))
+                != os.path.realpath(os.path.join(root, another))]
+        tied, _, tied_count = best_folder(listings, names, rest or folders[:1])
+        if its_count > len(set(names)) / 2 and tied_count == its_count:
+            warnings.append(f"images with these names are in {os.path.join(root, another)} and in "
+                            f"{os.path.join(root, tied)}: set data.images to one of them")
+        elif its_count > len(set(names)) / 2:
+            folder, variant = another, its_variant
+            warnings.append(f"the images were found in {os.path.join(root, folder)}; data.images names another folder")
+        folders += others
     return match_names(listings, names, variant, folder, folders, warnings)
 
 
@@ -143,24 +147,24 @@ def clean(name: str) -> list[str]:
     return parts or [name]
 
 
-def best_folder(listings: Listings, names: list[str], folders: list[str],
-                similar: bool) -> tuple[str, list[str], int]:
+def best_folder(listings: Listings, names: list[str], folders: list[str]) -> tuple[str, list[str], int]:
     """Returns the folder and the variant of the names with most images, and their number; of equal ones the first.
 
-    Args:
-        similar: count names that differ in case or in how accents are encoded, too.
+    Names that differ in case or in how accents are encoded count only if no other image exists.
     """
     best = folders[0], names, 0
-    count_images = count_similar if similar else count_exact
-    for variant in name_variants(names):
-        groups = group_by_folder([simplify(name) for name in variant] if similar else variant)
-        total = sum(map(len, groups.values()))
-        for folder in folders:
-            count = count_images(listings, folder, groups)
-            if count > best[2]:
-                best = folder, variant, count
-            if count == total and count:
-                return best
+    for count_images, simplified in ((count_exact, False), (count_similar, True)):
+        for variant in name_variants(names):
+            groups = group_by_folder([simplify(name) for name in variant] if simplified else variant)
+            total = sum(map(len, groups.values()))
+            for folder in folders:
+                count = count_images(listings, folder, groups)
+                if count > best[2]:
+                    best = folder, variant, count
+                if count == total and count:
+                    return best
+        if best[2]:
+            break
     return best
 
 
@@ -194,7 +198,7 @@ def is_listed(listings: Listings, folder: str, below: str) -> bool:
 
 
 def folders_below(root: str, search_in: list[str]) -> list[str]:
-    """Returns the folders below `search_in`, relative to `root`: sorted, level by level, without hidden ones."""
+    """Returns the folders below `search_in`, relative to `root`: DEPTH levels, sorted, without hidden ones."""
     level, result = list(dict.fromkeys(search_in)), []
     for _ in range(DEPTH):
         level = [os.path.join(folder, name) for folder in level for name in sub_folders(os.path.join(root, folder))]

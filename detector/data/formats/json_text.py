@@ -14,20 +14,23 @@ KEY, LIST_START = b'"segmentation"', re.compile(rb"\s*:\s*\[")
 LISTS = ("images", "annotations", "categories")  # keys that an object may have once
 
 
-def read_annotations(path: str, keep_segmentations: bool = False) -> object:
+def read_annotations(path: str, keep_segmentations: bool = False, kind: str = "annotation file") -> object:
     """Returns the value of a JSON file; see `parse_annotations`.
+
+    Args:
+        kind: of the file, for messages.
 
     Raises:
         BadInput: the file cannot be read, or is no JSON.
     """
-    content = read_bytes(path)
+    content = read_bytes(path, kind)
     try:
         return parse_annotations(content, keep_segmentations)
     except UnicodeDecodeError as error:
         decode(content, path)  # names the byte and the remedy, unless the encoding was guessed
         raise BadInput(f"{path} is no JSON: it is not text in {error.encoding.upper()}. Save it as UTF-8") from error
     except RecursionError as error:
-        raise BadInput(f"{path} is no annotation file: its lists are nested too deeply") from error
+        raise BadInput(f"{path} is no {kind}: its lists are nested too deeply") from error
     except ValueError as error:
         problem = "is no JSON" if isinstance(error, json.JSONDecodeError) else "cannot be used"
         remedy = "Copy or export it again" if content.strip() else "It is empty: copy or export it again"

@@ -1,36 +1,23 @@
 """Evaluation: every image exactly once, losses averaged over images, and from a run folder to results.json."""
 
-import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from detector.config.load import load_config, to_yaml
+from detector.config.load import load_config
 from detector.data.formats.shapes import CLASSES
 from detector.data.read import read_val
 from detector.data.synced_batches import FetchPolicy
 from detector.errors import BadInput
 from detector.evaluation import evaluate as evaluate_module
-from detector.evaluation.evaluate import (
-    RankPredictions,
-    evaluate,
-    evaluate_checkpoint,
-    evaluate_run,
-    gather,
-    merge,
-    predict_rounds,
-)
+from detector.evaluation.evaluate import RankPredictions, evaluate, gather, merge, predict_rounds
 from detector.evaluation.scoring import format_metrics, loss_means
 from detector.model.faster_rcnn import build_model
-from detector.run import checkpoint_files
 from detector.structures import Detections, concat_detections
-from detector.training.checkpoint import TrainState, checkpoint_content
-from detector.training.optimizer import build_optimizer
 
 CPU = torch.device("cpu")
 LOSSES = ("loss_a", "loss_b")  # of the oracle; evaluation takes the names from the model
@@ -53,19 +40,6 @@ def config(tiny, config_file):
 @pytest.fixture
 def val(config):
     return read_val(config.data, CLASSES)
-
-
-@pytest.fixture
-def run_folder(config, tmp_path) -> Path:
-    """The folder of a run with a checkpoint of step 12."""
-    folder = tmp_path / "runs" / "tiny"
-    torch.manual_seed(0)
-    model = build_model(config.model, config.evaluate, len(CLASSES))
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    state = TrainState(model, build_optimizer(model, config.optim), scaler, None, step=12)
-    checkpoint_files.write_checkpoint(folder, checkpoint_content(state, config, CLASSES, 4))
-    (folder / "config.yaml").write_text(to_yaml(config))
-    return folder
 
 
 def make_detections(*rows: tuple) -> Detections:
@@ -154,6 +128,15 @@ def test_an_image_that_cannot_be_read_is_named(policy, config, val, shapes_root,
         assert evaluation.images == 5 and len(evaluation.unreadable) == 1 and str(damaged) in evaluation.unreadable[0]
 
 
+def test_an_evaluation_without_any_image_is_refused(config, val, shapes_root, tmp_path):
+    root = tmp_path / "gone"
+    shutil.copytree(shapes_root, root)
+    shutil.rmtree(root / "val")
+    config = replace(config, data=replace(config.data, root=str(root), unreadable_images="grey"))
+    with pytest.raises(BadInput, match="none of the 5 images of coco val could be read: .*no such image file"):
+        evaluate(Oracle(), replace(val, root=str(root)), config, CPU, step=0)
+
+
 def test_gathering_orders_detections_by_image_and_losses_by_batch():
     losses = [batch_losses(2, 1, 0.1, 0.0), batch_losses(0, 2, float("inf"), 1.0)]
     part = RankPredictions(make_detections((9, 1, 0.2), (4, 2, 0.3), (9, 3, 0.9)), losses, np.array([3, 0, 2]), [])
@@ -196,30 +179,3 @@ def test_the_table_shows_every_metric_and_every_class():
                      "traffic light - 0"]
     assert len({len(line) for line in table.splitlines()[-3:]}) == 1  # columns are aligned
     assert format_metrics({"AP": -1.0}, {}).split("\n")[0].split() == ["AP", "-"]
-
-
-def test_a_run_is_evaluated_from_its_folder_alone(run_folder, tmp_path, capsys):
-    assert evaluate_run(str(run_folder), ["evaluate.metric=voc", "evaluate.best_metric=AP"], "best")
-    output = capsys.readouterr().out
-    assert "step-00000012.pt, step 12" in output and "AP_11point" in output and "triangle" in output
-    results = json.loads((run_folder / "results.json").read_text())
-    assert results["step"] == 12 and set(results["per_class"]) == set(CLASSES) and "AP_11point" in results["metrics"]
-    for checkpoint, message in (("last.pt", "no such checkpoint: last.pt"), ("best", "no such run folder")):
-        with pytest.raises(BadInput, match=message):
-            evaluate_run(str(run_folder) if checkpoint == "last.pt" else str(tmp_path / "none"), [], checkpoint)
-
-
-def test_a_checkpoint_is_evaluated_without_writing_or_printing(run_folder, capsys):
-    files_before = sorted(run_folder.rglob("*"))
-    result = evaluate_checkpoint(str(run_folder), ["evaluate.compute_loss=false"])
-    assert result.checkpoint.name == "step-00000012.pt" and result.evaluation.step == 12
-    assert result.analysis.classes == result.dataset.classes == CLASSES
-    assert result.analysis.metrics == result.evaluation.metrics and len(result.detections) > 0
-    assert sorted(run_folder.rglob("*")) == files_before and capsys.readouterr().out == ""
-
-
-def test_a_stopped_evaluation_of_a_run_writes_nothing(run_folder, capsys):
-    files_before = sorted(run_folder.rglob("*"))
-    assert evaluate_checkpoint(str(run_folder), [], "best", lambda: True) is None
-    assert not evaluate_run(str(run_folder), [], "best", lambda: True)
-    assert sorted(run_folder.rglob("*")) == files_before and capsys.readouterr().out == ""

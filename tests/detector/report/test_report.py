@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector.evaluation.evaluate import evaluate_run
+from detector.evaluation.evaluate_run import evaluate_run
 from detector.inference.predict import predict
 from detector.metrics import tide
 from detector.metrics.analysis import analyse
@@ -191,15 +191,16 @@ def cats_and_dogs(shapes_root, tmp_path) -> list[str]:
 @pytest.mark.parametrize("metric", ["coco", "voc", "visual_genome"])
 def test_evaluate_writes_the_report_beside_the_results(untrained_run, cats_and_dogs, metric):
     assert evaluate_run(untrained_run, [*cats_and_dogs, f"evaluate.metric={metric}"], "last", report=True)
-    page = data_of(Path(untrained_run) / "report.html")
-    results = json.loads((Path(untrained_run) / "results.json").read_text())
+    folder = next((Path(untrained_run) / "evaluations").iterdir())  # other data than the run's
+    page = data_of(folder / "report.html")
+    results = json.loads((folder / "results.json").read_text())
     assert page["metrics"] == {name: round(value, 4) for name, value in results["metrics"].items()}
     assert len(page["images"]["names"]) == 5 == results["images"] and all(page["images"]["jpegs"])
     assert page["match_rule"] == ("coco" if metric == "coco" else "voc") and page["classes"] == ["cat", "dog"]
 
 
 def test_evaluate_writes_no_report_by_default(untrained_run, cats_and_dogs):
-    assert evaluate_run(untrained_run, cats_and_dogs, "last") and not (Path(untrained_run) / "report.html").exists()
+    assert evaluate_run(untrained_run, cats_and_dogs, "last") and not list(Path(untrained_run).rglob("report.html"))
 
 
 def test_predict_writes_the_report_beside_the_images(untrained_run, tmp_path):

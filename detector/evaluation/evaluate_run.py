@@ -1,0 +1,134 @@
+"""The verb evaluate: evaluates a checkpoint of a run, and writes the results into the run folder or below it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+import torch
+
+from detector.config.load import load_config, to_yaml
+from detector.config.schema import Config
+from detector.data.read import describe, read_val
+from detector.distributed import collectives, rank_info
+from detector.distributed.process_group import process_group
+from detector.evaluation.evaluate import evaluate, never
+from detector.evaluation.notes import evaluation_notes, unreadable_note
+from detector.evaluation.record_folder import changed_options, record_folder
+from detector.evaluation.results import write_results
+from detector.evaluation.scoring import Evaluation, format_metrics
+from detector.inference.predictor import find_checkpoint, load_detector
+from detector.metrics.analysis import Analysis, analyse, describe_errors
+from detector.report.report import PageInfo, write_evaluation_report
+from detector.run import files
+from detector.run.files import write_whole
+from detector.structures import Dataset, Detections
+
+
+@dataclass(frozen=True)
+class CheckpointEvaluation:
+    """The evaluation of a checkpoint. On ranks other than 0, `evaluation` and `analysis` are None."""
+
+    checkpoint: Path
+    config: Config
+    dataset: Dataset        # the validation images
+    detections: Detections
+    evaluation: Evaluation | None
+    analysis: Analysis | None
+
+
+def evaluate_checkpoint(run: str, overrides: list[str], checkpoint: str = "best",
+                        stop_requested: Callable[[], bool] = never) -> CheckpointEvaluation | None:
+    """Evaluates a checkpoint of a run on its validation data, in this process or on all ranks of torchrun.
+
+    Args:
+        run: the run folder.
+        overrides: options that differ from the run's config, such as "evaluate.metric=voc".
+        checkpoint: best, last, or the path of a checkpoint file.
+
+    Returns:
+        The evaluation; or None if a stop was requested on any rank. Nothing is written.
+
+    Raises:
+        BadInput: there is no such run or checkpoint, or the data cannot be read.
+    """
+    path, config = find_checkpoint(run, checkpoint), load_config(str(Path(run) / files.CONFIG_FILE), overrides)
+    with process_group(config.run.device, config.run.timeout_minutes) as device:
+        return evaluate_file(path, config, device, stop_requested)
+
+
+def evaluate_file(path: Path, config: Config, device: torch.device,
+                  stop_requested: Callable[[], bool]) -> CheckpointEvaluation | None:
+    """Evaluates a checkpoint file and analyses its errors. Collective; None if a stop was requested on any rank."""
+    model, config, classes, step = load_detector(path, device, config)
+    dataset = read_val(config.data, classes, config.seed)
+    result = evaluate(model, dataset, config, device, step, stop_requested)
+    if result is None:
+        return None
+    evaluation, detections = result
+    analysis = collectives.run_on_all_ranks(
+        lambda: analyse(detections, dataset, config.evaluate.metric) if rank_info.is_main() else None)
+    return CheckpointEvaluation(path, config, dataset, detections, evaluation, analysis)
+
+
+def evaluate_run(run: str, overrides: list[str], checkpoint: str, stop_requested: Callable[[], bool] = never,
+                 report: bool = False) -> bool:
+    """Evaluates a checkpoint, prints the metrics and writes results.json and detections.json.
+
+    They are the run's record, in its folder. With overrides that change what is measured (see record_folder.MEASURED),
+    they are written into a folder of their own below it, beside the config.
+
+    Args:
+        run, overrides, checkpoint: see `evaluate_checkpoint`.
+        report: also write report.html, into the same folder.
+
+    Returns:
+        False if a stop was requested on any rank; nothing is written then.
+    """
+    config_file = str(Path(run) / files.CONFIG_FILE)
+    path, config = find_checkpoint(run, checkpoint), load_config(config_file, overrides)
+    changes = changed_options(load_config(config_file, []), config)
+    with process_group(config.run.device, config.run.timeout_minutes) as device:
+        result = evaluate_file(path, config, device, stop_requested)
+        if result is None:
+            return False
+        collectives.run_on_main(lambda: write_and_print(Path(run), result, changes, report))
+        return True
+
+
+def write_and_print(run: Path, result: CheckpointEvaluation, changes: dict[str, object], report: bool) -> None:
+    """Writes the files of an evaluation and prints its metrics.
+
+    Args:
+        changes: the options that were changed from those of the run, and change what is measured.
+    """
+    evaluation, analysis, config = result.evaluation, result.analysis, result.config
+    assert evaluation is not None and analysis is not None  # this is rank 0
+    folder = record_folder(run, changes)
+    if folder != run:
+        write_whole(folder / files.CONFIG_FILE, to_yaml(config))
+    write_results(folder, evaluation, result.detections, result.dataset, config.evaluate.metric,
+                  str(result.checkpoint), [f"{key}={value}" for key, value in changes.items()])
+    notes = [unreadable_note(evaluation.unreadable, len(result.dataset)), *result.dataset.warnings,
+             *evaluation_notes(result.detections, result.dataset, config.evaluate.metric, evaluation.metrics["AP"],
+                               config.evaluate.max_detections)]
+    print("\n".join([
+        f"{result.checkpoint}, step {evaluation.step}, on {describe(result.dataset)}",
+        format_metrics(evaluation.metrics, analysis.per_class), "", describe_errors(analysis),
+        *(f"note: {note}" for note in notes if note),
+        f"{evaluation.images_per_s:.1f} images/s; {files.RESULTS_FILE} and {files.DETECTIONS_FILE} are in {folder}"
+        + (f"; those in {run} stay: this evaluation has other values of {', '.join(changes)}" if changes else "")]))
+    if report:
+        print(write_report(run, folder, result))
+
+
+def write_report(run: Path, folder: Path, result: CheckpointEvaluation) -> str:
+    """Writes report.html into `folder`; returns a sentence about it."""
+    evaluation, analysis, config, dataset = result.evaluation, result.analysis, result.config, result.dataset
+    assert evaluation is not None and analysis is not None
+    unreadable = unreadable_note(evaluation.unreadable, len(dataset))
+    facts = (f"{config.model.backbone}, step {evaluation.step}", describe(dataset), *dataset.warnings,
+             *([unreadable] if unreadable else []))
+    info = PageInfo(f"{run.resolve().name}: {dataset.name}", facts, f"fleet-rcnn evaluate {run} --report",
+                    config.evaluate.nms_thresh, "coco" if config.evaluate.metric == "coco" else "voc")
+    return write_evaluation_report(folder / files.REPORT_FILE, info, dataset, result.detections, analysis,
+                                   evaluation.metrics)
