@@ -62,13 +62,14 @@ def run_checks(config: Config, quick: bool = False, processes: int = 0) -> Check
     plan = plan_training(config, train, processes, report) if train else None
     if plan is None:
         return note_skipped_checks(report)
-    review_data(config, annotated, val, plan, quick, report)
     image_bytes = 3 * int((train.sizes[:, 0].astype("int64") * train.sizes[:, 1]).max())
     check_shared_memory(config, image_bytes, processes, report)
     device = choose_device(config.run.device) if not report.problems else torch.device("cpu")
     weights_on_disk = report.facts.get("weights", {}).get("exists", False)
     load_weights = weights_on_disk and not quick and not report.problems
     state = build_initial_state(config, train, device, load_weights, report)
+    if state is not None:
+        review_data(config, annotated, val, plan, quick, report)
     if state is not None and not any(problem.subject.startswith("run.folder") for problem in report.problems):
         check_disk(folder, checkpoint_bytes(state), config.run.keep_checkpoints, report)
     if report.problems or quick:

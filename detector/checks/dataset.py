@@ -97,7 +97,7 @@ def describe_split(config: Data, dataset: Dataset, is_train: bool, report: Check
     summary = describe(dataset) + (describe_ignored(dataset, config) if is_train else "")
     report.facts[dataset.name] = {"summary": summary, "images": len(dataset), "objects": len(dataset.boxes),
                                   "objects_of_class": dict(zip(dataset.classes, counts))}
-    report.notes += [f"{dataset.name}: fixed while reading: {warning}" for warning in dataset.warnings]
+    report.notes += [f"{dataset.name}: {warning}" for warning in dataset.warnings]
     if dataset.warnings:
         report.notes += invalid_annotations(config, config.train if is_train else config.val)
 
@@ -122,7 +122,7 @@ def review_data(config: Config, train: Dataset, val: Dataset | None, plan: RunPl
 
 
 def invalid_annotations(config: Data, splits: tuple[str, ...]) -> list[str]:
-    """Returns notes with the annotation ids of COCO files whose boxes leave their image or have no area in it.
+    """Returns notes with the annotation ids of COCO files whose boxes are corrected or left out while reading.
 
     Annotations that cannot be judged here are left out; the warnings of the reader count them.
     """
@@ -136,8 +136,8 @@ def invalid_annotations(config: Data, splits: tuple[str, ...]) -> list[str]:
                      for image in content["images"]}
             ids = [str(annotation.get("id")) for annotation in content["annotations"] if is_invalid(annotation, sizes)]
             if ids:
-                notes.append(f"{path}: boxes outside their image or without area: annotations {shorten(ids, ', ')}. "
-                             "Fix their bbox = [x, y, width, height]")
+                notes.append(f"{path}: boxes outside their image, without area or with swapped corners: annotations "
+                             f"{shorten(ids, ', ')}. Fix their bbox = [x, y, width, height]")
     except (BadInput, ValueError, TypeError, LookupError, AttributeError):
         pass
     return notes

@@ -33,10 +33,12 @@ def review_training(config: Config, train: Dataset, val: Dataset | None, plan: R
         train: the training images with all of their objects (before `select_for_training`).
         val: the validation images, labelled by the same classes; None: no validation.
     """
+    problems = nothing_to_learn(train, config.data)
+    if problems:
+        return Review(tuple(problems), ())
     shared = note_shared(train, val, shared_paths(train, val), "by path") if val else []
-    return Review(tuple(nothing_to_learn(train, config.data)), tuple([
-        *review_classes(train, val, config), *shared, *review_object_sizes(config, train),
-        *review_length(config, plan)]))
+    return Review((), (*review_classes(train, val, config), *shared, *review_object_sizes(config, train),
+                       *review_length(config, plan)))
 
 
 def review_files(train: Dataset, val: Dataset | None) -> list[str]:
@@ -72,7 +74,7 @@ def review_object_sizes(config: Config, train: Dataset) -> list[str]:
         count = int((sizes < limit).sum())
         if count < NOTED_FRACTION * len(sizes) or not count:
             continue
-        remedy = larger_input(config, limit / max(float(np.quantile(sizes, NOTED_FRACTION)), 1e-3))
+        remedy = larger_input(config, limit / max(small_quantile(sizes), 1e-3))
         if is_anchor:
             remedy = f"Set smaller anchors, such as {smaller_anchors(config, sizes)}, or {remedy}"
         than = f"the smallest anchor, {limit:g} pixels" if is_anchor else f"{limit} pixels"
@@ -81,6 +83,11 @@ def review_object_sizes(config: Config, train: Dataset) -> list[str]:
             f"images are resized to augment.min_size={resize.min_size} (square root of the area): they are hard to "
             f"detect. {remedy[0].upper()}{remedy[1:]}")
     return notes
+
+
+def small_quantile(sizes: np.ndarray) -> float:
+    """Returns a size that fewer than NOTED_FRACTION of all objects are below."""
+    return float(np.quantile(sizes, NOTED_FRACTION, method="lower"))
 
 
 def larger_input(config: Config, factor: float) -> str:
@@ -103,7 +110,7 @@ def smaller_anchors(config: Config, sizes: np.ndarray) -> str:
     """
     levels = build_anchors(config.model).sizes
     present = sorted({size for level in levels for size in level})
-    low = max(MIN_ANCHOR_SIZE, int(np.quantile(sizes, NOTED_FRACTION)))
+    low = max(MIN_ANCHOR_SIZE, int(small_quantile(sizes)))
     high = max(min(present[-1], float(sizes.max())), low * MIN_ANCHOR_RATIO ** (len(present) - 1))
     proposed = dict(zip(present, np.geomspace(low, high, len(present)).round().astype(int).tolist()))
     return "model.anchor_sizes=[" + ",".join(
@@ -118,5 +125,5 @@ def review_length(config: Config, plan: RunPlan) -> list[str]:
     steps = ceil_div(MIN_IMAGE_PASSES, plan.global_batch)
     remedy = f"schedule.steps={steps}" if config.schedule.steps else \
         f"schedule.epochs={ceil_div(steps, plan.steps_per_epoch)}"
-    return [f"the run trains on {passes} images in all ({plan.total_steps} steps of {plan.global_batch}), fewer than "
+    return [f"the run trains on {passes} images in all ({plan.total_steps} x {plan.global_batch}), fewer than "
             f"10 epochs of 40 images: it will learn little. Set {remedy} or more"]

@@ -10,8 +10,10 @@ from conftest import TINY
 from PIL import Image
 
 from detector.checks.check import check, run_checks
+from detector.checks.dataset import invalid_annotations
 from detector.checks.problems import MAX_EXAMPLES
 from detector.config.load import load_config
+from detector.config.schema import Data
 from detector.errors import BAD_INPUT, OK
 from detector.seeding import numpy_random_state
 
@@ -185,9 +187,10 @@ def test_boxes_fixed_while_reading_are_noted_by_annotation_id_and_are_no_problem
                                       for n, box in enumerate(boxes)])
     status, text = run_check(quick=True)
     assert status == OK
-    notes = [line for line in text.splitlines() if "fixed while reading" in line]
+    notes = [line for line in text.splitlines() if line.startswith("note: coco train: 1 boxes")]
     assert len(notes) == 2 and "cut to it" in notes[0] and "without area" in notes[1]
-    assert f"{root / 'train.json'}: boxes outside their image or without area: annotations 11, 12. Fix their bbox" in text
+    assert f"{root / 'train.json'}: boxes outside their image, without area or with swapped corners: annotations 11, " \
+        "12. Fix their bbox" in text
     status, text = run_check("data.invalid_boxes=refuse", quick=True)
     assert status == BAD_INPUT and "2 invalid boxes in coco train" in text and "clip or drop" in text
 
@@ -212,3 +215,77 @@ def test_run_checks_returns_problems_and_facts_and_writes_no_file(overrides, con
     report = run_checks(load_config(str(config_file), overrides), quick=True, processes=2)
     assert report.problems == [] and "2 processes x 1" in report.facts["plan"]["sentence"]
     assert report.facts["disk"]["needed_gib"] > 0 and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("flags, options, problem", [
+    ({"iscrowd": 1}, [], "7 crowd regions. Set data.train_on_crowd=true"), ({"iscrowd": 1}, ["data.train_on_crowd=true"], "")])
+def test_annotations_that_no_loss_sees_are_a_problem(flags, options, problem, run_check, root):
+    content = json.loads((root / "train.json").read_text())
+    spoil(root, "train", annotations=[{**annotation, **flags} for annotation in content["annotations"]])
+    status, text = run_check(*options, quick=True)
+    assert status == (BAD_INPUT if problem else OK) and problem in text
+    assert ("7 objects, 2 classes, of which 7 crowd regions are not trained on" in text) is bool(problem)
+
+
+def test_no_annotation_at_all_is_a_problem(run_check, root):
+    spoil(root, "train", annotations=[])
+    status, text = run_check(quick=True)
+    assert status == BAD_INPUT and "nothing to learn: coco train" in text and len(problems(text)) == 1
+
+
+def test_where_reading_train_fails_val_is_still_checked(run_check, root):
+    (root / "train.json").write_text("{")
+    spoil(root, "val", annotations=[{"id": 5, "image_id": 1, "category_id": 8, "bbox": [1, 2, 3, 4]}])
+    status, text = run_check("data.format=coco")
+    assert status == BAD_INPUT and "train.json is no JSON" in text and "annotation 5 is of category 8" in text
+
+
+@pytest.mark.parametrize("value", ["2", "-1", "[0.2,val]", "0.999"])
+def test_an_impossible_share_is_one_problem(value, run_check):
+    status, text = run_check(f"data.val={value}", quick=True)
+    assert (status == OK) is (value == "0.999") and len(problems(text)) == (status == BAD_INPUT), text
+
+
+def test_a_share_of_the_training_images_is_described(run_check):
+    status, text = run_check("data.val=0.25")
+    assert status == OK and "coco train without data.val=0.25: 6 images" in text and "coco train, data.val=0.25: 2 images" in text
+
+
+def test_images_of_val_that_are_trained_on_are_noted_quick_or_not(run_check, root):
+    (root / "val" / "1.png").write_bytes((root / "train" / "3.png").read_bytes())
+    note = f"1 of 2 images of coco val are also in coco train (by content): {root / 'val' / '1.png'} = {root / 'train' / '3.png'}"
+    assert note in run_check(quick=True)[1]
+    report = json.loads(run_check(as_json=True)[1])
+    assert any(note in text for text in report["notes"]) and len(report["facts"]["images_in_both"]) == 1
+    assert "2 of 2 images of coco val are also in coco val (by path)" not in run_check()[1]
+    assert "8 of 8 images of coco train are also in coco train (by path)" in run_check("data.val=[train]", quick=True)[1]
+
+
+@pytest.mark.parametrize("spoiled", [{"bbox": None}, {"bbox": "1 2 3 4"}, {"image_id": "x"}, {"bbox": [1, 2, float("nan"), 4]}])
+def test_annotation_ids_of_invalid_boxes_need_no_valid_annotations(spoiled, root):
+    spoil(root, "train", annotations=[{"id": "a", "image_id": 1, "category_id": 1, "bbox": ["39", 5, 9, 9], **spoiled},
+                                      {"id": "b", "image_id": 1, "category_id": 1, "bbox": [5, 5, 0, 9]}, None])
+    notes = invalid_annotations(Data(format="coco", root=str(root)), ("train",))
+    assert notes == [] or "b. Fix" in notes[0]
+
+
+def test_sizes_and_ids_as_texts_are_checked_as_they_are_read(run_check, root):
+    content = json.loads((root / "train.json").read_text())
+    spoil(root, "train", images=[{**image, "id": f"{image['id']:03}", "width": "40", "height": "30.0"} for image in content["images"]],
+          annotations=[{**entry, "image_id": f"{entry['image_id']:03}", "bbox": [30, 5, 20, 10]} for entry in content["annotations"]])
+    status, text = run_check()
+    assert status == OK and "7 boxes exceed their image and were cut to it" in text and "annotations 1, 2" in text
+
+
+def test_one_image_of_one_class_is_enough(run_check, root):
+    spoil(root, "train", images=[{"id": 1, "file_name": "1.png", "width": 40, "height": 30}],
+          annotations=[{"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 5, 9, 9]}], categories=[{"id": 1, "name": "cat"}])
+    status, text = run_check("data.val=[]", "batch.size=auto", "schedule.epochs=auto", "augment.min_size=auto",
+                             "evaluate.min_size=auto", "augment.max_size=64", "evaluate.max_size=64", processes=1)
+    assert status == OK and "1 images (0 without objects), 1 objects, 1 classes" in text
+
+
+def test_options_that_the_backbone_contradicts_are_a_problem(overrides, config_file):
+    report = run_checks(load_config(str(config_file), [*overrides, "model.anchor_sizes=[[8],[16]]"]))
+    problem, = report.problems
+    assert problem.subject == "model.backbone=resnet18_fpn" and "model.anchor_sizes=[[8.0], [16.0]]" in problem.cause
