@@ -12,7 +12,6 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from detector.data.formats.yolo import TOLERANCE
 from detector.data.formats.yolo_folders import SYNONYMS
 from detector.structures import CROWD, DIFFICULT, Dataset, to_xywh
 
@@ -111,7 +110,6 @@ def write_yolo(folder: str, splits: list[Split]) -> None:
         for index, name in enumerate(split.files):
             rows, (height, width) = data.rows(index), data.sizes[index]
             boxes = data.boxes[rows].astype(np.float64) / np.array([width, height, width, height], np.float64)
-            boxes = boxes.clip(-TOLERANCE / 2, 1 + TOLERANCE / 2)  # more is refused by the reader
             centers = np.concatenate([boxes[:, :2] + boxes[:, 2:], 2 * (boxes[:, 2:] - boxes[:, :2])], axis=1) / 2
             text = "".join(f"{label - 1} {' '.join(_number(value, FRACTION_DECIMALS) for value in box)}\n"
                            for label, box in zip(data.labels[rows].tolist(), centers.tolist()))

@@ -24,7 +24,9 @@ from detector.data.text_files import read_lines, read_text
 from detector.errors import BadInput, combine_mistakes
 from detector.structures import Dataset, build_dataset
 
-TOLERANCE = 0.05  # by which a value may exceed 0 ... 1: rounding; boxes are cut to their image later
+# By how much a value may exceed 0 ... 1, the larger of both counts; boxes are cut to their image later.
+TOLERANCE = 0.05
+TOLERANCE_PIXELS = 2.0  # of width or height, in small images
 PREFERRED = (".jpg", ".jpeg")  # of images that differ in their ending alone, and share a label file
 
 
@@ -55,21 +57,22 @@ def read(root: str, split: str, images: str = "") -> Dataset:
         raise BadInput(f"yolo {split}: none of {len(paths)} images has a label file, such as {stem}.txt beside "
                        f"{paths[0]}, or in a folder labels/ in place of images/. Add them")
     names = data.names or (unique_names(read_lines(name_file(root)), name_file(root)) if name_file(root) else None)
+    below = [(_relative(path, root), index, None) for index, path in enumerate(paths, start=1)]
+    images_with_size, sized_by_header = read_missing_sizes(root, below, f"yolo {split}")
     objects, mistakes = [], []
-    for index, file in enumerate(files):
+    for index, (file, (_, _, *size)) in enumerate(zip(files, images_with_size)):
         if file:
-            rows, wrong = read_labels(file, names, data.keypoints)
+            tolerance = max(TOLERANCE, TOLERANCE_PIXELS / min(size))
+            rows, wrong = read_labels(file, names, data.keypoints, tolerance)
             objects += [(index, *row) for row in rows]
             mistakes += wrong
     if mistakes:
         raise combine_mistakes(f"yolo {split}", mistakes)
-    below = [(_relative(path, root), index, None) for index, path in enumerate(paths, start=1)]
-    rows, sized_by_header = read_missing_sizes(root, below, f"yolo {split}")
     warnings = _warnings(files, names)
     if names is None:
         names = tuple(f"class {number}" for number in range(max((row[1] for row in objects), default=-1) + 1))
-    return build_dataset(f"yolo {split}", root, list(names), list(range(len(names))), rows, _columns(objects, rows),
-                         warnings, sized_by_header)
+    return build_dataset(f"yolo {split}", root, list(names), list(range(len(names))), images_with_size,
+                         _columns(objects, images_with_size), warnings, sized_by_header)
 
 
 def _columns(objects: list[tuple], images: list[tuple]) -> np.ndarray:
@@ -116,12 +119,14 @@ def _relative(path: str, root: str) -> str:
     return os.path.abspath(path) if below.startswith("..") else below
 
 
-def read_labels(path: str, names: tuple[str, ...] | None, keypoints: int = 0) -> tuple[list[tuple], list[str]]:
+def read_labels(path: str, names: tuple[str, ...] | None, keypoints: int = 0,
+                tolerance: float = TOLERANCE) -> tuple[list[tuple], list[str]]:
     """Reads one label file.
 
     Args:
         names: the classes; None: they are numbered, and any number is allowed.
         keypoints: numbers of each line that follow the box, and are ignored.
+        tolerance: by how much a value may exceed 0 ... 1.
 
     Returns:
         objects: (class from 0, x1, y1, x2, y2) of each, as fractions of width and height.
@@ -131,13 +136,13 @@ def read_labels(path: str, names: tuple[str, ...] | None, keypoints: int = 0) ->
     for number, line in enumerate(read_text(path, "label file").splitlines(), start=1):
         if line.strip("\ufeff\x00 \t\r\x1a"):
             try:
-                objects.append(parse_line(line.split(), names, keypoints))
+                objects.append(parse_line(line.split(), names, keypoints, tolerance))
             except ValueError as error:
                 mistakes.append(f"{path}, line {number}: {error}")
     return objects, mistakes
 
 
-def parse_line(columns: list[str], names: tuple[str, ...] | None, keypoints: int) -> tuple:
+def parse_line(columns: list[str], names: tuple[str, ...] | None, keypoints: int, tolerance: float) -> tuple:
     """Returns class from 0, x1, y1, x2, y2 of one line. Raises ValueError with a sentence about what is wrong."""
     label = _class_number(columns[0], names)
     try:
@@ -149,7 +154,7 @@ def parse_line(columns: list[str], names: tuple[str, ...] | None, keypoints: int
         raise ValueError(f"{len(columns)} columns; a line is `class x y width height` or `class x1 y1 x2 y2 x3 y3 ...`")
     if is_box:
         values = values[:4]  # a fifth one is a score
-    wrong = next((value for value in values if not -TOLERANCE <= value <= 1 + TOLERANCE), None)
+    wrong = next((value for value in values if not -tolerance <= value <= 1 + tolerance), None)
     if wrong is not None:
         pixels = ", or divide pixels by width and height" if math.isfinite(wrong) and wrong > 1 else ""
         raise ValueError(f"{wrong:g} lies outside 0 ... 1: coordinates are fractions of width and height. Correct it"
