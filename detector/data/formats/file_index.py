@@ -88,7 +88,10 @@ def is_there(path: str) -> bool:
     try:
         os.stat(path)
     except PermissionError as error:
-        raise cannot_read(path, error, "file or folder") from error
+        folder = os.path.dirname(path)
+        while not os.path.exists(folder) and folder != os.path.dirname(folder):
+            folder = os.path.dirname(folder)
+        raise cannot_read(folder or os.curdir, error, "folder") from error
     except (OSError, ValueError):
         return False
     return True
@@ -153,6 +156,9 @@ def read_listed_stems(path: str, annotations: FileIndex, folders: Iterable[str],
     stems = []
     is_class_list = numbered or "_" in os.path.basename(path)
     for line in read_lines(path):
+        if annotations.find(line):  # nearly always
+            stems.append(line)
+            continue
         entry, number = _split_line(line, annotations, folders, is_class_list)
         if number != "-1":
             stems.append(_stem_of(entry, annotations, folders))
@@ -184,7 +190,7 @@ def _split_line(line: str, annotations: FileIndex, folders: Iterable[str], is_cl
     if not numbered:
         return line, ""
     name, number = numbered.groups()
-    has_file = any(annotations.find(stem) for stem in _stems_of(line, folders))
+    has_file = any(annotations.find(stem) for stem in _stems_of(line, folders))  # in other spellings
     is_numbered = is_class_list or any(annotations.find(stem) for stem in _stems_of(name, folders))
     return (name, number) if is_numbered and not has_file else (line, "")
 

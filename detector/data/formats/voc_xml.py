@@ -16,6 +16,7 @@ POLYGONS = ("polygon", "points", "segmentation")
 DECLARATION = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([^"']*)["']""")
 # Encodings that files use whose declaration names a smaller one. (WHATWG Encoding Standard, section 4.2)
 SUPERSETS = {"ascii": "utf-8", "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"}
+PYTHON_ONLY = {"unicode-escape", "raw-unicode-escape", "idna", "punycode", "undefined"}  # no encodings of documents
 MAX_COORDINATE = 1e9  # pixels; a corner beyond it counts as no number: float32 and areas would overflow
 MAX_EXAMPLES = 3      # mistakes of one file in a message
 REPAIR = "Restore the file from a copy, or take it and its image out of the data set"
@@ -77,7 +78,10 @@ def decode_xml(content: bytes, path: str) -> str:
     """
     encoding = _encoding(content)
     try:
-        return content.decode(SUPERSETS.get(codecs.lookup(encoding).name, encoding))
+        name = codecs.lookup(encoding).name
+        if name in PYTHON_ONLY:
+            raise LookupError(name)
+        return content.decode(SUPERSETS.get(name, encoding))
     except LookupError as error:
         raise BadInput(f"{path} declares an unknown encoding, {encoding!r}. Save it as UTF-8, and write "
                        'encoding="UTF-8" into its first line') from error

@@ -79,7 +79,7 @@ def test_a_forbidden_folder_is_an_error(tmp_path, monkeypatch):
         images.find("a")
     with monkeypatch.context() as patch:
         patch.setattr("os.stat", refuse)
-        with pytest.raises(BadInput, match="cannot read file or folder /x: Permission denied"):
+        with pytest.raises(BadInput, match="cannot read folder /: Permission denied"):
             is_there("/x")
 
 

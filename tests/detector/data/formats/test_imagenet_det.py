@@ -104,3 +104,36 @@ def test_an_empty_list_is_named(root):
     (root / "ImageSets" / "DET" / "val.txt").write_text("\n")
     with pytest.raises(BadInput, match=r"val\.txt lists no image"):
         read(str(root), "val")
+
+
+def test_a_list_of_classes_that_is_not_utf8_or_repeats_a_name_is_named(root):
+    path = root / "devkit" / "data" / "map_det.txt"
+    path.write_bytes(NAMES.encode() + b"n1 5 Stra\xdfe\n")
+    with pytest.raises(BadInput, match=r"map_det.txt is not text in UTF-8: byte 0xdf"):
+        read(str(root), "train")
+    path.write_bytes(NAMES.encode("utf-16"))
+    assert read(str(root), "train").classes[3] == "Granny Smith apple"
+    path.write_text(NAMES + "n1 5 ant\n")
+    with pytest.raises(BadInput, match="map_det.txt gives the same name to several ids: ant"):
+        read(str(root), "train")
+
+
+def test_images_by_the_rule_of_all_readers(root):
+    folder = root / "Data/DET/val"
+    Image.new("RGB", (60, 40)).save(folder / "ILSVRC2012_val_00000001.png")
+    with pytest.raises(BadInput, match="several images are called ILSVRC2012_val_00000001: .*JPEG, .*png"):
+        read(str(root), "val")
+    (folder / "ILSVRC2012_val_00000001.JPEG").rename(folder / "ILSVRC2012_val_00000001.jpg")
+    assert Path(read(str(root), "val").path(0)).name == "ILSVRC2012_val_00000001.jpg"
+    folder.rename(root / "photos")
+    for images in ("photos", str(root / "photos")):
+        assert Path(read(str(root), "val", images).path(1)) == root / "photos" / "ILSVRC2012_val_00000002.JPEG"
+
+
+def test_a_line_given_twice_and_swapped_corners(root):
+    (root / "ImageSets/DET/val.txt").write_text("ILSVRC2012_val_00000001 1\nILSVRC2012_val_00000001.JPEG 2\n")
+    path = root / "Annotations/DET/val/ILSVRC2012_val_00000001.xml"
+    path.write_text(path.read_text().replace("<xmin>3</xmin><xmax>60</xmax>", "<xmin>59</xmin><xmax>3</xmax>"))
+    dataset = read(str(root), "val")
+    assert len(dataset) == 1 and "it is read once: ILSVRC2012_val_00000001" in dataset.warnings[0]
+    assert dataset.boxes.tolist() == [[60, 3, 3, 31]], "swapped as they stand, for the policy that counts them"

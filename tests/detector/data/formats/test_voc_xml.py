@@ -53,7 +53,7 @@ def test_byte_order_marks_and_utf16_come_before_the_declaration(tmp_path, declar
     assert read(tmp_path, content).objects[0][0] == "Äpfel"
 
 
-@pytest.mark.parametrize("name", ["unknown", "x-user-defined", "hex", "rot13", "x" * 300])
+@pytest.mark.parametrize("name", ["unknown", "x-user-defined", "hex", "rot13", "unicode_escape", "punycode", "x" * 300])
 def test_an_unknown_encoding_is_named(tmp_path, name):
     message = refused(tmp_path, f'<?xml version="1.0" encoding="{name}"?>' + document())
     assert f"declares an unknown encoding, '{name}'" in message and "Save it as UTF-8" in message
