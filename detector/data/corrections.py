@@ -24,6 +24,8 @@ def scale_fractions(dataset: Dataset) -> Dataset:
     Boxes are left as they are, with a warning, where only some lie there.
     """
     boxes = dataset.boxes
+    if not (boxes[:, 2:] <= 1 + FRACTION_TOLERANCE).all(axis=1).any():  # of most data sets
+        return dataset
     sizes = dataset.sizes[dataset.image_of_box()]
     with np.errstate(invalid="ignore"):
         inside = ((boxes >= -FRACTION_TOLERANCE) & (boxes <= 1 + FRACTION_TOLERANCE)).all(axis=1)
@@ -151,18 +153,18 @@ def _normal_paths(dataset: Dataset) -> list[bytes]:
 
 def _repeated_objects(dataset: Dataset) -> np.ndarray:
     """Returns which objects equal an earlier one of their image, bool [N]."""
-    columns = np.column_stack([dataset.image_of_box(), dataset.labels, dataset.flags,
-                               (dataset.boxes + np.float32(0)).view(np.int32)]).astype(np.uint64)
-    key = np.zeros(len(columns), np.uint64)
-    for column in columns.T:  # a hash: equal objects have equal keys, different ones hardly ever
-        key = (key ^ column) * np.uint64(0x9E3779B97F4A7C15)
+    corners = (dataset.boxes + np.float32(0)).view(np.uint32)  # + 0: of -0, too
+    columns = [dataset.image_of_box(), dataset.labels, dataset.flags, *corners.T]
+    key = np.zeros(len(corners), np.uint64)
+    for column in columns:  # a hash: equal objects have equal keys, different ones hardly ever
+        key = (key ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
         key ^= key >> np.uint64(29)
-    _, inverse, counts = np.unique(key, return_inverse=True, return_counts=True)
-    repeated, seen = np.zeros(len(columns), bool), set()
-    for row in np.flatnonzero(counts[inverse] > 1):
-        values = columns[row].tobytes()
-        repeated[row] = values in seen
-        seen.add(values)
+    ordered = np.sort(key)
+    candidates = np.flatnonzero(np.isin(key, ordered[1:][ordered[1:] == ordered[:-1]]))
+    repeated, known = np.zeros(len(key), bool), set()
+    for row, values in zip(candidates, zip(*(column[candidates].tolist() for column in columns))):
+        repeated[row] = values in known
+        known.add(values)
     return repeated
 
 
