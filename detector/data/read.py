@@ -1,5 +1,6 @@
 """Reads annotations of any format into a Dataset: cached, with fixed boxes, and one list of classes for all splits."""
 
+import contextlib
 import itertools
 import os
 from dataclasses import replace
@@ -30,6 +31,8 @@ def read_datasets(config: Data, seed: int = 0) -> tuple[Dataset, Dataset | None]
     Raises:
         BadInput: see `read_splits`, `resolve_classes` and `relabel`.
     """
+    with contextlib.suppress(BadInput):  # which reading raises, unless the other part is what is missing
+        config = run_on_local_main_first(lambda: detect_format(config)[0])
     train = read_part(config, "train", seed)
     classes = resolve_classes(config, train)
     return (relabel(train, classes, strict=False),

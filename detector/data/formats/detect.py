@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from detector.config.schema import Data
 from detector.data.formats import FORMATS
-from detector.data.formats.layouts import LAYOUTS, first_names, folders_in, is_coco, names_in, near_misses
+from detector.data.formats.layouts import LAYOUTS, first_names, is_coco, near_misses
+from detector.data.formats.listing import forget_folders, list_folder
 from detector.data.split import val_share
 from detector.data.text_files import list_names
 from detector.errors import BadInput, combine_mistakes
@@ -50,6 +51,7 @@ def detect_format(config: Data) -> tuple[Data, str]:
     if not os.path.isdir(root):
         raise BadInput(f"no such folder: data.root={root}. Set data.root to the folder of the data set")
     list_names(root)  # an error if it may not be read
+    forget_folders()
     matches = [match for name in LAYOUTS for match in [_match(name, root, config)] if match]
     if not matches:
         raise _no_layout(root)
@@ -96,7 +98,8 @@ def detect_layout(config: Data, splits: tuple[str, ...]) -> tuple[Data, tuple[st
     root, stated = os.path.expanduser(config.root), splits or (() if config.train == Data().train else config.train)
     if not os.path.isdir(root):
         raise BadInput(f"no such folder: {root}")
-    list_names(root)
+    list_names(root)  # an error if it may not be read
+    forget_folders()
     formats = [name for name in LAYOUTS if LAYOUTS[name].splits(root)] if config.format == AUTO else [config.format]
     fitting = [name for name in formats if _resolve(name, root, [], stated, "") is not None]
     if len(fitting) > 1:
@@ -206,8 +209,8 @@ def _no_layout(root: str) -> BadInput:
     misses = near_misses(root)
     lines = [f"  - {name}: {layout.needs}" + (f" ({misses[name]})" if name in misses else "")
              for name, layout in LAYOUTS.items()]
-    names = first_names(names_in(root), MAX_NAMES) or "nothing"
-    places = [os.path.join(root, name) for name in folders_in(root)[:MAX_FOLDERS]]
+    names = first_names(list_folder(root).names(), MAX_NAMES) or "nothing"
+    places = [os.path.join(root, name) for name in list_folder(root).folders[:MAX_FOLDERS]]
     parent, name = os.path.split(os.path.abspath(root))
     places += [parent] if name.lower() in PART_FOLDERS else []
     nearby = [(place, name) for place in places for name, layout in LAYOUTS.items() if layout.splits(place)]

@@ -1,6 +1,5 @@
 """Looks at a folder for the annotations of each format: which splits are there, and what is missing where none is."""
 
-import itertools
 import mmap
 import os
 import re
@@ -8,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from detector.data.formats import coco, per_image_json, visual_genome, yolo_folders
+from detector.data.formats.listing import list_folder
 from detector.data.text_files import list_names, read_bytes, read_text
 from detector.errors import BadInput
 
@@ -31,22 +31,9 @@ class Layout:
     needs: str
 
 
-def folders_in(folder: str) -> list[str]:
-    """Returns the names of the folders in a folder, sorted, without hidden ones; none if it cannot be listed."""
-    return [name for name in names_in(folder) if os.path.isdir(os.path.join(folder, name))]
-
-
-def names_in(folder: str) -> list[str]:
-    """Returns the sorted names in a folder, without hidden ones; none if it is missing or cannot be listed."""
-    try:
-        return list_names(folder)
-    except BadInput:
-        return []
-
-
 def coco_splits(root: str) -> list[str]:
     """Returns the splits by name where coco.read finds the file by it, else as path of the file below root."""
-    files = [file for folder in ("", *folders_in(root)) for file in json_files(root, folder)
+    files = [file for folder in ("", *list_folder(root).folders) for file in json_files(root, folder)
              if is_coco(os.path.join(root, file))]
     by_split: dict[str, tuple[int, str]] = {}
     for file in files:
@@ -59,7 +46,7 @@ def coco_splits(root: str) -> list[str]:
 
 def json_files(root: str, folder: str) -> list[str]:
     """Returns the JSON files in a folder below root; of a folder with a file for each image, none."""
-    names = [name for name in names_in(os.path.join(root, folder)) if name.lower().endswith(".json")]
+    names = list_folder(os.path.join(root, folder)).files.get(".json", [])
     return [os.path.join(folder, name) for name in names] if len(names) <= MAX_FILES else []
 
 
@@ -95,13 +82,13 @@ def voc_splits(root: str) -> list[str]:
     """Returns the lists of ImageSets/Main, of the root or of folders such as VOC2007, or folders of XML files."""
     if visual_genome_splits(root) or os.path.isdir(os.path.join(root, "Annotations", "DET")):
         return []
-    lists = [os.path.join(base, name) for base in ("", *folders_in(root))
+    lists = [os.path.join(base, name) for base in ("", *list_folder(root).folders)
              if any(has_xml(os.path.join(root, base, folder)) for folder in XML_FOLDERS) for name in _lists(root, base)]
     if lists:
         return lists
-    folders = [name for name in folders_in(root) if name not in XML_FOLDERS and any(
+    folders = [name for name in list_folder(root).folders if name not in XML_FOLDERS and any(
         has_xml(os.path.join(root, name, folder)) for folder in ("", *XML_FOLDERS))]
-    divided = [name for folder in XML_FOLDERS for name in folders_in(os.path.join(root, folder))
+    divided = [name for folder in XML_FOLDERS for name in list_folder(os.path.join(root, folder)).folders
                if has_xml(os.path.join(root, folder, name))]
     undivided = any(has_xml(os.path.join(root, folder)) for folder in ("", *XML_FOLDERS))
     return [*dict.fromkeys([*folders, *divided])] or (["all"] if undivided else [])
@@ -110,7 +97,7 @@ def voc_splits(root: str) -> list[str]:
 def _lists(root: str, base: str) -> list[str]:
     """Returns the names of the lists of a VOC tree, without those of a single class, such as aeroplane_train."""
     for folder in ("ImageSets/Main", "ImageSets", *([""] if not base else [])):
-        names = [name[:-4] for name in names_in(os.path.join(root, base, folder)) if name.endswith(".txt")]
+        names = text_stems(os.path.join(root, base, folder))
         names = [name for name in names if folder or name in ("train", "val", "trainval", "test", "valid")]
         if names:
             return [name for name in names if name.rpartition("_")[2] not in names or "_" not in name]
@@ -119,11 +106,11 @@ def _lists(root: str, base: str) -> list[str]:
 
 def has_xml(folder: str) -> bool:
     """Returns whether the first XML file of a folder is an annotation of PASCAL VOC."""
-    first = next((name for name in names_in(folder) if name.lower().endswith(".xml")), None)
-    if first is None:
+    names = list_folder(folder).files.get(".xml")
+    if not names:
         return False
     try:
-        with open(os.path.join(folder, first), "rb") as file:
+        with open(os.path.join(folder, names[0]), "rb") as file:
             start = file.read(START)
     except OSError:
         return False
@@ -148,20 +135,24 @@ def _has_images(root: str, split: str) -> bool:
 
 def json_splits(root: str) -> list[str]:
     """Returns the splits of a tree with one JSON file an image: folders, lists, or `all`."""
-    folders = [name for name in folders_in(root) if _has_json_pairs(os.path.join(root, name))]
+    folders = [name for name in list_folder(root).folders if _has_json_pairs(os.path.join(root, name))]
     if folders or not _has_json_pairs(root):
         return folders
-    return [*(name[:-4] for name in names_in(root) if name.endswith(".txt")), "all"]
+    return [*text_stems(root), "all"]
+
+
+def text_stems(folder: str) -> list[str]:
+    """Returns the names of the text files in a folder, without their ending."""
+    return [name[:-4] for name in list_folder(folder).files.get(".txt", [])]
 
 
 def _has_json_pairs(folder: str) -> bool:
     """Returns whether a folder holds one of images and one of JSON files with the keys "labels" and "boxes"."""
-    names = folders_in(folder)
+    names = list_folder(folder).folders
     if not set(names) & set(per_image_json.IMAGE_FOLDERS):
         return False
     files = (os.path.join(folder, name, file) for name in per_image_json.JSON_FOLDERS if name in names
-             for file in itertools.islice((file for file in names_in(os.path.join(folder, name))
-                                           if file.lower().endswith(".json")), 3))
+             for file in list_folder(os.path.join(folder, name)).files.get(".json", [])[:3])
     return any(_has_labels_and_boxes(path) for path in files)
 
 
@@ -175,7 +166,7 @@ def _has_labels_and_boxes(path: str) -> bool:
 
 def visual_genome_splits(root: str) -> list[str]:
     """Returns VERSION/NAME for each folder with a vocabulary and each list of images."""
-    names = names_in(root)
+    names = list_folder(root).names()
     if not {"xml", "objects.json"} & set(names):
         return []
     versions = [name for name in names if os.path.isfile(os.path.join(root, name, "objects_vocab.txt"))]
@@ -187,7 +178,7 @@ def imagenet_det_splits(root: str) -> list[str]:
     """Returns the names of the lists in ImageSets/DET."""
     if not os.path.isdir(os.path.join(root, "Data", "DET")):
         return []
-    return [name[:-4] for name in names_in(os.path.join(root, "ImageSets", "DET")) if name.endswith(".txt")]
+    return text_stems(os.path.join(root, "ImageSets", "DET"))
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -221,8 +212,9 @@ def _forbidden(root: str, folders: Iterable[str]) -> str:
 
 def near_misses(root: str) -> dict[str, str]:
     """Returns, by format, what is in a folder that looks like the layout but is not enough for it."""
-    names, misses = set(names_in(root)), {name: _forbidden(root, folders) for name, folders in FOLDERS_OF.items()}
-    files = [file for folder in ("", *folders_in(root)) for file in json_files(root, folder)]
+    names = set(list_folder(root).names())
+    misses = {name: _forbidden(root, folders) for name, folders in FOLDERS_OF.items()}
+    files = [file for folder in ("", *list_folder(root).folders) for file in json_files(root, folder)]
     if files:
         lacking = _lacking_lists(os.path.join(root, files[0]))
         misses["coco"] = f"{files[0]} is there, but lacks {lacking}" if lacking else ""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from detector.config.load import read_yaml
+from detector.data.formats.listing import forget_folders, list_folder
 from detector.data.image_io import IMAGE_EXTENSIONS, image_files
 from detector.data.text_files import list_names, read_lines, read_text
 from detector.errors import BadInput
@@ -124,28 +125,29 @@ def name_file(root: str) -> str:
 
 
 def split_names(root: str) -> list[str]:
-    """Returns the splits of a YOLO data set: keys of data.yaml, lists of images, or folders with images and labels."""
-    keys = list(data_file(root).splits)
-    lists = [name[:-4] for name in list_names(root) if name.endswith(".txt") and _lists_labelled_images(root, name)]
-    folders = [name for name in list_names(root) for folder in (os.path.join(root, name),)
-               if name not in LABELS_OF and os.path.isdir(folder) and _has_labels(folder)]
-    divided = [name for images in LABELS_OF if os.path.isdir(os.path.join(root, images))
-               for name in list_names(os.path.join(root, images))
-               if os.path.isdir(os.path.join(root, images, name))
-               and os.path.isdir(os.path.join(root, LABELS_OF[images], name))]
-    splits = keys or lists or [*dict.fromkeys([*folders, *divided])]
-    return splits or ([ALL] if _has_labels(root) else [])
+    """Returns the splits of a YOLO data set: keys of data.yaml, lists of images, or folders with images and labels.
+
+    Call `forget_folders` before.
+    """
+    here, keys = list_folder(root), list(data_file(root).splits)
+    lists = [name[:-4] for name in here.files.get(".txt", []) if _lists_labelled_images(root, name)]
+    folders = [name for name in here.folders if name not in LABELS_OF and _has_labels(os.path.join(root, name))]
+    divided = [name for images, labels in LABELS_OF.items() for name in list_folder(os.path.join(root, images)).folders
+               if name in list_folder(os.path.join(root, labels)).folders]
+    if keys:  # and folders that data.yaml does not name
+        entries = sum(data_file(root).splits.values(), [])
+        known = {os.path.basename(entry.rstrip("/")) for entry in entries}
+        return [*keys, *(name for name in divided if name not in known)]
+    return lists or [*dict.fromkeys([*folders, *divided])] or ([ALL] if _has_labels(root) else [])
 
 
 def _has_labels(folder: str) -> bool:
     """Returns whether a folder holds label files beside its images, or in a folder labels/ beside images/."""
-    names = set(list_names(folder))
-    beside = any(os.path.splitext(name)[0] + ".txt" in names for name in names
-                 if name.lower().endswith(IMAGE_EXTENSIONS))
-    labels = os.path.join(folder, "labels")
-    return beside or (bool(names & set(LABELS_OF)) and os.path.isdir(labels)
-                      and any(name.endswith(".txt") or os.path.isdir(os.path.join(labels, name))
-                              for name in list_names(labels)))
+    here, labels = list_folder(folder), list_folder(os.path.join(folder, "labels"))
+    texts = {name[:-4] for name in here.files.get(".txt", [])}
+    beside = bool(texts) and any(os.path.splitext(name)[0] in texts for ending in IMAGE_EXTENSIONS
+                                 for name in here.files.get(ending, []))
+    return beside or (bool(set(here.folders) & set(LABELS_OF)) and bool(labels.files.get(".txt") or labels.folders))
 
 
 def _lists_labelled_images(root: str, name: str) -> bool:
@@ -177,6 +179,7 @@ def image_sources(root: str, split: str) -> list[str]:
                 return [path]
     if split == ALL:
         return [next((path for path in (os.path.join(root, name) for name in LABELS_OF) if os.path.isdir(path)), root)]
+    forget_folders()
     splits = split_names(root)
     hint = f"Splits: {', '.join(splits)}" if splits else \
         "data.root holds data.yaml with train: and val:, or images/ and labels/"

@@ -1,5 +1,6 @@
 """`data.format: auto`: which layout lies below a root, which splits are meant, and what is missing where none fits."""
 
+import functools
 import os
 import shutil
 
@@ -121,13 +122,12 @@ def test_a_layout_one_folder_deeper_or_above_is_pointed_to(tmp_path):
 
 def test_a_folder_that_may_not_be_listed_is_no_missing_layout(tmp_path, monkeypatch):
     two_coco_files(tmp_path)
-    listdir = os.listdir
-
-    def denied(path="."):
+    def denied(path, list_folder):
         if str(path).endswith("annotations"):
             raise PermissionError(13, "Permission denied", path)
-        return listdir(path)
-    monkeypatch.setattr(os, "listdir", denied)
+        return list_folder(path)
+    monkeypatch.setattr(os, "listdir", functools.partial(denied, list_folder=os.listdir))
+    monkeypatch.setattr(os, "scandir", functools.partial(denied, list_folder=os.scandir))
     with pytest.raises(BadInput, match="annotations: Permission denied"):
         detect_format(options(tmp_path))
 
