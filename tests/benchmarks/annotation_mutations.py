@@ -11,8 +11,9 @@ VALUES = (None, True, False, "", "abc", "1", " 1 ", "1.0", "nan", "ünïcødé",
           1.5e308, float("inf"), float("-inf"), float("nan"), 2**31, 2**63, 2**64 + 1, -2**70, 10**400, [], {}, [[]], [None], {"id": 1},
           [1, 2], [1, 2, 3, 4], ["1", "2", "3", "4"], "\ud800", DEEP)
 TEXTS = ("", "abc", "-1", "0", "1", "1e309", "nan", "inf", " 7 ", "7.5", "None", "1" * 5000, "99999999999", "True", "ü", "a b", "../a")
-LINES = ("", " ", "-1", "a b c", '"a b"', '"', "../../x", "/etc/passwd", "C:\\a\\b.jpg", "x" * 100_000, "0 nan nan nan nan", "0 1e400 1 1 1",
-         "99999999999999999999 0.5 0.5 0.1 0.1", "0 0.5 0.5 0.5", "\x00", "﻿a", "a -1", "a 1", "- [1", "{", "&a *a", "<<: *x", "? [a]: b", "!!python/x y")
+LINES = ("", " ", "-1", "a b c", '"a b"', '"', "../../x", "/etc/passwd", "C:\\a\\b.jpg", "x" * 100_000, "0 nan nan nan nan",
+         "0 1e400 1 1 1", "99999999999999999999 0.5 0.5 0.1 0.1", "0 0.5 0.5 0.5", "\x00", "\ufeffa", "a -1", "a 1", "- [1", "{",
+         "&a *a", "<<: *x", "? [a]: b", "!!python/x y")
 ENCODINGS = sorted({*encodings.aliases.aliases.values(), "unknown", "utf8", "idna", "punycode", "hex", "unicode_escape", "x" * 300, ""})
 
 
@@ -136,7 +137,8 @@ def mutate_bytes(content: bytes, rng: random.Random) -> bytes:
         return rng.choice((b"", b"\x00", b" \n", b"null", b"\xff\xfe", b"{}", b"[]"))
     elif action == "encode":
         text = content.decode("utf-8", "replace")
-        return text.encode(rng.choice(("utf-16", "utf-16-le", "utf-32", "utf-8-sig", "latin-1", "cp1252", "gbk", "utf-7", "cp037")), "replace")
+        return text.encode(rng.choice(("utf-16", "utf-16-le", "utf-32", "utf-8-sig", "latin-1", "cp1252", "gbk", "utf-7", "cp037")),
+                           "replace")
     elif action == "mark":
         return rng.choice((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")) + content
     return bytes(data)

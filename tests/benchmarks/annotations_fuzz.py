@@ -29,6 +29,16 @@ from annotation_mutations import mutate  # noqa: E402
 from measuring import append_result  # noqa: E402
 
 TIME_LIMIT_S = 10
+CONFIG = """model:
+  backbone: resnet18_fpn
+  weights: imagenet
+data: {format: coco, root: /data, train: [train]}
+optim:
+  lr: 0.01
+schedule: {epochs: 3}
+augment:
+  min_size: [320, 400]
+"""
 STEMS = ("a", "b c", "d")
 
 
@@ -74,7 +84,8 @@ def targets() -> dict[str, Target]:
     from detector.data.formats import FORMATS
     boxes = [[1, 2, 5, 6], [0, 0, 8, 8]]
     coco = json.dumps({"images": [{"id": n, "file_name": f"{stem}.jpg", "width": 8, "height": 8} for n, stem in enumerate(STEMS)],
-                       "annotations": [{"id": n, "image_id": n % 3, "category_id": 1 + n % 2, "bbox": boxes[n % 2], "area": 20, "iscrowd": 0,
+                       "annotations": [{"id": n, "image_id": n % 3, "category_id": 1 + n % 2, "bbox": boxes[n % 2],
+                                        "area": 20, "iscrowd": 0,
                                         "segmentation": [[1, 1, 5, 1, 5, 5]]} for n in range(4)],
                        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog", "supercategory": "pet"}]})
     detections = json.dumps([{"image_id": n, "category_id": 1, "bbox": boxes[0], "score": 0.5} for n in range(3)])
@@ -92,10 +103,10 @@ def targets() -> dict[str, Target]:
             for stem in STEMS}, read_data("per_image_json", "all")),
         "visual_genome xml": Target({"2/objects_vocab.txt": "cat,kitten\ndög\n", "val.txt": "1.jpg xml/1.xml\n2.jpg xml/2.xml\n",
                                      "xml/1.xml": voc_xml("1"), "xml/2.xml": voc_xml("2")}, read_data("visual_genome", "2/val")),
-        "imagenet_det": Target({"ImageSets/DET/val.txt": "a 1\nd 2\n", "Annotations/DET/val/a.xml": wordnet, "Annotations/DET/val/d.xml": wordnet,
+        "imagenet_det": Target({"ImageSets/DET/val.txt": "a 1\nd 2\n", "Annotations/DET/val/a.xml": wordnet,
+                                "Annotations/DET/val/d.xml": wordnet,
                                 "devkit/data/map_det.txt": "n1 1 cat\nn2 2 dog\n"}, read_data("imagenet_det", "val", ".")),
-        "config": Target({"config.yaml": "model:\n  backbone: resnet18_fpn\n  weights: imagenet\ndata: {format: coco, root: /data, train: [train]}\n"
-                          "optim:\n  lr: 0.01\nschedule: {epochs: 3}\naugment:\n  min_size: [320, 400]\n"}, read_config),
+        "config": Target({"config.yaml": CONFIG}, read_config),
         "detections": Target({"annotations/instances_val.json": coco, "detections.json": detections}, read_detections)}
     for version, (image_key, object_key) in genome.items():
         objects = [{"names": ["cat"], "x": 1, "y": 1, "w": 4, "h": 5, object_key: 7, "synsets": []}] * 2

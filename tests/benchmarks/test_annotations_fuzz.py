@@ -12,8 +12,8 @@ import pytest
 
 
 def test_mutated_files_are_read_or_refused(tmp_path):
-    done = subprocess.run([sys.executable, annotations_fuzz.__file__, "--cases", "480", "--seed", "1", "--out", str(tmp_path / "out.jsonl")],
-                          capture_output=True, text=True, timeout=300)
+    command = [sys.executable, annotations_fuzz.__file__, "--cases", "480", "--seed", "1", "--out", str(tmp_path / "out.jsonl")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     line = json.loads((tmp_path / "out.jsonl").read_text())
     assert sum(line["outcomes"].values()) == line["cases"] == 480 and line["failures"] == []

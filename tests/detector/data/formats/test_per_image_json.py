@@ -119,10 +119,12 @@ def shape(kind: str | None, *points: tuple, **more) -> dict:
 @pytest.mark.parametrize("written, box, flags", [
     (shape("rectangle", (5, 4), (1, 2)), [1, 2, 5, 4], 0), (shape("polygon", (1, 2), (5, 3), (2, 4)), [1, 2, 5, 4], 0),
     (shape("circle", (3, 3), (3, 1)), [1, 1, 5, 5], 0), (shape(None, (1, 2), (5, 4)), [1, 2, 5, 4], 0),
-    (shape("mask", (1, 2), (5, 4), mask="iVBO"), [1, 2, 5, 4], 0), (shape("rectangle", (1, 2), (5, 4), difficult=True), [1, 2, 5, 4], DIFFICULT),
+    (shape("mask", (1, 2), (5, 4), mask="iVBO"), [1, 2, 5, 4], 0),
+    (shape("rectangle", (1, 2), (5, 4), difficult=True), [1, 2, 5, 4], DIFFICULT),
     (shape("point", (1, 2)), [1, 2, 1, 2], 0)])
 def test_the_shapes_of_labelme(tmp_path, written, box, flags):
-    add(tmp_path, "a", {"version": "5.4.1", "shapes": [written], "imagePath": "a.png", "imageData": None, "imageHeight": 4, "imageWidth": 6})
+    add(tmp_path, "a", {"version": "5.4.1", "shapes": [written], "imagePath": "a.png", "imageData": None,
+                        "imageHeight": 4, "imageWidth": 6})
     dataset = per_image_json.read(str(tmp_path), "all")
     assert (dataset.boxes.tolist(), dataset.flags.tolist(), dataset.classes) == ([box], [flags], ("cat",))
 
@@ -254,9 +256,12 @@ def test_a_root_without_the_folders_says_what_they_are_called(tmp_path):
 
 @pytest.mark.parametrize("text", [
     "", " ", "[]", "{}", "5", "[" * 100_000 + "]" * 100_000, '{"shapes": [{}]}', '{"shapes": [{"label": "cat", "points": [[1]]}]}',
-    '{"shapes": [{"label": null, "points": [[1, 2]]}]}', '{"labels": [null], "boxes": [[0, 0, 1, 1]]}', '{"labels": [true], "boxes": [[0, 0, 1, 1]]}',
-    '{"labels": [[]], "boxes": [[0, 0, 1, 1]]}', '{"labels": [" "], "boxes": [[0, 0, 1, 1]]}', '{"labels": ["cat"], "boxes": [[0, 0, true, 1]]}',
-    '{"images": [], "annotations": [], "categories": []}', '{"labels": ["cat"]}', '{"boxes": [[0, 0, 1, 1]]}', '{"labels": null, "boxes": []}',
+    '{"shapes": [{"label": null, "points": [[1, 2]]}]}', '{"labels": [null], "boxes": [[0, 0, 1, 1]]}',
+    '{"labels": [true], "boxes": [[0, 0, 1, 1]]}',
+    '{"labels": [[]], "boxes": [[0, 0, 1, 1]]}', '{"labels": [" "], "boxes": [[0, 0, 1, 1]]}',
+    '{"labels": ["cat"], "boxes": [[0, 0, true, 1]]}',
+    '{"images": [], "annotations": [], "categories": []}', '{"labels": ["cat"]}', '{"boxes": [[0, 0, 1, 1]]}',
+    '{"labels": null, "boxes": []}',
     '{"labels": ["cat"], "boxes": [["a", 0, 1, 1]]}', '{"labels": ["cat"], "boxes": [5]}',
     '{"labels": ["cat"], "boxes": []}', '{"labels": [], "boxes": [[0, 0, 1, 1]]}',
     '{"labels": ["cat"], "boxes": [[0, 0, 1]]}', '{"labels": ["cat"], "boxes": [[0, 0, 1, 1, 0.9]]}'])

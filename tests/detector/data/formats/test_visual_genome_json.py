@@ -33,7 +33,8 @@ def refused(root: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("version, image_key, entry_key", [("1.0", "id", "id"), ("1.2", "image_id", "image_id"), ("1.4", "image_id", "image_id")])
+@pytest.mark.parametrize("version, image_key, entry_key", [
+    ("1.0", "id", "id"), ("1.2", "image_id", "image_id"), ("1.4", "image_id", "image_id")])
 @pytest.mark.parametrize("number", [1, "1", " 1 ", 1.0])
 def test_every_version_is_read_alike(tmp_path, version, image_key, entry_key, number):
     root = make(tmp_path / "vg", [{image_key: number, "width": "60", "height": 40.0, "url": "https://x", "coco_id": None, "flickr_id": 7}],

@@ -33,7 +33,8 @@ def refused(tmp_path, content: str | bytes) -> str:
 
 @pytest.mark.parametrize("name, text", [
     ("utf-8", "Äpfel 苹果"), ("utf8", "Äpfel"), ("UTF8", "Äpfel"), ("gbk", "苹果"), ("GB2312", "苹果镕"), ("gb18030", "苹果"), ("big5", "蘋果"),
-    ("latin-1", "Äpfel"), ("ISO-8859-1", "Äpfel"), ("windows-1252", "Äpfel €"), ("cp1251", "яблоко"), ("koi8-r", "яблоко"), ("shift_jis", "林檎"),
+    ("latin-1", "Äpfel"), ("ISO-8859-1", "Äpfel"), ("windows-1252", "Äpfel €"), ("cp1251", "яблоко"), ("koi8-r", "яблоко"),
+    ("shift_jis", "林檎"),
     ("euc-kr", "사과"), ("us-ascii", "apple"), ("mac_roman", "Äpfel"), ("cp437", "Äpfel")])
 def test_an_encoding_that_python_knows(tmp_path, name, text):
     content = f'<?xml version="1.0" encoding="{name}"?>\n' + document(f"<name>{text}</name>{BOX}")
@@ -78,7 +79,8 @@ def test_every_encoding_of_python_gives_a_result_or_an_error_that_names_the_file
 # What the file says
 
 @pytest.mark.parametrize("text, flags", [
-    ("1", 1), ("1 ", 1), ("1.0", 1), ("True", 1), ("true", 1), ("yes", 1), ("Y", 1), ("2", 1), ("0", 0), ("0.0", 0), ("False", 0), ("no", 0),
+    ("1", 1), ("1 ", 1), ("1.0", 1), ("True", 1), ("true", 1), ("yes", 1), ("Y", 1), ("2", 1), ("0", 0), ("0.0", 0), ("False", 0),
+    ("no", 0),
     ("", 0), ("None", 0), ("nan", 0), ("-1", 0), ("Unspecified", 0)])
 def test_difficult_as_programs_write_it(tmp_path, text, flags):
     annotation = read(tmp_path, document(f"<name>cat</name><difficult>{text}</difficult>{BOX}"))
@@ -86,7 +88,8 @@ def test_difficult_as_programs_write_it(tmp_path, text, flags):
 
 
 @pytest.mark.parametrize("height, width, size", [
-    ("48", "64", (48, 64)), ("48.0", " 64 ", (48, 64)), ("None", "64", None), ("", "", None), ("0", "64", None), ("99999999999", "64", None),
+    ("48", "64", (48, 64)), ("48.0", " 64 ", (48, 64)), ("None", "64", None), ("", "", None), ("0", "64", None),
+    ("99999999999", "64", None),
     ("48.5", "64", None), ("-48", "64", None), ("4.8e1", "64", (48, 64))])
 def test_a_size_is_read_or_left_to_the_image(tmp_path, height, width, size):
     text = document(more=f"<size><width>{width}</width><height>{height}</height></size>")
@@ -98,7 +101,8 @@ def test_the_file_name_of_the_image(tmp_path):
     assert read(tmp_path, document()).file_name == "" and read(tmp_path, document()).size is None
 
 
-@pytest.mark.parametrize("text, number", [("1.5", 1.5), (" 2\n", 2), ("-3", -3), ("1e2", 100), ("nan", None), ("inf", None), ("1e300", None)])
+@pytest.mark.parametrize("text, number", [
+    ("1.5", 1.5), (" 2\n", 2), ("-3", -3), ("1e2", 100), ("nan", None), ("inf", None), ("1e300", None)])
 def test_corners_are_delivered_as_they_stand(tmp_path, text, number):
     value = read(tmp_path, document(f"<name>cat</name>{BOX.replace('>3<', f'>{text}<')}")).objects[0][4]
     assert math.isnan(value) if number is None else value == number
