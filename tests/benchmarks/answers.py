@@ -84,6 +84,15 @@ def loader(lines: Lines) -> str:
             f"workers steps of {line['step_ms']:.0f} ms wait {line['workers']['8']['ours']['wait']:.1%}")
 
 
+def image_files(lines: Lines) -> str:
+    line = lines[-1]
+    total = {outcome: sum(counts.get(outcome, 0) for counts in line["counts"].values()) for outcome in ("pixels", "refused")}
+    jpeg = line["images_per_s"]["jpg"]
+    return (f"{total['pixels']} give pixels, {total['refused']} are refused by name, {len(line['bad'])} do anything else; clean JPEGs: "
+            f"{statistics.median(jpeg['read_image']):.0f} images/s, {format_spread(ratio(jpeg['read_image'], jpeg['Pillow']))} times "
+            "Pillow's")
+
+
 def start_up(lines: Lines) -> str:
     index, peer, cache, first = (statistics.median(measured["seconds"] for measured in lines[-1][name])
                                  for name in ("ours", "pycocotools", "cache", "first"))
@@ -155,6 +164,8 @@ QUESTIONS = [
              "evaluate.min_size=192 evaluate.max_size=384 model.anchor_sizes=[[16],[32],[64],[128],[256]]", recipes),
     Question("Images/s of the loader, relative to torchvision's, and how long does a step wait for its images?",
              "loader.py", loader),
+    Question("What happens with 10,000 damaged image files of seven formats, and how fast are whole ones decoded?",
+             "image_files.py", image_files),
     Question("How long do index, cache and first batch of COCO's train2017 take, and does the memory of workers grow?",
              "start_up.py", start_up),
     Question("How long does scoring at the size of COCO's val2017 take, relative to pycocotools?",

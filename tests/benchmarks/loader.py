@@ -3,7 +3,7 @@
     python tests/benchmarks/loader.py [--workers 8 2] [--step-ms 100] [--batch 16] [--height 480] [--width 640]
 
 The peer does what references/detection does: a PIL image, a flip with probability 0.5, a float tensor. This package
-decodes with torchvision.io and returns uint8; if the short side of --short allows it, also with augment.reduced_jpegs.
+decodes with simplejpeg and returns uint8; if the short side of --short allows it, also with augment.reduced_jpegs.
 JPEGs are drawn from a seed, with about as many bytes per pixel as COCO's. On a GPU machine both pin their batches.
 
 One core: both read all images, interleaved. With workers: images/s of batches without a pause; and with steps that take

@@ -59,6 +59,14 @@ def test_loader(tmp_path):
     assert line["workers"]["2"]["ours"]["wait"] <= 0.02 or "the limit here is" in output
 
 
+def test_image_files(tmp_path):
+    """Damaged files of all formats: no signal, no traceback, no hang, and nothing printed."""
+    output, (line,) = run(tmp_path / "out.jsonl", "image_files.py", "--files", "420", "--images", "2", "--rounds", "1", "--seed", "1")
+    assert line["bad"] == [] and line["printed_bytes"] == 0 and "0 bad outcomes" in output
+    assert all(set(counts) == {"pixels", "refused"} and sum(counts.values()) == 60 for counts in line["counts"].values())
+    assert {"read_image", "Pillow"} <= set(line["images_per_s"]["jpg"]) and answers.image_files([line])
+
+
 def test_scaling(tmp_path):
     from conftest import TINY
     tiny = [option for option in TINY if not option.startswith(("batch.size", "run.device", "run.num_workers", "run.log", "model.weights"))]

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -220,3 +221,79 @@ def test_coco_rows_by_hand():
                                              "score": 0.98764, "file_name": "a.jpg", "category": "dog"}]
     none = ImageDetections(detections.boxes[:0], detections.scores[:0], detections.labels[:0], ())
     assert coco_rows(3, "a.jpg", none) == []
+
+
+# Folders as people have them
+
+def test_linked_folders_are_read_and_hidden_files_are_not(run, tmp_path):
+    save_gradient(tmp_path / "store" / "b.png")
+    for name in ("a.png", "._a.png", ".ipynb_checkpoints/a.png"):
+        save_gradient(tmp_path / "images" / name)
+    (tmp_path / "images" / "camera").symlink_to("../store")
+    assert list(rows_by_image(predict_to_folder(run, tmp_path / "images", 1.0, tmp_path / "out"))) == ["a.png", "camera/b.png"]
+
+
+def test_names_that_differ_in_an_appended_suffix_have_pictures_of_their_own(run, tmp_path):
+    for name, height in (("a.png", 50), ("a.png.jpg", 60), ("b.JPG", 70), ("b.JPG.jpg", 80)):
+        save_gradient(tmp_path / "images" / name, height)
+    folder = predict_to_folder(run, tmp_path / "images", 1.0, tmp_path / "out")
+    assert {path.name: Image.open(path).height for path in jpegs(folder)} == {"a.png.jpg.jpg": 50, "a.png.jpg": 60, "b.JPG.jpg.jpg": 70,
+                                                                            "b.JPG.jpg": 80}
+
+
+def test_results_below_the_source_are_no_input(run, tmp_path, capsys):
+    save_gradient(tmp_path / "images" / "a.jpg")
+    for out in ("found", "found", "again"):
+        folder = predict_to_folder(run, tmp_path / "images", 1.0, tmp_path / "images" / out)
+        assert list(rows_by_image(folder)) == ["a.jpg"]
+    assert "which holds results of `predict`" in capsys.readouterr().out
+    (tmp_path / "images" / "again" / "images.json").unlink()  # as after a run that was killed
+    assert list(rows_by_image(predict_to_folder(run, tmp_path / "images", 1.0, tmp_path / "images" / "again"))) == ["a.jpg"]
+
+
+def test_a_folder_that_may_not_be_read_is_named_and_the_exit_status_is_1(run, tmp_path, monkeypatch, capsys):
+    for name in ("a.jpg", "secret/b.jpg"):
+        save_gradient(tmp_path / "images" / name)
+    scandir = os.scandir
+
+    def denied(path):
+        if Path(path).name == "secret":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+    monkeypatch.setattr(os, "scandir", denied)
+    folder = predict_to_folder(run, tmp_path / "images", 1.0, tmp_path / "out", status=1)
+    assert list(rows_by_image(folder)) == ["a.jpg"]
+    assert "secret: Permission denied" in (output := capsys.readouterr().out) and "1 folders could not be read" in output
+
+
+def test_names_that_are_not_utf_8_are_written_in_one_representation(run, tmp_path):
+    name = os.fsdecode(b"Stra\xdfe.jpg")
+    save_gradient(tmp_path / "images" / "Strasse.jpg").rename(tmp_path / "images" / name)
+    folder = predict_to_folder(run, tmp_path / "images", out=tmp_path / "out", report=True)
+    assert (folder / name).is_file() and list(rows_by_image(folder)) == [r"Stra\udcdfe.jpg"]
+    with open(folder / "detections.csv", encoding="utf-8", newline="") as file:
+        assert {row["image"] for row in csv.DictReader(file)} == {r"Stra\udcdfe.jpg"}
+    assert "udcdfe.jpg" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 400), (400, 1), (2, 66000), (3, 5)])
+def test_tiny_and_elongated_images_are_predicted_drawn_and_reported(run, tmp_path, height, width):
+    save_gradient(tmp_path / "images" / "a.png", height, width)
+    folder = predict_to_folder(run, tmp_path / "images", out=tmp_path / "out", report=True)
+    image, = json.loads((folder / "images.json").read_text())["images"]
+    assert (image["height"], image["width"]) == (height, width) and max(Image.open(folder / "a.png.jpg").size) <= 65500
+    assert "jpegs" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_name_as_long_as_file_systems_allow(run, tmp_path):
+    save_gradient(tmp_path / "images" / ("a" * 251 + ".png"))
+    folder = predict_to_folder(run, tmp_path / "images", 1.0, tmp_path / "out")
+    assert [path.name for path in jpegs(folder)] == ["000001.jpg"] and list(rows_by_image(folder)) == ["a" * 251 + ".png"]
+
+
+def test_the_error_about_an_image_gives_a_remedy_that_predict_has(run, tmp_path, capsys):
+    save_gradient(tmp_path / "images" / "a.png")
+    (tmp_path / "images" / "b.png").write_text("no image")
+    predict_to_folder(run, tmp_path / "images", 1.0, tmp_path / "out", status=1)
+    output = capsys.readouterr()
+    assert "Replace it" in output.out + output.err and "unreadable_images" not in output.out + output.err
