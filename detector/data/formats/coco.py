@@ -32,7 +32,7 @@ FOLDERS = ("{}", "images/{}", "images", "", "{}/images", "{}/data")
 # These splits of COCO 2014's validation images (Girshick 2015) have their images in the folder val2014.
 FOLDER_OF = {"minival2014": "val2014", "valminusminival2014": "val2014"}
 FILE_PREFIX = re.compile(r"(instances|person_keypoints|stuff|image_info|lvis_v\d[\d.]*)_")
-SPLIT_WORDS = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))
+SPLIT_NAMES = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))
 LISTS = ("images", "annotations", "categories")
 
 
@@ -231,9 +231,9 @@ def locate_images(root: str, split: str, images: str, annotations: str, names: l
         search_in = ["", beside]
 
     def other_folders() -> list[str]:
-        excluded = words_of_other_splits(split_names, os.path.dirname(annotations))
+        excluded = other_split_names(split_names, os.path.dirname(annotations))
         return [folder for folder in folders_below(root, search_in)
-                if not any(set(same_words(part)) & excluded for part in folder.split(os.sep))]
+                if not any(set(same_splits(part)) & excluded for part in re.split(r"[^A-Za-z0-9]+", folder))]
     return find_images(root, names, folders, other_folders)
 
 
@@ -242,24 +242,24 @@ def name_of_split(annotations: str) -> str:
     return FILE_PREFIX.sub("", os.path.splitext(os.path.basename(annotations))[0], count=1)
 
 
-def words_of_other_splits(split_names: list[str], folder: str) -> set[str]:
+def other_split_names(split_names: list[str], folder: str) -> set[str]:
     """Returns the names of folders that hold the images of other splits, which may have the same names.
 
     Args:
         split_names: names of the split whose images are looked for.
         folder: of annotation files; each one is a split.
     """
-    own = {word for name in split_names for word in same_words(os.path.basename(name))}
+    own = {other for name in split_names for other in same_splits(os.path.basename(name))}
     try:
         splits = [name_of_split(name) for name in os.listdir(folder or ".") if name.endswith(".json")]
     except OSError:
         splits = []
-    if any(own & set(words) for words in SPLIT_WORDS):
-        splits += [words[0] for words in SPLIT_WORDS]
-    return {word for name in splits for word in same_words(name)} - own
+    if any(own & set(same) for same in SPLIT_NAMES):
+        splits += [same[0] for same in SPLIT_NAMES]
+    return {other for name in splits for other in same_splits(name)} - own
 
 
-def same_words(name: str) -> tuple[str, ...]:
+def same_splits(name: str) -> tuple[str, ...]:
     """Returns the names that stand for a split, with that of its year left out: train2017 is train and training."""
-    word = name.lower().rstrip("0123456789_-")
-    return next((words for words in SPLIT_WORDS if word in words), (name.lower(),))
+    stem = name.lower().rstrip("0123456789_-")
+    return next((same for same in SPLIT_NAMES if stem in same), (name.lower(),))

@@ -11,6 +11,7 @@ from detector.data.text_files import cannot_read
 
 DEPTH, MAX_FOLDERS = 2, 500  # of the search for a folder of images, below the folder of the data set
 EXAMPLES = 3                 # names in a warning
+LIKELY = re.compile(r"image|img|pic|photo|frame|jpe?g|png|data", re.IGNORECASE)  # in the name of a folder of images
 DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -90,7 +91,8 @@ def find_images(root: str, names: list[str], folders: list[str], other_folders: 
 
     Names count as they stand; else with / for backslashes and without a leading slash or drive; else without their
     first folders, as the names of another machine or a URL need; else as names that differ in case or in how accents
-    are encoded. If none of `folders` has an image, the only other folder that has most of them is taken.
+    are encoded. If none of `folders` has an image, the only other folder that has most of them is taken, if its name
+    is that of a folder of images; any other one is named in the warning.
 
     Args:
         root: the data set's folder.
@@ -101,7 +103,7 @@ def find_images(root: str, names: list[str], folders: list[str], other_folders: 
     Raises:
         BadInput: images are missing, and a folder that should hold them may not be read.
     """
-    listings, warnings = Listings(root), []
+    listings, warnings, remedy = Listings(root), [], "data.images to the folder that holds them"
     folders = list(dict.fromkeys(os.path.normpath(folder) if folder not in ("", ".") else "" for folder in folders))
     folder, variant, count = best_folder(listings, names, folders)
     if not count and names:
@@ -109,18 +111,29 @@ def find_images(root: str, names: list[str], folders: list[str], other_folders: 
             if error := listings.error(expected):
                 raise cannot_read(os.path.join(root, expected), error, "folder of images")
         others = [other for other in other_folders() if other not in folders]
-        another, its_variant, its_count = best_folder(listings, names, others or folders[:1])
-        rest = [other for other in others if os.path.realpath(os.path.join(root, other))
-                != os.path.realpath(os.path.join(root, another))]
-        tied, _, tied_count = best_folder(listings, names, rest or folders[:1])
-        if its_count > len(set(names)) / 2 and tied_count == its_count:
-            warnings.append(f"images with these names are in {os.path.join(root, another)} and in "
-                            f"{os.path.join(root, tied)}: set data.images to one of them")
-        elif its_count > len(set(names)) / 2:
-            folder, variant = another, its_variant
-            warnings.append(f"the images were found in {os.path.join(root, folder)}; data.images names another folder")
+        matching = folders_with_most(listings, names, others)
         folders += others
-    return match_names(listings, names, variant, folder, folders, warnings)
+        if len(matching) == 1 and LIKELY.search(matching[0][0]):
+            folder, variant = matching[0]
+            warnings.append(f"the images were found in {os.path.join(root, folder)}; data.images names another folder")
+        elif matching:
+            options = " or ".join(f"data.images={other}" for other, _ in matching)
+            remedy = f"{options}: images with these names are there"
+    return match_names(listings, names, variant, folder, folders, warnings, remedy)
+
+
+def folders_with_most(listings: Listings, names: list[str], folders: list[str]) -> list[tuple[str, list[str]]]:
+    """Returns the folder that has most of the images, if any has, with the variant of the names; of equal ones two."""
+    matching: list[tuple[str, list[str]]] = []
+    count = len(set(names)) // 2 + 1
+    while folders and len(matching) < 2:
+        folder, variant, images = best_folder(listings, names, folders)
+        if images < count:
+            break
+        matching.append((folder, variant))
+        path, count = os.path.realpath(os.path.join(listings.root, folder)), images
+        folders = [other for other in folders if os.path.realpath(os.path.join(listings.root, other)) != path]
+    return matching
 
 
 def name_variants(names: list[str]) -> Iterator[list[str]]:
@@ -217,7 +230,7 @@ def sub_folders(folder: str) -> Iterator[str]:
 
 
 def match_names(listings: Listings, names: list[str], variant: list[str], folder: str, folders: list[str],
-                warnings: list[str]) -> ImageFiles:
+                warnings: list[str], remedy: str) -> ImageFiles:
     """Returns the path of each image in `folder`, with a warning where it is not what the file says.
 
     Raises:
@@ -245,13 +258,14 @@ def match_names(listings: Listings, names: list[str], variant: list[str], folder
     if renamed:
         first = "; ".join(f"{names[index]!r} is {paths[index]}" for index in renamed[:EXAMPLES])
         warnings.append(f"{len(renamed)} images have another name than in the annotation file; first: {first}")
-    text = describe_missing(listings, names, variant, missing, folder, folders) if missing else ""
+    text = f"{describe_missing(listings, names, variant, missing, folder, folders)}. Add them, or set {remedy}" \
+        if missing else ""
     return ImageFiles(paths, missing, text, tuple([*warnings, text] if text else warnings))
 
 
 def describe_missing(listings: Listings, names: list[str], variant: list[str], missing: list[int], folder: str,
                      folders: list[str]) -> str:
-    """Returns a sentence about the missing images: how many, the first ones, where they were looked for, a remedy."""
+    """Returns a sentence about the missing images: how many, the first ones, where they were looked for."""
     def example(index: int) -> str:
         stem = os.path.splitext(os.path.basename(variant[index]))[0]
         below = os.path.join(folder, os.path.dirname(variant[index]))
@@ -263,5 +277,4 @@ def describe_missing(listings: Listings, names: list[str], variant: list[str], m
         searched = [name for name in folders if listings.of(name)] or folders[:1]
         where = ", ".join(os.path.join(listings.root, name) for name in searched[:10])
         where += f" and {len(searched) - 10} more folders" if len(searched) > 10 else ""
-    return (f"{len(missing)} of {len(names)} images do not exist in {where}; first: {examples}. Add them, or set "
-            "data.images to the folder that holds them")
+    return f"{len(missing)} of {len(names)} images do not exist in {where}; first: {examples}"

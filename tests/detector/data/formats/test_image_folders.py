@@ -90,14 +90,23 @@ def test_folders_below_are_searched_without_hidden_ones(tmp_path):
 
 
 def test_of_two_other_folders_with_the_images_none_is_guessed(tmp_path):
-    touch(tmp_path, *(f"{folder}/{name}" for folder in ("low", "high") for name in NAMES))
-    files = find_images(str(tmp_path), NAMES, ["val"], lambda: ["high", "low"])
-    assert len(files.missing) == 3 and f"are in {tmp_path}/high and in {tmp_path}/low: set data.images" in files.warnings[0]
+    touch(tmp_path, *(f"{folder}/{name}" for folder in ("images_low", "images_high") for name in NAMES))
+    files = find_images(str(tmp_path), NAMES, ["val"], lambda: ["images_high", "images_low"])
+    assert len(files.missing) == 3 and "set data.images=images_high or data.images=images_low:" in files.missing_text
+    os.rename(tmp_path / "images_low", tmp_path / "low")
+    (tmp_path / "images_low").symlink_to("images_high")
+    assert not find_images(str(tmp_path), NAMES, ["val"], lambda: ["images_high", "images_low"]).missing, "one and the same"
+
+
+def test_a_folder_whose_name_says_nothing_is_named_but_not_taken(tmp_path):
+    touch(tmp_path, *(f"elsewhere/{name}" for name in NAMES))
+    files = find_images(str(tmp_path), NAMES, ["val"], lambda: ["elsewhere"])
+    assert len(files.missing) == 3 and "set data.images=elsewhere: images with these names are there" in files.missing_text
 
 
 def test_another_folder_with_few_of_the_images_is_not_taken(tmp_path):
-    touch(tmp_path, "other/a.jpg")
-    assert len(find_images(str(tmp_path), NAMES, ["val"], lambda: ["other"]).missing) == 3
+    touch(tmp_path, "images/a.jpg")
+    assert len(find_images(str(tmp_path), NAMES, ["val"], lambda: ["images"]).missing) == 3
 
 
 def test_without_any_image_all_searched_folders_are_named(tmp_path):
@@ -143,8 +152,8 @@ def test_layouts_of_coco_files(tmp_path, annotations, split, image):
 
 
 @pytest.mark.parametrize("split, folder, is_taken", [
-    ("val", "train", False), ("val", "train2017", False), ("val", "valid", True), ("val", "pictures", True), ("val", "fold2", False),
-    ("fold1", "fold2", False), ("fold1", "train", True), ("result", "train", True)])
+    ("val", "train_images", False), ("val", "train/pictures", False), ("val", "images/train2017", False),
+    ("val", "images/valid", True), ("val", "pictures", True), ("fold1", "images/fold2", False), ("fold1", "images/train", True)])
 def test_a_folder_of_another_split_is_not_searched(tmp_path, split, folder, is_taken):
     """Many data sets number the images of each split from 1."""
     touch(tmp_path, f"{folder}/a.jpg", "annotations/fold2.json")
