@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from detector.data.formats import coco, per_image_json, visual_genome, yolo_folders
 from detector.data.formats.listing import list_folder
+from detector.data.image_io import IMAGE_EXTENSIONS
 from detector.data.text_files import list_names, read_bytes, read_text
 from detector.errors import BadInput
 
@@ -16,6 +17,7 @@ START = 1 << 16       # bytes of a small file that are looked into
 # What stands before the split in names of COCO's annotation files. Of files that differ in it, the first kind counts.
 COCO_KINDS = ("instances_", "", "person_keypoints_", "stuff_", "panoptic_", "captions_")
 COCO_LISTS = (b'"images"', b'"annotations"', b'"categories"')
+NO_LISTS = ("classes", "labels", "names", "predefined_classes", "readme", "README", "requirements", "LICENSE")
 XML_FOLDERS = ("Annotations", "annotations", "Annotation", "xml", "labels")
 
 
@@ -135,10 +137,14 @@ def _has_images(root: str, split: str) -> bool:
 
 def json_splits(root: str) -> list[str]:
     """Returns the splits of a tree with one JSON file an image: folders, lists, or `all`."""
-    folders = [name for name in list_folder(root).folders if _has_json_pairs(os.path.join(root, name))]
-    if folders or not _has_json_pairs(root):
-        return folders
-    return [*text_stems(root), "all"]
+    own = {*per_image_json.IMAGE_FOLDERS, *per_image_json.JSON_FOLDERS}
+    folders = [name for name in list_folder(root).folders if name not in own and _has_json(os.path.join(root, name))]
+    divided = [name for folder in per_image_json.JSON_FOLDERS
+               for name in list_folder(os.path.join(root, folder)).folders
+               if _describes_image(os.path.join(root, folder, name))]
+    if folders or divided:
+        return [*dict.fromkeys([*folders, *divided])]
+    return [*(name for name in text_stems(root) if name not in NO_LISTS), "all"] if _has_json(root) else []
 
 
 def text_stems(folder: str) -> list[str]:
@@ -146,22 +152,24 @@ def text_stems(folder: str) -> list[str]:
     return [name[:-4] for name in list_folder(folder).files.get(".txt", [])]
 
 
-def _has_json_pairs(folder: str) -> bool:
-    """Returns whether a folder holds one of images and one of JSON files with the keys "labels" and "boxes"."""
-    names = list_folder(folder).folders
-    if not set(names) & set(per_image_json.IMAGE_FOLDERS):
-        return False
-    files = (os.path.join(folder, name, file) for name in per_image_json.JSON_FOLDERS if name in names
-             for file in list_folder(os.path.join(folder, name)).files.get(".json", [])[:3])
-    return any(_has_labels_and_boxes(path) for path in files)
+def _has_json(folder: str) -> bool:
+    """Returns whether a folder has a JSON file for each image, in a folder of their own or beside the images."""
+    names = [name for name in (*per_image_json.JSON_FOLDERS, *per_image_json.IMAGE_FOLDERS)
+             if name in list_folder(folder).folders]
+    beside = set(list_folder(folder).files) & set(IMAGE_EXTENSIONS)
+    return any(_describes_image(os.path.join(folder, name)) for name in (*names, *([""] if beside else [])))
 
 
-def _has_labels_and_boxes(path: str) -> bool:
-    try:
-        content = read_bytes(path).replace(b"\0", b"")
-    except BadInput:
-        return False
-    return b'"labels"' in content and b'"boxes"' in content
+def _describes_image(folder: str) -> bool:
+    """Returns whether one of the first JSON files of a folder has labels and boxes, or the shapes of labelme."""
+    for name in list_folder(folder).files.get(".json", [])[:3]:
+        try:
+            content = read_bytes(os.path.join(folder, name)).replace(b"\0", b"")
+        except BadInput:
+            continue
+        if b'"labels"' in content and b'"boxes"' in content or b'"shapes"' in content:
+            return True
+    return False
 
 
 def visual_genome_splits(root: str) -> list[str]:
@@ -188,7 +196,7 @@ LAYOUTS: dict[str, Layout] = {
     "yolo": Layout(yolo_splits, "data.yaml with train:, val: and names:, or images/train/ and labels/train/ with a "
                    "text file for each image"),
     "per_image_json": Layout(json_splits, "images/ or input/, and labels/, target/ or annotations/ with a JSON file "
-                             'for each image: {"labels": [...], "boxes": [[x1, y1, x2, y2], ...]}'),
+                             'for each image: {"labels": [...], "boxes": [[x1, y1, x2, y2], ...]}, or labelme\'s'),
     "visual_genome": Layout(visual_genome_splits, "train.txt, val.txt, objects.json and image_data.json or xml/, and "
                             "VERSION/objects_vocab.txt"),
     "imagenet_det": Layout(imagenet_det_splits, "Data/DET/, Annotations/DET/ and ImageSets/DET/train.txt"),

@@ -133,7 +133,7 @@ def split_names(root: str) -> list[str]:
     lists = [name[:-4] for name in here.files.get(".txt", []) if _lists_labelled_images(root, name)]
     folders = [name for name in here.folders if name not in LABELS_OF and _has_labels(os.path.join(root, name))]
     divided = [name for images, labels in LABELS_OF.items() for name in list_folder(os.path.join(root, images)).folders
-               if name in list_folder(os.path.join(root, labels)).folders]
+               if _has_texts(os.path.join(root, labels, name))]
     if keys:  # and folders that data.yaml does not name
         entries = sum(data_file(root).splits.values(), [])
         known = {os.path.basename(entry.rstrip("/")) for entry in entries}
@@ -143,11 +143,16 @@ def split_names(root: str) -> list[str]:
 
 def _has_labels(folder: str) -> bool:
     """Returns whether a folder holds label files beside its images, or in a folder labels/ beside images/."""
-    here, labels = list_folder(folder), list_folder(os.path.join(folder, "labels"))
+    here = list_folder(folder)
     texts = {name[:-4] for name in here.files.get(".txt", [])}
     beside = bool(texts) and any(os.path.splitext(name)[0] in texts for ending in IMAGE_EXTENSIONS
                                  for name in here.files.get(ending, []))
-    return beside or (bool(set(here.folders) & set(LABELS_OF)) and bool(labels.files.get(".txt") or labels.folders))
+    return beside or (bool(set(here.folders) & set(LABELS_OF)) and _has_texts(os.path.join(folder, "labels")))
+
+
+def _has_texts(folder: str) -> bool:
+    """Returns whether there are text files in a folder, or in one of its folders."""
+    return any(".txt" in list_folder(os.path.join(folder, name)).files for name in ("", *list_folder(folder).folders))
 
 
 def _lists_labelled_images(root: str, name: str) -> bool:

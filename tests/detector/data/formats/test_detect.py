@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from small_layouts import coco, image, imagenet_det, options, per_image_json, text, visual_genome, voc, yolo
+from small_layouts import XML, coco, image, imagenet_det, options, per_image_json, text, visual_genome, voc, yolo
 
 from detector.data.formats.detect import detect_format, detect_splits
 from detector.data.formats.layouts import LAYOUTS
@@ -137,3 +137,24 @@ def test_a_missing_root_and_an_empty_one_are_errors(tmp_path):
         detect_format(options(tmp_path / "none"))
     with pytest.raises(BadInput, match="It holds nothing"):
         detect_format(options(tmp_path))
+
+
+@pytest.mark.parametrize("json, image_folder", [("labels/train", "images/train"), ("train/labels", "train/images"),
+                                                ("train", "train"), ("train/images", "train/images")])
+def test_json_files_of_images_are_found_in_all_their_places(tmp_path, json, image_folder):
+    shapes = '{"shapes": [{"label": "cat", "points": [[1, 2], [30, 40]]}], "imagePath": "a.jpg"}'
+    for split in ("train", "val"):
+        image(tmp_path / image_folder.replace("train", split) / "a.jpg", seed=split)
+        text(tmp_path / json.replace("train", split) / "a.json", shapes)
+    train, val = read_datasets(options(tmp_path))
+    assert (train.name, val.name) == ("per_image_json train", "per_image_json val")
+    assert train.boxes.tolist() == val.boxes.tolist() == [[1, 2, 30, 40]]
+
+
+@pytest.mark.parametrize("xml, image_folder", [("train", "train"), ("Annotations/train", "JPEGImages"), ("train/Annotations", "train")])
+def test_xml_files_without_lists_are_found_in_all_their_places(tmp_path, xml, image_folder):
+    for split in ("train", "val"):
+        image(tmp_path / image_folder.replace("train", split) / f"{split}.jpg")
+        text(tmp_path / xml.replace("train", split) / f"{split}.xml", XML)
+    train, val = read_datasets(options(tmp_path))
+    assert (train.name, val.name) == ("voc train", "voc val") and os.path.isfile(train.path(0))
