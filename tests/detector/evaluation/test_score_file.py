@@ -2,8 +2,12 @@
 
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from detector.__main__ import main
 from detector.config.load import load_config
@@ -52,6 +56,86 @@ def test_mistakes_give_one_error_and_exit_status_2(annotations, tmp_path, capsys
     assert "image_id is not in the annotation file" in capsys.readouterr().err
     assert main(["score", write_detections(tmp_path, PERFECT), str(tmp_path / "nothing.json")]) == 2
     assert "no such annotation file" in capsys.readouterr().err
+
+
+def ap_of(output: str) -> float:
+    return float(next(line.split()[1] for line in output.splitlines() if line.split()[:1] == ["AP"]))
+
+
+def test_what_pycocotools_takes_is_scored_with_its_numbers(tmp_path, capsys):
+    """No sizes, no file names, categories of one name, annotations of unlisted images; numbers as floats and texts."""
+    rng = np.random.RandomState(0)
+    truth = {"images": [{"id": i} for i in range(1, 7)], "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"},
+                                                                        {"id": 5, "name": "dog"}, {"id": 6, "name": "none"}]}
+    truth["annotations"] = [{"id": n, "image_id": int(rng.randint(1, 9)), "category_id": int(rng.choice([1, 2, 5])), "iscrowd": 0,
+                             "bbox": [float(v) for v in rng.randint(1, 40, 4)], "area": 100.0} for n in range(1, 60)]
+    detections = [{"image_id": a["image_id"], "category_id": a["category_id"], "score": float(rng.rand()),
+                   "bbox": [v + float(rng.randint(0, 4)) for v in a["bbox"]]} for a in truth["annotations"] if a["image_id"] < 7]
+    (tmp_path / "truth.json").write_text(json.dumps(truth), encoding="utf-8-sig")
+    reference = COCO()
+    reference.dataset = truth
+    reference.createIndex()
+    evaluation = COCOeval(reference, reference.loadRes(detections), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    capsys.readouterr()
+    for row in detections[::2]:
+        row.update(image_id=float(row["image_id"]), category_id=str(row["category_id"]))
+    assert main(["score", write_detections(tmp_path, detections), str(tmp_path / "truth.json")]) == 0
+    output = capsys.readouterr().out
+    assert ap_of(output) == pytest.approx(evaluation.stats[0], abs=1e-4)
+    assert "cat (id 1)" in output and "no object of class none in coco truth.json: not part of the means" in output
+    assert "annotations were left out, because the file does not list their image or category" in output
+
+
+def test_ids_that_are_texts_are_matched_as_written(annotations, tmp_path, capsys):
+    content = json.loads(Path(annotations).read_text())
+    for entry in content["images"]:
+        entry["id"] = f"img_{entry['id']}"
+    for annotation in content["annotations"]:
+        annotation["image_id"] = f"img_{annotation['image_id']}"
+    Path(annotations).write_text(json.dumps(content))
+    rows = [{**row, "image_id": f"img_{row['image_id']}"} for row in PERFECT]
+    for ids in (rows, PERFECT):  # as in the file, or as this package numbers them
+        assert main(["score", write_detections(tmp_path, ids), annotations]) == 0
+        assert ap_of(capsys.readouterr().out) == 1
+
+
+def test_what_ap_hides_is_said(annotations, tmp_path, capsys):
+    content = json.loads(Path(annotations).read_text())
+    boxes = [[10 * n, 0, 8, 8] for n in range(150)]
+    content["annotations"] = [{"image_id": 1, "category_id": 1, "bbox": box} for box in boxes]
+    Path(annotations).write_text(json.dumps(content))
+    rows = [{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9} for box in boxes]
+    assert main(["score", write_detections(tmp_path, rows), annotations]) == 0
+    output = capsys.readouterr().out
+    assert "1 of 3 images have more objects of a class, so that 50 of 150 objects cannot be found" in output
+    assert "50 of 150 detections were not looked at" in output and "would be 1.0000 with all detections" in output
+    assert "missed 0.000" in output and "no object of class dog" in output
+    assert main(["score", write_detections(tmp_path, rows), annotations, "--metric", "voc"]) == 0
+    assert "COCO's AP" not in capsys.readouterr().out
+
+
+def test_repeated_objects_count_and_are_said(annotations, tmp_path, capsys):
+    content = json.loads(Path(annotations).read_text())
+    content["annotations"] += content["annotations"]
+    content["images"][1]["file_name"] = content["images"][0]["file_name"]
+    Path(annotations).write_text(json.dumps(content))
+    assert main(["score", write_detections(tmp_path, PERFECT), annotations]) == 0
+    output = capsys.readouterr().out
+    assert ap_of(output) < 0.6 and "3 of 6 objects have class and box of another object" in output
+    assert "1 of 3 images have the file_name of another one" in output
+
+
+def test_ground_truth_without_objects_is_said(annotations, tmp_path, capsys):
+    content = {**json.loads(Path(annotations).read_text()), "annotations": []}
+    Path(annotations).write_text(json.dumps(content))
+    assert main(["score", write_detections(tmp_path, PERFECT), annotations]) == 0
+    assert "has no object to be found: AP is undefined (-)" in capsys.readouterr().out
+    Path(annotations).write_text(json.dumps({**content, "categories": []}))
+    assert main(["score", write_detections(tmp_path, []), annotations]) == 2
+    assert "lists no category" in capsys.readouterr().err
 
 
 def test_a_run_does_not_differ_from_itself_and_is_better_than_one_without_detections(untrained_run, tmp_path, capsys):
