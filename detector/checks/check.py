@@ -114,7 +114,7 @@ def format_report(report: CheckReport) -> str:
     if plan := facts.get("plan"):
         lines += [plan["sentence"], plan["schedule"]]
     for name in ("largest_padded_batch", "batch_with_most_objects"):
-        if batch := facts.get(name):
+        if (batch := facts.get(name)) and (name == "largest_padded_batch" or batch != facts["largest_padded_batch"]):
             lines.append(f"{name.replace('_', ' ')}: {batch['images']} images of {batch['width']}x{batch['height']} "
                          f"pixels, up to {batch['most_objects_of_an_image']} objects in one, at step {batch['step']}")
     if "peak_memory_gib" in facts:
