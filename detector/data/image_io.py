@@ -27,7 +27,7 @@ from detector.data.image_headers import (
 from detector.data.image_walk import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
 from detector.data.image_walk import image_files as image_files
 from detector.data.pillow_decoder import decode_with_pillow, open_with_pillow, pillow_header
-from detector.data.pixel_values import rgb_from_array, turn
+from detector.data.pixel_values import apply_orientation, rgb_from_array
 from detector.data.text_files import cannot_read
 from detector.errors import BadInput
 from detector.structures import ceil_div
@@ -100,7 +100,7 @@ def read_image(path: str, size: tuple[int, int] | None = None, divisor: int = 1,
     pixels = decoded.pixels
     if decoded.is_turned == is_unturned and header.orientation > 1:
         back = {6: 8, 8: 6}.get(header.orientation, header.orientation)
-        pixels = turn(pixels, back if is_unturned else header.orientation)
+        pixels = apply_orientation(pixels, back if is_unturned else header.orientation)
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
@@ -112,7 +112,7 @@ def pil_to_tensor(image: Image.Image) -> torch.Tensor:
     """
     try:
         pixels = decode_with_pillow(image, None)  # decodes, which completes `info`
-        pixels = turn(pixels, exif_block_orientation(image.info.get("exif") or b""))
+        pixels = apply_orientation(pixels, exif_block_orientation(image.info.get("exif") or b""))
     except Exception as error:
         name = getattr(image, "filename", "") or f"PIL image of mode {image.mode}, {image.width}x{image.height} pixels"
         raise unreadable_image(name, error, "Pass an image that Pillow can decode") from error

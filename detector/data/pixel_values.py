@@ -82,7 +82,7 @@ def rgb_from_array(values: np.ndarray) -> np.ndarray:
     return np.repeat(colors, 3, axis=2) if colors.shape[2] == 1 else np.array(colors)
 
 
-def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def apply_orientation(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Returns pixels [H, W, 3] turned and mirrored as an EXIF orientation says. (EXIF 2.32, tag 0x0112)"""
     if orientation in SWAPS_SIZE:
         pixels = pixels.transpose(1, 0, 2)

@@ -50,16 +50,20 @@ def test_the_orientation_is_read_from_a_block_of_either_byte_order_and_any_integ
     assert exif_block_orientation(b"Exif\0\0" + exif_block(3, order, kind)) == 3
 
 
-@pytest.mark.parametrize("block", [b"", b"II", b"XX*\0\x08\0\0\0", b"II*\0\xff\xff\xff\xff", exif_block(6)[:12], exif_block(0), exif_block(9),
+@pytest.mark.parametrize("block", [b"", b"II", b"XX*\0\x08\0\0\0", b"II*\0\xff\xff\xff\xff", exif_block(6)[:12], exif_block(0),
+                                   exif_block(9),
                                    b"II*\0\x08\0\0\0\xff\xff", bytes(100)])
 def test_a_block_that_cannot_be_parsed_states_no_orientation(block):
     assert exif_block_orientation(block) == 1
 
 
 @pytest.mark.parametrize("chunk", [
-    png_chunk(b"tEXt", b"Comment\0hello", checksum_is_right=False), png_chunk(b"eXIf", b"no exif at all"), png_chunk(b"eXIf", b"II*\0\xff\xff\xff\xff"),
-    png_chunk(b"eXIf", exif_block(6), checksum_is_right=False), png_chunk(b"iCCP", b"profile\0\0not compressed"), png_chunk(b"zTXt", b"a\0\0broken"),
-    png_chunk(b"tRNS", b"\0"), png_chunk(b"pHYs", b""), png_chunk(b"gAMA", b"\0\0\0\0"), png_chunk(b"acTL", b"\0"), png_chunk(b"iTXt", b"")])
+    png_chunk(b"tEXt", b"Comment\0hello", checksum_is_right=False), png_chunk(b"eXIf", b"no exif at all"),
+    png_chunk(b"eXIf", b"II*\0\xff\xff\xff\xff"),
+    png_chunk(b"eXIf", exif_block(6), checksum_is_right=False), png_chunk(b"iCCP", b"profile\0\0not compressed"),
+    png_chunk(b"zTXt", b"a\0\0broken"),
+    png_chunk(b"tRNS", b"\0"), png_chunk(b"pHYs", b""), png_chunk(b"gAMA", b"\0\0\0\0"), png_chunk(b"acTL", b"\0"),
+    png_chunk(b"iTXt", b"")])
 @pytest.mark.parametrize("after_pixels", [False, True])
 def test_metadata_of_a_png_that_cannot_be_parsed_is_ignored(tmp_path, chunk, after_pixels):
     path = tmp_path / "a.png"
@@ -91,8 +95,8 @@ def test_the_orientation_of_no_image_is_that_of_an_unturned_one(tmp_path):
 def test_headers_that_are_not_as_usual_are_left_to_the_decoder():
     for data in (b"\xff\xd8\xff\xd9", b"\xff\xd8\xff\xe0\0\0", b"\xff\xd8\xff", b"\xff\xd8\xff\xda\0\2", b"\xff\xd8garbage"):
         assert read_jpeg_header(io.BytesIO(data)) is None
-    for data in (b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\n" + png_chunk(b"IDAT", b""), b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", bytes(13))):
-        assert read_png_header(io.BytesIO(data)) is None
+    for chunks in (b"", png_chunk(b"IDAT", b""), png_chunk(b"IHDR", bytes(13))):
+        assert read_png_header(io.BytesIO(b"\x89PNG\r\n\x1a\n" + chunks)) is None
 
 
 @pytest.mark.parametrize("damage, message", [
@@ -105,7 +109,8 @@ def test_a_png_with_one_changed_byte_is_refused_by_name(tmp_path, damage, messag
         read_image(str(path))
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 30, "subsampling": 2}, {"subsampling": 0, "restart_marker_blocks": 2}])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 30, "subsampling": 2},
+                                     {"subsampling": 0, "restart_marker_blocks": 2}])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_pixels_of_a_jpeg_do_not_depend_on_whether_simplejpeg_is_installed(tmp_path, monkeypatch, options, mode):
     path = str(tmp_path / "a.jpg")
@@ -137,7 +142,8 @@ def test_a_file_that_may_not_be_read_is_not_called_corrupt(tmp_path, monkeypatch
         read("a.jpg")
 
 
-@pytest.mark.parametrize("error", [MemoryError(), OverflowError("too large"), ZeroDivisionError(), struct.error("x"), KeyError(3), RecursionError()])
+@pytest.mark.parametrize("error", [MemoryError(), OverflowError("too large"), ZeroDivisionError(), struct.error("x"), KeyError(3),
+                                   RecursionError()])
 def test_whatever_a_decoder_raises_is_one_line_with_the_name(tmp_path, monkeypatch, error):
     path = tmp_path / "a.bmp"
     Image.fromarray(NOISE).save(path)

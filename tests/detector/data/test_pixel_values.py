@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from detector.data.image_io import array_to_tensor, is_blank, pil_to_tensor, read_image
-from detector.data.pixel_values import rgb_from_array, to_uint8, turn
+from detector.data.pixel_values import apply_orientation, rgb_from_array, to_uint8
 from detector.errors import BadInput
 from detector.inference.predictor import to_image_tensor
 
@@ -43,7 +43,8 @@ def test_values_of_every_depth_become_eight_bits(values, expected):
 
 
 @pytest.mark.parametrize("values, message", [
-    (np.array([-5, 100], np.int16), "range from -5 to 100"), (np.array([0, 70000], np.int32), "to 70000"), (np.array([-1.0, 1.0]), "-1 to 1"),
+    (np.array([-5, 100], np.int16), "range from -5 to 100"), (np.array([0, 70000], np.int32), "to 70000"),
+    (np.array([-1.0, 1.0]), "-1 to 1"),
     (np.array([-2.1, 2.64]), "-2.1"), (np.array([0, np.nan]), "NaN"), (np.array([0, np.inf]), "infinite"), (np.array([1e9]), "1e\\+09"),
     (np.array([1j]), "complex"), (np.array(["a"]), "type <U1"), (np.array([-2.0, -1.0]), "-2 to -1")])
 def test_values_that_no_rule_covers_are_refused_with_their_range(values, message):
@@ -52,7 +53,8 @@ def test_values_that_no_rule_covers_are_refused_with_their_range(values, message
 
 
 @pytest.mark.parametrize("name, top, dtype", [
-    ("a.png", 65535, np.uint16), ("a.png", 4095, np.uint16), ("a.png", 255, np.uint16), ("a.tif", 65535, np.uint16), ("a.tif", 65535, ">u2"),
+    ("a.png", 65535, np.uint16), ("a.png", 4095, np.uint16), ("a.png", 255, np.uint16), ("a.tif", 65535, np.uint16),
+    ("a.tif", 65535, ">u2"),
     ("a.tif", 1023, ">u2"), ("a.tif", 255, np.int32), ("a.tif", 65535, np.int32), ("a.tif", 1, np.float32), ("a.tif", 255, np.float32),
     ("a.tif", 65535, np.float32)])
 def test_deep_grey_files_are_as_bright_as_people_see_them_and_equal_the_pil_image_and_the_array(tmp_path, name, top, dtype):
@@ -138,11 +140,12 @@ def test_other_shapes_are_no_image(shape):
 @pytest.mark.parametrize("orientation, back", [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 8), (7, 7), (8, 6)])
 def test_every_turn_has_one_that_takes_it_back(orientation, back):
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    turned = turn(pixels, orientation)
-    assert turned.shape[:2] == ((4, 2) if orientation > 4 else (2, 4)) and (turn(turned, back) == pixels).all()
+    turned = apply_orientation(pixels, orientation)
+    assert turned.shape[:2] == ((4, 2) if orientation > 4 else (2, 4)) and (apply_orientation(turned, back) == pixels).all()
 
 
-@pytest.mark.parametrize("pixels, blank", [(torch.zeros(3, 4, 4), True), (torch.full((3, 4, 4), 200), True), (torch.arange(48).reshape(3, 4, 4) % 15, True),
-                                           (torch.arange(48).reshape(3, 4, 4) * 5, False)])
+@pytest.mark.parametrize("pixels, blank", [
+    (torch.zeros(3, 4, 4), True), (torch.full((3, 4, 4), 200), True), (torch.arange(48).reshape(3, 4, 4) % 15, True),
+    (torch.arange(48).reshape(3, 4, 4) * 5, False)])
 def test_an_image_without_contrast_or_light_is_blank(pixels, blank):
     assert is_blank(pixels.to(torch.uint8)) == blank
