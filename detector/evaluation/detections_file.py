@@ -116,7 +116,7 @@ def find_mistake(row: object, image_ids: IdTable, labels: IdTable) -> tuple[str,
     if image_ids.find(image) is None:
         return "image_id is not in the annotation file: these are detections of other images", f" {reprlib.repr(image)}"
     if labels.find(category) is None:
-        known = ", ".join(list(labels.by_text)[:IDS_IN_ERROR])
+        known = ", ".join(text[:30] for text in list(labels.by_text)[:IDS_IN_ERROR])
         more = ", ..." if len(labels.by_text) > IDS_IN_ERROR else ""
         return (f"category_id is not in the annotation file, which has {known}{more}. Leave such detections out, or "
                 "change their ids", f" {reprlib.repr(category)}")

@@ -122,7 +122,12 @@ def read_ground_truth(path: str) -> GroundTruth:
         content.warnings.append(f"{len(content.unlisted)} annotations were left out, because the file does not list "
                                 f"their image or category: {shorten(content.unlisted)}")
     images, categories = content.images, content.categories
-    written = [str(category.get("name") or category["id"]).strip() for category in categories.entries]
+    infinite = ~np.isfinite(content.objects[:, 4:]).all(axis=1)
+    if infinite.any():
+        content.objects[infinite, 4:] = 0
+        content.warnings.append(f"{int(infinite.sum())} objects have a box that is not finite: none is found")
+    written = [str(category.get("name") or category["id"]).strip().encode("utf-8", "replace").decode()
+               for category in categories.entries]
     names = [name if written.count(name) == 1 else f"{name} (id {category['id']})"
              for name, category in zip(written, categories.entries)]
     unused = unused_categories(categories.entries, names, content.used_categories(), mistakes, content.warnings)

@@ -23,9 +23,11 @@ def text_id(value: object) -> str | None:
     """Returns an id as text without surrounding white space. None for a value that is no id: no text and no number."""
     if isinstance(value, str):
         return value.strip() or None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if type(value) is int:  # not bool
+        return str(value)
+    if not isinstance(value, float) or not math.isfinite(value):
         return None
-    return str(int(value)) if value == int(value) else str(value)
+    return str(int(value)) if value.is_integer() else str(value)
 
 
 @dataclass(frozen=True)

@@ -230,3 +230,12 @@ def test_the_ground_truth_of_a_score_needs_no_image_no_size_and_no_name(tmp_path
     assert [truth.labels.find(value) for value in (7, "8", "x")] == [1, 2, 3]
     assert "1 annotations were left out" in " ".join(truth.dataset.warnings)
     assert not Path(truth.dataset.path(0)).exists()
+
+
+def test_boxes_that_are_not_finite_and_names_that_are_no_text_do_not_end_a_score(tmp_path):
+    content = small()
+    content["categories"][0]["name"] = "\ud800"
+    content["annotations"][0]["bbox"] = [float("nan"), 0, 1e300, 5]
+    write(tmp_path, content, "gt.json")
+    dataset = coco.read_ground_truth(str(tmp_path / "gt.json")).dataset
+    assert dataset.classes == ("cat", "?") and np.isfinite(dataset.boxes).all() and "1 objects have a box that" in dataset.warnings[0]
