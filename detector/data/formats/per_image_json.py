@@ -221,7 +221,7 @@ def _class_name(label: object) -> str:
     """Returns the name of a class, which may be a number. Raises ValueError for other values and empty texts."""
     if isinstance(label, float) and label.is_integer():
         label = int(label)
-    if isinstance(label, (int, float)) and not isinstance(label, bool) and math.isfinite(label):
+    if type(label) is int or isinstance(label, float) and math.isfinite(label):  # not bool
         return str(label)
     if not isinstance(label, str) or not label.strip():
         raise ValueError(f"has the label {reprlib.repr(label)}, which is no name")
