@@ -97,7 +97,7 @@ def detect_layout(config: Data, splits: tuple[str, ...]) -> tuple[Data, tuple[st
     config = _with_folder(config)
     root, stated = os.path.expanduser(config.root), splits or (() if config.train == Data().train else config.train)
     if not os.path.isdir(root):
-        raise BadInput(f"no such folder: {root}")
+        raise BadInput(f"no such folder: {root}. Name the folder of the data set, or an annotation file")
     list_names(root)  # an error if it may not be read
     forget_folders()
     formats = [name for name in LAYOUTS if LAYOUTS[name].splits(root)] if config.format == AUTO else [config.format]

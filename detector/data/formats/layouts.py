@@ -17,6 +17,8 @@ START = 1 << 16       # bytes of a small file that are looked into
 # What stands before the split in names of COCO's annotation files. Of files that differ in it, the first kind counts.
 COCO_KINDS = ("instances_", "", "person_keypoints_", "stuff_", "panoptic_", "captions_")
 COCO_LISTS = (b'"images"', b'"annotations"', b'"categories"')
+JSON_KEYS = (rb'"labels"\s*:\s*\[', rb'"boxes"\s*:\s*\[', rb'"shapes"\s*:\s*\[')
+LARGEST_JSON = 1 << 26  # bytes of the annotation of one image, which may hold the image itself
 NO_LISTS = ("classes", "labels", "names", "predefined_classes", "readme", "README", "requirements", "LICENSE")
 XML_FOLDERS = ("Annotations", "annotations", "Annotation", "xml", "labels")
 
@@ -163,11 +165,14 @@ def _has_json(folder: str) -> bool:
 def _describes_image(folder: str) -> bool:
     """Returns whether one of the first JSON files of a folder has labels and boxes, or the shapes of labelme."""
     for name in list_folder(folder).files.get(".json", [])[:3]:
+        path = os.path.join(folder, name)
         try:
-            content = read_bytes(os.path.join(folder, name)).replace(b"\0", b"")
-        except BadInput:
+            if os.path.getsize(path) > LARGEST_JSON or is_coco(path):
+                continue
+            content = read_bytes(path).replace(b"\0", b"")
+        except (BadInput, OSError):
             continue
-        if b'"labels"' in content and b'"boxes"' in content or b'"shapes"' in content:
+        if all(re.search(key, content) for key in JSON_KEYS[:2]) or re.search(JSON_KEYS[2], content):
             return True
     return False
 

@@ -38,6 +38,13 @@ def test_each_layout_is_found_and_read(tmp_path, name):
     assert describe_format(options(tmp_path)) == sentence and describe_format(options(tmp_path, format=name)) == ""
 
 
+def test_annotations_of_all_images_are_not_those_of_one(tmp_path):
+    two_coco_files(tmp_path)
+    for file in (tmp_path / "annotations").iterdir():
+        text(file, file.read_text().replace("{", '{"info": {"about": "shapes", "labels": [], "boxes": []}, ', 1))
+    assert detect_format(options(tmp_path))[0].format == "coco"
+
+
 def test_every_layout_is_covered_above():
     assert set(TREES) == set(LAYOUTS)
 
