@@ -62,7 +62,7 @@ def describe_side(run: str, config: Config) -> str:
         else f"step {record.get('step')}"
     text = f"{run} ({weights}, {record.get('data', '')} in {config.data.root}, metric {config.evaluate.metric})"
     unreadable = record.get("unreadable") or ()
-    return text + (f"; {unreadable_note(tuple(unreadable), record['images'])}" if unreadable else "")
+    return text + (f"; {unreadable_note(tuple(unreadable), record.get('images', 0))}" if unreadable else "")
 
 
 def read_config(run: str) -> Config:

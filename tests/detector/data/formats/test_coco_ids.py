@@ -14,7 +14,8 @@ def test_an_id_stands_for_an_integer_however_it_is_written(value, integer):
 
 
 @pytest.mark.parametrize("value, text", [
-    (7, "7"), (7.0, "7"), (" img_a ", "img_a"), ("007", "007"), (1.5, "1.5"), (2**70, str(2**70)), (10**400, str(10**400)), (True, None), (None, None),
+    (7, "7"), (7.0, "7"), (" img_a ", "img_a"), ("007", "007"), (1.5, "1.5"),
+    (2**70, str(2**70)), (10**400, str(10**400)), (True, None), (None, None),
     ("  ", None), ({}, None), (float("inf"), None)])
 def test_an_id_is_a_number_or_a_text(value, text):
     assert text_id(value) == text
