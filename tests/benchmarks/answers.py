@@ -128,6 +128,14 @@ def device_checks(lines: Lines) -> str:
     return "; ".join(f"{name}: {'yes' if result['good'] else 'no'}" for name, result in lines[-1]["checks"].items())
 
 
+def annotations_fuzz(lines: Lines) -> str:
+    line = lines[-1]
+    total = {outcome: sum(count for name, count in line["outcomes"].items() if name.endswith(f": {outcome}"))
+             for outcome in ("read", "refused")}
+    return (f"{total['read']} are read, {total['refused']} are refused with one error that names what is wrong, "
+            f"{len(line['failures'])} do anything else")
+
+
 QUESTIONS = [
     Question("AP of this package and of torchvision's `FasterRCNN` with its reference loop, on BCCD, and the speed?",
              "against_torchvision.py configs/custom/bccd.yaml data.root=/data/bccd", accuracy,
@@ -166,6 +174,8 @@ QUESTIONS = [
              "loader.py", loader),
     Question("What happens with 10,000 damaged image files of seven formats, and how fast are whole ones decoded?",
              "image_files.py", image_files),
+    Question("What happens with 10,000 mutated annotation files, lists and configs of all formats?", "annotations_fuzz.py",
+             annotations_fuzz),
     Question("How long do index, cache and first batch of COCO's train2017 take, and does the memory of workers grow?",
              "start_up.py", start_up),
     Question("How long does scoring at the size of COCO's val2017 take, relative to pycocotools?",

@@ -98,8 +98,8 @@ def test_numbers_as_programs_write_them(tmp_path, written, box):
     assert np.isnan(boxes).any() if box is None else boxes.tolist() == [box]
 
 
-@pytest.mark.parametrize("label, name", [(7, "7"), (7.0, "7"), (10**400, str(10**400)), (0.5, "0.5"), (" cat ", "cat"),
-    ("\ud800", "\\ud800")])
+@pytest.mark.parametrize("label, name", [
+    (7, "7"), (7.0, "7"), (10**400, str(10**400)), (0.5, "0.5"), (" cat ", "cat"), ("\ud800", "\\ud800")])
 def test_a_label_becomes_a_name_that_can_be_printed(tmp_path, label, name):
     add(tmp_path, "a", {"labels": [label], "boxes": [[0, 0, 1, 1]]})
     assert per_image_json.read(str(tmp_path), "all").classes == (name,)
