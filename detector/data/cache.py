@@ -21,7 +21,7 @@ from detector.data.formats import find_format
 from detector.data.text_files import cannot_read
 from detector.structures import Dataset, ceil_div
 
-CACHE_FORMAT = 3     # raise it when a reader's output or the fields of Dataset change; older files are then ignored
+CACHE_FORMAT = 4     # raise it when a reader's output or the fields of Dataset change; older files are then ignored
 MAX_FOLDERS = 1000   # folders of images that are looked at; of more, as many, spread evenly
 THREADS = 8          # that ask for size and time; on a network file system most of the time they wait
 MISSING = (-1, -1)   # size and time of a file that is not there
