@@ -12,6 +12,8 @@ from torch import Tensor
 from detector.model.box_coder import BoxCoder
 from detector.model.ground_truth import GroundTruth
 
+MAX_OVERLAPS = 1 << 26  # of objects and boxes that are computed at once, 256 MiB; ordinary images have fewer
+
 
 @dataclass(frozen=True)
 class Match:
@@ -35,10 +37,26 @@ def match(ground_truth: GroundTruth, boxes: Tensor, box_coder: BoxCoder, allowed
             highest IoU with an object; an object that no box overlaps has no best box (in torchvision, every box is its
             best).
     """
-    iou = box_coder.iou(ground_truth.boxes, boxes)
+    overlaps = len(ground_truth.boxes) * boxes.shape[1]  # with one object of each image
+    part = max(1, MAX_OVERLAPS // max(1, overlaps))  # objects; images of more are matched in several parts
+    matches = [match_part(objects, valid, boxes, box_coder, allowed, find_best)
+               for objects, valid in zip(ground_truth.boxes.split(part, dim=1), ground_truth.valid.split(part, dim=1))]
+    merged = matches[0]
+    for number, other in enumerate(matches[1:], start=1):
+        is_higher = other.iou > merged.iou
+        merged = Match(torch.where(is_higher, other.iou, merged.iou),
+                       torch.where(is_higher, other.matched_index + number * part, merged.matched_index),
+                       merged.is_best | other.is_best)
+    return merged
+
+
+def match_part(objects: Tensor, valid: Tensor, boxes: Tensor, box_coder: BoxCoder, allowed: Tensor | None,
+               find_best: bool) -> Match:
+    """Returns what `match` returns, for objects [B, M, 4] of which `valid` (bool [B, M]) exist."""
+    iou = box_coder.iou(objects, boxes)
     if allowed is not None:
         iou.masked_fill_(~allowed[:, None], -1)
-    iou.masked_fill_(~ground_truth.valid[..., None], -1)
+    iou.masked_fill_(~valid[..., None], -1)
     highest_of_box, matched_index = iou.max(dim=1)
     if not find_best:
         return Match(highest_of_box, matched_index, torch.zeros_like(highest_of_box, dtype=torch.bool))

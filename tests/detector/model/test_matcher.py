@@ -4,6 +4,7 @@ import pytest
 import torch
 from test_box_coder import coder, slow_iou
 
+from detector.model import matcher
 from detector.model.ground_truth import GroundTruth
 from detector.model.matcher import match
 
@@ -40,8 +41,10 @@ BOXES = [(0, 0, 10, 10), (0, 0, 9, 10), (0, 0, 10, 9), (22, 20, 62, 50), (18, 20
 
 @pytest.mark.parametrize("inclusive", [False, True])
 @pytest.mark.parametrize("restricted", [False, True])
-def test_matches_and_best_boxes_are_those_of_the_loop(inclusive, restricted):
+@pytest.mark.parametrize("max_overlaps", [1 << 26, 27, 1])  # all objects at once, one of each image, less than one
+def test_matches_and_best_boxes_are_those_of_the_loop(inclusive, restricted, max_overlaps, monkeypatch):
     """Boxes 3 and 4 tie for the second object; no box overlaps the one at (300, 0)."""
+    monkeypatch.setattr(matcher, "MAX_OVERLAPS", max_overlaps)
     ground_truth = ground_truth_of(*OBJECTS)
     torch.manual_seed(0)
     allowed = torch.rand(len(OBJECTS), len(BOXES)) < 0.6 if restricted else torch.ones(len(OBJECTS), len(BOXES)).bool()
