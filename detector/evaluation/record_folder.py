@@ -12,7 +12,7 @@ from detector.data.split import val_share
 from detector.run import files
 
 # The options that change what is measured. All others, such as run.num_workers and evaluate.batch_size, change speed.
-MEASURED = ("data.root", "data.format", "data.images", "data.val", "data.classes", "data.invalid_boxes",
+MEASURED = ("run.precision", "data.root", "data.format", "data.images", "data.val", "data.classes", "data.invalid_boxes",
             "data.duplicates", "data.unreadable_images", "evaluate.metric", "evaluate.min_size", "evaluate.max_size",
             "evaluate.score_thresh", "evaluate.nms_thresh", "evaluate.max_detections")
 OF_SHARE = ("data.train", "seed")  # decide which images are held out where data.val is a share
