@@ -107,8 +107,8 @@ class Augment:
 class Optim:
     optimizer: str = option("sgd", "an entry of OPTIMIZERS; sgd: SGD with momentum", choices=("sgd",),
                             table="detector.training.optimizer:OPTIMIZERS")
-    lr: float = option(0.02, "learning rate for reference_batch_size images a step; scaled linearly with batch.size",
-                       low=0)
+    lr: float = option(AUTO, "learning rate for reference_batch_size images a step; scaled linearly with batch.size. "
+                       "auto: 0.02 for 16 images, and twice as much for batches of 4 or fewer", low=0, auto=True)
     reference_batch_size: int = option(16, "the global batch that lr and schedule.warmup_steps are stated for", low=1)
     momentum: float = option(0.9, "of SGD", low=0, high=0.9999)
     weight_decay: float = option(1e-4, "weight decay", low=0)
@@ -123,8 +123,8 @@ class Optim:
 
 @dataclass(frozen=True)
 class Schedule:
-    epochs: float = option(AUTO, "passes over the training images. auto: 12, and more for fewer images", low=0,
-                           auto=True)
+    epochs: float = option(AUTO, "passes over the training images. auto: 12, 15 below 1000 images, or as many as make "
+                           "200 steps", low=0, auto=True)
     steps: int = option(0, "optimizer steps; 0: schedule.epochs decides", low=0)
     lr_schedule: str = option("milestones", "how the learning rate falls. milestones: times gamma at each of them; "
                               "cosine: to 0; periodic: times gamma at the start of each epoch e = 1, 2, ... that "
@@ -142,7 +142,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Evaluate:
-    every_epochs: float = option(AUTO, "epochs between two evaluations; 0: only at the end. auto: about 12 in a run, "
+    every_epochs: float = option(AUTO, "epochs between two evaluations; 0: only at the end. auto: about 6 in a run, "
                                  "at most one an epoch", low=0, auto=True)
     metric: str = option("coco", "coco: AP over IoU 0.50 to 0.95; voc: AP at IoU 0.5, 11 points and area; "
                          "visual_genome: AP at IoU 0.5, where a class without objects counts as 0",

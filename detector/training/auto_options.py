@@ -15,11 +15,13 @@ MIN_SIZES = (320, 800)   # pixels, bounds of augment.min_size
 OBJECT_SIZE = 48         # pixels: nine of ten objects are at least as large, by the square root of their area
 SIZE_STEP = 32           # pixels: augment.min_size is a multiple of this
 # Below this many images -> batch.size and schedule.epochs.
-LENGTHS = ((200, 2, 20.0), (1000, 4, 20.0), (5000, 8, 16.0), (math.inf, 16, 12.0))
-MIN_STEPS = 300          # of a run on few images
+LENGTHS = ((200, 2, 15.0), (1000, 4, 15.0), (5000, 8, 12.0), (math.inf, 16, 12.0))
+MIN_STEPS = 200          # of a run on few images
+LR_OF_16 = 0.02          # of a batch of 16 images, to scale linearly (Goyal et al. 2017, section 2.1)
+SMALL_BATCH = 4          # images; batches of so few train at twice the linearly scaled learning rate
 MILESTONES = (2 / 3, 11 / 12)  # of the run
-EVALUATIONS = 12         # in a run, about
-KEPT = ("batch.size", "augment.min_size", "evaluate.min_size")  # by a run that is resumed
+EVALUATIONS = 6          # in a run, about
+KEPT_ON_RESUME = ("batch.size", "optim.lr", "augment.min_size", "evaluate.min_size")  # by a run that is resumed
 
 
 def resolve_auto(config: Config, train: Dataset, world_size: int, stored: Config | None = None) -> tuple[Config, str]:
@@ -27,13 +29,13 @@ def resolve_auto(config: Config, train: Dataset, world_size: int, stored: Config
 
     Args:
         train: the images and objects to train on.
-        stored: the config of the checkpoint that the run resumes from: the batch and the sizes of the network's input
-            stay as the run began with them. None: a new run.
+        stored: the config of the checkpoint that the run resumes from: its batch, learning rate and sizes of the
+            network's input stay. None: a new run.
     """
     paths = auto_options(config)
     for path, rule in RULES.items():  # in the order in which they depend on each other
         if path in paths:
-            value = attrgetter(path)(stored) if stored and path in KEPT else rule(config, train, world_size)
+            value = attrgetter(path)(stored) if stored and path in KEPT_ON_RESUME else rule(config, train, world_size)
             config = replace_options(config, {path: value})
     values = [f"{path}={_format(attrgetter(path)(config))}" for path in paths]
     return config, f"auto, for {len(train)} training images: {', '.join(values)}" if values else ""
@@ -42,6 +44,15 @@ def resolve_auto(config: Config, train: Dataset, world_size: int, stored: Config
 def choose_batch_size(_config: Config, train: Dataset, world_size: int) -> int:
     """Returns 2 to 16 images by the size of the data set, and at least one for each process."""
     return max(_length(len(train))[0], world_size)
+
+
+def choose_lr(config: Config, _train: Dataset, world_size: int) -> float:
+    """Returns the learning rate for optim.reference_batch_size images: 0.02 for 16, and twice as much of small batches.
+
+    Runs with small batches have few steps and need a higher learning rate to converge.
+    """
+    size = _batch_size(config, world_size)
+    return LR_OF_16 / 16 * config.optim.reference_batch_size * (2 if size <= SMALL_BATCH else 1)
 
 
 def choose_min_size(_config: Config, train: Dataset, _world_size: int) -> tuple[int]:
@@ -59,7 +70,7 @@ def choose_min_size(_config: Config, train: Dataset, _world_size: int) -> tuple[
 
 
 def choose_epochs(config: Config, train: Dataset, world_size: int) -> float:
-    """Returns the epochs of schedule.steps if they are set; else 12 to 30, and more where those are under MIN_STEPS."""
+    """Returns the epochs of schedule.steps if they are set; else 12 or 15, and more where those are under MIN_STEPS."""
     steps = _steps_per_epoch(config, train, world_size)
     if config.schedule.steps:
         return config.schedule.steps / steps
@@ -75,12 +86,13 @@ def choose_milestones(config: Config, train: Dataset, world_size: int) -> tuple[
 
 def choose_every_epochs(config: Config, _train: Dataset, _world_size: int) -> float:
     """Returns the epochs between two evaluations: whole ones, at least one."""
-    return max(1.0, round(config.schedule.epochs / EVALUATIONS))
+    return max(1.0, math.ceil(config.schedule.epochs / EVALUATIONS))
 
 
 # Path of an option -> its value, from the config with all earlier ones resolved, the images and the world size.
 RULES: dict[str, Callable[[Config, Dataset, int], object]] = {
     "batch.size": choose_batch_size,
+    "optim.lr": choose_lr,
     "augment.min_size": choose_min_size,
     "evaluate.min_size": lambda config, _train, _world_size: sorted(config.augment.min_size)[
         len(config.augment.min_size) // 2],
@@ -96,9 +108,12 @@ def _length(images: int) -> tuple[int, float]:
 
 
 def _steps_per_epoch(config: Config, train: Dataset, world_size: int) -> int:
-    size = config.batch.size or config.batch.micro_batch_size * world_size
-    return max(1, steps_per_epoch(epoch_sizes(train.sizes, config.augment.mirrored_copies), size,
-                                  config.batch.aspect_ratio_groups))
+    return max(1, steps_per_epoch(epoch_sizes(train.sizes, config.augment.mirrored_copies),
+                                  _batch_size(config, world_size), config.batch.aspect_ratio_groups))
+
+
+def _batch_size(config: Config, world_size: int) -> int:
+    return config.batch.size or config.batch.micro_batch_size * world_size
 
 
 def _format(value) -> str:

@@ -44,7 +44,7 @@ def test_largest_and_median_batch_equal_those_of_a_loop_over_the_plan(pad_to, mi
                     model=Model(size_divisor=divisor),
                     augment=Augment(min_size=min_sizes, max_size=max_size, mirrored_copies=mirrored))
     entries = epoch_sizes(data.sizes, mirrored)
-    plan = plan_run(config.batch, Optim(), config.schedule, entries, 0, 1)
+    plan = plan_run(config.batch, Optim(lr=0.02), config.schedule, entries, 0, 1)
     batches = plan_trial(config, data, plan)
     largest, median = batches.largest, batches.median
     pixels = pixels_of_all_micro_batches(config, entries, plan)
@@ -58,7 +58,7 @@ def test_largest_and_median_batch_equal_those_of_a_loop_over_the_plan(pad_to, mi
 def test_of_a_single_image_all_batches_are_the_same():
     data = build_dataset("one", "", ["cat"], [1], [("1.png", 1, 30, 40)], np.zeros((0, 8)))
     config = Config(batch=Batch(1, 1), augment=Augment(min_size=(64,), max_size=128), schedule=Schedule(steps=1))
-    plan = plan_run(config.batch, Optim(), config.schedule, data.sizes, 0, 1)
+    plan = plan_run(config.batch, Optim(lr=0.02), config.schedule, data.sizes, 0, 1)
     batches = plan_trial(config, data, plan)
     largest = batches.largest
     assert len({*vars(batches).values()}) == 1 and (largest.height, largest.width) == (64, 96) and largest.keys == ((0, 0),)
@@ -75,7 +75,7 @@ def dense_data(counts: list[int], sides: list[int]):
 def test_the_batch_with_most_objects_is_tried_beside_the_largest(max_boxes, objects):
     data = dense_data([0, 3, 50, 1], [64, 64, 64, 64])
     config = Config(batch=Batch(1, 1), schedule=Schedule(epochs=2), augment=Augment(min_size=(64, 128), max_boxes=max_boxes))
-    batches = plan_trial(config, data, plan_run(config.batch, Optim(), config.schedule, data.sizes, 0, 1))
+    batches = plan_trial(config, data, plan_run(config.batch, Optim(lr=0.02), config.schedule, data.sizes, 0, 1))
     assert batches.largest.height == 128
     assert batches.most_objects.objects == objects and batches.most_objects.keys[0][1] == 2
 
@@ -85,7 +85,7 @@ def test_copies_of_an_image_have_its_objects():
     config = Config(batch=Batch(2, 2), schedule=Schedule(epochs=1),
                     augment=Augment(min_size=(64,), mirrored_copies=True))
     sizes = epoch_sizes(data.sizes, True)
-    batches = plan_trial(config, data, plan_run(config.batch, Optim(), config.schedule, sizes, 0, 1))
+    batches = plan_trial(config, data, plan_run(config.batch, Optim(lr=0.02), config.schedule, sizes, 0, 1))
     assert {batch.objects for batch in vars(batches).values()} == {7}
 
 
@@ -106,14 +106,14 @@ def test_a_checkpoint_is_copied_beside_later_steps_only(save_every, evaluates, e
     data = dense_data([1] * 4, [64] * 4)
     config = Config(batch=Batch(1, 1), schedule=Schedule(epochs=2), run=Run(save_every_steps=save_every),
                     evaluate=Evaluate(every_epochs=1))
-    plan = plan_run(config.batch, Optim(), config.schedule, data.sizes, 0, 1)
+    plan = plan_run(config.batch, Optim(lr=0.02), config.schedule, data.sizes, 0, 1)
     assert saves_early(config, plan, data if evaluates else None) is early
 
 
 def test_a_lack_of_memory_names_the_batch_and_how_to_shrink_it():
     data = dense_data([900], [64])
     config = Config(batch=Batch(1, 1), augment=Augment(min_size=(64,)), schedule=Schedule(steps=1))
-    batch = plan_trial(config, data, plan_run(config.batch, Optim(), config.schedule, data.sizes, 0, 1)).largest
+    batch = plan_trial(config, data, plan_run(config.batch, Optim(lr=0.02), config.schedule, data.sizes, 0, 1)).largest
     error = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
     assert is_out_of_memory(error) and not is_out_of_memory(RuntimeError("shapes differ"))
     problem = memory_problem(config, batch, torch.device("cpu"), error)

@@ -14,7 +14,8 @@ from detector.structures import build_dataset
 from detector.training.auto_options import MIN_STEPS, resolve_auto
 from detector.training.schedule import plan_run
 
-AUTO = ["batch.size", "augment.min_size", "schedule.epochs", "schedule.milestones", "evaluate.every_epochs", "evaluate.min_size"]
+AUTO = ["batch.size", "optim.lr", "augment.min_size", "schedule.epochs", "schedule.milestones", "evaluate.every_epochs",
+        "evaluate.min_size"]
 
 
 def images_with_squares(count: int, side: float, size: tuple[int, int] = (480, 640)):
@@ -34,13 +35,21 @@ def test_these_options_are_auto_by_default_and_none_is_left_after_resolving():
 
 
 @pytest.mark.parametrize("count, batch, epochs, every", [
-    (5, 2, 100, 8), (28, 2, 22, 2), (40, 2, 20, 2), (400, 4, 20, 2), (4000, 8, 16, 1), (100_000, 16, 12, 1)])
+    (5, 2, 67, 12), (28, 2, 15, 3), (40, 2, 15, 3), (400, 4, 15, 3), (4000, 8, 12, 2), (100_000, 16, 12, 2)])
 def test_batch_and_epochs_follow_the_number_of_images(count, batch, epochs, every):
     config = resolve(Config(), count)
     assert (config.batch.size, config.schedule.epochs, config.evaluate.every_epochs) == (batch, epochs, every)
     plan = plan_run(config.batch, config.optim, config.schedule, np.full((count, 2), 480), 0, 1)
     assert plan.total_steps >= MIN_STEPS and plan.warmup_steps <= plan.total_steps // 10
-    assert plan.lr == pytest.approx(config.optim.lr * batch / 16)
+    assert plan.lr == pytest.approx({2: 0.005, 4: 0.01, 8: 0.01, 16: 0.02}[batch])
+
+
+@pytest.mark.parametrize("options, lr", [
+    ({"batch.size": 4}, 0.01), ({"batch.size": 5}, 0.00625), ({"batch.size": 64}, 0.08),
+    ({"batch.size": 0, "batch.micro_batch_size": 2}, 0.005), ({"batch.size": 2, "optim.reference_batch_size": 2}, 0.005)])
+def test_the_learning_rate_follows_the_batch_whatever_it_is_stated_for(options, lr):
+    config = resolve(replace_options(Config(), options), 40)
+    assert plan_run(config.batch, config.optim, config.schedule, np.full((40, 2), 480), 0, 1).lr == pytest.approx(lr)
 
 
 def test_the_table_of_the_readme_states_what_the_defaults_become():
@@ -86,18 +95,18 @@ def test_a_batch_has_an_image_for_each_process_and_stays_when_the_run_moves():
     assert moved.batch.size == 8 and moved == config
 
 
-def test_more_images_change_the_length_of_a_resumed_run_but_not_its_batch_and_sizes():
+def test_fewer_images_change_the_length_of_a_resumed_run_but_not_its_batch_and_sizes():
     config = resolve(Config(), 100, side=300)
-    resumed = resolve(Config(), 2000, side=20, stored=config)
-    kept = ("batch.size", "augment.min_size", "evaluate.min_size")
+    resumed = resolve(Config(), 5, side=20, stored=config)
+    kept = ("batch.size", "optim.lr", "augment.min_size", "evaluate.min_size")
     assert [attrgetter(path)(resumed) for path in kept] == [attrgetter(path)(config) for path in kept]
-    assert resumed.schedule.epochs == 16
+    assert (config.schedule.epochs, resumed.schedule.epochs) == (15, 67)
 
 
 def test_the_line_about_the_values_states_all_of_them_and_is_empty_without_any():
     config, line = resolve_auto(Config(), images_with_squares(40, 100), 1)
-    assert line == ("auto, for 40 training images: batch.size=2, augment.min_size=[320], schedule.epochs=20, "
-                    "schedule.milestones=[13.333, 18.333], evaluate.every_epochs=2, evaluate.min_size=320")
+    assert line == ("auto, for 40 training images: batch.size=2, augment.min_size=[320], optim.lr=0.04, "
+                    "schedule.epochs=15, schedule.milestones=[10, 13.75], evaluate.every_epochs=3, evaluate.min_size=320")
     assert resolve_auto(config, images_with_squares(40, 100), 1) == (config, "")
 
 
@@ -111,8 +120,8 @@ def test_auto_can_be_written_over_a_value_and_is_written_into_yaml(tmp_path):
 
 
 def test_auto_is_refused_where_an_option_has_one_default_for_all_data(config_file):
-    with pytest.raises(BadInput, match="optim.lr='auto': a number expected"):
-        load_config(str(config_file), ["data.root=/d", "optim.lr=auto"])
+    with pytest.raises(BadInput, match="optim.momentum='auto': a number expected"):
+        load_config(str(config_file), ["data.root=/d", "optim.momentum=auto"])
     with pytest.raises(BadInput, match="batch.size=.-1.: at least 0, or auto"):
         load_config(str(config_file), ["data.root=/d", "batch.size=-1"])
 

@@ -13,10 +13,10 @@ from detector.run.checkpoint_files import read_checkpoint, write_checkpoint
 from detector.training.checkpoint import TrainState, checkpoint_content, compare_configs, restore_state
 from detector.training.optimizer import build_optimizer
 
-CONFIG, CLASSES = Config(), ("cat", "dog")
+CONFIG, CLASSES = Config(optim=Optim(lr=0.02)), ("cat", "dog")
 
 
-def state_at(step: int, optim: Optim = Optim(), ema: bool = False) -> TrainState:
+def state_at(step: int, optim: Optim = Optim(lr=0.02), ema: bool = False) -> TrainState:
     """A small model after two optimizer steps, which claims to be at `step`."""
     torch.manual_seed(step)
     model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
@@ -58,7 +58,7 @@ def test_what_is_restored_goes_on_exactly_as_what_was_saved(tmp_path):
 
 def test_a_state_before_the_first_step_has_momentum_of_zero_and_is_restored_too(tmp_path):
     model = nn.Linear(2, 2)
-    state = TrainState(model, build_optimizer(model, Optim()), torch.amp.GradScaler("cpu", enabled=False), None)
+    state = TrainState(model, build_optimizer(model, Optim(lr=0.02)), torch.amp.GradScaler("cpu", enabled=False), None)
     content = read_checkpoint(save(tmp_path, state))
     assert {name: float(moments["momentum_buffer"].abs().max()) for name, moments in content["moments"].items()} == {
         "weight": 0, "bias": 0}
@@ -68,9 +68,9 @@ def test_a_state_before_the_first_step_has_momentum_of_zero_and_is_restored_too(
 
 def test_momentum_belongs_to_the_name_of_a_weight_not_to_its_place(tmp_path):
     """Another decay makes other groups, in which the weights stand in another order."""
-    before = state_at(3, Optim(weight_decay_norm=-1))
+    before = state_at(3, Optim(lr=0.02, weight_decay_norm=-1))
     content = read_checkpoint(save(tmp_path, before))
-    after = state_at(4, Optim(weight_decay_norm=0, weight_decay_bias=0, bias_lr_factor=2))
+    after = state_at(4, Optim(lr=0.02, weight_decay_norm=0, weight_decay_bias=0, bias_lr_factor=2))
     assert [len(g["params"]) for g in after.optimizer.param_groups] != [
         len(g["params"]) for g in before.optimizer.param_groups]
     restore_state(after, content)
@@ -104,7 +104,7 @@ def content_of(config: Config, tmp_path: Path) -> dict:
 
 def test_no_change_is_no_change(tmp_path):
     """Also after the way through the file: tuples, small numbers and nested sections come back as they were."""
-    config = replace(CONFIG, optim=Optim(weight_decay=1e-7), model=replace(CONFIG.model, anchor_sizes=((8.0,), (16.0,))))
+    config = replace(CONFIG, optim=Optim(lr=0.02, weight_decay=1e-7), model=replace(CONFIG.model, anchor_sizes=((8.0,), (16.0,))))
     assert compare_configs(content_of(config, tmp_path), config, CLASSES, 16) == ([], [])
 
 
@@ -123,7 +123,7 @@ def test_an_option_that_is_gone_is_a_change_and_a_new_one_had_its_default(tmp_pa
     del content["config"]["optim"]["ema_decay"]
     content["config"]["optim"]["old"] = 1
     assert compare_configs(content, CONFIG, CLASSES, 16) == ([], ["optim.old: 1 -> None"])
-    changed = replace(CONFIG, optim=Optim(ema_decay=0.9))
+    changed = replace(CONFIG, optim=Optim(lr=0.02, ema_decay=0.9))
     assert compare_configs(content, changed, CLASSES, 16) == ([], ["optim.ema_decay: 0.0 -> 0.9", "optim.old: 1 -> None"])
 
 

@@ -40,12 +40,12 @@ def test_groups_by_weight_decay_and_lr_factor(optim, table):
 
 
 def test_a_frozen_model_has_no_groups():
-    assert parameter_groups(Small().requires_grad_(False), Optim()) == []
+    assert parameter_groups(Small().requires_grad_(False), Optim(lr=0.02)) == []
 
 
 def test_the_lr_reaches_each_group_with_its_factor():
     model = Small()
-    optimizer = build_optimizer(model, Optim(momentum=0.8, weight_decay=0.1, weight_decay_bias=0, bias_lr_factor=2))
+    optimizer = build_optimizer(model, Optim(lr=0.02, momentum=0.8, weight_decay=0.1, weight_decay_bias=0, bias_lr_factor=2))
     set_lr(optimizer, 0.05)
     assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.1]
     assert all(group["momentum"] == 0.8 for group in optimizer.param_groups)
