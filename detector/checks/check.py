@@ -1,5 +1,8 @@
 """The check of a run before it starts: cheap checks first, then every image and a trial step."""
 
+import contextlib
+from dataclasses import replace
+
 import torch
 
 from detector.checks.dataset import describe_split, read_train_and_val, review_data, select_objects
@@ -16,7 +19,7 @@ from detector.checks.problems import CheckReport, problems_from_error
 from detector.checks.trial_step import build_initial_state, checkpoint_bytes, run_trial
 from detector.config.load import load_config, run_folder
 from detector.config.schema import Config
-from detector.data.read import describe_format
+from detector.data.read import resolve_format
 from detector.data.samplers import epoch_sizes
 from detector.distributed.process_group import choose_device
 from detector.errors import BAD_INPUT, OK, BadInput
@@ -50,8 +53,10 @@ def run_checks(config: Config, quick: bool = False, processes: int = 0) -> Check
     check_gpus(config, processes, report)
     check_cores(config, processes, report)
     check_weights(config, report)
-    if text := describe_format(config.data):
-        report.facts["format"] = text
+    with contextlib.suppress(BadInput):  # reading the data reports it
+        data, layout = resolve_format(config.data)
+        config = replace(config, data=data)
+        report.facts.update({"format": layout} if layout else {})
     annotated, val = read_train_and_val(config, report)
     for dataset in filter(None, (annotated, val)):
         describe_split(config.data, dataset, dataset is annotated, report)

@@ -98,7 +98,7 @@ def describe_split(config: Data, dataset: Dataset, is_train: bool, report: Check
     report.facts[dataset.name] = {"summary": summary, "images": len(dataset), "objects": len(dataset.boxes),
                                   "objects_of_class": dict(zip(dataset.classes, counts))}
     report.notes += [f"{dataset.name}: {warning}" for warning in dataset.warnings]
-    if dataset.warnings:
+    if dataset.warnings and not any("fractions" in warning for warning in dataset.warnings):
         report.notes += invalid_annotations(config, config.train if is_train else config.val)
 
 

@@ -1,7 +1,7 @@
 """Reads annotations of any format into a Dataset: cached, with fixed boxes, and one list of classes for all splits."""
 
-import contextlib
 import itertools
+import json
 import os
 from dataclasses import replace
 
@@ -11,8 +11,9 @@ from detector.config.schema import Data
 from detector.data.cache import read_cached
 from detector.data.corrections import describe_first, fix_duplicates, fix_swapped_corners, scale_fractions
 from detector.data.formats import find_format, voc
-from detector.data.formats.detect import detect_format, detect_splits
+from detector.data.formats.detect import AUTO, detect_format, detect_splits
 from detector.data.split import hold_out, val_share
+from detector.distributed import collectives
 from detector.distributed.collectives import run_on_local_main_first
 from detector.errors import BadInput
 from detector.structures import CROWD, DIFFICULT, Dataset, offsets_from_counts, select_boxes, select_images
@@ -20,6 +21,22 @@ from detector.structures import CROWD, DIFFICULT, Dataset, offsets_from_counts, 
 MIN_BOX_SIZE = 0.1         # pixels; corners of a thinner box may become equal when flipped or scaled in float32
 OVERHANG_TOLERANCE = 1.0   # pixels that a box may exceed its image by: rounding of the annotations, not a mistake
 MAX_CLASSES_IN_ERROR = 100
+
+
+def resolve_format(config: Data) -> tuple[Data, str]:
+    """Returns the options without `data.format=auto`, and a sentence on the layout ("" if one is stated). Collective.
+
+    Raises:
+        BadInput: no layout fits, or several do.
+    """
+    if config.format != AUTO:
+        return config, ""
+    detected = []
+    collectives.run_on_main(lambda: detected.extend(detect_format(config)))
+    data, sentence = detected or (config, "")
+    values = [data.format, data.root, data.train, data.val, sentence]
+    name, root, train, val, sentence = json.loads(collectives.broadcast_text(json.dumps(values)))
+    return replace(config, format=name, root=root, train=tuple(train), val=tuple(val)), sentence
 
 
 def read_datasets(config: Data, seed: int = 0) -> tuple[Dataset, Dataset | None]:
@@ -31,12 +48,14 @@ def read_datasets(config: Data, seed: int = 0) -> tuple[Dataset, Dataset | None]
     Raises:
         BadInput: see `read_splits`, `resolve_classes` and `relabel`.
     """
-    with contextlib.suppress(BadInput):  # which reading raises, unless the other part is what is missing
-        config = run_on_local_main_first(lambda: detect_format(config)[0])
-    train = read_part(config, "train", seed)
+    share = val_share(config.val)
+    if share is None:
+        train, val = read_splits(config, config.train), read_splits(config, config.val) if config.val else None
+    else:
+        train, val = read_shares(config, share, seed)
     classes = resolve_classes(config, train)
     return (relabel(train, classes, strict=False),
-            read_val(config, classes, seed) if config.val else None)
+            relabel(val, classes, strict=not config.classes) if val else None)
 
 
 def read_val(config: Data, classes: tuple[str, ...], seed: int = 0) -> Dataset:
@@ -49,8 +68,6 @@ def read_val(config: Data, classes: tuple[str, ...], seed: int = 0) -> Dataset:
 def read_part(config: Data, part: str, seed: int = 0) -> Dataset:
     """Returns the images of `data.train` or `data.val`, with their own classes. Collective.
 
-    Where `data.val` is a share, that share of the images of `data.train` is held out: `train` are the others.
-
     Args:
         part: train or val.
         seed: `seed` of the config.
@@ -58,19 +75,18 @@ def read_part(config: Data, part: str, seed: int = 0) -> Dataset:
     share = val_share(config.val)
     if share is None:
         return read_splits(config, config.train if part == "train" else config.val)
+    return read_shares(config, share, seed)[0 if part == "train" else 1]
+
+
+def read_shares(config: Data, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Returns the images of `data.train` in two parts, to train on and held out for validation. Collective.
+
+    Rank 0 chooses, because images are compared by their files, which not all machines may see alike.
+    """
     dataset = read_splits(config, config.train)
-    held_out = hold_out(dataset, share, seed)
-    if part == "train":
-        return replace(select_images(dataset, ~held_out), name=f"{dataset.name} without data.val={share:g}")
-    return replace(select_images(dataset, held_out), name=f"{dataset.name}, data.val={share:g}", warnings=())
-
-
-def describe_format(config: Data) -> str:
-    """Returns a sentence about what `data.format: auto` stands for; empty where a format is stated, or none fits."""
-    try:
-        return detect_format(config)[1]
-    except BadInput:  # reading the data raises it, too
-        return ""
+    held_out = collectives.array_of_main(lambda: hold_out(dataset, share, seed))
+    return (replace(select_images(dataset, ~held_out), name=f"{dataset.name} without data.val={share:g}"),
+            replace(select_images(dataset, held_out), name=f"{dataset.name}, data.val={share:g}", warnings=()))
 
 
 def read_splits(config: Data, splits: tuple[str, ...]) -> Dataset:

@@ -38,8 +38,10 @@ def val_share(val: tuple[str, ...]) -> float | None:
 def hold_out(dataset: Dataset, share: float, seed: int) -> np.ndarray:
     """Returns the images that are held out for validation, bool [I]: round(share * I) of them, but at least one.
 
-    The choice depends on the images' paths below the root and on the seed alone, not on their order or on the root.
-    Images of equal content are all held out, or none of them: the number may then differ a little.
+    The choice depends on the images' paths below the folder that holds them all, on which are equal, and on the seed,
+    not on their order or on where the folder is.
+    Images of equal content are all held out, or none of them: the number may then differ a little. An image that is
+    listed several times counts once.
 
     Raises:
         BadInput: there are fewer than two different images.
@@ -47,26 +49,28 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> np.ndarray:
     names = [os.path.normpath(os.fsdecode(bytes(path))) for path in dataset.paths]
     groups = group_equal_files(names, dataset.root)
     if len(groups) < 2:
-        raise BadInput(f"data.val={share:g}: {dataset.name} has {len(names)} images, of which none differ; two are "
-                       "needed, one to train on and one to validate")
-    keys = _portable(names)
+        raise BadInput(f"data.val={share:g}: {dataset.name} has {len(names)} images of equal content; two different "
+                       "ones are needed, one to train on and one to validate")
+    keys = _portable(names, dataset.root)
     numbers = {key: derive_seed(seed, "validation", os.fsencode(key).hex()) for key in dict.fromkeys(keys)}
     ordered = sorted(groups, key=lambda group: min((numbers[keys[index]], keys[index]) for index in group))
-    wanted = min(max(round(share * len(names)), 1), len(names) - 1)
-    mask = np.zeros(len(names), bool)
+    wanted = min(max(round(share * len(numbers)), 1), len(numbers) - 1)
+    mask, count = np.zeros(len(names), bool), 0
     for group in ordered:
-        if mask.sum() + len(group) <= wanted:
+        images = len({keys[index] for index in group})
+        if count + images <= wanted:
             mask[list(group)] = True
+            count += images
     if not mask.any():  # every group is larger than what is wanted
         mask[list(min(ordered, key=len))] = True
     return mask
 
 
-def _portable(names: list[str]) -> list[str]:
-    """Returns names that are equal on all machines: below the folder that absolute ones share, letters composed."""
-    absolute = [os.path.dirname(name) for name in names if os.path.isabs(name)]
-    shared = os.path.commonpath(absolute) if absolute else ""
-    below = [os.path.relpath(name, shared) if os.path.isabs(name) else name for name in names]
+def _portable(names: list[str], root: str) -> list[str]:
+    """Returns names that are equal on all machines: below the folder that holds all images, letters composed."""
+    paths = [os.path.normpath(os.path.join(os.path.abspath(root), name)) for name in names]
+    shared = os.path.commonpath([os.path.dirname(path) for path in paths])
+    below = [os.path.relpath(path, shared) for path in paths]
     return [unicodedata.normalize("NFC", name).replace(os.sep, "/") for name in below]
 
 

@@ -83,6 +83,12 @@ def broadcast_text(text: str) -> str:
     return (all_gather_texts([text] if is_main() else []) or [""])[0]
 
 
+def array_of_main(function: Callable[[], np.ndarray]) -> np.ndarray:
+    """Returns on every rank the array, bool [N], that `function` gives on rank 0; raises on all ranks if it fails."""
+    result = run_on_all_ranks(function if is_main() else lambda: np.zeros(0, bool))
+    return all_gather_arrays(result)[0]
+
+
 def all_reduce_mean(values: torch.Tensor) -> torch.Tensor:
     """Replaces a tensor, on any device, by its mean over all ranks, and returns it."""
     if world_size() > 1:

@@ -1,5 +1,6 @@
 """The verb evaluate: evaluates a checkpoint of a run, and writes the results into the run folder or below it."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
@@ -7,6 +8,7 @@ from typing import Callable
 import torch
 
 from detector.config.load import load_config, to_yaml
+from detector.config.parsing import to_plain
 from detector.config.schema import Config
 from detector.data.read import describe, read_val
 from detector.distributed import collectives, rank_info
@@ -118,17 +120,18 @@ def write_and_print(run: Path, result: CheckpointEvaluation, changes: dict[str, 
         f"{evaluation.images_per_s:.1f} images/s; {files.RESULTS_FILE} and {files.DETECTIONS_FILE} are in {folder}"
         + (f"; those in {run} stay: this evaluation has other values of {', '.join(changes)}" if changes else "")]))
     if report:
-        print(write_report(run, folder, result))
+        print(write_report(run, folder, result, changes))
 
 
-def write_report(run: Path, folder: Path, result: CheckpointEvaluation) -> str:
-    """Writes report.html into `folder`; returns a sentence about it."""
+def write_report(run: Path, folder: Path, result: CheckpointEvaluation, changes: dict[str, object]) -> str:
+    """Writes report.html into `folder`; returns a sentence about it. `changes`: see `write_and_print`."""
     evaluation, analysis, config, dataset = result.evaluation, result.analysis, result.config, result.dataset
     assert evaluation is not None and analysis is not None
     unreadable = unreadable_note(evaluation.unreadable, len(dataset))
     facts = (f"{config.model.backbone}, step {evaluation.step}", describe(dataset), *dataset.warnings,
              *([unreadable] if unreadable else []))
-    info = PageInfo(f"{run.resolve().name}: {dataset.name}", facts, f"fleet-rcnn evaluate {run} --report",
+    overrides = "".join(f" {key}={shlex.quote(str(to_plain(value)))}" for key, value in changes.items())
+    info = PageInfo(f"{run.resolve().name}: {dataset.name}", facts, f"fleet-rcnn evaluate {run}{overrides} --report",
                     config.evaluate.nms_thresh, "coco" if config.evaluate.metric == "coco" else "voc")
     return write_evaluation_report(folder / files.REPORT_FILE, info, dataset, result.detections, analysis,
                                    evaluation.metrics)

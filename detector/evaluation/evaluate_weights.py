@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from detector.config.load import apply_override, find_config, flatten, load_config, run_folder, to_yaml
+from detector.config.options import auto_options
 from detector.config.schema import Config
 from detector.data.read import describe, read_part, relabel, resolve_classes
 from detector.distributed import collectives
@@ -84,6 +85,9 @@ def config_for_weights(weights: str, recipe: str, overrides: list[str]) -> Confi
     config = load_config(name, [*overrides, f"model.weights={weights}"])
     if not config.data.val:
         raise BadInput("data.val=[]: there is nothing to evaluate on; name a split, such as data.val=val")
+    if "evaluate.min_size" in auto_options(config):
+        raise BadInput("evaluate.min_size=auto: follows from training images, and these weights were trained "
+                       "elsewhere. Set it to the size of that training, such as evaluate.min_size=800")
     overridden = overridden_options(overrides)
     stored = {key: value for key, value in read_weights(weights).settings.items() if f"model.{key}" not in overridden}
     run = config.run

@@ -21,7 +21,7 @@ LR_OF_16 = 0.02          # of a batch of 16 images, to scale linearly (Goyal et 
 SMALL_BATCH = 4          # images; batches of so few train at twice the linearly scaled learning rate
 MILESTONES = (2 / 3, 11 / 12)  # of the run
 EVALUATIONS = 6          # in a run, about
-KEPT_ON_RESUME = ("batch.size", "optim.lr", "augment.min_size", "evaluate.min_size")  # by a run that is resumed
+OF_LENGTH = ("schedule.milestones", "evaluate.every_epochs")  # follow when a resumed run states another length
 
 
 def resolve_auto(config: Config, train: Dataset, world_size: int, stored: Config | None = None) -> tuple[Config, str]:
@@ -29,14 +29,14 @@ def resolve_auto(config: Config, train: Dataset, world_size: int, stored: Config
 
     Args:
         train: the images and objects to train on.
-        stored: the config of the checkpoint that the run resumes from: its batch, learning rate and sizes of the
-            network's input stay. None: a new run.
+        stored: the config of the checkpoint that the run resumes from, whose values stay; None: a new run.
     """
     paths = auto_options(config)
     for path, rule in RULES.items():  # in the order in which they depend on each other
         if path in paths:
-            value = attrgetter(path)(stored) if stored and path in KEPT_ON_RESUME else rule(config, train, world_size)
-            config = replace_options(config, {path: value})
+            is_kept = stored and (path not in OF_LENGTH or _length_of(config) == _length_of(stored))
+            config = replace_options(config, {
+                path: attrgetter(path)(stored) if is_kept else rule(config, train, world_size)})
     values = [f"{path}={_format(attrgetter(path)(config))}" for path in paths]
     return config, f"auto, for {len(train)} training images: {', '.join(values)}" if values else ""
 
@@ -100,6 +100,10 @@ RULES: dict[str, Callable[[Config, Dataset, int], object]] = {
     "schedule.milestones": choose_milestones,
     "evaluate.every_epochs": choose_every_epochs,
 }
+
+
+def _length_of(config: Config) -> tuple[int, float]:
+    return config.schedule.steps, config.schedule.epochs
 
 
 def _length(images: int) -> tuple[int, float]:

@@ -10,6 +10,7 @@ import torch
 
 from detector.config.load import flatten, to_dict
 from detector.config.schema import Config
+from detector.data.split import val_share
 from detector.distributed.rank_info import world_size
 from detector.run.checkpoint_files import FORMAT
 
@@ -58,6 +59,10 @@ def like_parameter(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor
     return torch.empty_like(parameter).copy_(value)
 
 
+HELD_OUT_BY = ("data.val", "data.train", "seed")  # decide which images are held out where data.val is a share
+BEFORE_THEY_EXISTED = {"data.duplicates": "keep"}  # options with which runs of older versions behave as they did
+
+
 def compare_configs(content: dict, config: Config, classes: tuple[str, ...],
                     global_batch: int) -> tuple[list[str], list[str]]:
     """Compares a config with that of the run that wrote a checkpoint.
@@ -65,12 +70,14 @@ def compare_configs(content: dict, config: Config, classes: tuple[str, ...],
     Returns:
         Changes with which the run cannot be resumed, and changes with which it can, one line each.
     """
-    now, defaults = flatten(to_dict(config)), flatten(to_dict(Config()))
+    now, defaults = flatten(to_dict(config)), {**flatten(to_dict(Config())), **BEFORE_THEY_EXISTED}
     before = {**defaults, **flatten(content["config"])}  # an option that is newer than the checkpoint had its default
-    changed = [f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in before if before[key] != now.get(key)]
-    forbidden = [line for line in changed if line.startswith("model.")]
+    changed = {key: f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in before if before[key] != now.get(key)}
+    forbidden = [line for key, line in changed.items() if key.startswith("model.")]
+    if val_share(tuple(before["data.val"])) or val_share(config.data.val):  # else images would change sides
+        forbidden += [line for key, line in changed.items() if key in HELD_OUT_BY]
     if content["classes"] != list(classes):
         forbidden.append(f"classes: {', '.join(content['classes'])} -> {', '.join(classes)} (data.classes, data.train)")
     if content["global_batch"] != global_batch:
         forbidden.append(f"batch.size: {content['global_batch']} -> {global_batch} images a step")
-    return forbidden, [line for line in changed if line not in forbidden and not line.startswith("run.")]
+    return forbidden, [line for line in changed.values() if line not in forbidden and not line.startswith("run.")]

@@ -11,7 +11,7 @@ from detector.config.load import from_dict, run_folder, to_yaml
 from detector.config.schema import Batch, Config
 from detector.data.image_io import decoder_note
 from detector.data.padding_buckets import PaddingBuckets, plan_padding_buckets
-from detector.data.read import describe, describe_format, read_datasets, select_for_training
+from detector.data.read import describe, read_datasets, resolve_format, select_for_training
 from detector.data.review import nothing_to_learn
 from detector.data.samplers import epoch_sizes, micro_batches
 from detector.distributed import collectives
@@ -72,6 +72,8 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: 
     ranks = [RankInfo(**json.loads(text))
              for text in collectives.all_gather_texts([json.dumps(asdict(describe_rank(device)))])]
     heartbeat.mark("reading annotations")
+    data, layout = resolve_format(config.data)
+    config = replace(config, data=data)
     all_data, val_data = read_datasets(config.data, config.seed)
     for problem in nothing_to_learn(all_data, config.data):
         raise BadInput(problem)
@@ -88,7 +90,7 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: 
     raise_if_stop_requested(stop)
     messages = [*world_table(ranks), f"{versions()}; {config.run.precision}", *notes, *origin, auto_values,
                 *describe_world_change(config, batch, content), plan.summary, describe_schedule(plan, config.schedule)]
-    messages.append(describe_format(config.data))
+    messages.append(layout)
     for dataset in (train_data, val_data):
         messages += [describe(dataset), *dataset.warnings] if dataset else []
     messages += describe_review(config, all_data, val_data, plan) if is_main() else []

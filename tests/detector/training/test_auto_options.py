@@ -1,7 +1,6 @@
 """The values of options that are `auto`: by the number of images, their objects' sizes and the processes."""
 
 from dataclasses import replace
-from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -95,12 +94,16 @@ def test_a_batch_has_an_image_for_each_process_and_stays_when_the_run_moves():
     assert moved.batch.size == 8 and moved == config
 
 
-def test_fewer_images_change_the_length_of_a_resumed_run_but_not_its_batch_and_sizes():
+def test_a_resumed_run_keeps_its_values_whatever_its_images_are_now():
     config = resolve(Config(), 100, side=300)
-    resumed = resolve(Config(), 5, side=20, stored=config)
-    kept = ("batch.size", "optim.lr", "augment.min_size", "evaluate.min_size")
-    assert [attrgetter(path)(resumed) for path in kept] == [attrgetter(path)(config) for path in kept]
-    assert (config.schedule.epochs, resumed.schedule.epochs) == (15, 67)
+    assert resolve(Config(), 5, side=20, stored=config) == config
+
+
+def test_a_resumed_run_of_another_length_has_other_milestones():
+    config = resolve(Config(), 100)
+    longer = resolve(replace_options(Config(), {"schedule.epochs": 30.0}), 100, stored=config)
+    assert longer.schedule.milestones == (20, 27.5) and longer.evaluate.every_epochs == 5
+    assert longer.batch == config.batch and longer.optim == config.optim
 
 
 def test_the_line_about_the_values_states_all_of_them_and_is_empty_without_any():

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -116,6 +117,21 @@ def test_changes_are_named_and_those_of_the_model_forbidden(tmp_path):
                                  "classes: cat, dog -> dog, cat (data.classes, data.train)",
                                  "model.roi_pooling: 'align' -> 'crop'", "model.rpn.batch_size_per_image: 256 -> 128"]
     assert sorted(other) == ["data.root: '' -> '/elsewhere'", "optim.lr: 0.02 -> 0.5", "seed: 0 -> 3"]  # run.*: no
+
+
+@pytest.mark.parametrize("share", ["0.3", "val"])
+def test_what_decides_which_images_are_held_out_cannot_change(share, tmp_path):
+    config = replace(CONFIG, data=Data(val=(share,)))
+    now = replace(config, data=Data(val=(share,), train=("trainval",)), seed=7)
+    forbidden, other = compare_configs(content_of(config, tmp_path), now, CLASSES, 16)
+    changes = ["data.train: ['train'] -> ['trainval']", "seed: 0 -> 7"]
+    assert (forbidden, other) == ((changes, []) if share == "0.3" else ([], changes))
+
+
+def test_duplicates_of_a_run_of_an_older_version_counted(tmp_path):
+    content = content_of(CONFIG, tmp_path)
+    del content["config"]["data"]["duplicates"]
+    assert compare_configs(content, CONFIG, CLASSES, 16) == ([], ["data.duplicates: 'keep' -> 'drop'"])
 
 
 def test_an_option_that_is_gone_is_a_change_and_a_new_one_had_its_default(tmp_path):

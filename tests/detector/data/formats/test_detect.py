@@ -9,7 +9,7 @@ from small_layouts import XML, coco, image, imagenet_det, options, per_image_jso
 
 from detector.data.formats.detect import detect_format, detect_splits
 from detector.data.formats.layouts import LAYOUTS
-from detector.data.read import describe_format, read_datasets
+from detector.data.read import read_datasets, resolve_format
 from detector.errors import BadInput
 
 
@@ -35,7 +35,8 @@ def test_each_layout_is_found_and_read(tmp_path, name):
     assert config.format == name and sentence.startswith(f"data.format=auto: {tmp_path} is read as {name}")
     train, val = read_datasets(options(tmp_path, train=config.train, val=config.val))
     assert len(train) and len(val) and train.classes == val.classes
-    assert describe_format(options(tmp_path)) == sentence and describe_format(options(tmp_path, format=name)) == ""
+    assert resolve_format(options(tmp_path))[1] == sentence
+    assert resolve_format(options(tmp_path, format=name)) == (options(tmp_path, format=name), "")
 
 
 def test_annotations_of_all_images_are_not_those_of_one(tmp_path):
