@@ -131,7 +131,8 @@ def add_data_and_tables(add_verb: AddVerb) -> None:
     convert.add_argument("--split", action="append", default=[], metavar="NAME",
                          help="a split to convert, repeatable; default: all that are there")
     convert.add_argument("--images", default="", metavar="FOLDER", help="folder of the images; default: by layout")
-    convert.add_argument("--copy", action="store_true", help="copy the images instead of linking them")
+    convert.add_argument("--copy", action="store_true", help="copy the images; else they are hard links, or on "
+                         "another disk symbolic links, which break when the source moves")
     tables = add_verb("tables", "print the published tables beside what was measured in run folders")
     form = tables.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true")

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from collections.abc import Sequence
 
 OK = 0
 FAILED = 1
@@ -44,6 +45,12 @@ def combine_mistakes(subject: str, mistakes: list[str]) -> BadInput:
         error = BadInput(f"{subject}: {len(mistakes)} mistakes\n" + "\n".join(lines))
     error.subject, error.mistakes = subject, tuple(mistakes)
     return error
+
+
+def shorten(items: Sequence[str], limit: int = 5, separator: str = ", ") -> str:
+    """Joins items; of many, the first `limit` and the number of the others."""
+    rest = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return separator.join(items[:limit]) + rest
 
 
 def escape_unprintable() -> None:

@@ -1,9 +1,7 @@
 """`convert`: writes a data set of any layout in another one; images are linked, or copied."""
 
-import json
 import os
 import re
-import shlex
 import shutil
 import tempfile
 import unicodedata
@@ -11,13 +9,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from PIL import Image
-
 from detector.config.parsing import did_you_mean
 from detector.config.schema import Data
 from detector.data.formats.detect import AUTO, detect_layout
 from detector.data.image_io import IMAGE_EXTENSIONS, image_size
-from detector.data.layout_writers import RESERVED, WRITERS, Split, Writer
+from detector.data.layout_writers import RESERVED, WRITERS, Split, Writer, yaml_text
+from detector.data.pillow_decoder import open_with_pillow
 from detector.data.read import describe, read_splits, relabel
 from detector.errors import BadInput, combine_mistakes
 from detector.structures import CROWD, DIFFICULT, Dataset
@@ -27,12 +24,13 @@ FLAG_NAMES = {CROWD: "crowd regions", DIFFICULT: "difficult objects"}
 ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP": ".webp", "TIFF": ".tif", "GIF": ".gif"}
 GENERIC_STEMS = ("_annotations.coco", "annotations", "labels", "instances", "coco", "data")  # say nothing of the split
 # In file names: what lists and XML cannot hold, and bytes that are no text.
-FORBIDDEN = re.compile(r"[\s\"'\\/:*?<>|\x00-\x1f\x7f\ud800-\udfff]")
+FORBIDDEN = re.compile(r"[\s\"'\\/:*?<>|\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+PLAIN = re.compile(r"(?!(yes|no|on|off|true|false|null|y|n)$)[a-z/][\w./-]*", re.ASCII | re.IGNORECASE)  # in YAML
 
 
 def convert(source: str, target: str, out: str, source_format: str = AUTO, splits: Sequence[str] = (),
             images: str = "", copy: bool = False) -> str:
-    """Writes a data set in another layout; returns a description, with a command that trains on it.
+    """Writes a data set in another layout; returns a description, with a config and a command to train on it.
 
     Everything is written into a folder beside `out`, which is renamed when it is complete.
 
@@ -67,7 +65,8 @@ def convert(source: str, target: str, out: str, source_format: str = AUTO, split
     lines = [f"{out}: {target} from {data.format}, {describe(replace(split.dataset, name=split.name))}"
              for split in written]
     lines += [warning for part in parts for warning in part.warnings] + _losses(written, writer, target)
-    return "\n".join([*lines, "Train on it:", f"  {_train_command(out, target, written, writer)}"])
+    return "\n".join([*lines, "Train on it: write mine.yaml with", f"  data: {_options(out, target, written, writer)}",
+                      "  model: {backbone: resnet50_fpn, weights: coco}", "and run", "  fleet-rcnn train mine.yaml"])
 
 
 def _read(data: Data, splits: tuple[str, ...]) -> list[Dataset]:
@@ -85,6 +84,7 @@ def _split_names(splits: Sequence[str]) -> list[str]:
     names: list[str] = []
     for split in splits:
         folder, name = os.path.split(split)
+        split = name if folder.lower().endswith((".yaml", ".yml")) else split
         if split.lower().endswith(".json"):
             stem = os.path.splitext(name)[0].removeprefix("instances_")
             split = os.path.basename(folder) if stem in GENERIC_STEMS and folder else stem
@@ -149,8 +149,8 @@ def _key(stem: str) -> str:
 
 def _ending(path: str) -> str:
     try:
-        with Image.open(path) as image:
-            return ENDINGS.get(image.format or "", ".jpg")
+        with open(path, "rb") as file:
+            return ENDINGS.get(open_with_pillow(file, path).format or "", ".jpg")
     except Exception:  # the decoders raise errors of many types; `_check_images` names images that cannot be used
         return ".jpg"
 
@@ -236,15 +236,17 @@ def _losses(splits: list[Split], writer: Writer, target: str) -> list[str]:
     return lines
 
 
-def _train_command(out: str, target: str, splits: list[Split], writer: Writer) -> str:
+def _options(out: str, target: str, splits: list[Split], writer: Writer) -> str:
+    """Returns the section `data` of a config that trains on what was written, in YAML."""
     names = [split.name for split in splits]
     train = next((name for name in ("train", "trainval", *names) if name in names), names[0])
     others = [name for name in names if name != train]
     val = next((name for name in ("val", "valid", "validation", "test", *others) if name in others), "0.2")
-    options = {"data.root": out, "data.format": target, "data.train": train, "data.val": val}
+    options = {"root": out, "format": target, "train": train}
     data = splits[names.index(train)].dataset
     occurring = [name for label, name in enumerate(data.classes, start=1) if label in set(data.labels.tolist())]
+    options = {key: value if PLAIN.fullmatch(value) else yaml_text(value) for key, value in options.items()}
+    options["val"] = val if val == "0.2" or PLAIN.fullmatch(val) else yaml_text(val)
     if not writer.has_classes and occurring != sorted(occurring) and len(occurring) == len(data.classes):
-        options["data.classes"] = json.dumps(occurring, ensure_ascii=False)  # in the order of the source
-    return " ".join(["fleet-rcnn train custom/bccd",
-                     *(f"{key}={shlex.quote(value)}" for key, value in options.items())])
+        options["classes"] = f"[{', '.join(map(yaml_text, occurring))}]"  # in the order of the source
+    return "{" + ", ".join(f"{key}: {value}" for key, value in options.items()) + "}"

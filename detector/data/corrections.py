@@ -4,6 +4,7 @@ Each correction is counted in the `warnings` of the Dataset.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -18,34 +19,57 @@ SMALLEST_SHARE = 0.5       # of all boxes lie in the first pixel, and the others
 LARGEST_FRACTION = 2.0     # fractions, of which some reach outside their image
 
 
-def scale_fractions(dataset: Dataset) -> Dataset:
-    """Returns boxes in pixels, where they are given as fractions of width and height: all lie in the first pixel.
+def scale_fractions(parts: list[Dataset], others: Callable[[], list[Dataset]] = list) -> list[Dataset]:
+    """Returns splits with boxes in pixels, where they are given as fractions of width and height.
 
-    Boxes are left as they are, with a warning, where only some lie there.
+    They are fractions where most boxes of all splits lie in the first pixel of their image, and none far outside it.
+    Where only some lie there, boxes are left as they are, with a warning.
+
+    Args:
+        others: returns further splits of the data set, which count for the decision; called only if it is needed.
     """
-    boxes = dataset.boxes
-    if not (boxes[:, 2:] <= 1 + FRACTION_TOLERANCE).all(axis=1).any():  # of most data sets
+    if not any((part.boxes[:, 2:] <= 1 + FRACTION_TOLERANCE).all(axis=1).any() for part in parts):  # mostly
+        return parts
+    are_fractions = _are_fractions([*parts, *others()])
+    return [_to_pixels(part) if are_fractions else _note_fractions(part) for part in parts]
+
+
+def _are_fractions(parts: list[Dataset]) -> bool:
+    boxes = np.concatenate([part.boxes for part in parts])
+    inside = np.concatenate([_in_first_pixel(part) for part in parts])
+    finite = np.isfinite(boxes).all(axis=1)
+    return bool((boxes[inside] != 0).any() and (np.abs(boxes[finite]) <= LARGEST_FRACTION).all()
+                and inside[finite].mean() >= SMALLEST_SHARE)
+
+
+def _in_first_pixel(dataset: Dataset) -> np.ndarray:
+    """Returns which boxes lie in the first pixel of an image that is not tiny, bool [N]."""
+    with np.errstate(invalid="ignore"):
+        inside = ((dataset.boxes >= -FRACTION_TOLERANCE) & (dataset.boxes <= 1 + FRACTION_TOLERANCE)).all(axis=1)
+    return inside & (dataset.sizes[dataset.image_of_box()].max(axis=1, initial=0) > SMALLEST_SIDE)
+
+
+def _to_pixels(dataset: Dataset) -> Dataset:
+    if not len(dataset.boxes):
         return dataset
     sizes = dataset.sizes[dataset.image_of_box()]
+    areas = dataset.areas * sizes.prod(axis=1, dtype=np.float64) if dataset.areas.max() <= LARGEST_FRACTION \
+        else dataset.areas
+    inside = _in_first_pixel(dataset)
+    warning = (f"{len(sizes)} boxes lie in the first pixel of their image: they were read as fractions of width and "
+               f"height; first: {describe_first(dataset, inside if inside.any() else ~inside)}")
+    return replace(dataset, boxes=dataset.boxes * sizes[:, [1, 0, 1, 0]].astype(np.float32),
+                   areas=areas.astype(np.float32), warnings=(*dataset.warnings, warning))
+
+
+def _note_fractions(dataset: Dataset) -> Dataset:
+    """Returns the data set with a warning about boxes that would be fractions."""
     with np.errstate(invalid="ignore"):
-        inside = ((boxes >= -FRACTION_TOLERANCE) & (boxes <= 1 + FRACTION_TOLERANCE)).all(axis=1)
-        inside &= sizes.max(axis=1, initial=0) > SMALLEST_SIDE
-        below_a_pixel = np.abs(boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) < 1 - FRACTION_TOLERANCE
-        finite = np.isfinite(boxes).all(axis=1)
-        beside = np.abs(boxes).max(axis=1, initial=0) <= LARGEST_FRACTION
-    if not inside.any() or not (boxes[inside] != 0).any():
-        return dataset
-    if beside[finite].all() and inside[finite].mean() >= SMALLEST_SHARE:
-        scaled = boxes * sizes[:, [1, 0, 1, 0]].astype(np.float32)
-        areas = dataset.areas * sizes.prod(axis=1, dtype=np.float64) if dataset.areas.max() <= LARGEST_FRACTION \
-            else dataset.areas
-        warning = (f"{len(boxes)} boxes lie in the first pixel of their image: they were read as fractions of width "
-                   f"and height; first: {describe_first(dataset, inside)}")
-        return replace(dataset, boxes=scaled, areas=areas.astype(np.float32), warnings=(*dataset.warnings, warning))
-    suspicious = inside & below_a_pixel & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        sides = dataset.boxes[:, 2:] - dataset.boxes[:, :2]
+    suspicious = _in_first_pixel(dataset) & (sides > 0).all(axis=1) & (sides < 1 - FRACTION_TOLERANCE).any(axis=1)
     if not suspicious.any():
         return dataset
-    warning = (f"{int(suspicious.sum())} of {len(boxes)} boxes lie in the first pixel of their image, as fractions of "
+    warning = (f"{int(suspicious.sum())} of {len(sides)} boxes lie in the first pixel of their image, as fractions of "
                f"width and height would; first: {describe_first(dataset, suspicious)}")
     return replace(dataset, warnings=(*dataset.warnings, warning))
 

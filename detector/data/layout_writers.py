@@ -6,17 +6,21 @@ the same boxes to a hundredth of a pixel.
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 import numpy as np
 
-from detector.data.formats.yolo_folders import SYNONYMS
+from detector.data.formats.split_names import same_splits
+from detector.errors import BadInput, shorten
 from detector.structures import CROWD, DIFFICULT, Dataset, to_xywh
 
 DECIMALS = 4          # of a coordinate in pixels
 FRACTION_DECIMALS = 10  # of a fraction of width or height
+NOT_IN_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # (XML 1.0, section 2.2)
+NOT_IN_YAML = re.compile("[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # as they are; json.dumps escapes the others
 RESERVED = ("annotations", "images", "labels", "input", "target", "jpegimages", "imagesets", "all")
 
 
@@ -68,7 +72,14 @@ def write_coco(folder: str, splits: list[Split]) -> None:
 
 
 def write_voc(folder: str, splits: list[Split]) -> None:
-    """Writes ImageSets/Main/SPLIT.txt and Annotations/*.xml with 1-based inclusive corners; crowd becomes difficult."""
+    """Writes ImageSets/Main/SPLIT.txt and Annotations/*.xml with 1-based inclusive corners; crowd becomes difficult.
+
+    Raises:
+        BadInput: a class has a name that XML cannot hold.
+    """
+    wrong = [repr(name) for name in splits[0].dataset.classes if NOT_IN_XML.search(name)]
+    if wrong:
+        raise BadInput(f"class names that XML cannot hold: {shorten(wrong)}. Rename them, or convert --to coco")
     for split in splits:
         stems = [os.path.splitext(name)[0] for name in split.files]
         _write(folder, f"ImageSets/Main/{split.name}.txt", "".join(f"{stem}\n" for stem in stems))
@@ -97,12 +108,12 @@ def write_yolo(folder: str, splits: list[Split]) -> None:
     """Writes data.yaml and labels/SPLIT/*.txt, a file also for each image without objects."""
     keys: dict[str, str] = {}  # the three that other programs know; further splits are read by their folders
     for name in (split.name for split in splits):
-        key = "val" if name in SYNONYMS else name
+        key = same_splits(name)[0] if name in same_splits(name) else name
         if key in ("train", "val", "test"):
             keys.setdefault(key, name)
-    lines = [f"{key}: {json.dumps(f'images/{name}')}" for key, name in keys.items()]
+    lines = [f"{key}: {yaml_text(f'images/{name}')}" for key, name in keys.items()]
     classes = splits[0].dataset.classes
-    names = [f"  {number}: {json.dumps(name, ensure_ascii=False)}" for number, name in enumerate(classes)]
+    names = [f"  {number}: {yaml_text(name)}" for number, name in enumerate(classes)]
     lines += [f"nc: {len(classes)}", "names:" if names else "names: []", *names, ""]
     _write(folder, "data.yaml", "\n".join(lines))
     for split in splits:
@@ -125,6 +136,11 @@ def write_per_image_json(folder: str, splits: list[Split]) -> None:
             content = {"labels": [data.classes[label - 1] for label in data.labels[rows].tolist()],
                        "boxes": data.boxes[rows].astype(np.float64).round(DECIMALS).tolist()}
             _write(folder, f"{split.name}/labels/{os.path.splitext(name)[0]}.json", json.dumps(content))
+
+
+def yaml_text(text: str) -> str:
+    """Returns a text in double quotes, as YAML reads it."""
+    return NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(text, ensure_ascii=False))
 
 
 def _number(value: float, decimals: int = DECIMALS) -> str:

@@ -1,5 +1,6 @@
 """Reads annotations of any format into a Dataset: cached, with fixed boxes, and one list of classes for all splits."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -104,13 +105,24 @@ def read_splits(config: Data, splits: tuple[str, ...]) -> Dataset:
         reader.prepare(root)
         if not os.path.isdir(root):
             raise BadInput(f"no such folder: data.root={root}. Set data.root to the folder of the data set")
-        parts = [scale_fractions(read_cached(data, root, split)) for split in names]
+        parts = [read_cached(data, root, split) for split in names]
+        if not reader.boxes_in_pixels:
+            parts = scale_fractions(parts, lambda: _other_splits(data, root, names))
         dataset = concat_datasets(parts)
         if len(dataset) == 0:
             raise BadInput(f"empty data set: {dataset.name} below {dataset.root} lists no image")
         dataset = fix_swapped_corners(dataset, config.invalid_boxes)
         return fix_invalid_boxes(fix_duplicates(dataset, config.duplicates), config.invalid_boxes)
     return run_on_local_main_first(read)
+
+
+def _other_splits(data: Data, root: str, names: tuple[str, ...]) -> list[Dataset]:
+    """Returns those splits of data.train and data.val that are not among `names`, as far as they can be read."""
+    parts = []
+    for split in dict.fromkeys((*data.train, *data.val)):
+        with contextlib.suppress(BadInput):
+            parts += [] if split in names else [read_cached(data, root, split)]
+    return parts
 
 
 def concat_datasets(parts: list[Dataset]) -> Dataset:

@@ -14,16 +14,16 @@ from detector.data.formats.coco_entries import (
     image_name,
     image_names,
     list_entries,
-    shorten,
     unused_categories,
 )
 from detector.data.formats.coco_ids import IdTable
 from detector.data.formats.coco_objects import add_missing_boxes, read_objects
 from detector.data.formats.image_folders import ImageFiles, find_images, folders_below
 from detector.data.formats.json_text import gc_paused, read_annotations
+from detector.data.formats.split_names import SPLIT_NAMES, same_splits
 from detector.data.image_sizes import annotated_size, read_missing_sizes
 from detector.data.text_files import cannot_read
-from detector.errors import BadInput, combine_mistakes
+from detector.errors import BadInput, combine_mistakes, shorten
 from detector.structures import Dataset, build_dataset
 
 FILES = ("annotations/instances_{}.json", "annotations/{}.json", "{}.json", "{}/_annotations.coco.json",
@@ -32,7 +32,6 @@ FOLDERS = ("{}", "images/{}", "images", "", "{}/images", "{}/data")
 # These splits of COCO 2014's validation images (Girshick 2015) have their images in the folder val2014.
 FOLDER_OF = {"minival2014": "val2014", "valminusminival2014": "val2014"}
 FILE_PREFIX = re.compile(r"(instances|person_keypoints|stuff|image_info|lvis_v\d[\d.]*)_")
-SPLIT_NAMES = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))
 LISTS = ("images", "annotations", "categories")
 
 
@@ -65,6 +64,8 @@ def annotation_file(root: str, split: str) -> str:
 
 def read(root: str, split: str, images: str = "") -> Dataset:
     """Reads one split; the classes are its categories, sorted by id.
+
+    Entries of one image id that are equal count once, whatever `data.duplicates` says: annotations refer to the id.
 
     Args:
         images: folder of the images, below `root` or absolute; "": where the layout has them.
@@ -224,11 +225,10 @@ def locate_images(root: str, split: str, images: str, annotations: str, names: l
     patterns = [pattern.format(name) for name in split_names for pattern in FOLDERS]
     beside = os.path.relpath(os.path.dirname(annotations) or ".", root)
     if images:
-        folder = os.path.expanduser(images)
-        if not os.path.isdir(os.path.join(root, folder)):
-            raise BadInput(f"no such folder: data.images={images} ({os.path.join(root, folder)}). Set data.images to "
+        if not os.path.isdir(os.path.join(root, images)):
+            raise BadInput(f"no such folder: data.images={images} ({os.path.join(root, images)}). Set data.images to "
                            "the folder of the images, below data.root or absolute")
-        folders, search_in = [folder, *(os.path.join(folder, pattern) for pattern in patterns)], [folder]
+        folders, search_in = [images, *(os.path.join(images, pattern) for pattern in patterns)], [images]
     else:
         above = os.path.dirname(beside) if beside != "." else ""
         nearby = [os.path.join(folder, below) for folder in (beside, above) for below in ("", "data", "images")]
@@ -259,12 +259,6 @@ def other_split_names(split_names: list[str], folder: str) -> set[str]:
         splits = [name_of_split(name) for name in os.listdir(folder or ".") if name.endswith(".json")]
     except OSError:
         splits = []
-    if any(own & set(same) for same in SPLIT_NAMES):
-        splits += [same[0] for same in SPLIT_NAMES]
+    if any(own & set(same) for same in SPLIT_NAMES.values()):
+        splits += [*SPLIT_NAMES]
     return {other for name in splits for other in same_splits(name)} - own
-
-
-def same_splits(name: str) -> tuple[str, ...]:
-    """Returns the names that stand for a split, with that of its year left out: train2017 is train and training."""
-    stem = name.lower().rstrip("0123456789_-")
-    return next((same for same in SPLIT_NAMES if stem in same), (name.lower(),))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from detector.data.formats.coco_ids import IdTable, index_ids, int64_ids, text_id
+from detector.errors import shorten
 
-MAX_EXAMPLES = 5                       # of one kind of mistake, in an error message or warning
 NAME_KEYS = ("file_name", "coco_url")  # of an image; LVIS has the second one only
 NO_PARENT = "none"                     # the supercategory of a category without one
 
@@ -48,19 +48,19 @@ def list_entries(items: list, kind: str, mistakes: list[str], warnings: list[str
     add_mistake(wrong, f"each {kind} needs an id of its own, a number or a text", mistakes)
     if repeated:
         warnings.append(f"{len(repeated)} entries of {kind} ids are repeated and count once: {shorten(repeated)}")
-    return number_entries(entries, kind, warnings)
+    return number_entries(entries, {"category": "categories"}.get(kind, f"{kind}s"), warnings)
 
 
-def number_entries(entries: list[dict], kind: str, warnings: list[str]) -> Entries:
-    """Returns the entries with an integer for each id; see `list_entries`."""
+def number_entries(entries: list[dict], kinds: str, warnings: list[str]) -> Entries:
+    """Returns the entries with an integer for each id; see `list_entries`. `kinds`: images or categories."""
     ids = [entry["id"] for entry in entries]
     integers = int64_ids(ids)
     if integers is None:
         example = next((value for value in ids if int64_ids([value]) is None), ids[0])
-        warnings.append(f"the ids of {kind}s are not distinct integers of 64 bits (such as {reprlib.repr(example)}): "
+        warnings.append(f"the ids of {kinds} are not distinct integers of 64 bits (such as {reprlib.repr(example)}): "
                         f"they are numbered 1 to {len(ids)} in the order of the file")
         integers = list(range(1, len(ids) + 1))
-    elif kind == "category":
+    elif kinds == "categories":
         order = sorted(range(len(ids)), key=integers.__getitem__)
         entries, integers = [entries[i] for i in order], [integers[i] for i in order]
         ids = [entry["id"] for entry in entries]
@@ -144,10 +144,4 @@ def unused_categories(categories: list[dict], names: list[str], used: np.ndarray
 def add_mistake(examples: list[str], remedy: str, mistakes: list[str]) -> None:
     """Adds one mistake with its first examples, if there are any."""
     if examples:
-        mistakes.append(f"{shorten(examples, '; ')}: {remedy}")
-
-
-def shorten(examples: list[str], separator: str = ", ") -> str:
-    """Joins examples; of many, the first ones and the number of the others."""
-    rest = f" and {len(examples) - MAX_EXAMPLES} more" if len(examples) > MAX_EXAMPLES else ""
-    return separator.join(examples[:MAX_EXAMPLES]) + rest
+        mistakes.append(f"{shorten(examples, separator='; ')}: {remedy}")

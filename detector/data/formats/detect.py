@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from detector.config.schema import Data
-from detector.data.formats import FORMATS
-from detector.data.formats.layouts import LAYOUTS, first_names, is_coco, near_misses
+from detector.data.formats import FORMATS, coco, find_format
+from detector.data.formats.layouts import LAYOUTS, is_coco, json_files, near_misses
 from detector.data.formats.listing import forget_folders, list_folder
+from detector.data.formats.split_names import SPLIT_NAMES
+from detector.data.formats.yolo_data_file import data_file, yaml_file
 from detector.data.split import val_share
 from detector.data.text_files import list_names
-from detector.errors import BadInput, combine_mistakes
+from detector.errors import BadInput, combine_mistakes, shorten
 
 AUTO = "auto"
 MAX_NAMES = 10            # names in an error message
@@ -19,8 +21,8 @@ PART_FOLDERS = ("annotations", "images", "jpegimages", "labels", "imagesets", "t
 MAX_FOLDERS = 20          # folders that are searched for a layout one level deeper
 ANNOTATION_FOLDERS = ("annotations", "labels")  # an annotation file in one of them: data.root is the folder above
 # Words in the names of splits, the most usual first; a number may follow, of which the largest counts: train2017.
-WORDS = {"train": ("train", "training", "trn", "trainval"), "val": ("val", "valid", "validation", "minival", "dev")}
-OTHER = (*WORDS["val"], "test", "testing", "minus")
+WORDS = {"train": (*SPLIT_NAMES["train"], "trn", "trainval"), "val": (*SPLIT_NAMES["val"], "minival", "dev")}
+OTHER = (*WORDS["val"], *SPLIT_NAMES["test"], "minus")
 
 
 @dataclass(frozen=True)
@@ -39,20 +41,23 @@ class Match:
 def detect_format(config: Data) -> tuple[Data, str]:
     """Returns the options with format, root and splits as they are meant, and a sentence about what was chosen.
 
-    A stated format is kept, without a sentence. `data.root` may be an annotation file: its folder is meant then.
+    A stated format is kept, without a sentence. `data.root` may be an annotation file of COCO or a data file of YOLO:
+    its folder is meant then, and its splits.
 
     Raises:
         BadInput: no format or several fit, which is described for each format, or a split is not there.
     """
-    config = _with_folder(config)
-    if config.format != AUTO:
+    place, stated = os.path.expanduser(config.root), config.format != AUTO
+    config, file = _with_folder(config)
+    if stated:
         return config, ""
     root = os.path.expanduser(config.root)
     if not os.path.isdir(root):
         raise BadInput(f"no such folder: data.root={root}. Set data.root to the folder of the data set")
     list_names(root)  # an error if it may not be read
     forget_folders()
-    matches = [match for name in LAYOUTS for match in [_match(name, root, config)] if match]
+    names = LAYOUTS if config.format == AUTO else [config.format]
+    matches = [match for name in names for match in [_match(name, root, config, file)] if match]
     if not matches:
         raise _no_layout(root)
     complete = [match for match in matches if match.train is not None and match.val is not None]
@@ -65,7 +70,7 @@ def detect_format(config: Data) -> tuple[Data, str]:
     changed = [f"{option}={_shown(new)}" for option, old, new in
                (("data.train", config.train, match.train), ("data.val", config.val, match.val)) if new != old]
     splits = f", with {', '.join(changed)}" if changed else ""
-    sentence = f"data.format=auto: {root} is read as {match.format}{splits}"
+    sentence = f"data.format=auto: {place} is read as {match.format}{splits}"
     return replace(config, format=match.format, train=match.train, val=match.val), sentence
 
 
@@ -85,7 +90,7 @@ def detect_splits(config: Data, splits: tuple[str, ...]) -> tuple[Data, tuple[st
             data = detect_format(parts[splits])[0]
         except BadInput:
             raise error from None
-    return data, {config.val: data.val, config.train: data.train}.get(splits, splits)
+    return data, {config.val: data.val, config.train: data.train}.get(splits, data.train)
 
 
 def detect_layout(config: Data, splits: tuple[str, ...]) -> tuple[Data, tuple[str, ...]]:
@@ -94,13 +99,17 @@ def detect_layout(config: Data, splits: tuple[str, ...]) -> tuple[Data, tuple[st
     Raises:
         BadInput: no format or several fit, or there is no split.
     """
-    config = _with_folder(config)
-    root, stated = os.path.expanduser(config.root), splits or (() if config.train == Data().train else config.train)
+    if config.format != AUTO:
+        find_format(config.format)
+    config, file = _with_folder(replace(config, train=splits or config.train))
+    root = os.path.expanduser(config.root)
+    stated = () if not splits and (file or config.train == Data().train) else config.train if file else \
+        splits or config.train
     if not os.path.isdir(root):
         raise BadInput(f"no such folder: {root}. Name the folder of the data set, or an annotation file")
     list_names(root)  # an error if it may not be read
     forget_folders()
-    formats = [name for name in LAYOUTS if LAYOUTS[name].splits(root)] if config.format == AUTO else [config.format]
+    formats = [name for name in LAYOUTS if _splits(name, root)] if config.format == AUTO else [config.format]
     fitting = [name for name in formats if _resolve(name, root, [], stated, "") is not None]
     if len(fitting) > 1:
         raise BadInput(f"{root} fits several formats: {', '.join(fitting)}. State which one is meant: --format "
@@ -108,7 +117,7 @@ def detect_layout(config: Data, splits: tuple[str, ...]) -> tuple[Data, tuple[st
     if not formats:
         raise _no_layout(root)
     name = (fitting or formats)[0]
-    there = LAYOUTS[name].splits(root) if name in LAYOUTS else []
+    there = _splits(name, root, file) if name in LAYOUTS else []
     if not stated and not there:
         raise BadInput(f"{root}: no split of format {name}. Name one with --split")
     return replace(config, format=name, root=root), stated or tuple(there)
@@ -118,14 +127,22 @@ def _shown(splits: tuple[str, ...]) -> str:
     return splits[0] if len(splits) == 1 else f"[{','.join(splits)}]"
 
 
-def _with_folder(config: Data) -> Data:
-    """Returns the options with a folder as `data.root`, where that names data.yaml or an annotation file of COCO."""
+def _splits(name: str, root: str, file: str = "") -> list[str]:
+    """Returns the splits of a format that are below a root, or those of this data file of YOLO."""
+    return [f"{file}/{split}" for split in data_file(root, file).splits] if file else LAYOUTS[name].splits(root)
+
+
+def _with_folder(config: Data) -> tuple[Data, str]:
+    """Returns the options with a folder as `data.root`, where that is an annotation file of COCO or data file of YOLO.
+
+    The second is the name of a data file of YOLO that is not the one which counts for its folder; else empty.
+    """
     root = os.path.expanduser(config.root)
     if not os.path.isfile(root):
-        return config
+        return config, ""
     folder, name = os.path.split(os.path.abspath(root))
     if name.lower().endswith((".yaml", ".yml")):
-        return replace(config, root=folder)
+        return _with_data_file(config, folder, name)
     if not name.lower().endswith(".json") or not is_coco(root):
         unpacked = ", unpacked" if name.endswith((".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")) else ""
         raise BadInput(f"data.root={root} is a file, and no annotation file of COCO: set data.root to the folder of "
@@ -133,12 +150,30 @@ def _with_folder(config: Data) -> Data:
     if os.path.basename(folder) in ANNOTATION_FOLDERS:
         folder, name = os.path.dirname(folder), os.path.join(os.path.basename(folder), name)
     train = (name,) if config.train == Data().train else config.train
-    return replace(config, root=folder, train=train)
+    return replace(config, root=folder, train=train), ""
 
 
-def _match(name: str, root: str, config: Data) -> Match | None:
-    """Returns what there is of a format below a root; None: nothing."""
-    splits = LAYOUTS[name].splits(root)
+def _with_data_file(config: Data, folder: str, name: str) -> tuple[Data, str]:
+    """Returns the options to read a data file of YOLO, as `_with_folder` does."""
+    if config.format not in (AUTO, "yolo"):
+        raise BadInput(f"data.root={config.root} is a data file of YOLO, but data.format={config.format}: set "
+                       "data.root to the folder of the data set, or data.format=yolo")
+    splits = [*data_file(folder, name).splits]
+    if not splits:
+        raise BadInput(f"data.root={config.root} is no data file of YOLO: it names no split. Write train: and val: "
+                       "into it, or set data.root to the folder of the data set")
+    config = replace(config, root=folder, format="yolo")
+    if yaml_file(folder) == os.path.join(folder, name):
+        return config, ""
+    train, val = ((similar_splits(splits, role) or wanted)[:1] if wanted == (role,) else wanted
+                  for role, wanted in (("train", config.train), ("val", config.val)))
+    val = val if val_share(config.val) is not None else [f"{name}/{split}" for split in val]
+    return replace(config, train=tuple(f"{name}/{split}" for split in train), val=tuple(val)), name
+
+
+def _match(name: str, root: str, config: Data, file: str) -> Match | None:
+    """Returns what there is of a format below a root, or in a data file; None: nothing."""
+    splits = _splits(name, root, file)
     is_stated = name == "coco" and any(is_coco(os.path.join(root, split)) for split in config.train)
     if not splits and not is_stated:
         return None
@@ -199,9 +234,29 @@ def _no_split(root: str, matches: list[Match], config: Data) -> BadInput:
             example = f", such as data.val={others[0]}" if others else ""
             remedy = f"Hold out a share of the training images with data.val=0.2, name a split{example}, or train " \
                 "without validation, data.val=[]"
-        mistakes.append(f"read as {match.format}, but there is no split for {option}={_shown(wanted)}; its splits: "
-                        f"{first_names(match.splits)}. {remedy}")
+        cause = _broken_file(root, wanted, option.removeprefix("data.")) if match.format == "coco" else ""
+        mistakes.append(cause or f"read as {match.format}, but there is no split for {option}={_shown(wanted)}; its "
+                        f"splits: {shorten(match.splits, MAX_NAMES)}. {remedy}")
     return combine_mistakes(f"data.root={root}", mistakes)
+
+
+def _broken_file(root: str, wanted: tuple[str, ...], role: str) -> str:
+    """Returns why a JSON file with the name of a split is no annotation file of COCO; empty: there is no such file.
+
+    Args:
+        wanted: the value of data.train or data.val.
+        role: train or val.
+    """
+    similar = WORDS[role] if wanted == (role,) else ()
+    for file in (file for folder in ("", *list_folder(root).folders) for file in json_files(root, folder)):
+        path = os.path.join(root, file)
+        is_named = {file, coco.name_of_split(file), os.path.dirname(file)} & {*wanted}
+        if (is_named or {*re.findall("[a-z]+", file.lower())} & {*similar}) and not is_coco(path):
+            try:
+                coco.read_lists(path)
+            except BadInput as error:
+                return str(error)
+    return ""
 
 
 def _no_layout(root: str) -> BadInput:
@@ -209,7 +264,7 @@ def _no_layout(root: str) -> BadInput:
     misses = near_misses(root)
     lines = [f"  - {name}: {layout.needs}" + (f" ({misses[name]})" if name in misses else "")
              for name, layout in LAYOUTS.items()]
-    names = first_names(list_folder(root).names(), MAX_NAMES) or "nothing"
+    names = shorten(list_folder(root).names(), MAX_NAMES) or "nothing"
     places = [os.path.join(root, name) for name in list_folder(root).folders[:MAX_FOLDERS]]
     parent, name = os.path.split(os.path.abspath(root))
     places += [parent] if name.lower() in PART_FOLDERS else []

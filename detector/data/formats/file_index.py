@@ -3,7 +3,6 @@
 import os
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -12,7 +11,6 @@ from detector.data.text_files import cannot_read, list_names, read_lines
 from detector.errors import BadInput
 
 ANNOTATION_EXTENSIONS = (".xml", ".json")
-MAX_EXAMPLES = 5  # in a message
 QUOTED = re.compile(r"([\"'])(.+)\1(?:\s+([-+]?\d+))?")
 # PaddleDetection's lists: `JPEGImages/a.jpg Annotations/a.xml`
 IMAGE_AND_ANNOTATION = re.compile(rf".+(?:{'|'.join(map(re.escape, IMAGE_EXTENSIONS))})\s+(\S.*\.(?:xml|json))", re.I)
@@ -138,13 +136,12 @@ def find_named_image(images: FileIndex, annotations: FileIndex, file_name: str) 
     return ""
 
 
-def read_listed_stems(path: str, annotations: FileIndex, folders: Iterable[str], numbered: bool = False
-                      ) -> tuple[list[str], tuple[str, ...]]:
-    """Returns the stems of annotation files that a list names, in its order, and warnings.
+def read_listed_stems(path: str, annotations: FileIndex, folders: Iterable[str], numbered: bool = False) -> list[str]:
+    """Returns the stems of annotation files that a list names, in its order; a name that is repeated stays so.
 
     A line is a stem or a file name, plain or in quotes, with or without ending and folder, also as a full path. Lists
     of a single class, such as aeroplane_train.txt, have 1, 0 or -1 after each name; images with -1 do not show the
-    class and are left out. Other numbers are ignored. Lines that name a file again are left out.
+    class and are left out. Other numbers are ignored.
 
     Args:
         folders: names of folders that a path may contain before the stem, such as JPEGImages.
@@ -164,18 +161,7 @@ def read_listed_stems(path: str, annotations: FileIndex, folders: Iterable[str],
             stems.append(_stem_of(entry, annotations, folders))
     if not stems:
         raise BadInput(f"{path} lists no image. Write the name of an image on each line, or name another split")
-    repeated = [stem for stem, count in Counter(stems).items() if count > 1]
-    unique = list(dict.fromkeys(stems))
-    if not repeated:
-        return unique, ()
-    return unique, (f"{len(stems) - len(unique)} lines of {path} name a file again; it is read once: "
-                    + shorten(repeated),)
-
-
-def shorten(examples: list[str]) -> str:
-    """Returns the first examples as a list, and how many more there are."""
-    rest = f" and {len(examples) - MAX_EXAMPLES} more" if len(examples) > MAX_EXAMPLES else ""
-    return ", ".join(examples[:MAX_EXAMPLES]) + rest
+    return stems
 
 
 def _split_line(line: str, annotations: FileIndex, folders: Iterable[str], is_class_list: bool) -> tuple[str, str]:

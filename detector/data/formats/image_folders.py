@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from detector.data.text_files import cannot_read
+from detector.errors import shorten
 
 DEPTH, MAX_FOLDERS = 2, 500  # of the search for a folder of images, below the folder of the data set
 EXAMPLES = 3                 # names in a warning
@@ -274,7 +275,6 @@ def describe_missing(listings: Listings, names: list[str], variant: list[str], m
     examples = ", ".join(example(index) for index in missing[:EXAMPLES])
     where = os.path.join(listings.root, folder)
     if len(missing) == len(names):
-        searched = [name for name in folders if listings.of(name)] or folders[:1]
-        where = ", ".join(os.path.join(listings.root, name) for name in searched[:10])
-        where += f" and {len(searched) - 10} more folders" if len(searched) > 10 else ""
+        searched = [folder, *(name for name in folders if name != folder and listings.of(name))]
+        where = shorten([os.path.normpath(os.path.join(listings.root, name)) for name in searched], 10)
     return f"{len(missing)} of {len(names)} images do not exist in {where}; first: {examples}"

@@ -10,13 +10,13 @@ import os
 import numpy as np
 
 from detector import structures
-from detector.data.formats.file_index import FileIndex, find_image, is_there, read_listed_stems, shorten
+from detector.data.formats.file_index import FileIndex, find_image, is_there, read_listed_stems
 from detector.data.formats.voc import MAX_SPLITS_IN_ERROR, split_names
 from detector.data.formats.voc_xml import read_xml
 from detector.data.image_io import IMAGE_EXTENSIONS
 from detector.data.image_sizes import read_missing_sizes
 from detector.data.text_files import read_lines
-from detector.errors import BadInput
+from detector.errors import BadInput, shorten
 from detector.structures import Dataset, build_dataset
 
 CLASS_FILES = ("devkit/data/map_det.txt", "../devkit/data/map_det.txt", "map_det.txt")
@@ -25,7 +25,7 @@ CLASS_FILES = ("devkit/data/map_det.txt", "../devkit/data/map_det.txt", "map_det
 def sources(root: str, split: str, images: str = "") -> list[str]:
     """Returns the files that `read` reads, except missing ones."""
     annotations = _annotations(root, split)
-    stems, _ = read_listed_stems(_split_file(root, split), annotations, (_part(split),), numbered=True)
+    stems = read_listed_stems(_split_file(root, split), annotations, (_part(split),), numbered=True)
     paths = [path for stem in stems for path in annotations.find(stem)[:1]]
     class_file = _class_file(root)
     return [_split_file(root, split)] + [class_file][:bool(class_file)] + [os.path.join(root, path) for path in paths]
@@ -41,10 +41,10 @@ def read(root: str, split: str, images: str = "") -> Dataset:
         BadInput: lists the annotation files that cannot be used, and WordNet ids that the kit does not list.
     """
     annotations = _annotations(root, split)
-    folder = os.path.expanduser(images) or os.path.join("Data", "DET", _part(split))
+    folder = images or os.path.join("Data", "DET", _part(split))
     pictures = FileIndex(root, folder, IMAGE_EXTENSIONS)
-    stems, warnings = read_listed_stems(_split_file(root, split), annotations, (_part(split),), numbered=True)
-    rows, objects, mistakes, unannotated = [], [], [], 0
+    stems = read_listed_stems(_split_file(root, split), annotations, (_part(split),), numbered=True)
+    rows, objects, mistakes, unannotated = [], [], [], set()
     for stem in stems:
         try:
             # Training images that were collected as negatives of a class have no annotation file.
@@ -54,7 +54,7 @@ def read(root: str, split: str, images: str = "") -> Dataset:
         except BadInput as error:
             mistakes.append(str(error))
             continue
-        unannotated += annotation is None
+        unannotated.update([] if annotation else [stem])
         objects += [(len(rows), name, *corners) for name, _, *corners in (annotation.objects if annotation else [])]
         rows.append((image, len(rows) + 1, annotation.size if annotation else None))
     names = _class_names(root) or {wnid: wnid for wnid in sorted({row[1] for row in objects})}
@@ -66,8 +66,8 @@ def read(root: str, split: str, images: str = "") -> Dataset:
     label = {wnid: number for number, wnid in enumerate(names, start=1)}
     boxes = _exclusive_corners(np.array([row[2:] for row in objects], np.float64))
     columns = np.array([(row[0], label[row[1]], 0) for row in objects], np.float64).reshape(-1, 3)
-    if unannotated:
-        warnings += (f"{unannotated} images have no annotation file; they count as images without objects",)
+    warnings = (f"{len(unannotated)} images have no annotation file; they count as images without objects",) \
+        if unannotated else ()
     return build_dataset(f"imagenet det {split}", root, list(names.values()), list(range(1, len(names) + 1)), rows,
                          np.column_stack([columns, structures.area(boxes), boxes]), warnings, unsized)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from detector.data.formats import coco, per_image_json, visual_genome, yolo_folders
+from detector.data.formats import coco, per_image_json, visual_genome, voc, yolo_data_file, yolo_folders
 from detector.data.formats.listing import list_folder
 from detector.data.image_io import IMAGE_EXTENSIONS
 from detector.data.text_files import list_names, read_bytes, read_text
@@ -20,7 +20,8 @@ COCO_LISTS = (b'"images"', b'"annotations"', b'"categories"')
 JSON_KEYS = (rb'"labels"\s*:\s*\[', rb'"boxes"\s*:\s*\[', rb'"shapes"\s*:\s*\[')
 LARGEST_JSON = 1 << 26  # bytes of the annotation of one image, which may hold the image itself
 NO_LISTS = ("classes", "labels", "names", "predefined_classes", "readme", "README", "requirements", "LICENSE")
-XML_FOLDERS = ("Annotations", "annotations", "Annotation", "xml", "labels")
+XML_FOLDERS = voc.ANNOTATION_FOLDERS
+IN_NO_IMAGE = re.compile(rb"\s-1\s")  # in a list of one class: the image before it does not show the class
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,21 @@ def _lists(root: str, base: str) -> list[str]:
         names = text_stems(os.path.join(root, base, folder))
         names = [name for name in names if folder or name in ("train", "val", "trainval", "test", "valid")]
         if names:
-            return [name for name in names if name.rpartition("_")[2] not in names or "_" not in name]
+            return [name for name in names if name.rpartition("_")[2] not in names
+                    or not _is_class_list(os.path.join(root, base, folder), name)]
     return []
+
+
+def _is_class_list(folder: str, name: str) -> bool:
+    """Returns whether a list says which images of a split show a class: aeroplane_train, not night_train."""
+    label, underscore, _ = name.rpartition("_")
+    if not underscore or label in voc.CLASSES:
+        return bool(underscore)
+    try:
+        with open(os.path.join(folder, f"{name}.txt"), "rb") as file:
+            return bool(IN_NO_IMAGE.search(file.read(START) + b"\n"))
+    except OSError:
+        return False
 
 
 def has_xml(folder: str) -> bool:
@@ -249,7 +263,7 @@ def near_misses(root: str) -> dict[str, str]:
 def _data_file_mistake(root: str) -> str:
     """Returns what is wrong with data.yaml or the folders that it names; empty: nothing, or there is no such file."""
     try:
-        data = yolo_folders.data_file(root)
+        data = yolo_data_file.data_file(root)
         for split in data.splits:
             yolo_folders.image_sources(root, split)
         return f"{os.path.basename(data.path)} is there, but names no split" if data.path and not data.splits else ""
@@ -263,9 +277,3 @@ def _lacking_lists(path: str) -> str:
     except BadInput as error:
         return str(error)
     return " and ".join(key.decode() for key in COCO_LISTS if key not in content)
-
-
-def first_names(names: Iterable[str], count: int = 10) -> str:
-    """Returns the first names of a list and how many more there are."""
-    names = list(names)
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

@@ -15,25 +15,25 @@ from collections.abc import Callable
 
 import numpy as np
 
+from detector import structures
+from detector.data.formats.coordinates import to_coordinate
 from detector.data.formats.file_index import (
     FileIndex,
     find_image,
     find_named_image,
     is_there,
     read_listed_stems,
-    shorten,
 )
 from detector.data.image_io import IMAGE_EXTENSIONS
 from detector.data.image_sizes import read_missing_sizes
 from detector.data.text_files import read_text
-from detector.errors import BadInput
+from detector.errors import BadInput, shorten
 from detector.structures import DIFFICULT, Dataset, build_dataset
 
 IMAGE_FOLDERS = ("input", "images")
 JSON_FOLDERS = ("target", "labels", "annotations")
 IMAGE_KEYS = ("imagePath", "image", "file_name", "filename")  # that may hold the file name of the image
-MAX_COORDINATE = 1e9  # pixels; a corner beyond it counts as no number: float32 and areas would overflow
-MAX_EXAMPLES = 3      # mistakes of one file in a message
+MAX_EXAMPLES = 3  # mistakes of one file in a message
 EXPECTED = 'Expected {"labels": ["cat", ...], "boxes": [[x1, y1, x2, y2], ...]}, or labelme\'s {"shapes": [...]}'
 
 
@@ -41,7 +41,7 @@ def sources(root: str, split: str, images: str = "") -> list[str]:
     """Returns the JSON files of a split, and its list if it has one."""
     annotations = _find_folders(root, split, images)[0]
     split_list = _split_list(root, split, annotations)
-    paths = [annotations.find(stem)[0] for stem in _stems(root, split, annotations)[0]]
+    paths = [annotations.find(stem)[0] for stem in _stems(root, split, annotations)]
     return [split_list][:bool(split_list)] + [os.path.join(root, path) for path in paths]
 
 
@@ -55,9 +55,8 @@ def read(root: str, split: str, images: str = "") -> Dataset:
         BadInput: lists the files that cannot be used.
     """
     annotations, pictures = _find_folders(root, split, images)
-    stems, warnings = _stems(root, split, annotations)
     rows, objects, mistakes, unpaired = [], [], [], []
-    for stem in stems:
+    for stem in _stems(root, split, annotations):
         path = annotations.find(stem)[0]
         try:
             content = _load(os.path.join(root, path))
@@ -70,15 +69,16 @@ def read(root: str, split: str, images: str = "") -> Dataset:
         except BadInput as error:
             mistakes.append(str(error))
     if unpaired:
-        mistakes.insert(0, f"no image for {shorten(unpaired)} in {os.path.join(root, pictures.folder)}: an image and "
-                           "its JSON file have the same name. Add the image, or remove the JSON file")
+        mistakes.insert(0, f"no image for {shorten([*dict.fromkeys(unpaired)])} in "
+                           f"{os.path.join(root, pictures.folder)}: an image and its JSON file have the same name. Add "
+                           "the image, or remove the JSON file")
     rows, unsized = read_missing_sizes(root, rows, f"per_image_json {split}", mistakes)
     classes = sorted({name for _, name, _, _ in objects})
     label = {name: c for c, name in enumerate(classes, start=1)}
-    columns = [(index, label[name], flags, max(box[2] - box[0], 0) * max(box[3] - box[1], 0), *box)
-               for index, name, flags, box in objects]
+    columns = np.array([(index, label[name], flags, 0, *box) for index, name, flags, box in objects]).reshape(-1, 8)
+    columns[:, 3] = structures.area(columns[:, 4:])
     return build_dataset(f"per_image_json {split}", root, classes, list(range(1, len(classes) + 1)), rows,
-                         np.array(columns), warnings, unsized)
+                         columns, sized_by_header=unsized)
 
 
 def _find_folders(root: str, split: str, images: str) -> tuple[FileIndex, FileIndex]:
@@ -94,7 +94,7 @@ def _find_folders(root: str, split: str, images: str) -> tuple[FileIndex, FileIn
         if json_folder is not None and FileIndex(root, json_folder, IMAGE_EXTENSIONS).stems(recursive=False):
             image_folder = json_folder
     if images:
-        image_folder = os.path.expanduser(images)
+        image_folder = images
     elif image_folder is None:
         image_folder = next((folder for folder in (json_folder, base) if _holds(root, folder, IMAGE_EXTENSIONS)), None)
     if image_folder is None or json_folder is None:
@@ -124,8 +124,8 @@ def _has_own_folder(split: str, annotations: FileIndex) -> bool:
     return f"/{split}/" in f"/{annotations.folder}/"
 
 
-def _stems(root: str, split: str, annotations: FileIndex) -> tuple[list[str], tuple[str, ...]]:
-    """Returns the stems of a split's JSON files, and warnings.
+def _stems(root: str, split: str, annotations: FileIndex) -> list[str]:
+    """Returns the stems of a split's JSON files.
 
     Raises:
         BadInput: there is no such split, or its list names a file that is missing.
@@ -133,20 +133,20 @@ def _stems(root: str, split: str, annotations: FileIndex) -> tuple[list[str], tu
     stems = annotations.stems(recursive=bool(annotations.folder))
     if re.fullmatch(r"\d{0,18}:\d{0,18}", split):
         first, last = split.split(":")
-        return stems[int(first or 0):int(last or len(stems))], ()
+        return stems[int(first or 0):int(last or len(stems))]
     split_list = _split_list(root, split, annotations)
     if split_list:
         folders = {*IMAGE_FOLDERS, *JSON_FOLDERS, *annotations.folder.split("/")}
-        listed, warnings = read_listed_stems(split_list, annotations, folders)
-        unknown = [stem for stem in listed if not annotations.find(stem)]
+        listed = read_listed_stems(split_list, annotations, folders)
+        unknown = [stem for stem in dict.fromkeys(listed) if not annotations.find(stem)]
         if unknown:
             raise BadInput(f"{split_list} names {shorten(unknown)}, for which there is no JSON file in "
                            f"{os.path.join(root, annotations.folder)}. Add the files, or remove the lines")
-        return listed, warnings
+        return listed
     if split != "all" and not _has_own_folder(split, annotations):
         raise BadInput(f"no split {split!r} in {root}: neither a folder nor {split}.txt; "
                        f"`all` and ranges such as 0:{max(1, len(stems) * 4 // 5)} are splits too")
-    return stems, ()
+    return stems
 
 
 def _find_image(pictures: FileIndex, annotations: FileIndex, stem: str, content: object) -> str:
@@ -177,8 +177,7 @@ def _objects(content: object, path: str) -> list[tuple[str, int, list[float]]]:
         except ValueError as error:
             mistakes.append(f"object {number} {error}")
     if mistakes:
-        rest = f" and {len(mistakes) - MAX_EXAMPLES} more objects" if len(mistakes) > MAX_EXAMPLES else ""
-        raise BadInput(f"{path}: {'; '.join(mistakes[:MAX_EXAMPLES])}{rest}. {EXPECTED}")
+        raise BadInput(f"{path}: {shorten(mistakes, MAX_EXAMPLES, '; ')}. {EXPECTED}")
     return objects
 
 
@@ -229,13 +228,8 @@ def _class_name(label: object) -> str:
 
 
 def _number(value: object, place: object) -> float:
-    """Returns a coordinate, nan for one that lies nowhere, such as 1e300. Raises ValueError if it is no number."""
-    try:
-        number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
-    except OverflowError:
-        number = math.nan
-    except ValueError:
-        number = None
+    """Returns a coordinate, see `to_coordinate`. Raises ValueError if it is no number."""
+    number = to_coordinate(value)
     if number is None:
         raise ValueError(f"has {reprlib.repr(value)} in {reprlib.repr(place)}, which is no number")
-    return number if abs(number) < MAX_COORDINATE else math.nan
+    return number

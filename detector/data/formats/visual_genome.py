@@ -6,21 +6,23 @@ image_data.json (as Visual Genome publishes them). A split is VERSION/NAME, such
 objects_vocab.txt, whose lines are classes: a name and its synonyms, separated by commas.
 """
 
+import itertools
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from detector.data.formats.file_index import FileIndex, is_there, shorten
+from detector import structures
+from detector.data.formats.file_index import FileIndex, is_there
 from detector.data.formats.visual_genome_json import image_id_of, iter_json_list, objects_of, size_of
 from detector.data.formats.voc_xml import read_xml
 from detector.data.image_io import IMAGE_EXTENSIONS
 from detector.data.image_sizes import read_missing_sizes
 from detector.data.text_files import read_lines
-from detector.errors import BadInput, combine_mistakes
+from detector.errors import BadInput, combine_mistakes, shorten
 from detector.structures import Dataset, build_dataset
 
 # Name of a split -> the list that contains it, and how many of its first lines; None: all. (lib/datasets/factory.py)
@@ -33,7 +35,7 @@ def sources(root: str, split: str, images: str = "") -> list[str]:
     """Returns the files that `read` reads, except missing ones."""
     version, name = _parse_split(split)
     files = [_list_file(root, name), _vocabulary_file(root, version)]
-    lines, _ = _lines(root, name)
+    lines = _lines(root, name)
     xml = ["objects.json", "image_data.json"] if _is_original(root) else [xml for _, xml in lines]
     return files + [path for path in (os.path.join(root, file) for file in xml) if is_there(path)]
 
@@ -49,21 +51,21 @@ def read(root: str, split: str, images: str = "") -> Dataset:
     """
     version, name = _parse_split(split)
     classes, label = read_vocabulary(_vocabulary_file(root, version))
-    lines, repeated = _lines(root, name)
+    lines = _lines(root, name)
     sizes, rows, mistakes, warnings = (_from_json if _is_original(root) else _from_xml)(root, lines, label)
     find = _photograph_finder(root, images)
-    photographs = [(find(image), _image_id(image), size) for (image, _), size in zip(lines, sizes)]
+    photographs = [(find(image), number, size) for (image, _), number, size in zip(lines, _image_ids(lines), sizes)]
     photographs, unsized = read_missing_sizes(root, photographs, f"visual genome {split}", mistakes)
     objects = np.array(rows, np.float64).reshape(-1, 6)
-    areas = (objects[:, 4] - objects[:, 2]).clip(0) * (objects[:, 5] - objects[:, 3]).clip(0)
-    columns = np.column_stack([objects[:, :2], np.zeros(len(objects)), areas, objects[:, 2:]])
+    boxes = objects[:, 2:]
+    columns = np.column_stack([objects[:, :2], np.zeros(len(objects)), structures.area(boxes), boxes])
     return build_dataset(f"visual genome {split}", root, classes, list(range(1, len(classes) + 1)), photographs,
-                         columns, repeated + warnings, unsized)
+                         columns, warnings, unsized)
 
 
 def _photograph_finder(root: str, images: str) -> Callable[[str], str]:
     """Returns a function from the path in a list to the path of the photograph, which may lie in another folder."""
-    index = FileIndex(root, os.path.expanduser(images), IMAGE_EXTENSIONS)
+    index = FileIndex(root, images, IMAGE_EXTENSIONS)
 
     def find(image: str) -> str:
         name = os.path.basename(image)
@@ -95,7 +97,7 @@ def write_vocabulary(root: Path, size: int, target: Path) -> None:
     Raises:
         BadInput: objects.json contains fewer names.
     """
-    train_ids = {_image_id(image) for image, _ in _lines(str(root), "train")[0]}
+    train_ids = {_image_id(image) for image, _ in _lines(str(root), "train")}
     path = str(root / "objects.json")
     counts: Counter[str] = Counter()
     for position, entry in enumerate(iter_json_list(path), start=1):
@@ -142,8 +144,8 @@ def _vocabulary_file(root: str, version: str) -> str:
     return path
 
 
-def _lines(root: str, name: str) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
-    """Returns the image and the XML file of each image of a split, relative to the root, and warnings."""
+def _lines(root: str, name: str) -> list[tuple[str, str]]:
+    """Returns the image and the XML file of each line of a split's list, relative to the root."""
     path = _list_file(root, name)
     if not is_there(path):
         raise BadInput(f"no list of images {path}: data.root needs train.txt, val.txt and test.txt of "
@@ -152,17 +154,19 @@ def _lines(root: str, name: str) -> tuple[list[tuple[str, str]], tuple[str, ...]
     malformed = [" ".join(line) for line in lines if len(line) != 2 or not _image_id(line[0])]
     if malformed:
         raise BadInput(f"{path}: a line is `VG_100K/1.jpg xml/1.xml`, not {malformed[0]!r}")
-    pairs = [(image, xml) for image, xml in lines][:SPLITS[name][1]]
-    unique: dict[int, tuple[str, str]] = {}
-    for image, xml in pairs:
-        unique.setdefault(_image_id(image), (image, xml))
-    if not pairs:
+    if not lines:
         raise BadInput(f"{path} lists no image. Write a line such as `VG_100K/1.jpg xml/1.xml` for each")
-    if len(unique) == len(pairs):
-        return pairs, ()
-    repeated = [str(number) for number, count in Counter(_image_id(image) for image, _ in pairs).items() if count > 1]
-    return list(unique.values()), (
-        f"{len(pairs) - len(unique)} lines of {path} name an image again; it is read once: {shorten(repeated)}",)
+    return [(image, xml) for image, xml in lines][:SPLITS[name][1]]
+
+
+def _image_ids(lines: list[tuple[str, str]]) -> list[int]:
+    """Returns the id of each image: Visual Genome's own, but a new one for a line that names an image again."""
+    numbers = [_image_id(image) for image, _ in lines]
+    ids, known, unused = [], set(), itertools.count(max(numbers) + 1)
+    for number in numbers:
+        ids.append(next(unused) if number in known else number)
+        known.add(number)
+    return ids
 
 
 def _image_id(image: str) -> int:
@@ -186,12 +190,13 @@ def _from_json(root: str, lines: list[tuple[str, str]], label: dict[str, int]) -
         if not is_there(path):
             raise BadInput(f"no such annotation file: {path}. data.root needs xml/, or objects.json and "
                            "image_data.json")
-    index = {_image_id(image): i for i, (image, _) in enumerate(lines)}
+    index = defaultdict(list)  # of the lines that name an image
+    for i, (image, _) in enumerate(lines):
+        index[_image_id(image)].append(i)
     sizes: list[tuple[int, int] | None] = [None] * len(lines)
     for position, entry in enumerate(iter_json_list(images_file), start=1):
-        number = image_id_of(entry, images_file, position)
-        if number in index:
-            sizes[index[number]] = size_of(entry)
+        for i in index.get(image_id_of(entry, images_file, position), ()):
+            sizes[i] = size_of(entry)
     rows, mistakes, seen = [], [], set()
     for position, entry in enumerate(iter_json_list(objects_file), start=1):
         number = image_id_of(entry, objects_file, position)
@@ -203,7 +208,7 @@ def _from_json(root: str, lines: list[tuple[str, str]], label: dict[str, int]) -
         for names, box in objects:
             name = next((name for name in map(normalize_name, names) if name in label), None)
             if name is not None:
-                rows.append((index[number], label[name], *box))
+                rows += [(i, label[name], *box) for i in index[number]]
     return sizes, rows, mistakes, _missing_warning(len(index) - len(seen), "are not in objects.json")
 
 

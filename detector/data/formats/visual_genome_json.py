@@ -1,17 +1,16 @@
 """Visual Genome's own JSON files, entry by entry: version 1.0 has `id` where later ones have `image_id`."""
 
 import json
-import math
 import reprlib
 from collections.abc import Iterator
 
+from detector.data.formats.coordinates import to_coordinate
 from detector.data.image_sizes import annotated_size
 from detector.data.text_files import BYTE_ORDER_MARKS, cannot_read
 from detector.errors import BadInput
 
 BLOCK = 1 << 20        # characters that are read at once
 LONGEST_TOKEN = 16     # characters of a number or literal that the end of the buffer may cut
-MAX_COORDINATE = 1e9   # pixels; a box beyond it counts as nowhere: float32 and areas would overflow
 REPAIR = "Fetch it again with `fleet-rcnn data get visual_genome`, or correct it"
 
 
@@ -118,13 +117,4 @@ def _box(annotation: dict) -> list[float]:
 
 
 def _number(annotation: dict, *keys: str) -> float | None:
-    value = next((annotation[key] for key in keys if key in annotation), None)
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return math.nan
-    except ValueError:
-        return None
-    return number if abs(number) < MAX_COORDINATE else math.nan
+    return to_coordinate(next((annotation[key] for key in keys if key in annotation), None))

@@ -7,7 +7,7 @@ every XML file of Annotations or of the root. Images are in JPEGImages or images
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,6 +32,7 @@ ALL = "all"  # the split of all annotation files, unless there is a list of this
 ANNOTATION_FOLDERS = ("Annotations", "annotations", "Annotation", "xml", "labels")
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "JPGImages")
 LIST_FOLDERS = ("ImageSets/Main", "ImageSets", "")  # the last one only beside a folder of annotations
+YEARS = ("VOC2007", "VOC2012")  # folders that a split without a folder is looked for in
 MAX_SPLITS_IN_ERROR = 20
 
 
@@ -43,12 +44,13 @@ class Tree:
     annotations: FileIndex
     images: FileIndex
     recursive: bool = True  # without a list: annotation files in sub-folders count, too
+    warnings: tuple[str, ...] = ()
 
 
 def sources(root: str, split: str, images: str = "") -> list[str]:
     """Returns the files that `read` reads, except missing ones."""
     tree = _find_tree(root, split, images)
-    paths = [path for stem in _stems(tree)[0] for path in tree.annotations.find(stem)[:1]]
+    paths = [path for stem in _stems(tree) for path in tree.annotations.find(stem)[:1]]
     return [tree.list_file][:bool(tree.list_file)] + [os.path.join(root, path) for path in paths]
 
 
@@ -62,9 +64,8 @@ def read(root: str, split: str, images: str = "") -> Dataset:
         BadInput: lists the annotation files that cannot be used.
     """
     tree = _find_tree(root, split, images)
-    stems, warnings = _stems(tree)
     rows, objects, names, mistakes = [], [], [], []
-    for stem in stems:
+    for stem in _stems(tree):
         try:
             annotation = read_xml(_annotation_file(tree, stem))
             rows.append((_image_file(tree, stem, annotation.file_name), len(rows) + 1, annotation.size))
@@ -80,7 +81,7 @@ def read(root: str, split: str, images: str = "") -> Dataset:
     columns = np.array([(row[0], label[row[1]], row[2], 0) for row in objects], np.float64).reshape(-1, 4)
     columns[:, 3] = structures.area(boxes)
     return build_dataset(f"voc {split}", root, classes, list(range(1, len(classes) + 1)), rows,
-                         np.concatenate([columns, boxes], axis=1), warnings, unsized)
+                         np.concatenate([columns, boxes], axis=1), tree.warnings, unsized)
 
 
 def exclusive_corners(boxes: np.ndarray) -> np.ndarray:
@@ -99,10 +100,10 @@ def split_names(folder: str) -> list[str]:
     return [name[:-4] for name in list_names(folder) if name.endswith(".txt")] if is_there(folder) else []
 
 
-def _stems(tree: Tree) -> tuple[list[str], tuple[str, ...]]:
-    """Returns the stems of a split's annotation files, and warnings."""
+def _stems(tree: Tree) -> list[str]:
+    """Returns the stems of a split's annotation files."""
     if not tree.list_file:
-        return tree.annotations.stems(tree.recursive), ()
+        return tree.annotations.stems(tree.recursive)
     folders = {*ANNOTATION_FOLDERS, *IMAGE_FOLDERS, os.path.basename(tree.images.folder)}
     return read_listed_stems(tree.list_file, tree.annotations, folders)
 
@@ -125,12 +126,11 @@ def _image_file(tree: Tree, stem: str, file_name: str) -> str:
 def _find_tree(root: str, split: str, images: str) -> Tree:
     """Returns where the files of a split are. Raises BadInput that lists the splits if there is no such split."""
     year, slash, name = split.rpartition("/")
-    for base in [year, f"VOC{year}"] if slash else ["", "VOC2007", "VOC2012"]:
-        annotations = _first_folder(root, [os.path.join(base, folder) for folder in ANNOTATION_FOLDERS])
-        for lists in LIST_FOLDERS if annotations else LIST_FOLDERS[:2]:
-            path = os.path.join(root, base, lists, f"{name}.txt")
-            if is_there(path):
-                return _tree(root, base, annotations or os.path.join(base, ANNOTATION_FOLDERS[0]), images, path)
+    for base in [year, f"VOC{year}"] if slash else ["", *YEARS]:
+        if place := _find_list(root, base, name):
+            tree = _tree(root, base, place[0], images, place[1])
+            has_other = not slash and base == YEARS[0] and _find_list(root, YEARS[1], name)
+            return replace(tree, warnings=_other_year(name)) if has_other else tree
     base = year if name == ALL else split
     below = [os.path.join(base, folder) for folder in ANNOTATION_FOLDERS]
     above = [os.path.join(folder, base) for folder in ANNOTATION_FOLDERS if base]
@@ -141,11 +141,27 @@ def _find_tree(root: str, split: str, images: str) -> Tree:
     raise _no_such_split(root, split)
 
 
+def _find_list(root: str, base: str, name: str) -> tuple[str, str] | None:
+    """Returns the folder of annotations, below the root, and the list of a split; None: there is no such list."""
+    annotations = _first_folder(root, [os.path.join(base, folder) for folder in ANNOTATION_FOLDERS])
+    for lists in LIST_FOLDERS if annotations else LIST_FOLDERS[:2]:
+        path = os.path.join(root, base, lists, f"{name}.txt")
+        if is_there(path):
+            return annotations or os.path.join(base, ANNOTATION_FOLDERS[0]), path
+    return None
+
+
+def _other_year(name: str) -> tuple[str, ...]:
+    both = ", ".join(f"{base}/{name}" for base in YEARS)
+    return (f"the split {name} is that of {YEARS[0]} alone; {YEARS[1]} has one, too. For both, set data.train (or "
+            f"data.val) to [{both}]",)
+
+
 def _tree(root: str, base: str, annotations: str, images: str, list_file: str = "", recursive: bool = True) -> Tree:
     """Returns the Tree of a split. Without a folder of images, they lie beside the XML files, or above them."""
     folders = [*(os.path.join(base, folder) for folder in IMAGE_FOLDERS),
                *(os.path.join(folder, base) for folder in IMAGE_FOLDERS if base)]
-    folder = os.path.expanduser(images) or _first_folder(root, folders)
+    folder = images or _first_folder(root, folders)
     if not folder:
         beside = [path for path in (annotations, base)
                   if FileIndex(root, path, IMAGE_EXTENSIONS).stems(recursive and bool(path))]

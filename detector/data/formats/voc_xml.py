@@ -1,14 +1,14 @@
 """One annotation file in PASCAL VOC's XML, in any encoding that Python knows. (VOC 2012 development kit, section 5)"""
 
 import codecs
-import math
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 
+from detector.data.formats.coordinates import to_coordinate
 from detector.data.image_sizes import annotated_size
 from detector.data.text_files import BYTE_ORDER_MARKS, read_bytes
-from detector.errors import BadInput
+from detector.errors import BadInput, shorten
 from detector.structures import DIFFICULT
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -17,8 +17,7 @@ DECLARATION = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([^"']*)["']""")
 # Encodings that files use whose declaration names a smaller one. (WHATWG Encoding Standard, section 4.2)
 SUPERSETS = {"ascii": "utf-8", "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"}
 PYTHON_ONLY = {"unicode-escape", "raw-unicode-escape", "idna", "punycode", "undefined"}  # no encodings of documents
-MAX_COORDINATE = 1e9  # pixels; a corner beyond it counts as no number: float32 and areas would overflow
-MAX_EXAMPLES = 3      # mistakes of one file in a message
+MAX_EXAMPLES = 3  # mistakes of one file in a message
 REPAIR = "Restore the file from a copy, or take it and its image out of the data set"
 
 
@@ -52,8 +51,7 @@ def read_xml(path: str) -> Annotation:
         if mistake:
             mistakes.append(f"object {number}{f' ({name})' if name else ''} {mistake}")
     if mistakes:
-        rest = f" and {len(mistakes) - MAX_EXAMPLES} more objects" if len(mistakes) > MAX_EXAMPLES else ""
-        raise BadInput(f"{path}: {'; '.join(mistakes[:MAX_EXAMPLES])}{rest}. Each object needs a name and a bndbox of "
+        raise BadInput(f"{path}: {shorten(mistakes, MAX_EXAMPLES, '; ')}. Each object needs a name and a bndbox of "
                        "numbers xmin, ymin, xmax, ymax, or a polygon")
     return Annotation((root.findtext("filename") or "").strip(),
                       annotated_size(root.findtext("size/height"), root.findtext("size/width")), objects)
@@ -106,7 +104,7 @@ def _encoding(content: bytes) -> str:
 
 def _flags(entry: ElementTree.Element) -> int:
     text = (entry.findtext("difficult") or "").strip().lower()
-    number = _number(text)
+    number = to_coordinate(text)
     is_difficult = text in ("true", "yes", "y", "t") if number is None else number > 0
     return DIFFICULT if is_difficult else 0
 
@@ -124,7 +122,7 @@ def _corners(entry: ElementTree.Element) -> list[float]:
         text = box.findtext(key)
         if text is None:
             raise ValueError(f"has no {key} in its bndbox")
-        number = _number(text)
+        number = to_coordinate(text)
         if number is None:
             raise ValueError(f"has {key}={text.strip()[:50]!r} in its bndbox, which is no number")
         corners.append(number)
@@ -138,16 +136,7 @@ def _box_of_polygon(polygon: ElementTree.Element) -> list[float]:
     if not axes[0] and not axes[1]:
         values = re.split(r"[\s,;]+", (polygon.text or "").strip())
         axes = [values[::2], values[1::2]]
-    xs, ys = ([_number(text or "") for text in texts] for texts in axes)
+    xs, ys = ([to_coordinate(text or "") for text in texts] for texts in axes)
     if not xs or len(xs) != len(ys) or None in xs or None in ys:
         raise ValueError(f"has no bndbox, and a {polygon.tag} that is no list of points x, y")
     return [min(xs), min(ys), max(xs), max(ys)]
-
-
-def _number(text: str) -> float | None:
-    """Returns a coordinate, nan for one that lies nowhere, such as 1e300; None for a text that is no number."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if abs(number) < MAX_COORDINATE else math.nan

@@ -2,7 +2,8 @@
 
 A line is `class x y width height`, of which (x, y) is the center, or `class x1 y1 x2 y2 x3 y3 ...`, a polygon; all as
 fractions of the image's width and height. Label files are in labels/ in place of images/, or beside the images. A split
-is a key of data.yaml, a folder of images, a list of images (NAME.txt), or `all`.
+is a key of data.yaml, a folder of images, a list of images (NAME.txt), or `all`; `other.yaml/val` is a key of another
+file.
 """
 
 import math
@@ -11,14 +12,8 @@ import os
 import numpy as np
 
 from detector import structures
-from detector.data.formats.yolo_folders import (
-    LabelFiles,
-    data_file,
-    image_sources,
-    images_of,
-    name_file,
-    unique_names,
-)
+from detector.data.formats.yolo_data_file import find_split, name_file, unique_names
+from detector.data.formats.yolo_folders import LabelFiles, image_sources, images_of
 from detector.data.image_sizes import read_missing_sizes
 from detector.data.text_files import read_lines, read_text
 from detector.errors import BadInput, combine_mistakes
@@ -33,8 +28,9 @@ PREFERRED = (".jpg", ".jpeg")  # of images that differ in their ending alone, an
 def sources(root: str, split: str, images: str = "") -> list[str]:
     """Returns the files that `read` reads, without the images, and the folders whose files it lists."""
     paths = images_of(root, split, images)
-    labels = LabelFiles(root, split)
-    files = [data_file(root).path, name_file(root), *([] if images else image_sources(root, split))]
+    data, name = find_split(root, split)
+    labels = LabelFiles(root, name)
+    files = [data.path, data.name_list, name_file(root), *([] if images else image_sources(root, split))]
     files += sorted({os.path.dirname(path) for path in paths})
     return [path for path in [*files, *map(labels.find, paths)] if path]
 
@@ -48,7 +44,8 @@ def read(root: str, split: str, images: str = "") -> Dataset:
     Raises:
         BadInput: lists the lines that cannot be used, by file and number, and images that share a label file.
     """
-    data, labels = data_file(root), LabelFiles(root, split)
+    data, name = find_split(root, split)
+    labels = LabelFiles(root, name)
     paths = images_of(root, split, images)
     files = [labels.find(path) for path in paths]
     paths, files = _without_doubles(paths, files)
@@ -59,16 +56,17 @@ def read(root: str, split: str, images: str = "") -> Dataset:
     names = data.names or (unique_names(read_lines(name_file(root)), name_file(root)) if name_file(root) else None)
     below = [(_relative(path, root), index, None) for index, path in enumerate(paths, start=1)]
     images_with_size, sized_by_header = read_missing_sizes(root, below, f"yolo {split}")
-    objects, mistakes = [], []
+    objects, mistakes, no_scores = [], [], []
     for index, (file, (_, _, *size)) in enumerate(zip(files, images_with_size)):
         if file:
             tolerance = max(TOLERANCE, TOLERANCE_PIXELS / min(size))
-            rows, wrong = read_labels(file, names, data.keypoints, tolerance)
+            rows, wrong, odd = read_labels(file, names, data.keypoints, tolerance)
             objects += [(index, *row) for row in rows]
             mistakes += wrong
+            no_scores += odd
     if mistakes:
         raise combine_mistakes(f"yolo {split}", mistakes)
-    warnings = _warnings(files, names)
+    warnings = _warnings(files, names, no_scores)
     if names is None:
         names = tuple(f"class {number}" for number in range(max((row[1] for row in objects), default=-1) + 1))
     return build_dataset(f"yolo {split}", root, list(names), list(range(len(names))), images_with_size,
@@ -83,12 +81,15 @@ def _columns(objects: list[tuple], images: list[tuple]) -> np.ndarray:
     return np.column_stack([values[:, 0], values[:, 1] + 1, np.zeros(len(values)), structures.area(boxes), boxes])
 
 
-def _warnings(files: list[str], names: tuple[str, ...] | None) -> tuple[str, ...]:
+def _warnings(files: list[str], names: tuple[str, ...] | None, no_scores: list[str]) -> tuple[str, ...]:
     missing = sum(not file for file in files)
     warnings = (f"{missing} images have no label file; they count as images without objects",) if missing else ()
     if names is None:
         warnings += ("no class names: neither data.yaml nor classes.txt states them; the classes are called class 0, "
                      "class 1, ...",)
+    if no_scores:
+        warnings += (f"{len(no_scores)} lines have a sixth value outside 0 ... 1, so that it is no score; it was left "
+                     f"out. Angles of rotated boxes are not read; first: {no_scores[0]}",)
     return warnings
 
 
@@ -120,7 +121,7 @@ def _relative(path: str, root: str) -> str:
 
 
 def read_labels(path: str, names: tuple[str, ...] | None, keypoints: int = 0,
-                tolerance: float = TOLERANCE) -> tuple[list[tuple], list[str]]:
+                tolerance: float = TOLERANCE) -> tuple[list[tuple], list[str], list[str]]:
     """Reads one label file.
 
     Args:
@@ -131,15 +132,21 @@ def read_labels(path: str, names: tuple[str, ...] | None, keypoints: int = 0,
     Returns:
         objects: (class from 0, x1, y1, x2, y2) of each, as fractions of width and height.
         mistakes: a sentence for each line that cannot be used, with its number.
+        no_scores: each line whose sixth value would be a score, but lies outside 0 ... 1.
     """
-    objects, mistakes = [], []
+    objects, mistakes, no_scores = [], [], []
     for number, line in enumerate(read_text(path, "label file").splitlines(), start=1):
-        if line.strip("\ufeff\x00 \t\r\x1a"):
-            try:
-                objects.append(parse_line(line.split(), names, keypoints, tolerance))
-            except ValueError as error:
-                mistakes.append(f"{path}, line {number}: {error}")
-    return objects, mistakes
+        columns = line.strip("\ufeff\x00 \t\r\x1a").split()
+        if not columns:
+            continue
+        try:
+            objects.append(parse_line(columns, names, keypoints, tolerance))
+        except ValueError as error:
+            mistakes.append(f"{path}, line {number}: {error}")
+        else:
+            if len(columns) == 6 and keypoints != 1 and not 0 <= float(columns[5]) <= 1:
+                no_scores.append(f"{path}, line {number}")
+    return objects, mistakes, no_scores
 
 
 def parse_line(columns: list[str], names: tuple[str, ...] | None, keypoints: int, tolerance: float) -> tuple:
@@ -166,12 +173,14 @@ def parse_line(columns: list[str], names: tuple[str, ...] | None, keypoints: int
 
 
 def _class_number(text: str, names: tuple[str, ...] | None) -> int:
-    if names and text in names:
-        return names.index(text)
     try:
         number = float(text)
-    except ValueError as error:
-        raise ValueError(f"{text!r} is no number of a class") from error
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):  # a class may be called `nan`
+        if names and text in names:
+            return names.index(text)
+        raise ValueError(f"{text!r} is no number of a class")
     if not number.is_integer() or not 0 <= number < (len(names) if names else 10**6):
         allowed = f"the classes are numbered 0 to {len(names) - 1}" if names else "classes are numbered from 0"
         raise ValueError(f"class {text}: {allowed}. Correct the line, or add the class to the names")

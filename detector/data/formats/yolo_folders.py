@@ -1,127 +1,19 @@
-"""Finds what belongs to a split of a YOLO data set: images, the label file of each, and the names of the classes."""
+"""Finds what belongs to a split of a YOLO data set: its images, and the label file of each."""
 
 import itertools
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-from detector.config.load import read_yaml
 from detector.data.formats.listing import forget_folders, list_folder
+from detector.data.formats.split_names import same_splits
+from detector.data.formats.yolo_data_file import DataFile, data_file, find_split
 from detector.data.image_io import IMAGE_EXTENSIONS, image_files
-from detector.data.text_files import list_names, read_lines, read_text
-from detector.errors import BadInput
+from detector.data.text_files import list_names, read_lines
+from detector.errors import BadInput, shorten
 
-YAML_FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
-NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "classes.names", "train/classes.txt")
-# Names of the same split, as other programs write them.
-SYNONYMS = {"val": ("valid", "validation"), "valid": ("val", "validation"), "validation": ("val", "valid")}
 LABELS_OF = {"images": "labels", "JPEGImages": "labels"}  # folder of the images -> folder of their label files
 ALL = "all"         # the split of a data set whose images are not divided
-MAX_EXAMPLES = 5    # in an error message
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """The content of data.yaml; empty where there is none."""
-
-    path: str = ""
-    splits: dict[str, list[str]] = field(default_factory=dict)  # folders of images, or lists of them, as written
-    base: str = ""                      # `path:`, the folder that these are relative to
-    names: tuple[str, ...] | None = None
-    keypoints: int = 0                  # numbers of a line behind its box, by `kpt_shape:`
-
-
-def data_file(root: str) -> DataFile:
-    """Returns the content of the YAML file at the root that describes the data set.
-
-    Raises:
-        BadInput: the file is no YAML, or its names or splits cannot be used.
-    """
-    path = yaml_file(root)
-    if not path:
-        return DataFile()
-    content = _parse(path)
-    splits = {key: _texts(content[key], path, key) for key in ("train", "val", "valid", "validation", "test")
-              if content.get(key)}
-    shape = content.get("kpt_shape")
-    numbers = [int(number) for number in shape if str(number).isdigit()] if isinstance(shape, list) else []
-    base = content.get("path")
-    return DataFile(path, {key: entries for key, entries in splits.items() if entries},
-                    base if isinstance(base, str) else "", _class_names(content, path),
-                    numbers[0] * numbers[1] if len(numbers) == 2 else 0)
-
-
-def yaml_file(root: str) -> str:
-    """Returns data.yaml, or else the only YAML file at the root that names a training split; empty: there is none."""
-    names = [name for name in list_names(root) if name.endswith((".yaml", ".yml"))]
-    for name in YAML_FILES:
-        if name in names:
-            return os.path.join(root, name)
-    described = [name for name in names if _describes_data(os.path.join(root, name))]
-    return os.path.join(root, described[0]) if len(described) == 1 else ""
-
-
-def _describes_data(path: str) -> bool:
-    try:
-        return bool(re.search(r"(?m)^(train|val|names|nc)\s*:", read_text(path)))
-    except BadInput:
-        return False
-
-
-def _parse(path: str) -> dict:
-    text = read_text(path, "data file")
-    try:
-        content = read_yaml(text)
-    except Exception as error:  # an error of the YAML parser, or of Python for text that is nested too deeply
-        raise BadInput(f"broken YAML in {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise BadInput(f"{path}: keys such as train:, val: and names: are expected")
-    return content
-
-
-def _texts(value: object, path: str, key: str) -> list[str]:
-    entries = value if isinstance(value, list) else [value]
-    if any(not isinstance(entry, str) for entry in entries):
-        raise BadInput(f"{path}: {key}: is the folder of the images, or the list of them, or a list of these")
-    return [entry.strip() for entry in entries if entry.strip()]
-
-
-def _class_names(content: dict, path: str) -> tuple[str, ...] | None:
-    """Returns the names that `names:` states as list, as {number: name}, in one line or as a file; else by `nc:`."""
-    names, count = content.get("names"), str(content.get("nc") or "")
-    if isinstance(names, str) and names.strip():
-        beside = os.path.join(os.path.dirname(path), names)
-        names = read_lines(beside) if os.path.isfile(beside) else [name.strip() for name in names.split(",")]
-    if isinstance(names, dict):
-        if any(not str(key).isdigit() or int(key) > 10**6 for key in names):
-            raise BadInput(f"{path}: the keys of names: are the numbers of the classes, from 0")
-        by_number = {int(key): name for key, name in names.items()}
-        names = [by_number.get(number, f"class {number}") for number in range(max(by_number, default=-1) + 1)]
-    if not names and count.isdigit() and 0 < int(count) <= 10**6:
-        names = [f"class {number}" for number in range(int(count))]
-    if not names:
-        return None
-    if any(not isinstance(name, str) for name in names):
-        raise BadInput(f"{path}: names: is a list of texts, or a mapping such as {{0: cat, 1: dog}}")
-    return unique_names(names, path)
-
-
-def unique_names(names: list[str], path: str) -> tuple[str, ...]:
-    """Returns class names without surrounding white space. Raises BadInput for a name that occurs twice or is empty."""
-    names = [name.strip() for name in names]
-    wrong = [name for name in dict.fromkeys(names) if names.count(name) > 1 or not name]
-    if wrong:
-        raise BadInput(f"{path}: each class needs a name of its own; empty or twice: "
-                       + ", ".join(repr(name) for name in wrong[:MAX_EXAMPLES]))
-    return tuple(names)
-
-
-def name_file(root: str) -> str:
-    """Returns the text file that lists the class names, one on each line; empty: there is none."""
-    paths = [os.path.join(root, name) for name in NAME_FILES]
-    paths += [os.path.join(root, name) for name in list_names(root) if name.endswith(".names")]
-    return next((path for path in paths if os.path.isfile(path)), "")
 
 
 def split_names(root: str) -> list[str]:
@@ -174,8 +66,9 @@ def image_sources(root: str, split: str) -> list[str]:
     Raises:
         BadInput: there is no such split, or a folder that data.yaml names for it is missing.
     """
-    data = data_file(root)
-    for name in (split, *SYNONYMS.get(split, ())):
+    data, split = find_split(root, split)
+    names = same_splits(split)
+    for name in (split, *names) if split in names else (split,):
         if name in data.splits:
             return [_find(root, data, entry, name) for entry in data.splits[name]]
         for candidate in (name, f"{name}.txt", os.path.join("images", name), os.path.join("JPEGImages", name)):
@@ -203,7 +96,7 @@ def _find(root: str, data: DataFile, entry: str, split: str) -> str:
     candidates += [os.path.join(place, base, entry) for place in (folder, root) if not os.path.isabs(base)]
     candidates += [os.path.join(folder, entry)]
     parts = [part for part in re.sub(r"^[A-Za-z]:", "", entry).split("/") if part not in ("", ".", "..")]
-    shortest = 1 if len(parts) == 1 or parts[-1] not in LABELS_OF else 2
+    shortest = 2 if len(parts) > 1 and parts[-1] in LABELS_OF else 1
     candidates += [os.path.join(folder, *parts[start:]) for start in range(len(parts) - shortest + 1)]
     for path in candidates:
         if os.path.exists(path):
@@ -222,15 +115,16 @@ def images_of(root: str, split: str, images: str = "") -> list[str]:
         BadInput: there is no such split, or no image in it.
     """
     if images:
-        return _images_in(os.path.join(root, images), root, split)
+        return _images_in(os.path.join(root, images), root, find_split(root, split)[1])
     paths = []
     for source in image_sources(root, split):
         if os.path.isfile(source):
             paths += list(_listed(source, root))
             continue
         folder = os.path.join(source, "images")
-        folder = folder if os.path.isdir(folder) else source
-        paths += [path for path in image_files(folder) if "/." not in path[len(folder):]]  # without hidden files
+        paths += image_files(folder if os.path.isdir(folder) else source)
+    if not paths:
+        raise BadInput(f"{shorten(image_sources(root, split))} lists no image. Write the path of an image on each line")
     return paths
 
 
@@ -242,8 +136,12 @@ def _images_in(folder: str, root: str, split: str) -> list[str]:
     labels = next((path for path in (os.path.join(root, "labels", split), os.path.join(root, split, "labels"))
                    if os.path.isdir(path)), "")
     stems = {os.path.splitext(name)[0] for name in list_names(labels)} if labels else None
-    paths = image_files(folder)
-    return [path for path in paths if stems is None or os.path.splitext(os.path.basename(path))[0] in stems]
+    paths = [path for path in image_files(folder)
+             if stems is None or os.path.splitext(os.path.basename(path))[0] in stems]
+    if not paths:
+        raise BadInput(f"no image in {folder} has the name of a label file in {labels}. Set data.images to the folder "
+                       "of the images, or data.train or data.val to another split")
+    return paths
 
 
 def _listed(path: str, root: str) -> Iterator[str]:
@@ -260,9 +158,8 @@ def _listed(path: str, root: str) -> Iterator[str]:
         else:
             yield os.path.normpath(image)
     if missing:
-        rest = f" and {len(missing) - MAX_EXAMPLES} more" if len(missing) > MAX_EXAMPLES else ""
-        raise BadInput(f"{path} lists images that are neither there nor below {folder}: "
-                       f"{', '.join(missing[:MAX_EXAMPLES])}{rest}. Add them, or remove these lines")
+        raise BadInput(f"{path} lists images that are neither there nor below {folder}: {shorten(missing)}. Add them, "
+                       "or remove these lines")
 
 
 class LabelFiles:

@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_layouts import LINE, coco, image, options, text, yolo
+from small_layouts import LINE, coco, image, options, text, voc, yolo
 
 from detector.data import cache
 from detector.data.cache import read_cached
@@ -139,3 +140,35 @@ def test_a_reader_without_a_folder_of_images_works_with_and_without_the_option(t
                                                 lambda root, split: entry.sources(root, split)))
     for images in ("", "images"):
         assert len(read(settings(tmp_path, format="mine", images=images))) == 1
+
+
+def test_an_image_that_changes_while_it_is_read_is_measured_again(tmp_path, monkeypatch):
+    yolo(tmp_path / "data")
+    entry = FORMATS["yolo"]
+
+    def read_and_change(root, split, images=""):
+        dataset = entry.read(root, split, images)
+        time.sleep(0.05)  # the clock of a file system is coarse
+        image(tmp_path / "data/images/train/train.jpg", (30, 20))
+        return dataset
+    with monkeypatch.context() as patch:
+        patch.setitem(FORMATS, "yolo", replace(entry, read=read_and_change))
+        assert read(settings(tmp_path)).sizes.tolist() == [[50, 100]]
+    assert read(settings(tmp_path)).sizes.tolist() == [[20, 30]]
+
+
+def test_a_list_of_names_that_changes_is_noticed(tmp_path):
+    yolo(tmp_path / "data", names="names.list")
+    text(tmp_path / "data/names.list", "cat\n")
+    assert read(settings(tmp_path)).classes == ("cat",)
+    change(text(tmp_path / "data/names.list", "dog\n"))
+    assert read(settings(tmp_path)).classes == ("dog",)
+
+
+@pytest.mark.parametrize("format, write", [("yolo", yolo), ("coco", lambda root: coco(root, "train.json", "images/train")),
+                                           ("voc", lambda root: voc(root, {"train": ["a"]}))])
+def test_a_home_in_the_folder_of_images_is_expanded(tmp_path, monkeypatch, format, write):
+    write(tmp_path / "data")
+    (tmp_path / "data" / ("JPEGImages" if format == "voc" else "images")).rename(tmp_path / "pictures")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read(settings(tmp_path, format=format, images="~/pictures")).path(0).startswith(f"{tmp_path}/pictures/")

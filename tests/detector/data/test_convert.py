@@ -3,8 +3,8 @@
 import itertools
 import json
 import os
-import shlex
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from small_layouts import coco, image, imagenet_det, options, per_image_json, text, visual_genome, voc, yolo
 
-from detector import cli
+from detector import cli, load_config
 from detector.data import convert as module
 from detector.data.convert import convert
 from detector.data.formats.detect import detect_format
@@ -97,17 +97,66 @@ def test_every_readable_layout_is_converted(tmp_path, write, splits, target):
         assert f"{name}: 1 images" in message or f"{name}: 2 images" in message
 
 
-def test_the_printed_command_reads_what_was_written(tmp_path):
+def test_the_printed_config_reads_what_was_written(tmp_path):
     coco(tmp_path / "source", "annotations/instances_default.json", "images", classes=("dog", "cat"),
          objects=[(0, 1, [1, 2, 30, 40]), (1, 2, [1, 2, 30, 40])])
     for target in WRITERS:
-        out = tmp_path / f"to {target}"
-        command = shlex.split(convert(str(tmp_path / "source"), target, str(out)).splitlines()[-1])
-        assert command[:3] == ["fleet-rcnn", "train", "custom/bccd"]
-        from detector import load_config
-        data = load_config(command[2], [*command[3:], "data.cache="]).data
-        train, val = read_datasets(data)
-        assert (len(train), len(val), train.classes) == (3, 1, ("dog", "cat"))
+        *_, first, data, model, _, command = convert(str(tmp_path / "source"), target, str(tmp_path / f"to: {target}")).splitlines()
+        assert (first, command) == ("Train on it: write mine.yaml with", "  fleet-rcnn train mine.yaml")
+        config = load_config(str(text(tmp_path / "mine.yaml", f"{data}\n{model}\n")), ["data.cache="])
+        train, val = read_datasets(config.data)
+        assert (len(train), len(val), train.classes) == (3, 1, ("dog", "cat")) and config.model.weights == "coco"
+
+
+def test_names_of_splits_are_quoted_where_yaml_reads_something_else(tmp_path):
+    for split in ("2012", "no"):
+        coco(tmp_path / "source", f"annotations/instances_{split}.json", split)
+    assert 'format: voc, train: "2012", val: "no"}' in convert(str(tmp_path / "source"), "voc", str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("classes", [("1", "2", "3"), ("3", "1", "0"), ("nan", "1e3", "inf"), ("a\x7fb", "c\x85d", "\u2028 e")])
+def test_classes_of_any_name_there_and_back(tmp_path, classes):
+    boxes = [[1, 2, 30, 40], [3, 4, 20, 20], [5, 6, 10, 10]]
+    coco(tmp_path / "source", "annotations/instances_train.json", "train", 1, [(0, label, box) for label, box in enumerate(boxes, 1)],
+         [name.strip() for name in classes])
+    convert(str(tmp_path / "source"), "yolo", str(tmp_path / "there"))
+    convert(str(tmp_path / "there"), "coco", str(tmp_path / "back"))
+    for place in ("there", "back"):
+        assert_same(read(tmp_path / "source", "train"), read(tmp_path / place, "train"))
+
+
+def test_class_names_that_xml_cannot_hold_are_refused_by_name(tmp_path):
+    coco(tmp_path / "source", "annotations/instances_train.json", "train", classes=("a\x01b", "cat", "c\rd"))
+    with pytest.raises(BadInput, match=r"class names that XML cannot hold: 'a\\x01b', 'c\\rd'\. Rename them, or convert --to coco"):
+        convert(str(tmp_path / "source"), "voc", str(tmp_path / "out"))
+    assert os.listdir(tmp_path) == ["source"]
+
+
+def test_another_data_file_is_converted_with_all_of_its_splits(tmp_path):
+    yolo(tmp_path / "source")
+    other = text(tmp_path / "source/other.yaml", "train: images/val\ntest: images/train\nnames: [dog]\n")
+    convert(str(other), "coco", str(tmp_path / "all"))
+    convert(str(other), "coco", str(tmp_path / "one"), splits=["test"])
+    assert sorted(os.listdir(tmp_path / "all")) == ["annotations", "test", "train"] and os.listdir(tmp_path / "all/train") == ["val.jpg"]
+    assert sorted(os.listdir(tmp_path / "one")) == ["annotations", "test"]
+
+
+@pytest.mark.parametrize("splits", [[], ["train"]])
+def test_an_unknown_format_is_named(tmp_path, splits):
+    yolo(tmp_path / "source")
+    with pytest.raises(BadInput, match=r"unknown data.format=yolov8 \(did you mean yolo\?\)"):
+        convert(str(tmp_path / "source"), "coco", str(tmp_path / "out"), "yolov8", splits)
+
+
+def test_images_of_any_size_without_an_ending_are_converted_without_a_warning(tmp_path, monkeypatch):
+    coco(tmp_path / "source", "train.json", "train", 1)
+    (tmp_path / "source/train/train_0.png").rename(tmp_path / "source/train/train_0")
+    text(tmp_path / "source/train.json", (tmp_path / "source/train.json").read_text().replace("train_0.png", "train_0"))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)  # of 5000: Pillow warns
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        convert(str(tmp_path / "source"), "coco", str(tmp_path / "out"))
+    assert os.listdir(tmp_path / "out/train") == ["train_0.png"]
 
 
 def test_flags_are_kept_where_they_can_be_and_said_where_not(tmp_path):

@@ -22,7 +22,7 @@ def drawn(boxes, paths=("a.jpg",), image=None, label=None, flags=None, size=(50,
 
 
 def test_boxes_in_the_first_pixel_are_fractions_of_width_and_height():
-    dataset = scale_fractions(drawn([[0, 0, 1, 1.0005], [0.25, 0.5, 0.5, 0.75]]))
+    dataset, = scale_fractions([drawn([[0, 0, 1, 1.0005], [0.25, 0.5, 0.5, 0.75]])])
     assert dataset.boxes.round(3).tolist() == [[0, 0, 100, pytest.approx(50.025, abs=1e-3)], [25, 25, 50, 37.5]]
     assert dataset.areas.tolist() == [50, 50]
     assert dataset.warnings[0].startswith("2 boxes lie in the first pixel of their image: they were read as fractions")
@@ -30,11 +30,11 @@ def test_boxes_in_the_first_pixel_are_fractions_of_width_and_height():
 
 
 def test_fractions_that_reach_outside_are_fractions_still():
-    assert scale_fractions(drawn([[0, 0, 0.5, 0.5], [0.5, 0.5, 1.25, 0.75]])).boxes[1].tolist() == [50, 25, 125, 37.5]
+    assert scale_fractions([drawn([[0, 0, 0.5, 0.5], [0.5, 0.5, 1.25, 0.75]])])[0].boxes[1].tolist() == [50, 25, 125, 37.5]
 
 
 def test_where_only_some_boxes_lie_there_they_are_kept_and_noted():
-    dataset = scale_fractions(drawn([[3, 4, 30, 40], [0.25, 0.5, 0.5, 0.75]]))
+    dataset, = scale_fractions([drawn([[3, 4, 30, 40], [0.25, 0.5, 0.5, 0.75]])])
     assert dataset.boxes[1].tolist() == [0.25, 0.5, 0.5, 0.75]
     assert dataset.warnings[0].startswith("1 of 2 boxes lie in the first pixel of their image, as fractions") and len(dataset.warnings) == 1
 
@@ -43,7 +43,7 @@ def test_where_only_some_boxes_lie_there_they_are_kept_and_noted():
     drawn([]), drawn([[0, 0, 0, 0]]), drawn([[1, 2, 30, 40]]), drawn([[0, 0, 1, 1]], size=(4, 8)), drawn([[NAN] * 4]),
     drawn([[3, 4, 30, 40], [0, 0, 1, 1]]), drawn([[5, 5, 5.5, 5.5]])])
 def test_other_boxes_are_pixels(dataset):
-    assert scale_fractions(dataset) is dataset
+    assert scale_fractions([dataset])[0] is dataset
 
 
 def test_swapped_corners_are_swapped_back_left_out_or_refused():
@@ -128,11 +128,43 @@ def test_swapped_corners_of_voc_keep_every_pixel(tmp_path):
     assert dataset.boxes.tolist() == [[1, 2, 30, 40]] and "swapped corners were corrected" in dataset.warnings[0]
 
 
-def test_fractions_are_found_in_each_split_by_itself(tmp_path):
-    coco(tmp_path, "annotations/instances_train.json", "train", 1, [(0, 1, [0.1, 0.2, 0.3, 0.4])])
-    coco(tmp_path, "annotations/instances_val.json", "val", 1)
-    train, val = read_datasets(options(tmp_path))
-    assert train.boxes.tolist() == [pytest.approx([10, 10, 40, 30])] and val.boxes.tolist() == [[10, 10, 30, 30]]
+@pytest.mark.parametrize("splits", [("train", "val"), ("val", "train")])
+def test_all_splits_are_fractions_or_none(tmp_path, splits):
+    """A few boxes below a pixel, which would be fractions by themselves, are none beside boxes in pixels."""
+    few, many = splits
+    small, large = (0, 1, [0.1, 0.2, 0.3, 0.4]), (0, 1, [10, 10, 20, 20])
+    for folder, objects in (("pixels", [large] * 4), ("fractions", [(0, 1, [0.2, 0.2, 0.6, 0.6])] * 4)):
+        coco(tmp_path / folder, f"annotations/instances_{few}.json", few, 1, [small])
+        coco(tmp_path / folder, f"annotations/instances_{many}.json", many, 1, objects)
+    pixels = dict(zip(("train", "val"), read_datasets(options(tmp_path / "pixels", duplicates="keep"))))
+    assert pixels[few].boxes.tolist() == [pytest.approx([0.1, 0.2, 0.4, 0.6])] and pixels[many].boxes.tolist() == [[10, 10, 30, 30]] * 4
+    assert "1 of 1 boxes lie in the first pixel of their image, as fractions" in pixels[few].warnings[0] and not pixels[many].warnings
+    train, val = read_datasets(options(tmp_path / "fractions"))
+    both = read_splits(options(tmp_path / "fractions"), ("train", "val"))
+    assert len(both.boxes) == 2 and both.boxes.max() == 80 and {train.boxes.max(), val.boxes.max()} == {np.float32(40), np.float32(80)}
+
+
+def test_boxes_that_a_reader_gives_in_pixels_are_never_fractions(tmp_path):
+    yolo(tmp_path)
+    for split in ("train", "val"):
+        text(tmp_path / f"labels/{split}/{split}.txt", "0 0.005 0.01 0.004 0.008\n")
+    train, _ = read_datasets(options(tmp_path))
+    assert train.boxes.tolist() == [pytest.approx([0.3, 0.3, 0.7, 0.7])] and not train.warnings
+
+
+@pytest.mark.parametrize("lines", ["a\na.jpg\nb\n"])
+@pytest.mark.parametrize("policy, count", [("drop", 2), ("keep", 3), ("refuse", 0)])
+def test_lines_that_name_an_image_again_follow_the_option(tmp_path, lines, policy, count):
+    voc(tmp_path, {"train": ["a", "b"]})
+    text(tmp_path / "ImageSets/Main/train.txt", lines)
+    config = options(tmp_path, format="voc", duplicates=policy)
+    if policy == "refuse":
+        with pytest.raises(BadInput, match="data.duplicates=refuse.: 1 images are listed again; first: .*a.jpg"):
+            read_splits(config, ("train",))
+        return
+    dataset = read_splits(config, ("train",))
+    assert len(dataset) == len(dataset.boxes) == count
+    assert [warning[:26] for warning in dataset.warnings] == ["1 images are listed again;"] * (policy == "drop")
 
 
 def test_a_label_line_that_is_there_twice_counts_once(tmp_path):

@@ -239,3 +239,12 @@ def test_boxes_that_are_not_finite_and_names_that_are_no_text_do_not_end_a_score
     write(tmp_path, content, "gt.json")
     dataset = coco.read_ground_truth(str(tmp_path / "gt.json")).dataset
     assert dataset.classes == ("cat", "?") and np.isfinite(dataset.boxes).all() and "1 objects have a box that" in dataset.warnings[0]
+
+
+def test_ids_of_categories_that_are_no_integers_are_named_so(tmp_path):
+    content = small()
+    for item in content["categories"]:
+        item["id"] = f"c{item['id']}"
+    for item in content["annotations"]:
+        item["category_id"] = f"c{item['category_id']}"
+    assert "the ids of categories are not distinct integers" in read(tmp_path, content).warnings[0]

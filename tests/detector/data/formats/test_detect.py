@@ -5,11 +5,11 @@ import os
 import shutil
 
 import pytest
-from small_layouts import XML, coco, image, imagenet_det, options, per_image_json, text, visual_genome, voc, yolo
+from small_layouts import LINE, XML, coco, image, imagenet_det, options, per_image_json, text, visual_genome, voc, yolo
 
 from detector.data.formats.detect import detect_format, detect_splits
 from detector.data.formats.layouts import LAYOUTS
-from detector.data.read import read_datasets, resolve_format
+from detector.data.read import read_datasets, read_splits, resolve_format
 from detector.errors import BadInput
 
 
@@ -166,3 +166,52 @@ def test_xml_files_without_lists_are_found_in_all_their_places(tmp_path, xml, im
         text(tmp_path / xml.replace("train", split) / f"{split}.xml", XML)
     train, val = read_datasets(options(tmp_path))
     assert (train.name, val.name) == ("voc train", "voc val") and os.path.isfile(train.path(0))
+
+
+def test_a_root_that_is_another_data_file_is_that_file(tmp_path):
+    yolo(tmp_path)
+    image(tmp_path / "more/images/m.jpg")
+    text(tmp_path / "more/labels/m.txt", LINE)
+    other = text(tmp_path / "other.yaml", "train: more/images\nvalid: images/train\nnames: [dog]\n")
+    for format in ("auto", "yolo"):
+        train, val = read_datasets(options(other, format=format))
+        assert (train.path(0), train.classes) == (str(tmp_path / "more/images/m.jpg"), ("dog",))
+        assert val.path(0) == str(tmp_path / "images/train/train.jpg")
+    assert detect_format(options(other))[1] == f"data.format=auto: {other} is read as yolo"
+    assert len(read_splits(options(other), ("valid",))) == 1
+    assert read_datasets(options(other, val=("0.5",), train=("train", "valid")))[0].classes == ("dog",)
+    with pytest.raises(BadInput, match="is a data file of YOLO, but data.format=coco"):
+        read_datasets(options(other, format="coco"))
+    text(other, "train: more/images\nnames: [dog]\n")
+    with pytest.raises(BadInput, match=r"no split for data.val=other.yaml/val; its splits: other.yaml/train\. Hold out"):
+        (tmp_path / "images/val").rename(tmp_path / "images/rest")
+        read_datasets(options(other))
+    with pytest.raises(BadInput, match="is no data file of YOLO: it names no split"):
+        read_datasets(options(text(tmp_path / "none.yaml", "a: b\n")))
+
+
+def test_a_data_file_alone_decides_the_format(tmp_path):
+    yolo(tmp_path)
+    two_coco_files(tmp_path)
+    with pytest.raises(BadInput, match="fits several formats"):
+        detect_format(options(tmp_path))
+    assert detect_format(options(tmp_path / "data.yaml"))[0].format == "yolo"
+
+
+@pytest.mark.parametrize("broken", ["annotations/instances_train.json", "train.json", "annotations/instances_train2017.json",
+                                    "train/_annotations.coco.json"])
+@pytest.mark.parametrize("content, cause", [('{"images": [', "is no JSON: "),
+                                            ('{"images": [], "annotations": []}', "no list named categories")])
+def test_a_broken_file_of_a_split_is_no_missing_split(tmp_path, broken, content, cause):
+    coco(tmp_path, "annotations/instances_val.json", "val")
+    text(tmp_path / broken, content)
+    text(tmp_path / "annotations/classes.json", "[")
+    with pytest.raises(BadInput) as caught:
+        read_datasets(options(tmp_path))
+    assert broken in str(caught.value) and cause in str(caught.value) and "no split for" not in str(caught.value)
+
+
+def test_lists_of_one_class_are_no_splits_and_others_are(tmp_path):
+    voc(tmp_path, {"train": ["a"], "night_train": ["b 1", "c 2"], "cat_train": ["a"], "val": ["d"], "rain_val": ["d"]})
+    text(tmp_path / "ImageSets/Main/helmet_train.txt", "a  1\nb -1\n")
+    assert LAYOUTS["voc"].splits(str(tmp_path)) == ["night_train", "rain_val", "train", "val"]

@@ -113,7 +113,7 @@ def test_without_any_image_all_searched_folders_are_named(tmp_path):
     touch(tmp_path, "images/x.jpg", "other/y.jpg")
     files = find_images(str(tmp_path), NAMES, ["val", "images"], lambda: ["other"])
     assert files.paths == ["val/a.jpg", "val/b.jpg", "val/c.jpg"] and files.missing == [0, 1, 2]
-    assert f"3 of 3 images do not exist in {tmp_path}/images, {tmp_path}/other;" in files.missing_text
+    assert f"3 of 3 images do not exist in {tmp_path}/val, {tmp_path}/images, {tmp_path}/other;" in files.missing_text
 
 
 def test_a_folder_that_may_not_be_listed_is_named(tmp_path, monkeypatch):

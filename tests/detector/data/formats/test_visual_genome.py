@@ -111,7 +111,7 @@ def test_the_smaller_splits_are_the_first_lines(tmp_path):
         (tmp_path / f"{name}.txt").write_text("".join(f"{image} {xml}\n" for image, xml in lines))
     for split, count in [("minitrain", 1000), ("smalltrain", 20000), ("minival", 100), ("smallval", 2000),
                          ("train", 20501), ("val", 20501), ("test", 20501)]:
-        assert visual_genome._lines(str(tmp_path), split) == (lines[:count], ())
+        assert visual_genome._lines(str(tmp_path), split) == lines[:count]
 
 
 @pytest.mark.parametrize("split, pattern", [

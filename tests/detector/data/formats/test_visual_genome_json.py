@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detector.data.corrections import fix_duplicates
 from detector.data.formats import visual_genome
 from detector.data.formats.visual_genome_json import iter_json_list
 from detector.errors import BadInput
@@ -101,11 +102,12 @@ def test_photographs_may_lie_in_another_folder(tmp_path):
     assert "no such image file" in refused(root)
 
 
-def test_lines_that_repeat_an_image_are_counted(tmp_path):
+def test_lines_that_repeat_an_image_stay_with_ids_of_their_own_for_the_option_that_counts_them(tmp_path):
     root = make(tmp_path / "vg", [], [{"image_id": 1, "objects": [BOX]}], "VG_100K/1.jpg xml/1.xml\nVG_100K\\1.jpg xml\\1.xml\n")
     dataset = visual_genome.read(str(root), "v/val")
-    assert len(dataset) == 1 and len(dataset.boxes) == 1
-    assert "1 lines of " in dataset.warnings[0] and "name an image again; it is read once: 1" in dataset.warnings[0]
+    assert dataset.image_ids.tolist() == [1, 2] and dataset.boxes_per_image().tolist() == [1, 1]
+    fixed = fix_duplicates(dataset, "drop")
+    assert fixed.image_ids.tolist() == [1] and len(fixed.boxes) == 1 and fixed.warnings[0].startswith("1 images are listed again")
 
 
 @pytest.mark.parametrize("name", ["val.txt", "v/objects_vocab.txt"])

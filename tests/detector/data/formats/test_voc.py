@@ -246,7 +246,7 @@ def test_a_root_without_a_tree_says_what_it_must_hold(tmp_path):
     (annotation_text(entry("cat", (1, 1, 9, 9)).replace("<name>cat</name>", "")), "object 1 has no name"),
     (annotation_text(entry("", (1, 1, 9, 9))), "object 1 has no name"),
     (annotation_text(entry("  ", (1, 1, 9, 9))), "object 1 has no name"),
-    (annotation_text(*[entry("", (1, 1, 9, 9))] * 5), "; object 3 has no name and 2 more objects. Each object needs a name"),
+    (annotation_text(*[entry("", (1, 1, 9, 9))] * 5), "; object 3 has no name and 2 more. Each object needs a name"),
     ("<annotations><image name='a.jpg'/></annotations>", "its root element is <annotations>, not <annotation>"),
 ])
 def test_a_faulty_annotation_names_its_file(tmp_path, text, sentence):
@@ -301,3 +301,13 @@ def test_blood_cells_are_read_as_they_stand(bccd):
         for box, annotation in zip(dataset.boxes[rows], objects):
             x1, y1, x2, y2 = (int(annotation.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax"))
             assert box.tolist() == [max(x1 - 1, 0), max(y1 - 1, 0), x2, y2]
+
+
+def test_a_split_of_two_years_says_that_it_is_one_of_them(tmp_path):
+    for year in ("VOC2007", "VOC2012"):
+        tree(tmp_path / year, {"a": annotation_text(entry("cat", (1, 1, 9, 9)))}, {"trainval": "a"})
+    dataset = voc.read(str(tmp_path), "trainval")
+    assert dataset.warnings == ("the split trainval is that of VOC2007 alone; VOC2012 has one, too. For both, set data.train (or "
+                                "data.val) to [VOC2007/trainval, VOC2012/trainval]",)
+    for split in ("2007/trainval", "VOC2012/trainval"):
+        assert not voc.read(str(tmp_path), split).warnings

@@ -168,3 +168,63 @@ def test_an_unknown_split_and_images_without_any_label_file_are_errors(tmp_path)
     (tmp_path / "labels/train/train.txt").unlink()
     with pytest.raises(BadInput, match=r"none of 1 images has a label file, such as train\.txt"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("names, line, label", [
+    ("1\n2\n3\n", "0", 1), ("1\n2\n3\n", "1", 2), ("2\n0\n1\n", "2.0", 3), ("cat\nnan\n", "nan", 2), ("cat\n01x\n", "01x", 2)])
+def test_a_number_is_that_of_a_class_also_where_classes_are_called_by_numbers(tmp_path, names, line, label):
+    labelled(tmp_path, LINE.replace("0", line, 1), names)
+    assert read(tmp_path, "all").labels.tolist() == [label]
+
+
+@pytest.mark.parametrize("blank", ["\xa0", "\u3000", "\ufeff", "\x00 \x1a", "\ufeff\xa0 "])
+def test_lines_of_white_space_of_any_kind_are_empty(tmp_path, blank):
+    labelled(tmp_path, f"{LINE}{blank}\n{blank}")
+    assert len(read(tmp_path, "all").boxes) == 1
+
+
+def test_a_sixth_value_that_is_no_score_is_noted_once(tmp_path):
+    file = labelled(tmp_path, LINE.replace("\n", " 0.9\n") + LINE.replace("\n", " 1.57\n") + LINE.replace("\n", " -30\n"))
+    warning, = read(tmp_path, "all").warnings
+    assert warning.startswith("2 lines have a sixth value outside 0 ... 1") and warning.endswith(f"first: {file}, line 2")
+
+
+def test_without_an_image_there_is_an_error(tmp_path):
+    yolo(tmp_path)
+    text(tmp_path / "data.yaml", "train: train.txt\nnames: [cat]\n")
+    text(tmp_path / "train.txt", "\n")
+    with pytest.raises(BadInput, match=r"train\.txt lists no image\. Write"):
+        read(tmp_path)
+    image(tmp_path / "pictures/other.jpg")
+    with pytest.raises(BadInput, match=r"no image in .*pictures has the name of a label file in .*labels/train\. Set data\.images"):
+        read(tmp_path, "train", "pictures")
+
+
+def test_images_beside_data_yaml_are_the_folder_with_a_dot(tmp_path):
+    labelled(tmp_path, LINE, names="")
+    text(tmp_path / "data.yaml", "train: .\nval: ./\nnames: [cat]\n")
+    assert paths(read(tmp_path)) == paths(read(tmp_path, "val")) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("key", ["²", "-1", "9999999", "9" * 50, "1.5", "yes"])
+def test_keys_of_names_are_small_whole_numbers(tmp_path, key):
+    yolo(tmp_path, names=f'{{"{key}": cat}}')
+    with pytest.raises(BadInput, match="the keys of names: are the numbers of the classes"):
+        read(tmp_path)
+    text(tmp_path / "data.yaml", f'train: images/train\nnc: "{key}"\nkpt_shape: ["{key}", 2]\n')
+    assert read(tmp_path).classes == ("class 0",)
+
+
+def test_a_list_of_names_that_data_yaml_refers_to_is_a_source(tmp_path):
+    yolo(tmp_path, names="names.list")
+    text(tmp_path / "names.list", "cat\ndog\n")
+    assert read(tmp_path).classes == ("cat", "dog")
+    assert str(tmp_path / "names.list") in reader.sources(str(tmp_path), "train")
+
+
+def test_a_split_of_another_data_file(tmp_path):
+    yolo(tmp_path)
+    text(tmp_path / "other.yaml", "train: images/val\nnames: [dog]\n")
+    dataset = read(tmp_path, "other.yaml/train")
+    assert paths(dataset) == ["images/val/val.jpg"] and dataset.classes == ("dog",)
+    assert str(tmp_path / "other.yaml") in reader.sources(str(tmp_path), "other.yaml/train")
