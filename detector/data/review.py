@@ -11,6 +11,7 @@ import numpy as np
 from detector.config.schema import Config, Data
 from detector.data.read import drop_ignored
 from detector.data.split import group_equal_files
+from detector.errors import shorten
 from detector.structures import CROWD, DIFFICULT, Dataset
 
 MAX_NAMES = 10  # of classes or images in one sentence
@@ -23,12 +24,6 @@ class Review:
 
     problems: tuple[str, ...]
     notes: tuple[str, ...]
-
-
-def first_names(names: list[str], separator: str = ", ") -> str:
-    """Returns the first MAX_NAMES names, and how many more there are."""
-    rest = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return separator.join(names[:MAX_NAMES]) + rest
 
 
 def ignored_objects(dataset: Dataset, config: Data) -> dict[str, int]:
@@ -94,7 +89,7 @@ def note_absent(dataset: Dataset, mask: np.ndarray, text: str, effect: str) -> l
     """Returns a sentence with the names of the classes where `mask` (bool [C]) is true; [] without any."""
     names = [name for name, is_absent in zip(dataset.classes, mask) if is_absent]
     noun = "class" if len(names) == 1 else "classes"
-    return [f"{dataset.name}: {text} of {noun} {first_names(names)}; {effect}"] if names else []
+    return [f"{dataset.name}: {text} of {noun} {shorten(names, MAX_NAMES)}; {effect}"] if names else []
 
 
 def shared_paths(train: Dataset, val: Dataset) -> list[str]:
@@ -112,7 +107,7 @@ def note_shared(train: Dataset, val: Dataset, shared: list[str], how: str) -> li
     if not shared:
         return []
     return [f"{len(shared)} of {len(val)} images of {val.name} are also in {train.name} ({how}): "
-            f"{first_names(shared)}. AP is then higher than on new images; remove them from one of the two"]
+            f"{shorten(shared, MAX_NAMES)}. AP is then higher than on new images; remove them from one of the two"]
 
 
 def equal_images(train: Dataset, val: Dataset) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from detector.data.formats.coco_ids import IdTable, index_ids
 from detector.data.formats.json_text import read_annotations
 from detector.data.formats.segmentation_boxes import segmentation_box
-from detector.errors import BadInput, combine_mistakes
+from detector.errors import BadInput, combine_mistakes, shorten
 from detector.structures import Dataset, Detections, from_xywh
 
 ROWS_IN_ERROR = 5   # rows that an error message names for each kind of mistake
@@ -104,7 +104,7 @@ def describe_malformed(path: str, rows: list, malformed: list[int], image_ids: I
     for number in malformed:
         text, value = find_mistake(rows[number], image_ids, labels)
         mistakes.setdefault(text, []).append(f"row {number}{value}")
-    return combine_mistakes(path, [f"{text}: {shorten(places)}" for text, places in mistakes.items()])
+    return combine_mistakes(path, [f"{text}: {shorten(places, ROWS_IN_ERROR)}" for text, places in mistakes.items()])
 
 
 def find_mistake(row: object, image_ids: IdTable, labels: IdTable) -> tuple[str, str]:
@@ -135,9 +135,3 @@ def is_number(value: object) -> bool:
         return not isinstance(value, (list, dict)) and math.isfinite(float(value)) and abs(float(value)) <= MAX_FLOAT32
     except (TypeError, ValueError, OverflowError):
         return False
-
-
-def shorten(places: list[str]) -> str:
-    """Joins places of a mistake; of many, the first ones and the number of the others."""
-    more = f" and {len(places) - ROWS_IN_ERROR} more" if len(places) > ROWS_IN_ERROR else ""
-    return ", ".join(places[:ROWS_IN_ERROR]) + more

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from detector.errors import shorten
 from detector.metrics.coco import coco_ap
 from detector.metrics.coco_params import MAX_DETECTIONS
 from detector.metrics.limit import beyond_limit
@@ -72,9 +73,3 @@ def unreadable_note(unreadable: tuple[str, ...], images: int) -> str:
         return ""
     return (f"{len(unreadable)} of {images} images could not be read: their objects count as missed. First: "
             + shorten(list(unreadable), MAX_IMAGES, "; "))
-
-
-def shorten(names: list[str], limit: int, separator: str = ", ") -> str:
-    """Joins names; of many, the first ones and the number of the others."""
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return separator.join(names[:limit]) + rest

@@ -21,7 +21,7 @@ JSON_KEYS = (rb'"labels"\s*:\s*\[', rb'"boxes"\s*:\s*\[', rb'"shapes"\s*:\s*\[')
 LARGEST_JSON = 1 << 26  # bytes of the annotation of one image, which may hold the image itself
 NO_LISTS = ("classes", "labels", "names", "predefined_classes", "readme", "README", "requirements", "LICENSE")
 XML_FOLDERS = voc.ANNOTATION_FOLDERS
-IN_NO_IMAGE = re.compile(rb"\s-1\s")  # in a list of one class: the image before it does not show the class
+SHOWS_CLASS = re.compile(rb"\S\s+(-1|0|1)\s*$")  # the end of a line in a list of one class
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,10 @@ def _is_class_list(folder: str, name: str) -> bool:
         return bool(underscore)
     try:
         with open(os.path.join(folder, f"{name}.txt"), "rb") as file:
-            return bool(IN_NO_IMAGE.search(file.read(START) + b"\n"))
+            lines = [line for line in file.readlines(START) if line.strip()]
     except OSError:
         return False
+    return bool(lines) and all(map(SHOWS_CLASS.search, lines))
 
 
 def has_xml(folder: str) -> bool:

@@ -5,10 +5,8 @@ import pytest
 
 from detector.config.schema import Config, Data, Evaluate
 from detector.data.review import (
-    MAX_NAMES,
     describe_ignored,
     equal_images,
-    first_names,
     note_shared,
     nothing_to_learn,
     review_classes,
@@ -83,11 +81,6 @@ def test_a_validation_without_objects_says_that_ap_cannot_be_computed():
 def test_the_metric_of_visual_genome_counts_absent_classes_as_0():
     config = Config(evaluate=Evaluate(metric="visual_genome"))
     assert review_classes(dataset([1, 2, 3]), dataset([1, 2]), config)[0].endswith("owl; such classes count as 0")
-
-
-def test_long_lists_of_names_are_cut():
-    names = [f"n{index}" for index in range(MAX_NAMES + 3)]
-    assert first_names(names).endswith(f"n{MAX_NAMES - 1} and 3 more") and first_names(names[:2]) == "n0, n1"
 
 
 def test_images_in_both_data_sets_are_listed_by_path_and_by_content(tmp_path):

@@ -213,5 +213,6 @@ def test_a_broken_file_of_a_split_is_no_missing_split(tmp_path, broken, content,
 
 def test_lists_of_one_class_are_no_splits_and_others_are(tmp_path):
     voc(tmp_path, {"train": ["a"], "night_train": ["b 1", "c 2"], "cat_train": ["a"], "val": ["d"], "rain_val": ["d"]})
-    text(tmp_path / "ImageSets/Main/helmet_train.txt", "a  1\nb -1\n")
+    for name, lines in (("helmet", "a  1\nb -1\n"), ("vest", "a 1\n\nphoto 2 0\r\n")):
+        text(tmp_path / f"ImageSets/Main/{name}_train.txt", lines)
     assert LAYOUTS["voc"].splits(str(tmp_path)) == ["night_train", "rain_val", "train", "val"]
