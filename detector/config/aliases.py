@@ -10,6 +10,10 @@ import zlib
 
 from detector.errors import BadInput
 
+# Options of `data` that a config.yaml or checkpoint of version 0.2 states, all of them.
+SAVED_BY_0_2 = {"format", "root", "train", "val", "classes", "cache", "invalid_boxes", "empty_images",
+                "unreadable_images", "train_on_crowd", "train_on_difficult"}
+
 # Names of version 0.1 -> the option's name in the same section.
 RENAMED = {
     "run.workers": "num_workers", "run.keep": "keep_checkpoints", "run.pictures": "num_val_images",
@@ -128,7 +132,15 @@ def translate(tree: dict, source: str) -> tuple[dict, dict[str, str]]:
             renames[old] = new
     for name in [name for name in tree if name.isupper() and tree[name] == {}]:
         del tree[name]  # a section of another tool, such as SOLVER, of which all options were moved
+    add_newer_options(tree)
     return tree, renames
+
+
+def add_newer_options(tree: dict) -> None:
+    """Adds what newer options stand for in the config of a run of an older version, which states all of its options."""
+    data = tree.get("data")
+    if isinstance(data, dict) and data.keys() >= SAVED_BY_0_2:
+        data.setdefault("duplicates", "keep")
 
 
 def translate_saved(tree: dict, source: str) -> dict:

@@ -22,11 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS.parent), str(TESTS / "benchmarks")]
-
-from annotation_mutations import mutate  # noqa: E402
-from measuring import append_result  # noqa: E402
+from annotation_mutations import mutate
+from measuring import append_result
 
 TIME_LIMIT_S = 10
 CONFIG = """model:

@@ -87,9 +87,11 @@ def train_loader(root: Path):
     import torch
 
     from detector.data.read import read_datasets, select_for_training
+    from detector.training.auto_options import resolve_auto
     from detector.training.schedule import plan_run
     from detector.training.train_loader import open_train_loader
     data = select_for_training(read_datasets(config.data)[0], config.data)
+    config, _ = resolve_auto(config, data, 1)
     plan = plan_run(config.batch, config.optim, config.schedule, data.sizes, 0, 1)
     return plan, open_train_loader(data, plan, config, 0, torch.device("cpu"))
 

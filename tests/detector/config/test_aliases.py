@@ -21,7 +21,7 @@ from detector.config.aliases import (
     translate_saved,
 )
 from detector.config.load import flatten, from_dict, load_config, to_dict, to_yaml
-from detector.config.options import all_options, replace_options
+from detector.config.options import all_options
 from detector.config.schema import Config
 from detector.errors import BadInput
 
@@ -138,7 +138,7 @@ def test_the_config_in_a_checkpoint_of_version_0_1_has_the_values_and_types_of_t
     flat = flatten(translate_saved(saved, "checkpoint"))
     today = flatten(to_dict(from_dict(saved, "checkpoint")))
     assert flat == {path: today[path] for path in flat} and set(today) - set(flat) == {
-        "optim.optimizer", "data.images", "data.duplicates"}
+        "optim.optimizer", "data.images"}
     assert [type(flat[path]) for path in flat] == [type(today[path]) for path in flat]
     assert saved["optim"]["rate"] == 0.02, "the argument is left as it is"
 
@@ -146,8 +146,7 @@ def test_the_config_in_a_checkpoint_of_version_0_1_has_the_values_and_types_of_t
 def test_the_original_recipe_of_version_0_1_is_that_of_today(capfd):
     before = from_dict(yaml.safe_load((OLD / "original.yaml").read_text()), "original")
     for overrides in (["recipe=original", "evaluate.nms_iou=0.45"], ["evaluate.nms_thresh=0.45", "recipe=original"]):
-        today = replace_options(load_config("shapes/demo", overrides), {"data.duplicates": "drop"})  # unknown to 0.1
-        assert today == before
+        assert load_config("shapes/demo", overrides) == before
     assert "recipe: original is now written as base: recipe/original" in capfd.readouterr().err
     assert load_config(str(OLD / "original.yaml")) == before, "every option is stated, recipe: original adds nothing"
 
