@@ -184,6 +184,10 @@ with process_group.process_group("cpu", 1.0):
     assert collectives.all_gather_texts([["a", "\\u00e4"], []][rank]) == ["a", "\\u00e4"]
     assert collectives.broadcast_text(["zero", ""][rank]) == "zero" and collectives.broadcast_text(["", "one"][rank]) == ""
 
+    for mask in ([True, False, True], []):
+        got = collectives.array_of_main(lambda: np.array(mask, bool) if rank == 0 else fail(KeyError("on rank 1")))
+        assert got.tolist() == mask and got.dtype == bool
+
     assert collectives.all_reduce_mean(torch.tensor([1.0, 4.0 * rank])).tolist() == [1, 2]
     norm = nn.BatchNorm2d(1)
     norm.running_mean.fill_(rank)
@@ -191,7 +195,8 @@ with process_group.process_group("cpu", 1.0):
     assert norm.running_mean.item() == 0.5 and norm.running_var.item() == 1
 
     # A failure on one rank is raised on both: its own there, its message elsewhere.
-    for function in (collectives.run_on_all_ranks, collectives.run_on_main, collectives.run_on_local_main_first):
+    for function in (collectives.run_on_all_ranks, collectives.run_on_main, collectives.run_on_local_main_first,
+                     collectives.array_of_main):
         error = raised(lambda: function(lambda: fail(BadInput("no file")) if rank == 0 else None))
         assert error == ["BadInput: no file", "BadInput: rank 0: no file"][rank], error
     error = raised(lambda: collectives.run_on_all_ranks(lambda: fail(KeyError("x")) if rank == 1 else None))
