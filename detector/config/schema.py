@@ -48,7 +48,7 @@ class Data:
                          "data.root", choices=("auto", "coco", "voc", "yolo", "visual_genome", "imagenet_det",
                                                "per_image_json", "shapes"),
         table="detector.data.formats:FORMATS")
-    root: str = option("", "folder that holds images and annotations")
+    root: str = option("", "folder that holds images and annotations; or a COCO file or YOLO data file in it")
     images: str = option("", "folder of the images, below data.root or absolute; empty: where the layout has them")
     train: tuple[str, ...] = option(("train",), "split names, or annotation files below data.root")
     val: tuple[str, ...] = option(("val",), "the same, for evaluation; may be empty. A number between 0 and 1: this "

@@ -106,7 +106,7 @@ def _read_ahead(pool: ThreadPoolExecutor, paths: list[str], names: list[str]) ->
 def _open_video(source: str) -> Iterator[FrameSource]:
     cv2 = import_opencv()
     camera = source.removeprefix("camera:") if source.startswith("camera:") else None
-    if camera is not None and not camera.isdigit():
+    if camera is not None and not camera.isdecimal():
         raise BadInput(f"{source}: a camera is named by its number, such as camera:0")
     if camera is None and not os.path.isfile(source):
         raise BadInput(f"no such video: {source}")
