@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -14,9 +15,11 @@ from detector.data.corrections import describe_first, fix_duplicates, fix_swappe
 from detector.data.formats import find_format, voc
 from detector.data.formats.detect import AUTO, detect_format, detect_splits
 from detector.data.split import hold_out, val_share
+from detector.data.text_files import read_text
 from detector.distributed import collectives
 from detector.distributed.collectives import run_on_local_main_first
 from detector.errors import BadInput
+from detector.run.files import HELD_OUT_FILE
 from detector.structures import CROWD, DIFFICULT, Dataset, offsets_from_counts, select_boxes, select_images
 
 MIN_BOX_SIZE = 0.1         # pixels; corners of a thinner box may become equal when flipped or scaled in float32
@@ -40,11 +43,11 @@ def resolve_format(config: Data) -> tuple[Data, str]:
     return replace(config, format=name, root=root, train=tuple(train), val=tuple(val)), sentence
 
 
-def read_datasets(config: Data, seed: int = 0) -> tuple[Dataset, Dataset | None]:
+def read_datasets(config: Data, seed: int = 0, run: Path | None = None) -> tuple[Dataset, Dataset | None]:
     """Returns training and validation images with the same classes; None if `data.val` is empty. Collective.
 
     Args:
-        seed: `seed` of the config, for `data.val` as a share.
+        seed, run: see `read_shares`.
 
     Raises:
         BadInput: see `read_splits`, `resolve_classes` and `relabel`.
@@ -53,41 +56,61 @@ def read_datasets(config: Data, seed: int = 0) -> tuple[Dataset, Dataset | None]
     if share is None:
         train, val = read_splits(config, config.train), read_splits(config, config.val) if config.val else None
     else:
-        train, val = read_shares(config, share, seed)
+        train, val = read_shares(config, share, seed, run)
     classes = resolve_classes(config, train)
     return (relabel(train, classes, strict=False),
             relabel(val, classes, strict=not config.classes) if val else None)
 
 
-def read_val(config: Data, classes: tuple[str, ...], seed: int = 0) -> Dataset:
-    """Returns the validation images, labelled by the classes of a model. Collective."""
+def read_val(config: Data, classes: tuple[str, ...], seed: int = 0, run: Path | None = None) -> Dataset:
+    """Returns the validation images, labelled by the classes of a model. Collective.
+
+    Args:
+        seed, run: see `read_shares`.
+    """
     if not config.val:
         raise BadInput("data.val=[]: there is nothing to evaluate on; name a split, such as data.val=val")
-    return relabel(read_part(config, "val", seed), classes, strict=not config.classes)
+    return relabel(read_part(config, "val", seed, run), classes, strict=not config.classes)
 
 
-def read_part(config: Data, part: str, seed: int = 0) -> Dataset:
+def read_part(config: Data, part: str, seed: int = 0, run: Path | None = None) -> Dataset:
     """Returns the images of `data.train` or `data.val`, with their own classes. Collective.
 
     Args:
         part: train or val.
-        seed: `seed` of the config.
+        seed, run: see `read_shares`.
     """
     share = val_share(config.val)
     if share is None:
         return read_splits(config, config.train if part == "train" else config.val)
-    return read_shares(config, share, seed)[0 if part == "train" else 1]
+    return read_shares(config, share, seed, run)[0 if part == "train" else 1]
 
 
-def read_shares(config: Data, share: float, seed: int) -> tuple[Dataset, Dataset]:
+def read_shares(config: Data, share: float, seed: int, run: Path | None) -> tuple[Dataset, Dataset]:
     """Returns the images of `data.train` in two parts, to train on and held out for validation. Collective.
 
     Rank 0 chooses, because images are compared by their files, which not all machines may see alike.
+
+    Args:
+        seed: `seed` of the config.
+        run: folder of a run, or of an evaluation, whose held-out images stay (HELD_OUT_FILE), whatever images the data
+            set has now; None: they are chosen anew.
     """
     dataset = read_splits(config, config.train)
-    held_out = collectives.array_of_main(lambda: hold_out(dataset, share, seed))
+
+    def choose_held_out() -> np.ndarray:
+        path = run / HELD_OUT_FILE if run else None
+        known = set(json.loads(read_text(str(path)))) if path and path.is_file() else set()
+        mask = np.array([path in known for path in relative_paths(dataset)], bool)
+        return mask if mask.any() else hold_out(dataset, share, seed)
+    held_out = collectives.array_of_main(choose_held_out)
     return (replace(select_images(dataset, ~held_out), name=f"{dataset.name} without data.val={share:g}"),
             replace(select_images(dataset, held_out), name=f"{dataset.name}, data.val={share:g}", warnings=()))
+
+
+def relative_paths(dataset: Dataset) -> list[str]:
+    """Returns the path of each image as the data set has it, below its root or absolute."""
+    return [os.fsdecode(bytes(path)) for path in dataset.paths]
 
 
 def read_splits(config: Data, splits: tuple[str, ...]) -> Dataset:

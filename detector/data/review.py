@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from detector.config.schema import Config, Data
+from detector.data.image_io import read_image
 from detector.data.read import drop_ignored
 from detector.data.split import group_equal_files
-from detector.errors import shorten
+from detector.errors import BadInput, shorten
 from detector.structures import CROWD, DIFFICULT, Dataset
 
 MAX_NAMES = 10  # of classes or images in one sentence
@@ -59,6 +60,18 @@ def nothing_to_learn(dataset: Dataset, config: Data) -> list[str]:
     if reasons:
         return [f"{subject} and no object: {'; '.join(reasons[:MAX_NAMES])}. Fix the annotations, or data.classes"]
     return [f"{subject} and no object. Add annotations, or name the annotated split or file in data.train"]
+
+
+def nothing_readable(dataset: Dataset) -> list[str]:
+    """Returns a sentence where no image can be read, and grey ones would be trained on alone; [] where one can."""
+    error = ""
+    for index in range(len(dataset)):
+        try:
+            read_image(dataset.path(index))
+            return []
+        except BadInput as caught:
+            error = error or str(caught)
+    return [f"nothing to learn: none of the {len(dataset)} images of {dataset.name} can be read; first: {error}"]
 
 
 def review_classes(train: Dataset, val: Dataset | None, config: Config) -> list[str]:

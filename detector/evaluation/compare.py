@@ -45,7 +45,7 @@ def compare(run_a: str, run_b: str, resamples: int) -> None:
         raise BadInput(f"--resamples {resamples}: give {MIN_RESAMPLES} or more, or the interval is meaningless")
     configs = [read_config(run) for run in (run_a, run_b)]
     check_comparable(configs, (run_a, run_b))
-    dataset = read_val(configs[0].data, evaluated_classes(run_a), configs[0].seed)
+    dataset = read_val(configs[0].data, evaluated_classes(run_a), configs[0].seed, Path(run_a))
     if ignored_object_mask(dataset).all():
         raise BadInput(f"nothing to compare: {empty_class_note(dataset, configs[0].evaluate.metric)}")
     detections = [read_detections(str(Path(run) / files.DETECTIONS_FILE), dataset) for run in (run_a, run_b)]

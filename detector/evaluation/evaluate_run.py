@@ -1,5 +1,6 @@
 """The verb evaluate: evaluates a checkpoint of a run, and writes the results into the run folder or below it."""
 
+import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +8,15 @@ from typing import Callable
 
 import torch
 
-from detector.config.load import load_config, to_yaml
+from detector.config.load import flatten, load_config, to_dict, to_yaml
 from detector.config.parsing import to_plain
 from detector.config.schema import Config
-from detector.data.read import describe, read_val
+from detector.data.read import describe, read_part, read_val, relative_paths
+from detector.data.review import note_shared, shared_paths
+from detector.data.split import val_share
 from detector.distributed import collectives, rank_info
 from detector.distributed.process_group import process_group
+from detector.errors import BadInput
 from detector.evaluation.evaluate import evaluate, never
 from detector.evaluation.notes import evaluation_notes, unreadable_note
 from detector.evaluation.record_folder import changed_options, record_folder
@@ -24,6 +28,8 @@ from detector.report.report import PageInfo, write_evaluation_report
 from detector.run import files
 from detector.run.files import write_whole
 from detector.structures import Dataset, Detections
+
+OF_TRAINING = ("model.", "optim.", "schedule.", "augment.", "batch.")  # sections that an evaluation does not use
 
 
 @dataclass(frozen=True)
@@ -53,16 +59,42 @@ def evaluate_checkpoint(run: str, overrides: list[str], checkpoint: str = "best"
     Raises:
         BadInput: there is no such run or checkpoint, or the data cannot be read.
     """
-    path, config = find_checkpoint(run, checkpoint), load_config(str(Path(run) / files.CONFIG_FILE), overrides)
+    path, config, changes = open_run(run, overrides, checkpoint)
     with process_group(config.run.device, config.run.timeout_minutes) as device:
-        return evaluate_file(path, config, device, stop_requested)
+        return evaluate_file(path, config, device, stop_requested, held_out_in(run, changes))
 
 
-def evaluate_file(path: Path, config: Config, device: torch.device,
-                  stop_requested: Callable[[], bool]) -> CheckpointEvaluation | None:
-    """Evaluates a checkpoint file and analyses its errors. Collective; None if a stop was requested on any rank."""
+def open_run(run: str, overrides: list[str], checkpoint: str) -> tuple[Path, Config, dict[str, object]]:
+    """Returns the checkpoint file, the config of the evaluation, and the options that change what is measured.
+
+    Raises:
+        BadInput: there is no such run or checkpoint, or an override has no effect on an evaluation.
+    """
+    config_file = str(Path(run) / files.CONFIG_FILE)
+    path = find_checkpoint(run, checkpoint)
+    stored, config = load_config(config_file, []), load_config(config_file, overrides)
+    before, after = flatten(to_dict(stored)), flatten(to_dict(config))
+    useless = [key for key in after if key.startswith(OF_TRAINING) and after[key] != before[key]]
+    if useless:
+        raise BadInput(f"{', '.join(useless)}: no effect on an evaluation, which takes the model as it was trained. "
+                       "Leave it out")
+    return path, config, changed_options(stored, config)
+
+
+def held_out_in(run: str, changes: dict[str, object]) -> Path | None:
+    """Returns the run folder, whose list of held-out images counts; None where other options hold out other images."""
+    return None if {"data.train", "data.val", "seed"} & changes.keys() else Path(run)
+
+
+def evaluate_file(path: Path, config: Config, device: torch.device, stop_requested: Callable[[], bool],
+                  run: Path | None) -> CheckpointEvaluation | None:
+    """Evaluates a checkpoint file and analyses its errors. Collective; None if a stop was requested on any rank.
+
+    Args:
+        run: the folder whose held-out images are evaluated where data.val is a share, see data/read.py.
+    """
     model, config, classes, step = load_detector(path, device, config)
-    dataset = read_val(config.data, classes, config.seed)
+    dataset = read_val(config.data, classes, config.seed, run)
     result = evaluate(model, dataset, config, device, step, stop_requested)
     if result is None:
         return None
@@ -86,31 +118,44 @@ def evaluate_run(run: str, overrides: list[str], checkpoint: str, stop_requested
     Returns:
         False if a stop was requested on any rank; nothing is written then.
     """
-    config_file = str(Path(run) / files.CONFIG_FILE)
-    path, config = find_checkpoint(run, checkpoint), load_config(config_file, overrides)
-    changes = changed_options(load_config(config_file, []), config)
+    path, config, changes = open_run(run, overrides, checkpoint)
     with process_group(config.run.device, config.run.timeout_minutes) as device:
-        result = evaluate_file(path, config, device, stop_requested)
+        result = evaluate_file(path, config, device, stop_requested, held_out_in(run, changes))
         if result is None:
             return False
-        collectives.run_on_main(lambda: write_and_print(Path(run), result, changes, report))
+        trained_on = trained_images(run, result.dataset) if changes else []
+        collectives.run_on_main(lambda: write_and_print(Path(run), result, changes, report, trained_on))
         return True
 
 
-def write_and_print(run: Path, result: CheckpointEvaluation, changes: dict[str, object], report: bool) -> None:
+def trained_images(run: str, dataset: Dataset) -> list[str]:
+    """Returns a note on images that the run was trained on; [] without any, or if its data is gone. Collective."""
+    config = load_config(str(Path(run) / files.CONFIG_FILE), [])
+    try:
+        train = read_part(config.data, "train", config.seed, Path(run))
+    except BadInput:
+        return []
+    return note_shared(train, dataset, shared_paths(train, dataset), "by path")
+
+
+def write_and_print(run: Path, result: CheckpointEvaluation, changes: dict[str, object], report: bool,
+                    trained_on: list[str]) -> None:
     """Writes the files of an evaluation and prints its metrics.
 
     Args:
         changes: the options that were changed from those of the run, and change what is measured.
+        trained_on: see `trained_images`.
     """
     evaluation, analysis, config = result.evaluation, result.analysis, result.config
     assert evaluation is not None and analysis is not None  # this is rank 0
     folder = record_folder(run, changes)
     if folder != run:
         write_whole(folder / files.CONFIG_FILE, to_yaml(config))
+        if val_share(config.data.val):
+            write_whole(folder / files.HELD_OUT_FILE, json.dumps(relative_paths(result.dataset)))
     write_results(folder, evaluation, result.detections, result.dataset, config.evaluate.metric,
                   str(result.checkpoint), [f"{key}={value}" for key, value in changes.items()])
-    notes = [unreadable_note(evaluation.unreadable, len(result.dataset)), *result.dataset.warnings,
+    notes = [unreadable_note(evaluation.unreadable, len(result.dataset)), *result.dataset.warnings, *trained_on,
              *evaluation_notes(result.detections, result.dataset, config.evaluate.metric, evaluation.metrics["AP"],
                                config.evaluate.max_detections)]
     print("\n".join([

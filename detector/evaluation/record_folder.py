@@ -54,6 +54,6 @@ def folder_name(changes: dict[str, object]) -> str:
     for option, value in changes.items():
         values = value if isinstance(value, (list, tuple)) else [value]
         text = "+".join(ENDING.sub("", os.path.basename(str(item).rstrip("/"))) for item in values)
-        parts.append(text if option in BY_VALUE and text else f"{option.partition('.')[2]}={text}")
+        parts.append(text if option in BY_VALUE and text else f"{option.rpartition('.')[2]}={text}")
     name = re.sub(r"[^A-Za-z0-9_.=+-]+", "-", "-".join(parts)).strip(".-")
     return name[:MAX_NAME] or "other"

@@ -77,7 +77,7 @@ def load_check_images(run: str, source: str) -> tuple[list[Tensor], str]:
     else:
         try:
             config = load_config(str(Path(run) / CONFIG_FILE))
-            val = read_part(config.data, "val" if config.data.val else "train", config.seed)
+            val = read_part(config.data, "val" if config.data.val else "train", config.seed, Path(run))
             paths = [val.path(index) for index in evenly_spaced(len(val), NUM_IMAGES)]
             description = f"images of {val.name}"
         except BadInput:

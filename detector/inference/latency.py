@@ -54,7 +54,7 @@ def measure_latency(run: str, overrides: list[str], which: str) -> None:
     """
     path = find_checkpoint(run, which)
     config = load_config(str(Path(run) / CONFIG_FILE), overrides)
-    data = read_part(config.data, "val" if config.data.val else "train", config.seed)
+    data = read_part(config.data, "val" if config.data.val else "train", config.seed, Path(run))
     run_on_main(lambda: measure_devices(Path(run), path, config, data))
 
 

@@ -71,7 +71,7 @@ def train(config: Config, device: torch.device, stop: StopRequest) -> Outcome:
                 return Outcome.STOPPED
             config = setup.config
             with closing(collectives.run_on_all_ranks(
-                    lambda: open_run_folder(config, state.step, setup.plan, heartbeat, lock))) as run_log, \
+                    lambda: open_run_folder(setup, state.step, heartbeat, lock))) as run_log, \
                     closing(AsyncCheckpoint(folder, config.run.keep_checkpoints, run_log.flush, state.step)) as saver, \
                     closing(BackgroundScorer(setup.val_data, config, folder)) as scorer:
                 loop = TrainingLoop(config, setup, state, device, stop, run_log, status, heartbeat, saver, scorer,

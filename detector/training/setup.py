@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 
 from detector.config.load import from_dict, run_folder, to_yaml
-from detector.config.schema import Batch, Config
+from detector.config.schema import Batch, Config, Data
 from detector.data.image_io import decoder_note
 from detector.data.padding_buckets import PaddingBuckets, plan_padding_buckets
-from detector.data.read import describe, read_datasets, resolve_format, select_for_training
-from detector.data.review import nothing_to_learn
+from detector.data.read import describe, read_datasets, relative_paths, resolve_format, select_for_training
+from detector.data.review import nothing_readable, nothing_to_learn
 from detector.data.samplers import epoch_sizes, micro_batches
+from detector.data.split import val_share
 from detector.distributed import collectives
 from detector.distributed.rank_info import is_main, rank, world_size
 from detector.distributed.stop_signal import StopRequest
@@ -23,7 +24,13 @@ from detector.metrics import coco_kernel
 from detector.model.compile import ensure_compiler
 from detector.model.faster_rcnn import build_model, to_device_and_layout
 from detector.model.weights.load import load_weights
-from detector.run.checkpoint_files import newest_readable, read_checkpoint, remove_partial_files, restore_best
+from detector.run.checkpoint_files import (
+    newest_readable,
+    read_checkpoint,
+    remove_partial_files,
+    restore_best,
+    step_files,
+)
 from detector.run.environment import (
     RankInfo,
     collect_environment,
@@ -34,7 +41,7 @@ from detector.run.environment import (
     world_table,
 )
 from detector.run.evaluation_history import evaluations_of, out_of_patience
-from detector.run.files import CONFIG_FILE, ENVIRONMENT_FILE, write_whole
+from detector.run.files import CONFIG_FILE, ENVIRONMENT_FILE, HELD_OUT_FILE, write_whole
 from detector.run.heartbeat import Heartbeat
 from detector.run.lock import RunLock
 from detector.seeding import derive_seed, seed_torch
@@ -74,13 +81,13 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: 
     heartbeat.mark("reading annotations")
     data, layout = resolve_format(config.data)
     config = replace(config, data=data)
-    all_data, val_data = read_datasets(config.data, config.seed)
-    for problem in nothing_to_learn(all_data, config.data):
-        raise BadInput(problem)
+    folder = run_folder(config)
+    all_data, val_data = read_datasets(config.data, config.seed, folder if step_files(folder) else None)
+    collectives.run_on_main(lambda: refuse_nothing_to_learn(all_data, config.data))
     train_data = select_for_training(all_data, config.data)
     raise_if_stop_requested(stop)
     heartbeat.mark("building the model")
-    content, notes = find_checkpoint(run_folder(config))
+    content, notes = find_checkpoint(folder)
     stored = from_dict(content["config"], "config of the checkpoint") if content else None
     config, auto_values = resolve_auto(config, train_data, world_size(), stored)
     batch = resumed_batch(config.batch, content)
@@ -98,6 +105,13 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: 
                  warn_slow_precision(config.run.precision, device), coco_kernel.fallback_message() if val_data else ""]
     buckets = plan_padding_buckets(config, sizes, plan.global_batch)
     return state, Setup(config, plan, buckets, train_data, val_data, [message for message in messages if message])
+
+
+def refuse_nothing_to_learn(dataset: Dataset, config: Data) -> None:
+    """Raises BadInput where no object is left to train on, or no image can be read."""
+    grey = config.unreadable_images == "grey"
+    for problem in nothing_to_learn(dataset, config) or (nothing_readable(dataset) if grey else []):
+        raise BadInput(problem)
 
 
 def describe_review(config: Config, all_data: Dataset, val_data: Dataset | None, plan: RunPlan) -> list[str]:
@@ -196,7 +210,7 @@ def build_state(config: Config, classes: tuple[str, ...], plan: RunPlan, content
     return state, messages
 
 
-def open_run_folder(config: Config, step: int, plan: RunPlan, heartbeat: Heartbeat, lock: RunLock) -> RunLog:
+def open_run_folder(setup: Setup, step: int, heartbeat: Heartbeat, lock: RunLock) -> RunLog:
     """Creates or reopens the run folder and returns its log; every check before the first step has passed by now.
 
     Args:
@@ -206,6 +220,7 @@ def open_run_folder(config: Config, step: int, plan: RunPlan, heartbeat: Heartbe
     Raises:
         BadInput: the folder cannot be written.
     """
+    config, plan = setup.config, setup.plan
     folder = run_folder(config)
     try:
         heartbeat.open(world_size())
@@ -217,6 +232,8 @@ def open_run_folder(config: Config, step: int, plan: RunPlan, heartbeat: Heartbe
             if not is_over or not (folder / ENVIRONMENT_FILE).exists():  # a finished run keeps what it was measured on
                 write_whole(folder / CONFIG_FILE, to_yaml(config))
                 write_whole(folder / ENVIRONMENT_FILE, json.dumps(collect_environment(), indent=1) + "\n")
+            if setup.val_data and val_share(config.data.val):
+                write_whole(folder / HELD_OUT_FILE, json.dumps(relative_paths(setup.val_data)))
             remove_partial_files(folder)
             restore_best(folder, step, evaluations)
     except OSError as error:

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from detector.config.schema import Config, Data, Evaluate
 from detector.data.review import (
     describe_ignored,
     equal_images,
     note_shared,
+    nothing_readable,
     nothing_to_learn,
     review_classes,
     shared_paths,
@@ -100,3 +102,12 @@ def test_a_link_to_a_training_image_is_equal_to_it(tmp_path):
     (tmp_path / "b").symlink_to(tmp_path / "a")
     assert len(equal_images(dataset(root=tmp_path, paths=("a",)), dataset(root=tmp_path, paths=("b",)))) == 1
     assert equal_images(dataset(root=tmp_path, paths=("a",)), dataset(root=tmp_path, paths=())) == []
+
+
+def test_images_of_which_none_can_be_read_teach_nothing(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.jpg")
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    rows = [("a.jpg", 1, 8, 8), ("b.jpg", 2, 8, 8)]
+    assert nothing_readable(build_dataset("drawn", str(tmp_path), ["cat"], [1], rows, np.zeros((0, 8)))) == []
+    problem, = nothing_readable(build_dataset("drawn", str(tmp_path), ["cat"], [1], rows[:1], np.zeros((0, 8))))
+    assert problem.startswith("nothing to learn: none of the 1 images of drawn can be read; first: corrupt image")

@@ -1,5 +1,6 @@
 """`data.val` as a share: which images are held out, and on what that depends."""
 
+import json
 import os
 import shutil
 
@@ -9,9 +10,10 @@ from small_layouts import coco, image, options, text, yolo
 
 from detector import read_dataset
 from detector.data import read
-from detector.data.read import read_datasets, read_part, read_val
+from detector.data.read import read_datasets, read_part, read_val, relative_paths
 from detector.data.split import group_equal_files, hold_out, val_share
 from detector.errors import BadInput
+from detector.run.files import HELD_OUT_FILE, write_whole
 from detector.structures import build_dataset
 
 
@@ -99,6 +101,20 @@ def test_every_reader_of_a_run_gets_the_same_images(tmp_path):
     for other in (read_val(config, ("cat",), 3), read_part(config, "val", 3), read_dataset(config, "val", 3)):
         assert other.paths.tolist() == val.paths.tolist() and other.boxes.tolist() == val.boxes.tolist()
     assert read_val(config, ("cat",), 4).paths.tolist() != val.paths.tolist()
+
+
+def test_the_held_out_images_of_a_run_stay_when_the_data_grows(tmp_path):
+    config, run = options(tmp_path, val=("0.25",)), tmp_path / "run"
+    coco(tmp_path, "annotations/instances_train.json", "train", 12)
+    _, val = read_datasets(config)
+    write_whole(run / HELD_OUT_FILE, json.dumps(relative_paths(val)))
+    coco(tmp_path, "annotations/instances_train.json", "train", 24)
+    train, again = read_datasets(config, 0, run)
+    assert again.paths.tolist() == val.paths.tolist() and (len(train), len(again)) == (21, 3)
+    assert read_val(config, ("cat",), 0, run).paths.tolist() == val.paths.tolist()
+    assert len(read_datasets(config)[1]) == len(read_datasets(config, 0, tmp_path / "another run")[1]) == 6
+    write_whole(run / HELD_OUT_FILE, json.dumps(["images/of/other/data.jpg"]))
+    assert len(read_datasets(config, 0, run)[1]) == 6, "chosen anew where none of them is there"
 
 
 def test_two_splits_are_divided_as_one(tmp_path):

@@ -144,3 +144,8 @@ def test_a_stopped_evaluation_of_a_run_writes_nothing(run_folder, capsys):
     assert evaluate_checkpoint(str(run_folder), [], "best", lambda: True) is None
     assert not evaluate_run(str(run_folder), [], "best", lambda: True)
     assert sorted(run_folder.rglob("*")) == files_before and capsys.readouterr().out == ""
+
+
+def test_an_option_of_training_has_no_effect_on_an_evaluation_and_is_refused(run_folder):
+    with pytest.raises(BadInput, match="model.roi_pooling, optim.lr: no effect on an evaluation"):
+        evaluate_run(str(run_folder), ["optim.lr=7", "model.roi_pooling=pool"], "best")
