@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import stat
 
 from detector.errors import BadInput
 
@@ -24,13 +25,15 @@ def cannot_read(path: str, error: OSError, kind: str) -> BadInput:
 
 
 def read_bytes(path: str, kind: str = "annotation file") -> bytes:
-    """Returns the content of a file.
+    """Returns the content of a file; of a named pipe that nobody writes to, none.
 
     Raises:
         BadInput: the file is missing, is a folder, or may not be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+            if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+                os.set_blocking(file.fileno(), True)
             return file.read()
     except OSError as error:
         raise cannot_read(path, error, kind) from error

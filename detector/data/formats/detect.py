@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from detector.config.schema import Data
-from detector.data.formats import FORMATS, coco, find_format
-from detector.data.formats.layouts import LAYOUTS, is_coco, json_files, near_misses
+from detector.data.formats import FORMATS, find_format
+from detector.data.formats.layouts import LAYOUTS, is_coco
 from detector.data.formats.listing import forget_folders, list_folder
 from detector.data.formats.split_names import SPLIT_NAMES
+from detector.data.formats.unusable import is_split, near_misses, unusable_splits
 from detector.data.formats.yolo_data_file import data_file, yaml_file
 from detector.data.split import val_share
 from detector.data.text_files import list_names
@@ -118,6 +119,10 @@ def detect_layout(config: Data, splits: tuple[str, ...]) -> tuple[Data, tuple[st
         raise _no_layout(root)
     name = (fitting or formats)[0]
     there = _splits(name, root, file) if name in LAYOUTS else []
+    causes = {} if stated or file else unusable_splits(name, root)
+    if causes:
+        raise combine_mistakes(f"{root}, read as {name}: splits that cannot be used; --split names others",
+                               [*causes.values()])
     if not stated and not there:
         raise BadInput(f"{root}: no split of format {name}. Name one with --split")
     return replace(config, format=name, root=root), stated or tuple(there)
@@ -227,36 +232,32 @@ def _no_split(root: str, matches: list[Match], config: Data) -> BadInput:
     mistakes = []
     for match in matches:
         option, wanted = ("data.train", config.train) if match.train is None else ("data.val", config.val)
-        likely = similar_splits(match.splits, "train") or [*match.splits]
-        remedy = f"Name one, such as {option}={likely[0]}" if likely else "Name an annotation file"
+        likely = similar_splits(match.splits, "train")
+        remedy = f"Name one, such as {option}={likely[0]}" if likely else \
+            "Add the annotations of the training images, or name another folder as data.root"
         if match.train is not None:
             others = [split for split in match.splits if split not in match.train]
             example = f", such as data.val={others[0]}" if others else ""
             remedy = f"Hold out a share of the training images with data.val=0.2, name a split{example}, or train " \
                 "without validation, data.val=[]"
-        cause = _broken_file(root, wanted, option.removeprefix("data.")) if match.format == "coco" else ""
+        cause = _cause(match.format, root, wanted, option.removeprefix("data."))
         mistakes.append(cause or f"read as {match.format}, but there is no split for {option}={_shown(wanted)}; its "
                         f"splits: {shorten(match.splits, MAX_NAMES)}. {remedy}")
     return combine_mistakes(f"data.root={root}", mistakes)
 
 
-def _broken_file(root: str, wanted: tuple[str, ...], role: str) -> str:
-    """Returns why a JSON file with the name of a split is no annotation file of COCO; empty: there is no such file.
+def _cause(name: str, root: str, wanted: tuple[str, ...], role: str) -> str:
+    """Returns why what is there for a split cannot be used; empty: there is nothing.
 
     Args:
+        name: of the format.
         wanted: the value of data.train or data.val.
         role: train or val.
     """
-    similar = WORDS[role] if wanted == (role,) else ()
-    for file in (file for folder in ("", *list_folder(root).folders) for file in json_files(root, folder)):
-        path = os.path.join(root, file)
-        is_named = {file, coco.name_of_split(file), os.path.dirname(file)} & {*wanted}
-        if (is_named or {*re.findall("[a-z]+", file.lower())} & {*similar}) and not is_coco(path):
-            try:
-                coco.read_lists(path)
-            except BadInput as error:
-                return str(error)
-    return ""
+    causes = unusable_splits(name, root)
+    named = [split for split in causes if split in wanted
+             or wanted == (role,) and is_split(split) and similar_splits([split], role)]
+    return causes[named[0]] if named else ""
 
 
 def _no_layout(root: str) -> BadInput:

@@ -1,15 +1,18 @@
 """Looks at a folder for the annotations of each format: which splits are there, and what is missing where none is."""
 
+import json
 import mmap
 import os
 import re
-from collections.abc import Callable, Iterable
+import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from detector.data.formats import coco, per_image_json, visual_genome, voc, yolo_data_file, yolo_folders
+from detector.data.formats import coco, per_image_json, visual_genome, voc, yolo_folders
+from detector.data.formats.json_text import to_utf8
 from detector.data.formats.listing import list_folder
 from detector.data.image_io import IMAGE_EXTENSIONS
-from detector.data.text_files import list_names, read_bytes, read_text
+from detector.data.text_files import read_bytes
 from detector.errors import BadInput
 
 MAX_FILES = 50        # files of one folder that are looked into; a folder with more holds a file for each image
@@ -21,6 +24,8 @@ JSON_KEYS = (rb'"labels"\s*:\s*\[', rb'"boxes"\s*:\s*\[', rb'"shapes"\s*:\s*\[')
 LARGEST_JSON = 1 << 26  # bytes of the annotation of one image, which may hold the image itself
 NO_LISTS = ("classes", "labels", "names", "predefined_classes", "readme", "README", "requirements", "LICENSE")
 XML_FOLDERS = voc.ANNOTATION_FOLDERS
+MAX_XML = 20  # XML files of a folder that are looked into, spread over it
+ROOT_ELEMENT = re.compile(rb"<([\w.-]+:)?annotation[\s>]", re.IGNORECASE)
 SHOWS_CLASS = re.compile(rb"\S\s+(-1|0|1)\s*$")  # the end of a line in a list of one class
 
 
@@ -49,10 +54,10 @@ def coco_splits(root: str) -> list[str]:
     return [_coco_split(root, file) for _, file in by_split.values()]
 
 
-def json_files(root: str, folder: str) -> list[str]:
-    """Returns the JSON files in a folder below root; of a folder with a file for each image, none."""
+def json_files(root: str, folder: str, limit: int = MAX_FILES) -> list[str]:
+    """Returns the JSON files in a folder below root; of a folder with more than `limit` files, if that is set, none."""
     names = list_folder(os.path.join(root, folder)).files.get(".json", [])
-    return [os.path.join(folder, name) for name in names] if len(names) <= MAX_FILES else []
+    return [os.path.join(folder, name) for name in names] if len(names) <= (limit or len(names)) else []
 
 
 def _coco_split(root: str, file: str) -> str:
@@ -70,16 +75,17 @@ def _coco_split(root: str, file: str) -> str:
 def is_coco(path: str) -> bool:
     """Returns whether a JSON file is an object with COCO's three lists; only searches for their keys."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a named pipe would wait for its writer
+            return False
         with open(path, "rb") as file:
-            start = file.read(4)
-            if start[:2] in (b"\xff\xfe", b"\xfe\xff"):  # UTF-16
-                text = read_text(path).encode()
+            if json.detect_encoding(file.read(4)) not in ("utf-8", "utf-8-sig"):
+                text = to_utf8(read_bytes(path))
                 return text.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and all(key in text for key in COCO_LISTS)
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 first = content[:START].lstrip(b"\xef\xbb\xbf \t\r\n")
                 return first.startswith(b"{") and all(
                     content.find(key) >= 0 for key in COCO_LISTS[:2]) and content.rfind(COCO_LISTS[2]) >= 0
-    except (OSError, ValueError, BadInput):  # ValueError: an empty file
+    except (OSError, ValueError, BadInput):  # ValueError: an empty file, or another encoding
         return False
 
 
@@ -124,16 +130,20 @@ def _is_class_list(folder: str, name: str) -> bool:
 
 
 def has_xml(folder: str) -> bool:
-    """Returns whether the first XML file of a folder is an annotation of PASCAL VOC."""
-    names = list_folder(folder).files.get(".xml")
-    if not names:
-        return False
+    """Returns whether one of some XML files of a folder is an annotation of PASCAL VOC: the first that can be used."""
+    names = list_folder(folder).files.get(".xml", [])
+    return any(_is_annotation(os.path.join(folder, name)) for name in names[::max(1, len(names) // MAX_XML)][:MAX_XML])
+
+
+def _is_annotation(path: str) -> bool:
     try:
-        with open(os.path.join(folder, names[0]), "rb") as file:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb") as file:
             start = file.read(START)
     except OSError:
         return False
-    return bool(re.search(rb"<annotation[\s>]", start.replace(b"\0", b"")))  # UTF-16 has zero bytes between
+    return bool(ROOT_ELEMENT.search(start.replace(b"\0", b"")))  # UTF-16 has zero bytes between
 
 
 def yolo_splits(root: str) -> list[str]:
@@ -155,13 +165,13 @@ def _has_images(root: str, split: str) -> bool:
 def json_splits(root: str) -> list[str]:
     """Returns the splits of a tree with one JSON file an image: folders, lists, or `all`."""
     own = {*per_image_json.IMAGE_FOLDERS, *per_image_json.JSON_FOLDERS}
-    folders = [name for name in list_folder(root).folders if name not in own and _has_json(os.path.join(root, name))]
-    divided = [name for folder in per_image_json.JSON_FOLDERS
+    folders = [name for name in list_folder(root).folders if name not in own and has_json(os.path.join(root, name))]
+    divided = [name for folder in (*per_image_json.JSON_FOLDERS, *per_image_json.IMAGE_FOLDERS)
                for name in list_folder(os.path.join(root, folder)).folders
                if _describes_image(os.path.join(root, folder, name))]
     if folders or divided:
         return [*dict.fromkeys([*folders, *divided])]
-    return [*(name for name in text_stems(root) if name not in NO_LISTS), "all"] if _has_json(root) else []
+    return [*(name for name in text_stems(root) if name not in NO_LISTS), "all"] if has_json(root) else []
 
 
 def text_stems(folder: str) -> list[str]:
@@ -169,7 +179,7 @@ def text_stems(folder: str) -> list[str]:
     return [name[:-4] for name in list_folder(folder).files.get(".txt", [])]
 
 
-def _has_json(folder: str) -> bool:
+def has_json(folder: str) -> bool:
     """Returns whether a folder has a JSON file for each image, in a folder of their own or beside the images."""
     names = [name for name in (*per_image_json.JSON_FOLDERS, *per_image_json.IMAGE_FOLDERS)
              if name in list_folder(folder).folders]
@@ -182,7 +192,8 @@ def _describes_image(folder: str) -> bool:
     for name in list_folder(folder).files.get(".json", [])[:3]:
         path = os.path.join(folder, name)
         try:
-            if os.path.getsize(path) > LARGEST_JSON or is_coco(path):
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_JSON or is_coco(path):
                 continue
             content = read_bytes(path).replace(b"\0", b"")
         except (BadInput, OSError):
@@ -221,60 +232,3 @@ LAYOUTS: dict[str, Layout] = {
                             "VERSION/objects_vocab.txt"),
     "imagenet_det": Layout(imagenet_det_splits, "Data/DET/, Annotations/DET/ and ImageSets/DET/train.txt"),
 }
-
-
-FOLDERS_OF = {"coco": ("annotations",), "voc": XML_FOLDERS, "yolo": ("images", "labels", "train"),
-              "per_image_json": (*per_image_json.IMAGE_FOLDERS, *per_image_json.JSON_FOLDERS)}
-
-
-def _forbidden(root: str, folders: Iterable[str]) -> str:
-    """Returns why the first of these folders that is there cannot be listed; empty: all can be."""
-    for folder in folders:
-        if os.path.isdir(os.path.join(root, folder)):
-            try:
-                list_names(os.path.join(root, folder))
-            except BadInput as error:
-                return str(error)
-    return ""
-
-
-def near_misses(root: str) -> dict[str, str]:
-    """Returns, by format, what is in a folder that looks like the layout but is not enough for it."""
-    names = set(list_folder(root).names())
-    misses = {name: _forbidden(root, folders) for name, folders in FOLDERS_OF.items()}
-    files = [file for folder in ("", *list_folder(root).folders) for file in json_files(root, folder)]
-    if files:
-        lacking = _lacking_lists(os.path.join(root, files[0]))
-        misses["coco"] = f"{files[0]} is there, but lacks {lacking}" if lacking else ""
-    elif "annotations" in names and not misses["coco"]:
-        misses["coco"] = "annotations/ is there, but no JSON file in it"
-    xml = [folder for folder in XML_FOLDERS if folder in names]
-    if xml and not misses["voc"]:
-        misses["voc"] = f"{xml[0]}/ is there, but no XML file of PASCAL VOC in it"
-    images = [folder for folder in (*yolo_folders.LABELS_OF, "train") if folder in names]
-    if "labels" in names and not images:
-        misses["yolo"] = "labels/ is there, but no images/: set data.format=yolo and data.images to the images' folder"
-    if _data_file_mistake(root):
-        misses["yolo"] = _data_file_mistake(root)
-    elif images and not misses["yolo"]:
-        misses["yolo"] = f"{images[0]}/ is there, but no label files (*.txt) beside it in labels/, or in it"
-    return {name: miss for name, miss in misses.items() if miss}
-
-
-def _data_file_mistake(root: str) -> str:
-    """Returns what is wrong with data.yaml or the folders that it names; empty: nothing, or there is no such file."""
-    try:
-        data = yolo_data_file.data_file(root)
-        for split in data.splits:
-            yolo_folders.image_sources(root, split)
-        return f"{os.path.basename(data.path)} is there, but names no split" if data.path and not data.splits else ""
-    except BadInput as error:
-        return str(error)
-
-
-def _lacking_lists(path: str) -> str:
-    try:
-        content = read_bytes(path)
-    except BadInput as error:
-        return str(error)
-    return " and ".join(key.decode() for key in COCO_LISTS if key not in content)

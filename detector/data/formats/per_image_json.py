@@ -26,7 +26,7 @@ from detector.data.formats.file_index import (
 )
 from detector.data.image_io import IMAGE_EXTENSIONS
 from detector.data.image_sizes import read_missing_sizes
-from detector.data.text_files import read_text
+from detector.data.text_files import decode, read_bytes
 from detector.errors import BadInput, shorten
 from detector.structures import DIFFICULT, Dataset, build_dataset
 
@@ -156,15 +156,24 @@ def _find_image(pictures: FileIndex, annotations: FileIndex, stem: str, content:
 
 
 def _load(path: str) -> object:
-    text = read_text(path)
+    data = read_bytes(path)
+    encoding = json.detect_encoding(data)
     try:
+        text = data.decode(encoding) if encoding.startswith(("utf-16-", "utf-32-")) else decode(data, path)
         content = json.loads(text)
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is no JSON: it is not text in {encoding.upper()}. Save it as UTF-8") from error
     except (ValueError, RecursionError) as error:
         cause = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise BadInput(f"{path} is no JSON: {cause if text.strip() else 'the file is empty'}. {EXPECTED}") from error
     if isinstance(content, dict) and isinstance(content.get("annotations"), list) and "images" in content:
         raise BadInput(f"{path} is a COCO file. {EXPECTED}; for this one set data.format=coco")
     return content
+
+
+def read_objects(path: str) -> list[tuple[str, int, list[float]]]:
+    """Returns class name, flags and box of each object of one JSON file. Raises BadInput if it cannot be used."""
+    return _objects(_load(path), path)
 
 
 def _objects(content: object, path: str) -> list[tuple[str, int, list[float]]]:

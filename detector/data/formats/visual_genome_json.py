@@ -1,12 +1,13 @@
 """Visual Genome's own JSON files, entry by entry: version 1.0 has `id` where later ones have `image_id`."""
 
 import json
+import os
 import reprlib
 from collections.abc import Iterator
 
 from detector.data.formats.coordinates import to_coordinate
 from detector.data.image_sizes import annotated_size
-from detector.data.text_files import BYTE_ORDER_MARKS, cannot_read
+from detector.data.text_files import cannot_read
 from detector.errors import BadInput
 
 BLOCK = 1 << 20        # characters that are read at once
@@ -22,8 +23,7 @@ def iter_json_list(path: str) -> Iterator[object]:
     """
     try:
         with open(path, "rb") as file:
-            start = file.read(4)
-        encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if start.startswith(mark)), "utf-8")
+            encoding = json.detect_encoding(file.read(4))
         with open(path, encoding=encoding) as file:
             yield from _entries(file, path)
     except OSError as error:
@@ -43,8 +43,11 @@ def _entries(file, path: str) -> Iterator[object]:
             entry, position = decoder.raw_decode(buffer, position)
         except ValueError as error:  # usually because the entry continues beyond the buffer
             rest = buffer[position:]
-            if at_end and rest.strip() in ("]", ""):
+            if at_end and rest.strip() == "]":
                 return
+            if at_end and not rest.strip():
+                is_empty = not os.path.getsize(path)
+                raise BadInput(f"{path} is {'empty' if is_empty else 'truncated: its list has no end'}. {REPAIR}")
             if at_end or _is_faulty(error, len(buffer)):
                 raise BadInput(f"{path} is no JSON list, or is truncated: {error}. {REPAIR}") from error
             block = file.read(BLOCK)

@@ -62,10 +62,13 @@ def _parse(path: str) -> ElementTree.Element:
     if "<!ENTITY" in text:
         raise BadInput(f"{path} declares entities (<!ENTITY>), which no annotation file needs. {REPAIR}")
     try:
-        return ElementTree.fromstring(text.lstrip("\ufeff \t\r\n"))  # of a str the parser ignores the declaration
+        root = ElementTree.fromstring(text.lstrip("\ufeff \t\r\n"))  # of a str the parser ignores the declaration
     except (ElementTree.ParseError, ValueError) as error:
         cause = str(error) if text.strip() else "the file is empty"
         raise BadInput(f"{path} is no XML: {cause}. {REPAIR}") from error
+    for element in root.iter() if "xmlns" in text else ():
+        element.tag = element.tag.rpartition("}")[2]  # without its namespace
+    return root
 
 
 def decode_xml(content: bytes, path: str) -> str:

@@ -120,3 +120,12 @@ def test_a_list_that_is_not_utf8_or_empty_is_named(tmp_path, name):
     assert len(visual_genome.read(str(root), "v/val")) == 1
     (root / name).write_text("\n")
     assert "lists no image" in refused(root) if name == "val.txt" else "contains no class" in refused(root)
+
+
+@pytest.mark.parametrize("content, sentence", [
+    ("", "objects.json is empty. Fetch it again"), ('[{"image_id": 1, "objects": []}', "objects.json is truncated: its list has no end. Fetch it"),
+    ('[{"image_id": 1, "objects": []},\n', "is truncated"), ("[", "is truncated"), (" \n", "is truncated")])
+def test_a_file_without_the_end_of_its_list_is_truncated(tmp_path, content, sentence):
+    root = make(tmp_path / "vg", [], [])
+    (root / "objects.json").write_text(content)
+    assert sentence in refused(root)
