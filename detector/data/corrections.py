@@ -70,7 +70,8 @@ def _note_fractions(dataset: Dataset) -> Dataset:
     if not suspicious.any():
         return dataset
     warning = (f"{int(suspicious.sum())} of {len(sides)} boxes lie in the first pixel of their image, as fractions of "
-               f"width and height would; first: {describe_first(dataset, suspicious)}")
+               f"width and height would; first: {describe_first(dataset, suspicious)}. If they are fractions, "
+               "multiply them by width and height: they are read as pixels, in which such objects cannot be found")
     return replace(dataset, warnings=(*dataset.warnings, warning))
 
 

@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import re
+import struct
 from dataclasses import dataclass
 from types import ModuleType
 from typing import BinaryIO
@@ -141,6 +142,9 @@ def unreadable_image(path: str, error: Exception, remedy: str) -> BadInput:
         return BadInput(f"image {path}: {error}")
     if isinstance(error, OSError) and error.errno is not None:  # of the system; those of Pillow have no number
         return cannot_read(path, error, "image file")
+    if isinstance(error, UnidentifiedImageError) and _is_whole_tiff(path):
+        return BadInput(f"image {path} cannot be decoded: a TIFF whose type of pixels, number of channels or "
+                        "compression Pillow does not decode. Save it with 8 bits as grey or RGB")
     if isinstance(error, UnidentifiedImageError):
         reason = "unknown image format, or channels, bits or compression that Pillow does not decode"
     elif isinstance(error, MemoryError):
@@ -150,6 +154,19 @@ def unreadable_image(path: str, error: Exception, remedy: str) -> BadInput:
     else:
         reason = type(error).__name__
     return BadInput(f"corrupt image {path}: {reason.rstrip('.')}. {remedy}")
+
+
+def _is_whole_tiff(path: str) -> bool:
+    """Returns whether a file is a TIFF with its whole first directory. (TIFF 6.0, section 2)"""
+    try:
+        with _open_file(path) as file:
+            start = file.read(8)
+            order = {b"II*\0": "<", b"MM\0*": ">"}[start[:4]]
+            file.seek(struct.unpack(f"{order}I", start[4:])[0])
+            entries = struct.unpack(f"{order}H", file.read(2))[0]
+            return len(file.read(12 * entries)) == 12 * entries > 0
+    except (OSError, KeyError, struct.error):
+        return False
 
 
 def _open_file(path: str) -> BinaryIO:

@@ -20,6 +20,7 @@ from detector.data.pixel_values import rgb_from_array, rgb_from_pil
 # Of Pillow's formats those of pixels. Others start programs (EPS), or need a library that is usually absent.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF", "QOI", "PCX", "SGI")
 SWAPPED_BYTES = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
+SIGNED = {"I;16S", "I;16BS", "I;16NS"}  # rawmodes of signed integers of 16 bits
 MAX_UNDECIDED = 63        # upper byte up to which the lower byte decides about the depth: 14 bits
 PILLOW_LOCK = threading.Lock()  # its limit of pixels is global
 
@@ -61,7 +62,7 @@ def decode_with_pillow(image: Image.Image, data: bytes | None) -> np.ndarray:
     is_deep = bool(rawmodes) and not image.mode.startswith("I")
     if is_deep and data is None:
         data = _content(image)
-    pixels = rgb_from_pil(image)
+    pixels = rgb_from_pil(image, is_int16=bool(rawmodes & SIGNED))
     if not is_deep or data is None or pixels.max() > MAX_UNDECIDED or image.mode == "CMYK":
         return pixels
     other = open_with_pillow(io.BytesIO(data), "")

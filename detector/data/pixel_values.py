@@ -17,8 +17,8 @@ def to_uint8(values: np.ndarray) -> np.ndarray:
     """Returns the values of an image as uint8, of the same shape.
 
     uint8 stays; True is 255. Integers are taken as numbers of the fewest bits among DEPTHS that hold the largest value
-    of the image, and their upper 8 bits are kept. Floats are fractions of 255 if none exceeds 1, or else numbers like
-    the integers.
+    of the image, and their upper 8 bits are kept; the largest depth of int16 is 15. Floats are fractions of 255 if none
+    exceeds 1, or else numbers like the integers.
 
     Raises:
         BadInput: negative values, values above 65535, NaN or infinity, or another type.
@@ -34,7 +34,8 @@ def to_uint8(values: np.ndarray) -> np.ndarray:
     if not np.isfinite([low, high]).all():
         raise BadInput("it has pixels that are NaN or infinite. Replace them, and save it with 8 bits")
     slack = OVERSHOOT if is_float else 0.0
-    depth = next((bits for bits in DEPTHS if high <= (2 ** bits - 1) * (1 + slack)), None)
+    depths = (*DEPTHS[:-1], 15) if (values.dtype.kind, values.dtype.itemsize) == ("i", 2) else DEPTHS
+    depth = next((bits for bits in depths if high <= (2 ** bits - 1) * (1 + slack)), None)
     if depth is None or low < -slack * max(high, 0):
         raise BadInput(f"its pixels range from {low:g} to {high:g}; 0 to 65535 is read, or 0 to 1 of floats. Save it "
                          "with 8 bits")
@@ -46,10 +47,15 @@ def to_uint8(values: np.ndarray) -> np.ndarray:
     return scaled.clip(0, 255).astype(np.uint8)
 
 
-def rgb_from_pil(image: Image.Image) -> np.ndarray:
-    """Returns the pixels of a PIL image as uint8 [H, W, 3]; transparency is dropped. Raises BadInput as to_uint8."""
+def rgb_from_pil(image: Image.Image, is_int16: bool = False) -> np.ndarray:
+    """Returns the pixels of a PIL image as uint8 [H, W, 3]; transparency is dropped. Raises BadInput as to_uint8.
+
+    Args:
+        is_int16: the file has signed integers of 16 bits, which Pillow decodes to 32.
+    """
     if image.mode.startswith("I") or image.mode == "F":
-        return np.repeat(to_uint8(np.asarray(image))[..., None], 3, axis=2)
+        values = np.asarray(image)
+        return np.repeat(to_uint8(values.astype(np.int16) if is_int16 else values)[..., None], 3, axis=2)
     rows = max(1, BAND_PIXELS // max(1, image.width))
     if rows >= image.height:
         return np.array(_to_rgb(image))

@@ -17,7 +17,7 @@ from detector.data.formats.coco_entries import (
     unused_categories,
 )
 from detector.data.formats.coco_ids import IdTable
-from detector.data.formats.coco_objects import add_missing_boxes, read_objects
+from detector.data.formats.coco_objects import add_missing_boxes, corner_warning, read_objects
 from detector.data.formats.image_folders import ImageFiles, find_images, folders_below
 from detector.data.formats.json_text import gc_paused, read_annotations
 from detector.data.formats.split_names import SPLIT_NAMES, same_splits
@@ -94,6 +94,8 @@ def read(root: str, split: str, images: str = "") -> Dataset:
     content.warnings.extend(files.warnings)
     if unsized:
         content.warnings.append(f"{len(unsized)} images have no annotated size; it is read from the image files")
+    sizes = np.array([row[2:4] for row in sized_rows], np.float64).reshape(-1, 2)
+    content.warnings.extend(filter(None, [corner_warning(content.objects, sizes)]))
     return to_dataset(f"coco {split}", root, content, class_names, unused, sized_rows, unsized)
 
 

@@ -51,8 +51,33 @@ def read_objects(annotations: list, images: IdTable, categories: IdTable, mistak
             unlisted.append(f"{annotation_name(annotation, number)} is of category {reprlib.repr(category_id)}")
         else:
             numbers.extend((image, category + 1, flags, area, x, y, x + width, y + height))
-    add_mistake(malformed, "each needs image_id, category_id and bbox = [x, y, width, height]", mistakes)
+    crowd = "; iscrowd is 0 or 1, or left out" if any(" has iscrowd " in text for text in malformed) else ""
+    add_mistake(malformed, f"each needs image_id, category_id and bbox = [x, y, width, height]{crowd}", mistakes)
     return finish_rows(np.array(numbers, np.float64).reshape(-1, 8))
+
+
+def corner_warning(rows: np.ndarray, sizes: np.ndarray) -> str:
+    """Returns a warning where most boxes were probably written as corners [x1, y1, x2, y2]; else an empty text.
+
+    Read as [x, y, width, height], more than half of the boxes reach beyond the right or lower edge of their image, and
+    as corners these would lie in it.
+
+    Args:
+        rows: as of `read_objects`.
+        sizes: height and width of each image, [images, 2].
+    """
+    limits = sizes[rows[:, 0].astype(np.int64)][:, ::-1]
+    first, last = rows[:, 4:6], rows[:, 6:8]
+    with np.errstate(invalid="ignore"):
+        written = last - first  # the third and fourth number
+        is_beyond = (last > limits + 1).any(axis=1)
+        fits = (first >= 0).all(axis=1) & (written > first).all(axis=1) & (written <= limits + 1).all(axis=1)
+    count = int((is_beyond & fits).sum())
+    if 2 * count <= len(rows):
+        return ""
+    return (f"{count} of {len(rows)} boxes reach beyond the right or lower edge of their image, and would lie in it as "
+            "corners: they look like corners [x1, y1, x2, y2], but COCO's bbox is [x, y, width, height]. If so, write "
+            "[x1, y1, x2 - x1, y2 - y1]")
 
 
 def finish_rows(rows: np.ndarray) -> np.ndarray:

@@ -150,15 +150,22 @@ def read_listed_stems(path: str, annotations: FileIndex, folders: Iterable[str],
     Raises:
         BadInput: the list cannot be read, or names no image.
     """
-    stems = []
+    stems, left_out = [], 0
     is_class_list = numbered or "_" in os.path.basename(path)
     for line in read_lines(path):
         if annotations.find(line):  # nearly always
             stems.append(line)
             continue
         entry, number = _split_line(line, annotations, folders, is_class_list)
-        if number != "-1":
-            stems.append(_stem_of(entry, annotations, folders))
+        if number == "-1":
+            left_out += 1
+        else:
+            stem = _stem_of(entry, annotations, folders)
+            without_comma = _stem_of(entry.rstrip(",; "), annotations, folders)
+            stems.append(stem if annotations.find(stem) or not annotations.find(without_comma) else without_comma)
+    if left_out and not stems:
+        raise BadInput(f"{path} marks all of its {left_out} images with -1, which means that they do not show the "
+                       "class: no image is left. Remove the numbers, or name another split")
     if not stems:
         raise BadInput(f"{path} lists no image. Write the name of an image on each line, or name another split")
     return stems

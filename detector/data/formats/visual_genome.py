@@ -153,7 +153,8 @@ def _lines(root: str, name: str) -> list[tuple[str, str]]:
     lines = [line.replace("\\", "/").split() for line in read_lines(path)]
     malformed = [" ".join(line) for line in lines if len(line) != 2 or not _image_id(line[0])]
     if malformed:
-        raise BadInput(f"{path}: a line is `VG_100K/1.jpg xml/1.xml`, not {malformed[0]!r}")
+        raise BadInput(f"{path}: a line is `VG_100K/1.jpg xml/1.xml`, not {malformed[0]!r}. Write both "
+                       "columns, separated by a space; the image's file name is its number")
     if not lines:
         raise BadInput(f"{path} lists no image. Write a line such as `VG_100K/1.jpg xml/1.xml` for each")
     return [(image, xml) for image, xml in lines][:SPLITS[name][1]]

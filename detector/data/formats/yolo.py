@@ -8,15 +8,17 @@ file.
 
 import math
 import os
+import re
+from collections import Counter
 
 import numpy as np
 
 from detector import structures
-from detector.data.formats.yolo_data_file import find_split, name_file, unique_names
+from detector.data.formats.yolo_data_file import DataFile, find_split, name_file, unique_names
 from detector.data.formats.yolo_folders import LabelFiles, image_sources, images_of
 from detector.data.image_sizes import read_missing_sizes
 from detector.data.text_files import read_lines, read_text
-from detector.errors import BadInput, combine_mistakes
+from detector.errors import BadInput, combine_mistakes, shorten
 from detector.structures import Dataset, build_dataset
 
 # By how much a value may exceed 0 ... 1, the larger of both counts; boxes are cut to their image later.
@@ -66,7 +68,7 @@ def read(root: str, split: str, images: str = "") -> Dataset:
             no_scores += odd
     if mistakes:
         raise combine_mistakes(f"yolo {split}", mistakes)
-    warnings = _warnings(files, names, no_scores)
+    warnings = _warnings(files, names, no_scores) + data.warnings + _unnamed_classes(objects, data)
     if names is None:
         names = tuple(f"class {number}" for number in range(max((row[1] for row in objects), default=-1) + 1))
     return build_dataset(f"yolo {split}", root, list(names), list(range(len(names))), images_with_size,
@@ -91,6 +93,14 @@ def _warnings(files: list[str], names: tuple[str, ...] | None, no_scores: list[s
         warnings += (f"{len(no_scores)} lines have a sixth value outside 0 ... 1, so that it is no score; it was left "
                      f"out. Angles of rotated boxes are not read; first: {no_scores[0]}",)
     return warnings
+
+
+def _unnamed_classes(objects: list[tuple], data: DataFile) -> tuple[str, ...]:
+    """Returns a sentence about objects of classes whose number the data file does not name."""
+    counts = Counter(label for _, label, *_ in objects if label in data.unnamed)
+    classes = shorten([f"{label} ({counts[label]} objects)" for label in sorted(counts)])
+    return (f"{data.path} has no name for class {classes}: such a class is called by its number, as class "
+            f"{min(counts)}. Add it to names:, or correct the label files",) if counts else ()
 
 
 def _without_doubles(paths: list[str], files: list[str]) -> tuple[list[str], list[str]]:
@@ -151,6 +161,10 @@ def read_labels(path: str, names: tuple[str, ...] | None, keypoints: int = 0,
 
 def parse_line(columns: list[str], names: tuple[str, ...] | None, keypoints: int, tolerance: float) -> tuple:
     """Returns class from 0, x1, y1, x2, y2 of one line. Raises ValueError with a sentence about what is wrong."""
+    with_comma = next((column for column in columns if re.fullmatch(r"[-\d.,;eE+]*[,;][-\d.,;eE+]*", column)), "")
+    if with_comma and with_comma not in (names or ()):
+        raise ValueError(f"{with_comma!r} is no number. Separate the values by spaces, not commas, and write decimals "
+                         "with a point: 0 0.5 0.5 0.2 0.4")
     label = _class_number(columns[0], names)
     try:
         values = [float(column) for column in columns[1:]]

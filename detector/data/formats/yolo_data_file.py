@@ -25,6 +25,8 @@ class DataFile:
     names: tuple[str, ...] | None = None
     name_list: str = ""                 # the file that `names:` refers to
     keypoints: int = 0                  # numbers of a line behind its box, by `kpt_shape:`
+    unnamed: frozenset[int] = frozenset()  # numbers of classes that `names:` leaves out, as in {0: cat, 5: dog}
+    warnings: tuple[str, ...] = ()      # about `names:` and `nc:`
 
 
 def find_split(root: str, split: str) -> tuple[DataFile, str]:
@@ -50,9 +52,29 @@ def data_file(root: str, name: str = "") -> DataFile:
     base, names = content.get("path"), content.get("names")
     name_list = os.path.join(os.path.dirname(path), names) if isinstance(names, str) and names.strip() else ""
     name_list = name_list if os.path.isfile(name_list) else ""
+    class_names = _class_names(content, path, name_list)
     return DataFile(path, {key: entries for key, entries in splits.items() if entries},
-                    base if isinstance(base, str) else "", _class_names(content, path, name_list), name_list,
-                    numbers[0] * numbers[1] if len(numbers) == 2 else 0)
+                    base if isinstance(base, str) else "", class_names, name_list,
+                    numbers[0] * numbers[1] if len(numbers) == 2 else 0, _unnamed(names, class_names),
+                    _class_warnings(content, path, class_names))
+
+
+def _unnamed(names: object, class_names: tuple[str, ...] | None) -> frozenset[int]:
+    """Returns the numbers that a mapping of numbers to names leaves out, below its largest one."""
+    stated = {_whole_number(number) for number in names} if isinstance(names, dict) and names else None
+    return frozenset(range(len(class_names or ()))) - stated if stated else frozenset()
+
+
+def _class_warnings(content: dict, path: str, class_names: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Returns a sentence where `nc:` contradicts `names:`, or stands without it."""
+    number = _whole_number(content.get("nc"))
+    if class_names is None or number is None:
+        return ()
+    if not content.get("names"):
+        return (f"no class names: {path} states nc: {number} without names:; the classes are called class 0, class 1, "
+                "... Add names:",)
+    return (f"{path} states nc: {number}, but names: has {len(class_names)}: names: counts. Correct nc:, or add the "
+            "missing names",) if number != len(class_names) else ()
 
 
 def yaml_file(root: str) -> str:

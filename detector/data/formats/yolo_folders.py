@@ -101,6 +101,9 @@ def _find(root: str, data: DataFile, entry: str, split: str) -> str:
     for path in candidates:
         if os.path.exists(path):
             return os.path.normpath(path)
+    if re.match("[a-z]+://", entry):
+        raise BadInput(f"{data.path}: {split}: {entry} is an address, from which nothing is fetched. Fetch and "
+                       "unpack it, and write the folder of the images into the file")
     raise BadInput(f"{data.path}: {split}: {entry} is neither there nor below {folder}. Correct the path in the file, "
                    f"or name a folder below data.root as data.{'train' if split == 'train' else 'val'}")
 

@@ -34,6 +34,8 @@ def write_png(path, pixels: np.ndarray) -> None:
     (np.array([0, 1600, 4095], np.uint16), [0, 100, 255]),         # 12
     (np.array([0, 6400, 16383], np.int32), [0, 100, 255]),         # 14
     (np.array([0, 25600, 65535], ">u2"), [0, 100, 255]), (np.array([0, 25600, 65535], np.uint32), [0, 100, 255]),
+    (np.array([0, 12800, 32767], np.int16), [0, 100, 255]), (np.array([0, 12800, 32767], ">i2"), [0, 100, 255]),  # 15
+    (np.array([0, 12800, 32767], np.int32), [0, 50, 127]),
     (np.array([0, 25600, 65535], np.float32), [0, 100, 255]), (np.array([0, 1600, 4095], np.float64), [0, 100, 255]),
     (np.array([0, 99.6, 255], np.float32), [0, 100, 255]), (np.array([0, 100 / 255, 1], np.float16), [0, 100, 255]),
     (np.array([-0.004, 0.5, 1.007]), [0, 128, 255]),               # interpolation exceeds the range a little
@@ -149,3 +151,27 @@ def test_every_turn_has_one_that_takes_it_back(orientation, back):
     (torch.arange(48).reshape(3, 4, 4) * 5, False)])
 def test_an_image_without_contrast_or_light_is_blank(pixels, blank):
     assert is_blank(pixels.to(torch.uint8)) == blank
+
+
+def write_tiff(path, pixels: np.ndarray, sample_format: int) -> None:
+    """Writes grey pixels [H, W] as an uncompressed TIFF; sample_format: 1 unsigned, 2 signed, 3 floats. (TIFF 6.0)"""
+    order, data = pixels.dtype.str[0].replace("|", "<"), pixels.tobytes()
+    tags = [(256, pixels.shape[1]), (257, pixels.shape[0]), (258, pixels.itemsize * 8), (259, 1), (262, 1), (273, 8), (277, 1),
+            (278, pixels.shape[0]), (279, len(data)), (339, sample_format)]
+    directory = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags)
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8 + len(data))
+    path.write_bytes(start + data + struct.pack(f"{order}H", len(tags)) + directory + bytes(4))
+
+
+@pytest.mark.parametrize("kind", ["<i2", ">i2"])
+def test_signed_integers_of_16_bits_in_a_file_become_as_bright_as_in_an_array(tmp_path, kind):
+    values = (RAMP * 32767).astype(kind)
+    write_tiff(tmp_path / "a.tif", values, 2)
+    pixels = read_image(str(tmp_path / "a.tif"))
+    assert pixels.max() == 255 and torch.equal(pixels, array_to_tensor(values))
+
+
+def test_a_whole_tiff_of_a_type_that_is_not_decoded_is_not_called_corrupt(tmp_path):
+    write_tiff(tmp_path / "a.tif", (RAMP * 100).astype("<u8"), 1)
+    with pytest.raises(BadInput, match=r"a\.tif cannot be decoded: a TIFF whose type of pixels, .* Save it with 8 bits"):
+        read_image(str(tmp_path / "a.tif"))

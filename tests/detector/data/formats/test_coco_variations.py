@@ -248,3 +248,22 @@ def test_ids_of_categories_that_are_no_integers_are_named_so(tmp_path):
     for item in content["annotations"]:
         item["category_id"] = f"c{item['category_id']}"
     assert "the ids of categories are not distinct integers" in read(tmp_path, content).warnings[0]
+
+
+def test_an_iscrowd_that_is_neither_true_nor_false_is_an_error_that_says_what_it_is(tmp_path):
+    content = small()
+    content["annotations"][0]["iscrowd"] = "maybe"
+    assert "has iscrowd 'maybe': each needs" in mistakes(tmp_path, content)
+    assert "iscrowd is 0 or 1, or left out" in mistakes(tmp_path, content)
+
+
+@pytest.mark.parametrize("corners, is_warned", [(3, True), (2, False), (0, False)])
+def test_boxes_that_look_like_corners_are_warned_about(tmp_path, corners, is_warned):
+    content = small()
+    size = {key: content["images"][0][key] for key in ("width", "height")}
+    width, height = size["width"], size["height"]
+    boxes = [[width * 0.6, height * 0.7, width * 0.9, height * 0.95]] * corners + [[1, 1, 5, 5]] * (4 - corners)
+    content["annotations"] = [{**content["annotations"][0], "id": number, "image_id": content["images"][0]["id"], "bbox": box}
+                              for number, box in enumerate(boxes, 1)]
+    warnings = " ".join(read(tmp_path, content).warnings)
+    assert ("they look like corners [x1, y1, x2, y2], but COCO's bbox is [x, y, width, height]" in warnings) == is_warned

@@ -138,3 +138,18 @@ def test_lines_that_repeat_a_name_stay_for_the_option_that_counts_them(tmp_path)
 def test_a_list_that_cannot_be_used_is_named(tmp_path, content, sentence):
     with pytest.raises(BadInput, match=sentence):
         stems(tmp_path, content)
+
+
+def test_a_list_whose_lines_are_all_marked_as_without_the_class_is_not_called_empty(tmp_path):
+    annotations = index(tmp_path, "a.xml", "b.xml", endings=(".xml",))
+    path = tmp_path / "cat_train.txt"
+    path.write_text("a -1\nb -1\n")
+    with pytest.raises(BadInput, match=r"marks all of its 2 images with -1, .* Remove the numbers, or name another split"):
+        read_listed_stems(str(path), annotations, ())
+
+
+def test_commas_behind_the_names_of_a_list_are_ignored(tmp_path):
+    annotations = index(tmp_path, "a.xml", "b.xml", "c,.xml", endings=(".xml",))
+    path = tmp_path / "train.txt"
+    path.write_text("a,\nb.jpg ;\nc,\n")
+    assert read_listed_stems(str(path), annotations, ()) == ["a", "b", "c,"]

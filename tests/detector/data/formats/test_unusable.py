@@ -124,7 +124,8 @@ def test_xml_files_that_are_all_bad_are_named_with_their_cause(tmp_path):
     assert "Annotations/a.xml is no XML: the file is empty" in refused_by_training(tmp_path)
 
 
-@pytest.mark.parametrize("xml", [XML.replace("annotation>", "Annotation>"), XML.replace("<annotation>", '<annotation xmlns="http://a.org/b">'),
+@pytest.mark.parametrize("xml", [XML.replace("annotation>", "Annotation>"),
+                                 XML.replace("<annotation>", '<annotation xmlns="http://a.org/b">'),
                                  XML.replace("<", "<v:").replace("<v:/", "</v:").replace("<v:annotation>", '<v:annotation xmlns:v="u">')])
 def test_other_spellings_of_the_root_element_are_voc(tmp_path, xml):
     voc(tmp_path, {"train": ["a"], "val": ["b"]})
@@ -148,6 +149,7 @@ def test_json_in_utf_16_without_a_mark_is_detected(tmp_path, encoding):
 def test_labelme_files_beside_the_images_of_splits_are_found(tmp_path):
     for split in ("train", "val"):
         image(tmp_path / "images" / split / "a.jpg", seed=split)
-        text(tmp_path / "images" / split / "a.json", '{"shapes": [{"label": "cat", "points": [[1, 2], [30, 40]]}], "imagePath": "a.jpg"}')
+        text(tmp_path / "images" / split / "a.json",
+             '{"shapes": [{"label": "cat", "points": [[1, 2], [30, 40]]}], "imagePath": "a.jpg"}')
     train, val = read_datasets(options(tmp_path))
     assert (train.name, val.name, len(train), len(val)) == ("per_image_json train", "per_image_json val", 1, 1)

@@ -123,7 +123,8 @@ def test_a_list_that_is_not_utf8_or_empty_is_named(tmp_path, name):
 
 
 @pytest.mark.parametrize("content, sentence", [
-    ("", "objects.json is empty. Fetch it again"), ('[{"image_id": 1, "objects": []}', "objects.json is truncated: its list has no end. Fetch it"),
+    ("", "objects.json is empty. Fetch it again"),
+    ('[{"image_id": 1, "objects": []}', "objects.json is truncated: its list has no end. Fetch it"),
     ('[{"image_id": 1, "objects": []},\n', "is truncated"), ("[", "is truncated"), (" \n", "is truncated")])
 def test_a_file_without_the_end_of_its_list_is_truncated(tmp_path, content, sentence):
     root = make(tmp_path / "vg", [], [])

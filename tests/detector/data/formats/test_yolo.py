@@ -228,3 +228,27 @@ def test_a_split_of_another_data_file(tmp_path):
     dataset = read(tmp_path, "other.yaml/train")
     assert paths(dataset) == ["images/val/val.jpg"] and dataset.classes == ("dog",)
     assert str(tmp_path / "other.yaml") in reader.sources(str(tmp_path), "other.yaml/train")
+
+
+def test_numbers_of_classes_that_data_yaml_does_not_name_are_warned_about(tmp_path):
+    yolo(tmp_path, names="{0: bolt, 5: nut}")
+    assert "has no name" not in " ".join(read(tmp_path).warnings)
+    text(tmp_path / "labels/train/train.txt", LINE + LINE.replace("0 ", "1 ", 1) * 2)
+    dataset = read(tmp_path)
+    assert dataset.classes[1] == "class 1"
+    assert f"{tmp_path}/data.yaml has no name for class 1 (2 objects)" in dataset.warnings[0]
+
+
+@pytest.mark.parametrize("names, warning", [
+    ("[bolt, nut]\nnc: 80", "states nc: 80, but names: has 2: names: counts"), ("\nnc: 2", "no class names: "), ("[bolt]\nnc: 1", None)])
+def test_nc_that_contradicts_the_names_or_stands_alone_is_warned_about(tmp_path, names, warning):
+    yolo(tmp_path, names=names)
+    warnings = read(tmp_path).warnings
+    assert warning in warnings[0] if warning else not warnings
+
+
+@pytest.mark.parametrize("line", ["0,0.5,0.5,0.2,0.4", "0, 0.5, 0.5, 0.2, 0.4", "0 0,5 0,5 0,2 0,4", "0;0.5;0.5;0.2;0.4"])
+def test_commas_in_a_label_file_are_an_error_with_its_remedy(tmp_path, line):
+    labelled(tmp_path, line)
+    with pytest.raises(BadInput, match="Separate the values by spaces, not commas, and write decimals with a point"):
+        read(tmp_path, "all")
