@@ -121,8 +121,11 @@ def _is_class_list(folder: str, name: str) -> bool:
     label, underscore, _ = name.rpartition("_")
     if not underscore or label in voc.CLASSES:
         return bool(underscore)
+    path = os.path.join(folder, f"{name}.txt")
+    if not os.path.isfile(path):
+        return False
     try:
-        with open(os.path.join(folder, f"{name}.txt"), "rb") as file:
+        with open(path, "rb") as file:
             lines = [line for line in file.readlines(START) if line.strip()]
     except OSError:
         return False

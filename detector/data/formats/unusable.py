@@ -196,7 +196,7 @@ def _lacking_lists(path: str) -> str:
     if not os.path.isfile(path):
         return "a readable content"
     try:
-        content = read_bytes(path)
+        content = read_bytes(path).replace(b"\0", b"")  # UTF-16 has zero bytes between
     except BadInput as error:
         return str(error)
     return " and ".join(key.decode() for key in COCO_LISTS if key not in content)

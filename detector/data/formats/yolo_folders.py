@@ -50,6 +50,8 @@ def _has_texts(folder: str) -> bool:
 def _lists_labelled_images(root: str, name: str) -> bool:
     """Returns whether a text file at the root names images, of which one of the first has a label file."""
     path, labels = os.path.join(root, name), LabelFiles(root, name[:-4])
+    if not os.path.isfile(path):
+        return False
     try:
         with open(path, "rb") as file:
             start = file.read(4096).decode("utf-8", "replace").splitlines()[:20]

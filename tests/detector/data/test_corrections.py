@@ -37,6 +37,7 @@ def test_where_only_some_boxes_lie_there_they_are_kept_and_noted():
     dataset, = scale_fractions([drawn([[3, 4, 30, 40], [0.25, 0.5, 0.5, 0.75]])])
     assert dataset.boxes[1].tolist() == [0.25, 0.5, 0.5, 0.75]
     assert dataset.warnings[0].startswith("1 of 2 boxes lie in the first pixel of their image, as fractions") and len(dataset.warnings) == 1
+    assert "If they are fractions, multiply them by width and height" in dataset.warnings[0]
 
 
 @pytest.mark.parametrize("dataset", [

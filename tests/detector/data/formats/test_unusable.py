@@ -57,6 +57,8 @@ def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path):
         assert "instances_val.json is no file that can be read: " in message
     os.mkfifo(root / "annotations/a.xml")
     os.mkfifo(root / "annotations/a.json")
+    os.mkfifo(root / "train.txt")
+    os.mkfifo(root / "data.yaml")
     (root / "annotations/instances_train.json").unlink()
     refused_by_training(root)
 
