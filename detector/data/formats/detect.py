@@ -271,5 +271,8 @@ def _no_layout(root: str) -> BadInput:
     places += [parent] if name.lower() in PART_FOLDERS else []
     nearby = [(place, name) for place in places for name, layout in LAYOUTS.items() if layout.splits(place)]
     hint = f" {nearby[0][0]} can be read as {nearby[0][1]}: set data.root={nearby[0][0]}." if nearby else ""
-    return BadInput(f"data.root={root}: no annotations that are known.{hint} It holds {names}. The formats need:\n"
+    broken = [f" It looks like {name}, but: {cause}."
+              for name in LAYOUTS for cause in unusable_splits(name, root).values()]
+    hint += "".join(broken[:1])
+    return BadInput(f"data.root={root}: no annotations that can be used.{hint} It holds {names}. The formats need:\n"
                     + "\n".join(lines))

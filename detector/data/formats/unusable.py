@@ -93,7 +93,7 @@ def _unusable_yolo(root: str) -> dict[str, str]:
 
 def _unusable_voc(root: str) -> dict[str, str]:
     causes = _forbidden_splits(root, XML_FOLDERS)
-    for split, folder in _split_folders(root, XML_FOLDERS):
+    for split, folder in [*_split_folders(root, XML_FOLDERS), *(("all", folder) for folder in XML_FOLDERS)]:
         if not has_xml(os.path.join(root, folder)) and (cause := xml_mistake(os.path.join(root, folder))):
             causes[split] = cause
     return causes

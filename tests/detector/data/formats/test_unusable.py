@@ -115,7 +115,7 @@ def test_one_bad_xml_file_makes_no_tree_unknown(tmp_path, content):
     voc(tmp_path, {"train": ["a", "b"], "val": ["c"]})
     text(tmp_path / "Annotations/a.xml", content)
     message = refused_by_training(tmp_path)
-    assert "Annotations/a.xml" in message and "no annotations that are known" not in message
+    assert "Annotations/a.xml" in message and "no annotations that can be used" not in message
     text(tmp_path / "ImageSets/Main/train.txt", "b")
     assert detect_format(options(tmp_path))[0].format == "voc"
 
@@ -123,7 +123,7 @@ def test_one_bad_xml_file_makes_no_tree_unknown(tmp_path, content):
 def test_xml_files_that_are_all_bad_are_named_with_their_cause(tmp_path):
     voc(tmp_path, {"train": ["a"], "val": ["a"]})
     text(tmp_path / "Annotations/a.xml", "")
-    assert "Annotations/a.xml is no XML: the file is empty" in refused_by_training(tmp_path)
+    assert f"It looks like voc, but: {tmp_path}/Annotations/a.xml is no XML: the file is empty" in refused_by_training(tmp_path)
 
 
 @pytest.mark.parametrize("xml", [XML.replace("annotation>", "Annotation>"),
