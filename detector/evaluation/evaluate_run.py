@@ -1,6 +1,7 @@
 """The verb evaluate: evaluates a checkpoint of a run, and writes the results into the run folder or below it."""
 
 import json
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Callable
 import torch
 
 from detector.config.load import flatten, load_config, to_dict, to_yaml
+from detector.config.options import replace_options
 from detector.config.parsing import to_plain
-from detector.config.schema import Config
+from detector.config.schema import Config, Data
+from detector.data.formats import find_format
 from detector.data.read import describe, read_part, read_val, relative_paths
 from detector.data.review import note_shared, shared_paths
 from detector.data.split import val_share
@@ -78,7 +81,21 @@ def open_run(run: str, overrides: list[str], checkpoint: str) -> tuple[Path, Con
     if useless:
         raise BadInput(f"{', '.join(useless)}: no effect on an evaluation, which takes the model as it was trained. "
                        "Leave it out")
-    return path, config, changed_options(stored, config)
+    changes = changed_options(stored, config)
+    if "data.root" in changes and "data.format" not in changes and not is_readable(config.data):
+        config = replace_options(config, {"data.format": "auto"})
+        changes = changed_options(stored, config)
+    return path, config, changes
+
+
+def is_readable(config: Data) -> bool:
+    """Returns whether the splits of data.val are there in the layout data.format."""
+    try:
+        for split in config.val if val_share(config.val) is None else config.train:
+            find_format(config.format).sources(os.path.expanduser(config.root), split)
+        return True
+    except BadInput:
+        return False
 
 
 def held_out_in(run: str, changes: dict[str, object]) -> Path | None:

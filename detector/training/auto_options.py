@@ -35,6 +35,7 @@ def resolve_auto(config: Config, train: Dataset, world_size: int, stored: Config
     for path, rule in RULES.items():  # in the order in which they depend on each other
         if path in paths:
             is_kept = stored and (path not in OF_LENGTH or _length_of(config) == _length_of(stored))
+            is_kept = is_kept and not (path == "schedule.epochs" and config.schedule.steps)
             config = replace_options(config, {
                 path: attrgetter(path)(stored) if is_kept else rule(config, train, world_size)})
     values = [f"{path}={_format(attrgetter(path)(config))}" for path in paths]

@@ -74,7 +74,7 @@ def review_object_sizes(config: Config, train: Dataset) -> list[str]:
         count = int((sizes < limit).sum())
         if count < NOTED_FRACTION * len(sizes) or not count:
             continue
-        remedy = larger_input(config, limit / max(small_quantile(sizes), 1e-3))
+        remedy = larger_input(config, train, limit / max(small_quantile(sizes), 1e-3))
         if is_anchor:
             remedy = f"Set smaller anchors, such as {smaller_anchors(config, sizes)}, or {remedy}"
         than = f"the smallest anchor, {limit:g} pixels" if is_anchor else f"{limit} pixels"
@@ -90,13 +90,14 @@ def small_quantile(sizes: np.ndarray) -> float:
     return float(np.quantile(sizes, NOTED_FRACTION, method="lower"))
 
 
-def larger_input(config: Config, factor: float) -> str:
+def larger_input(config: Config, train: Dataset, factor: float) -> str:
     """Returns the remedy of resizing images to `factor` times the size, or of tiles where that is too large."""
     augment, evaluate = config.augment, config.evaluate
     min_size = round_up(int(np.ceil(max(augment.min_size) * factor)), 32)
     if min_size > MAX_MIN_SIZE:
         return "cut the images into tiles"
-    max_size = augment.max_size and round_up(int(np.ceil(max(augment.max_size * factor, min_size))), 32)
+    long_side = min_size * float((train.sizes.max(axis=1) / train.sizes.min(axis=1)).max())
+    max_size = round_up(int(np.ceil(long_side)), 32) if 0 < augment.max_size < long_side else 0
     options = [f"augment.min_size=[{min_size}]", f"evaluate.min_size={min_size}"]
     if max_size:
         options += [f"augment.max_size={max_size}", f"evaluate.max_size={max(max_size, evaluate.max_size)}"]
@@ -125,5 +126,5 @@ def review_length(config: Config, plan: RunPlan) -> list[str]:
     steps = ceil_div(MIN_IMAGE_PASSES, plan.global_batch)
     remedy = f"schedule.steps={steps}" if config.schedule.steps else \
         f"schedule.epochs={ceil_div(steps, plan.steps_per_epoch)}"
-    return [f"the run trains on {passes} images in all ({plan.total_steps} x {plan.global_batch}), fewer than "
-            f"10 epochs of 40 images: it will learn little. Set {remedy} or more"]
+    return [f"the run trains on {passes} images in all ({plan.total_steps} x {plan.global_batch}), too few "
+            f"to learn much: 10 epochs of 40 images are {MIN_IMAGE_PASSES}. Set {remedy} or more"]
