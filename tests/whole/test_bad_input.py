@@ -88,8 +88,9 @@ def test_an_unknown_class_in_val(tiny, config_file, shapes_root, tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_corrupt_image_ends_the_run_with_its_name_or_is_replaced(tiny, config_file, shapes_root, tmp_path, workers):
+    """All images but one are truncated; of a step with four images, one at least is."""
     def truncate(_, root):
-        for path in (root / "train").iterdir():
+        for path in sorted((root / "train").iterdir())[:-1]:
             path.write_bytes(path.read_bytes()[:1000])
     changed = write_data(shapes_root, tmp_path, truncate)
     arguments = ["train", str(config_file), *tiny, *changed, f"run.num_workers={workers}", "schedule.steps=1"]
@@ -98,6 +99,15 @@ def test_a_corrupt_image_ends_the_run_with_its_name_or_is_replaced(tiny, config_
     assert not list((tmp_path / "runs").rglob("*.pt"))
     done = detector(*arguments, "data.unreadable_images=grey", "data.val=[]")
     assert done.returncode == 0 and "unreadable image, replaced by a grey one" in done.stderr, done.stderr
+
+
+def test_images_of_which_none_can_be_read_are_nothing_to_learn(tiny, config_file, shapes_root, tmp_path):
+    def empty(_, root):
+        for path in (root / "train").iterdir():
+            path.write_bytes(b"")
+    changed = write_data(shapes_root, tmp_path, empty)
+    done = fleet("train", str(config_file), *tiny, *changed, "data.unreadable_images=grey", "data.val=[]")
+    assert_refused(done, tmp_path, "nothing to learn: none of the 10 images", "can be read")
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_and_no_incomplete_file(tiny, config_file, tmp_path):
