@@ -8,13 +8,12 @@ import numpy as np
 from detector.checks.problems import CheckReport, parse_problem, problems_from_error, shorten
 from detector.checks.progress import show_stage
 from detector.config.schema import Config, Data
+from detector.data.corrections import MIN_BOX_SIZE, OVERHANG_TOLERANCE
 from detector.data.formats import coco
 from detector.data.formats.detect import detect_splits
 from detector.data.formats.json_text import parse_annotations
 from detector.data.image_sizes import annotated_size
 from detector.data.read import (
-    MIN_BOX_SIZE,
-    OVERHANG_TOLERANCE,
     describe,
     read_part,
     relabel,

@@ -24,7 +24,7 @@ from detector.structures import Dataset, Resize, ceil_div
 from detector.training.async_checkpoint import copy_to_host
 from detector.training.checkpoint import TrainState, checkpoint_content
 from detector.training.optimizer import build_optimizer
-from detector.training.schedule import RunPlan
+from detector.training.schedule import RunPlan, evaluation_interval
 from detector.training.step import update_weights
 from detector.training.train_loader import training_dataset
 
@@ -106,13 +106,8 @@ def run_trial(config: Config, train: Dataset, val: Dataset | None, plan: RunPlan
 
 def saves_early(config: Config, plan: RunPlan, val: Dataset | None) -> bool:
     """Returns whether the run writes a checkpoint before its last step, for itself or for an evaluation."""
-    interval = evaluation_interval(config, plan) if val else plan.total_steps
+    interval = evaluation_interval(config.evaluate.every_epochs, plan) if val else plan.total_steps
     return min(config.run.save_every_steps, interval) < plan.total_steps
-
-
-def evaluation_interval(config: Config, plan: RunPlan) -> int:
-    """Returns the steps between two evaluations."""
-    return round(config.evaluate.every_epochs * plan.steps_per_epoch) or plan.total_steps
 
 
 def describe_batch(batch: PaddedBatch) -> dict:
@@ -151,7 +146,8 @@ def estimate_duration(config: Config, plan: RunPlan, processes: int, val_images:
     forward_passes = max(len(micro_batches(plan.global_batch, config.batch.micro_batch_size, rank, processes))
                          for rank in range(processes))
     data_s = load_s / config.run.num_workers if config.run.num_workers else train_s + load_s
-    evaluations = ceil_div(plan.total_steps, evaluation_interval(config, plan)) if val_images else 0
+    interval = evaluation_interval(config.evaluate.every_epochs, plan)
+    evaluations = ceil_div(plan.total_steps, interval) if val_images else 0
     evaluation_s = val_images / images * train_s * FORWARD_FRACTION / processes
     step_with_loading_s = forward_passes * max(train_s, data_s)
     hours = (plan.total_steps * step_with_loading_s + evaluations * evaluation_s) / 3600

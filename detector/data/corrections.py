@@ -1,4 +1,4 @@
-"""Corrects annotations of any format: boxes as fractions of the image, swapped corners, duplicates.
+"""Corrects annotations of any format: boxes as fractions, swapped corners, invalid boxes, duplicates.
 
 Each correction is counted in the `warnings` of the Dataset.
 """
@@ -13,6 +13,8 @@ from detector import structures
 from detector.errors import BadInput
 from detector.structures import Dataset, offsets_from_counts, select_boxes, select_images
 
+MIN_BOX_SIZE = 0.1         # pixels; corners of a thinner box may become equal when flipped or scaled in float32
+OVERHANG_TOLERANCE = 1.0   # pixels that a box may exceed its image by: rounding of the annotations, not a mistake
 FRACTION_TOLERANCE = 1e-3  # by which a fraction may exceed 1
 SMALLEST_SIDE = 8          # pixels; in images without a larger side, boxes of one pixel may be meant
 SMALLEST_SHARE = 0.5       # of all boxes lie in the first pixel, and the others within LARGEST_FRACTION, where all are
@@ -101,6 +103,37 @@ def fix_swapped_corners(dataset: Dataset, policy: str) -> Dataset:
     unknown = swapped & ~(dataset.areas > 0)  # computed from a negative width
     areas = np.where(unknown, structures.area(fixed), dataset.areas).astype(np.float32)
     return replace(dataset, boxes=fixed, areas=areas, warnings=warnings)
+
+
+def fix_invalid_boxes(dataset: Dataset, policy: str) -> Dataset:
+    """Cuts or drops boxes that exceed their image or have no area inside it; each kind is counted in `warnings`.
+
+    Args:
+        policy: the value of `data.invalid_boxes`: clip, drop or refuse.
+
+    Raises:
+        BadInput: the policy is refuse and there is an invalid box.
+    """
+    sizes = dataset.sizes[dataset.image_of_box()].astype(np.float32)
+    edges = np.stack([sizes[:, 1], sizes[:, 0], sizes[:, 1], sizes[:, 0]], axis=1)
+    clipped = np.minimum(np.maximum(dataset.boxes, 0), edges)
+    finite = np.isfinite(dataset.boxes).all(axis=1)
+    outside = finite & (np.abs(dataset.boxes - clipped).max(axis=1, initial=0) > OVERHANG_TOLERANCE)
+    fixed = np.where(outside[:, None], clipped, dataset.boxes)
+    thin = ~finite | (np.minimum(clipped[:, 2] - clipped[:, 0], clipped[:, 3] - clipped[:, 1]) < MIN_BOX_SIZE)
+    invalid = outside | thin
+    if not invalid.any():
+        return dataset
+    if policy == "refuse":
+        raise BadInput(f"{int(invalid.sum())} invalid boxes in {dataset.name} (data.invalid_boxes=refuse); first: "
+                       + describe_first(dataset, invalid) + ". Fix them, or set data.invalid_boxes=clip or drop")
+    drop = thin if policy == "clip" else invalid
+    kinds = [(outside & ~drop, "boxes exceed their image and were cut to it"),
+             (outside & drop & ~thin, "boxes exceed their image and were left out"),
+             (thin, "boxes without area inside their image were left out")]
+    warnings = tuple(f"{int(mask.sum())} {text}; first: {describe_first(dataset, mask)}"
+                     for mask, text in kinds if mask.any())
+    return replace(select_boxes(replace(dataset, boxes=fixed), ~drop), warnings=dataset.warnings + warnings)
 
 
 def fix_duplicates(dataset: Dataset, policy: str) -> Dataset:

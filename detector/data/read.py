@@ -11,7 +11,7 @@ import numpy as np
 
 from detector.config.schema import Data
 from detector.data.cache import read_cached
-from detector.data.corrections import describe_first, fix_duplicates, fix_swapped_corners, scale_fractions
+from detector.data.corrections import fix_duplicates, fix_invalid_boxes, fix_swapped_corners, scale_fractions
 from detector.data.formats import find_format, voc
 from detector.data.formats.detect import AUTO, detect_format, detect_splits
 from detector.data.split import hold_out, val_share
@@ -22,8 +22,6 @@ from detector.errors import BadInput
 from detector.run.files import HELD_OUT_FILE
 from detector.structures import CROWD, DIFFICULT, Dataset, offsets_from_counts, select_boxes, select_images
 
-MIN_BOX_SIZE = 0.1         # pixels; corners of a thinner box may become equal when flipped or scaled in float32
-OVERHANG_TOLERANCE = 1.0   # pixels that a box may exceed its image by: rounding of the annotations, not a mistake
 MAX_CLASSES_IN_ERROR = 100
 
 
@@ -211,37 +209,6 @@ def relabel(dataset: Dataset, classes: tuple[str, ...], strict: bool) -> Dataset
     category_ids = np.array([ids[name] if name in ids else next(unused_ids) for name in classes], np.int64)
     kept = select_boxes(replace(dataset, labels=labels), labels > 0)
     return replace(kept, classes=classes, category_ids=category_ids, warnings=warnings)
-
-
-def fix_invalid_boxes(dataset: Dataset, policy: str) -> Dataset:
-    """Cuts or drops boxes that exceed their image or have no area inside it; each kind is counted in `warnings`.
-
-    Args:
-        policy: the value of `data.invalid_boxes`: clip, drop or refuse.
-
-    Raises:
-        BadInput: the policy is refuse and there is an invalid box.
-    """
-    sizes = dataset.sizes[dataset.image_of_box()].astype(np.float32)
-    edges = np.stack([sizes[:, 1], sizes[:, 0], sizes[:, 1], sizes[:, 0]], axis=1)
-    clipped = np.minimum(np.maximum(dataset.boxes, 0), edges)
-    finite = np.isfinite(dataset.boxes).all(axis=1)
-    outside = finite & (np.abs(dataset.boxes - clipped).max(axis=1, initial=0) > OVERHANG_TOLERANCE)
-    fixed = np.where(outside[:, None], clipped, dataset.boxes)
-    thin = ~finite | (np.minimum(clipped[:, 2] - clipped[:, 0], clipped[:, 3] - clipped[:, 1]) < MIN_BOX_SIZE)
-    invalid = outside | thin
-    if not invalid.any():
-        return dataset
-    if policy == "refuse":
-        raise BadInput(f"{int(invalid.sum())} invalid boxes in {dataset.name} (data.invalid_boxes=refuse); first: "
-                       + describe_first(dataset, invalid) + ". Fix them, or set data.invalid_boxes=clip or drop")
-    drop = thin if policy == "clip" else invalid
-    kinds = [(outside & ~drop, "boxes exceed their image and were cut to it"),
-             (outside & drop & ~thin, "boxes exceed their image and were left out"),
-             (thin, "boxes without area inside their image were left out")]
-    warnings = tuple(f"{int(mask.sum())} {text}; first: {describe_first(dataset, mask)}"
-                     for mask, text in kinds if mask.any())
-    return replace(select_boxes(replace(dataset, boxes=fixed), ~drop), warnings=dataset.warnings + warnings)
 
 
 def drop_ignored(dataset: Dataset, config: Data) -> Dataset:

@@ -34,7 +34,7 @@ from detector.training.async_checkpoint import AsyncCheckpoint
 from detector.training.async_evaluation import BackgroundScorer, collect_evaluation, wait_until_drawn
 from detector.training.checkpoint import TrainState, checkpoint_content
 from detector.training.nan_guard import NanGuard, raise_not_finite
-from detector.training.schedule import is_due, learning_rate
+from detector.training.schedule import evaluation_interval, is_due, learning_rate
 from detector.training.setup import Setup, open_run_folder, prepare
 from detector.training.step import StepResult, train_step
 from detector.training.throughput import ThroughputMeter
@@ -248,8 +248,9 @@ class TrainingLoop:
         return is_complete
 
     def is_evaluation_due(self) -> bool:
-        every = round(self.config.evaluate.every_epochs * self.setup.plan.steps_per_epoch)
-        return self.setup.val_data is not None and is_due(self.state.step, every, self.setup.plan.total_steps)
+        plan = self.setup.plan
+        every = evaluation_interval(self.config.evaluate.every_epochs, plan)
+        return self.setup.val_data is not None and is_due(self.state.step, every, plan.total_steps)
 
     def is_evaluated(self) -> bool:
         """Returns whether metrics.jsonl holds the evaluation of this step."""

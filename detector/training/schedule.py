@@ -121,6 +121,11 @@ def learning_rate(step: int, plan: RunPlan, schedule: Schedule) -> float:
     return lr * schedule.gamma ** sum(step >= milestone for milestone in plan.milestones)
 
 
+def evaluation_interval(every_epochs: float, plan: RunPlan) -> int:
+    """Returns the steps between two evaluations; the whole run where `every_epochs` is 0."""
+    return round(every_epochs * plan.steps_per_epoch) or plan.total_steps
+
+
 def is_due(step: int, every: int, total_steps: int) -> bool:
     """Returns whether `step` is a multiple of `every` (0: of none), or the last step."""
     return step == total_steps or (every > 0 and step % every == 0)

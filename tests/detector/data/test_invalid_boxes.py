@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from detector.data.read import fix_invalid_boxes
+from detector.data.corrections import fix_invalid_boxes
 from detector.errors import BadInput
 from detector.structures import Dataset, build_dataset
 

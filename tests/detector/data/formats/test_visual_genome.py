@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from detector.config.schema import Data
+from detector.data.corrections import fix_invalid_boxes
 from detector.data.formats import visual_genome, visual_genome_json
 from detector.data.formats.visual_genome import normalize_name, read, read_vocabulary, sources, write_vocabulary
 from detector.data.formats.visual_genome_json import iter_json_list
-from detector.data.read import fix_invalid_boxes, read_datasets
+from detector.data.read import read_datasets
 from detector.errors import BadInput
 
 # id -> (height, width) and objects: names, x, y, w, h
