@@ -25,7 +25,7 @@ TINY = ["model.backbone=resnet18_fpn", "model.weights=", "model.norm=trained", "
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Runs the longest tests first, so that parallel test processes end at about the same time."""
-    items.sort(key=lambda item: (item.path.name != "test_slurm.py", item.path.parent.name != "whole"))
+    items.sort(key=lambda item: (not item.path.name.startswith("test_slurm"), item.path.parent.name != "whole"))
 
 
 @pytest.fixture(scope="session")

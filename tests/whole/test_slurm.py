@@ -1,64 +1,24 @@
 """A real Slurm with two nodes: after any disturbance, a job ends with the bits of a run without disturbances."""
 
 import os
-import shutil
 import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import TINY
 from disturbances import ROUND, cut_off, lose_a_node, preempt, signal_all, train_disturbed
 from kills import process_of, train_with_kills
-from slurm_cluster import Cluster, assert_same_end, log, missing, pace, reached, until
+from slurm_cluster import assert_same_end, log, pace, reached, until
+from slurm_fixtures import BACKENDS, FOUR_PROCESSES, STEPS, cluster, needs_slurm, runs, undisturbed  # noqa: F401
 
-pytestmark = [pytest.mark.whole, pytest.mark.skipif(bool(missing()), reason=missing())]
-STEPS = 9
-BACKENDS = {"submitit": ["--on", "slurm"], "torchrun": ["--on", "sbatch"], "srun": ["--on", "sbatch", "--template", "srun"]}
-FOUR_PROCESSES = ["--nodes", "2", "--processes", "2"]
-
-
-@dataclass(frozen=True)
-class Runs:
-    folder: Path          # folder of the run folders
-    arguments: list[str]  # config and overrides of a run, without its name
+pytestmark = needs_slurm
 
 
 @dataclass(frozen=True)
 class LimitedJob:
     job: str
     run: Path
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    cluster = Cluster(Path("/tmp") / f"fleet-test-{os.getpid()}")  # a short path, as sockets need it
-    started_at = time.monotonic()
-    error = cluster.up("--gpus", "8", "--kill-wait", "8", "--grace", "10")
-    if "namespaces" in error:
-        pytest.skip(error.strip())
-    assert not error, error
-    cluster.up_s = time.monotonic() - started_at
-    yield cluster
-    cluster.control("down")
-    shutil.rmtree(cluster.environ["FLEET_CLUSTER"])
-
-
-@pytest.fixture(scope="module")
-def runs(shapes_root, tmp_path_factory) -> Runs:
-    folder = tmp_path_factory.mktemp("slurm")
-    (folder / "empty.yaml").write_text("")
-    return Runs(folder, [
-        str(folder / "empty.yaml"), *TINY, "data.format=shapes", f"data.root={shapes_root}", f"data.cache={folder / 'cache'}",
-        f"run.folder={folder}", f"schedule.steps={STEPS}", "run.save_every_steps=3", "evaluate.every_epochs=2"])
-
-
-@pytest.fixture(scope="module")
-def undisturbed(cluster, runs) -> Path:
-    """The run that the others are compared with: four processes of torchrun on this machine."""
-    cluster.fleet("train", *runs.arguments, "run.name=undisturbed", "--on", "torchrun", "--processes", "4")
-    return runs.folder / "undisturbed"
 
 
 @pytest.fixture(scope="module")
