@@ -19,7 +19,7 @@ TORCH_FREE = ("detector detector.errors detector.config detector.run detector.di
               "detector.distributed.stop_signal detector.checks.problems detector.cli detector.__main__ launcher").split()
 # A pattern, and the only files that may contain it.
 ONLY_IN = {
-    r"SLURM_": {"launcher/rank_env.py", "launcher/backends/submitit.py"},
+    r"SLURM_": {"launcher/rank_env.py", "launcher/clean_environment.py", "launcher/slurm_commands.py", "launcher/backends/submitit.py"},
     r"import submitit": {"launcher/backends/submitit.py"},
     r"torch\.distributed(?!\.run\b)|DistributedDataParallel":
         {"detector/distributed/collectives.py", "detector/distributed/data_parallel.py",
