@@ -28,6 +28,7 @@ class RankInfo:
     host: str
     device: str              # such as "cpu" or "NVIDIA H100"
     cores: tuple[int, ...]   # numbers of the CPU cores that the rank may use; ranks of one host may have the same
+    gpu: str = ""            # UUID of its GPU; empty on CPUs
 
 
 def collect_environment() -> dict:
@@ -99,8 +100,11 @@ def reset_peak_memory(device: "torch.device") -> None:
 def describe_rank(device: "torch.device") -> RankInfo:
     """Returns where this process runs; `device` is the one that it trains on."""
     import torch
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return RankInfo(rank(), socket.gethostname(), name, tuple(sorted(os.sched_getaffinity(0))))
+    cores = tuple(sorted(os.sched_getaffinity(0)))
+    if device.type != "cuda":
+        return RankInfo(rank(), socket.gethostname(), "cpu", cores)
+    gpu = torch.cuda.get_device_properties(device)
+    return RankInfo(rank(), socket.gethostname(), gpu.name, cores, str(gpu.uuid))
 
 
 def world_table(ranks: list[RankInfo]) -> list[str]:

@@ -23,6 +23,7 @@ TENSORBOARD_FOLDER = "tensorboard"        # folder of event files
 PICTURES_FOLDER = "pictures"              # folder of validation images with their boxes
 DETECTIONS_FILE = "detections.json"       # of an evaluation, in COCO's format
 RESULTS_FILE = "results.json"             # metrics of an evaluation
+USAGE_FILE = "usage.json"                 # what each start has used; see usage.py
 HELD_OUT_FILE = "held_out.json"           # paths of the validation images where data.val is a share
 EVALUATIONS_FOLDER = "evaluations"        # folder: evaluations on other data or by another metric, a folder each
 REPORT_FILE = "report.html"               # of an evaluation
