@@ -10,7 +10,7 @@ from detector.run.checkpoint_files import last_checkpoint_step
 from detector.run.files import CONFIG_FILE, LOG_FILE, STATUS_FILE
 from detector.run.heartbeat import describe, read_heartbeats
 from detector.run.status import read_status
-from launcher.backends import load_backend
+from launcher.backends import JobState, load_backend
 from launcher.run_info import backend_of, job_records, last_job, last_metrics
 
 HEADLINE_METRICS = ("AP", "mAP", "AP50")
@@ -38,7 +38,7 @@ def print_jobs(folder: Path) -> int:
     return OK
 
 
-def read_queue(backend: str) -> dict[str, str] | None:
+def read_queue(backend: str) -> dict[str, JobState] | None:
     """Returns the queue of a backend; None, and a note on stderr, if its scheduler does not answer."""
     try:
         return load_backend(backend).queue()
@@ -47,7 +47,7 @@ def read_queue(backend: str) -> dict[str, str] | None:
         return None
 
 
-def describe_run(run: Path, queue: dict[str, str] | None) -> tuple[tuple[str, ...], str]:
+def describe_run(run: Path, queue: dict[str, JobState] | None) -> tuple[tuple[str, ...], str]:
     """Returns a row of the table, and the last line of the log if the run has or may have ended badly.
 
     Args:
@@ -67,7 +67,7 @@ def describe_run(run: Path, queue: dict[str, str] | None) -> tuple[tuple[str, ..
             format_duration(seconds_left), str(restarts), headline), trouble
 
 
-def describe_state(run: Path, run_state: str, queue: dict[str, str] | None) -> str:
+def describe_state(run: Path, run_state: str, queue: dict[str, JobState] | None) -> str:
     """Returns the state of a run: that of its job in the queue, that of status.json, ended or unknown.
 
     Args:
@@ -75,7 +75,10 @@ def describe_state(run: Path, run_state: str, queue: dict[str, str] | None) -> s
     """
     job = last_job(run)
     if queue and job in queue:
-        return f"{queue[job]}, {run_state}" if run_state and queue[job] == "running" else queue[job]
+        name, reason = queue[job].name.lower(), queue[job].reason
+        if name == "running":
+            return f"running, {run_state}" if run_state else name
+        return f"{name} ({reason})" if reason else name
     if job and run_state not in FINAL_RUN_STATES:  # the job was killed before the run could write its state
         if queue is None:
             return f"unknown (last state: {run_state or 'none'})"

@@ -26,8 +26,9 @@ DEFAULT_BACKEND = "local"
 class JobState:
     """The state of a submitted job."""
 
-    name: str  # in the words of the scheduler, such as RUNNING
-    over: bool  # the scheduler will neither start nor continue the job
+    name: str         # in the words of the scheduler, such as RUNNING
+    over: bool        # the scheduler will neither start nor continue the job
+    reason: str = ""  # why the job waits or has ended, in the words of the scheduler
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Backend:
         script: returns the script or command line that `submit` would use, as --dry-run prints it. Writes nothing.
         submit: starts or submits the job, prints where to find it, and returns the exit status of the command.
         queue: returns the user's jobs that are not over, job -> state; None where there is no scheduler.
-        state: returns the state of a submitted job.
+        state: returns the state of a submitted job. Like `queue` and `cancel`, raises BadInput if the scheduler does
+            not answer: such a job is not over.
         cancel: cancels a submitted job.
         is_cluster: the job runs on other machines: the cluster file of the user applies, and several nodes are allowed.
         has_arrays: the backend submits job arrays (--array).
@@ -50,7 +52,7 @@ class Backend:
     notes: Callable[[Resources], list[str]]
     script: Callable[[Launch], str]
     submit: Callable[[Launch], int]
-    queue: Callable[[], dict[str, str] | None]
+    queue: Callable[[], dict[str, JobState] | None]
     state: Callable[[str], JobState]
     cancel: Callable[[str], None]
     is_cluster: bool

@@ -74,17 +74,6 @@ def test_a_slurm_that_does_not_answer_hides_no_run(tmp_path, monkeypatch, capsys
     assert [line.split()[0] for line in captured.out.splitlines()] == ["run", "a", "b"] and "unknown (last state: training)" in captured.out
 
 
-@pytest.mark.parametrize("answer, queue", [
-    ("", {}), ("7|RUNNING|None\n8|PENDING|Priority\n", {"7": "running", "8": "pending (Priority)"}),
-    ("9|PENDING|None\n", {"9": "pending"})])
-def test_the_queue(answer, queue, monkeypatch):
-    monkeypatch.setattr(slurm_commands, "has_slurm", lambda: True)
-    monkeypatch.setattr(slurm_commands, "slurm", lambda *command: answer)
-    assert slurm_commands.queued_jobs() == queue
-    monkeypatch.setattr(slurm_commands, "has_slurm", lambda: False)
-    assert slurm_commands.queued_jobs() is None
-
-
 def test_a_folder_without_runs_is_reported(tmp_path, slurm, capsys):
     (tmp_path / "none").mkdir()
     assert jobs.print_jobs(tmp_path / "none") == 0 and "no run in" in capsys.readouterr().out

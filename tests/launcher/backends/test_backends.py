@@ -27,7 +27,8 @@ def submit(launch):
 
 PBS = Backend(preflight=lambda job, run, config: [Problem("queue", "closed", "Wait")] if job.resources.gpus > 8 else [],
               notes=lambda resources: ["a note of PBS"], script=lambda launch: f"#PBS -l nodes={launch.job.resources.nodes}\\n",
-              submit=submit, queue=lambda: dict(states), state=lambda job: JobState(states[job], over=states[job] == "F"),
+              submit=submit, queue=lambda: {job: JobState(name, False) for job, name in states.items()},
+              state=lambda job: JobState(states[job], over=states[job] == "F"),
               cancel=lambda job: states.update({job: "F"}), is_cluster=True)
 '''
 
@@ -49,7 +50,7 @@ def test_a_new_backend_is_used_by_train_jobs_logs_and_cancel(pbs, tmp_path, caps
     assert capsys.readouterr().out == "#PBS -l nodes=3\n" and not (tmp_path / "runs").exists()
     assert cli.main(["train", "mine.yaml", "--on", "pbs"]) == 0
     run = tmp_path / "runs" / "mine"
-    assert cli.main(["jobs"]) == 0 and capsys.readouterr().out.splitlines()[1].split()[:3] == ["mine", "R", "pbs.1"]
+    assert cli.main(["jobs"]) == 0 and capsys.readouterr().out.splitlines()[1].split()[:3] == ["mine", "r", "pbs.1"]
     (run / "pbs.log").write_text("step 1\n")
     assert cli.main(["logs", "mine"]) == 0 and capsys.readouterr().out == "step 1\n"
     assert cli.main(["train", "mine.yaml"]) == 2 and "in the queue already, as job pbs.1 (R)" in capsys.readouterr().err
