@@ -15,7 +15,7 @@ from launcher.backends.local import run_local
 from launcher.command_hints import refuse_unknown_options, refuse_unknown_verb
 from launcher.job import LAUNCHED_VERBS, TEMPLATES, Job, Launch, Resources
 from launcher.reproduce import reproduce
-from launcher.resources import add_resource_options, build_resources
+from launcher.resources import add_resource_options, attach_option_values, build_resources
 
 VERBS = {  # verb: (arguments, description)
     "train": ("CONFIG [key=value ...]", "train a detector, or resume its run"),
@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
             refuse_launch_options(arguments[0], arguments)
             return run_local(Job(arguments[0], tuple(arguments[1:]), Resources()))
         top = parser()
-        args, rest = top.parse_known_args(arguments)
+        args, rest = top.parse_known_args(attach_option_values(arguments))
         refuse_unknown_verb(args.verb, VERBS)
         refuse_launch_options(args.verb, arguments)
         refuse_unknown_options(args.verb, rest, flags_of(top))

@@ -16,13 +16,15 @@ class Resources:
 
     processes: int = option(0, "processes per node; 0: one for each GPU, or one on the CPU", low=0)
     nodes: int = option(1, "number of nodes", low=1)
-    gpus: int = option(0, "GPUs per node", low=0)
+    gpus: int = option(0, "GPUs per node; with a type: a100:4", low=0)
+    gpu_type: str = option("", "type of the GPUs, such as a100; empty: any")
     cores: int = option(0, "CPU cores per process; 0: one for each loader worker and one more", low=0)
-    memory_gib: int = option(0, "memory per node in GiB; 0: the default of the cluster", low=0)
+    memory_gib: float = option(0.0, "memory per node in GiB; 0: the default of the cluster", low=0)
+    memory_per_core_gib: float = option(0.0, "memory per CPU core in GiB, in place of memory per node", low=0)
     hours: float = option(24.0, "time limit in hours; a run that reaches it is saved and requeued", low=0.01)
     notice_s: int = option(120, "seconds between the stop signal and the time limit; Slurm may send it up to a minute "
                                 "early", low=10)
-    partition: str = option("", "partition; empty: the default of the cluster")
+    partition: str = option("", "partition, or several: main,high; empty: the default of the cluster")
     account: str = option("", "account to charge; empty: the default of the user")
     constraint: str = option("", "required features of the nodes, such as h100|a100")
     shared: str = option("", "folder that all nodes can see: the run folder must lie below it; empty: not checked")
@@ -32,7 +34,8 @@ class Resources:
     setup: tuple[str, ...] = option((), "shell command to run before the job")
     container: str = option("", "command before the python of the processes, such as: apptainer exec --nv torch.sif")
     python: str = option("", "python of the processes; empty: the python that runs this command")
-    sbatch: tuple[str, ...] = option((), "additional option of sbatch, such as --qos=long")
+    sbatch: tuple[str, ...] = option((), "option of sbatch, such as --qos=long, or several of them in quotes")
+    srun: tuple[str, ...] = option((), "option of srun for the processes, such as --container-image=torch.sqsh")
 
     @property
     def processes_per_node(self) -> int:
@@ -43,9 +46,9 @@ class Resources:
         return self.nodes * self.processes_per_node
 
     @property
-    def time_limit_minutes(self) -> int:
-        """The time limit as Slurm takes it, in whole minutes."""
-        return max(1, math.ceil(self.hours * 60 - 1e-6))
+    def time_limit_minutes(self) -> float:
+        """The time limit as Slurm takes it, in whole minutes; infinite for a job without a limit."""
+        return self.hours if math.isinf(self.hours) else max(1, math.ceil(self.hours * 60 - 1e-6))
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class Launch:
     command_line: str  # as typed by the user, written into scripts
     template: str = TEMPLATES[0]  # for --on sbatch
     array_file: str = ""  # file with one line of key=value for each run of a job array, for --on sbatch
+    array_limit: int = 0  # number of runs of the array at a time; 0: no limit
+    only_failed: bool = False  # of the array, the rows that are neither finished nor in the queue
 
 
 def python_command(code: Path, package: str, python: str = "") -> list[str]:

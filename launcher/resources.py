@@ -1,14 +1,28 @@
-"""Resources from three layers: the command line, over the cluster file of the user, over the defaults."""
+"""Resources from four layers: the command line, over the cluster file of the user, over SBATCH_*, over the defaults.
+
+In each layer a resource may be stated as a field of Resources or as the option of sbatch that means the same.
+"""
 
 import argparse
+import dataclasses
+import math
 import os
+import re
 import typing
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
 from detector.config.load import build, read_with_base
+from detector.config.parsing import convert, format_value
 from detector.errors import BadInput, combine_mistakes
+from launcher.clean_environment import site_defaults
 from launcher.job import Resources
+from launcher.option_fields import EXCLUSIVE_KEYS, parse_gpus, parse_signal, statements_of
+from launcher.sbatch_options import REFUSED, option_text, parse_options
+
+PATHS = ("shared", "container", "python")  # fields in which ~ and $VAR are replaced, as in srun
+Layer = dict[str, object]                  # key, as in launcher.option_fields -> value
 
 
 def add_resource_options(group: argparse._ArgumentGroup) -> None:
@@ -25,6 +39,16 @@ def add_resource_options(group: argparse._ArgumentGroup) -> None:
             group.add_argument(flag, metavar=metavar, help=about)
 
 
+def attach_option_values(arguments: list[str]) -> list[str]:
+    """Returns the command line with `--sbatch --qos=long` as `--sbatch=--qos=long`, which argparse takes."""
+    attached, rest = [], list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        is_open = argument in ("--sbatch", "--srun") and rest and rest[0].startswith("-")
+        attached.append(f"{argument}={rest.pop(0)}" if is_open else argument)
+    return attached
+
+
 def build_resources(args: argparse.Namespace, is_cluster: bool) -> Resources:
     """Returns the resources of a job.
 
@@ -36,15 +60,145 @@ def build_resources(args: argparse.Namespace, is_cluster: bool) -> Resources:
         BadInput: with every mistake of file and command line at once.
     """
     file = find_cluster_file(args.cluster) if is_cluster or args.cluster else None
-    from_file = read_with_base(file) if file else {}
     from_args = {field.name: getattr(args, field.name) for field in fields(Resources)}
     from_args = {name: str(value).lower() if isinstance(value, bool) else value for name, value in from_args.items()
                  if value is not None}
     mistakes: list[str] = []
-    resources = build(Resources, {**from_file, **from_args}, "", mistakes)
+    layers = [site_layer(site_defaults(), mistakes) if is_cluster else {},
+              stated_layer(read_with_base(file) if file else {}, lambda key, value: f"{key}: {value}", mistakes),
+              stated_layer(from_args, lambda key, value: f"--{key.replace('_', '-')} {value}", mistakes)]
+    resources = resolve(merge_layers(layers), mistakes)
     if mistakes:
         raise combine_mistakes(f"cluster file {file} and options" if file else "options", mistakes)
     return resources
+
+
+def site_layer(options: Mapping[str, str], mistakes: list[str]) -> Layer:
+    """Returns what SBATCH_* of the shell states."""
+    layer = {}
+    for name, value in options.items():
+        try:
+            if name in REFUSED:
+                raise ValueError(f"it cannot be stated, because {REFUSED[name]}")
+            layer.update(statements_of(name, value))
+        except ValueError as error:
+            mistakes.append(f"environment variable for sbatch --{name}, {value!r}: {error}")
+    return layer
+
+
+def stated_layer(tree: dict, spelling: Callable[[str, object], str], mistakes: list[str]) -> Layer:
+    """Returns what a cluster file or a command line states.
+
+    Args:
+        tree: fields of Resources, among them sbatch with a list of options.
+        spelling: returns a field and its value as the user has written them.
+        mistakes: to which mistakes are appended, also two statements that contradict each other.
+    """
+    stated: dict[str, tuple[object, str]] = {}
+    for key, value, text in [*field_statements(tree, spelling, mistakes), *option_statements(tree, mistakes)]:
+        for other in next((group for group in EXCLUSIVE_KEYS if key in group), (key,)):
+            if other in stated and not (other == key and is_same(stated[key][0], value)):
+                mistakes.append(f"{stated[other][1]} and {text} contradict each other. Leave out one of them")
+        stated[key] = (value, text)
+    return {key: value for key, (value, _) in stated.items()}
+
+
+def field_statements(tree: dict, spelling: Callable[[str, object], str],
+                     mistakes: list[str]) -> list[tuple[str, object, str]]:
+    """Returns (key, value, text of the user) for each field, without sbatch."""
+    statements = []
+    for key, value in tree.items():
+        if key in PATHS and isinstance(value, str):
+            value = expand(key, value, mistakes)
+        if key == "srun":
+            options = parse_or_report(key, value, mistakes)
+            value = [expand(key, option_text(name, option_value), mistakes) for name, option_value in options]
+        if key == "gpus" and ":" in str(value):
+            try:
+                value, gpu_type = parse_gpus(str(value))
+                statements.append(("gpu_type", gpu_type, spelling(key, f"{gpu_type}:{value}")))
+            except ValueError as error:
+                mistakes.append(f"{spelling(key, value)}: {error}")
+                continue
+        if key != "sbatch":
+            statements.append((key, value, spelling(key, value)))
+    return statements
+
+
+def option_statements(tree: dict, mistakes: list[str]) -> list[tuple[str, object, str]]:
+    """Returns (key, value, text of the user) for each option of sbatch."""
+    statements = []
+    for name, value in parse_or_report("sbatch", tree.get("sbatch", []), mistakes):
+        text = f"--sbatch={option_text(name, value)}"
+        try:
+            statements += [(key, stated, text) for key, stated in statements_of(name, value)]
+        except ValueError as error:
+            mistakes.append(f"{text}: {error}")
+    return statements
+
+
+def parse_or_report(program: str, texts: object, mistakes: list[str]) -> list[tuple[str, str]]:
+    """Returns the options in a list of texts; their mistakes are appended to the list."""
+    try:
+        return parse_options(convert(texts, tuple[str, ...]), program)
+    except ValueError as error:
+        mistakes.append(f"{program}={format_value(texts)}: {error}")
+    except BadInput as error:
+        mistakes.extend(error.mistakes)
+    return []
+
+
+def is_same(value: object, other: object) -> bool:
+    """Returns whether two values are equal as numbers or as texts."""
+    try:
+        return math.isclose(float(str(value)), float(str(other)))
+    except ValueError:
+        return str(value) == str(other)
+
+
+def expand(key: str, text: str, mistakes: list[str]) -> str:
+    """Returns a path, or a command, with ~ and environment variables replaced; undefined ones are mistakes."""
+    names = ["".join(groups) for groups in re.findall(r"\$(?:(\w+)|\{(\w+)\})", text)]
+    undefined = [name for name in names if name not in os.environ]
+    if undefined:
+        mistakes.append(f"{key}={text}: the environment variable {undefined[0]} is not set where the job is submitted. "
+                        "Set it, or write the path itself")
+    home = os.path.expanduser("~")
+    return re.sub(r"(?:^|(?<=[\s=:,]))~(?=[/\s:,]|$)", lambda match: home, os.path.expandvars(text))
+
+
+def merge_layers(layers: list[Layer]) -> Layer:
+    """Returns all layers as one; a layer removes what the lower ones state about the same resource."""
+    merged: Layer = {}
+    for layer in layers:
+        replaced = {key for group in EXCLUSIVE_KEYS if set(group) & set(layer) for key in group}
+        merged = {key: value for key, value in merged.items() if key not in replaced} | layer
+    return merged
+
+
+def resolve(statements: Layer, mistakes: list[str]) -> Resources:
+    """Returns the resources that the statements make together; mistakes are appended to the list."""
+    options = {key.removeprefix("--"): value for key, value in statements.items() if key.startswith("--")}
+    own = {key: value for key, value in statements.items() if not key.startswith("--")}
+    resources = build(Resources, own, "", mistakes)
+    changes: dict[str, object] = {}
+    if "gpus" in options:  # of the whole job
+        changes["gpus"], rest = divmod(options.pop("gpus"), resources.nodes)
+        if rest:
+            mistakes.append(f"--sbatch=--gpus: {changes['gpus'] * resources.nodes + rest} GPUs cannot be divided among "
+                            f"{resources.nodes} nodes. Write --gpus N, the number of GPUs per node")
+    resources = dataclasses.replace(resources, **changes)
+    if "cpus-per-gpu" in options:
+        cores, rest = divmod(options.pop("cpus-per-gpu") * resources.gpus, resources.processes_per_node)
+        if rest or not cores:
+            mistakes.append("--sbatch=--cpus-per-gpu: each process must get the same number of cores, and a GPU. Write "
+                            "--cores N, the number of cores per process")
+        resources = dataclasses.replace(resources, cores=cores)
+    if "signal" in options:
+        resources = dataclasses.replace(resources, notice_s=parse_signal(str(options["signal"]))[1])
+    hours = math.inf if "time" in options else resources.hours
+    return dataclasses.replace(
+        resources, hours=hours, sbatch=tuple(option_text(name, str(value)) for name, value in options.items()))
 
 
 def find_cluster_file(named: str) -> Path | None:

@@ -1,6 +1,7 @@
 """The backend sbatch: fills a template of slurm/ and submits the script with sbatch."""
 
 import dataclasses
+import math
 import re
 import shlex
 import time
@@ -12,8 +13,10 @@ from detector.run.files import write_text
 from launcher.backends import Backend
 from launcher.code_snapshot import take_snapshot
 from launcher.job import Job, Launch
+from launcher.option_fields import format_memory
 from launcher.preflight import slurm_notes, slurm_problems
 from launcher.run_info import add_job_record, resolve_run
+from launcher.sbatch_options import option_text, quote_value
 from launcher.slurm_commands import cancel_job, job_state, queued_jobs, slurm
 from launcher.submission import Submission, freeze_submission, plan_submission, print_submitted
 
@@ -84,30 +87,42 @@ def array_script(rows: list[Submission]) -> str:
     first = rows[0]
     named = dataclasses.replace(first, run=first.run.with_name(f"{len(rows)}-runs"))
     lines = [f"    {shlex.quote(shlex.join(row.verb_and_arguments()))}" for row in rows]
-    return fill_template("array", {**template_values(named), "rows": "\n".join(lines), "last": str(len(rows) - 1)})
+    return fill_template("array", {**template_values(named), "rows": "\n".join(lines), "last": str(len(rows) - 1),
+                                   "limit": ""})
 
 
-def sbatch_options(submission: Submission) -> list[tuple[str, str]]:
-    """Returns the options of sbatch that are not empty, (name, value), without those that a template sets itself."""
+def sbatch_options(submission: Submission) -> dict[str, str]:
+    """Returns the options of sbatch for a job, name -> value, each of them once; a flag has the value "".
+
+    Those of a template itself, ntasks-per-node, cpus-per-task and open-mode, are left out.
+    """
     resources = submission.job.resources
-    options = [("job-name", submission.run.name), ("output", submission.log), ("chdir", submission.folder),
-               ("nodes", resources.nodes), ("gpus-per-node", resources.gpus), ("time", resources.time_limit_minutes),
-               ("mem", f"{resources.memory_gib}G" if resources.memory_gib else ""),
-               ("partition", resources.partition), ("account", resources.account),
-               ("constraint", resources.constraint)]
-    return [(name, str(value)) for name, value in options if value]
+    memory, memory_per_core = resources.memory_gib, resources.memory_per_core_gib
+    gpu_type = f"{resources.gpu_type}:" if resources.gpu_type else ""
+    own = {"job-name": submission.run.name, "output": submission.log, "chdir": submission.folder,
+           "nodes": resources.nodes, "gpus-per-node": f"{gpu_type}{resources.gpus}" if resources.gpus else "",
+           "time": "" if math.isinf(resources.hours) else resources.time_limit_minutes,
+           "mem": format_memory(memory) if memory else "",
+           "mem-per-cpu": format_memory(memory_per_core) if memory_per_core else "",
+           "partition": resources.partition, "account": resources.account, "constraint": resources.constraint}
+    stated = dict(option.removeprefix("--").partition("=")[::2] for option in resources.sbatch)
+    requeue = {} if "no-requeue" in stated else {"requeue": ""}
+    return {**{name: str(value) for name, value in own.items() if value}, **requeue,
+            "signal": f"USR2@{resources.notice_s}", **stated}
 
 
 def template_values(submission: Submission) -> dict[str, str]:
     """Returns the values of the names in double braces of a template."""
-    resources = submission.job.resources
+    resources, options = submission.job.resources, sbatch_options(submission)
     processes = resources.processes_per_node
-    options = [*(f"--{name}={shlex.quote(value)}" for name, value in sbatch_options(submission)), *resources.sbatch]
+    requeue = next(name for name in ("no-requeue", "requeue") if options.pop(name, None) is not None)
+    signal = options.pop("signal")
+    lines = [f"#SBATCH {option_text(name, quote_value(value) if value else '')}" for name, value in options.items()]
     return {"title": submission.title, "command_line": submission.command_line,
-            "setup": "\n".join(submission.setup_lines()),
-            "options": "\n".join(f"#SBATCH {option}" for option in options), "processes": str(processes),
+            "setup": "\n".join(submission.setup_lines()), "options": "\n".join(lines), "processes": str(processes),
             "cores": str(submission.cores), "node_cores": str(submission.cores * processes),
-            "notice_s": str(resources.notice_s), "fleet": shlex.join(submission.batch_command()),
+            "requeue": requeue, "signal": signal, "srun": "".join(f" {shlex.quote(arg)}" for arg in resources.srun),
+            "fleet": shlex.join(submission.batch_command()),
             "task": shlex.join(submission.task_command()), "torchrun": shlex.join(submission.torchrun_command()),
             "program": shlex.join(submission.program()), "run": shlex.join(submission.verb_and_arguments())}
 
@@ -118,7 +133,7 @@ def fill_template(template: str, values: dict[str, str]) -> str:
     for name, value in values.items():
         placeholder = f"{{{{{name}}}}}"
         if not value:
-            text = text.replace(f"{placeholder}\n", "")
+            text = text.replace(f"\n{placeholder}\n", "\n")
         text = text.replace(placeholder, value)
     return text
 

@@ -31,6 +31,8 @@ BEFORE_SRUN = ("trap '' TERM USR1 USR2",
                f"export MASTER_PORT=$(({FIRST_PORT} + SLURM_JOB_ID % {PORTS}))",
                ': "${MASTER_ADDR:?scontrol show hostnames names no host}"')
 
+LONGEST_LIMIT_MINUTES = 525600  # that submitit is told; Slurm gets the limit by sbatch_options
+
 
 @dataclass(frozen=True)
 class Task:
@@ -86,30 +88,23 @@ def build_executor(submission: Submission) -> "submitit.AutoExecutor":
     except RuntimeError as error:
         raise BadInput(f"submitit: {error} Use a login node of the Slurm cluster, or start a test cluster with "
                        "slurm/local-cluster") from error
-    optional = {"gpus_per_node": resources.gpus, "mem_gb": resources.memory_gib, "slurm_partition": resources.partition,
-                "slurm_account": resources.account, "slurm_constraint": resources.constraint}
     executor.update_parameters(
         name=submission.run.name, nodes=resources.nodes, tasks_per_node=resources.processes_per_node,
-        cpus_per_task=submission.cores, timeout_min=resources.time_limit_minutes,
-        slurm_signal_delay_s=resources.notice_s, slurm_stderr_to_stdout=True,
+        cpus_per_task=submission.cores, timeout_min=int(min(resources.time_limit_minutes, LONGEST_LIMIT_MINUTES)),
+        slurm_stderr_to_stdout=True,
         slurm_setup=[*submission.setup_lines(), *BEFORE_SRUN, f"{batch} begin {run} || exit",
                      f"cd {shlex.quote(str(submission.code))}"],  # Python imports the packages from here first
         slurm_srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={submission.cores}", "--open-mode=append",
-                         f"--output={submission.log}"],
+                         f"--output={submission.log}", *resources.srun],
         slurm_teardown=[f"status=$?; cd {shlex.quote(str(submission.folder))}", f"{batch} end $status {run}"],
-        slurm_additional_parameters={"requeue": True, **additional_parameters(submission)},
-        **{name: value for name, value in optional.items() if value})
+        slurm_additional_parameters=additional_parameters(submission))
     return executor
 
 
 def additional_parameters(submission: Submission) -> dict[str, str | bool]:
-    """Returns the options of sbatch that submitit has no parameter for."""
-    options = dict(sbatch_options(submission))
-    parameters: dict[str, str | bool] = {name: options[name] for name in ("output", "chdir") if name in options}
-    for option in submission.job.resources.sbatch:  # --qos=long or --exclusive
-        name, _, value = option.lstrip("-").partition("=")
-        parameters[name] = value or True
-    return parameters
+    """Returns the options of sbatch as submitit takes them: they replace its parameters of the same names."""
+    return {name.replace("-", "_"): value.replace("\\", "\\\\") or True
+            for name, value in sbatch_options(submission).items()}
 
 
 SUBMITIT = Backend(preflight=slurm_problems, notes=slurm_notes, script=script, submit=submit, queue=queued_jobs,
