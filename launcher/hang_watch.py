@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from detector.config.schema import Config
-from detector.run.heartbeat import Beat, describe, read_heartbeats
+from detector.run.heartbeat import Beat, describe, read_heartbeats, slowest_rank
 
 EVERY_S = 5.0     # between two reads of the heartbeats
 MARGIN_S = 10.0   # longer than the detector's own timeout, so that its report comes first
@@ -22,29 +22,41 @@ def hang_timeout_s(config: Config) -> float:
 
 
 class HangWatch:
-    """Called regularly while a run is going on; prints each hang once."""
+    """Called regularly while a run is going on; prints each hang once.
+
+    Progress is a change of the heartbeats between two calls, and time is that of this process: the clocks of the hosts
+    do not matter, and neither do the heartbeats of an earlier start.
+    """
 
     def __init__(self, run: Path, timeout_s: float):
         self.run, self.timeout_s = run, timeout_s
-        self.started_at = time.time()  # heartbeats of an earlier start are older
+        self.earlier = self.latest = set(read_heartbeats(run))
         self.checked_at = 0.0
-        self.reported_at = 0.0         # time of the newest heartbeat of the hang that was reported last
+        self.progress_at = time.monotonic()
+        self.reported = False  # the hang that began at progress_at
 
     def __call__(self) -> None:
-        if time.monotonic() - self.checked_at < EVERY_S:
+        now = time.monotonic()
+        if now - self.checked_at < EVERY_S:
             return
-        self.checked_at = time.monotonic()
-        heartbeats = [heartbeat for heartbeat in read_heartbeats(self.run) if heartbeat.at >= self.started_at]
-        newest = max((heartbeat.at for heartbeat in heartbeats), default=0.0)
-        if heartbeats and time.time() - newest > self.timeout_s and newest != self.reported_at:
-            self.reported_at = newest
-            print(describe_hang(heartbeats), file=sys.stderr, flush=True)
+        self.checked_at = now
+        heartbeats = [heartbeat for heartbeat in read_heartbeats(self.run) if heartbeat not in self.earlier]
+        if set(heartbeats) != self.latest:
+            self.latest, self.progress_at, self.reported = set(heartbeats), now, False
+        idle_s = now - self.progress_at
+        if heartbeats and idle_s > self.timeout_s and not self.reported:
+            self.reported = True
+            print(describe_hang(heartbeats, idle_s), file=sys.stderr, flush=True)
 
 
-def describe_hang(heartbeats: list[Beat]) -> str:
-    """Returns the report of a hang, the late rank first: fewest steps, then the oldest heartbeat."""
-    late, *others = sorted(heartbeats, key=lambda heartbeat: (heartbeat.step, heartbeat.at))
-    idle_s = time.time() - max(heartbeat.at for heartbeat in heartbeats)
+def describe_hang(heartbeats: list[Beat], idle_s: float) -> str:
+    """Returns the report of a hang, the late rank first: fewest steps, then the oldest heartbeat.
+
+    Args:
+        idle_s: seconds without progress.
+    """
+    late = slowest_rank(heartbeats)
+    others = [heartbeat for heartbeat in heartbeats if heartbeat != late]
     lines = [f"no progress for {idle_s:.0f} s. Late is {describe(late)}"]
     lines += [f"  {describe(heartbeat)}" for heartbeat in others[:MAX_RANKS]]
     if len(others) > MAX_RANKS:

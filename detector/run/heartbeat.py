@@ -1,8 +1,11 @@
-"""heartbeats/ in the run folder: each rank's step and phase, and the Python stacks of ranks that hang.
+"""heartbeats/ in the run folder: each rank's step, phase and error, and the Python stacks of ranks that hang.
 
-rank-00003.json is rewritten within a second of each change of step or phase. rank-00003.stacks.txt holds the Python
-stacks of all threads of the rank, written when the rank made no progress for `run.hang_timeout_minutes`. Rank 0 also
-logs a message then that names the slowest rank.
+rank-00003.json is rewritten within a second of each change of step or phase, and every few seconds as a sign of life.
+rank-00003.stacks.txt holds the Python stacks of all threads of the rank, written when the rank made no progress for
+`run.hang_timeout_minutes`. Rank 0 also logs a message then that names the slowest rank.
+
+The clocks of two hosts may differ by any amount. Ages are therefore computed from differences of times of one clock:
+those in a file are of the rank's host, those of the files themselves are of the file server.
 """
 
 import contextlib
@@ -12,14 +15,16 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Callable, TextIO
 
 from detector.distributed import rank_info
+from detector.errors import BadInput, NotFinite
 from detector.run.files import HEARTBEATS_FOLDER, read_json, write_whole
 
 INTERVAL_S = 1.0  # between two writes of a rank: a network disk serves many ranks
+ALIVE_S = 2.0     # between two writes of a rank without progress
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,11 @@ class Beat:
     rank: int
     host: str
     phase: str  # such as "step" or "loading data"
-    step: int
-    at: float   # when this phase of this step began, seconds since 1970
+    step: int   # the step that is being done, counted from 1; in a phase between two steps, the last one that is done
+    at: float   # when this phase of this step began, seconds since 1970 by the clock of the host
+    error: str = ""  # what ended the rank, such as "ValueError: no box"; `at` is the time of the error then
+    alive_at: float = field(default=0.0, compare=False)  # when the file was written, by the clock of the host
+    age_s: float = field(default=0.0, compare=False)     # seconds from `at` to the last write of any rank; when read
 
 
 class Heartbeat:
@@ -49,6 +57,7 @@ class Heartbeat:
         self.message: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
         self.current = Beat(rank_info.rank(), socket.gethostname(), "start-up", 0, time.time())
         self.written = self.warned = replace(self.current, at=0.0)
+        self.marked_at = self.written_at = time.monotonic()
         self.stacks: TextIO | None = None
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._write_until_end, name="heartbeat", daemon=True)
@@ -57,7 +66,12 @@ class Heartbeat:
         self.thread.start()
         return self
 
-    def __exit__(self, *_error) -> None:
+    def __exit__(self, _kind, error: BaseException | None, _trace) -> None:
+        if error:
+            self.current = replace(self.current, at=time.time(), error=describe_error(error))
+            if self.folder.is_dir():  # bad input shall leave nothing behind, but an existing run names its error
+                with contextlib.suppress(OSError):
+                    (self.folder / HEARTBEATS_FOLDER).mkdir(exist_ok=True)
         self.ended.set()
         self.thread.join()
         faulthandler.cancel_dump_traceback_later()
@@ -76,6 +90,7 @@ class Heartbeat:
         """
         self.current = replace(self.current, phase=phase, step=self.current.step if step is None else step,
                                at=time.time())
+        self.marked_at = time.monotonic()
 
     def open(self, world_size: int) -> None:
         """Makes the folder, which starts the writing, and removes the files of ranks that no longer exist."""
@@ -93,23 +108,46 @@ class Heartbeat:
         self._write()
 
     def _write(self) -> None:
-        """Writes the heartbeat if it has changed; warns once if it has not changed for too long."""
-        latest = self.current
-        if latest != self.written and (self.folder / HEARTBEATS_FOLDER).is_dir():
-            with contextlib.suppress(OSError):  # a full disk is reported where a file is needed
-                self.stacks = self.stacks or open(stacks_file(self.folder, latest.rank), "w", encoding="utf-8")
-                write_whole(heartbeat_file(self.folder, latest.rank), json.dumps(asdict(latest)) + "\n", flush=False)
-        if latest != self.written and self.stalled_s:
+        """Writes the heartbeat if it has changed, or is due as a sign of life; warns once of a lack of progress."""
+        latest, idle_s = self.current, time.monotonic() - self.marked_at
+        has_changed = latest != self.written
+        if has_changed or time.monotonic() - self.written_at >= ALIVE_S:
+            self._write_files(latest)
+        if has_changed and self.stalled_s:
             # A timer in C writes the stacks, also if another thread holds the interpreter lock.
             faulthandler.dump_traceback_later(self.stalled_s, file=self.stacks or sys.stderr)
         self.written = latest
-        if self.stalled_s and time.time() - latest.at > self.stalled_s + INTERVAL_S and self.warned != latest:
+        if self.stalled_s and idle_s > self.stalled_s + INTERVAL_S and self.warned != latest:
             self.warned = latest
             if latest.rank == 0:
-                slowest = describe_slowest_rank(read_heartbeats(self.folder) or [latest])
+                slowest = describe_slowest_rank(read_heartbeats(self.folder) or [replace(latest, age_s=idle_s)])
                 stacks = self.folder / HEARTBEATS_FOLDER / "rank-*.stacks.txt"
-                self.message(f"no progress for {time.time() - latest.at:.0f} s (run.hang_timeout_minutes): {slowest}. "
-                             f"The Python stacks of all ranks are in {stacks}")
+                self.message(f"no progress for {idle_s:.0f} s (run.hang_timeout_minutes): {slowest}. The Python stacks "
+                             f"of all ranks are in {stacks}")
+
+    def _write_files(self, latest: Beat) -> None:
+        """Writes the JSON file, and makes the file for the stacks, once there is a folder for them."""
+        self.written_at = time.monotonic()
+        if (self.folder / HEARTBEATS_FOLDER).is_dir():
+            with contextlib.suppress(OSError):  # a full disk is reported where a file is needed
+                self.stacks = self.stacks or open(stacks_file(self.folder, latest.rank), "w", encoding="utf-8")
+                write_whole(heartbeat_file(self.folder, latest.rank), to_json(replace(latest, alive_at=time.time())),
+                            flush=False)
+
+
+def to_json(beat: Beat) -> str:
+    """Returns the content of a heartbeat file, without `age_s`."""
+    return json.dumps({name: value for name, value in asdict(beat).items() if name != "age_s"}) + "\n"
+
+
+def describe_error(error: BaseException) -> str:
+    """Returns the kind and the message of an error; for an error that the user can fix, the message alone."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted by Ctrl-C"
+    message = str(error)
+    if isinstance(error, (BadInput, NotFinite)):
+        return message
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def heartbeat_file(folder: Path, rank: int) -> Path:
@@ -124,26 +162,36 @@ def stacks_file(folder: Path, rank: int) -> Path:
 
 def read_heartbeats(folder: Path) -> list[Beat]:
     """Returns the last heartbeat of each rank of a run folder, the oldest first. Unreadable files are left out."""
-    beats = []
+    beats: list[tuple[float, Beat]] = []
     for path in sorted((folder / HEARTBEATS_FOLDER).glob("rank-*.json")):
-        with contextlib.suppress(TypeError):  # missing or unknown fields
-            beats.append(Beat(**read_json(path)))
-    return sorted(beats, key=lambda entry: entry.at)
+        with contextlib.suppress(OSError, TypeError):  # missing or unknown fields
+            beats.append((path.stat().st_mtime, Beat(**read_json(path))))
+    newest = max((written_at for written_at, _ in beats), default=0.0)
+    # A file without alive_at was written by an earlier version; `at` is compared with the clock of the file server.
+    aged = [replace(beat, age_s=max(0.0, newest - written_at + (beat.alive_at or written_at) - beat.at))
+            for written_at, beat in beats]
+    return sorted(aged, key=lambda beat: -beat.age_s)
 
 
 def describe(latest: Beat) -> str:
-    """Returns one line about the last heartbeat of a rank, with its age."""
-    return (f"rank {latest.rank} on {latest.host}: {latest.phase} at step {latest.step}, last seen "
-            f"{time.time() - latest.at:.0f} s ago")
+    """Returns one line about the last heartbeat of a rank, with its age, or with the error that ended the rank."""
+    if latest.error:
+        return f"rank {latest.rank} on {latest.host}: failed at step {latest.step}: {first_line(latest.error)}"
+    return f"rank {latest.rank} on {latest.host}: {latest.phase} at step {latest.step}, for {latest.age_s:.0f} s"
+
+
+def first_line(text: str) -> str:
+    """Returns the first line of a text that is not blank."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
 def slowest_rank(beats: list[Beat]) -> Beat:
     """Returns the heartbeat of the rank with the fewest steps; of several, the oldest one."""
-    return min(beats, key=lambda entry: (entry.step, entry.at))
+    return min(beats, key=lambda beat: (beat.step, -beat.age_s))
 
 
-def describe_slowest_rank(beats: list[Beat], now: float | None = None) -> str:
+def describe_slowest_rank(beats: list[Beat]) -> str:
     """Returns a clause that names the rank which the others wait for, its step, phase and age."""
     slowest = slowest_rank(beats)
-    return (f"rank {slowest.rank} on {slowest.host} is late, last seen at step {slowest.step} in phase "
-            f"'{slowest.phase}', {(now or time.time()) - slowest.at:.0f} s ago")
+    return (f"rank {slowest.rank} on {slowest.host} is late, at step {slowest.step} in phase '{slowest.phase}' for "
+            f"{slowest.age_s:.0f} s")

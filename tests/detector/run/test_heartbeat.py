@@ -1,11 +1,12 @@
 """Each rank writes its heartbeat; without progress, stacks are written and the slowest rank is named."""
 
 import json
-import re
+import os
 import time
 
 import pytest
 
+from detector.errors import BadInput
 from detector.run import heartbeat
 from detector.run.heartbeat import (
     Beat,
@@ -23,6 +24,16 @@ def quick(monkeypatch):
     monkeypatch.setattr(heartbeat, "INTERVAL_S", 0.05)
 
 
+def write_beat(folder, rank: int, step: int, phase: str, age_s: float, written_ago_s: float = 0.0, skew_s: float = 0.0) -> None:
+    """Writes a heartbeat file `written_ago_s` ago, by a host whose clock differs by `skew_s`, in a phase that was `age_s` old then."""
+    path, now = heartbeat_file(folder, rank), time.time()
+    path.parent.mkdir(exist_ok=True)
+    alive_at = now - written_ago_s + skew_s
+    path.write_text(json.dumps({"rank": rank, "host": f"n{rank}", "phase": phase, "step": step, "at": alive_at - age_s,
+                                "alive_at": alive_at}))
+    os.utime(path, (now - written_ago_s, now - written_ago_s))
+
+
 def until(condition, seconds: float = 10.0) -> None:
     limit = time.monotonic() + seconds
     while not condition():
@@ -37,9 +48,33 @@ def test_a_heartbeat_is_on_disk_soon_and_the_last_one_at_the_end(tmp_path):
         until(lambda: [(b.phase, b.step) for b in read_heartbeats(tmp_path)] == [("loading data", 4)])
         marks.mark("step")
     last, = read_heartbeats(tmp_path)
-    assert (last.rank, last.phase, last.step) == (0, "step", 4) and 0 <= time.time() - last.at < 10
-    assert set(json.loads(heartbeat_file(tmp_path, 0).read_text())) == {"rank", "host", "phase", "step", "at"}
+    assert (last.rank, last.phase, last.step, last.error) == (0, "step", 4, "") and 0 <= time.time() - last.at < 10
+    assert set(json.loads(heartbeat_file(tmp_path, 0).read_text())) == {"rank", "host", "phase", "step", "at", "error", "alive_at"}
     assert [path.name for path in (tmp_path / "heartbeats").iterdir()] == ["rank-00000.json"]  # no empty stacks
+
+
+def test_a_rank_without_progress_still_gives_signs_of_life(tmp_path, monkeypatch):
+    monkeypatch.setattr(heartbeat, "ALIVE_S", 0.1)
+    with Heartbeat(tmp_path, 0) as marks:
+        marks.open(1)
+        marks.mark("evaluating", 4)
+        until(lambda: [b.phase for b in read_heartbeats(tmp_path)] == ["evaluating"])
+        first, = read_heartbeats(tmp_path)
+        until(lambda: read_heartbeats(tmp_path)[0].alive_at > first.alive_at)
+        assert read_heartbeats(tmp_path)[0].at == first.at
+
+
+@pytest.mark.parametrize("error, text", [
+    (ValueError("no box"), "ValueError: no box"), (BadInput("data.root=/x: missing"), "data.root=/x: missing"),
+    (KeyboardInterrupt(), "interrupted by Ctrl-C"), (AssertionError(), "AssertionError")])
+def test_a_rank_that_fails_leaves_its_error_where_a_run_folder_exists(error, text, tmp_path):
+    for folder in (tmp_path, tmp_path / "new"):
+        with pytest.raises(type(error)), Heartbeat(folder, 0) as marks:
+            marks.mark("step", 7)
+            raise error
+    assert not (tmp_path / "new").exists()
+    last, = read_heartbeats(tmp_path)
+    assert (last.step, last.error) == (7, text) and describe(last).endswith(f" on {last.host}: failed at step 7: {text}")
 
 
 def test_nothing_is_written_before_the_run_folder_may_be(tmp_path):
@@ -68,12 +103,11 @@ def test_without_progress_the_stacks_are_left_and_the_late_rank_is_named_once(tm
     with Heartbeat(tmp_path, 0.5) as marks:
         marks.message = messages.append
         marks.open(2)
-        heartbeat_file(tmp_path, 1).write_text(json.dumps(
-            {"rank": 1, "host": "n03", "phase": "loading data", "step": 6, "at": time.time() - 640}))
+        write_beat(tmp_path, 1, 6, "loading data", 640)
         marks.mark("step", 7)
         where_it_hangs(1.5)
         marks.mark("step", 8)
-    assert len(messages) == 1 and "rank 1 on n03 is late, last seen at step 6 in phase 'loading data', 64" in messages[0]
+    assert len(messages) == 1 and "rank 1 on n1 is late, at step 6 in phase 'loading data' for 64" in messages[0]
     assert "where_it_hangs" in (tmp_path / "heartbeats" / "rank-00000.stacks.txt").read_text()
 
 
@@ -91,25 +125,24 @@ def test_a_rank_that_moves_is_not_stalled_and_0_means_never(tmp_path):
 
 
 @pytest.mark.parametrize("beats, number", [
-    ([(0, 5, 10.0), (1, 4, 12.0)], 1),                    # fewer steps
-    ([(0, 5, 12.0), (1, 5, 10.0), (2, 5, 11.0)], 1),      # the same step, and it has not moved for longest
-    ([(0, 5, 12.0)], 0)])
+    ([(0, 5, 10.0), (1, 4, 2.0)], 1),                     # fewer steps
+    ([(0, 5, 2.0), (1, 5, 4.0), (2, 5, 3.0)], 1),         # the same step, and it has not moved for longest
+    ([(0, 5, 2.0)], 0)])
 def test_the_slowest_rank_has_the_fewest_steps_and_the_oldest_heartbeat(beats, number):
-    made = [Beat(rank, "host", "step", step, at) for rank, step, at in beats]
+    made = [Beat(rank, "host", "step", step, 0.0, age_s=age_s) for rank, step, age_s in beats]
     assert slowest_rank(made).rank == number
-    assert describe_slowest_rank(made, now=made[number].at + 3) == (
-        f"rank {number} on host is late, last seen at step {made[number].step} in phase 'step', 3 s ago")
+    assert describe_slowest_rank(made) == (
+        f"rank {number} on host is late, at step {made[number].step} in phase 'step' for {made[number].age_s:.0f} s")
 
 
-def test_heartbeats_are_read_oldest_first_and_described_with_their_age(tmp_path):
-    (tmp_path / "heartbeats").mkdir()
-    now = time.time()
-    for rank, age in ((0, 10), (1, 30), (2, 20)):
-        heartbeat_file(tmp_path, rank).write_text(json.dumps(
-            {"rank": rank, "host": "n03", "phase": "step", "step": 6, "at": now - age}))
-    beats = read_heartbeats(tmp_path)
-    assert [last.rank for last in beats] == [1, 2, 0]
-    assert re.fullmatch(r"rank 1 on n03: step at step 6, last seen 3\d s ago", describe(beats[0]))
+@pytest.mark.parametrize("skew_s", [0, 3600, -3600])
+def test_ages_do_not_depend_on_the_clocks_of_the_hosts(skew_s, tmp_path):
+    """Rank 1 is on a host whose clock differs, and has stopped giving signs of life 20 s ago, 5 s after it began its phase."""
+    write_beat(tmp_path, 0, 6, "step", 10)
+    write_beat(tmp_path, 1, 6, "step", 5, written_ago_s=20, skew_s=skew_s)
+    first, second = read_heartbeats(tmp_path)
+    assert (first.rank, second.rank) == (1, 0)
+    assert describe(first) == "rank 1 on n1: step at step 6, for 25 s" and describe(second) == "rank 0 on n0: step at step 6, for 10 s"
 
 
 def test_a_rank_whose_file_is_missing_or_incomplete_is_left_out(tmp_path):
