@@ -6,18 +6,40 @@ counts as being trained while its heartbeats change.
 """
 
 import contextlib
+import enum
 import fcntl
 import os
 import re
 import socket
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from detector.errors import BadInput
 from detector.run.files import HEARTBEATS_FOLDER, LOCK_FILE
 
-WATCH_S = 5.0  # how long heartbeats are watched; those of a running rank change about once a second
+WATCH_S = 5.0  # how long heartbeats are watched; those of a running rank change at least every two seconds
+RETRY_S = 0.5  # how long a taken lock is asked for: a reader may hold it for a moment
+START_MARGIN_S = 2.0  # by which the times of a process and of a file may differ on one machine
+
+
+class Liveness(enum.Enum):
+    """Whether the process that trains a run lives, as far as this machine can tell."""
+
+    ALIVE = "alive"        # on this machine
+    DEAD = "dead"          # on this machine: it was killed, or the machine was restarted
+    ELSEWHERE = "elsewhere"  # on another machine
+    NONE = "none"          # no process has the run, or none that left a name
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that trains a run, or has been killed while it did."""
+
+    pid: int = 0
+    host: str = ""
+    liveness: Liveness = Liveness.NONE
 
 
 class RunLock:
@@ -39,7 +61,7 @@ class RunLock:
             file = open(self.folder / LOCK_FILE, "a+", encoding="utf-8")
         except OSError:  # a folder that is not writable is reported where a file is needed
             return
-        _refuse_if_owned(self.folder, file, fcntl.LOCK_EX)
+        _refuse_if_owned(self.folder, file, fcntl.LOCK_EX, RETRY_S)
         self.file = file
         self.file.truncate(0)
         self.file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -60,12 +82,12 @@ def refuse_second_start(folder: Path) -> None:
             _refuse_if_owned(folder, file, fcntl.LOCK_SH)
 
 
-def _refuse_if_owned(folder: Path, file: TextIO, operation: int) -> None:
+def _refuse_if_owned(folder: Path, file: TextIO, operation: int, retry_s: float = 0.0) -> None:
     """Locks an open lock file with flock's LOCK_EX or LOCK_SH; raises BadInput if another process owns the run."""
     file.seek(0)
     owner = file.read()
     try:
-        fcntl.flock(file, operation | fcntl.LOCK_NB)
+        _lock(file, operation, retry_s)
         is_owned = owner and host_of(owner) != socket.gethostname() and has_live_heartbeat(folder)
     except BlockingIOError:
         is_owned = True
@@ -77,10 +99,64 @@ def _refuse_if_owned(folder: Path, file: TextIO, operation: int) -> None:
                        "or `fleet-rcnn cancel`, or start another run with run.name=...")
 
 
+def _lock(file: TextIO, operation: int, retry_s: float) -> None:
+    """Locks a file; tries for `retry_s` seconds. Raises BlockingIOError if another process holds the lock."""
+    deadline = time.monotonic() + retry_s
+    while True:
+        try:
+            return fcntl.flock(file, operation | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.05)
+
+
+def parse_owner(text: str) -> tuple[int, str]:
+    """Returns the process id and the host in the text of a lock file; 0 and "" if there are none."""
+    match = re.fullmatch(r"process (\d+) on (\S+)", text)
+    return (int(match[1]), match[2]) if match else (0, "")
+
+
 def host_of(owner: str) -> str:
     """Returns the host name in the text of a lock file; empty if there is none."""
-    match = re.fullmatch(r"process \d+ on (\S+)", owner)
-    return match[1] if match else ""
+    return parse_owner(owner)[1]
+
+
+def read_owner(folder: Path) -> Owner:
+    """Returns the process that trains the run in this folder, or was killed while it did. Changes nothing.
+
+    Raises:
+        OSError: the lock file cannot be read.
+    """
+    try:
+        file = open(folder / LOCK_FILE, encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return Owner()
+    with file:
+        pid, host = parse_owner(file.read())
+        if not pid:
+            return Owner()
+        if host != socket.gethostname():
+            return Owner(pid, host, Liveness.ELSEWHERE)
+        try:
+            _lock(file, fcntl.LOCK_SH, 0.0)
+            is_alive = False
+        except BlockingIOError:
+            is_alive = True
+        except OSError:  # a disk without locks
+            is_alive = runs_since(pid, os.fstat(file.fileno()).st_mtime)
+        return Owner(pid, host, Liveness.ALIVE if is_alive else Liveness.DEAD)
+
+
+def runs_since(pid: int, written_at: float) -> bool:
+    """Returns whether the process runs on this machine since before a time: a later one only has the same number."""
+    try:
+        process = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        boot = re.search(r"^btime (\d+)", Path("/proc/stat").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        return False
+    ticks = int(process.rpartition(")")[2].split()[19])  # since the machine was started, see proc_pid_stat(5)
+    return int(boot[1]) + ticks / os.sysconf("SC_CLK_TCK") <= written_at + START_MARGIN_S
 
 
 def has_live_heartbeat(folder: Path) -> bool:

@@ -14,7 +14,11 @@ import pytest
 from detector.errors import BadInput
 from detector.run import lock
 from detector.run.files import LOCK_FILE
-from detector.run.lock import RunLock, refuse_second_start
+from detector.run.lock import Liveness, Owner, RunLock, read_owner, refuse_second_start
+
+
+def no_locks(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
 
 
 def test_a_second_owner_is_refused_and_leaves_the_lock_as_it_is(tmp_path):
@@ -52,12 +56,45 @@ def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
         next_lock.take()
 
 
+@pytest.mark.parametrize("locks", [True, False])
+def test_the_owner_is_alive_dead_elsewhere_or_none(locks, tmp_path, monkeypatch):
+    if not locks:
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert read_owner(tmp_path) == Owner()
+    with closing(RunLock(tmp_path)) as own:
+        own.take()
+        assert read_owner(tmp_path) == Owner(os.getpid(), socket.gethostname(), Liveness.ALIVE)
+    assert read_owner(tmp_path) == Owner()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (tmp_path / LOCK_FILE).write_text(f"process {ended.pid} on {socket.gethostname()}")
+    assert read_owner(tmp_path).liveness is Liveness.DEAD
+    (tmp_path / LOCK_FILE).write_text("process 12 on another-machine")
+    assert read_owner(tmp_path) == Owner(12, "another-machine", Liveness.ELSEWHERE)
+
+
+def test_a_later_process_with_the_number_of_the_owner_is_not_the_owner(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    (tmp_path / LOCK_FILE).write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    os.utime(tmp_path / LOCK_FILE, (1e9, 1e9))
+    assert read_owner(tmp_path).liveness is Liveness.DEAD
+
+
+def test_a_reader_of_the_lock_does_not_refuse_a_start(tmp_path):
+    (tmp_path / LOCK_FILE).write_text("")
+    with open(tmp_path / LOCK_FILE) as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        timer = threading.Timer(0.2, lambda: fcntl.flock(reader, fcntl.LOCK_UN))
+        timer.start()
+        with closing(RunLock(tmp_path)) as own:
+            own.take()
+        timer.join()
+
+
 @pytest.mark.parametrize("locks", [True, False], ids=["locks of one machine", "no locks"])
 @pytest.mark.parametrize("moves", [True, False], ids=["heartbeats change", "heartbeats stay"])
 def test_an_owner_on_another_machine_counts_while_its_heartbeats_change(locks, moves, tmp_path, monkeypatch):
     """The run folder is on a network disk that keeps locks to one machine, or has none."""
-    def no_locks(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
     if not locks:
         monkeypatch.setattr(fcntl, "flock", no_locks)
     monkeypatch.setattr(lock, "WATCH_S", 2 if moves else 0.5)
