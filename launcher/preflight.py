@@ -1,5 +1,6 @@
 """Reasons why a job could not run, found before it is submitted. Needs neither data nor model nor GPU."""
 
+import math
 import re
 import socket
 import tempfile
@@ -10,6 +11,7 @@ from detector.checks.problems import Problem, split_mistakes
 from detector.config.schema import Config
 from detector.errors import BadInput
 from launcher.job import Job, Resources, count_of
+from launcher.option_fields import parse_minutes as parse_slurm_minutes
 from launcher.rank_env import FIRST_PORT, PORTS
 from launcher.slurm_commands import has_slurm, slurm
 
@@ -28,21 +30,31 @@ class Partition:
     nodes: int
     cores: int                 # of the largest node
     gpus: int                  # of the node with most GPUs
+    gpu_types: tuple[str, ...] = ()  # that sinfo names, such as a100
 
 
 def slurm_problems(job: Job, run: Path, config: Config) -> list[Problem]:
     """Returns every reason why the job could not run on this Slurm cluster; see also `run_folder_problems`."""
-    problems = [*shared_folder_problems(run, job.resources.shared), *resource_problems(job, config),
-                *backbone_problems(config)]
+    return [*job_problems(job, run, config),
+            *cluster_problems(job.resources, cores_per_process(job.resources, config))]
+
+
+def job_problems(job: Job, run: Path, config: Config) -> list[Problem]:
+    """Returns the reasons that have nothing to do with the cluster."""
+    return [*shared_folder_problems(run, job.resources.shared), *resource_problems(job, config),
+            *backbone_problems(config)]
+
+
+def cluster_problems(resources: Resources, cores: int) -> list[Problem]:
+    """Returns the reasons why this cluster could not start a job with `cores` CPU cores per process."""
     if not has_slurm():
-        missing = Problem("sbatch", f"there is none on {socket.gethostname()}",
-                          "Use a login node of the Slurm cluster, or start a test cluster with slurm/local-cluster")
-        return [*problems, missing]
-    try:
-        partitions = parse_partitions(slurm("sinfo", "-h", "-o", SINFO_FORMAT))
+        return [Problem("sbatch", f"there is none on {socket.gethostname()}",
+                        "Use a login node of the Slurm cluster, or start a test cluster with slurm/local-cluster")]
+    try:  # --all: also partitions that are hidden, or for some groups only
+        partitions = parse_partitions(slurm("sinfo", "--all", "-h", "-o", SINFO_FORMAT))
     except BadInput as error:
-        return [*problems, Problem("sinfo", str(error), "Check that the Slurm controller is up (scontrol ping)")]
-    return [*problems, *partition_problems(job.resources, cores_per_process(job.resources, config), partitions)]
+        return [Problem("sinfo", str(error), "Check that the Slurm controller is up (scontrol ping)")]
+    return partition_problems(resources, cores, partitions)
 
 
 def shared_folder_problems(run: Path, shared: str) -> list[Problem]:
@@ -87,10 +99,11 @@ def resource_problems(job: Job, config: Config) -> list[Problem]:
     """Checks the resources against the config and against each other, independent of the cluster."""
     resources, problems = job.resources, []
     processes = resources.processes_per_node
-    if 60 * resources.time_limit_minutes <= resources.notice_s + EARLY_S:
+    shortest_minutes = min(resources.time_limit_minutes, stated_minutes(resources, "--time-min"))
+    if 60 * shortest_minutes <= resources.notice_s + EARLY_S:
         problems.append(Problem(
-            f"hours={resources.hours:g}", f"too little time: the stop signal comes {resources.notice_s} s before the "
-            f"limit, and up to {EARLY_S} s early, so that no time is left",
+            f"hours={shortest_minutes / 60:.3g}", "too little time: the stop signal comes "
+            f"{resources.notice_s} s before the limit, and up to {EARLY_S} s early, so that no time is left",
             "Request more hours, or set a smaller notice_s"))
     if job.verb == "train" and 0 < config.batch.size < resources.world_size:
         problems.append(Problem(
@@ -109,20 +122,41 @@ def resource_problems(job: Job, config: Config) -> list[Problem]:
     return problems
 
 
+def stated_minutes(resources: Resources, option: str) -> float:
+    """Returns the time in an option of sbatch such as --time-min; infinite without it."""
+    values = [text.partition("=")[2] for text in resources.sbatch if text.startswith(f"{option}=")]
+    return parse_slurm_minutes(values[-1]) if values else math.inf
+
+
 def partition_problems(resources: Resources, cores: int, partitions: list[Partition]) -> list[Problem]:
-    """Checks that the partition could ever start the job.
+    """Checks that one of the requested partitions could start the job.
 
     Args:
         cores: CPU cores of each process.
         partitions: the lines of sinfo; a partition has one for each kind of node.
+
+    Returns:
+        nothing if one of the partitions can; otherwise the problems of each.
     """
-    rows = [partition for partition in partitions
-            if partition.name == resources.partition or not resources.partition and partition.is_default]
     names = ", ".join(sorted({partition.name for partition in partitions}))
-    if not rows and resources.partition:
-        return [Problem(f"partition={resources.partition}", "there is no such partition", f"Partitions: {names}")]
-    if not rows:
+    requested = [name.strip() for name in resources.partition.split(",") if name.strip()]
+    requested = requested or sorted({partition.name for partition in partitions if partition.is_default})
+    if not requested:
         return [Problem("partition", "the cluster has no default partition", f"Name one of: {names}")]
+    rows = {name: [partition for partition in partitions if partition.name == name] for name in requested}
+    unknown = [Problem(f"partition={name}", "there is no such partition", f"Partitions: {names}")
+               for name in requested if not rows[name]]
+    problems = [problems_in_partition(resources, cores, rows[name], names) for name in requested if rows[name]]
+    return unknown or ([] if not all(problems) else [problem for group in problems for problem in group])
+
+
+def problems_in_partition(resources: Resources, cores: int, rows: list[Partition], names: str) -> list[Problem]:
+    """Returns why a partition could never start the job.
+
+    Args:
+        rows: the lines of sinfo for this partition.
+        names: of all partitions.
+    """
     name, problems = rows[0].name, []
     processes, requested_cores = resources.processes_per_node, cores * resources.processes_per_node
     limits = [(f"nodes={resources.nodes}", resources.nodes, sum(row.nodes for row in rows), "nodes", ""),
@@ -133,6 +167,11 @@ def partition_problems(resources: Resources, cores: int, partitions: list[Partit
         if requested > limit:
             problems.append(Problem(subject, f"partition {name} has {limit} {unit}",
                                     f"Request less{reason}, or name another partition"))
+    gpu_types = sorted({gpu_type for row in rows for gpu_type in row.gpu_types})
+    if resources.gpus and resources.gpu_type and resources.gpu_type not in gpu_types:
+        problems.append(Problem(f"gpus={resources.gpu_type}:{resources.gpus}",
+                                f"partition {name} has no GPUs of this type", "Types that sinfo names: "
+                                + (", ".join(gpu_types) or "none. Request GPUs without a type")))
     if resources.time_limit_minutes > rows[0].time_limit_minutes:
         problems.append(Problem(
             f"hours={resources.hours:g}", f"partition {name} allows {rows[0].time_limit_minutes / 60:g} hours",
@@ -147,9 +186,10 @@ def parse_partitions(text: str) -> list[Partition]:
     partitions = []
     for line in text.splitlines():
         name, starred_name, up, limit, nodes, cores, gres = line.split("|")
-        gpus = sum(int(count) for count in re.findall(r"gpu(?::[^:,()]+)?:(\d+)", gres))
+        gpus = re.findall(r"gpu(?::([^:,()]+))?:(\d+)", gres)
         partitions.append(Partition(name, starred_name.endswith("*"), up == "up", parse_minutes(limit), int(nodes),
-                                    int(cores.rstrip("+")), gpus))
+                                    int(cores.rstrip("+")), sum(int(count) for _, count in gpus),
+                                    tuple(gpu_type for gpu_type, _ in gpus if gpu_type)))
     return partitions
 
 
@@ -164,9 +204,10 @@ def parse_minutes(limit: str) -> float:
 
 def slurm_notes(resources: Resources) -> list[str]:
     """Returns sentences about the size of the job and its MASTER_PORT."""
+    minutes = resources.time_limit_minutes
     notes = [", ".join([count_of(resources.nodes, "node"),
                         count_of(resources.processes_per_node, "process", "processes") + " on each",
-                        count_of(resources.time_limit_minutes, "minute")]),
+                        "no time limit" if math.isinf(minutes) else count_of(int(minutes), "minute")]),
              f"rendezvous on the first node, port {FIRST_PORT} + job id modulo {PORTS}"]
     ports = Path("/proc/sys/net/ipv4/ip_local_port_range")
     if ports.exists() and int(ports.read_text().split()[0]) < FIRST_PORT + PORTS:

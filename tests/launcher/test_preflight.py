@@ -31,8 +31,8 @@ def problem_lines(resources: Resources, run: Path, *overrides: str) -> str:
 
 def test_partitions_as_sinfo_prints_them():
     assert parse_partitions(SINFO) == [
-        Partition("gpu", True, True, 1440, 4, 64, 8), Partition("gpu", True, True, 1440, 2, 32, 4),
-        Partition("cpu", False, True, float("inf"), 10, 128, 0), Partition("old", False, False, 30, 2, 8, 2)]
+        Partition("gpu", True, True, 1440, 4, 64, 8), Partition("gpu", True, True, 1440, 2, 32, 4, ("a100",)),
+        Partition("cpu", False, True, float("inf"), 10, 128, 0), Partition("old", False, False, 30, 2, 8, 2, ("k80", "m40"))]
     assert parse_partitions("") == []
 
 
@@ -48,7 +48,8 @@ def test_hours_become_whole_minutes(hours, minutes):
 
 
 @pytest.mark.parametrize("resources", [
-    Resources(gpus=8), Resources(nodes=6, gpus=2, partition="gpu"), Resources(processes=2, partition="cpu", hours=1000)])
+    Resources(gpus=8), Resources(gpus=4, gpu_type="a100"), Resources(gpus=8, partition="cpu, gpu"), Resources(hours=48, partition="gpu,cpu"),
+    Resources(hours=float("inf"), partition="cpu"), Resources(nodes=6, gpus=2, partition="gpu"), Resources(processes=2, partition="cpu", hours=1000)])
 def test_a_job_that_fits_has_no_problem(resources, slurm, tmp_path):
     assert problem_lines(resources, tmp_path / "runs" / "a") == ""
 
@@ -57,6 +58,10 @@ def test_a_job_that_fits_has_no_problem(resources, slurm, tmp_path):
     (Resources(gpus=8, partition="gpus"), [], "partition=gpus: there is no such partition. Partitions: cpu, gpu, old"),
     (Resources(gpus=8, hours=25), [], "hours=25: partition gpu allows 24 hours"),
     (Resources(gpus=8, hours=0.05), [], "hours=0.05: too little time"),
+    (Resources(gpus=8, sbatch=("--time-min=3",)), [], "hours=0.05: too little time"),
+    (Resources(gpus=8, hours=float("inf")), [], "hours=inf: partition gpu allows 24 hours"),
+    (Resources(gpus=2, gpu_type="h100"), [], "gpus=h100:2: partition gpu has no GPUs of this type. Types that sinfo names: a100"),
+    (Resources(gpus=8, partition="cpu,gqu"), [], "partition=gqu: there is no such partition"),
     (Resources(gpus=9), [], "gpus=9: partition gpu has 8 GPUs in a node"),
     (Resources(gpus=1, partition="cpu"), [], "partition cpu has 0 GPUs in a node"),
     (Resources(nodes=7, gpus=1), [], "nodes=7: partition gpu has 6 nodes"),
@@ -71,6 +76,11 @@ def test_a_job_that_fits_has_no_problem(resources, slurm, tmp_path):
 def test_each_problem_is_reported(resources, overrides, message, slurm, tmp_path):
     lines = problem_lines(resources, tmp_path / "runs" / "a", *overrides)
     assert message in lines and lines.count("\n") == 0, lines
+
+
+def test_of_several_partitions_the_problems_of_each_are_reported(slurm, tmp_path):
+    lines = problem_lines(Resources(gpus=9, partition="cpu,gpu"), tmp_path)
+    assert "partition cpu has 0 GPUs" in lines and "partition gpu has 8 GPUs" in lines
 
 
 def test_all_problems_are_reported_at_once(slurm):
