@@ -110,7 +110,7 @@ def evaluate_file(path: Path, config: Config, device: torch.device, stop_request
     Args:
         run: the folder whose held-out images are evaluated where data.val is a share, see data/read.py.
     """
-    model, config, classes, step = load_detector(path, device, config)
+    model, config, classes, step = collectives.run_on_all_ranks(lambda: load_detector(path, device, config))
     dataset = read_val(config.data, classes, config.seed, run)
     result = evaluate(model, dataset, config, device, step, stop_requested)
     if result is None:

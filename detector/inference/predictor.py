@@ -15,10 +15,10 @@ from detector.config.options import fill_auto
 from detector.config.schema import Config
 from detector.data.image_io import array_to_tensor, pil_to_tensor, read_image
 from detector.distributed.process_group import choose_device
-from detector.errors import BadInput
+from detector.errors import BadInput, shorten
 from detector.model.faster_rcnn import Detector, build_model, to_device_and_layout
 from detector.model.precision import autocast, to_device
-from detector.run.checkpoint_files import best_path, read_checkpoint, step_files
+from detector.run.checkpoint_files import best_path, names_not_finite, read_checkpoint, step_files, whole_beside
 from detector.structures import Resize, padded_size
 
 AnyImage = str | os.PathLike | Image.Image | np.ndarray | Tensor  # a path, or pixels
@@ -58,14 +58,34 @@ def load_detector(path: Path, device: torch.device,
 
     Returns:
         model, config, class names, step
+
+    Raises:
+        BadInput: the checkpoint is damaged, or its weights are not finite. No other one is taken in its place: the
+            message names those that can be.
     """
-    content = read_checkpoint(path)
+    try:
+        content = read_checkpoint(path)
+    except BadInput as error:
+        raise BadInput(f"{error}. {describe_others(path)}") from error
+    weights = content["ema"] or content["model"]
+    names = names_not_finite(weights)
+    if names:
+        raise BadInput(f"{path}: the weights {shorten(names)} are not finite: the training had diverged at step "
+                       f"{content['step']}. {describe_others(path)}")
     stored = from_dict(content["config"], f"config in {path}")
     config = fill_auto(config, stored) if config else stored
     model = build_model(stored.model, config.evaluate, len(content["classes"]))
-    model.load_state_dict(content["ema"] or content["model"])
+    model.load_state_dict(weights)
     model = to_device_and_layout(model, config.run.channels_last, device).eval()
     return model, config, tuple(content["classes"]), content["step"]
+
+
+def describe_others(path: Path) -> str:
+    """Returns what can be done instead where a checkpoint cannot be used."""
+    others = whole_beside(path)
+    if not others:
+        return "Restore it from a copy, or train again"
+    return "Name another one, such as --checkpoint " + shorten([str(other) for other in others], 3, " or ")
 
 
 def predict_batch(model: Detector, images: list[Tensor], targets: list[dict] | None, resize: Resize, precision: str,

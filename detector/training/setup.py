@@ -24,6 +24,7 @@ from detector.metrics import coco_kernel
 from detector.model.compile import ensure_compiler
 from detector.model.faster_rcnn import build_model, to_device_and_layout
 from detector.model.weights.load import load_weights
+from detector.run import file_digest
 from detector.run.checkpoint_files import (
     newest_readable,
     read_checkpoint,
@@ -63,6 +64,7 @@ class Setup:
     train_data: Dataset
     val_data: Dataset | None
     messages: list[str]  # what the run will do, for the log
+    ranks: list[RankInfo]  # where each rank runs
 
 
 def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: Heartbeat) -> tuple[TrainState, Setup]:
@@ -102,9 +104,11 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: 
         messages += [describe(dataset), *dataset.warnings] if dataset else []
     messages += describe_review(config, all_data, val_data, plan) if is_main() else []
     messages += [decoder_note(), warn_few_cores(ranks, config.run.num_workers),
-                 warn_slow_precision(config.run.precision, device), coco_kernel.fallback_message() if val_data else ""]
+                 warn_slow_precision(config.run.precision, device), coco_kernel.fallback_message() if val_data else "",
+                 file_digest.fallback_message()]
     buckets = plan_padding_buckets(config, sizes, plan.global_batch)
-    return state, Setup(config, plan, buckets, train_data, val_data, [message for message in messages if message])
+    messages = [message for message in messages if message]
+    return state, Setup(config, plan, buckets, train_data, val_data, messages, ranks)
 
 
 def refuse_nothing_to_learn(dataset: Dataset, config: Data) -> None:
@@ -127,19 +131,21 @@ def raise_if_stop_requested(stop: StopRequest) -> None:
 
 
 def find_checkpoint(folder: Path) -> tuple[dict | None, list[str]]:
-    """Returns the content of the run's newest readable checkpoint, and messages about it. Collective.
+    """Returns the content of the run's newest whole checkpoint, and messages about it. Collective.
 
-    Rank 0 decides which one, so that all ranks read the same file.
+    Rank 0 decides which one, so that all ranks read the same file; each verifies what it reads.
 
     Raises:
         BadInput: there are checkpoints, but none can be read.
     """
-    path, notes = newest_readable(folder) if is_main() else (None, [])
+    path, content, notes = collectives.run_on_all_ranks(
+        lambda: newest_readable(folder) if is_main() else (None, None, []))
     path, notes = json.loads(collectives.broadcast_text(json.dumps([str(path) if path else "", notes])))
     if notes and not path:
-        raise BadInput("; ".join(notes) + f". No readable checkpoint of {folder} is left; move the folder away, or set "
-                       "run.name=...")
-    content = collectives.run_on_all_ranks(lambda: read_checkpoint(Path(path)) if path else None)
+        raise BadInput("; ".join(notes) + f". No whole checkpoint of {folder} is left: copy one back from elsewhere, "
+                       "move the folder away, or set run.name=... to start anew")
+    content = collectives.run_on_all_ranks(
+        lambda: content if is_main() or not path else read_checkpoint(Path(path)))
     if content:
         notes.append(f"resuming from {path}, after step {content['step']}")
     return content, notes
@@ -221,7 +227,7 @@ def open_run_folder(setup: Setup, step: int, heartbeat: Heartbeat, lock: RunLock
         BadInput: the folder cannot be written.
     """
     config, plan = setup.config, setup.plan
-    folder = run_folder(config)
+    folder, notes = run_folder(config), []
     try:
         heartbeat.open(world_size())
         if is_main():
@@ -235,9 +241,11 @@ def open_run_folder(setup: Setup, step: int, heartbeat: Heartbeat, lock: RunLock
             if setup.val_data and val_share(config.data.val):
                 write_whole(folder / HELD_OUT_FILE, json.dumps(relative_paths(setup.val_data)))
             remove_partial_files(folder)
-            restore_best(folder, step, evaluations)
+            notes += restore_best(folder, step, evaluations)
     except OSError as error:
         raise BadInput(f"cannot write run folder {folder}: {error.strerror}; set run.folder") from error
     run_log = RunLog(folder, step, plan.total_steps, is_main())
     heartbeat.message = run_log.message
+    for note in notes:
+        run_log.message(note)
     return run_log

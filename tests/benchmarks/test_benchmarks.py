@@ -150,7 +150,7 @@ def test_checkpoint(tmp_path):
 
 def test_the_gpu_script_runs_with_nothing_but_torch_and_torchvision(tmp_path):
     """Runs on a CPU, as small as possible, with packages that cannot be imported."""
-    for name in ("pycocotools", "hotcoco", "submitit", "tensorboard", "pytest", "cv2", "onnx", "simplejpeg"):
+    for name in ("pycocotools", "hotcoco", "submitit", "tensorboard", "pytest", "cv2", "onnx", "simplejpeg", "xxhash"):
         (tmp_path / "missing" / name).mkdir(parents=True)
         (tmp_path / "missing" / name / "__init__.py").write_text("raise ImportError")
     subprocess.run(["bash", "-n", str(FOLDER / "gpu.sh")], check=True)

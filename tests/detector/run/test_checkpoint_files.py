@@ -3,6 +3,8 @@
 import errno
 import os
 import pickle
+import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from detector.errors import BadInput
 from detector.run import checkpoint_files
 from detector.run.checkpoint_files import (
     FORMAT,
+    best_path,
     checkpoint_path,
     keep_newest,
     last_checkpoint_step,
@@ -20,6 +23,7 @@ from detector.run.checkpoint_files import (
     read_checkpoint,
     remove_partial_files,
     step_files,
+    whole_beside,
     write_checkpoint,
 )
 
@@ -28,6 +32,12 @@ def saved(folder: Path, *steps: int) -> list[Path]:
     """Writes a small checkpoint for each step."""
     return [write_checkpoint(folder, {"format": FORMAT, "step": step, "model": {"weight": torch.full((3,), float(step))},
                                       "config": {"optim": {"lr": 0.5}}}) for step in steps]
+
+
+def newest_names(folder: Path) -> tuple[Path | None, list[str]]:
+    path, content, notes = newest_readable(folder)
+    assert (content is None) == (path is None) and (path is None or content["step"] == read_checkpoint(path)["step"])
+    return path, notes
 
 
 def files(folder: Path) -> set[str]:
@@ -77,7 +87,7 @@ def test_whole_or_not_at_all(where, failing, tmp_path, monkeypatch):
         with pytest.raises(BadInput, match="cannot write checkpoint .*step-00000002.pt.*MiB free.*untouched"):
             saved(tmp_path, 2)
     assert files(tmp_path) == {before.name}
-    assert newest_readable(tmp_path) == (before, [])
+    assert newest_names(tmp_path) == (before, [])
     saved(tmp_path, 2)  # there is room again
     assert newest_readable(tmp_path)[0].name == "step-00000002.pt"
 
@@ -99,7 +109,7 @@ def test_a_write_that_was_cut_off_leaves_nothing_that_counts(tmp_path, monkeypat
         patched.setattr(torch, "save", cut_off)
         with pytest.raises(KeyboardInterrupt):
             saved(tmp_path, 2)
-    assert newest_readable(tmp_path) == (before, [])
+    assert newest_names(tmp_path) == (before, [])
     saved(tmp_path, 2)
     assert files(tmp_path) == {"step-00000001.pt", "step-00000002.pt"}
 
@@ -119,6 +129,11 @@ def spoil(path: Path, how: str) -> None:
     if how.startswith("cut"):
         path.write_bytes({"cut to nothing": b"", "cut to half": content[:len(content) // 2],
                           "cut by one byte": content[:-1]}[how])
+    elif how == "one bit":
+        at = content.index(struct.pack("<f", 2.0))  # in a weight, which torch.load would pass over
+        path.write_bytes(content[:at] + bytes([content[at] ^ 16]) + content[at + 1:])
+    elif how == "one byte more":
+        path.write_bytes(content + b"\0")
     elif how == "text":
         path.write_text("no checkpoint")
     elif how == "evil":
@@ -127,7 +142,7 @@ def spoil(path: Path, how: str) -> None:
         torch.save({"another format": {"format": 0, "step": 3}, "another dict": {"a": 1}, "a list": [1, 2]}[how], path)
 
 
-SPOILED = ["cut to nothing", "cut to half", "cut by one byte", "text", "evil", "another format", "another dict",
+SPOILED = ["one bit", "one byte more", "cut to nothing", "cut to half", "cut by one byte", "text", "evil", "another format", "another dict",
            "a list"]
 
 
@@ -135,7 +150,7 @@ SPOILED = ["cut to nothing", "cut to half", "cut by one byte", "text", "evil", "
 def test_a_spoiled_file_is_named_and_the_one_before_is_used(how, tmp_path):
     good, bad = saved(tmp_path, 1, 2)
     spoil(bad, how)
-    path, notes = newest_readable(tmp_path)
+    path, notes = newest_names(tmp_path)
     assert path == good and len(notes) == 1 and str(bad) in notes[0] and "it is skipped" in notes[0]
     with pytest.raises(BadInput, match="step-00000002.pt"):
         read_checkpoint(bad)
@@ -143,13 +158,60 @@ def test_a_spoiled_file_is_named_and_the_one_before_is_used(how, tmp_path):
 
 
 def test_where_none_is_good_or_none_is_there_none_is_found(tmp_path):
-    assert newest_readable(tmp_path) == (None, []) and step_files(tmp_path) == [] and last_checkpoint_step(tmp_path) == 0
+    assert newest_names(tmp_path) == (None, []) and step_files(tmp_path) == [] and last_checkpoint_step(tmp_path) == 0
     for path in saved(tmp_path, 1, 2):
         spoil(path, "text")
-    path, notes = newest_readable(tmp_path)
+    path, notes = newest_names(tmp_path)
     assert path is None and ["step-00000002.pt" in notes[0], "step-00000001.pt" in notes[1]] == [True, True]
     with pytest.raises(BadInput, match="no such checkpoint: .*step-00000009.pt"):
         read_checkpoint(tmp_path / "checkpoints" / "step-00000009.pt")
+
+
+def test_values_that_are_not_finite_are_passed_over_and_named(tmp_path):
+    good, = saved(tmp_path, 1)
+    write_checkpoint(tmp_path, {"format": FORMAT, "step": 2, "config": {}, "model": {
+        "a.weight": torch.ones(3), "b.weight": torch.tensor([1.0, float("nan")])}})
+    huge = write_checkpoint(tmp_path, {"format": FORMAT, "step": 3, "config": {}, "moments": {
+        "a": {"square": torch.full((3,), 3e38)}, "b": {"square": torch.tensor([float("inf")])}}})
+    path, notes = newest_names(tmp_path)
+    assert path == good and "step-00000003.pt" in notes[0] and "in moments/b/square:" in notes[0]
+    assert "not finite, in model/b.weight:" in notes[1]
+    assert read_checkpoint(huge)["step"] == 3  # who asks for it by name gets it
+
+
+def test_the_best_is_taken_where_no_other_is_whole(tmp_path):
+    first, = saved(tmp_path, 1)
+    mark_best(tmp_path, first)
+    first.unlink()
+    for path in saved(tmp_path, 2, 3):
+        spoil(path, "cut to half")
+    path, notes = newest_names(tmp_path)
+    assert path.name == "best.pt" and len(notes) == 2
+
+
+def test_a_damaged_best_is_kept_aside_and_replaced_by_the_step_file_of_the_same_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", full_disk)  # so that best.pt is a copy
+    second, third = saved(tmp_path, 2, 3)
+    mark_best(tmp_path, second)
+    best = tmp_path / "checkpoints" / "best.pt"
+    evaluations = [(2, 0.5), (3, 0.4)]
+    assert checkpoint_files.restore_best(tmp_path, 3, evaluations) == []
+    spoil(best, "one bit")
+    note, = checkpoint_files.restore_best(tmp_path, 3, evaluations)
+    assert str(best) in note and "best.pt.damaged" in note and second.name in note and read_checkpoint(best)["step"] == 2
+    spoil(best, "one bit")
+    second.unlink()
+    note, = checkpoint_files.restore_best(tmp_path, 3, evaluations)
+    assert "next evaluation" in note and not best.exists() and best.with_name("best.pt.damaged").exists()
+    assert third.exists()
+
+
+def test_what_is_whole_beside_a_damaged_one_is_known(tmp_path):
+    first, second, third = saved(tmp_path, 1, 2, 3)
+    shutil.copyfile(first, best_path(tmp_path))
+    spoil(second, "cut by one byte")
+    assert whole_beside(second) == [third, first, best_path(tmp_path)]
+    assert whole_beside(best_path(tmp_path)) == [third, first] and whole_beside(tmp_path / "other.pt") == []
 
 
 def test_the_newest_stay_and_other_files_are_left_alone(tmp_path):
