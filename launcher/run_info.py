@@ -45,7 +45,8 @@ def add_job_record(run: Path, **values) -> None:
 
 def job_records(run: Path) -> list[dict]:
     """Returns the records of slurm/jobs.jsonl, the newest last."""
-    return read_json_lines(run / JOBS_FILE)
+    return [record for record in read_json_lines(run / JOBS_FILE)
+            if isinstance(record, dict) and isinstance(record.get("job"), str)]
 
 
 def last_job(run: Path) -> str:

@@ -23,6 +23,7 @@ FINAL_STATES = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NO
                 "REVOKED", "TIMEOUT", "UNKNOWN")
 LIMIT_S = 60.0      # how long a controller that does not answer is asked
 MIN_TRY_S = 15.0    # the shortest time that one command gets: Slurm's own MessageTimeout is 10 s
+QUEUE_LIMIT_S = 20.0  # the same for the queue, which is shown beside the run folders
 PAUSE_S = 2.0       # between two tries
 NOTE_AFTER_S = 3.0  # without an answer, then a note is printed
 # Messages of Slurm's commands when a request did not arrive, and when its answer did not.
@@ -172,22 +173,41 @@ def queued_jobs() -> dict[str, JobState] | None:
     """Returns the user's jobs in the queue, job -> state; a row of an array is ARRAY_ROW. None without Slurm."""
     if not has_slurm():
         return None
-    rows = [line.split("|", 2) for line in slurm("squeue", "--me", "-h", "-r", "-o", "%i|%T|%r").splitlines()]
-    return {job: JobState(state, state in FINAL_STATES, plain_reason(reason)) for job, state, reason in rows}
+    lines = slurm("squeue", "--me", "-h", "-r", "-o", "%i|%T|%r", limit_s=QUEUE_LIMIT_S).splitlines()
+    return {job: JobState(state, state in FINAL_STATES, plain_reason(reason))
+            for job, state, reason in (line.split("|", 2) for line in lines)}
 
 
 def plain_reason(reason: str) -> str:
     """Returns Slurm's reason; "" for those that say nothing."""
-    return "" if reason in ("None", "(null)", "N/A", "") else reason
+    return "" if reason in ("None", "(null)", "N/A", "Unknown") else reason
 
 
 def job_state(job: str) -> JobState:
     """Returns the state of a job. Raises SlurmSilent while the controller does not answer."""
     record = job_record(job)
     name = record["JobState"]
-    return JobState(name, name in FINAL_STATES, plain_reason(record.get("Reason", "")))
+    codes = [record.get(key, "") for key in ("ExitCode", "DerivedExitCode")]
+    return JobState(name, name in FINAL_STATES, plain_reason(record.get("Reason", "")),
+                    next((code for code in codes if code not in ("", "0:0")), ""))
 
 
-def cancel_job(job: str) -> None:
-    """Runs scancel."""
-    slurm("scancel", job)
+def past_job_state(job: str) -> JobState:
+    """Returns the state of a job that is over, from Slurm's accounting if the controller has forgotten the job."""
+    state = job_state(job)
+    if state.name != "UNKNOWN" or not shutil.which("sacct"):
+        return state
+    try:
+        lines = slurm("sacct", "-X", "-n", "-P", "-j", job, "-o", "State,Reason,ExitCode", limit_s=0).splitlines()
+    except BadInput:  # a cluster without accounting
+        return state
+    fields = lines[-1].split("|") if lines else []
+    if len(fields) != 3:
+        return state
+    name = fields[0].split()[0].rstrip("+") if fields[0].split() else "UNKNOWN"  # CANCELLED by 1000
+    return JobState(name, True, plain_reason(fields[1]), "" if fields[2] == "0:0" else fields[2])
+
+
+def cancel_job(*jobs: str) -> None:
+    """Runs scancel for one or several jobs; the id of an array stands for all of its rows."""
+    slurm("scancel", *jobs)

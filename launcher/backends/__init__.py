@@ -29,6 +29,7 @@ class JobState:
     name: str         # in the words of the scheduler, such as RUNNING
     over: bool        # the scheduler will neither start nor continue the job
     reason: str = ""  # why the job waits or has ended, in the words of the scheduler
+    exit_code: str = ""  # of a job that has ended, in the words of the scheduler
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,11 @@ class Backend:
         queue: returns the user's jobs that are not over, job -> state; None where there is no scheduler.
         state: returns the state of a submitted job. Like `queue` and `cancel`, raises BadInput if the scheduler does
             not answer: such a job is not over.
-        cancel: cancels a submitted job.
+        cancel: cancels the submitted jobs that are its arguments.
         is_cluster: the job runs on other machines: the cluster file of the user applies, and several nodes are allowed.
         has_arrays: the backend submits job arrays (--array).
+        past_state: returns the state of a job that is over, also of one that `state` has forgotten; None: `state` is
+            all there is.
     """
 
     preflight: Callable[[Job, Path, Config], list[Problem]]
@@ -54,9 +57,10 @@ class Backend:
     submit: Callable[[Launch], int]
     queue: Callable[[], dict[str, JobState] | None]
     state: Callable[[str], JobState]
-    cancel: Callable[[str], None]
+    cancel: Callable[..., None]
     is_cluster: bool
     has_arrays: bool = False
+    past_state: Callable[[str], JobState] | None = None
 
 
 def load_backend(name: str) -> Backend:

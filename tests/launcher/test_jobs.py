@@ -19,7 +19,7 @@ def slurm(monkeypatch):
     """A Slurm with a queue (job -> lines of squeue), states (job -> state), and the list of the other commands."""
     fake = SimpleNamespace(queue={}, states={}, commands=[])
 
-    def run(*command: str) -> str:
+    def run(*command: str, **_options) -> str:
         if command[0] == "squeue":
             return "".join(f"{job}|{state}|{reason}\n" for job, (state, reason) in fake.queue.items())
         if command[:4] == ("scontrol", "-o", "show", "job"):
@@ -64,7 +64,7 @@ def test_a_slurm_that_does_not_answer_hides_no_run(tmp_path, monkeypatch, capsys
     make_run(tmp_path, "a", "7", state="training", step=120, total_steps=1000)
     make_run(tmp_path, "b", state="finished", step=10, total_steps=10)
 
-    def unreachable(*command):
+    def unreachable(*command, **_options):
         raise BadInput("squeue: Unable to contact slurm controller")
     monkeypatch.setattr(slurm_commands, "has_slurm", lambda: True)
     monkeypatch.setattr(slurm_commands, "slurm", unreachable)

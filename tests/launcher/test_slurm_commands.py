@@ -15,6 +15,7 @@ from launcher.slurm_commands import (
     job_record,
     job_state,
     parse_record,
+    past_job_state,
     queued_jobs,
     slurm,
 )
@@ -131,7 +132,25 @@ def test_the_formats_a_user_likes_do_not_change_what_is_read(monkeypatch):
     ("9|PENDING|ReqNodeNotAvail, UnavailableNodes:n[1|2]\n", {"9": JobState("PENDING", False, "ReqNodeNotAvail, UnavailableNodes:n[1|2]")})])
 def test_the_queue(answer, queue, monkeypatch):
     monkeypatch.setattr(slurm_commands, "has_slurm", lambda: True)
-    monkeypatch.setattr(slurm_commands, "slurm", lambda *command: answer)
+    monkeypatch.setattr(slurm_commands, "slurm", lambda *command, limit_s: answer)
     assert queued_jobs() == queue
     monkeypatch.setattr(slurm_commands, "has_slurm", lambda: False)
     assert queued_jobs() is None
+
+
+@pytest.mark.parametrize("accounting, state", [
+    ((0, "CANCELLED by 1000|None|0:15"), JobState("CANCELLED", True, "", "0:15")),
+    ((0, "OUT_OF_MEMORY|OutOfMemory|0:125"), JobState("OUT_OF_MEMORY", True, "OutOfMemory", "0:125")),
+    ((0, "COMPLETED|None|0:0"), JobState("COMPLETED", True)), ((0, ""), JobState("UNKNOWN", True)),
+    ((1, "Slurm accounting storage is disabled"), JobState("UNKNOWN", True))])
+def test_accounting_knows_a_job_that_the_controller_has_forgotten(accounting, state, fake_slurm):
+    fake_slurm("scontrol", (1, "Invalid job id specified"))
+    fake_slurm("sacct", accounting)
+    assert past_job_state("7") == state
+
+
+def test_the_exit_code_is_that_of_the_job_or_of_a_step(fake_slurm):
+    calls = fake_slurm("scontrol", (0, "JobState=FAILED Reason=NonZeroExitCode DerivedExitCode=0:9 ExitCode=1:0"),
+                       (0, "JobState=CANCELLED Reason=None DerivedExitCode=0:15 ExitCode=0:0"))
+    assert job_state("7") == JobState("FAILED", True, "NonZeroExitCode", "1:0")
+    assert past_job_state("7") == JobState("CANCELLED", True, "", "0:15") and count(calls) == 2

@@ -76,7 +76,7 @@ def test_an_array_needs_a_backend_that_has_arrays(pbs, capsys):
 def test_every_backend_offers_every_function(name):
     backend = load_backend(name)
     for field in dataclasses.fields(backend):
-        assert field.name in ("is_cluster", "has_arrays") or callable(getattr(backend, field.name)), field.name
+        assert field.name in ("is_cluster", "has_arrays", "past_state") or callable(getattr(backend, field.name)), field.name
 
 
 def test_the_queue_of_a_backend_without_jobs_is_not_asked(pbs, tmp_path, monkeypatch, capsys):
