@@ -1,24 +1,37 @@
 """`python -m detector VERB ...`, which torchrun and every launcher run: exit statuses, errors and stop signals."""
 
+import contextlib
 import errno
 import os
 import signal
+import socket
 import sys
 import traceback
 from collections.abc import Callable
 
 from detector.cli import is_collective, parse, run_collective, run_single
-from detector.distributed.rank_info import local_rank, world_size
-from detector.distributed.stop_signal import SIGNALS, StopRequest
-from detector.errors import BAD_INPUT, FAILED, BadInput, NotFinite, escape_unprintable
+from detector.distributed.rank_info import is_launched, local_rank, rank, world_size
+from detector.distributed.stop_signal import SIGNALS, StopRequest, terminate_with_parent
+from detector.errors import (
+    BAD_INPUT,
+    FAILED,
+    INTERRUPTED,
+    BadInput,
+    MachineError,
+    NotFinite,
+    escape_unprintable,
+)
+from detector.run.machine_errors import explain, is_lost_peer
 
 # Disk full, over quota, file too large, read-only, permission denied.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one verb; returns the exit status: 0 done, 2 bad input, 75 stopped early, 1 any other error."""
+    """Runs one verb; returns the exit status: 0 done, 2 bad input, 75 stopped early, 130 stopped at once, 1 others."""
     escape_unprintable()
+    if is_launched():
+        terminate_with_parent()
     args = parse(arguments)
     if not is_collective(args):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the launcher may have blocked them
@@ -34,31 +47,48 @@ def report_errors(function: Callable[[], int]) -> int:
     try:
         return function()
     except BadInput as error:
-        if local_rank() == 0:  # all ranks of a machine raise the same error
-            print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return report(error, BAD_INPUT)
+    except (NotFinite, MachineError) as error:
+        return report(error, FAILED)
     except BrokenPipeError:  # the reader of stdout has closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails again when it exits
         return exit_alone(FAILED)
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            return report_unexpected()
-        print(f"error: {error.filename or 'a file'}: {error.strerror}. Check its permissions and the space on its "
-              "disk, or name another folder (run.folder, data.cache, --out)", file=sys.stderr)
-        return exit_alone(BAD_INPUT)
-    except NotFinite as error:
-        print(f"error: {error}", file=sys.stderr)
-        return FAILED
-    except Exception:
-        return report_unexpected()
+    except KeyboardInterrupt:
+        return exit_alone(INTERRUPTED)
+    except Exception as error:
+        return report_unexpected(error)
 
 
-def report_unexpected() -> int:
-    """Prints the traceback of the error that is being handled, or raises it again if this is the only process."""
+def report(error: Exception, status: int) -> int:
+    """Prints an error that all ranks raise, once on each machine; returns the status."""
+    if local_rank() == 0:
+        print_error(f"error: {error}")
+    return status
+
+
+def report_unexpected(error: Exception) -> int:
+    """Reports an error that this rank may be the only one to have: as one line if its cause is the machine."""
+    explained = explain(error)
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        explained = (f"{error.filename or 'a file'}: {error.strerror}. Check its permissions and the space on its "
+                     "disk, or name another folder (run.folder, data.cache, --out)"), BAD_INPUT
+    if explained:
+        print_error(f"error: {explained[0]}")
+        return exit_alone(explained[1])
+    if world_size() > 1 and is_lost_peer(error):
+        print_error(f"rank {rank()} on {socket.gethostname()} has lost the connection to another rank, which ended "
+                    f"first: {str(error).splitlines()[0][:200]}")
+        return exit_alone(FAILED)
     if world_size() == 1:
-        raise
+        raise error
     traceback.print_exc()
     return exit_alone(FAILED)
+
+
+def print_error(text: str) -> None:
+    """Prints to stderr, if there is one."""
+    with contextlib.suppress(OSError, AttributeError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def exit_alone(status: int) -> int:
@@ -68,7 +98,8 @@ def exit_alone(status: int) -> int:
     them in turn.
     """
     if world_size() > 1:
-        sys.stderr.flush()
+        with contextlib.suppress(OSError, AttributeError):
+            sys.stderr.flush()
         os._exit(status)
     return status
 

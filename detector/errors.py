@@ -7,6 +7,7 @@ from collections.abc import Sequence
 OK = 0
 FAILED = 1
 BAD_INPUT = 2
+INTERRUPTED = 130  # stopped at once by a second Ctrl-C
 STOPPED = 75  # EX_TEMPFAIL: stopped early with everything saved; the same command resumes the run
 
 
@@ -29,6 +30,13 @@ class Stopped(Exception):
 
 class NotFinite(Exception):
     """The loss became infinite or NaN; the message names the file that describes the step."""
+
+
+class MachineError(Exception):
+    """The machine ended a part of the run, such as a loader worker; the message states the likely cause and a remedy.
+
+    The weights are not affected: the same command continues the run.
+    """
 
 
 def combine_mistakes(subject: str, mistakes: list[str]) -> BadInput:

@@ -7,11 +7,11 @@ import sys
 import time
 from typing import Callable, Collection
 
-from detector.errors import BAD_INPUT, OK, STOPPED
+from detector.errors import BAD_INPUT, INTERRUPTED, OK, STOPPED
 from launcher.job import LAUNCHED_VERBS, Job
 
 GRACE_S = 20.0  # between SIGTERM and SIGKILL, for the ranks that are left after one has failed
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 FORWARDED_SIGNALS = (*STOP_SIGNALS, signal.SIGINT)
 
 
@@ -61,7 +61,8 @@ def run_all(starters: list[Callable[[], subprocess.Popen]], stop_signals: Collec
         for process in processes:
             if process.poll() is None:
                 process.send_signal(number)
-    old_handlers = {number: signal.signal(number, forward) for number in FORWARDED_SIGNALS}
+    old_handlers = {number: signal.signal(number, forward) for number in FORWARDED_SIGNALS
+                    if not is_hangup_ignored(number)}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     try:
         for starter in starters:
@@ -69,9 +70,17 @@ def run_all(starters: list[Callable[[], subprocess.Popen]], stop_signals: Collec
             for number in requested & set(STOP_SIGNALS):  # received while the process was being started
                 processes[-1].send_signal(number)
         return wait_for_all(processes, requested, stop_signals, on_poll)
+    except BaseException:  # of on_poll
+        terminate_all(processes)
+        raise
     finally:
         for number, handler in old_handlers.items():
             signal.signal(number, handler)
+
+
+def is_hangup_ignored(number: int = signal.SIGHUP) -> bool:
+    """Returns whether the signal is SIGHUP, and this process ignores it, as below nohup; its processes then do, too."""
+    return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
 
 
 def in_terminal_foreground() -> bool:
@@ -107,7 +116,7 @@ def wait_for_all(processes: list[subprocess.Popen], requested: Collection[int] =
         failures = [(rank, status) for rank, status in enumerate(statuses) if status not in (None, OK, STOPPED)]
         if failures:
             rank, status = failures[0]
-            if len(processes) > 1 and status != BAD_INPUT:
+            if len(processes) > 1 and status not in (BAD_INPUT, INTERRUPTED):
                 print(f"rank {rank} ended with {describe_status(status)}; terminating the other ranks", file=sys.stderr)
             terminate_all(processes)
             return status if status > 0 else 128 - status

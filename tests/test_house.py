@@ -19,11 +19,12 @@ TORCH_FREE = ("detector detector.errors detector.config detector.run detector.di
               "detector.distributed.stop_signal detector.checks.problems detector.cli detector.__main__ launcher").split()
 # A pattern, and the only files that may contain it.
 ONLY_IN = {
-    r"SLURM_": {"launcher/rank_env.py", "launcher/clean_environment.py", "launcher/slurm_commands.py", "launcher/backends/submitit.py"},
+    r"SLURM_": {"detector/distributed/rank_info.py", "launcher/rank_env.py",
+                "launcher/clean_environment.py", "launcher/slurm_commands.py", "launcher/backends/submitit.py"},
     r"import submitit": {"launcher/backends/submitit.py"},
     r"torch\.distributed(?!\.run\b)|DistributedDataParallel":
         {"detector/distributed/collectives.py", "detector/distributed/data_parallel.py",
-         "detector/distributed/process_group.py"},
+         "detector/distributed/process_group.py", "launcher/torchrun_agent.py"},
     r"^\s*(import yaml|from yaml)": {"detector/config/load.py"},
     r"torch\.Generator\(|np\.random\.[A-Z]\w*\(|default_rng\(|manual_seed\(|random\.Random\(": {"detector/seeding.py"},
 }

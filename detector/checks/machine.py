@@ -12,6 +12,7 @@ import torch
 
 from detector.checks.problems import CheckReport, Problem, problems_from_error
 from detector.config.schema import Config
+from detector.distributed.rank_info import RUN_ID
 from detector.errors import BadInput
 from detector.model.weights.files import find_download
 from detector.model.weights.load import weights_name
@@ -134,7 +135,7 @@ def try_all_reduce(device: str, world_size: int) -> str:
         port = str(probe.getsockname()[1])
     processes = [subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size),
+        env={**os.environ, RUN_ID: "check", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size),
              "LOCAL_WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
              "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}) for rank in range(world_size)]
     errors = []

@@ -193,7 +193,7 @@ def print_once(notes: list[str]) -> None:
         checksum = f"{zlib.crc32(note.encode()):08x}"
         if checksum not in printed:
             printed.append(checksum)
-            if os.environ.get("RANK", "0") == "0":
+            if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0":
                 print(f"note: {note}", file=sys.stderr)
     os.environ[PRINTED_NOTES] = " ".join(printed)
 

@@ -3,6 +3,8 @@
 import gc
 import os
 import socket
+import sys
+import time
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -11,10 +13,12 @@ from typing import Iterator
 import torch
 import torch.distributed as dist
 
-from detector.distributed import collectives
+from detector.distributed import collectives, rank_info
 from detector.distributed.rank_info import local_rank, rank, world_size
 from detector.errors import BadInput, NotFinite
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+HAND_MADE_LIMIT = timedelta(minutes=1)  # for ranks of this machine that were started by hand: they come together
 groups_opened = 0  # by this process
 
 
@@ -30,23 +34,30 @@ def process_group(device: str, timeout_minutes: float = 10.0, traces: Path | Non
         traces: folder for the traces that NCCL writes when a collective times out; None: no traces.
 
     Raises:
-        BadInput: more processes than GPUs, the port is in use, or the other ranks cannot be reached.
+        BadInput: more processes than GPUs, the port is in use, or the other ranks cannot be reached; or this process
+            is one of several that know nothing of each other.
     """
-    chosen = choose_device(device)
+    timeout = timedelta(minutes=timeout_minutes)
+    rank_info.is_joined = True  # until the group is left: variables that were set by hand count from here on
+    limit = timeout if rank_info.is_launched() else announce_world(timeout)
+    try:
+        chosen = choose_device(device)
+    except BadInput:
+        rank_info.is_joined = False
+        raise
     if world_size() == 1:
+        rank_info.is_joined = False
         yield chosen
         return
     if chosen.type == "cuda" and traces is not None:
         os.environ.update({**flight_recorder_environment(traces), **os.environ})
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     try:
-        _init_process_group(backend, timedelta(minutes=timeout_minutes))
-    except (RuntimeError, ValueError) as error:
-        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
-            raise BadInput(f"port in use: {address}. Set MASTER_PORT (torchrun: --master-port) to another") from error
-        raise BadInput(f"rank {rank()} of {world_size()} could not reach the other ranks at {address}: "
-                       f"{(str(error) or type(error).__name__).splitlines()[0]}") from error
+        if not rank_info.is_launched() and rank():
+            wait_for_listener(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), limit.total_seconds())
+        _init_process_group(backend, timeout, limit)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise unreachable(error) from error
     try:
         collectives.long_timeout_group = dist.new_group(backend="gloo", timeout=collectives.LONG_TIMEOUT)
         _refuse_shared_gpus(chosen)
@@ -55,19 +66,69 @@ def process_group(device: str, timeout_minutes: float = 10.0, traces: Path | Non
         _leave()
         raise
     _leave()  # not after other errors: the other ranks may be in a collective, and destroying the group would wait
+    rank_info.is_joined = False
 
 
-def _init_process_group(backend: str, timeout: timedelta) -> None:
+def announce_world(timeout: timedelta) -> timedelta:
+    """Prints what the variables of a process that no launcher started mean; returns how long to wait for the others.
+
+    Raises:
+        BadInput: this process is one of several that know nothing of each other.
+    """
+    if world_size() == 1:
+        rank_info.is_joined = False
+        rank_info.refuse_one_of_several_tasks()
+        if rank_info.ignored_variables():
+            print(rank_info.ignored_variables(), file=sys.stderr, flush=True)
+        return timeout
+    limit = min(timeout, HAND_MADE_LIMIT) if os.environ["MASTER_ADDR"] in LOOPBACK else timeout
+    print(f"rank {rank()} of {world_size()}, because RANK and WORLD_SIZE are set: waits up to {limit.seconds} s for "
+          f"the others at {rendezvous_address()}. `unset RANK WORLD_SIZE` for one process", file=sys.stderr, flush=True)
+    return limit
+
+
+def wait_for_listener(host: str, port: int, limit_s: float) -> None:
+    """Waits until rank 0 accepts connections; raises the last OSError if it does not within the limit."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.5)
+
+
+def rendezvous_address() -> str:
+    return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+
+
+def unreachable(error: Exception) -> BadInput:
+    """Returns the error of a rank that cannot join the others, and leaves the world that was stated by hand."""
+    address, place = rendezvous_address(), f"rank {rank()} of {world_size()}"
+    rank_info.is_joined = False
+    if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
+        return BadInput(f"port in use: {address}. Set MASTER_PORT (torchrun: --master-port) to another")
+    remedy = "" if rank_info.is_launched() else (". RANK and WORLD_SIZE are set in this shell: start every rank, or "
+                                                 "`unset RANK WORLD_SIZE` for one process")
+    reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+    return BadInput(f"{place} could not reach the other ranks at {address}: {reason}{remedy}")
+
+
+def _init_process_group(backend: str, timeout: timedelta, limit: timedelta) -> None:
     """Opens the default group. A later one of the same process has its own prefix in the store.
 
     The store of torchrun outlives a group; a rank could read the addresses of the group before.
+
+    Args:
+        timeout: of each collective.
+        limit: of the wait for the other ranks.
     """
     global groups_opened
     groups_opened += 1
-    if groups_opened == 1:
-        dist.init_process_group(backend, timeout=timeout)
-        return
-    store, _, _ = next(dist.rendezvous("env://", rank(), world_size(), timeout=timeout))
+    store, _, _ = next(dist.rendezvous("env://", rank(), world_size(), timeout=limit))
+    store.set_timeout(timeout)
     dist.init_process_group(backend, timeout=timeout, store=dist.PrefixStore(f"group {groups_opened}", store),
                             rank=rank(), world_size=world_size())
 
@@ -107,7 +168,8 @@ def choose_device(device: str) -> torch.device:
         raise BadInput("run.device=cuda: this machine has no GPU that PyTorch can use; set run.device=cpu")
     if count == 0:
         return torch.device("cpu")
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", local_rank() + 1))
+    stated = os.environ.get("LOCAL_WORLD_SIZE", "")
+    processes = int(stated) if stated.isdecimal() and world_size() > 1 else local_rank() + 1
     if processes > count > 1:
         raise BadInput(f"more processes than GPUs: {processes} processes on {socket.gethostname()}, which has {count}. "
                        f"Start {count} processes, or set run.device=cpu")

@@ -13,19 +13,20 @@ from typing import Callable
 
 from detector.checks.problems import Problem
 from detector.config.schema import Config
+from detector.distributed.rank_info import refuse_one_of_several_tasks
 from detector.errors import FAILED, OK, STOPPED, BadInput
 from detector.run.status import read_status
 from launcher.backends import Backend, JobState
 from launcher.hang_watch import HangWatch, hang_timeout_s
-from launcher.job import CODE, LAUNCHED_VERBS, Job, Launch, Resources, package_arguments
+from launcher.job import CODE, LAUNCHED_VERBS, Job, Launch, Resources, package_arguments, python_command
 from launcher.preflight import loopback_problems
-from launcher.processes import no_callback, run_command, run_processes
-from launcher.rank_env import free_port, local_environment
+from launcher.processes import is_hangup_ignored, no_callback, run_command, run_processes
+from launcher.rank_env import free_port, local_environment, without_torchrun_variables
 from launcher.run_info import resolve_run
 from launcher.submission import refuse_second_job
 
 # torchrun terminates on SIGUSR1 and SIGUSR2 by default, and kills processes 30 s after a signal, also while they save.
-TORCHRUN_SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
+TORCHRUN_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 TORCHRUN_SHUTDOWN_S = 600
 
 
@@ -36,6 +37,7 @@ def local_script(launch: Launch) -> str:
 
 def submit_local(launch: Launch) -> int:
     """Runs the job with one process for each rank; returns its exit status when it has ended."""
+    refuse_several_launchers(launch.job)
     job = with_process_count(launch.job)
     refuse_second_training(job)
     return run_local(job, hang_watch_of(job))
@@ -48,6 +50,7 @@ def torchrun_script(launch: Launch) -> str:
 
 def submit_torchrun(launch: Launch) -> int:
     """Runs the job under torchrun; returns its exit status when it has ended."""
+    refuse_several_launchers(launch.job)
     job = with_process_count(launch.job)
     refuse_second_training(job)
     return run_torchrun(job)
@@ -90,23 +93,26 @@ def run_local(job: Job, on_poll: Callable[[], None] = no_callback) -> int:
 
 def torchrun_command(job: Job) -> list[str]:
     """Returns the command line of torchrun for a job on this machine."""
+    names = [name for name in TORCHRUN_SIGNALS if name != "SIGHUP" or not is_hangup_ignored()]
     return [sys.executable, "-m", "torch.distributed.run", "--standalone",
-            f"--nproc-per-node={job.resources.processes_per_node}", f"--signals-to-handle={TORCHRUN_SIGNALS}",
+            f"--nproc-per-node={job.resources.processes_per_node}", f"--signals-to-handle={','.join(names)}",
             *package_arguments(CODE, "detector"), job.verb, *job.arguments]
 
 
 def run_torchrun(job: Job) -> int:
     """Runs a job under torchrun; returns its exit status.
 
-    torchrun itself returns 1 for every status but 0, so status.json tells whether a training has stopped early.
+    After a signal, torchrun does not tell how its processes ended; status.json tells whether a training has failed.
     """
     started_at = time.time()
-    environment = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(TORCHRUN_SHUTDOWN_S), **os.environ}
-    exit_status = run_command(torchrun_command(job), environment)
-    if exit_status == OK or job.verb != "train":
+    environment = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(TORCHRUN_SHUTDOWN_S), **without_torchrun_variables(os.environ)}
+    _, _, _, *arguments = torchrun_command(job)
+    exit_status = run_command([*python_command(CODE, "launcher.torchrun_agent"), *arguments], environment)
+    if exit_status != STOPPED or job.verb != "train":
         return exit_status
     status = read_status(resolve_run(job.verb, job.arguments)[0])
-    return STOPPED if status.get("state") == "stopped" and status["at"] >= started_at else FAILED
+    state = status.get("state") if status.get("at", 0) >= started_at else ""
+    return {"finished": OK, "failed": FAILED}.get(state, STOPPED)
 
 
 def with_process_count(job: Job) -> Job:
@@ -156,6 +162,12 @@ def refuse_second_training(job: Job) -> None:
     """Raises BadInput if the run of a training is being trained already."""
     if job.verb == "train" and job.arguments:
         refuse_second_job(resolve_run(job.verb, job.arguments)[0])
+
+
+def refuse_several_launchers(job: Job) -> None:
+    """Raises BadInput if srun or mpirun has started this command several times, unless --processes asks for that."""
+    if not job.resources.processes:
+        refuse_one_of_several_tasks()
 
 
 def hang_watch_of(job: Job) -> Callable[[], None]:

@@ -28,7 +28,9 @@ sys.exit(report_errors(fail))
 def test_a_rank_with_an_error_of_its_own_exits_at_once(error, status, world):
     waits = 300 if world > 1 else 0
     done = subprocess.run([sys.executable, "-c", SCRIPT.format(error=error, waits=waits)], timeout=60, text=True,
-                          capture_output=True, env={**os.environ, "WORLD_SIZE": str(world), "RANK": "0"})
+                          capture_output=True, env={
+                              **os.environ, "TORCHELASTIC_RUN_ID": "7", "WORLD_SIZE": str(world), "RANK": "0",
+                              "MASTER_ADDR": "localhost", "MASTER_PORT": "29999"})
     assert done.returncode == status
     assert "BrokenPipe" in error or "full" in done.stderr or ("wrong" in done.stderr and "Traceback" in done.stderr)
 

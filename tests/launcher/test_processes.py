@@ -24,7 +24,7 @@ UNBLOCK = "signal.pthread_sigmask(signal.SIG_UNBLOCK, range(1, 32))\n"  # proces
 HANDLE = """def handle(number, frame):
     (folder / f'got{rank}').write_text(signal.Signals(number).name)
     sys.exit(75)
-for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
     signal.signal(number, handle)
 """ + UNBLOCK
 

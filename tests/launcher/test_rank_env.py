@@ -13,7 +13,7 @@ def test_a_task_of_srun_gets_torchruns_variables():
     environment = task_environment(TASK)
     assert {name: environment[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")} == {
         "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "n1", "MASTER_PORT": "10257"}
-    assert task_environment({"RANK": "0", "SLURM_PROCID": "7"})["RANK"] == "0"  # already set by torchrun
+    assert task_environment({"TORCHELASTIC_RUN_ID": "1", "RANK": "0", "SLURM_PROCID": "7"})["RANK"] == "0"  # set by torchrun
 
 
 @pytest.mark.parametrize("lacking", ["SLURM_PROCID", "SLURM_STEP_TASKS_PER_NODE", "SLURM_JOB_ID"])

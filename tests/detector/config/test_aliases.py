@@ -253,6 +253,7 @@ def test_a_note_is_printed_once_in_a_process_and_its_children(capfd):
 
 def test_only_rank_0_prints_a_note(capfd, monkeypatch):
     monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
     print_once(["a note"])
     assert capfd.readouterr().err == ""
 

@@ -127,7 +127,7 @@ def test_on_gpus_no_unused_weights_are_searched(monkeypatch):
     ("cuda", 1, 3, "cuda:0")])  # a cluster may show each task its own GPU only, as number 0
 def test_each_process_takes_its_own_device(device, gpus, local_rank, expected, monkeypatch):
     taken = []
-    monkeypatch.setenv("LOCAL_RANK", str(local_rank))
+    monkeypatch.setattr(process_group, "local_rank", lambda: local_rank)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     assert process_group.choose_device(device) == torch.device(expected)
@@ -138,7 +138,7 @@ def test_each_process_takes_its_own_device(device, gpus, local_rank, expected, m
     ("cuda", 0, 0, "no GPU that PyTorch can use; set run.device=cpu"),
     ("auto", 2, 2, "more processes than GPUs: 3 processes on .* which has 2. Start 2 processes, or set run.device=cpu")])
 def test_a_gpu_that_is_not_there_is_bad_input(device, gpus, local_rank, message, monkeypatch):
-    monkeypatch.setenv("LOCAL_RANK", str(local_rank))
+    monkeypatch.setattr(process_group, "local_rank", lambda: local_rank)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     with pytest.raises(BadInput, match=message):
         process_group.choose_device(device)

@@ -39,16 +39,33 @@ def test_each_signal_is_noted_by_name_and_does_nothing_else(number, earlier):
 
 
 def test_slurms_signals_and_those_of_a_terminal_are_among_them():
-    assert {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2} == set(SIGNALS)
+    assert {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP} == set(SIGNALS)
 
 
-def test_the_second_ctrl_c_stops_at_once(earlier, capsys):
+def test_a_closed_terminal_is_without_effect_below_nohup(earlier):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopRequest() as stop:
+        send(signal.SIGHUP)
+        assert not stop.requested
+
+
+def test_the_second_ctrl_c_stops_at_once(earlier, capfd):
     with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
         send(signal.SIGINT)
-        assert stop.requested and "Ctrl-C again stops at once" in capsys.readouterr().err
+        assert stop.requested and "Ctrl-C again stops at once" in capfd.readouterr().err
         send(signal.SIGINT)
         pytest.fail("the second Ctrl-C was ignored")
     assert all(signal.getsignal(number) is earlier[1] for number in SIGNALS)
+
+
+def test_torchrun_may_send_the_ctrl_c_of_the_terminal_once_more(earlier, monkeypatch, capfd):
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
+        send(signal.SIGINT)
+        send(signal.SIGINT)
+        assert stop.requested and capfd.readouterr().err.count("Ctrl-C again stops at once") == 1
+        monkeypatch.setattr("detector.distributed.stop_signal.REPEATED_S", 0)
+        send(signal.SIGINT)
 
 
 @pytest.mark.parametrize("number", [n for n in SIGNALS if n != signal.SIGINT])

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from detector.errors import FAILED, OK, STOPPED, BadInput
+from detector.errors import BAD_INPUT, FAILED, OK, STOPPED, BadInput
 from detector.run.files import write_json
 from launcher.backends import local
 from launcher.backends.local import choose_process_count, run_local, run_torchrun
@@ -60,9 +60,9 @@ def test_the_command_of_a_job():
 
 
 @pytest.mark.parametrize("exit_status, state, age_s, expected", [
-    (0, "finished", 0, OK), (1, "stopped", 0, STOPPED), (1, "failed", 0, FAILED),
-    (1, "stopped", 3600, FAILED)])  # the state of an earlier start
-def test_torchruns_own_status_1_is_an_early_stop_if_status_json_says_so(exit_status, state, age_s, expected, tmp_path, monkeypatch):
+    (0, "finished", 0, OK), (75, "stopped", 0, STOPPED), (75, "failed", 0, FAILED), (75, "finished", 0, OK),
+    (75, "failed", 3600, STOPPED), (2, "training", 0, BAD_INPUT), (137, "training", 0, 137)])  # 3600: of an earlier start
+def test_after_a_signal_to_torchrun_status_json_tells_how_a_training_ended(exit_status, state, age_s, expected, tmp_path, monkeypatch):
     (tmp_path / "mine.yaml").write_text("data: {root: /x}\n")
 
     def torchrun(command: list[str], environment: dict[str, str]) -> int:

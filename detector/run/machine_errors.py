@@ -1,0 +1,58 @@
+"""Errors that come from the machine, not from the code, as one line with the cause and a remedy."""
+
+import errno
+import re
+import resource
+
+from detector.errors import BAD_INPUT, FAILED
+
+TOO_MANY_FILES = re.compile(r"too many open files|received \d+ items of ancdata", re.IGNORECASE)
+NO_SHARED_MEMORY = re.compile(r"shared memory|/torch_\d+|/dev/shm", re.IGNORECASE)
+NO_HOST_MEMORY = re.compile(r"(can't|cannot) allocate memory|unable to mmap|std::bad_alloc", re.IGNORECASE)
+NO_PROCESS = re.compile(r"can't start new thread|fork: |resource temporarily unavailable", re.IGNORECASE)
+LOST_PEER = re.compile(r"gloo/|connection (was )?(closed|reset|aborted|refused)|socket.*(closed|error)|broken pipe",
+                       re.IGNORECASE)
+NO_TEMPORARY_FOLDER = re.compile("no usable temporary directory", re.IGNORECASE)
+
+
+def explain(error: BaseException) -> tuple[str, int] | None:
+    """Returns message and exit status of an error that the machine causes; None for any other error."""
+    text, number = str(error), error.errno if isinstance(error, OSError) else None
+    name = type(error).__name__
+    first_line = (text or name).strip().splitlines()[-1 if "Traceback" in text else 0]
+    if number in (errno.EMFILE, errno.ENFILE) or TOO_MANY_FILES.search(text):
+        return too_many_files(), BAD_INPUT
+    if NO_TEMPORARY_FOLDER.search(text):
+        return f"no temporary folder: {first_line}. Set TMPDIR to a folder that can be written", BAD_INPUT
+    if name == "OutOfMemoryError":  # of torch.cuda
+        return (f"out of GPU memory: {first_line}. Lower batch.micro_batch_size, augment.max_size or augment.min_size; "
+                "batch.size and the results of a step stay the same with a smaller micro_batch_size"), FAILED
+    if isinstance(error, (RuntimeError, OSError)) and NO_SHARED_MEMORY.search(text):
+        return (f"no shared memory for the batches of the loader workers: {first_line}. Enlarge /dev/shm (docker: "
+                "--shm-size=8g), or lower run.num_workers"), FAILED
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or NO_HOST_MEMORY.search(text):
+        return (f"out of memory: {first_line}. Lower run.num_workers or batch.micro_batch_size, request more memory, "
+                f"or raise the limit of `ulimit -v`{memory_limit()}"), FAILED
+    if isinstance(error, (RuntimeError, OSError)) and (number == errno.EAGAIN or NO_PROCESS.search(text)):
+        return (f"no more processes or threads: {first_line}. Raise the limit of `ulimit -u`, or lower run.num_workers "
+                "and OMP_NUM_THREADS"), BAD_INPUT
+    return None
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Returns whether a collective failed because another rank has ended."""
+    if type(error).__name__ in ("DistBackendError", "DistNetworkError", "DistStoreError"):
+        return True
+    return isinstance(error, (RuntimeError, ConnectionError)) and bool(LOST_PEER.search(str(error)))
+
+
+def too_many_files() -> str:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    remedy = "set `ulimit -n 4096`" if hard > soft else "the hard limit is the same, which an administrator can raise"
+    return f"too many open files: this shell allows {soft} (`ulimit -n`). Lower run.num_workers, or {remedy}"
+
+
+def memory_limit() -> str:
+    """Returns the limit of the address space in GiB, in brackets; empty if there is none."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return "" if soft == resource.RLIM_INFINITY else f" (now {soft / 2**30:.1f} GiB)"
