@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from detector.distributed.rank_info import is_main, local_rank, world_size
-from detector.errors import BadInput
+from detector.errors import BadInput, MachineError
 
 T = TypeVar("T")
 LONG_TIMEOUT = timedelta(hours=6)  # while one rank downloads, draws or scores and the others wait
@@ -31,16 +31,16 @@ def any_rank(*flags: bool) -> tuple[bool, ...]:
 def raise_on_all_ranks(error: Exception | None) -> None:
     """Raises on every rank if any rank passes an error. Waits up to LONG_TIMEOUT for the other ranks.
 
-    A rank with an error raises its own. The other ranks raise the error of the lowest rank: BadInput if it is one, else
-    RuntimeError, both with the number of that rank in the message.
+    A rank with an error raises its own. The other ranks raise the error of the lowest rank: BadInput or MachineError
+    if it is one, else RuntimeError, with the number of that rank in the message.
     """
     if world_size() == 1:
         if error:
             raise error
         return
     kind, text = b"R", ""
-    if isinstance(error, BadInput):
-        kind, text = b"B", str(error)
+    if isinstance(error, (BadInput, MachineError)):
+        kind, text = b"B" if isinstance(error, BadInput) else b"M", str(error)
     elif error:
         text = f"{type(error).__name__}: {error}"
     sent = np.frombuffer(kind + text.encode(errors="replace"), np.uint8)
@@ -49,7 +49,7 @@ def raise_on_all_ranks(error: Exception | None) -> None:
         if message[1:]:
             if error:
                 raise error
-            raise (BadInput if message[0] == "B" else RuntimeError)(f"rank {rank}: {message[1:]}")
+            raise {"B": BadInput, "M": MachineError}.get(message[0], RuntimeError)(f"rank {rank}: {message[1:]}")
 
 
 def run_on_all_ranks(function: Callable[[], T]) -> T:
@@ -95,6 +95,15 @@ def all_reduce_mean(values: torch.Tensor) -> torch.Tensor:
         dist.all_reduce(values, dist.ReduceOp.SUM)
         values /= world_size()
     return values
+
+
+def all_gather_row(values: list[float]) -> np.ndarray:
+    """Returns the same number of values of each rank, float64 [ranks, values], by a single exchange."""
+    row = torch.tensor(values, dtype=torch.float64)
+    rows = [row] if world_size() == 1 else [torch.empty_like(row) for _ in range(world_size())]
+    if world_size() > 1:
+        dist.all_gather(rows, row)
+    return torch.stack(rows).numpy()
 
 
 def all_gather_arrays(values: np.ndarray, group: dist.ProcessGroup | None = None) -> list[np.ndarray]:

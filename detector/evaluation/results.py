@@ -8,7 +8,8 @@ from detector.errors import BadInput
 from detector.evaluation.scoring import Evaluation
 from detector.metrics.coco import to_coco_results
 from detector.run import files
-from detector.run.files import write_whole
+from detector.run.files import read_json, to_json, write_whole
+from detector.run.usage import Cost, read_cost
 from detector.structures import Dataset, Detections
 
 ROWS_PER_CHUNK = 1000   # detections that are converted to JSON at once; between chunks other threads can run
@@ -16,7 +17,7 @@ ROWS_PER_CHUNK = 1000   # detections that are converted to JSON at once; between
 
 def write_results(folder: Path, evaluation: Evaluation, detections: Detections, dataset: Dataset, metric: str,
                   checkpoint: str, overrides: list[str]) -> None:
-    """Writes results.json and detections.json into `folder`.
+    """Writes results.json and detections.json into `folder`; a metric that is not finite is null.
 
     Args:
         metric, checkpoint, overrides: how `detections` were evaluated: evaluate.metric, the path of the weights, and
@@ -27,13 +28,23 @@ def write_results(folder: Path, evaluation: Evaluation, detections: Detections, 
     write_whole(folder / files.DETECTIONS_FILE, f"[{', '.join(chunks)}]")
     record = {**asdict(evaluation), "data": dataset.name, "root": dataset.root, "metric": metric,
               "checkpoint": checkpoint, "overrides": overrides}
-    write_whole(folder / files.RESULTS_FILE, json.dumps(record, indent=1) + "\n")
+    cost = read_cost(folder)  # of a run that goes on, the cost so far
+    record |= {"cost": cost.as_json()} if cost else {}
+    write_whole(folder / files.RESULTS_FILE, to_json(record, indent=1) + "\n")
+
+
+def write_cost(run: Path, cost: Cost) -> None:
+    """Replaces the cost in the run's results.json; does nothing if there was no evaluation."""
+    record = read_json(run / files.RESULTS_FILE)
+    if record:
+        write_whole(run / files.RESULTS_FILE, to_json({**record, "cost": cost.as_json()}, indent=1) + "\n")
 
 
 def read_results(folder: str) -> dict:
     """Returns the content of results.json, which has the fields of Evaluation and the arguments of write_results.
 
-    Files of version 0.2 and before have no root, metric, checkpoint and overrides.
+    In a run folder there is also "cost", with fields of Cost. Files of version 0.2 and before have no root, metric,
+    checkpoint and overrides.
 
     Raises:
         BadInput: the file cannot be read.

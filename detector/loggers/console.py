@@ -43,8 +43,9 @@ class ConsoleLogger(Logger):
             self.text(f"evaluation at step {step}: {metrics}")
 
     def _step_line(self, step: int, values: dict[str, float]) -> str:
+        gpu = f", GPU {values['gpu_utilization']:.0%}" if "gpu_utilization" in values else ""
         return (f"step {step}/{self.progress.total_steps} epoch {values['epoch']:.2f} loss {values['loss']:.4f} "
-                f"lr {values['lr']:.3g} {values['images_per_s']:.1f} images/s, waiting {values['data_wait']:.0%}, "
+                f"lr {values['lr']:.3g} {values['images_per_s']:.1f} images/s, waiting {values['data_wait']:.0%}{gpu}, "
                 f"{format_duration(self.progress.seconds_left(step))} left")
 
     def text(self, text: str, console: bool = True) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from detector.loggers import LOGGERS
 from detector.loggers.progress import Progress
 from detector.run.evaluation_history import evaluations_of
+from detector.run.usage import Cost
 from detector.visualization.validation_images import EncodedImage
 
 
@@ -30,9 +31,16 @@ class RunLog:
         for logger in self.loggers.values():
             logger.text(text, console)
 
-    def train_step(self, step: int, values: dict[str, float]) -> None:
-        """Logs a training step: epoch, losses by name, lr, gradient norm, images_per_s, data_wait, memory."""
+    def train_step(self, step: int, values: dict[str, float], cost: Cost | None = None) -> None:
+        """Logs a training step: epoch, losses by name, lr, gradient norm, speed, use of the machine; and the cost."""
         self._scalars("train", step, values)
+        if cost:
+            self.cost(step, cost)
+
+    def cost(self, step: int, cost: Cost) -> None:
+        """Logs what the run has cost so far, to TensorBoard; results.json and usage.json have it too."""
+        if self.loggers:
+            self.loggers["tensorboard"].scalars("cost", step, cost.numbers())
 
     def evaluation(self, step: int, metrics: dict[str, float], per_class: dict[str, dict[str, float]]) -> None:
         """Logs a finished evaluation.

@@ -23,7 +23,7 @@ SHARES = {  # of the time of a run, each with its text in the log
 
 @dataclass(frozen=True)
 class Start:
-    """What one start of a run has used up to `until`; an entry of usage.json."""
+    """Time and energy that one start of a run has used up to `until`; an entry of usage.json."""
 
     at: float                # when it began, seconds since 1970
     until: float             # when this entry was written
@@ -43,7 +43,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run has cost so far, over all its starts."""
+    """The cost of a run so far, over all its starts."""
 
     hours: float                # without the time in a queue
     gpu_hours: float | None     # None: trained on CPUs only
@@ -57,7 +57,8 @@ class Cost:
 
     def as_json(self) -> dict:
         """Returns the fields for a JSON file; what is not known is left out."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: value for name, value in {**asdict(self), "devices": list(self.devices)}.items()
+                if value is not None}
 
     def numbers(self) -> dict[str, float]:
         """Returns hours, energy, speed and shares by name, for curves; what is not known is left out."""
@@ -159,7 +160,8 @@ def with_unseen_time(start: Start, run: Path) -> Start:
     heartbeat = read_json(heartbeat_file(run, 0))
     if start.ended or heartbeat.get("phase") == "start-up" or heartbeat.get("step", 0) < max(start.step, 1):
         return start  # a heartbeat of step 0 may be that of a later start, which was killed before its entry was made
-    return replace(start, unseen_s=max(heartbeat.get("at", 0.0) - start.until, 0.0))
+    seen_at = max(heartbeat.get("at", 0.0), heartbeat.get("alive_at", 0.0))
+    return replace(start, unseen_s=max(seen_at - start.until, 0.0))
 
 
 class PhaseClock:
@@ -195,29 +197,38 @@ class UsageRecord:
     """Keeps the entry of this start in usage.json up to date. Only rank 0 writes.
 
     Construct it before the heartbeat of this start replaces that of an earlier one.
+
+    Args:
+        began_at: when this start began, in seconds of time.monotonic(); None: now.
+
+    Attributes:
+        clock: the phases of this start. Its first one is "start_up".
     """
 
-    def __init__(self, folder: Path, is_main: bool):
+    def __init__(self, folder: Path, is_main: bool, began_at: float | None = None):
         self.folder, self.is_main = folder, is_main
-        starts = read_starts(folder)
+        self.clock = PhaseClock("start_up", began_at)
+        starts = read_starts(folder) if is_main else []
         self.earlier = [*starts[:-1], *(with_unseen_time(start, folder) for start in starts[-1:])]
         self.current: Start | None = None
 
-    def begin(self, ranks: list[RankInfo], step: int, global_batch: int, start_up_s: float) -> None:
+    def begin(self, ranks: list[RankInfo], step: int, global_batch: int) -> None:
         """Begins the entry of this start, which resumes after `step`; writes nothing yet."""
-        now, gpus = time.time(), {(info.host, info.gpu) for info in ranks if info.gpu}
+        gpus = {(info.host, info.gpu) for info in ranks if info.gpu}
         cores = {(info.host, core) for info in ranks for core in info.cores}
-        self.current = Start(now - start_up_s, now, len(ranks), len(gpus), ranks[0].device, len(cores), global_batch,
-                             step, step, {"start_up": start_up_s})
+        seconds, now = self.clock.seconds(), time.time()
+        self.current = Start(now - sum(seconds.values()), now, len(ranks), len(gpus), ranks[0].device, len(cores),
+                             global_batch, step, step, seconds)
 
-    def write(self, **changes) -> None:
-        """Replaces fields of this start's entry and writes usage.json; if that fails, training continues without it."""
-        self.current = replace(self.current, until=time.time(), **changes)
+    def write(self, **changes) -> Cost:
+        """Replaces fields of this start's entry, writes usage.json, and returns the cost of the run up to now.
+
+        If the file cannot be written, training continues without it.
+        """
+        self.current = replace(self.current, until=time.time(), seconds=self.clock.seconds(), **changes)
+        starts = [*self.earlier, self.current]
         if self.is_main:
-            text = json.dumps({"starts": [asdict(start) for start in [*self.earlier, self.current]]}, indent=1)
+            text = json.dumps({"starts": [asdict(start) for start in starts]}, indent=1)
             with contextlib.suppress(OSError):
                 write_whole(self.folder / USAGE_FILE, text + "\n", flush=self.current.ended)
-
-    def cost(self) -> Cost | None:
-        """Returns the cost of the run up to the last write."""
-        return cost_of([*self.earlier, *([self.current] if self.current else [])])
+        return cost_of(starts)

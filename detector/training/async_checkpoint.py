@@ -4,6 +4,7 @@ At most one write is running. A checkpoint appears under its name only when it i
 flushed as well. Only rank 0 saves; an error of the background thread is raised at the next vote of the ranks.
 """
 
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Callable
 
 import torch
 
+from detector.distributed import collectives
+from detector.errors import BadInput, MachineError
 from detector.run.checkpoint_files import keep_newest, write_checkpoint
 
 
@@ -64,6 +67,11 @@ class AsyncCheckpoint:
         if error is not None:
             raise error
 
+    def drop_error(self) -> None:
+        """Waits until no write is running, and forgets the error of the last write."""
+        with contextlib.suppress(Exception):  # has been reported
+            self.wait()
+
     def close(self) -> None:
         """Waits until no write is running. Raises nothing, because another exception may be passing through."""
         if self.thread is not None:
@@ -78,6 +86,25 @@ class AsyncCheckpoint:
             self.saved_in_s = time.monotonic() - started_at
         except Exception as error:  # any error must reach all ranks
             self.error = error
+
+
+def save_if_possible(save: Callable[[], str], saver: AsyncCheckpoint, scoring_error: BaseException | None,
+                     message: Callable[[str], None]) -> None:
+    """Saves the current step before an error ends the run; an error of saving does not replace that one. Collective.
+
+    Nothing is saved where scoring failed: the next start repeats the evaluation from the checkpoint that it belongs to.
+
+    Args:
+        save: saves the current step, and returns a sentence about that.
+
+    Raises:
+        NotFinite: the weights are not worth saving.
+    """
+    if collectives.any_rank(scoring_error is not None)[0]:
+        return
+    with contextlib.suppress(BadInput, MachineError, RuntimeError, OSError):
+        collectives.run_on_main(saver.drop_error)
+        message(f"{save()}, before the error below; start again to continue")
 
 
 def copy_to_host(value, reuse=None):
@@ -96,3 +123,10 @@ def copy_to_host(value, reuse=None):
     pinned = value.device.type == "cuda"  # a copy to memory that is not pinned would block the host
     target = reuse if fits else torch.empty_like(value, device="cpu", pin_memory=pinned)
     return target.copy_(value, non_blocking=True)
+
+
+def describe_save(step: int, elapsed_s: float | None) -> str:
+    """Returns what is on disk after a stop; elapsed_s: seconds of this save, None if the step was on disk already."""
+    if elapsed_s is not None:
+        return f"saved step {step} in {elapsed_s:.1f} s"
+    return f"step {step} is saved" if step else "before the first step there is nothing to save"

@@ -30,14 +30,15 @@ from detector.run.evaluation_history import out_of_patience
 from detector.run.heartbeat import Heartbeat
 from detector.run.lock import RunLock
 from detector.run.status import StatusFile
-from detector.training.async_checkpoint import AsyncCheckpoint
+from detector.run.usage import UsageRecord
+from detector.training.async_checkpoint import AsyncCheckpoint, describe_save, save_if_possible
 from detector.training.async_evaluation import BackgroundScorer, collect_evaluation, wait_until_drawn
 from detector.training.checkpoint import TrainState, checkpoint_content
-from detector.training.nan_guard import NanGuard, raise_not_finite
+from detector.training.nan_guard import NanGuard, raise_not_finite, step_details
 from detector.training.schedule import evaluation_interval, is_due, learning_rate
 from detector.training.setup import Setup, open_run_folder, prepare
 from detector.training.step import StepResult, train_step
-from detector.training.throughput import ThroughputMeter
+from detector.training.throughput import RunMeter, report_cost
 from detector.training.train_loader import open_train_loader
 
 
@@ -58,6 +59,7 @@ def train(config: Config, device: torch.device, stop: StopRequest) -> Outcome:
     folder = run_folder(config)
     with closing(RunLock(folder)) as lock:
         collectives.run_on_main(lock.take)
+        usage = UsageRecord(folder, is_main(), stop.created_at)
         with StatusFile(folder, is_main()) as status, \
                 Heartbeat(folder, 60 * config.run.hang_timeout_minutes) as heartbeat:
             status.update("starting")
@@ -74,14 +76,15 @@ def train(config: Config, device: torch.device, stop: StopRequest) -> Outcome:
                     lambda: open_run_folder(setup, state.step, heartbeat, lock))) as run_log, \
                     closing(AsyncCheckpoint(folder, config.run.keep_checkpoints, run_log.flush, state.step)) as saver, \
                     closing(BackgroundScorer(setup.val_data, config, folder)) as scorer:
+                meter = RunMeter(usage, setup.ranks, device, state.step, setup.plan.global_batch)
                 loop = TrainingLoop(config, setup, state, device, stop, run_log, status, heartbeat, saver, scorer,
-                                    NanGuard(device))
+                                    NanGuard(device), meter)
                 return loop.run()
 
 
 @dataclass(frozen=True)
 class TrainingLoop:
-    """The loop of one run on one rank. Methods are collective, except `details` and `is_evaluation_due`."""
+    """The loop of one run on one rank. Methods are collective, except `is_evaluation_due`."""
 
     config: Config
     setup: Setup
@@ -94,6 +97,7 @@ class TrainingLoop:
     saver: AsyncCheckpoint
     scorer: BackgroundScorer
     nan_guard: NanGuard
+    meter: RunMeter
 
     def run(self) -> Outcome:
         for message in self.setup.messages:
@@ -115,7 +119,8 @@ class TrainingLoop:
         self.status.update("starting", step=step, total_steps=self.setup.plan.total_steps)
         if step and self.is_evaluation_due() and not self.is_evaluated():
             self.run_log.message(f"the evaluation at step {step} was interrupted; it is repeated first")
-            self.evaluate()
+            with self.meter.during("evaluation"):
+                self.evaluate()
 
     def run_steps(self) -> None:
         """Runs the steps until the end of the schedule or early stopping. Raises Stopped if a stop is requested."""
@@ -125,46 +130,42 @@ class TrainingLoop:
             model = wrap_ddp(state.model, self.device, len(plan.micro_batches), config.optim.bf16_allreduce)
             self.run_log.start_progress_bar()
             self.status.update("training")
-            meter = ThroughputMeter(state.step)
+            self.meter.write(state.step)
             while state.step < plan.total_steps:
                 fetched = self.fetch(loader)
-                self.heartbeat.mark("step", state.step)
+                self.meter.add(fetched)
+                self.heartbeat.mark("step", state.step + 1)
                 result = train_step(state, model, fetched.batches, plan=plan, config=config,
-                                    buckets=self.setup.buckets, device=self.device)
-                self.nan_guard.watch(result, self.details(fetched))
+                                    buckets=self.setup.buckets, device=self.device, forward_timer=self.meter.forward)
+                lr = learning_rate(state.step, plan, config.schedule)
+                self.nan_guard.watch(result, step_details(state.step, lr, fetched))
                 state.step += 1
-                meter.add(fetched)
                 self.run_log.advance(state.step)
                 if is_due(state.step, config.run.log_every_steps, plan.total_steps):
-                    self.log(result, meter)
-                    meter.restart(state.step)
+                    self.log(result)
                 evaluation_due = self.is_evaluation_due()
                 if evaluation_due or is_due(state.step, config.run.save_every_steps, plan.total_steps):
                     self.save(wait=evaluation_due or state.step == plan.total_steps)
                 if evaluation_due:
-                    self.evaluate()
+                    with self.meter.during("evaluation"):
+                        self.evaluate()
                     if self.should_stop_early():
                         break
-                    meter.restart(state.step)  # images_per_s and data_wait are those of steps alone
 
     def fetch(self, loader: BatchIterator) -> Fetched:
         """Waits for the next batch of every rank. Raises Stopped, NotFinite, or the error of a background task."""
         details = self.nan_guard.poll()
         policy = FetchPolicy(lambda: self.stop.requested, self.config.data.unreadable_images == "refuse",
-                             60 * self.config.run.timeout_minutes, self.heartbeat.mark,
-                             lambda: self.saver.error or self.scorer.error)
+                             60 * self.config.run.timeout_minutes,
+                             lambda phase: self.heartbeat.mark(phase, self.state.step + 1),
+                             lambda: self.saver.error or self.scorer.error,
+                             lambda: save_if_possible(self.save_now, self.saver, self.scorer.error, self.run_log.message))
         fetched = fetch_batches(loader, len(self.setup.plan.micro_batches), policy, details is not None)
         if fetched.nan_found:
             self.stop_on_nan(details)
         if fetched.stop_requested:
             raise Stopped
         return fetched
-
-    def details(self, fetched: Fetched) -> dict:
-        """Returns the description of this step for not-finite-rankN.json, used if its loss is not finite."""
-        images = [int(target["index"]) for _, targets in fetched.batches for target in targets]
-        return {"step": self.state.step, "lr": learning_rate(self.state.step, self.setup.plan, self.config.schedule),
-                "images": images}
 
     def stop_on_nan(self, details: dict | None) -> None:
         """Raises NotFinite after writing what is known about the step."""
@@ -176,24 +177,22 @@ class TrainingLoop:
         if collectives.any_rank(details is not None)[0]:
             self.stop_on_nan(details)
 
-    def log(self, result: StepResult, meter: ThroughputMeter) -> None:
-        """Logs the losses of this step and the throughput since the last logged step or evaluation."""
+    def log(self, result: StepResult) -> None:
+        """Logs the losses of this step, and the speed since the last logged step."""
         self.ensure_finite()
         step, plan = self.state.step, self.setup.plan
-        means = collectives.all_reduce_mean(result.losses).tolist()  # waits for the device: read the clock afterwards
-        elapsed_s = time.monotonic() - meter.started_at
+        means = collectives.all_reduce_mean(result.losses).tolist()  # waits for the device: measure afterwards
+        measured, messages = self.meter.measure(step)
         self.finish_pending_evaluation()
-        images_per_s = meter.images_per_s(step, plan.global_batch, elapsed_s)
         values = {
             "epoch": step / plan.steps_per_epoch, "loss": sum(means), **dict(zip(result.loss_names, means)),
             "lr": learning_rate(step - 1, plan, self.config.schedule), "gradient_norm": float(result.gradient_norm),
-            "images_per_s": images_per_s, "data_wait": meter.wait_s / elapsed_s,
-            "memory_gib": peak_memory_gib(self.device)}
-        collectives.run_on_main(lambda: self.run_log.train_step(step, values))
-        self.status.update("training", step=step, images_per_s=round(images_per_s, 2),
+            **measured, "memory_gib": peak_memory_gib(self.device)}
+        collectives.run_on_main(lambda: self.run_log.train_step(step, values, self.meter.write(step)))
+        self.status.update("training", step=step, images_per_s=round(measured["images_per_s"], 2),
                            seconds_left=round(self.run_log.seconds_left(step), 1), saved_in_s=self.saver.saved_in_s)
-        for message in collectives.all_gather_texts(meter.take_unreadable()):
-            self.run_log.message(f"unreadable image, replaced by a grey one: {message}")
+        for message in messages:
+            self.run_log.message(message)
 
     def save(self, wait: bool) -> None:
         """Starts to write a checkpoint of the current step in the background.
@@ -214,7 +213,9 @@ class TrainingLoop:
                                          self.setup.plan.global_batch)
             if not self.saver.start(content):
                 self.run_log.message(f"step {self.state.step} is not saved: step {self.saver.step} is being written")
-        collectives.run_on_main(start)
+        with self.meter.during("saving"):
+            collectives.run_on_main(start)
+        self.meter.write(self.state.step)
 
     def evaluate(self) -> None:
         """Predicts on all ranks, with the moving average if there is one; rank 0 scores in the background.
@@ -231,12 +232,14 @@ class TrainingLoop:
         if predictions is None:
             self.run_log.message(f"stop requested in the evaluation at step {step}; it is repeated at the next start")
             raise Stopped
+        self.meter.write(step)  # results.json will hold the cost up to here
         collectives.run_on_main(lambda: self.scorer.start(predictions))
         self.status.update("training")
 
     def finish_pending_evaluation(self) -> None:
         """Waits until the last evaluation is scored and logs it, and its drawings if they are made by then."""
-        collect_evaluation(self.scorer, self.saver, self.run_log, self.config.evaluate.best_metric, self.heartbeat)
+        with self.meter.during("evaluation"):
+            collect_evaluation(self.scorer, self.saver, self.run_log, self.config.evaluate.best_metric, self.heartbeat)
 
     def wait_for_drawings(self) -> bool:
         """Logs the last evaluation and its drawings; returns False if a stop is requested before they are made."""
@@ -272,27 +275,28 @@ class TrainingLoop:
     def leave(self) -> None:
         """Saves the current step and waits until it is on disk. Called on all ranks after a stop request."""
         self.scorer.drop_drawings()
-        started_at, is_new = time.monotonic(), self.state.step != self.saver.step  # right on rank 0 only, which saves
-        self.save(wait=True)
-        collectives.run_on_main(self.saver.wait)
-        elapsed_s = time.monotonic() - started_at
+        saved = self.save_now()
+        report_cost(self.meter, self.state.step, self.run_log)
         self.status.update("stopped", step=self.state.step, saved_in_s=self.saver.saved_in_s, by=self.stop.signal_name)
-        saved = describe_save(self.state.step, elapsed_s if is_new else None)
         self.run_log.message(f"{saved}; stop requested ({self.stop.signal_name or 'on another rank'}), start again to "
                              "continue")
 
+    def save_now(self) -> str:
+        """Saves the current step and waits until it is on disk; returns a sentence about that."""
+        started_at, is_new = time.monotonic(), self.state.step != self.saver.step  # right on rank 0 only, which saves
+        self.save(wait=True)
+        with self.meter.during("saving"):
+            collectives.run_on_main(self.saver.wait)
+        return describe_save(self.state.step, time.monotonic() - started_at if is_new else None)
+
     def finish(self) -> None:
         """Waits for the last evaluation, drawings and checkpoint."""
-        self.wait_for_drawings()
+        with self.meter.during("evaluation"):
+            self.wait_for_drawings()
+        with self.meter.during("saving"):
+            collectives.run_on_main(self.saver.wait)
         self.heartbeat.mark("finished")
-        collectives.run_on_main(self.saver.wait)
+        report_cost(self.meter, self.state.step, self.run_log)
         self.status.update("finished", step=self.state.step, saved_in_s=self.saver.saved_in_s, seconds_left=0.0)
         self.run_log.message(f"finished: {self.state.step} of {self.setup.plan.total_steps} steps are done; results "
                              f"are in {self.run_log.folder}")
-
-
-def describe_save(step: int, elapsed_s: float | None) -> str:
-    """Returns what is on disk after a stop; elapsed_s: seconds of this save, None if the step was on disk already."""
-    if elapsed_s is not None:
-        return f"saved step {step} in {elapsed_s:.1f} s"
-    return f"step {step} is saved" if step else "before the first step there is nothing to save"

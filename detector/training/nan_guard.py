@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from detector.data.synced_batches import Fetched
 from detector.distributed.rank_info import rank
 from detector.errors import NotFinite
 from detector.run.files import write_whole
@@ -45,6 +46,12 @@ class NanGuard:
                 return {**details, "gradient_norm": float(result.gradient_norm),
                         "losses": dict(zip(result.loss_names, losses.tolist()))}
         return None
+
+
+def step_details(step: int, lr: float, fetched: Fetched) -> dict:
+    """Returns the description of a step for not-finite-rankN.json, used if its loss is not finite."""
+    images = [int(target["index"]) for _, targets in fetched.batches for target in targets]
+    return {"step": step, "lr": lr, "images": images}
 
 
 def raise_not_finite(details: dict | None, step: int, data: Dataset, scaler: torch.amp.GradScaler,

@@ -5,6 +5,7 @@ micro-batch in the global batch, never from the state of a random generator. A r
 computes the same weights.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +36,8 @@ class StepResult:
 
 
 def train_step(state: TrainState, model: nn.Module, batches: list[Batch], *, plan: RunPlan, config: Config,
-               buckets: PaddingBuckets, device: torch.device) -> StepResult:
+               buckets: PaddingBuckets, device: torch.device,
+               forward_timer: AbstractContextManager = nullcontext()) -> StepResult:
     """Runs forward and backward on every micro-batch, then updates the weights. Collective.
 
     The loss of a micro-batch is weighted by its images. Summed over micro-batches and averaged over ranks, the gradient
@@ -45,6 +47,7 @@ def train_step(state: TrainState, model: nn.Module, batches: list[Batch], *, pla
         state: changed in place, except for `state.step`.
         model: `state.model`, wrapped by DistributedDataParallel where there are several ranks.
         batches: this rank's micro-batches, one for each range of positions in `plan.micro_batches`.
+        forward_timer: entered around each forward pass, which waits for no other rank.
     """
     set_lr(state.optimizer, learning_rate(state.step, plan, config.schedule))
     resize = draw_resize(config, state.step)
@@ -56,7 +59,7 @@ def train_step(state: TrainState, model: nn.Module, batches: list[Batch], *, pla
         seed_torch(derive_seed(config.seed, "sampling", state.step, positions.start))
         weight = len(positions) * world_size() / plan.global_batch  # DDP divides the sum over ranks by world_size()
         with sync_gradients(model, is_last=positions == plan.micro_batches[-1]):
-            with autocast(config.run.precision, device):
+            with autocast(config.run.precision, device), forward_timer:
                 losses = model(images, targets, resize, min_padded_size)
             values = torch.stack(list(losses.values()))
             state.scaler.scale(values.sum() * weight).backward()

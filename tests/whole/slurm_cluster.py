@@ -16,7 +16,9 @@ REPO = Path(__file__).resolve().parents[2]
 LOCAL_CLUSTER = REPO / "slurm" / "local-cluster"
 SBIN = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 OVER = ("CANCELLED", "COMPLETED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
-CLOCK_KEYS = ("images_per_s", "data_wait", "memory_gib")  # of metrics.jsonl: they differ between equal runs
+# Of metrics.jsonl: they differ between equal runs.
+CLOCK_KEYS = ("images_per_s", "data_wait", "memory_gib", "cpu_share", "rank_spread", "slowest_rank", "gpu_utilization",
+              "gpu_memory_gib", "gpu_power_w")
 IMAGES_PER_STEP = 4
 
 

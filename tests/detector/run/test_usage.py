@@ -89,33 +89,35 @@ def test_a_run_without_a_readable_record_has_no_cost(content, tmp_path):
 
 def test_the_record_of_a_start_is_rewritten_and_those_before_stay(tmp_path):
     for first_step in (0, 10):
-        record = UsageRecord(tmp_path, is_main=True)
-        record.begin(RANKS, first_step, global_batch=4, start_up_s=2.0)
+        record = UsageRecord(tmp_path, is_main=True, began_at=time.monotonic() - HOUR)
+        record.begin(RANKS, first_step, global_batch=4)
+        record.clock.enter("steps")
         for step in (first_step + 5, first_step + 10):
-            record.write(step=step, seconds={"start_up": 2.0, "steps": 8.0}, ended=step == 10)
+            cost = record.write(step=step, ended=step == 10)
     starts = usage.read_starts(tmp_path)
-    assert [(start.first_step, start.step, start.ranks, start.gpus, start.cores) for start in starts] == [(0, 10, 3, 0, 4), (10, 20, 3, 0, 4)]
-    assert read_cost(tmp_path) == record.cost() and record.cost().cpu_hours == 4 * 20 / HOUR
-    assert json.loads((tmp_path / "usage.json").read_text())["starts"][0]["ended"]
+    assert [(start.first_step, start.step, start.ranks, start.gpus, start.cores) for start in starts] == [
+        (0, 10, 3, 0, 4), (10, 20, 3, 0, 4)]
+    assert [start.ended for start in starts] == [True, False] and starts[0].at == pytest.approx(starts[0].until - HOUR, abs=60)
+    assert read_cost(tmp_path) == cost and cost.cpu_hours == pytest.approx(8, rel=0.1)
 
 
 def test_a_gpu_that_two_ranks_share_counts_once(tmp_path):
     record = UsageRecord(tmp_path, is_main=True)
-    record.begin([RankInfo(rank, "n1", "NVIDIA H100", (rank,), gpu) for rank, gpu in enumerate("aab")], 0, 4, 2.0)
+    record.begin([RankInfo(rank, "n1", "NVIDIA H100", (rank,), gpu) for rank, gpu in enumerate("aab")], 0, 4)
     assert (record.current.gpus, record.current.ranks, record.current.device) == (2, 3, "NVIDIA H100")
 
 
 def test_other_ranks_write_nothing_and_a_disk_that_is_full_ends_nothing(tmp_path):
+    (tmp_path / "a file").write_text("")
     for folder, is_main in ((tmp_path, False), (tmp_path / "a file" / "run", True)):
-        (tmp_path / "a file").write_text("")
         record = UsageRecord(folder, is_main)
-        record.begin(RANKS, 0, 4, 2.0)
-        record.write(step=1)
-        assert read_cost(folder) is None and record.cost().hours > 0
+        record.begin(RANKS, 0, 4)
+        assert record.write(step=1).hours > 0 and read_cost(folder) is None
 
 
 @pytest.mark.parametrize("heartbeat, unseen_s", [
     ({"step": 7, "phase": "step", "at": 130.0}, 30.0), ({"step": 5, "phase": "evaluating", "at": 160.0}, 60.0),
+    ({"step": 7, "phase": "step", "at": 130.0, "alive_at": 150.0}, 50.0),
     ({"step": 7, "phase": "step", "at": 90.0}, 0.0),          # older than the entry
     ({"step": 0, "phase": "reading annotations", "at": 9000.0}, 0.0), ({"step": 5, "phase": "start-up", "at": 9000.0}, 0.0),
     ({}, 0.0)])
