@@ -26,6 +26,10 @@ CONTAINER_VARIABLES = (*TORCHRUN_VARIABLES, "SLURM_*", "SUBMITIT_*", "CUDA_*", "
                        "KMP_*", "MKL_*", "NCCL_*", "RCCL_*", "GLOO_*", "UCX_*", "FI_*", "TORCH_*", "TORCHINDUCTOR_*",
                        "PYTORCH_*", "TRITON_*", "FLEET_*", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME",
                        "HF_*", "*_proxy", "*_PROXY")
+# Variables that a step of srun reads as its options, and that a job may get from the shell that submitted it. Without
+# them, a step gets all memory and GPUs of its job.
+STEP_OPTIONS = ("SRUN_*", "PMI*", "SLURM_CPU_BIND*", "SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU", "SLURM_MEM_PER_NODE",
+                "SLURM_GPUS", "SLURM_GPUS_PER_NODE", "SLURM_GPUS_PER_TASK", "SLURM_GPUS_PER_SOCKET")
 HOST_PATHS = ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT")  # folders that a container has elsewhere
 
 
@@ -46,6 +50,16 @@ def site_defaults(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """
     return {option: "" if option in FLAGS else environ[name] for name, option in SITE_OPTIONS.items()
             if environ.get(name)}
+
+
+def foreign_variables(is_array: bool) -> list[str]:
+    """Returns the names for `unset` in a batch script: a script that is submitted by hand may get them from anywhere.
+
+    Args:
+        is_array: the script is one of a job array, so that Slurm sets SLURM_ARRAY_*.
+    """
+    names = (*TORCHRUN_VARIABLES, *STEP_OPTIONS, *(() if is_array else ("SLURM_ARRAY_*",)))
+    return [f"${{!{name[:-1]}@}}" if name.endswith("*") else name for name in names]
 
 
 def container_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:

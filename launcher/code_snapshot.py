@@ -13,9 +13,9 @@ import signal
 import sys
 
 if __name__ == "__main__":
-    if sys.argv[1:2] in (["task"], ["blocked"]):  # keeps a signal that arrives while Python starts
+    if sys.argv[1:2] in (["task"], ["enter"], ["submitit"]):  # keeps a signal that arrives while Python starts
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2))
-    if sys.argv[1:2] in (["begin"], ["task"], ["end"], ["blocked"]):
+    if sys.argv[1:2] in (["begin"], ["task"], ["end"], ["enter"], ["submitit"]):
         from launcher.slurm_job import main
     else:
         from detector.__main__ import main

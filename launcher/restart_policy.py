@@ -91,6 +91,8 @@ class EndFacts:
     saved_in_s: float | None = None
     job_state: str = "RUNNING"      # state of the job in Slurm
     silent_nodes: tuple[str, ...] = ()  # nodes of the job whose slurmd does not answer
+    bad_input: bool = False         # a rank has found bad input, and the others ended with it
+    may_requeue: bool = True        # False for a job that was submitted with --no-requeue
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ def was_stopped(facts: EndFacts) -> bool:
 
     A rank that is killed alone leaves a file in slurm/failed, written by the process that started it.
     """
+    if facts.bad_input:
+        return False
     killed_by_slurm = facts.status == KILLED_STATUS and not facts.failure_recorded
     signalled_in_start_up = facts.status in STOP_SIGNAL_STATUSES and facts.starting
     return facts.stopped_early or killed_by_slurm or signalled_in_start_up
@@ -111,7 +115,7 @@ def was_stopped(facts: EndFacts) -> bool:
 
 def is_failure(facts: EndFacts) -> bool:
     """Returns whether the start ended on its own with an error that is not the user's."""
-    return not was_stopped(facts) and facts.status not in (OK, BAD_INPUT)
+    return not was_stopped(facts) and not facts.bad_input and facts.status not in (OK, BAD_INPUT)
 
 
 def decide_end(facts: EndFacts) -> EndDecision:
@@ -132,6 +136,9 @@ def _requeue(facts: EndFacts, cause: str) -> EndDecision:
     if facts.job_state != "RUNNING":
         return EndDecision(Outcome.STOPPED,
                            f"{cause}; the job is {facts.job_state} in Slurm, so no requeue is requested")
+    if not facts.may_requeue:
+        return EndDecision(Outcome.STOPPED, f"{cause}; not requeued: the job was submitted with --no-requeue. Submit "
+                                            "the run again to continue")
     if facts.restarts >= facts.max_requeues:
         return EndDecision(Outcome.STOPPED, f"{cause}; not requeued: all {facts.max_requeues} restarts are used "
                                             "(run.max_requeues). Submit the run again to continue")

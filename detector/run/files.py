@@ -4,6 +4,7 @@ A reader may come at any moment, also after a crash. Files are therefore written
 """
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -28,6 +29,8 @@ HELD_OUT_FILE = "held_out.json"           # paths of the validation images where
 EVALUATIONS_FOLDER = "evaluations"        # folder: evaluations on other data or by another metric, a folder each
 REPORT_FILE = "report.html"               # of an evaluation
 JOBS_FILE = "slurm/jobs.jsonl"            # a line for each job that was submitted or has started
+SUBMISSION_LOCK_FILE = "slurm/submit.lock"  # see launcher/submission_lock.py
+BAD_INPUT_FILE = "slurm/bad-input"        # exists if a rank has found bad input since the last start
 FAILED_RANKS_FOLDER = "slurm/failed"      # folder: a file for each rank that ended badly since the last start
 STOPPED_EARLY_FILE = "slurm/stopped"      # exists if a rank has stopped early since the last start
 
@@ -68,7 +71,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: dict) -> None:
     """Replaces a JSON file. Raises BadInput if the file cannot be written."""
-    write_text(path, json.dumps(value, indent=1) + "\n")
+    write_text(path, to_json(value, indent=1) + "\n")
 
 
 def append_json_line(path: Path, **values) -> None:
@@ -80,9 +83,23 @@ def append_json_line(path: Path, **values) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({**values, "at": time.time()}) + "\n")
+            file.write(to_json({**values, "at": time.time()}) + "\n")
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def to_json(value, indent: int | None = None) -> str:
+    """Returns a value as JSON; numbers that are not finite become null, because JSON has no others."""
+    return json.dumps(finite_or_none(value), indent=indent, allow_nan=False)
+
+
+def finite_or_none(value):
+    """Returns nested dicts and lists with None in place of each number that is not finite."""
+    if isinstance(value, dict):
+        return {key: finite_or_none(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite_or_none(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def cannot_write(path: Path, error: OSError) -> BadInput:
@@ -99,11 +116,11 @@ def read_json(path: Path) -> dict:
 
 
 def read_json_lines(path: Path) -> list[dict]:
-    """Returns the complete lines of a JSON-lines file. A line that a crash cut short is left out."""
+    """Returns the objects of a JSON-lines file. A line that a crash cut short, or that is damaged, is left out."""
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for text in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []:
         try:
             lines.append(json.loads(text))
         except ValueError:
             continue
-    return lines
+    return [line for line in lines if isinstance(line, dict)]

@@ -1,94 +1,136 @@
 """The backend sbatch: fills a template of slurm/ and submits the script with sbatch."""
 
+import contextlib
 import dataclasses
+import itertools
 import math
 import re
 import shlex
 import time
 from pathlib import Path
 
-from detector.config.load import shipped_folder
+from detector.config.load import shipped_folder, to_yaml
 from detector.errors import OK, BadInput
 from detector.run.files import write_text
+from launcher.arrays import (
+    Row,
+    absolute_config,
+    allow_open_files,
+    describe_cores,
+    largest_cores,
+    open_rows,
+    read_rows,
+    refuse_impossible_rows,
+)
 from launcher.backends import Backend
+from launcher.clean_environment import submission_environment
 from launcher.code_snapshot import take_snapshot
-from launcher.job import Job, Launch
+from launcher.job import Launch, count_of
 from launcher.option_fields import format_memory
 from launcher.preflight import slurm_notes, slurm_problems
-from launcher.run_info import add_job_record, resolve_run
+from launcher.run_info import add_job_record
 from launcher.sbatch_options import option_text, quote_value
 from launcher.slurm_commands import cancel_job, job_state, queued_jobs, slurm
-from launcher.submission import Submission, freeze_submission, plan_submission, print_submitted
+from launcher.submission import Submission, plan_submission, submit_run
+from launcher.submission_lock import lock_run, missing_folders, remove_if_failed
 
 
 def script(launch: Launch) -> str:
     """Returns the batch script; nothing is written. Raises BadInput if the job could not run."""
     if not launch.array_file:
         return fill_template(launch.template, template_values(plan_submission(launch.job, launch.command_line)))
-    rows = [plan_submission(job, launch.command_line) for job in array_jobs(launch)]
-    return array_script([dataclasses.replace(row, log="array-%A_%a.log") for row in rows])
+    rows = rows_to_submit(launch)
+    return array_script(array_submissions(launch, rows, Path.cwd()), launch.array_limit) if rows else ""
 
 
 def submit(launch: Launch) -> int:
     """Submits the job, or the job array. Raises BadInput if it could not run, or sbatch refuses it."""
     if launch.array_file:
         return submit_array(launch)
-    frozen = freeze_submission(plan_submission(launch.job, launch.command_line))
-    path = frozen.run / "slurm" / f"{launch.template}.sbatch"
-    write_text(path, fill_template(launch.template, template_values(frozen)))
-    job = run_sbatch(path)
-    log = frozen.log.replace("%j", job)
-    add_job_record(frozen.run, job=job, verb=frozen.job.verb, log=log, backend="sbatch")
-    print_submitted(job, log, frozen)
-    return OK
+    return submit_run(launch, lambda submission: send(submission, launch.template), "sbatch")
+
+
+def send(submission: Submission, template: str) -> str:
+    """Writes the script of a submission into its run folder and submits it; returns the job id."""
+    path = submission.run / "slurm" / f"{template}.sbatch"
+    write_text(path, fill_template(template, template_values(submission)))
+    return run_sbatch(path)
 
 
 def submit_array(launch: Launch) -> int:
-    """Submits a job array. Its code snapshot, script and logs lie in a folder of their own beside the run folders."""
-    planned = [plan_submission(job, launch.command_line) for job in array_jobs(launch)]
-    first = planned[0]
-    folder = first.run.parent / f"array-{time.strftime('%Y%m%d-%H%M%S')}"
-    code = take_snapshot(folder / "code") if first.job.resources.snapshot else first.code
-    rows = [dataclasses.replace(freeze_submission(row, code), log=f"{folder}/%A_%a.log") for row in planned]
-    write_text(folder / "array.sbatch", array_script(rows))
-    job = run_sbatch(folder / "array.sbatch")
-    for index, row in enumerate(rows):
-        add_job_record(row.run, job=f"{job}_{index}", verb=row.job.verb, log=f"{folder}/{job}_{index}.log",
-                       backend="sbatch")
-    print(f"submitted job {job}, {len(rows)} runs\nscript and logs: {folder}")
+    """Submits a job array. A refusal leaves nothing behind.
+
+    Code snapshot, configs, script and logs of the array lie in a folder of their own beside the run folders.
+    """
+    rows = rows_to_submit(launch)
+    if not rows:
+        print(f"--array {launch.array_file}: no row is left to submit")
+        return OK
+    folder = array_folder(rows[0].run.parent)
+    missing = {path: missing_folders(path) for path in (*sorted(row.run for row in rows), folder)}
+    with contextlib.ExitStack() as locks, contextlib.ExitStack() as undo:
+        for path in list(missing)[:allow_open_files(len(missing))]:
+            locks.enter_context(lock_run(path))
+        for path in missing:
+            undo.enter_context(remove_if_failed(path, missing[path]))
+        open_rows(launch.array_file, rows, queued_jobs() or {}, only_failed=False)  # again, now that no other may start
+        job = send_array(launch, rows, folder)
+        undo.close()
+        for index, row in enumerate(rows):
+            add_job_record(row.run, job=f"{job}_{index}", verb=row.job.verb, log=f"{folder}/{job}_{index}.log",
+                           backend="sbatch")
+    limit = f", at most {launch.array_limit} at a time" if launch.array_limit else ""
+    print(f"submitted job {job}: {count_of(len(rows), 'run')}{limit}\n{describe_cores(rows)}\n"
+          f"script and logs: {folder}")
     return OK
 
 
-def array_jobs(launch: Launch) -> list[Job]:
-    """Returns one job for each line of the array file: the arguments of the command line, then those of the line.
+def rows_to_submit(launch: Launch) -> list[Row]:
+    """Returns the rows of an array that have something to do; says on stderr which are left out, and why.
 
     Raises:
-        BadInput: the file cannot be read, has no line, or two lines have the same run folder.
+        BadInput: a row could not run, or has a job already.
     """
-    file, job = launch.array_file, launch.job
-    try:
-        lines = [line.split("#")[0].strip() for line in Path(file).read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise BadInput(f"--array {file}: {error.strerror}. Name a file with one line of key=value ... for each run"
-                       ) from error
-    jobs = [dataclasses.replace(job, arguments=(*job.arguments, *shlex.split(line))) for line in lines if line]
-    if not jobs:
-        raise BadInput(f"--array {file}: no line of key=value ... in this file")
-    runs = [str(resolve_run(row.verb, row.arguments)[0]) for row in jobs]
-    repeated = sorted({run for run in runs if runs.count(run) > 1})
-    if repeated:
-        raise BadInput(f"--array {file}: several lines have the same run folder, {', '.join(repeated)}. Give each line "
-                       "its own run.name=...")
-    return jobs
+    rows = read_rows(launch.array_file, launch.job)
+    refuse_impossible_rows(launch.array_file, rows)
+    return open_rows(launch.array_file, rows, queued_jobs() or {}, launch.only_failed)
 
 
-def array_script(rows: list[Submission]) -> str:
-    """Returns one script for several runs. All have the resources of the first, each has its own config."""
+def array_folder(parent: Path) -> Path:
+    """Returns the path of a folder that does not exist yet, for the files of an array."""
+    name = f"array-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = (name, *(f"{name}-{count}" for count in itertools.count(2)))
+    return next(parent / name for name in names if not (parent / name).exists())
+
+
+def send_array(launch: Launch, rows: list[Row], folder: Path) -> str:
+    """Writes the files of an array and submits it; returns the job id."""
+    submissions = array_submissions(launch, rows, folder)
+    if launch.job.resources.snapshot:
+        code = take_snapshot(folder / "code")
+        for index, row in enumerate(rows):
+            path = folder / "configs" / f"{index}.yaml"
+            write_text(path, to_yaml(absolute_config(row.config)))
+            job = dataclasses.replace(row.job, arguments=(str(path),))
+            submissions[index] = dataclasses.replace(submissions[index], job=job, code=code)
+    write_text(folder / "array.sbatch", array_script(submissions, launch.array_limit))
+    return run_sbatch(folder / "array.sbatch")
+
+
+def array_submissions(launch: Launch, rows: list[Row], folder: Path) -> list[Submission]:
+    """Returns the submission of each row, with the cores that the largest needs; `folder` is that of the logs."""
+    return [Submission(row.job, row.run, largest_cores(rows), launch.command_line, f"{folder}/%A_%a.log", Path.cwd())
+            for row in rows]
+
+
+def array_script(rows: list[Submission], limit: int = 0) -> str:
+    """Returns one script for several runs with equal resources, of which `limit` run at a time (0: all)."""
     first = rows[0]
     named = dataclasses.replace(first, run=first.run.with_name(f"{len(rows)}-runs"))
     lines = [f"    {shlex.quote(shlex.join(row.verb_and_arguments()))}" for row in rows]
-    return fill_template("array", {**template_values(named), "rows": "\n".join(lines), "last": str(len(rows) - 1),
-                                   "limit": ""})
+    return fill_template("array", {**template_values(named), "functions": "\n".join(first.functions(is_array=True)),
+                                   "rows": "\n".join(lines), "last": str(len(rows) - 1),
+                                   "limit": f"%{limit}" if limit else ""})
 
 
 def sbatch_options(submission: Submission) -> dict[str, str]:
@@ -99,7 +141,7 @@ def sbatch_options(submission: Submission) -> dict[str, str]:
     resources = submission.job.resources
     memory, memory_per_core = resources.memory_gib, resources.memory_per_core_gib
     gpu_type = f"{resources.gpu_type}:" if resources.gpu_type else ""
-    own = {"job-name": submission.run.name, "output": submission.log, "chdir": submission.folder,
+    own = {"job-name": submission.job_name, "output": submission.output, "chdir": submission.folder,
            "nodes": resources.nodes, "gpus-per-node": f"{gpu_type}{resources.gpus}" if resources.gpus else "",
            "time": "" if math.isinf(resources.hours) else resources.time_limit_minutes,
            "mem": format_memory(memory) if memory else "",
@@ -118,8 +160,9 @@ def template_values(submission: Submission) -> dict[str, str]:
     requeue = next(name for name in ("no-requeue", "requeue") if options.pop(name, None) is not None)
     signal = options.pop("signal")
     lines = [f"#SBATCH {option_text(name, quote_value(value) if value else '')}" for name, value in options.items()]
-    return {"title": submission.title, "command_line": submission.command_line,
-            "setup": "\n".join(submission.setup_lines()), "options": "\n".join(lines), "processes": str(processes),
+    return {"title": submission.title, "command_line": " ".join(submission.command_line.split("\n")),
+            "functions": "\n".join(submission.functions()), "setup": "\n".join(submission.setup_lines()),
+            "options": "\n".join(lines), "processes": str(processes),
             "cores": str(submission.cores), "node_cores": str(submission.cores * processes),
             "requeue": requeue, "signal": signal, "srun": "".join(f" {shlex.quote(arg)}" for arg in resources.srun),
             "fleet": shlex.join(submission.batch_command()),
@@ -140,7 +183,7 @@ def fill_template(template: str, values: dict[str, str]) -> str:
 
 def run_sbatch(path: Path) -> str:
     """Submits a script and returns the job id. Raises BadInput with the message of sbatch if it is refused."""
-    output = slurm("sbatch", str(path))
+    output = slurm("sbatch", str(path), environment=submission_environment())
     match = re.search(r"Submitted batch job (\d+)", output)
     if match is None:
         raise BadInput(f"sbatch {path} printed no job id, but: {output.strip()!r}. `squeue --me` shows whether the job "

@@ -3,35 +3,37 @@
 submitit itself is imported where it is used, so that jobs, logs and cancel answer at once.
 """
 
+import contextlib
 import os
 import shlex
-import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detector.errors import OK, STOPPED, BadInput
+from detector.errors import BAD_INPUT, OK, STOPPED, BadInput
 from launcher import slurm_job
 from launcher.backends import Backend
 from launcher.backends.sbatch import sbatch_options
+from launcher.clean_environment import submission_environment
 from launcher.job import Launch
 from launcher.preflight import slurm_notes, slurm_problems
 from launcher.rank_env import FIRST_PORT, PORTS
-from launcher.run_info import add_job_record
 from launcher.slurm_commands import cancel_job, job_state, queued_jobs
-from launcher.submission import Submission, freeze_submission, plan_submission, print_submitted
+from launcher.submission import Submission, plan_submission, submit_run
 
 if TYPE_CHECKING:
     import submitit
 
 # Lines of the batch script before srun, as in slurm/srun.sbatch: the batch shell ignores the stop signals, which are
-# meant for the processes, and the first node is the rendezvous.
-BEFORE_SRUN = ("trap '' TERM USR1 USR2",
-               'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+# meant for the processes, and the first node is the rendezvous. submitit's own four lines of each rank are left out.
+IGNORE_SIGNALS = "trap '' TERM INT HUP USR1 USR2"
+BEFORE_SRUN = ('export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
                f"export MASTER_PORT=$(({FIRST_PORT} + SLURM_JOB_ID % {PORTS}))",
-               ': "${MASTER_ADDR:?scontrol show hostnames names no host}"')
-
+               ': "${MASTER_ADDR:?scontrol show hostnames names no host}"',
+               "export SUBMITIT_LOG_LEVEL=ERROR")
 LONGEST_LIMIT_MINUTES = 525600  # that submitit is told; Slurm gets the limit by sbatch_options
+PATTERNS = ("%j", "%t", "%A", "%a")  # that submitit replaces in names of folders too
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,21 @@ class Task:
 
     verb: str
     arguments: tuple[str, ...]
-    folder: str  # working directory
 
     def __call__(self) -> int:
-        """Runs one rank. After an early stop the task exits without a result: to submitit, the job is not complete."""
-        os.chdir(self.folder)
+        """Runs one rank. Without a result after an early stop or bad input: to submitit, the job is not complete."""
         status = slurm_job.run_rank(self.verb, self.arguments)
         if status != OK:
-            raise SystemExit(OK if status == STOPPED else status)
+            raise SystemExit(OK if status in (STOPPED, BAD_INPUT) else status)
         return status
+
+
+def run_pickled_task(folder: str) -> int:
+    """Runs the task that submitit has pickled in a folder, in a task of srun. Returns 0, or raises SystemExit."""
+    from submitit.core.submission import process_job
+    slurm_job.work_in_submission_folder()
+    process_job(folder)
+    return OK
 
 
 def script(launch: Launch) -> str:
@@ -64,39 +72,55 @@ def render(submission: Submission) -> str:
 
 def submit(launch: Launch) -> int:
     """Submits the job. Raises BadInput if it could not run, or sbatch refuses it."""
+    return submit_run(launch, send, "slurm")
+
+
+def send(submission: Submission) -> str:
+    """Submits what freeze_submission returned, and returns the job id. Raises BadInput if sbatch refuses it."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
-    frozen = freeze_submission(plan_submission(launch.job, launch.command_line))
-    task = Task(frozen.job.verb, frozen.job.arguments, str(frozen.folder))
     try:
-        job = build_executor(frozen).submit(task).job_id
+        with environment_of_sbatch():
+            return build_executor(submission).submit(Task(submission.job.verb, submission.job.arguments)).job_id
     except (FailedJobError, FailedSubmissionError) as error:
         raise BadInput(f"sbatch refused the job: {' '.join(str(error).split())}") from error
-    log = frozen.log.replace("%j", job)
-    add_job_record(frozen.run, job=job, verb=frozen.job.verb, log=log, backend="slurm")
-    print_submitted(job, log, frozen)
-    return OK
+
+
+@contextlib.contextmanager
+def environment_of_sbatch() -> Iterator[None]:
+    """A context in which the environment of this process, which submitit hands to sbatch, is that of a submission."""
+    before = dict(os.environ)
+    cleaned = submission_environment(before)
+    for name in before.keys() - cleaned.keys():
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def build_executor(submission: Submission) -> "submitit.AutoExecutor":
     """Returns the executor with all options of the submission. Raises BadInput where there is no Slurm."""
     import submitit
+    if any(pattern in str(submission.run) for pattern in PATTERNS):
+        raise BadInput(f"the run folder {submission.run} holds one of {', '.join(PATTERNS)}, which submitit replaces. "
+                       "Set another run.name or run.folder, or use --on sbatch")
     resources, folder = submission.job.resources, Path(submission.log).parent
     batch, run = shlex.join(submission.batch_command()), shlex.join(submission.verb_and_arguments())
-    python = shlex.join([*submission.task_command(), "blocked", resources.python or sys.executable])
+    python = shlex.join([*submission.task_command(), "submitit"])  # submitit adds: -u -m submitit.core._submit FOLDER
     try:
         executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_python=python)
     except RuntimeError as error:
         raise BadInput(f"submitit: {error} Use a login node of the Slurm cluster, or start a test cluster with "
                        "slurm/local-cluster") from error
     executor.update_parameters(
-        name=submission.run.name, nodes=resources.nodes, tasks_per_node=resources.processes_per_node,
+        name=submission.job_name, nodes=resources.nodes, tasks_per_node=resources.processes_per_node,
         cpus_per_task=submission.cores, timeout_min=int(min(resources.time_limit_minutes, LONGEST_LIMIT_MINUTES)),
         slurm_stderr_to_stdout=True,
-        slurm_setup=[*submission.setup_lines(), *BEFORE_SRUN, f"{batch} begin {run} || exit",
-                     f"cd {shlex.quote(str(submission.code))}"],  # Python imports the packages from here first
-        slurm_srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={submission.cores}", "--open-mode=append",
-                         f"--output={submission.log}", *resources.srun],
-        slurm_teardown=[f"status=$?; cd {shlex.quote(str(submission.folder))}", f"{batch} end $status {run}"],
+        slurm_setup=[*submission.functions(), *submission.setup_lines(), IGNORE_SIGNALS,
+                     f"{batch} begin {run} || exit", *BEFORE_SRUN],
+        slurm_srun_args=["--export=ALL", "--kill-on-bad-exit=1", f"--cpus-per-task={submission.cores}",
+                         "--output=all", *resources.srun],
+        slurm_teardown=[f"{batch} end $? {run}"],
         slurm_additional_parameters=additional_parameters(submission))
     return executor
 

@@ -3,20 +3,24 @@
 The decisions themselves are tested in test_restart_policy.py.
 """
 
+import fcntl
 import json
 import os
 import re
 import signal
+import socket
 import time
 from types import SimpleNamespace
 
 import pytest
 
 from detector.errors import BAD_INPUT, FAILED, OK, STOPPED
-from detector.run.files import FAILED_RANKS_FOLDER, LOCK_FILE, STOPPED_EARLY_FILE, write_json, write_text
+from detector.run.files import BAD_INPUT_FILE, FAILED_RANKS_FOLDER, LOCK_FILE, STOPPED_EARLY_FILE, write_json, write_text
 from detector.run.status import read_status
-from launcher import run_info, slurm_job
+from launcher import job_begin, job_end, rank_env, run_info, slurm_job
+from launcher.backends import JobState
 from launcher.rank_env import SlurmJob
+from launcher.slurm_commands import SlurmSilent
 
 
 @pytest.fixture
@@ -25,17 +29,21 @@ def job(tmp_path, monkeypatch):
     (tmp_path / "mine.yaml").write_text("run: {name: mine, max_requeues: 3}\ndata: {root: /x}\n")
     fake = SimpleNamespace(
         args=("train", str(tmp_path / "mine.yaml"), f"run.folder={tmp_path}"), run=tmp_path / "mine", commands=[],
-        record={"JobState": "RUNNING", "StdOut": "/log"}, silent_nodes=[])
+        record={"JobState": "RUNNING"}, other_state=JobState("COMPLETED", over=True), silent_nodes=[])
 
     def set_restarts(restarts: int) -> None:
-        monkeypatch.setattr(slurm_job, "current_slurm_job", lambda: SlurmJob(7, "7", restarts, "n[1-2]"))
+        for module in (job_begin, job_end):
+            monkeypatch.setattr(module, "require_slurm_job", lambda: SlurmJob(7, "7", restarts, "n[1-2]"))
     fake.set_restarts = set_restarts
     set_restarts(0)
-    monkeypatch.setattr(slurm_job, "slurm", lambda *command: fake.commands.append(command) or "")
-    monkeypatch.setattr(slurm_job, "job_record", lambda name: fake.record)
-    monkeypatch.setattr(slurm_job, "expand_hostlist", lambda nodes: [f"n{number}" for number in re.findall(r"\d", nodes)])
-    monkeypatch.setattr(slurm_job, "silent_nodes", lambda job: fake.silent_nodes)
-    monkeypatch.setattr(slurm_job, "REQUEUE_TIMEOUT_S", 0)
+    monkeypatch.setattr(job_end, "slurm", lambda *command: fake.commands.append(command) or "")
+    monkeypatch.setattr(rank_env, "job_record", lambda name: fake.record)
+    monkeypatch.setattr(job_begin, "job_state", lambda name: fake.other_state)
+    monkeypatch.setattr(job_begin, "expand_hostlist", lambda nodes: [f"n{number}" for number in re.findall(r"\d", nodes)])
+    monkeypatch.setattr(job_begin, "slurm", lambda *command: "")
+    monkeypatch.setattr(job_end, "silent_nodes", lambda job: fake.silent_nodes)
+    monkeypatch.setattr(job_end, "REQUEUE_TIMEOUT_S", 0)
+    monkeypatch.setattr(job_end, "SILENCE_PAUSE_S", 0)
     return fake
 
 
@@ -62,7 +70,7 @@ def test_a_start_prints_which_restart_it_is_and_removes_the_files_of_the_last_on
     write_json(run / FAILED_RANKS_FOLDER / "rank-00000.json", {"rank": 0})
     (run / "slurm" / "7_0_result.pkl.save_tmp").touch()
     write_status(run, state="stopped", step=40)
-    run_info.add_job_record(run, job="7", verb="train", restart=1, step=30, nodes="n[3-4]")
+    run_info.add_job_record(run, job="7", verb="train", restart=1, step=30, nodes="n[3-4]", log="/log")
     (run / LOCK_FILE).write_text("process 12 on n4.site")
     job.set_restarts(2)
     assert begin(job.args) == OK
@@ -114,7 +122,7 @@ def test_a_start_that_was_stopped_before_it_made_progress_may_be_repeated(job, c
 def test_a_start_that_lost_a_node_before_it_made_progress_may_be_repeated(nodes, tries, job, capsys, monkeypatch):
     run = job.run
     checkpoint(run, 8)
-    monkeypatch.setattr(slurm_job, "slurm", lambda *command: " ".join(f"{key}={value}" for key, value in nodes.items()))
+    monkeypatch.setattr(job_begin, "slurm", lambda *command: " ".join(f"{key}={value}" for key, value in nodes.items()))
     for restart in range(tries + 1):
         job.set_restarts(restart)
         assert begin(job.args) == OK, restart
@@ -140,10 +148,37 @@ def test_restarts_are_limited_and_must_make_progress(saved, refused, job, capsys
 
 
 def test_a_new_job_of_the_same_run_counts_anew(job, monkeypatch):
-    for number in ("7", "8"):
+    for number in (7, 8):
+        job.other_state = JobState("COMPLETED", over=True)
         for restart in (0, 1):
-            monkeypatch.setattr(slurm_job, "current_slurm_job", lambda: SlurmJob(int(number), number, restart, "n1"))
+            monkeypatch.setattr(job_begin, "require_slurm_job", lambda: SlurmJob(number, str(number), restart, "n1"))
             assert begin(job.args) == OK
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "PENDING", "SUSPENDED"])
+def test_a_second_job_of_a_run_is_refused_and_changes_nothing(state, job, monkeypatch, capsys):
+    """jobs, logs and cancel go on speaking of the first."""
+    assert begin(job.args) == OK
+    (job.run / STOPPED_EARLY_FILE).touch()
+    before = contents(job.run)
+    job.other_state = JobState(state, over=False)
+    monkeypatch.setattr(job_begin, "require_slurm_job", lambda: SlurmJob(8, "8", 0, "n2"))
+    assert begin(job.args) == BAD_INPUT and contents(job.run) == before and run_info.last_job(job.run) == "7"
+    assert f"belongs to job 7, which is {state}: this job 8 ends" in capsys.readouterr().err
+
+
+def test_a_job_is_refused_while_a_process_trains_the_run(job, capsys):
+    (job.run / "slurm").mkdir(parents=True)
+    with open(job.run / LOCK_FILE, "w") as file:
+        file.write(f"process 1 on {socket.gethostname()}")
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert begin(job.args) == BAD_INPUT
+    assert "is being trained by process 1" in capsys.readouterr().err and not run_info.job_records(job.run)
+
+
+def contents(run) -> dict:
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("exit_status, fields, expected, message", [
@@ -181,6 +216,56 @@ def test_no_requeue_for_a_job_that_is_cancelled_or_requeued_already(state, job, 
     write_status(run, state="stopped", step=3, saved_in_s=0.5)
     assert end(job.args, 0) == STOPPED and job.commands == []
     assert f"the job is {state} in Slurm, so no requeue is requested" in capsys.readouterr().out
+
+
+def test_a_job_that_was_submitted_with_no_requeue_is_not_requeued(job, capsys):
+    job.record["Requeue"] = "0"
+    write_status(job.run, state="stopped", step=3, saved_in_s=0.5)
+    assert end(job.args, 0) == STOPPED and job.commands == []
+    assert "saved step 3 in 0.5 s; not requeued: the job was submitted with --no-requeue" in capsys.readouterr().out
+
+
+def test_a_requeue_is_requested_until_slurm_answers(job, monkeypatch, capsys):
+    answers = iter([SlurmSilent("no answer"), SlurmSilent("no answer"), job.record])
+    monkeypatch.setattr(rank_env, "job_record", lambda name: raise_or_return(next(answers)))
+    write_status(job.run, state="stopped", step=3, saved_in_s=0.5)
+    assert end(job.args, 0) == STOPPED and job.commands == [("scontrol", "requeue", "7")]
+    output = capsys.readouterr()
+    assert output.err.count("The requeue is requested for 30 more minutes. By hand: scontrol requeue 7") == 2
+    assert output.out.count("requeue requested (restart 1 of 3)") == 1
+
+
+def test_a_requeue_that_slurm_never_takes_says_what_to_type(job, monkeypatch, capsys):
+    monkeypatch.setattr(rank_env, "job_record", lambda name: raise_or_return(SlurmSilent("no answer")))
+    monkeypatch.setattr(job_end, "SILENCE_LIMIT_S", 0)
+    write_status(job.run, state="stopped", step=3, saved_in_s=0.5)
+    assert end(job.args, 0) == STOPPED and job.commands == []
+    assert "The job is not requeued. By hand: scontrol requeue 7" in capsys.readouterr().err
+
+
+def raise_or_return(answer):
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def test_the_variables_of_an_outer_array_and_of_an_outer_restart_do_not_count(job, monkeypatch):
+    records = {"70_3": {"JobId": "73", "JobState": "RUNNING", "Restarts": "4"}, "7": {"JobId": "7", "JobState": "RUNNING", "Restarts": "0"}}
+    monkeypatch.setattr(rank_env, "job_record", records.__getitem__)
+    for module in (job_begin, job_end):
+        monkeypatch.setattr(module, "require_slurm_job", lambda: SlurmJob(7, "70_3", 2, "n1"))
+    assert begin(job.args) == OK and run_info.job_records(job.run)[-1]["job"] == "7"
+    assert run_info.job_records(job.run)[-1]["restart"] == 0
+    (job.run / STOPPED_EARLY_FILE).touch()
+    assert end(job.args, 0) == STOPPED and job.commands == [("scontrol", "requeue", "7")]
+
+
+@pytest.mark.parametrize("status", [0, 2, 143])
+def test_bad_input_of_several_ranks_ends_the_job_with_2(status, job):
+    (job.run / BAD_INPUT_FILE).parent.mkdir(parents=True)
+    (job.run / BAD_INPUT_FILE).touch()
+    assert end(job.args, status) == BAD_INPUT and job.commands == []
+    assert begin(job.args) == OK and not (job.run / BAD_INPUT_FILE).exists()
 
 
 def test_the_last_restart_is_reported(job, capsys):
@@ -228,18 +313,58 @@ def test_a_start_that_a_node_prevented_may_be_repeated(silent_nodes, exit_status
 
 
 @pytest.mark.parametrize("code, expected", [
-    ("0", OK), ("75", OK), ("2", BAD_INPUT), ("1", 1), (f"os.kill(os.getpid(), {signal.SIGKILL:d})", 137)])
-def test_a_rank_that_stopped_early_ends_with_0_for_srun(code, expected, job, monkeypatch, capfd):
+    ("0", OK), ("75", OK), ("2", OK), ("1", 1), (f"os.kill(os.getpid(), {signal.SIGKILL:d})", 137)])
+def test_a_rank_that_stopped_early_or_found_bad_input_ends_with_0_for_srun(code, expected, job, monkeypatch, capfd, own_signals):
     run = job.run
     line = f"import os, sys; sys.exit({code})"
     monkeypatch.setattr(slurm_job.Job, "command", lambda self: [slurm_job.sys.executable, "-c", line])
     monkeypatch.setattr(slurm_job, "task_environment", lambda: {**os.environ, "RANK": "3"})
     assert slurm_job.main(["task", *job.args]) == expected
+    assert (run / BAD_INPUT_FILE).exists() == (code == "2")
     err = capfd.readouterr().err
     assert (run / STOPPED_EARLY_FILE).exists() == (code == "75")
     assert ("rank 3 on" in err) == (expected in (1, 137))
     if expected == 137:
         assert json.loads((run / FAILED_RANKS_FOLDER / "rank-00003.json").read_text())["how"] == "signal SIGKILL"
+
+
+def test_a_rank_whose_peer_found_bad_input_does_not_wait_for_it(job, monkeypatch, own_signals):
+    monkeypatch.setattr(slurm_job, "CHECK_S", 0.1)
+    line = f"open({str(job.run / 'begun')!r}, 'w').close(); import time; time.sleep(60)"
+    monkeypatch.setattr(slurm_job.Job, "command", lambda self: [slurm_job.sys.executable, "-c", line])
+    monkeypatch.setattr(slurm_job, "task_environment", lambda: {**os.environ, "RANK": "3"})
+    write_text(job.run / BAD_INPUT_FILE, "")
+    started_at = time.monotonic()
+    assert slurm_job.main(["task", *job.args]) == OK and time.monotonic() - started_at < 30
+    assert not (job.run / FAILED_RANKS_FOLDER).exists()
+
+
+@pytest.fixture
+def own_signals():
+    """The handlers of this process come back: a task ignores signals after the end of its rank."""
+    before = {number: signal.getsignal(number) for number in slurm_job.FORWARDED_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_container_gets_the_variables_and_the_folder_that_its_command_needs(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(os, "execvp", lambda program, words: calls.append((program, words)))
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"SLURM_PROCID": "3", "MASTER_ADDR": "n1", "OMP_NUM_THREADS": "2", "SCRATCH": "/s"}.items():
+        monkeypatch.setenv(name, value)
+    slurm_job.main(["enter", "apptainer exec --containall --nv '$SCRATCH/my image.sif'", "python", "-m", "x", "a b"])
+    (program, words), = calls
+    assert program == "apptainer" and words[:6] == ["apptainer", "exec", "--containall", "--nv", "/s/my image.sif", "env"]
+    assert words[-4:] == ["python", "-m", "x", "a b"]
+    assert {"SLURM_PROCID=3", "MASTER_ADDR=n1", "OMP_NUM_THREADS=2", f"FLEET_WORKING_FOLDER={tmp_path}"} <= set(words)
+    assert not any(word.startswith(("PATH=", "HOME=")) for word in words)
+
+
+def test_a_container_program_that_is_missing_is_named(capsys):
+    assert slurm_job.main(["enter", "nosuchapptainer exec x.sif", "python"]) == BAD_INPUT
+    assert "cannot run nosuchapptainer" in capsys.readouterr().err
 
 
 def test_outside_of_slurm_the_error_says_so(tmp_path, capsys, monkeypatch):
