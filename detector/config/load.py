@@ -98,7 +98,12 @@ def to_dict(config: Config) -> dict:
 
 def to_yaml(config: Config) -> str:
     """Returns the config as YAML that states every option, in the order of the schema."""
-    return yaml.dump(to_dict(config), Dumper=DUMPER, sort_keys=False)
+    return dump(to_dict(config))
+
+
+def dump(tree: dict) -> str:
+    """Returns nested dicts of lists, numbers and texts as YAML."""
+    return yaml.dump(tree, Dumper=DUMPER, sort_keys=False)
 
 
 def flatten(tree: dict, prefix: str = "") -> dict:

@@ -9,13 +9,13 @@ import shlex
 import time
 from pathlib import Path
 
-from detector.config.load import shipped_folder, to_yaml
+from detector.config.load import dump, shipped_folder
 from detector.errors import OK, BadInput
 from detector.run.files import write_text
 from launcher.arrays import (
     Row,
-    absolute_config,
     allow_open_files,
+    common_options,
     describe_cores,
     largest_cores,
     open_rows,
@@ -67,10 +67,10 @@ def submit_array(launch: Launch) -> int:
         print(f"--array {launch.array_file}: no row is left to submit")
         return OK
     folder = array_folder(rows[0].run.parent)
-    missing = {path: missing_folders(path) for path in (*sorted(row.run for row in rows), folder)}
+    missing = {path: missing_folders(path) for path in (*(row.run for row in rows), folder)}
     with contextlib.ExitStack() as locks, contextlib.ExitStack() as undo:
-        for path in list(missing)[:allow_open_files(len(missing))]:
-            locks.enter_context(lock_run(path))
+        for row in sorted(rows, key=lambda row: row.run)[:allow_open_files(len(rows))]:
+            locks.enter_context(lock_run(row.run))
         for path in missing:
             undo.enter_context(remove_if_failed(path, missing[path]))
         open_rows(launch.array_file, rows, queued_jobs() or {}, only_failed=False)  # again, now that no other may start
@@ -99,27 +99,28 @@ def rows_to_submit(launch: Launch) -> list[Row]:
 def array_folder(parent: Path) -> Path:
     """Returns the path of a folder that does not exist yet, for the files of an array."""
     name = f"array-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = (name, *(f"{name}-{count}" for count in itertools.count(2)))
-    return next(parent / name for name in names if not (parent / name).exists())
+    paths = itertools.chain([parent / name], (parent / f"{name}-{count}" for count in itertools.count(2)))
+    return next(path for path in paths if not path.exists())
 
 
 def send_array(launch: Launch, rows: list[Row], folder: Path) -> str:
     """Writes the files of an array and submits it; returns the job id."""
     submissions = array_submissions(launch, rows, folder)
     if launch.job.resources.snapshot:
-        code = take_snapshot(folder / "code")
-        for index, row in enumerate(rows):
-            path = folder / "configs" / f"{index}.yaml"
-            write_text(path, to_yaml(absolute_config(row.config)))
-            job = dataclasses.replace(row.job, arguments=(str(path),))
-            submissions[index] = dataclasses.replace(submissions[index], job=job, code=code)
+        path, options = common_options(launch.job)
+        code, config = take_snapshot(folder / "code"), folder / f"{path.stem}.yaml"
+        write_text(config, dump(options))
+        jobs = [dataclasses.replace(row.job, arguments=(str(config), *row.overrides)) for row in rows]
+        submissions = [dataclasses.replace(submission, job=job, code=code)
+                       for submission, job in zip(submissions, jobs, strict=True)]
     write_text(folder / "array.sbatch", array_script(submissions, launch.array_limit))
     return run_sbatch(folder / "array.sbatch")
 
 
 def array_submissions(launch: Launch, rows: list[Row], folder: Path) -> list[Submission]:
     """Returns the submission of each row, with the cores that the largest needs; `folder` is that of the logs."""
-    return [Submission(row.job, row.run, largest_cores(rows), launch.command_line, f"{folder}/%A_%a.log", Path.cwd())
+    cores = largest_cores(rows)
+    return [Submission(row.job, row.run, cores, launch.command_line, f"{folder}/%A_%a.log", Path.cwd())
             for row in rows]
 
 
