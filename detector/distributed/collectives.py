@@ -89,6 +89,11 @@ def array_of_main(function: Callable[[], np.ndarray]) -> np.ndarray:
     return all_gather_arrays(result)[0]
 
 
+def answer_of_main(question: Callable[[], bool]) -> bool:
+    """Returns on every rank whether `question` is true on rank 0; raises on all ranks if it fails."""
+    return bool(array_of_main(lambda: np.array([question()]))[0])
+
+
 def all_reduce_mean(values: torch.Tensor) -> torch.Tensor:
     """Replaces a tensor, on any device, by its mean over all ranks, and returns it."""
     if world_size() > 1:

@@ -9,7 +9,6 @@ import enum
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Callable
 
 import torch
 
@@ -25,7 +24,6 @@ from detector.errors import Stopped
 from detector.evaluation.evaluate import predict_all
 from detector.loggers.run_log import RunLog
 from detector.model.compile import compile_model
-from detector.run.environment import peak_memory_gib
 from detector.run.evaluation_history import out_of_patience
 from detector.run.heartbeat import Heartbeat
 from detector.run.lock import RunLock
@@ -84,7 +82,7 @@ def train(config: Config, device: torch.device, stop: StopRequest) -> Outcome:
 
 @dataclass(frozen=True)
 class TrainingLoop:
-    """The loop of one run on one rank. Methods are collective, except `is_evaluation_due`."""
+    """The loop of one run on one rank. Methods are collective, but for `is_evaluation_due` and `evaluations`."""
 
     config: Config
     setup: Setup
@@ -187,7 +185,7 @@ class TrainingLoop:
         values = {
             "epoch": step / plan.steps_per_epoch, "loss": sum(means), **dict(zip(result.loss_names, means)),
             "lr": learning_rate(step - 1, plan, self.config.schedule), "gradient_norm": float(result.gradient_norm),
-            **measured, "memory_gib": peak_memory_gib(self.device)}
+            **measured}
         collectives.run_on_main(lambda: self.run_log.train_step(step, values, self.meter.write(step)))
         self.status.update("training", step=step, images_per_s=round(measured["images_per_s"], 2),
                            seconds_left=round(self.run_log.seconds_left(step), 1), saved_in_s=self.saver.saved_in_s)
@@ -256,8 +254,8 @@ class TrainingLoop:
         return self.setup.val_data is not None and is_due(self.state.step, every, plan.total_steps)
 
     def is_evaluated(self) -> bool:
-        """Returns whether metrics.jsonl holds the evaluation of this step."""
-        return self.ask_main(lambda evaluations: any(step == self.state.step for step, _ in evaluations))
+        """Returns whether metrics.jsonl of rank 0 holds the evaluation of this step."""
+        return collectives.answer_of_main(lambda: any(step == self.state.step for step, _ in self.evaluations()))
 
     def should_stop_early(self) -> bool:
         """Returns whether the best metric has not improved for schedule.early_stopping_patience evaluations."""
@@ -265,12 +263,10 @@ class TrainingLoop:
         if not patience:
             return False
         self.finish_pending_evaluation()
-        return self.ask_main(lambda evaluations: out_of_patience(evaluations, patience))
+        return collectives.answer_of_main(lambda: out_of_patience(self.evaluations(), patience))
 
-    def ask_main(self, question: Callable[[list[tuple[int, float]]], bool]) -> bool:
-        """Returns rank 0's answer to a question about the (step, value) of all evaluations in metrics.jsonl."""
-        evaluations = self.run_log.evaluations(self.config.evaluate.best_metric)
-        return collectives.broadcast_text(str(question(evaluations))) == "True"
+    def evaluations(self) -> list[tuple[int, float]]:
+        return self.run_log.evaluations(self.config.evaluate.best_metric)
 
     def leave(self) -> None:
         """Saves the current step and waits until it is on disk. Called on all ranks after a stop request."""

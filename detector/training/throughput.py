@@ -13,7 +13,7 @@ from detector.data.synced_batches import Fetched
 from detector.distributed import collectives, rank_info
 from detector.evaluation.results import write_cost
 from detector.loggers.run_log import RunLog
-from detector.run.environment import RankInfo
+from detector.run.environment import RankInfo, peak_memory_gib
 from detector.run.usage import Cost, UsageRecord
 from detector.training.sensors import CpuTimer, EnergyMeter, GpuReading, open_gpu_sensor
 from detector.training.slow_ranks import SlowRankWatch, spread
@@ -61,7 +61,7 @@ class RunMeter:
     """
 
     def __init__(self, usage: UsageRecord, ranks: list[RankInfo], device: torch.device, step: int, global_batch: int):
-        self.usage, self.ranks, self.global_batch, self.on_gpu = usage, ranks, global_batch, device.type == "cuda"
+        self.usage, self.ranks, self.device, self.global_batch = usage, ranks, device, global_batch
         self.is_first_on_device = first_on_device(ranks, rank_info.rank())
         self.sensor = open_gpu_sensor(device) if self.is_first_on_device else None
         self.energy = EnergyMeter(self._read_gpu())
@@ -97,7 +97,8 @@ class RunMeter:
         cores = len({(info.host, core) for info in self.ranks for core in info.cores})
         values = {"images_per_s": steps * self.global_batch / elapsed_s,
                   "data_wait": min(float(readings["wait_s"].max()) / elapsed_s, 1.0),
-                  "cpu_share": float(readings["cpu_s"].sum()) / (wall_s * cores), **gpu_values(readings)}
+                  "cpu_share": float(readings["cpu_s"].sum()) / (wall_s * cores), **gpu_values(readings),
+                  "memory_gib": peak_memory_gib(self.device)}
         unreadable, self.unreadable = collectives.all_gather_texts(self.unreadable), []
         messages = [f"unreadable image, replaced by a grey one: {message}" for message in unreadable]
         if len(self.ranks) > 1:
@@ -138,7 +139,7 @@ class RunMeter:
 
     def _read_gpu(self) -> GpuReading | None:
         """Returns a reading of this rank's GPU, which may know nothing; None on a CPU."""
-        if not self.on_gpu:
+        if self.device.type != "cuda":
             return None
         return self.sensor.read() if self.sensor else GpuReading()
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from detector.distributed import collectives, data_parallel, process_group, rank_info
-from detector.errors import BadInput
+from detector.errors import BadInput, MachineError
 from launcher.rank_env import free_port, local_environment
 
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -71,6 +71,7 @@ def test_one_process_raises_its_own_error(name, error):
 @pytest.mark.parametrize("mine, others, expected", [
     (None, [None], None), (None, [BadInput("no file")], BadInput), (None, [ValueError("wrong")], RuntimeError),
     (BadInput("mine"), [None], BadInput), (ValueError("mine"), [BadInput("theirs")], ValueError),
+    (None, [MachineError("killed")], MachineError), (MachineError("mine"), [None], MachineError),
     (ValueError(), [None], ValueError), (None, [ValueError()], RuntimeError)])  # also an error without a message
 def test_an_error_on_any_rank_is_raised_on_every_rank(mine, others, expected, monkeypatch):
     """The other ranks are simulated: each sends what this process would send in its place."""
@@ -160,7 +161,7 @@ TWO = '''
 import numpy as np, torch
 from torch import nn
 from detector.distributed import collectives, data_parallel, process_group, rank_info
-from detector.errors import BadInput
+from detector.errors import BadInput, MachineError
 
 def raised(function):
     try:
@@ -187,6 +188,9 @@ with process_group.process_group("cpu", 1.0):
     for mask in ([True, False, True], []):
         got = collectives.array_of_main(lambda: np.array(mask, bool) if rank == 0 else fail(KeyError("on rank 1")))
         assert got.tolist() == mask and got.dtype == bool
+    for answer in (True, False):
+        assert collectives.answer_of_main(lambda: answer if rank == 0 else fail(KeyError("on rank 1"))) is answer
+    assert collectives.all_gather_row([0.1, rank]).tolist() == [[0.1, 0.0], [0.1, 1.0]]
 
     assert collectives.all_reduce_mean(torch.tensor([1.0, 4.0 * rank])).tolist() == [1, 2]
     norm = nn.BatchNorm2d(1)

@@ -47,7 +47,7 @@ def test_speed_and_waiting_are_those_of_the_steps_alone(tmp_path, clock):
     clock[0] += 2
     values, messages = meter.measure(step=12)
     assert (values["images_per_s"], values["data_wait"], messages) == (2 * 4 / 5, 1 / 5, [])
-    assert 0 <= values["cpu_share"] and set(values) == {"images_per_s", "data_wait", "cpu_share"}  # no GPU, one rank
+    assert 0 <= values["cpu_share"] and set(values) == {"images_per_s", "data_wait", "cpu_share", "memory_gib"}  # no GPU, one rank
     clock[0] += 4
     meter.add(fetched(2.0))
     values, _ = meter.measure(step=13)
@@ -106,10 +106,12 @@ def test_a_gpu_without_a_sensor_gives_no_values_and_no_energy(tmp_path, clock, m
     monkeypatch.setattr(throughput, "open_gpu_sensor", lambda device: None)
     meter = RunMeter(UsageRecord(tmp_path, True), [RankInfo(0, "n0", "GPU", (0,), "uuid")], torch.device("cuda", 0), 0, 4)
     meter.forward = ForwardTimer(CPU)
+    monkeypatch.setattr(throughput, "peak_memory_gib", lambda device: 3.0)
     meter.add(fetched(0.0))
     clock[0] += 1
     values, _ = meter.measure(1)
-    assert not [name for name in values if name.startswith("gpu")] and meter.write(1).as_json().keys() >= {"gpu_hours"}
+    assert not [name for name in values if name.startswith("gpu")] and values["memory_gib"] == 3.0
+    assert meter.write(1).as_json().keys() >= {"gpu_hours"}
     assert meter.write(1).kwh is None
 
 
@@ -119,6 +121,7 @@ def test_a_gpu_with_a_sensor_gives_values_and_energy(tmp_path, clock, monkeypatc
     monkeypatch.setattr(throughput, "open_gpu_sensor", lambda device: sensor)
     meter = RunMeter(UsageRecord(tmp_path, True), [RankInfo(0, "n0", "GPU", (0,), "uuid")], torch.device("cuda", 0), 0, 4)
     meter.forward = ForwardTimer(CPU)
+    monkeypatch.setattr(throughput, "peak_memory_gib", lambda device: 3.0)
     meter.add(fetched(0.0))
     clock[0] += 1
     values, _ = meter.measure(1)
