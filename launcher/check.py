@@ -4,30 +4,35 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 from detector.checks.problems import NO_PROBLEM, CheckReport, Problem, count_of_problems
 from detector.errors import BAD_INPUT, OK, BadInput
 from launcher.backends import Backend
 from launcher.backends.local import run_local
-from launcher.job import Job, Resources
+from launcher.job import Job, Launch, Resources
+from launcher.preflight import run_folder_problems
 from launcher.run_info import resolve_run
 
 
-def check(arguments: list[str], resources: Resources, backend: Backend) -> int:
+def check(launch: Launch, backend: Backend) -> int:
     """Prints the report; with --json as one JSON object.
 
     After a problem of the launcher, the detector skips the checks that take long.
 
     Args:
-        arguments: config, overrides, and options of the detector's check.
-        resources: of the run that is checked, not of the check itself.
+        launch: of the training that is checked; its arguments may hold options of the detector's check.
 
     Returns:
         0, or 2 if there is a problem.
     """
-    run, config = resolve_run("check", tuple(arguments))
+    arguments, resources = launch.job.arguments, launch.job.resources
+    run, config = resolve_run("check", arguments)
     training = Job("train", tuple(argument for argument in arguments if not argument.startswith("-")), resources)
     problems, notes = backend.preflight(training, run, config), backend.notes(resources)
+    if not problems and not run_folder_problems(run):  # which the detector's check reports
+        problems, more_notes = backend.rehearse(replace(launch, job=training))
+        notes = [*notes, *more_notes]
     processes = resources.world_size if backend.is_cluster else resources.processes or resources.gpus
     options = [*(["--processes", str(processes)] if processes else []), *(["--quick"] if problems else [])]
     job = Job("check", (*arguments, *options), Resources(1))

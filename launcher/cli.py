@@ -10,6 +10,7 @@ from detector import __version__
 from detector.config.aliases import print_once
 from detector.errors import BAD_INPUT, OK, BadInput, escape_unprintable
 from launcher import check, jobs
+from launcher.arrays import parse_array_option
 from launcher.backends import BACKENDS, DEFAULT_BACKEND, Backend, load_backend
 from launcher.backends.local import run_local
 from launcher.command_hints import refuse_unknown_options, refuse_unknown_verb
@@ -63,8 +64,12 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--template", choices=TEMPLATES, default=TEMPLATES[0],
                        help="for --on sbatch: torchrun: one torchrun on each node (default); srun: one task for each "
                        "process")
-    where.add_argument("--array", metavar="FILE", default="",
-                       help="for --on sbatch: submit one run for each line of FILE, which holds key=value ...")
+    where.add_argument("--array", metavar="FILE[%N]", default="",
+                       help="for --on sbatch: submit one run for each line of FILE, which holds key=value ...; "
+                       "with %%N, N of them run at a time")
+    where.add_argument("--failed", action="store_true",
+                       help="of --array: leave out the runs that are in the queue or being trained; those that are "
+                       "finished are always left out")
     where.add_argument("--cluster", metavar="FILE", default="",
                        help="cluster file with defaults for the options below; default: "
                        "~/.config/fleet-rcnn/cluster.yaml; configs/cluster/example.yaml shows its keys")
@@ -155,10 +160,11 @@ def run_verb(args: argparse.Namespace, rest: list[str], command_line: str) -> in
         return jobs.print_log(run, args.follow) if args.verb == "logs" else jobs.cancel_run(run)
     backend = load_backend(args.on)
     resources = build_resources(args, backend.is_cluster)
-    if args.verb == "check":
-        return check.check(rest, resources, backend)
     refuse_contradictions(args, resources, backend)
-    launch = Launch(Job(args.verb, tuple(rest), resources), command_line, args.template, args.array)
+    launch = Launch(Job(args.verb, tuple(rest), resources), command_line, args.template,
+                    *parse_array_option(args.array), args.failed)
+    if args.verb == "check":
+        return check.check(launch, backend)
     if args.dry_run:
         print(backend.script(launch), end="")
         return OK
@@ -171,6 +177,9 @@ def refuse_contradictions(args: argparse.Namespace, resources: Resources, backen
         raise BadInput(f"--nodes {resources.nodes}: several nodes need {places_with(lambda other: other.is_cluster)}")
     if args.array and (not backend.has_arrays or args.verb != "train"):
         raise BadInput(f"--array is for train {places_with(lambda other: other.has_arrays)}")
+    if args.failed and not args.array:
+        raise BadInput("--failed is for the rows of --array FILE. A single run that has failed is submitted again with "
+                       "the same command")
 
 
 def places_with(condition: Callable[[Backend], bool]) -> str:

@@ -9,6 +9,7 @@ from detector.config.aliases import OLD_NAMES, advice_for_flag
 from detector.config.options import all_options
 from detector.config.parsing import did_you_mean
 from detector.errors import BadInput, combine_mistakes
+from launcher.sbatch_options import OPTIONS, REFUSED, SHORT, VALUE, option_text
 
 # Verbs of other tools -> the command here.
 VERB_HABITS = {"val": "evaluate", "eval": "evaluate", "test": "evaluate", "detect": "predict", "infer": "predict",
@@ -18,6 +19,9 @@ CONFIG_FLAGS = ("config", "config-file", "cfg")
 # Options of other launchers -> the option here.
 FLAG_HABITS = {"num-gpus": "--gpus", "nproc-per-node": "--processes", "num-machines": "--nodes", "nnodes": "--nodes",
                "output-dir": "run.folder=FOLDER", "eval-only": "`fleet-rcnn evaluate RUN`"}
+# Options of sbatch -> options here that mean the same, in other units.
+SBATCH_FIELDS = {"time": "hours", "mem": "memory-gib", "mem-per-cpu": "memory-per-core-gib", "cpus-per-task": "cores",
+                 "gpus-per-node": "gpus", "gres": "gpus"}
 
 
 def refuse_unknown_verb(verb: str, verbs: Iterable[str]) -> None:
@@ -64,6 +68,21 @@ def flags_of_detector(verb: str) -> set[str]:
     return {flag for action in parsers[verb]._actions for flag in action.option_strings} if verb in parsers else set()
 
 
+def advice_for_sbatch(name: str, value: str) -> str:
+    """Returns how to state an option of sbatch here, such as --qos or -p; empty if there is none of this name."""
+    name = SHORT.get(name, name)
+    if name not in OPTIONS:
+        return ""
+    if name in REFUSED:
+        return f"as an option of sbatch it cannot be stated, because {REFUSED[name]}"
+    field = SBATCH_FIELDS.get(name, name)
+    if field in ("account", "constraint", "partition", "nodes"):
+        return f"write --{field} {value or '...'}"
+    own = f", or --{field} N" if name in SBATCH_FIELDS else ""
+    value = value or ("..." if OPTIONS[name] is VALUE else "")
+    return f"options of sbatch are written --sbatch={option_text(name, value)}{own}"
+
+
 def replacement_of(name: str, value: str, flags: list[str]) -> str:
     """Returns what to write instead of `--name value`: a key=value, advice, or a similar option.
 
@@ -80,6 +99,8 @@ def replacement_of(name: str, value: str, flags: list[str]) -> str:
         return f"write the config file without an option: fleet-rcnn train {value or 'CONFIG'}"
     if dashed in FLAG_HABITS:
         return f"write {FLAG_HABITS[dashed]}"
+    if advice := advice_for_sbatch(dashed, value):
+        return advice
     if advice := advice_for_flag(f"--{name}={value}" if value else f"--{name}"):
         return advice
     hint = did_you_mean(f"--{dashed}", flags) or did_you_mean(path, options)

@@ -69,8 +69,10 @@ def state_memory(text: str) -> list[tuple[str, object]]:
 
 
 def state_signal(text: str) -> list[tuple[str, object]]:
-    parse_signal(text)
-    return [("--signal", text)]
+    """The processes get the signal in any case, because the batch shell (B:) has nothing to save."""
+    name, seconds = parse_signal(text)
+    reservation = "R:" if re.match("B?R", text.upper()) else ""
+    return [("--signal", f"{reservation}{name}@{seconds}")]
 
 
 def state_distribution(text: str) -> list[tuple[str, object]]:

@@ -10,12 +10,14 @@ from pathlib import Path
 from detector.checks.problems import Problem, split_mistakes
 from detector.config.schema import Config
 from detector.errors import BadInput
+from launcher.clean_environment import submission_environment
 from launcher.job import Job, Resources, count_of
 from launcher.option_fields import parse_minutes as parse_slurm_minutes
 from launcher.rank_env import FIRST_PORT, PORTS
-from launcher.slurm_commands import has_slurm, slurm
+from launcher.slurm_commands import has_slurm, run_once, slurm
 
 EARLY_S = 60  # Slurm checks time limits once a minute: the stop signal may be this early
+TEST_TIMEOUT_S = 30
 SINFO_FORMAT = "%R|%P|%a|%l|%D|%c|%G"  # name, name with * for the default, up, time limit, nodes, cores, GPUs
 
 
@@ -55,6 +57,19 @@ def cluster_problems(resources: Resources, cores: int) -> list[Problem]:
     except BadInput as error:
         return [Problem("sinfo", str(error), "Check that the Slurm controller is up (scontrol ping)")]
     return partition_problems(resources, cores, partitions)
+
+
+def rehearse_script(script: str) -> tuple[list[Problem], list[str]]:
+    """Asks `sbatch --test-only` whether it would take a script. Returns its refusal, or its estimate of the start."""
+    with tempfile.NamedTemporaryFile("w", suffix=".sbatch", encoding="utf-8") as file:
+        file.write(script)
+        file.flush()
+        status, _, message = run_once(("sbatch", "--test-only", file.name), submission_environment(), TEST_TIMEOUT_S)
+    message = message.replace("allocation failure: ", "").removeprefix("sbatch: ")
+    if status:
+        return [Problem("sbatch --test-only", message, "Change the option that it names. Where it tells of resources "
+                        "that are down for now, the job can be submitted all the same")], []
+    return [], [f"sbatch --test-only: {re.sub(r'^Job [0-9]+ to start', 'the job would start', message)}"]
 
 
 def shared_folder_problems(run: Path, shared: str) -> list[Problem]:

@@ -47,6 +47,7 @@ class Backend:
         cancel: cancels the submitted jobs that are its arguments.
         is_cluster: the job runs on other machines: the cluster file of the user applies, and several nodes are allowed.
         has_arrays: the backend submits job arrays (--array).
+        rehearse: asks the scheduler whether it would take the job now, and submits nothing; returns problems and notes.
         past_state: returns the state of a job that is over, also of one that `state` has forgotten; None: `state` is
             all there is.
     """
@@ -60,6 +61,7 @@ class Backend:
     cancel: Callable[..., None]
     is_cluster: bool
     has_arrays: bool = False
+    rehearse: Callable[[Launch], tuple[list[Problem], list[str]]] = lambda launch: ([], [])
     past_state: Callable[[str], JobState] | None = None
 
 

@@ -27,7 +27,7 @@ from launcher.clean_environment import submission_environment
 from launcher.code_snapshot import take_snapshot
 from launcher.job import Launch, count_of
 from launcher.option_fields import format_memory
-from launcher.preflight import slurm_notes, slurm_problems
+from launcher.preflight import rehearse_script, slurm_notes, slurm_problems
 from launcher.run_info import add_job_record
 from launcher.sbatch_options import option_text, quote_value
 from launcher.slurm_commands import cancel_job, job_state, queued_jobs, slurm
@@ -193,4 +193,5 @@ def run_sbatch(path: Path) -> str:
 
 
 SBATCH = Backend(preflight=slurm_problems, notes=slurm_notes, script=script, submit=submit, queue=queued_jobs,
-                 state=job_state, cancel=cancel_job, is_cluster=True, has_arrays=True)
+                 state=job_state, cancel=cancel_job, is_cluster=True, has_arrays=True,
+                 rehearse=lambda launch: rehearse_script(script(launch)))

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,8 @@ def config(tmp_path, monkeypatch):
     (tmp_path / "mine.yaml").write_text("data: {root: /x}\n")
     monkeypatch.setattr(preflight, "has_slurm", lambda: True)
     monkeypatch.setattr(preflight, "slurm", lambda *command: SINFO)
+    monkeypatch.setattr(preflight, "run_once", lambda *_: (0, "", "sbatch: Job 5 to start at 2030-01-31T12:00:00 using 8 processors"))
+    monkeypatch.setattr("launcher.backends.submitit.script", lambda launch: f"#SBATCH --gpus={launch.job.resources.gpus}")
     return "mine.yaml"
 
 
@@ -56,6 +59,28 @@ def test_a_problem_of_the_launcher_is_not_followed_by_no_problem_found(gpus, con
     cli.main(["check", config, "--on", "slurm", "--gpus", gpus])
     out = capfd.readouterr().out
     assert ("no problem found" in out) == (gpus == "8") and "facts\n" in out
+
+
+@pytest.mark.parametrize("status, message, line", [
+    (0, "sbatch: Job 5 to start at 2030-01-31T12:00:00 using 8", "sbatch --test-only: the job would start at 2030-01-31T12:00:00 using 8"),
+    (1, "allocation failure: Invalid feature specification", "problem: sbatch --test-only: Invalid feature specification. Change the"),
+    (1, "sbatch timed out", "problem: sbatch --test-only: sbatch timed out")])
+def test_a_check_asks_sbatch_about_the_real_script(status, message, line, config, monkeypatch, capfd):
+    scripts = []
+
+    def run_once(command, environment, timeout_s):
+        scripts.append(Path(command[-1]).read_text())
+        return status, "", message
+    monkeypatch.setattr(preflight, "run_once", run_once)
+    fake_detector(monkeypatch, "facts\nno problem found", OK)
+    assert cli.main(["check", config, "--on", "slurm", "--gpus", "8"]) == (BAD_INPUT if status else OK)
+    out = capfd.readouterr().out
+    assert line in out and scripts == ["#SBATCH --gpus=8"] and ("no problem found" in out) == (status == 0)
+
+
+def test_a_check_is_of_one_run(config, capsys):
+    assert cli.main(["check", config, "--on", "sbatch", "--array", "rows.txt"]) == BAD_INPUT
+    assert "--array is for train" in capsys.readouterr().err
 
 
 def test_a_check_for_this_machine_does_not_ask_slurm(config, monkeypatch, capfd):

@@ -85,8 +85,8 @@ def test_what_cannot_be_stated_is_refused_with_the_reason(option, message):
     ("--gres=gpu:2,lscratch:9", {"gpus": 2, "sbatch": ("--gres=lscratch:9",)}), ("--mem=0", {"sbatch": ("--mem=0",)}),
     ("--time=UNLIMITED", {"hours": math.inf, "sbatch": ("--time=UNLIMITED",)}), ("-G 4 -N 2", {"gpus": 2, "nodes": 2}),
     ("-G a100:4", {"gpus": 4, "gpu_type": "a100"}), ("--cpus-per-gpu=3 --gpus-per-node=2", {"cores": 3, "gpus": 2}),
-    ("--signal=B:USR1@300", {"notice_s": 300, "sbatch": ("--signal=B:USR1@300",)}),
-    ("--signal=SIGTERM", {"notice_s": 60, "sbatch": ("--signal=SIGTERM",)})])
+    ("--signal=B:USR1@300", {"notice_s": 300, "sbatch": ("--signal=USR1@300",)}),
+    ("--signal=SIGTERM", {"notice_s": 60, "sbatch": ("--signal=TERM@60",)})])
 def test_options_with_a_field_become_resources_which_the_preflight_sees(option, expected):
     assert parse(f"--sbatch={option}") == Resources(**expected)
 
