@@ -15,6 +15,7 @@ from detector.loggers import LOGGERS, Logger
 from detector.loggers.progress import format_duration
 from detector.loggers.run_log import RunLog
 from detector.run.files import read_json_lines
+from detector.run.usage import Cost
 from detector.visualization.validation_images import EncodedImage, encode_png
 
 
@@ -154,6 +155,28 @@ def test_a_logged_step_is_one_line_without_a_terminal(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.startswith("step 20/100 epoch 0.50 loss 1.2500 lr 0.01 10.0 images/s, waiting 10%, ")
     assert printed.count("\n") == 1
+
+
+def test_a_logged_step_on_a_gpu_tells_how_busy_it_is(tmp_path, capsys):
+    run_log = RunLog(tmp_path, 0, 100, is_main=True)
+    run_log.train_step(20, {**values(1.25), "gpu_utilization": 0.934, "gpu_power_w": 350.0})
+    run_log.close()
+    assert " 10.0 images/s, waiting 10%, GPU 93%, " in capsys.readouterr().out
+    assert tensorboard_scalars(tmp_path, "train/gpu_power_w") == [(20, 350.0)]
+
+
+def test_the_cost_is_in_tensorboard_and_not_in_metrics_jsonl(tmp_path):
+    cost = Cost(hours=1.0, gpu_hours=8.0, cpu_hours=None, kwh=None, devices=("8 x NVIDIA H100",), images=14400, images_per_s=4.0,
+                restarts=0, shares={"steps": 0.75, "waiting": 0.25})
+    run_log = RunLog(tmp_path, 0, 100, is_main=True)
+    run_log.train_step(20, values(1.25), cost)
+    run_log.cost(30, cost)
+    run_log.close()
+    RunLog(tmp_path / "rank 1", 0, 100, is_main=False).cost(30, cost)
+    assert tensorboard_scalars(tmp_path, "cost/gpu_hours") == [(20, 8.0), (30, 8.0)]
+    tags = {tag for tag in events(tmp_path).Tags()["scalars"] if tag.startswith("cost/")}
+    assert tags == {f"cost/{name}" for name in ("hours", "gpu_hours", "images", "images_per_s", "restarts", "share_steps", "share_waiting")}
+    assert lines(tmp_path) == [("train", 20)] and set(read_json_lines(tmp_path / "metrics.jsonl")[0]) == {"kind", "step", *values(1.25)}
 
 
 def test_an_evaluation_is_one_line_and_its_classes_are_in_tensorboard_only(tmp_path, capsys):

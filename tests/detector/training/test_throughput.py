@@ -1,5 +1,6 @@
 """The meter of a run: what a logged step tells, by one exchange between the ranks."""
 
+import json
 import math
 import time
 from types import SimpleNamespace
@@ -10,11 +11,12 @@ import torch
 
 from detector.data.synced_batches import Fetched
 from detector.distributed import collectives
+from detector.loggers.run_log import RunLog
 from detector.run.environment import RankInfo
 from detector.run.usage import UsageRecord, read_cost, read_starts
 from detector.training import throughput
 from detector.training.sensors import GpuReading
-from detector.training.throughput import ForwardTimer, RunMeter, first_on_device, gpu_values
+from detector.training.throughput import ForwardTimer, RunMeter, first_on_device, gpu_values, report_cost
 
 CPU = torch.device("cpu")
 
@@ -68,6 +70,23 @@ def test_the_end_of_a_start_is_in_the_record(tmp_path):
     meter.write(10)
     cost = meter.finish(11)
     assert cost == read_cost(tmp_path) and read_starts(tmp_path)[0].ended and cost.images == 4
+
+
+def test_the_cost_is_a_message_and_in_results_json_where_there_was_an_evaluation(tmp_path, capsys):
+    run_log = RunLog(tmp_path, 0, 20, is_main=True)
+    report_cost(make_meter(tmp_path), 10, run_log)
+    assert capsys.readouterr().out == "", "a start that did nothing costs nothing"
+    for results in (None, {"metrics": {"AP": 0.5}, "cost": {"hours": 0.0}}):
+        if results:
+            (tmp_path / "results.json").write_text(json.dumps(results))
+        meter = make_meter(tmp_path)
+        meter.write(10)
+        report_cost(meter, 11, run_log)
+        assert capsys.readouterr().out == f"cost: {read_cost(tmp_path).describe()}\n"
+        assert (tmp_path / "results.json").exists() is bool(results)
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written == {"metrics": {"AP": 0.5}, "cost": read_cost(tmp_path).as_json()}
+    run_log.close()
 
 
 def test_ranks_exchange_their_readings_once_and_the_record_adds_them(tmp_path, clock, monkeypatch):
