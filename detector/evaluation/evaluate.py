@@ -2,8 +2,9 @@
 
 import json
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Callable
+from typing import Callable, Iterator
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from detector.model.faster_rcnn import Detector
 from detector.run.environment import peak_memory_gib
 from detector.seeding import derive_seed, seed_torch
 from detector.structures import Dataset, Detections, Resize, ceil_div, concat_detections
+
+OUTPUT_MODULES = ("rpn.head", "roi_heads.box_predictor")  # what detections and proposals are computed from
 
 
 def never() -> bool:
@@ -73,8 +76,9 @@ def predict_all(model: Detector, dataset: Dataset, config: Config, device: torch
     if part is None:
         return None
     detections, losses, indices = gather(part)
+    not_finite = sum(int(count[0]) for count in collectives.all_gather_arrays(np.array([part.not_finite])))
     return Predictions(step, detections, losses, indices, tuple(collectives.all_gather_texts(part.unreadable)),
-                       time.monotonic() - started_at, peak_memory_gib(device))
+                       time.monotonic() - started_at, peak_memory_gib(device), not_finite)
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class RankPredictions:
     losses: list[dict]     # of each batch: {"batch": its number, "images": how many, "losses": {name: value}}
     indices: np.ndarray    # int64 [I of this rank], indices of the images that were predicted
     unreadable: list[str]  # messages of images that could not be decoded and were replaced by grey ones
+    not_finite: int = 0    # see Predictions.not_finite
 
 
 def predict_rank(model: Detector, dataset: Dataset, config: Config, device: torch.device,
@@ -107,7 +112,7 @@ def predict_rounds(model: Detector, dataset: Dataset, config: Config, device: to
         The predictions of this rank; or None if a stop was requested on any rank.
     """
     resize = Resize(config.evaluate.min_size, config.evaluate.max_size)
-    parts, losses, indices, unreadable = [], [], [], []
+    parts, losses, indices, unreadable, not_finite = [], [], [], [], 0
     for index in tqdm(range(rounds), "evaluating", unit="batch", leave=False,
                       disable=None if rank_info.is_main() else True):  # None: shown on a terminal only
         fetched = fetch_batches(loader, int(index < len(batch_numbers)), policy)
@@ -117,17 +122,38 @@ def predict_rounds(model: Detector, dataset: Dataset, config: Config, device: to
             policy.mark("evaluating")
             unreadable += unreadable_messages(targets)
             seed_torch(derive_seed(config.seed, "validation", batch_numbers[index]))
-            outputs, batch_losses = predict_batch(model, images, targets if config.evaluate.compute_loss else None,
-                                                  resize, config.run.precision, device)
+            with watch_outputs(model) as are_finite:
+                outputs, batch_losses = predict_batch(model, images, targets if config.evaluate.compute_loss else None,
+                                                      resize, config.run.precision, device)
             batch_indices = [int(target["index"]) for target in targets]
             parts += [to_detections(dataset.image_ids[image], output) for image, output in zip(batch_indices, outputs)]
             if batch_losses is not None:
                 losses.append({"batch": batch_numbers[index], "images": len(images), "losses": batch_losses})
             indices += batch_indices
+            not_finite += 0 if all(are_finite) else len(images)
     policy.mark("scoring")
     if collectives.any_rank(policy.stop_requested())[0]:  # scoring may take longer than a stop can wait
         return None
-    return RankPredictions(concat_detections(parts), losses, np.array(indices, np.int64), unreadable)
+    return RankPredictions(concat_detections(parts), losses, np.array(indices, np.int64), unreadable, not_finite)
+
+
+@contextmanager
+def watch_outputs(model: Detector) -> Iterator[list[torch.Tensor]]:
+    """Gives a list to which each call of the RPN's head and the box predictor appends whether its outputs are finite.
+
+    Detections cannot tell: a score that is NaN is above no threshold.
+    """
+    are_finite: list[torch.Tensor] = []  # bool [] each, on the device
+
+    def watch(_module, _inputs, outputs) -> None:
+        tensors = [tensor for part in outputs for tensor in (part if isinstance(part, list) else [part])]
+        are_finite.append(torch.stack([tensor.sum() for tensor in tensors]).isfinite().all())
+    hooks = [module.register_forward_hook(watch) for name, module in model.named_modules() if name in OUTPUT_MODULES]
+    try:
+        yield are_finite
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def to_detections(image_id: int, output: dict[str, torch.Tensor]) -> Detections:

@@ -21,7 +21,7 @@ from detector.distributed import collectives, rank_info
 from detector.distributed.process_group import process_group
 from detector.errors import BadInput
 from detector.evaluation.evaluate import evaluate, never
-from detector.evaluation.notes import evaluation_notes, unreadable_note
+from detector.evaluation.notes import evaluation_notes, not_finite_note, unreadable_note
 from detector.evaluation.record_folder import changed_options, record_folder
 from detector.evaluation.results import write_results
 from detector.evaluation.scoring import Evaluation, format_metrics
@@ -172,7 +172,8 @@ def write_and_print(run: Path, result: CheckpointEvaluation, changes: dict[str, 
             write_whole(folder / files.HELD_OUT_FILE, json.dumps(relative_paths(result.dataset)))
     write_results(folder, evaluation, result.detections, result.dataset, config.evaluate.metric,
                   str(result.checkpoint), [f"{key}={value}" for key, value in changes.items()])
-    notes = [unreadable_note(evaluation.unreadable, len(result.dataset)), *result.dataset.warnings, *trained_on,
+    notes = [not_finite_note(evaluation.not_finite, len(result.dataset)),
+             unreadable_note(evaluation.unreadable, len(result.dataset)), *result.dataset.warnings, *trained_on,
              *evaluation_notes(result.detections, result.dataset, config.evaluate.metric, evaluation.metrics["AP"],
                                config.evaluate.max_detections)]
     print("\n".join([
@@ -189,9 +190,9 @@ def write_report(run: Path, folder: Path, result: CheckpointEvaluation, changes:
     """Writes report.html into `folder`; returns a sentence about it. `changes`: see `write_and_print`."""
     evaluation, analysis, config, dataset = result.evaluation, result.analysis, result.config, result.dataset
     assert evaluation is not None and analysis is not None
-    unreadable = unreadable_note(evaluation.unreadable, len(dataset))
+    notes = [not_finite_note(evaluation.not_finite, len(dataset)), unreadable_note(evaluation.unreadable, len(dataset))]
     facts = (f"{config.model.backbone}, step {evaluation.step}", describe(dataset), *dataset.warnings,
-             *([unreadable] if unreadable else []))
+             *(note for note in notes if note))
     overrides = "".join(f" {key}={shlex.quote(str(to_plain(value)))}" for key, value in changes.items())
     info = PageInfo(f"{run.resolve().name}: {dataset.name}", facts, f"fleet-rcnn evaluate {run}{overrides} --report",
                     config.evaluate.nms_thresh, "coco" if config.evaluate.metric == "coco" else "voc")

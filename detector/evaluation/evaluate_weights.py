@@ -11,7 +11,7 @@ from detector.distributed import collectives
 from detector.distributed.process_group import process_group
 from detector.errors import BadInput
 from detector.evaluation.evaluate import evaluate
-from detector.evaluation.notes import evaluation_notes, unreadable_note
+from detector.evaluation.notes import evaluation_notes, not_finite_note, unreadable_note
 from detector.evaluation.results import write_results
 from detector.evaluation.scoring import format_metrics
 from detector.model.faster_rcnn import build_model, to_device_and_layout
@@ -56,7 +56,8 @@ def evaluate_weights(weights: str, recipe: str, overrides: list[str]) -> None:
             folder = run_folder(config)
             write_whole(folder / files.CONFIG_FILE, to_yaml(config))
             write_results(folder, evaluation, detections, dataset, config.evaluate.metric, weights, overrides)
-            notes = [unreadable_note(evaluation.unreadable, len(dataset)), *dataset.warnings,
+            notes = [not_finite_note(evaluation.not_finite, len(dataset)),
+                     unreadable_note(evaluation.unreadable, len(dataset)), *dataset.warnings,
                      *evaluation_notes(detections, dataset, config.evaluate.metric, evaluation.metrics["AP"],
                                        config.evaluate.max_detections)]
             print("\n".join([

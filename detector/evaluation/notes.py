@@ -67,6 +67,15 @@ def max_detections_note(dataset: Dataset, max_detections: int) -> str:
             f"that {hidden} objects cannot be found; set evaluate.max_detections={int(objects.max())}")
 
 
+def not_finite_note(not_finite: int, images: int) -> str:
+    """Returns a sentence about images for which the network's outputs were not finite; "" if there were none."""
+    if not not_finite:
+        return ""
+    return (f"the network's outputs are infinite or NaN in the batches of {not_finite} of {images} images, whose "
+            "detections are missing or without meaning: the weights have diverged or are damaged, or "
+            "run.precision=fp16 overflows. Evaluate an earlier checkpoint, or with run.precision=fp32")
+
+
 def unreadable_note(unreadable: tuple[str, ...], images: int) -> str:
     """Returns a sentence about images that were replaced by grey ones; "" if there were none."""
     if not unreadable:

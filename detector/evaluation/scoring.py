@@ -4,6 +4,7 @@ This module needs neither the model nor the other ranks, so that scoring can run
 training steps.
 """
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ class Predictions:
     unreadable: tuple[str, ...]  # messages of images that could not be decoded and were replaced by grey ones
     elapsed_s: float             # of predicting
     peak_memory_gib: float       # of rank 0: its GPU's memory, or on a CPU its process's
+    not_finite: int = 0          # images in whose batches the network's outputs were not finite
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Evaluation:
     elapsed_s: float                        # of predicting and scoring
     peak_memory_gib: float                  # of rank 0: its GPU's memory, or on a CPU its process's
     unreadable: tuple[str, ...]             # see Predictions.unreadable
+    not_finite: int = 0                     # see Predictions.not_finite
 
 
 def prepare_ground_truth(dataset: Dataset, metric: str) -> coco_kernel.IndexedGroundTruth | None:
@@ -55,6 +58,8 @@ def prepare_ground_truth(dataset: Dataset, metric: str) -> coco_kernel.IndexedGr
 def score(predictions: Predictions, dataset: Dataset, config: Evaluate,
           ground_truth: coco_kernel.IndexedGroundTruth | None = None) -> Evaluation:
     """Returns the evaluation of `predictions`.
+
+    The metrics are NaN if the network's outputs were finite for no image.
 
     Args:
         ground_truth: prepare_ground_truth(dataset, config.metric), if it exists already.
@@ -72,9 +77,11 @@ def score(predictions: Predictions, dataset: Dataset, config: Evaluate,
                        "hold the images")
     prepared = {"ground_truth": ground_truth} if ground_truth else {}
     metrics, per_class = METRIC_FUNCTIONS[config.metric](predictions.detections, dataset, **prepared)
+    if predictions.not_finite >= len(dataset) > 0:  # the detections, if there are any, mean nothing
+        metrics = dict.fromkeys(metrics, math.nan)
     return Evaluation(predictions.step, metrics | loss_means(predictions.losses), per_class, len(dataset),
                       len(dataset) / predictions.elapsed_s, predictions.elapsed_s + time.monotonic() - started_at,
-                      predictions.peak_memory_gib, predictions.unreadable)
+                      predictions.peak_memory_gib, predictions.unreadable, predictions.not_finite)
 
 
 def loss_means(losses: list[dict]) -> dict[str, float]:

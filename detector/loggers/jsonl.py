@@ -1,15 +1,14 @@
-"""metrics.jsonl: a line for each logged step and each evaluation.
+"""metrics.jsonl: a line for each logged step and each evaluation; null stands for a number that is not finite.
 
 The best evaluation and early stopping are computed from this file (run/evaluation_history.py).
 """
 
-import json
 import os
 from pathlib import Path
 
 from detector.loggers.protocol import Logger
 from detector.run.evaluation_history import read_metrics
-from detector.run.files import METRICS_FILE, write_whole
+from detector.run.files import METRICS_FILE, to_json, write_whole
 
 KINDS = ("train", "evaluation")
 
@@ -19,12 +18,12 @@ class JsonlLogger(Logger):
 
     def __init__(self, folder: Path, step: int, _total_steps: int):
         lines = [line for line in read_metrics(folder) if line["step"] <= step]
-        write_whole(folder / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in lines))
+        write_whole(folder / METRICS_FILE, "".join(to_json(line) + "\n" for line in lines))
         self.file = open(folder / METRICS_FILE, "a", encoding="utf-8")
 
     def scalars(self, kind: str, step: int, values: dict[str, float]) -> None:
         if kind in KINDS:
-            self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            self.file.write(to_json({"kind": kind, "step": step, **values}) + "\n")
             self.file.flush()
 
     def flush(self) -> None:

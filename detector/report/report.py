@@ -4,6 +4,7 @@ The page's scripts compute the numbers that its sliders change; this module comp
 C classes; S images are shown.
 """
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,5 +171,5 @@ def ratio(part: int, total: int) -> float:
 
 
 def round4(value: float) -> float:
-    """Returns a float with four decimals."""
-    return round(float(value), 4)
+    """Returns a float with four decimals; -1, which stands for undefined values, for one that is not finite."""
+    return round(float(value), 4) if math.isfinite(value) else -1.0

@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from detector.config.schema import Config
 from detector.data.workers import start_worker, worker_context
 from detector.distributed import collectives
 from detector.distributed.stop_signal import StopRequest
+from detector.evaluation.notes import not_finite_note
 from detector.evaluation.results import write_results
 from detector.evaluation.scoring import Evaluation, Predictions, prepare_ground_truth, score
 from detector.loggers.run_log import RunLog
 from detector.metrics.analysis import analyse
 from detector.metrics.coco_kernel import IndexedGroundTruth
 from detector.run.checkpoint_files import best_path, checkpoint_path, mark_best
-from detector.run.evaluation_history import best_of
+from detector.run.evaluation_history import best_of, not_finite, value_of
 from detector.run.heartbeat import Heartbeat
 from detector.structures import Dataset
 from detector.training.async_checkpoint import AsyncCheckpoint
@@ -66,12 +68,14 @@ class BackgroundScorer:
         self.scoring: Future | None = None
         self.drawing: Future | Predictions | None = None  # Predictions: still to be drawn by this process
         self.process_id: Future | None = None
+        self.predictions: Predictions | None = None  # of the evaluation that is being scored
+        self.notes: list[str] = []  # for the log
 
     @property
     def error(self) -> BaseException | None:
         """The error of scoring or drawing, until the result is taken."""
         for future in (self.scoring, self.drawing):
-            if isinstance(future, Future) and future.done() and future.exception():
+            if isinstance(future, Future) and future.done() and future.exception() and not was_killed(future):
                 return future.exception()
         return None
 
@@ -90,8 +94,13 @@ class BackgroundScorer:
         if self.pool is None:
             self.pool = ProcessPoolExecutor(1, worker_context(), init_process, self.arguments)
             self.process_id = self.pool.submit(os.getpid)
-        self.scoring = self.pool.submit(score_in_process, predictions)
-        self.drawing = self.pool.submit(draw_in_process)
+        self.predictions = predictions
+        try:
+            self.scoring = self.pool.submit(score_in_process, predictions)
+            self.drawing = self.pool.submit(draw_in_process)
+        except BrokenProcessPool as error:  # killed since the last evaluation
+            self.scoring = Future()
+            self.scoring.set_exception(error)
 
     def is_scoring(self) -> bool:
         return self.scoring is not None and not self.scoring.done()
@@ -99,7 +108,17 @@ class BackgroundScorer:
     def take_evaluation(self) -> Evaluation | None:
         """Waits for the evaluation and returns it, once; None if none was started. Raises scoring's error, once."""
         scoring, self.scoring = self.scoring, None
-        return scoring.result() if scoring is not None else None
+        if scoring is None:
+            return None
+        if not was_killed(scoring):
+            return scoring.result()
+        self.notes.append("the process that scores evaluations was killed (the usual cause is a lack of memory: lower "
+                          "run.num_workers, or request more). This evaluation is scored by the training process, "
+                          "without drawings")
+        self.close()
+        self.pool, self.drawing = None, None  # the next evaluation starts another process
+        self.job = self.job or make_job(*self.arguments)
+        return score_and_write(self.job, self.predictions)
 
     def is_drawing(self) -> bool:
         return isinstance(self.drawing, Future) and not self.drawing.done()
@@ -111,6 +130,10 @@ class BackgroundScorer:
         drawing, self.drawing = self.drawing, None
         if isinstance(drawing, Predictions):
             return draw(self.job, drawing)
+        if drawing is not None and was_killed(drawing):
+            self.close()
+            self.pool = None
+            return None
         return drawing.result() if drawing is not None else None
 
     def drop_drawings(self) -> None:
@@ -126,6 +149,11 @@ class BackgroundScorer:
         self.pool.shutdown(cancel_futures=True)
 
 
+def was_killed(future: Future) -> bool:
+    """Returns whether the process of a future was killed before it had the result. Waits for the future."""
+    return isinstance(future.exception(), BrokenProcessPool)
+
+
 def collect_evaluation(scorer: BackgroundScorer, saver: AsyncCheckpoint, run_log: RunLog, best_metric: str,
                        heartbeat: Heartbeat) -> None:
     """Waits for the background evaluation, appends it to metrics.jsonl and updates best.pt. Collective.
@@ -135,6 +163,9 @@ def collect_evaluation(scorer: BackgroundScorer, saver: AsyncCheckpoint, run_log
     """
     def collect() -> None:
         evaluation = scorer.take_evaluation()
+        for note in scorer.notes:
+            run_log.message(note)
+        scorer.notes.clear()
         if evaluation is not None:
             record_evaluation(evaluation, saver, run_log, best_metric)
         drawings = scorer.take_drawings()
@@ -157,14 +188,23 @@ def wait_until_drawn(scorer: BackgroundScorer, stop: StopRequest) -> bool:
 def record_evaluation(evaluation: Evaluation, saver: AsyncCheckpoint, run_log: RunLog, best_metric: str) -> None:
     """Updates best.pt if the evaluation is the best or best.pt is missing, then appends it to metrics.jsonl.
 
-    An evaluation in metrics.jsonl is complete: it is not repeated when the run resumes.
+    An evaluation in metrics.jsonl is complete: it is not repeated when the run resumes. One with a metric that is not
+    finite never becomes best.pt.
     """
     saver.wait()
     folder, earlier = run_log.folder, run_log.evaluations(best_metric)
-    latest = evaluation.step, evaluation.metrics[best_metric]
-    if best_of([*earlier, latest]) == latest or not best_path(folder).exists():
+    latest = evaluation.step, value_of(evaluation.metrics, best_metric)
+    if best_of([*earlier, latest]) == latest or not best_path(folder).exists() and best_of([latest]):
         mark_best(folder, checkpoint_path(folder, evaluation.step))
     run_log.evaluation(evaluation.step, evaluation.metrics, evaluation.per_class)
+    names = not_finite(evaluation.metrics)
+    if names:
+        run_log.message(f"evaluation at step {evaluation.step}: {', '.join(names)} {'are' if names[1:] else 'is'} not "
+                        "finite, so that it is not the best and no improvement. The training diverges, if the losses "
+                        "of its steps grow as well: set optim.grad_clip_norm=10, or a lower optim.lr")
+    note = not_finite_note(evaluation.not_finite, evaluation.images)
+    if note:
+        run_log.message(f"evaluation at step {evaluation.step}: {note}")
     for message in evaluation.unreadable:
         run_log.message(f"unreadable image, replaced by a grey one: {message}")
 

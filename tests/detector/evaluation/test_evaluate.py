@@ -15,6 +15,7 @@ from detector.data.synced_batches import FetchPolicy
 from detector.errors import BadInput
 from detector.evaluation import evaluate as evaluate_module
 from detector.evaluation.evaluate import RankPredictions, evaluate, gather, merge, predict_rounds
+from detector.evaluation.notes import not_finite_note
 from detector.evaluation.scoring import format_metrics, loss_means
 from detector.model.faster_rcnn import build_model
 from detector.structures import Detections, concat_detections
@@ -80,6 +81,19 @@ def test_the_metrics_have_the_losses_of_the_model_by_name_if_they_are_computed(c
     evaluation, _ = evaluate(build_model(config.model, config.evaluate, len(CLASSES)), val, config, CPU, step=0)
     losses = ["loss", "loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"] if compute_loss else []
     assert "AP" in evaluation.metrics and [name for name in evaluation.metrics if "loss" in name] == losses
+
+
+@pytest.mark.parametrize("part", ["backbone.body.conv1", "rpn.head.cls_logits", "roi_heads.box_predictor.bbox_pred"])
+def test_outputs_that_are_not_finite_are_counted_and_make_no_metrics(part, config, val):
+    """Finite weights may overflow as well, as after a flipped bit in an exponent."""
+    torch.manual_seed(0)
+    model = build_model(config.model, config.evaluate, len(CLASSES))
+    model.get_submodule(part).weight.data.fill_(3e38)
+    evaluation, _ = evaluate(model, val, config, CPU, step=0)
+    assert evaluation.not_finite == len(val) == evaluation.images
+    assert np.isnan(evaluation.metrics["AP"]) and f"in the batches of {len(val)} of {len(val)} images" in not_finite_note(
+        evaluation.not_finite, evaluation.images)
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_a_second_evaluation_gives_the_same_numbers_whatever_random_numbers_were_drawn_before(config, val):

@@ -54,6 +54,39 @@ def test_a_run_is_evaluated_from_its_folder_alone(run_folder, tmp_path, capsys):
             evaluate_run(str(run_folder) if checkpoint == "last.pt" else str(tmp_path / "none"), [], checkpoint)
 
 
+def test_a_damaged_checkpoint_is_named_with_one_that_can_be_taken_instead(run_folder, tmp_path):
+    step = run_folder / "checkpoints" / "step-00000012.pt"
+    best = step.with_name("best.pt")
+    data = step.read_bytes()
+    at = len(data) // 2
+    best.write_bytes(data[:at] + bytes([data[at] ^ 64]) + data[at + 1:])
+    with pytest.raises(BadInput, match=f"{best} is damaged .*: its {len(data)} bytes are not those .* --checkpoint {step}"):
+        evaluate_run(str(run_folder), [], "best")
+    assert evaluate_checkpoint(str(run_folder), [], str(step)).evaluation.step == 12
+    step.write_bytes(best.read_bytes())
+    with pytest.raises(BadInput, match="step-00000012.pt is damaged .* Restore it from a copy, or train again"):
+        evaluate_run(str(run_folder), [], "last")
+    assert not (run_folder / "results.json").exists()
+
+
+def rewrite(path: Path, name: str, value: float) -> None:
+    content = checkpoint_files.read_checkpoint(path)
+    content["model"][name].fill_(value)
+    checkpoint_files.write_checkpoint(path.parent.parent, content)
+
+
+def test_a_network_that_has_diverged_is_said_to_have(run_folder, capsys):
+    step = run_folder / "checkpoints" / "step-00000012.pt"
+    rewrite(step, "rpn.head.cls_logits.weight", 3e38)  # finite, but what it gives is not
+    assert evaluate_run(str(run_folder), [], "best", report=True)
+    assert "outputs are infinite or NaN in the batches of" in capsys.readouterr().out
+    assert "NaN" not in (run_folder / "results.json").read_text() and results(run_folder)["metrics"]["AP"] is None
+    assert results(run_folder)["not_finite"] == results(run_folder)["images"] and (run_folder / "report.html").is_file()
+    rewrite(step, "rpn.head.cls_logits.weight", float("nan"))
+    with pytest.raises(BadInput, match="weights rpn.head.cls_logits.weight are not finite: .* diverged at step 12"):
+        evaluate_run(str(run_folder), [], "best")
+
+
 def test_another_metric_is_written_beside_the_record_of_the_run(run_folder, capsys):
     evaluate_run(str(run_folder), [], "best")
     record = (run_folder / "results.json").read_bytes()

@@ -26,7 +26,7 @@ def test_both_files_are_written(tmp_path):
     write_results(tmp_path, EVALUATION, make_detections(3), DATA, "coco", "best.pt", ["data.val=b"])
     assert json.loads((tmp_path / "results.json").read_text()) == {
         "step": 20, "metrics": {"AP": 0.5}, "per_class": {"cat": {"AP": 0.5}}, "images": 2, "images_per_s": 2.5,
-        "elapsed_s": 2.0, "peak_memory_gib": 0.5, "unreadable": [], "data": "val", "root": "/nowhere", "metric": "coco",
+        "elapsed_s": 2.0, "peak_memory_gib": 0.5, "unreadable": [], "not_finite": 0, "data": "val", "root": "/nowhere", "metric": "coco",
         "checkpoint": "best.pt", "overrides": ["data.val=b"]}
     assert json.loads((tmp_path / "detections.json").read_text()) == [
         {"image_id": 11, "category_id": 7, "bbox": [3.0, 0.0, 5.0, 5.0], "score": 0.75}]

@@ -1,13 +1,22 @@
 """Small files of a run folder: whole or not at all, and read without an error whatever they hold."""
 
 import json
+import math
 import os
 import time
 
 import pytest
 
 from detector.errors import BadInput
-from detector.run.files import append_json_line, read_json, read_json_lines, write_json, write_text, write_whole
+from detector.run.files import (
+    append_json_line,
+    read_json,
+    read_json_lines,
+    to_json,
+    write_json,
+    write_text,
+    write_whole,
+)
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -62,6 +71,15 @@ def test_a_json_file_that_is_missing_or_of_another_kind_reads_as_empty(content, 
     assert read_json(tmp_path / "x.json") == {}
 
 
+def test_numbers_that_are_not_finite_are_null(tmp_path):
+    value = {"a": [1.5, math.nan, (math.inf, -math.inf)], "b": {"c": math.nan, "d": "NaN"}, "e": True, "f": None}
+    expected = {"a": [1.5, None, [None, None]], "b": {"c": None, "d": "NaN"}, "e": True, "f": None}
+    write_json(tmp_path / "x.json", value)
+    assert json.loads(to_json(value)) == expected == read_json(tmp_path / "x.json")
+    append_json_line(tmp_path / "x.jsonl", **value)
+    assert read_json_lines(tmp_path / "x.jsonl")[0]["a"] == expected["a"]
+
+
 def test_a_line_that_was_cut_short_is_left_out(tmp_path):
-    (tmp_path / "x.jsonl").write_text('{"a": 1}\n{"a"\n\0\0\n{"a": 2}\n{"a": 3')
+    (tmp_path / "x.jsonl").write_bytes(b'{"a": 1}\n{"a"\n\0\0\n[7]\n{"b": \xff}\n{"a": 2}\n{"a": 3')
     assert read_json_lines(tmp_path / "x.jsonl") == [{"a": 1}, {"a": 2}]
