@@ -115,6 +115,13 @@ def checkpoint(lines: Lines) -> str:
     return f"{own:.2f} s, with torch.save {peer:.2f} s ({lines[-1]['checkpoint_mib']:.0f} MiB)"
 
 
+def bit_flips(lines: Lines) -> str:
+    line = lines[-1]
+    found = line["trials"] - len(line["passed_over"])
+    return (f"{found} of {line['trials']} are found, and the one before is taken; verifying {line['checkpoint_mib']:.0f} MiB takes "
+            f"{statistics.median(line['seconds']['verify']):.3f} s, {format_spread(line['ratio'])} of torch.load")
+
+
 def disturbances(lines: Lines) -> str:
     return (f"{len(lines[-1]['disturbances'])} disturbances in {lines[-1]['steps']} steps: the bits of an undisturbed run, "
             "each step once")
@@ -184,6 +191,7 @@ QUESTIONS = [
     Question("Do training steps keep their pace while an evaluation is scored in the background?", "scoring_beside.py",
              scoring_beside),
     Question("How long does a step wait for a checkpoint?", "checkpoint.py", checkpoint, highlight=True),
+    Question("Are 1,000 damaged checkpoints found, and what does it cost to verify one?", "bit_flips.py", bit_flips),
     Question("Does a run on Slurm survive preemption, its time limit, a requeue by hand and a lost node, each twice?",
              "disturbances.py", disturbances),
     Question("Does a job on Slurm survive fifty kills at random moments?", "kills.py", kills, highlight=True)]

@@ -148,6 +148,12 @@ def test_checkpoint(tmp_path):
     assert len(line["stops_s"]["background"]) == len(line["stops_s"]["here"]) == 2 and "torch.save" in output
 
 
+def test_bit_flips(tmp_path):
+    output, (line,) = run(tmp_path / "out.jsonl", "bit_flips.py", "--trials", "50", "--rounds", "1", "--backbone", "resnet18_fpn")
+    assert sum(line["counts"].values()) == 50 and line["passed_over"] == [] and "0 were passed over" in output
+    assert line["ratio"]["median"] > 0 and line["counts"]["flipped bit"] > 20
+
+
 def test_the_gpu_script_runs_with_nothing_but_torch_and_torchvision(tmp_path):
     """Runs on a CPU, as small as possible, with packages that cannot be imported."""
     for name in ("pycocotools", "hotcoco", "submitit", "tensorboard", "pytest", "cv2", "onnx", "simplejpeg", "xxhash"):
