@@ -19,6 +19,7 @@ CLUSTER_VARIABLES = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM
 # Variables by which a site or a user states an option of sbatch for all jobs: whom to charge, and where they run.
 SITE_OPTIONS = {"SBATCH_ACCOUNT": "account", "SBATCH_PARTITION": "partition", "SBATCH_QOS": "qos",
                 "SBATCH_RESERVATION": "reservation", "SBATCH_CONSTRAINT": "constraint", "SBATCH_CLUSTERS": "clusters",
+                "SBATCH_TIMELIMIT": "time", "SBATCH_MEM_PER_CPU": "mem-per-cpu", "SBATCH_MEM_PER_NODE": "mem",
                 "SBATCH_WCKEY": "wckey", "SBATCH_NO_REQUEUE": "no-requeue"}
 FLAGS = ("no-requeue",)  # options of SITE_OPTIONS without a value
 # Variables that processes in a container need: of the job, of libraries, and of the user's folders.

@@ -16,7 +16,7 @@ from launcher.backends.local import run_local
 from launcher.command_hints import refuse_unknown_options, refuse_unknown_verb
 from launcher.job import LAUNCHED_VERBS, TEMPLATES, Job, Launch, Resources
 from launcher.reproduce import reproduce
-from launcher.resources import add_resource_options, attach_option_values, build_resources
+from launcher.resources import CLUSTER_FIELDS, add_resource_options, attach_option_values, build_resources
 
 VERBS = {  # verb: (arguments, description)
     "train": ("CONFIG [key=value ...]", "train a detector, or resume its run"),
@@ -175,6 +175,10 @@ def refuse_contradictions(args: argparse.Namespace, resources: Resources, backen
     """Raises BadInput for options that the verb or the backend cannot serve."""
     if resources.nodes > 1 and not backend.is_cluster:
         raise BadInput(f"--nodes {resources.nodes}: several nodes need {places_with(lambda other: other.is_cluster)}")
+    cluster_options = [] if backend.is_cluster else [
+        f"--{name.replace('_', '-')}" for name in CLUSTER_FIELDS if getattr(args, name) is not None]
+    if cluster_options:
+        raise BadInput(f"{', '.join(cluster_options)}: for a job {places_with(lambda other: other.is_cluster)}")
     if args.array and (not backend.has_arrays or args.verb != "train"):
         raise BadInput(f"--array is for train {places_with(lambda other: other.has_arrays)}")
     if args.failed and not args.array:

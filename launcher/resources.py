@@ -22,6 +22,7 @@ from launcher.option_fields import EXCLUSIVE_KEYS, parse_gpus, parse_signal, sta
 from launcher.sbatch_options import REFUSED, option_text, parse_options
 
 PATHS = ("shared", "container", "python")  # fields in which ~ and $VAR are replaced, as in srun
+CLUSTER_FIELDS = tuple(field.name for field in fields(Resources) if field.name not in ("processes", "nodes", "gpus"))
 Layer = dict[str, object]                  # key, as in launcher.option_fields -> value
 
 

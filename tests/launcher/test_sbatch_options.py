@@ -103,9 +103,12 @@ def test_gpus_may_have_a_type_on_the_command_line_and_in_the_file(tmp_path):
 def test_the_command_line_over_the_file_over_sbatch_variables_option_by_option(tmp_path, monkeypatch):
     monkeypatch.setenv("SBATCH_PARTITION", "site")
     monkeypatch.setenv("SBATCH_QOS", "site")
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "1-0")
     file = tmp_path / "c.yaml"
     file.write_text('sbatch: ["--qos=file --requeue", "--mem-per-cpu=2G", --time=60, -x n1]\n')
-    assert parse() == Resources(partition="site", sbatch=("--qos=site",))
+    assert parse() == Resources(partition="site", hours=24, sbatch=("--qos=site",))
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "90")
+    assert parse().hours == 1.5
     resources = parse("--cluster", str(file), "--sbatch=--no-requeue",
                       "--partition", "mine", "--sbatch", "--mem-per-gpu=3G", "--hours", "2")
     assert set(resources.sbatch) == {"--qos=file", "--exclude=n1", "--no-requeue", "--mem-per-gpu=3G"}
