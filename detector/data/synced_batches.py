@@ -8,7 +8,7 @@ from typing import Callable
 from detector.data.dataset import unreadable_messages
 from detector.data.loader import POLL_S, Batch, BatchIterator
 from detector.distributed import collectives, rank_info
-from detector.errors import BadInput
+from detector.errors import BadInput, MachineError
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class FetchPolicy:
     timeout_s: float                          # longest wait for this rank's own loader
     mark: Callable[[str], None] = lambda phase: None  # writes the phase to the heartbeat
     background_error: Callable[[], Exception | None] = lambda: None  # an error of this rank's background threads
+    before_error: Callable[[], None] = lambda: None  # called on all ranks before the error of any rank is raised
 
 
 @dataclass(frozen=True)
@@ -43,28 +44,33 @@ def fetch_batches(loader: BatchIterator, count: int, policy: FetchPolicy, nan_fo
         nan_found: this rank has found a loss that is not finite.
 
     Raises:
-        On all ranks, if any rank has a background error, an unreadable image that the policy refuses, or has waited
-        longer than `policy.timeout_s`.
+        On all ranks, if any rank has a background error, an error of its loader or an unreadable image that the policy
+        refuses, or has waited longer than `policy.timeout_s`. `policy.before_error` is called first.
     """
     batches: list[Batch] = []
+    loader_error: Exception | None = None
     started_at = time.monotonic()
     wait_s, missing = 0.0, True
     policy.mark("loading data")
     while True:
         vote_at = time.monotonic() + POLL_S
-        while len(batches) < count and time.monotonic() < vote_at:
-            batch = loader.poll()
+        while len(batches) < count and time.monotonic() < vote_at and loader_error is None:
+            try:
+                batch = loader.poll()
+            except Exception as error:  # of any kind: the other ranks must not wait for this one
+                loader_error, batch = error, None
             if batch is not None:
                 batches.append(batch)
             wait_s = time.monotonic() - started_at
         if missing and len(batches) == count:
             missing = False
             policy.mark("waiting for the others")  # once only: voting again is no progress
-        error = (policy.background_error() or _unreadable_error(batches, policy)
+        error = (loader_error or policy.background_error() or _unreadable_error(batches, policy)
                  or _timeout_error(missing, wait_s, policy))
         any_error, any_missing, stop_requested, any_nan = collectives.any_rank(
             error is not None, missing, policy.stop_requested(), nan_found)
         if any_error:
+            policy.before_error()
             collectives.raise_on_all_ranks(error)
         if stop_requested or any_nan or not any_missing:
             return Fetched(batches, wait_s, stop_requested, any_nan)
@@ -75,8 +81,8 @@ def _unreadable_error(batches: list[Batch], policy: FetchPolicy) -> BadInput | N
     return BadInput(messages[0]) if messages and policy.refuse_unreadable else None
 
 
-def _timeout_error(missing: bool, wait_s: float, policy: FetchPolicy) -> RuntimeError | None:
+def _timeout_error(missing: bool, wait_s: float, policy: FetchPolicy) -> MachineError | None:
     if not missing or wait_s < policy.timeout_s:
         return None
-    return RuntimeError(f"rank {rank_info.rank()} on {socket.gethostname()} has waited {policy.timeout_s:.0f} s for "
+    return MachineError(f"rank {rank_info.rank()} on {socket.gethostname()} has waited {policy.timeout_s:.0f} s for "
                         "its data loader (limit: run.timeout_minutes): the disk does not answer, or a worker hangs")

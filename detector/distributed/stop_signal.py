@@ -44,6 +44,11 @@ class StopRequest:
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
 
+    @property
+    def reason(self) -> str:
+        """Who requests the stop, for messages: the signal, or another rank."""
+        return self.signal_name or "on another rank"
+
     def ignore_further_signals(self) -> None:
         """Ignores all SIGNALS until the process ends: everything is saved, and the exit status shall not change."""
         for number in SIGNALS:

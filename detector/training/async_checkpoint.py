@@ -14,6 +14,7 @@ import torch
 
 from detector.distributed import collectives
 from detector.errors import BadInput, MachineError
+from detector.loggers.run_log import RunLog
 from detector.run.checkpoint_files import keep_newest, write_checkpoint
 
 
@@ -89,7 +90,7 @@ class AsyncCheckpoint:
 
 
 def save_if_possible(save: Callable[[], str], saver: AsyncCheckpoint, scoring_error: BaseException | None,
-                     message: Callable[[str], None]) -> None:
+                     run_log: RunLog) -> None:
     """Saves the current step before an error ends the run; an error of saving does not replace that one. Collective.
 
     Nothing is saved where scoring failed: the next start repeats the evaluation from the checkpoint that it belongs to.
@@ -104,7 +105,7 @@ def save_if_possible(save: Callable[[], str], saver: AsyncCheckpoint, scoring_er
         return
     with contextlib.suppress(BadInput, MachineError, RuntimeError, OSError):
         collectives.run_on_main(saver.drop_error)
-        message(f"{save()}, before the error below; start again to continue")
+        run_log.message(f"{save()}, before the error below; start again to continue")
 
 
 def copy_to_host(value, reuse=None):

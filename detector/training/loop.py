@@ -66,8 +66,7 @@ def train(config: Config, device: torch.device, stop: StopRequest) -> Outcome:
             except Stopped:
                 status.update("stopped", by=stop.signal_name)
                 if is_main():
-                    print(f"stop requested ({stop.signal_name or 'on another rank'}) during start-up: there is nothing "
-                          "new to save", flush=True)
+                    print(f"stop requested ({stop.reason}) during start-up: there is nothing new to save", flush=True)
                 return Outcome.STOPPED
             config = setup.config
             with closing(collectives.run_on_all_ranks(
@@ -157,7 +156,7 @@ class TrainingLoop:
                              60 * self.config.run.timeout_minutes,
                              lambda phase: self.heartbeat.mark(phase, self.state.step + 1),
                              lambda: self.saver.error or self.scorer.error,
-                             lambda: save_if_possible(self.save_now, self.saver, self.scorer.error, self.run_log.message))
+                             lambda: save_if_possible(self.save_now, self.saver, self.scorer.error, self.run_log))
         fetched = fetch_batches(loader, len(self.setup.plan.micro_batches), policy, details is not None)
         if fetched.nan_found:
             self.stop_on_nan(details)
@@ -274,8 +273,7 @@ class TrainingLoop:
         saved = self.save_now()
         report_cost(self.meter, self.state.step, self.run_log)
         self.status.update("stopped", step=self.state.step, saved_in_s=self.saver.saved_in_s, by=self.stop.signal_name)
-        self.run_log.message(f"{saved}; stop requested ({self.stop.signal_name or 'on another rank'}), start again to "
-                             "continue")
+        self.run_log.message(f"{saved}; stop requested ({self.stop.reason}), start again to continue")
 
     def save_now(self) -> str:
         """Saves the current step and waits until it is on disk; returns a sentence about that."""

@@ -1,6 +1,7 @@
 """A stop request takes effect at any moment, all ranks leave at the same step, and a run that cannot go on ends and says why."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -119,6 +120,22 @@ def test_a_killed_rank_ends_the_other(tiny, config_file, tmp_path):
     statuses, output = finish(running)
     assert statuses[0] not in (0, 75) and time.monotonic() - killed_at < 30, output
     assert status(folder)["state"] == "failed"
+
+
+def test_a_killed_loader_worker_costs_no_step_on_any_rank(tiny, config_file, tmp_path):
+    folder = tmp_path / "runs" / "tiny"
+    running = start(["-m", "detector", "train", str(config_file), *tiny, "schedule.steps=1000", "data.val=[]", "run.num_workers=1"], 2)
+    until(lambda: (folder / "log.txt").exists() and "step 3/" in (folder / "log.txt").read_text(), running)
+    server = int(subprocess.run(["pgrep", "-f", "-P", str(running[1].pid), "forkserver"], capture_output=True, text=True).stdout)
+    worker = int(subprocess.run(["pgrep", "-P", str(server)], capture_output=True, text=True).stdout.split()[-1])
+    os.kill(worker, signal.SIGKILL)
+    statuses, output = finish(running)
+    assert statuses == [1, 1] and "Traceback" not in output, output
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "loader worker 0 of rank 1 on " in errors[0] and "SIGKILL while it read " in errors[0], output
+    step = status(folder)["step"]
+    assert f"saved step {step} in " in output and (folder / "checkpoints" / f"step-{step:08d}.pt").is_file()
+    assert metrics(folder) == [("train", n) for n in range(1, step + 1)] and status(folder)["state"] == "failed"
 
 
 def test_a_second_start_of_a_run_is_refused_while_the_first_runs(tiny, config_file, tmp_path):

@@ -21,7 +21,7 @@ from detector.data.loader import GRACE_S, collate, open_loader
 from detector.data.samplers import TrainBatchSampler, micro_batches, plan_epoch, steps_per_epoch
 from detector.data.transforms import TRANSFORMS
 from detector.data.workers import SIGNALS, ignore_stop_signals
-from detector.errors import BadInput
+from detector.errors import BadInput, MachineError
 from detector.seeding import numpy_random_state
 from detector.structures import Dataset, build_dataset
 
@@ -238,6 +238,21 @@ def test_a_worker_that_hangs_holds_up_neither_the_wait_nor_the_end(dataset):
         assert batches.poll() is None and time.monotonic() - started_at < 5
         started_at = time.monotonic()
     assert time.monotonic() - started_at < GRACE_S + 5 and not any(worker.is_alive() for worker in workers)
+
+
+@pytest.mark.parametrize("number, cause", [(signal.SIGKILL, "lack of memory"), (signal.SIGBUS, "/dev/shm is full"),
+                                           (signal.SIGSEGV, "A library crashed")])
+def test_a_killed_worker_is_named_with_its_images_and_the_likely_cause(dataset, number, cause):
+    keys = [[(0, index)] for index in range(7)] * 40
+    with open_loader(DetectionDataset(dataset, 3, ALL), keys, 1, pin_memory=False) as batches:
+        next(batches)
+        worker, = batches.workers()
+        os.kill(worker.pid, number)
+        with pytest.raises(MachineError) as error:
+            list(batches)
+    text = str(error.value)
+    assert "loader worker 0 of rank 0 on " in text and f"was killed by {number.name} while it read {dataset.root}/" in text
+    assert cause in text and "run.num_workers" in text and len(text.splitlines()) == 1
 
 
 @pytest.mark.parametrize("before", [0, 2])  # batches: the workers are only starting, or have both delivered one

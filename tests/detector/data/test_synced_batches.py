@@ -7,7 +7,7 @@ import torch
 
 from detector.data import synced_batches
 from detector.data.synced_batches import FetchPolicy, fetch_batches
-from detector.errors import BadInput
+from detector.errors import BadInput, MachineError
 
 
 class Slow:
@@ -65,8 +65,18 @@ def test_a_background_error_raises_during_the_wait():
         fetch_batches(Slow(10**9), 1, policy(background_error=lambda: BadInput("disk full")))
 
 
+def test_an_error_of_the_loader_is_raised_by_vote_and_after_a_last_call():
+    class Broken:
+        def poll(self):
+            raise MachineError("worker killed")
+    calls = []
+    with pytest.raises(MachineError, match="worker killed"):
+        fetch_batches(Broken(), 1, policy(before_error=lambda: calls.append("save")))
+    assert calls == ["save"]
+
+
 def test_a_loader_that_never_answers_is_an_error_with_rank_and_option():
-    with pytest.raises(RuntimeError, match=r"rank 0 on .* has waited 0 s for its data loader \(limit: run.timeout_minutes\)"):
+    with pytest.raises(MachineError, match=r"rank 0 on .* has waited 0 s for its data loader \(limit: run.timeout_minutes\)"):
         fetch_batches(Slow(10**9), 1, policy(timeout_s=0.2))
 
 

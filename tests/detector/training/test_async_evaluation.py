@@ -81,7 +81,7 @@ def test_an_error_is_raised_once_and_the_next_evaluation_works(val, config, tmp_
     scorer.close()
 
 
-def test_the_process_ignores_stop_signals_and_its_death_is_an_error(val, config, tmp_path):
+def test_the_process_ignores_stop_signals_and_after_its_death_this_process_scores(val, config, tmp_path):
     scorer = scorer_of(val, config, tmp_path, 1)
     scorer.start(perfect_predictions(val))
     scorer.take_evaluation()
@@ -91,9 +91,13 @@ def test_the_process_ignores_stop_signals_and_its_death_is_an_error(val, config,
     scorer.start(perfect_predictions(val))
     assert scorer.take_evaluation().metrics["AP"] == 1
     os.kill(process, signal.SIGKILL)
-    with pytest.raises(Exception, match="terminated abruptly"):
-        scorer.start(perfect_predictions(val))
-        scorer.take_evaluation()
+    scorer.start(perfect_predictions(val, step=5))
+    assert scorer.error is None
+    evaluation = scorer.take_evaluation()
+    assert (evaluation.step, evaluation.metrics["AP"]) == (5, 1) and scorer.take_drawings() is None
+    assert len(scorer.notes) == 1 and "was killed (the usual cause is a lack of memory" in scorer.notes[0]
+    scorer.start(perfect_predictions(val, step=6))  # in a new process
+    assert scorer.take_evaluation().step == 6 and list(scorer.pool._processes) != [process] and len(scorer.notes) == 1
     scorer.close()
 
 
