@@ -235,8 +235,10 @@ class TrainingLoop:
 
     def finish_pending_evaluation(self) -> None:
         """Waits until the last evaluation is scored and logs it, and its drawings if they are made by then."""
-        with self.meter.during("evaluation"):
-            collect_evaluation(self.scorer, self.saver, self.run_log, self.config.evaluate.best_metric, self.heartbeat)
+        if self.setup.val_data is not None:
+            with self.meter.during("evaluation"):
+                collect_evaluation(self.scorer, self.saver, self.run_log, self.config.evaluate.best_metric,
+                                   self.heartbeat)
 
     def wait_for_drawings(self) -> bool:
         """Logs the last evaluation and its drawings; returns False if a stop is requested before they are made."""

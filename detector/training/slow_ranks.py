@@ -40,7 +40,7 @@ class SlowRankWatch:
         if not culprit or median <= EXCESS or now - self.reported_at.get(culprit, -REPEAT_S) < REPEAT_S:
             return []
         self.reported_at[culprit] = now
-        return [f"{culprit} slower than the median rank by {median:.0%} since step {self.window[0][0]} or longer, and "
+        return [f"{culprit} slower than the median rank by {median:.0%}, at least since step {self.window[0][0]}, and "
                 "all others wait (compared: loading data and the forward pass, in which no rank waits for another)"]
 
     def _culprit(self) -> str:

@@ -24,12 +24,12 @@ def messages(ranks, observations, first_step: int = 0, watch=None) -> list[str]:
 
 def test_a_rank_that_is_slowest_for_long_is_named_with_its_host():
     message, = messages(FOUR, [(3, 0.23)] * WINDOW)
-    assert message.startswith("rank 3 on n1 is slower than the median rank by 23% since step 10 or longer, and all others wait ")
+    assert message.startswith("rank 3 on n1 is slower than the median rank by 23%, at least since step 10, and all others wait ")
 
 
 def test_ranks_of_one_host_that_take_turns_are_named_by_their_host():
     message, = messages(FOUR, [(2, 0.2), (3, 0.3)] * (WINDOW // 2))
-    assert message.startswith("ranks on n1 are slower than the median rank by 25% since step 10 or longer")
+    assert message.startswith("ranks on n1 are slower than the median rank by 25%, at least since step 10, ")
 
 
 @pytest.mark.parametrize("observations", [
