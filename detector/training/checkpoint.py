@@ -1,7 +1,7 @@
 """The training state, the content of a checkpoint, and how one is restored.
 
 A checkpoint holds what cannot be recomputed: weights, optimizer state, AMP's loss scale, the moving average and the
-step; and the config and classes that these belong to. Samplers, schedules and generators have no state.
+step; and the config, classes and data that these belong to. Samplers, schedules and generators have no state.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from detector.config.load import flatten, to_dict
+from detector.config.paths import expand_home
 from detector.config.schema import Config
 from detector.data.split import val_share
 from detector.distributed.rank_info import world_size
@@ -24,12 +25,18 @@ class TrainState:
     step: int = 0  # number of completed steps
 
 
-def checkpoint_content(state: TrainState, config: Config, classes: tuple[str, ...], global_batch: int) -> dict:
-    """Returns the content of a checkpoint; its tensors are those of the state, not copies."""
+def checkpoint_content(state: TrainState, config: Config, classes: tuple[str, ...], global_batch: int,
+                       fingerprints: dict[str, dict] | None = None) -> dict:
+    """Returns the content of a checkpoint; its tensors are those of the state, not copies.
+
+    Args:
+        fingerprints: of the training and validation data, see data/fingerprint.py.
+    """
     return {"format": FORMAT, "step": state.step, "model": state.model.state_dict(),
             "moments": optimizer_state_by_name(state), "scaler": state.scaler.state_dict(),
             "ema": state.ema_model.state_dict() if state.ema_model else None, "processes": world_size(),
-            "config": to_dict(config), "classes": list(classes), "global_batch": global_batch}
+            "config": to_dict(config), "classes": list(classes), "global_batch": global_batch,
+            "fingerprints": fingerprints or {}}
 
 
 def optimizer_state_by_name(state: TrainState) -> dict[str, dict[str, torch.Tensor]]:
@@ -71,7 +78,8 @@ def compare_configs(content: dict, config: Config, classes: tuple[str, ...],
         Changes with which the run cannot be resumed, and changes with which it can, one line each.
     """
     now, defaults = flatten(to_dict(config)), {**flatten(to_dict(Config())), **BEFORE_THEY_EXISTED}
-    before = {**defaults, **flatten(content["config"])}  # an option that is newer than the checkpoint had its default
+    now, defaults = expand_home(now), expand_home(defaults)
+    before = {**defaults, **expand_home(flatten(content["config"]))}  # an option that is newer than the checkpoint had its default
     changed = {key: f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in before if before[key] != now.get(key)}
     forbidden = [line for key, line in changed.items() if key.startswith("model.")]
     if val_share(tuple(before["data.val"])) or val_share(config.data.val):  # else images would change sides

@@ -207,7 +207,7 @@ class TrainingLoop:
             if self.state.step == self.saver.step:
                 return
             content = checkpoint_content(self.state, self.config, self.setup.train_data.classes,
-                                         self.setup.plan.global_batch)
+                                         self.setup.plan.global_batch, self.setup.fingerprints)
             if not self.saver.start(content):
                 self.run_log.message(f"step {self.state.step} is not saved: step {self.saver.step} is being written")
         with self.meter.during("saving"):

@@ -9,6 +9,7 @@ import torch
 
 from detector.config.load import from_dict, run_folder, to_yaml
 from detector.config.schema import Batch, Config, Data
+from detector.data.fingerprint import describe_change, fingerprint
 from detector.data.image_io import decoder_note
 from detector.data.padding_buckets import PaddingBuckets, plan_padding_buckets
 from detector.data.read import describe, read_datasets, relative_paths, resolve_format, select_for_training
@@ -65,6 +66,7 @@ class Setup:
     val_data: Dataset | None
     messages: list[str]  # what the run will do, for the log
     ranks: list[RankInfo]  # where each rank runs
+    fingerprints: dict[str, dict[str, int]]  # of training and validation data; on rank 0 only
 
 
 def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: Heartbeat) -> tuple[TrainState, Setup]:
@@ -99,7 +101,8 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: 
     raise_if_stop_requested(stop)
     messages = [*world_table(ranks), f"{versions()}; {config.run.precision}", *notes, *origin, auto_values,
                 *describe_world_change(config, batch, content), plan.summary, describe_schedule(plan, config.schedule)]
-    messages.append(layout)
+    fingerprints = take_fingerprints(train_data, val_data) if is_main() else {}
+    messages += [layout, *describe_data_changes(content, fingerprints)]
     for dataset in (train_data, val_data):
         messages += [describe(dataset), *dataset.warnings] if dataset else []
     messages += describe_review(config, all_data, val_data, plan) if is_main() else []
@@ -108,7 +111,7 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: 
                  file_digest.fallback_message()]
     buckets = plan_padding_buckets(config, sizes, plan.global_batch)
     messages = [message for message in messages if message]
-    return state, Setup(config, plan, buckets, train_data, val_data, messages, ranks)
+    return state, Setup(config, plan, buckets, train_data, val_data, messages, ranks, fingerprints)
 
 
 def refuse_nothing_to_learn(dataset: Dataset, config: Data) -> None:
@@ -149,6 +152,21 @@ def find_checkpoint(folder: Path) -> tuple[dict | None, list[str]]:
     if content:
         notes.append(f"resuming from {path}, after step {content['step']}")
     return content, notes
+
+
+def take_fingerprints(train_data: Dataset, val_data: Dataset | None) -> dict[str, dict[str, int]]:
+    """Returns the fingerprint of each part of the data."""
+    return {part: fingerprint(data) for part, data in (("training", train_data), ("validation", val_data)) if data}
+
+
+def describe_data_changes(content: dict | None, fingerprints: dict[str, dict[str, int]]) -> list[str]:
+    """Returns a sentence for each part of the data that is not as it was when the checkpoint was saved.
+
+    Checkpoints of version 0.3 and before do not tell.
+    """
+    before = content.get("fingerprints", {}) if content else {}
+    return [describe_change(part, before.get(part), now, content["step"]) for part, now in fingerprints.items()
+            if content]
 
 
 def resumed_batch(batch: Batch, content: dict | None) -> Batch:
