@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 
 from detector.cli import is_collective, parse, run_collective, run_single
+from detector.distributed import rank_info
 from detector.distributed.rank_info import is_launched, local_rank, rank, world_size
 from detector.distributed.stop_signal import SIGNALS, StopRequest, terminate_with_parent
 from detector.errors import (
@@ -60,8 +61,11 @@ def report_errors(function: Callable[[], int]) -> int:
 
 
 def report(error: Exception, status: int) -> int:
-    """Prints an error that all ranks raise, once on each machine; returns the status."""
-    if local_rank() == 0:
+    """Prints an error that all ranks raise, once; returns the status.
+
+    Before the process group is open, a machine may have an error of its own, such as a file that only it cannot read.
+    """
+    if rank() == 0 or (local_rank() == 0 and not rank_info.is_joined):
         print_error(f"error: {error}")
     return status
 
@@ -76,8 +80,8 @@ def report_unexpected(error: Exception) -> int:
         print_error(f"error: {explained[0]}")
         return exit_alone(explained[1])
     if world_size() > 1 and is_lost_peer(error):
-        print_error(f"rank {rank()} on {socket.gethostname()} has lost the connection to another rank, which ended "
-                    f"first: {str(error).splitlines()[0][:200]}")
+        print_error(f"rank {rank()} on {socket.gethostname()} has lost the connection to another rank, which has "
+                    "ended first")
         return exit_alone(FAILED)
     if world_size() == 1:
         raise error

@@ -15,7 +15,7 @@ srun() {
 # Ends the job when a line of the set-up fails. `|| true` at the end of a line lets it fail.
 setup_failed() {
     trap - ERR EXIT
-    echo "error: the set-up of the job failed on ${SLURMD_NODENAME:-$HOSTNAME} with exit status $1: $2" >&2
+    echo "error: the set-up of the job failed on ${SLURMD_NODENAME:-$HOSTNAME} with exit status $1: ${2/#load_module/module load}" >&2
     echo "Correct --setup, --modules or the cluster file, or write \`|| true\` after a line that may fail" >&2
     exit 2
 }

@@ -19,6 +19,7 @@ from detector.config.aliases import (
 )
 from detector.config.options import all_options, auto_options
 from detector.config.parsing import check_value, closest, convert, did_you_mean, format_value, to_plain
+from detector.config.paths import escape_paths, expand_path, expand_paths
 from detector.config.schema import Config, contradictions
 from detector.errors import BadInput, combine_mistakes
 
@@ -52,7 +53,7 @@ def config_of(tree: dict, overrides: Sequence[str], name: str, path: Path) -> Co
     mistakes: list[str] = []
     for override in overrides:
         mistakes += apply_override(tree, override)
-    config = build(Config, replace_recipe(tree), "", mistakes)
+    config = expand_paths(build(Config, replace_recipe(tree), "", mistakes), mistakes)
     if not mistakes:
         mistakes = contradictions(config)
     if mistakes:
@@ -98,7 +99,7 @@ def to_dict(config: Config) -> dict:
 
 def to_yaml(config: Config) -> str:
     """Returns the config as YAML that states every option, in the order of the schema."""
-    return dump(to_dict(config))
+    return dump(escape_paths(to_dict(config)))
 
 
 def dump(tree: dict) -> str:
@@ -126,8 +127,9 @@ def find_config(name: str) -> Path:
     Raises:
         BadInput: lists the shipped recipes.
     """
-    if Path(name).is_file():
-        return Path(name)
+    for path in (Path(name), Path(os.path.expanduser(name))):
+        if path.is_file():
+            return path
     folder = shipped_folder() / "configs"
     short = name.removeprefix("configs/").removesuffix(".yaml")
     if (folder / f"{short}.yaml").is_file():
@@ -160,10 +162,11 @@ def read_with_base(path: Path, parents: tuple[Path, ...] = ()) -> dict:
         return tree
     if not isinstance(base, str):
         raise BadInput(f"{path}: base: {format_value(base)} is no name of a file")
-    beside = path.parent / base
     try:
+        base = expand_path(base)
+        beside = path.parent / base
         base_path = beside if beside.is_file() else find_config(base)
-    except BadInput as error:
+    except (BadInput, ValueError) as error:
         raise BadInput(f"{path}: base: {base}: {error}") from error
     return merge(read_with_base(base_path, (*parents, path)), tree)
 
@@ -218,7 +221,8 @@ def apply_override(tree: dict, override: str) -> list[str]:
     if not equals or not key:
         return [f"{override!r}: overrides are key=value, such as optim.lr=0.01"]
     try:
-        value = read_yaml(text) if text else ""
+        is_plain = text.lstrip()[:1] not in ("[", "{", "'", '"')
+        value = text if is_plain and " #" in text or not text else read_yaml(text)  # a shell has removed comments
     except yaml.YAMLError:
         return [f"{key}={text}: the value is no YAML; quote it if it is a text"]
     layer = value

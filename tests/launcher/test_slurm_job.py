@@ -15,7 +15,14 @@ from types import SimpleNamespace
 import pytest
 
 from detector.errors import BAD_INPUT, FAILED, OK, STOPPED
-from detector.run.files import BAD_INPUT_FILE, FAILED_RANKS_FOLDER, LOCK_FILE, STOPPED_EARLY_FILE, write_json, write_text
+from detector.run.files import (
+    BAD_INPUT_FILE,
+    FAILED_RANKS_FOLDER,
+    LOCK_FILE,
+    STOPPED_EARLY_FILE,
+    write_json,
+    write_text,
+)
 from detector.run.status import read_status
 from launcher import job_begin, job_end, rank_env, run_info, slurm_job
 from launcher.backends import JobState

@@ -131,6 +131,7 @@ def test_a_file_that_is_no_config_is_named_with_the_reason(tmp_path, content, pa
     ("batch.size=16.0", 16), ("batch.size=1e2", 100), ("batch.size='8'", 8),
     ("run.channels_last=false", False), ("run.channels_last=False", False),
     ("run.name=007", "007"), ("run.name=1e-2", "1e-2"),    # a text stays as it was written
+    ("data.root=/data/a #2", "/data/a #2"), ("data.root='/data/a #2'", "/data/a #2"),  # a shell has removed comments
     ("data.root=", ""), ("data.root=/data/a=b", "/data/a=b"),  # only the first = parts key and value
     ("data.train=train2017", ("train2017",)),              # one item needs no brackets
     ("data.train=16:20", ("16:20",)),                      # YAML 1.1 would read 980, as in hours and minutes
