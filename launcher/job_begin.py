@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -49,8 +50,8 @@ def refuse_while_another_trains(job: SlurmJob, run: Path) -> None:
         state = state_after_completing(other)
         if state:
             raise BadInput(f"{run} belongs to job {other}, which is {state}: this job {job.name} ends and changes "
-                           f"nothing. Cancel the other one with `fleet-rcnn cancel {run}`, or start another run with "
-                           "run.name=...")
+                           f"nothing. Cancel the other one with `fleet-rcnn cancel {shlex.quote(str(run))}`, or start "
+                           "another run with run.name=...")
     remove_own_lock(job, run)
     lock.refuse_second_start(run)
 

@@ -31,7 +31,7 @@ from launcher.processes import FORWARDED_SIGNALS, STOP_SIGNALS, describe_status,
 from launcher.rank_env import task_environment
 from launcher.run_info import resolve_run
 
-WORKING_FOLDER = "FLEET_WORKING_FOLDER"  # variable that names the working directory to processes in a container
+WORKING_FOLDER = "FLEET_WORKING_FOLDER"  # variable of the job's working directory; see slurm/job_functions.sh
 CHECK_S = 1.0  # between two looks whether another rank has found bad input
 
 
@@ -76,7 +76,7 @@ def enter(container: str, command: list[str]) -> int:
     """
     prefix = [os.path.expandvars(word) for word in shlex.split(container)]
     imports = {} if (CODE / "__main__.py").is_file() else {"PYTHONPATH": str(CODE)}
-    variables = {**container_environment(), **imports, WORKING_FOLDER: os.getcwd()}
+    variables = {**container_environment(), **imports}
     try:
         os.execvp(prefix[0], [*prefix, "env", *(f"{name}={value}" for name, value in variables.items()), *command])
     except OSError as error:

@@ -205,5 +205,5 @@ def refuse_second_job(run: Path) -> None:
         state = backend.state(job)
         if not state.over:
             raise BadInput(f"{run.name} is in the queue already, as job {job} ({state.name}). Wait for it, remove it "
-                           f"with `fleet-rcnn cancel {run}`, or start another run with run.name=...")
+                           f"with `fleet-rcnn cancel {shlex.quote(str(run))}`, or start another run with run.name=...")
     refuse_second_start(run)

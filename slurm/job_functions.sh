@@ -5,6 +5,7 @@ unset {{foreign}}
 srun() {
     local step status signalled
     trap 'signalled=yes; kill -USR1 $step' TERM INT HUP USR1 USR2
+    export FLEET_WORKING_FOLDER=$PWD  # a container may have another one
     command srun "$@" &
     step=$!
     while signalled=; wait $step; status=$?; [ $signalled ]; do :; done

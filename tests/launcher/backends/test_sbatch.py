@@ -19,7 +19,7 @@ NAMES = ("torchrun-gpus", "srun-gpus", "array-gpus", "torchrun-cpus", "srun-cpus
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 GPU_RESOURCES = Resources(nodes=2, gpus=8, cores=8, memory_gib=200, hours=24, partition="gpu", account="vision", constraint="h100|a100",
                    modules=("cuda/12.8",), setup=("export NCCL_SOCKET_IFNAME=ib0",), python="/venv/bin/python",
-                   container="apptainer exec --nv /images/torch.sif", sbatch=("--qos=long", "--exclusive"))
+                   container="apptainer exec --nv --containall --bind /shared /images/torch.sif", sbatch=("--qos=long", "--exclusive"))
 CPU_RESOURCES = Resources(nodes=2, processes=2, python="/venv/bin/python")
 
 
