@@ -71,6 +71,9 @@ REQUEUED = "requeue requested (restart 1 of 3)"
     ({"status": 1}, Outcome.FAILED, "ended with exit status 1"),
     ({"status": 1, "starting": True}, Outcome.FAILED, "ended with exit status 1"),
     ({"status": 134, "starting": True}, Outcome.FAILED, "ended with exit status 134"),
+    # bad input of one rank; a stop signal, or the end of the others, does not change that
+    *[({"status": status, "bad_input": True, **more}, Outcome.DONE, "") for status in (0, 1, 2, TERMINATED, KILLED)
+      for more in ({}, {"stopped_early": True}, {"starting": True}, {"silent_nodes": ("n2",)})],
     # stopped by a request; torchrun then ends with 1
     ({"status": 0, **SAVED}, Outcome.REQUEUE, f"saved step 1234 in 1.8 s; {REQUEUED}"),
     ({"status": 1, **SAVED}, Outcome.REQUEUE, f"saved step 1234 in 1.8 s; {REQUEUED}"),
@@ -95,6 +98,9 @@ REQUEUED = "requeue requested (restart 1 of 3)"
       for state in ("CANCELLED", "COMPLETING", "PENDING", "UNKNOWN")],
     ({"status": 1, "silent_nodes": ("n2",), "job_state": "CANCELLED"}, Outcome.STOPPED, "the job is CANCELLED in Slurm"),
     ({"status": 0, "restarts": 3, **SAVED}, Outcome.STOPPED, "saved step 1234 in 1.8 s; not requeued: all 3 restarts are used"),
+    ({"status": 0, "may_requeue": False, **SAVED}, Outcome.STOPPED, "saved step 1234 in 1.8 s; not requeued: the job was submitted with"),
+    ({"status": 1, "silent_nodes": ("n2",), "may_requeue": False}, Outcome.STOPPED, "not requeued: the job was submitted with --no-requeue"),
+    ({"status": 0, "may_requeue": False, "job_state": "CANCELLED", **SAVED}, Outcome.STOPPED, "the job is CANCELLED in Slurm"),
     ({"status": 0, "restarts": 2, **SAVED}, Outcome.REQUEUE, "requeue requested (restart 3 of 3)"),
     ({"status": 0, "max_requeues": 0, **SAVED}, Outcome.STOPPED, "not requeued: all 0 restarts are used"),
     ({"status": 0, "restarts": 3, "job_state": "CANCELLED", **SAVED}, Outcome.STOPPED, "the job is CANCELLED in Slurm")])
