@@ -37,7 +37,8 @@ def test_the_example_is_a_cluster_file_and_names_every_key():
         assert name in ("processes", "nodes") or re.search(rf"^(# )?{name}: ", example.read_text(), re.MULTILINE), name
 
 
-@pytest.mark.parametrize("option", [["--partition", "high"], ["--sbatch=--qos=a"], ["--hours", "2"], ["--no-snapshot"], ["--srun", "--mpi=none"]])
+@pytest.mark.parametrize("option", [
+    ["--partition", "high"], ["--sbatch=--qos=a"], ["--hours", "2"], ["--no-snapshot"], ["--srun", "--mpi=none"]])
 def test_options_of_a_job_are_refused_on_this_machine(option, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("data: {root: /x}\n")

@@ -24,7 +24,8 @@ def record(cluster, job: str) -> str:
 @pytest.mark.parametrize("way", WAYS)
 def test_a_job_has_the_options_of_its_user(way, cluster, runs, monkeypatch):
     monkeypatch.setitem(cluster.environ, "SBATCH_PARTITION", "main")
-    job = cluster.submit(*runs.arguments, f"run.name=options-{way}", *WAYS[way], "--gpus", "2", "--partition", "high,short", "--no-snapshot",
+    job = cluster.submit(*runs.arguments, f"run.name=options-{way}", *WAYS[way], "--gpus", "2", "--partition", "high,short",
+                         "--no-snapshot",
                          "--sbatch", "--hold -w node2", "--sbatch=--comment='a # \\b' --time=0:9:30", "--sbatch=--mem-per-cpu=50M",
                          "--sbatch=--no-requeue --signal=B:USR1@70", "--sbatch=--job-name=mine")
     text = record(cluster, job)
@@ -55,4 +56,5 @@ def test_of_an_array_only_rows_without_a_job_are_submitted_again(cluster, runs, 
     output = cluster.fleet("train", *arguments, "--array", str(tmp_path / "rows.txt"), expected=2)
     assert f"line 1: a b is in the queue, as job {job}_0 (PENDING)" in output and "line 2" not in output
     again = cluster.submit(*arguments, "--array", str(tmp_path / "rows.txt"), "--failed")
-    assert "ArrayTaskId=0 " in record(cluster, again) and "run.name=c#d" in cluster.call("scontrol", "write", "batch_script", again, "-")
+    assert "ArrayTaskId=0 " in record(cluster, again)
+    assert "run.name=c#d" in cluster.call("scontrol", "write", "batch_script", again, "-")
