@@ -11,7 +11,6 @@ from pathlib import Path
 from detector.config.load import apply_override, config_of, find_config, read_with_base, run_folder
 from detector.config.schema import Config
 from detector.errors import BadInput, combine_mistakes, shorten
-from detector.run.files import CONFIG_FILE
 from detector.run.lock import refuse_second_start
 from detector.run.status import read_status
 from launcher.backends import JobState
@@ -19,6 +18,7 @@ from launcher.job import Job, count_of
 from launcher.preflight import cluster_problems, cores_per_process, job_problems, run_folder_problems
 from launcher.run_info import job_records
 from launcher.slurm_commands import slurm
+from launcher.submission import is_finished
 
 OTHER_FILES = 64  # open beside the locks of an array
 # A line up to its comment: a # counts as a comment at the start and after a blank, outside of quotes.
@@ -212,7 +212,7 @@ def open_rows(file: str, rows: list[Row], queue: dict[str, JobState], only_faile
         reason = busy_reason(row.run, queue)
         if reason:
             busy.append(f"line {row.line}: {row.run.name} {reason}")
-        elif is_finished(row):
+        elif is_finished(row.run, row.config):
             print(f"line {row.line}: {row.run.name} is finished ({read_status(row.run)['step']} steps), left out",
                   file=sys.stderr)
         else:
@@ -236,15 +236,3 @@ def busy_reason(run: Path, queue: dict[str, JobState]) -> str:
     except BadInput:
         return "is being trained"
     return ""
-
-
-def is_finished(row: Row) -> bool:
-    """Returns whether a run has reached its last step with this config, apart from the options in `run`."""
-    path = row.run / CONFIG_FILE
-    if read_status(row.run).get("state") != "finished" or not path.is_file():
-        return False
-    try:
-        trained = config_of(read_with_base(path), [], str(path), path)
-    except BadInput:
-        return False
-    return replace(trained, run=row.config.run) == row.config

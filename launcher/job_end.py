@@ -38,14 +38,22 @@ def end(status: int, verb: str, arguments: tuple[str, ...]) -> int:
     if decide_end(facts).outcome in (Outcome.DONE, Outcome.FAILED):
         return BAD_INPUT if facts.bad_input else status
     write_text(run / STOPPED_EARLY_FILE, "")  # the next start is not refused for a lack of progress of this one
-    deadline = time.monotonic() + SILENCE_LIMIT_S
+    return requeue_when_slurm_answers(job, facts)
+
+
+def requeue_when_slurm_answers(job: SlurmJob, facts: EndFacts) -> int:
+    """Does what `requeue` does, and repeats it while Slurm does not answer; returns the exit status of the job."""
+    deadline, is_told = time.monotonic() + SILENCE_LIMIT_S, False
     while True:
         try:
             return requeue(job, facts)
         except SlurmSilent as error:
-            print_silence(job, error, deadline - time.monotonic())
-        if time.monotonic() > deadline:
-            return STOPPED
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or not is_told:
+                print_silence(job, error, left_s)
+            if left_s <= 0:
+                return STOPPED
+        is_told = True
         time.sleep(SILENCE_PAUSE_S)
 
 

@@ -7,10 +7,12 @@ import shlex
 import sys
 import textwrap
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Callable
 
 from detector.config.load import load_config, shipped_folder, to_yaml
+from detector.config.options import auto_options, replace_options
 from detector.config.schema import Config
 from detector.errors import OK, BadInput, combine_mistakes
 from detector.run.files import CONFIG_FILE, write_text
@@ -158,10 +160,18 @@ def submit_run(launch: Launch, send: Callable[[Submission], str], backend: str) 
 
 
 def is_finished(run: Path, config: Config) -> bool:
-    """Returns whether a run has reached its last step with this config, apart from the options in `run`."""
+    """Returns whether a run has reached its last step with this config, apart from the options in `run`.
+
+    The config in the run folder holds the values that the run has derived for options that are `auto`.
+    """
     if read_status(run).get("state") != "finished" or not (run / CONFIG_FILE).is_file():
         return False
-    return dataclasses.replace(load_config(str(run / CONFIG_FILE), []), run=config.run) == config
+    try:
+        trained = load_config(str(run / CONFIG_FILE))
+    except BadInput:
+        return False
+    derived = {option: attrgetter(option)(trained) for option in auto_options(config)}
+    return dataclasses.replace(replace_options(config, derived), run=trained.run) == trained
 
 
 def freeze_submission(planned: Submission, code: Path | None = None) -> Submission:

@@ -4,6 +4,7 @@ submitit itself is imported where it is used, so that jobs, logs and cancel answ
 """
 
 import contextlib
+import io
 import os
 import shlex
 from collections.abc import Iterator
@@ -79,7 +80,7 @@ def send(submission: Submission) -> str:
     """Submits what freeze_submission returned, and returns the job id. Raises BadInput if sbatch refuses it."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
     try:
-        with environment_of_sbatch():
+        with environment_of_sbatch(), contextlib.redirect_stderr(io.StringIO()):  # submitit prints the error as well
             return build_executor(submission).submit(Task(submission.job.verb, submission.job.arguments)).job_id
     except (FailedJobError, FailedSubmissionError) as error:
         raise BadInput(f"sbatch refused the job: {' '.join(str(error).split())}") from error

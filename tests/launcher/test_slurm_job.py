@@ -238,7 +238,7 @@ def test_a_requeue_is_requested_until_slurm_answers(job, monkeypatch, capsys):
     write_status(job.run, state="stopped", step=3, saved_in_s=0.5)
     assert end(job.args, 0) == STOPPED and job.commands == [("scontrol", "requeue", "7")]
     output = capsys.readouterr()
-    assert output.err.count("The requeue is requested for 30 more minutes. By hand: scontrol requeue 7") == 2
+    assert output.err.count("The requeue is requested for 30 more minutes. By hand: scontrol requeue 7") == 1
     assert output.out.count("requeue requested (restart 1 of 3)") == 1
 
 
