@@ -49,8 +49,8 @@ def test_hours_become_whole_minutes(hours, minutes):
 
 @pytest.mark.parametrize("resources", [
     Resources(gpus=8), Resources(gpus=4, gpu_type="a100"), Resources(gpus=8, partition="cpu, gpu"),
-    Resources(hours=48, partition="gpu,cpu"),
-    Resources(hours=float("inf"), partition="cpu"), Resources(nodes=6, gpus=2, partition="gpu"), Resources(processes=2, partition="cpu", hours=1000)])
+    Resources(hours=48, partition="gpu,cpu"), Resources(hours=float("inf"), partition="cpu"),
+    Resources(nodes=6, gpus=2, partition="gpu"), Resources(processes=2, partition="cpu", hours=1000)])
 def test_a_job_that_fits_has_no_problem(resources, slurm, tmp_path):
     assert problem_lines(resources, tmp_path / "runs" / "a") == ""
 

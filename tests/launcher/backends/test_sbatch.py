@@ -3,6 +3,7 @@
 After an intended change, `python tests/launcher/backends/test_sbatch.py` rewrites the golden files; read the difference.
 """
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -84,6 +85,23 @@ def test_scripts_are_valid_bash_with_every_placeholder_filled(path):
         assert part in text, part
     cores = {word.split("=")[1] for word in text.split() if word.startswith("--cpus-per-task=")}
     assert len(cores) == 1 and text.count("--cpus-per-task=") == 2, "srun does not take --cpus-per-task from sbatch"
+
+
+def test_options_of_srun_typed_gpus_and_memory_per_core_are_in_every_script(monkeypatch):
+    resources = Resources(gpus=2, gpu_type="a100", memory_per_core_gib=0.5, python="/p",
+                          srun=("--container-image=nvcr.io#torch", "--mpi=none"),
+                          sbatch=("--no-requeue", "--signal=USR1@300", "--comment=a \\ b", "--job-name=mine", "--time=UNLIMITED"))
+    values = sbatch.template_values(submission(resources))
+    texts = [*(sbatch.fill_template(template, values) for template in TEMPLATES), sbatch.array_script([submission(resources)] * 2, 4),
+             submitit_script(resources, monkeypatch)]
+    for text in texts:
+        lines = [line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH ")]
+        names = [line.split("=")[0] for line in lines]
+        assert len(names) == len(set(names)), "each option is written once"
+        assert {"--gpus-per-node=a100:2", "--mem-per-cpu=512M", "--no-requeue", "--signal=USR1@300", "--job-name=mine",
+                "--comment='a \\\\ b'", "--time=UNLIMITED"} <= set(lines) and "--requeue" not in names and "--mem" not in names
+        assert re.search(r"^srun .*--container-image='?nvcr.io#torch'? --mpi=none", text, re.MULTILINE)
+    assert "#SBATCH --array=0-1%4\n" in texts[2]
 
 
 if __name__ == "__main__":
