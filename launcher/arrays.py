@@ -1,14 +1,17 @@
 """A job array: the rows of a file, one run each; which of them are to be submitted, and what their jobs request."""
 
 import copy
+import json
 import re
 import resource
 import shlex
 import sys
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 
-from detector.config.load import apply_override, config_of, find_config, read_with_base, run_folder
+from detector.config.load import apply_override, config_of, dump, find_config, read_with_base, run_folder
+from detector.config.paths import escape, path_options
 from detector.config.schema import Config
 from detector.errors import BadInput, combine_mistakes, shorten
 from detector.run.lock import refuse_second_start
@@ -129,6 +132,20 @@ def common_options(job: Job) -> tuple[Path, dict]:
     if mistakes:
         raise combine_mistakes(f"config {positional[0]}", mistakes)
     return path, tree
+
+
+def frozen_overrides(row: Row, options: dict) -> tuple[str, ...]:
+    """Returns the overrides of a row for its job, in which paths with ~ or $VAR are those of the submission.
+
+    Args:
+        options: those that all rows have.
+    """
+    if not re.search(r"[~$]", "".join((dump(options), *row.overrides))):
+        return row.overrides
+    values = {path: attrgetter(path)(row.config) for path in path_options()}
+    paths = {path: [escape(item) for item in value] if isinstance(value, tuple) else escape(value)
+             for path, value in values.items() if value != path_options()[path].default}
+    return (*row.overrides, *(f"{path}={json.dumps(value, ensure_ascii=False)}" for path, value in paths.items()))
 
 
 def with_lines(mistakes: dict[str, list[int]], count: int) -> list[str]:

@@ -17,6 +17,7 @@ from launcher.arrays import (
     allow_open_files,
     common_options,
     describe_cores,
+    frozen_overrides,
     largest_cores,
     open_rows,
     read_rows,
@@ -110,7 +111,8 @@ def send_array(launch: Launch, rows: list[Row], folder: Path) -> str:
         path, options = common_options(launch.job)
         code, config = take_snapshot(folder / "code"), folder / f"{path.stem}.yaml"
         write_text(config, dump(options))
-        jobs = [dataclasses.replace(row.job, arguments=(str(config), *row.overrides)) for row in rows]
+        jobs = [dataclasses.replace(row.job, arguments=(str(config), *frozen_overrides(row, options)))
+                for row in rows]
         submissions = [dataclasses.replace(submission, job=job, code=code)
                        for submission, job in zip(submissions, jobs, strict=True)]
     write_text(folder / "array.sbatch", array_script(submissions, launch.array_limit))

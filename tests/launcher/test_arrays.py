@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,15 @@ def test_an_array_has_one_folder_for_its_files_and_the_cores_of_its_largest_row(
     assert (record["job"], record["log"]) == ("7_1", f"{folder}/7_1.log")
     _, config = resolve_run("train", (str(folder / "mine.yaml"), "run.name=b c", "run.num_workers=5", "data.root=/d#1"))
     assert config.data.root == "/d#1" and "'\"'\"'run.name=b c'\"'\"'" in script
+
+
+def test_variables_in_paths_are_those_of_the_submission(cluster, monkeypatch):
+    monkeypatch.setenv("SCRATCH", "/scratch/a b")
+    assert submit("run.name=a data.root=$SCRATCH/x$$1\nrun.name=b\n") == 0
+    rows = [shlex.split(shlex.split(line)[0]) for line in cluster["scripts"][0].splitlines() if line.startswith("    'train ")]
+    monkeypatch.delenv("SCRATCH")
+    _, config = resolve_run(rows[0][0], tuple(rows[0][1:]))
+    assert config.data.root == "/scratch/a b/x$1" and rows[1][2:] == ["run.name=b"]
 
 
 def finish(name: str) -> None:
