@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from os.path import expanduser
 
 from detector import __version__, train
 from detector.config.aliases import advice_for_flag, print_once
@@ -79,7 +80,8 @@ def add_evaluation(add_verb: AddVerb) -> None:
     evaluate.add_argument("run", nargs="?", default="", help="a run folder; not with --weights")
     add_overrides(evaluate)
     evaluate.add_argument("--checkpoint", default="best", help="best, last, or a file")
-    evaluate.add_argument("--weights", default="", metavar="FILE", help="weights of another program, instead of a run")
+    evaluate.add_argument("--weights", default="", type=expanduser, metavar="FILE",
+                          help="weights of another program, instead of a run")
     evaluate.add_argument("--recipe", default="", metavar="ROW", help="with --weights: a row of a table, or a config")
     evaluate.add_argument("--report", action="store_true", help="also write report.html with images and curves")
     evaluate.add_argument("--time", action="store_true",
@@ -97,13 +99,14 @@ def add_inspection(add_verb: AddVerb) -> None:
     anchors = add_verb("anchors", "how well the anchors cover the training objects, and a proposal", "config")
     for verb, page in ((view, "view.html"), (anchors, "anchors.html")):
         add_overrides(verb)
-        verb.add_argument("--out", default="", help=f"page to write; default: {page}")
+        verb.add_argument("--out", default="", type=expanduser, help=f"page to write; default: {page}")
 
 
 def add_inference(add_verb: AddVerb) -> None:
     predict = add_verb("predict", "draw a run's detections in images, a video or a camera stream", "run", "source")
     predict.add_argument("--score", type=float, default=0.5, help="lowest score that is drawn and written")
-    predict.add_argument("--out", default="", help="folder for images, JSON and CSV; default: RUN/predictions")
+    predict.add_argument("--out", default="", type=expanduser,
+                         help="folder for images, JSON and CSV; default: RUN/predictions")
     predict.add_argument("--checkpoint", default="best", help="best, last, or a file")
     predict.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     predict.add_argument("--batch", type=int, default=4, help="images in one forward pass")
@@ -111,9 +114,10 @@ def add_inference(add_verb: AddVerb) -> None:
     predict.add_argument("--frames", type=int, default=0, help="stop after this many images or frames; 0: all")
     export = add_verb("export", "write a run's detector for other programs, and compare it with the model", "run")
     export.add_argument("--format", default="onnx", choices=("onnx", "torchscript", "weights"))
-    export.add_argument("--out", default="", help="file to write; default: RUN/export/detector.*")
+    export.add_argument("--out", default="", type=expanduser, help="file to write; default: RUN/export/detector.*")
     export.add_argument("--checkpoint", default="best", help="best, last, or a file")
-    export.add_argument("--images", default="", help="image or folder to compare on; default: the validation data")
+    export.add_argument("--images", default="", type=expanduser,
+                        help="image or folder to compare on; default: the validation data")
 
 
 def add_data_and_tables(add_verb: AddVerb) -> None:
@@ -124,13 +128,15 @@ def add_data_and_tables(add_verb: AddVerb) -> None:
     get_verb.add_argument("name")
     get_verb.add_argument("--keep", action="store_true", help="keep the archives in ROOT/downloads")
     for verb in (list_verb, get_verb):
-        verb.add_argument("--root", default="data", help="folder that holds all data sets; default: data")
+        verb.add_argument("--root", default="data", type=expanduser,
+                          help="folder that holds all data sets; default: data")
     convert = add_verb("convert", "write a data set in another layout; images are linked", "source", "out")
     convert.add_argument("--to", required=True, metavar="LAYOUT", help="coco, voc, yolo or per_image_json")
     convert.add_argument("--format", default="auto", help="layout of the source; default: the one that is there")
     convert.add_argument("--split", action="append", default=[], metavar="NAME",
                          help="a split to convert, repeatable; default: all that are there")
-    convert.add_argument("--images", default="", metavar="FOLDER", help="folder of the images; default: by layout")
+    convert.add_argument("--images", default="", type=expanduser, metavar="FOLDER",
+                         help="folder of the images; default: by layout")
     convert.add_argument("--copy", action="store_true", help="copy the images; else they are hard links, or on "
                          "another disk symbolic links, which break when the source moves")
     tables = add_verb("tables", "print the published tables beside what was measured in run folders")
@@ -140,7 +146,7 @@ def add_data_and_tables(add_verb: AddVerb) -> None:
     form.add_argument("--html", metavar="FILE", nargs="?", const="tables.html", help="default: tables.html")
     form.add_argument("--models", action="store_true", help="parameters and operations of each row's model instead")
     tables.add_argument("--row", default="", help="only this row")
-    tables.add_argument("--runs", default="runs", help="folder of the run folders; default: runs")
+    tables.add_argument("--runs", default="runs", type=expanduser, help="folder of the run folders; default: runs")
 
 
 def is_collective(args: argparse.Namespace) -> bool:

@@ -6,7 +6,7 @@ AUTO = -1  # value of a number, or of the only item of a list, that is `auto` in
 
 
 def option(default, description: str, choices: tuple = (), low: float | None = None, high: float | None = None,
-           table: str = "", auto: bool = False):
+           table: str = "", auto: bool = False, path: bool = False):
     """Returns a dataclass field for one option.
 
     Args:
@@ -15,10 +15,11 @@ def option(default, description: str, choices: tuple = (), low: float | None = N
         low, high: inclusive bounds of a number.
         table: "module:DICT" whose keys are allowed as well. The module is imported only for a value that is not among
             `choices`: an entry need not be listed here, and listed values are checked without importing torch.
+        path: the value is a path, or several; see paths.py.
         auto: the default, AUTO or (AUTO,), is written `auto`; training/auto_options.py replaces it.
     """
     return field(default=default, metadata={"description": description, "choices": choices, "low": low, "high": high,
-                                            "table": table, "auto": auto})
+                                            "table": table, "auto": auto, "path": path})
 
 
 def section(kind: type):

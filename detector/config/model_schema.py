@@ -64,7 +64,7 @@ class Model:
                            "16, with layer4 as box head", choices=BACKBONE_NAMES,
                            table="detector.model.backbones:BACKBONES")
     weights: str = option("imagenet", "imagenet or coco (torchvision's), the name of a torchvision weight entry, or a "
-                          "file; empty: random initial weights")
+                          "file; empty: random initial weights", path=True)
     norm: str = option("frozen", "batch norms. frozen: fixed statistics and weights; trained: both are learned (except "
                        "in frozen stages)", choices=("frozen", "trained"))
     frozen_stages: int = option(2, "first stages that are not trained: ResNet stem, layer1 ... layer4 (0-5), VGG16 "

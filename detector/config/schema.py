@@ -17,7 +17,7 @@ METRICS = {"coco": ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "A
 @dataclass(frozen=True)
 class Run:
     name: str = option("", "name of the run, a folder below run.folder; empty: the name of the config file")
-    folder: str = option("runs", "folder that holds the run folders")
+    folder: str = option("runs", "folder that holds the run folders", path=True)
     device: str = option("auto", "auto: the GPUs of the machine, or its CPU", choices=("auto", "cpu", "cuda"))
     precision: str = option("fp32", "of the forward pass (autocast); fp16 also scales the loss",
                             choices=("fp32", "bf16", "fp16"))
@@ -48,14 +48,16 @@ class Data:
                          "data.root", choices=("auto", "coco", "voc", "yolo", "visual_genome", "imagenet_det",
                                                "per_image_json", "shapes"),
         table="detector.data.formats:FORMATS")
-    root: str = option("", "folder that holds images and annotations; or a COCO file or YOLO data file in it")
-    images: str = option("", "folder of the images, below data.root or absolute; empty: where the layout has them")
-    train: tuple[str, ...] = option(("train",), "split names, or annotation files below data.root")
+    root: str = option("", "folder that holds images and annotations; or a COCO file or YOLO data file in it",
+                       path=True)
+    images: str = option("", "folder of the images, below data.root or absolute; empty: where the layout has them",
+                         path=True)
+    train: tuple[str, ...] = option(("train",), "split names, or annotation files below data.root", path=True)
     val: tuple[str, ...] = option(("val",), "the same, for evaluation; may be empty. A number between 0 and 1: this "
-                                  "share of the training images, chosen by file names and seed")
+                                  "share of the training images, chosen by file names and seed", path=True)
     classes: tuple[str, ...] = option((), "class names in order; empty: those of the training annotations; "
                                           "[voc]: the 20 of PASCAL VOC")
-    cache: str = option("~/.cache/fleet-rcnn", "folder of the index caches")
+    cache: str = option("~/.cache/fleet-rcnn", "folder of the index caches", path=True)
     invalid_boxes: str = option("clip", "boxes that reach outside their image, or have no area. clip: cut to the "
                                 "image, and dropped where no area is left; drop: dropped; refuse: an error",
                                 choices=("clip", "drop", "refuse"))

@@ -78,8 +78,8 @@ def compare_configs(content: dict, config: Config, classes: tuple[str, ...],
         Changes with which the run cannot be resumed, and changes with which it can, one line each.
     """
     now, defaults = flatten(to_dict(config)), {**flatten(to_dict(Config())), **BEFORE_THEY_EXISTED}
-    now, defaults = expand_home(now), expand_home(defaults)
-    before = {**defaults, **expand_home(flatten(content["config"]))}  # an option that is newer than the checkpoint had its default
+    before = {**defaults, **flatten(content["config"])}  # an option that is newer than the checkpoint had its default
+    before, now = expand_home(before), expand_home(now)
     changed = {key: f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in before if before[key] != now.get(key)}
     forbidden = [line for key, line in changed.items() if key.startswith("model.")]
     if val_share(tuple(before["data.val"])) or val_share(config.data.val):  # else images would change sides
