@@ -98,12 +98,24 @@ def read_shares(config: Data, share: float, seed: int, run: Path | None) -> tupl
 
     def choose_held_out() -> np.ndarray:
         path = run / HELD_OUT_FILE if run else None
-        known = set(json.loads(read_text(str(path)))) if path and path.is_file() else set()
+        known = read_held_out(path) if path and path.is_file() else set()
         mask = np.array([path in known for path in relative_paths(dataset)], bool)
         return mask if mask.any() else hold_out(dataset, share, seed)
     held_out = collectives.array_of_main(choose_held_out)
     return (replace(select_images(dataset, ~held_out), name=f"{dataset.name} without data.val={share:g}"),
             replace(select_images(dataset, held_out), name=f"{dataset.name}, data.val={share:g}", warnings=()))
+
+
+def read_held_out(path: Path) -> set[str]:
+    """Returns the paths in a HELD_OUT_FILE. Raises BadInput if it is damaged."""
+    try:
+        names = json.loads(read_text(str(path)))
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            return set(names)
+        raise ValueError("it is no list of paths")
+    except ValueError as error:
+        raise BadInput(f"{path}, the list of held-out images, is damaged ({error}). Restore it from a copy; or remove "
+                       "it: then images are chosen anew, the same ones if the data set has not changed") from error
 
 
 def relative_paths(dataset: Dataset) -> list[str]:

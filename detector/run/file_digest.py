@@ -102,6 +102,25 @@ def verify_file(path: Path) -> None:
         raise Damaged(f"its {size} bytes are not those that were written: their digest is another")
 
 
+def verify_foreign(path: Path) -> bool:
+    """Verifies a file that any program may have written: an archive without our digest by its CRCs.
+
+    Returns:
+        False if the file is no archive, so that nothing is known.
+
+    Raises:
+        Damaged, OSError: see `verify_file`.
+    """
+    with open(path, "rb") as file:
+        is_archive = file.read(len(MEMBER)) == MEMBER
+        file.seek(0, os.SEEK_END)
+        file.seek(-min(file.tell(), COMMENT_BYTES), os.SEEK_END)
+        is_sealed = file.read().startswith(SEAL)
+    if is_archive:
+        (verify_file if is_sealed else verify_members)(path)
+    return is_archive
+
+
 def digest_file(path: Path, size: int) -> bytes:
     """Returns the digest of the first `size` bytes of a file, as hex digits."""
     with ThreadPoolExecutor(THREADS) as pool:

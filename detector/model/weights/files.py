@@ -1,9 +1,12 @@
 """Reads files of weights without running code in them, and torchvision's downloads by name."""
 
+import hashlib
 import os
 import pickle
+import re
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
@@ -13,6 +16,7 @@ from torchvision import models
 from torchvision.models import WeightsEnum
 
 from detector.errors import BadInput
+from detector.run.file_digest import Damaged, verify_foreign
 
 NESTED = ("model", "state_dict", "blobs")  # keys below which files keep their tensors; the last is Detectron's
 
@@ -36,9 +40,10 @@ def read_weights(name: str) -> StoredWeights:
         return read_file(os.path.expanduser(name))
     entry, path = find_download(name)
     try:
+        verify_download(path)
         state = entry.get_state_dict(progress=False, check_hash=True)
-    except (EOFError, pickle.UnpicklingError) as error:
-        raise BadInput(f"model.weights={name}: {path} is broken. Remove it, and download {entry.url} again") from error
+    except (EOFError, pickle.UnpicklingError, Damaged) as error:
+        raise BadInput(f"model.weights={name}: {path} is damaged. Remove it, and download {entry.url} again") from error
     except (URLError, OSError, RuntimeError) as error:
         raise BadInput(f"model.weights={name}: {path} does not exist and could not be downloaded ({error}). Download "
                        f"{entry.url} on another machine and copy it to {path}") from error
@@ -59,13 +64,33 @@ def find_download(name: str) -> tuple[WeightsEnum, str]:
     return entry, os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(entry.url))
 
 
+def verify_download(path: str) -> None:
+    """Verifies a download, if it is there: an archive by its CRCs, another file by the part of its SHA-256 in its name.
+
+    Raises:
+        Damaged: the file is not as it was published.
+    """
+    stated = re.search(r"-([0-9a-f]{8})\.", os.path.basename(path))
+    if not os.path.isfile(path) or verify_foreign(Path(path)) or not stated:
+        return
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    if not digest.hexdigest().startswith(stated[1]):
+        raise Damaged("its SHA-256 is another")
+
+
 def read_file(path: str) -> StoredWeights:
     """Returns the content of a .pkl file of arrays or of a file of torch.save. Raises BadInput."""
     try:
         if path.endswith(".pkl"):
             content = read_pickle(path)
         else:
+            verify_foreign(Path(path))
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except Damaged as error:
+        raise BadInput(f"model.weights={path} is damaged: {error}. Copy or download it again") from error
     except Exception as error:  # torch.load documents no common base class of its errors for foreign files
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BadInput(f"model.weights={path} is no file of tensors: {reason}") from error

@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -109,6 +109,18 @@ def test_whatever_is_in_the_file_it_is_no_error(tmp_path, readings, damage):
     for _ in range(2):
         assert np.array_equal(read(config).boxes, first.boxes)
     assert len(readings) <= 2
+
+
+def test_no_flipped_bit_in_the_file_changes_a_data_set(tmp_path):
+    coco(tmp_path / "data", "train.json", "train")
+    config = settings(tmp_path, format="coco")
+    first = read(config)
+    stored, = (tmp_path / "cache").iterdir()
+    content = stored.read_bytes()
+    for at in range(0, len(content), 7):
+        stored.write_bytes(content[:at] + bytes([content[at] ^ 1 << at % 8]) + content[at + 1:])
+        again = read(config)
+        assert all(np.array_equal(getattr(first, field.name), getattr(again, field.name)) for field in fields(first)), at
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system"),

@@ -143,3 +143,11 @@ def test_the_seed_of_the_config_is_what_a_run_reads_with(tmp_path, monkeypatch):
     coco(tmp_path, "annotations/instances_train.json", "train")
     read_datasets(options(tmp_path, val=("0.5",)), 7)
     assert seeds == [7]
+
+
+@pytest.mark.parametrize("content", ["", '["train/x0.jpg", "tra', '{"a": 1}', "[1]"])
+def test_a_damaged_list_of_held_out_images_is_named_and_not_chosen_anew_in_silence(tmp_path, content):
+    coco(tmp_path, "annotations/instances_train.json", "train")
+    (tmp_path / "held_out.json").write_text(content)
+    with pytest.raises(BadInput, match="held_out.json, the list of held-out images, is damaged .* or remove it"):
+        read_datasets(options(tmp_path, val=("0.5",)), 7, tmp_path)

@@ -11,7 +11,8 @@ from torchvision.models import WeightsEnum
 
 from detector.config.model_schema import Model
 from detector.errors import BadInput
-from detector.model.weights.files import read_pickle, read_weights
+from detector.model.weights.files import read_pickle, read_weights, verify_download
+from detector.run.checkpoint_files import FORMAT, write_checkpoint
 
 ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros((0, 4), np.float32),
           "c": np.asfortranarray(np.arange(4.0).reshape(2, 2)), "d": np.array(3, np.int64)}
@@ -102,3 +103,44 @@ def test_every_setting_is_an_option_of_the_model(outer, key, tmp_path):
     torch.save({"model": {key: torch.ones(1)}, **outer}, tmp_path / "w.pth")
     stored = read_weights(str(tmp_path / "w.pth")).settings
     assert stored and all(hasattr(Model(), option) for option in stored)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_flipped_bit_in_a_file_of_torch_save_is_found_where_the_file_tells(legacy, tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save({"model": {"a": torch.full((1000,), 1.5)}}, path, _use_new_zipfile_serialization=not legacy)
+    assert read_weights(str(path)).tensors["a"][7] == 1.5
+    data = bytearray(path.read_bytes())
+    data[data.index(np.full(1000, 1.5, np.float32).tobytes()) + 2002] ^= 64
+    path.write_bytes(data)
+    if legacy:  # the format before PyTorch 1.6 has no checksums
+        assert len(read_weights(str(path)).tensors["a"]) == 1000
+    else:
+        with pytest.raises(BadInput, match="w.pth is damaged: the CRC of its part .* is wrong. Copy or download it again"):
+            read_weights(str(path))
+
+
+def test_a_checkpoint_of_a_run_is_verified_by_its_digest(tmp_path):
+    path = write_checkpoint(tmp_path, {"format": FORMAT, "step": 1, "model": {"a": torch.ones(3)}, "config": {}})
+    assert read_weights(str(path)).tensors["a"].tolist() == [1, 1, 1]
+    data = bytearray(path.read_bytes())
+    data[10] ^= 1  # the time in the header of the first part: no CRC covers it
+    path.write_bytes(data)
+    with pytest.raises(BadInput, match="is damaged: its .* bytes are not those"):
+        read_weights(str(path))
+
+
+def test_a_damaged_download_is_named_with_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    path = tmp_path / "checkpoints" / "resnet18-f37072fd.pth"
+    path.parent.mkdir()
+    for legacy in (False, True):
+        torch.save({"a": torch.ones(300)}, path, _use_new_zipfile_serialization=not legacy)
+        data = bytearray(path.read_bytes())
+        data[data.index(np.ones(300, np.float32).tobytes()) + 602] ^= 64
+        path.write_bytes(data)
+        with pytest.raises(BadInput, match=f"{path} is damaged. Remove it, and download https"):
+            read_weights("ResNet18_Weights.IMAGENET1K_V1")
+    verify_download(str(tmp_path / "none-f37072fd.pth"))
+    path.with_name("a-2cf24dba.pth").write_text("hello")  # the start of its SHA-256
+    verify_download(str(path.with_name("a-2cf24dba.pth")))
