@@ -2,14 +2,13 @@
 
 import argparse
 import sys
-from pathlib import Path
 from shlex import join
 from typing import Callable
 
 from detector import __version__
 from detector.config.aliases import print_once
 from detector.errors import BAD_INPUT, OK, BadInput, escape_unprintable
-from launcher import check, jobs
+from launcher import check, run_verbs
 from launcher.arrays import parse_array_option
 from launcher.backends import BACKENDS, DEFAULT_BACKEND, Backend, load_backend
 from launcher.backends.local import run_local
@@ -33,12 +32,11 @@ VERBS = {  # verb: (arguments, description)
     "reproduce": ("ROW [--seeds 3] [key=value ...]", "train and test a row of the published tables"),
     "tables": ("[--markdown|--html|--csv|--models]", "print the published tables beside measured results"),
     "options": ("", "list every option of a config with default and description"),
-    "jobs": ("", "list the runs with their states"),
-    "logs": ("RUN [--follow]", "print the log of a run"),
-    "cancel": ("RUN", "cancel the job of a run; it saves a checkpoint first"),
+    "jobs": ("[FOLDER] [--watch] [--json]", "list the runs with their states, and why they ended"),
+    "logs": ("RUN ... [--follow] [-n 50]", "print the logs of runs"),
+    "cancel": ("RUN ...", "cancel the jobs of runs, or stop them; they save a checkpoint first"),
 }
-RUN_VERBS = ("jobs", "logs", "cancel")                    # answered by the launcher from the run folders
-LAUNCHER_VERBS = (*LAUNCHED_VERBS, "check", *RUN_VERBS)   # take the launcher's options; the others the detector's
+LAUNCHER_VERBS = (*LAUNCHED_VERBS, "check")  # take the options below; the others have options of their own
 LAUNCH_OPTIONS = ("--on", "--processes", "--gpus", "--nodes", "--array", "--dry-run", "--cluster")
 
 
@@ -74,14 +72,7 @@ def parser() -> argparse.ArgumentParser:
                        help="cluster file with defaults for the options below; default: "
                        "~/.config/fleet-rcnn/cluster.yaml; configs/cluster/example.yaml shows its keys")
     add_resource_options(top.add_argument_group("resources; a cluster file may set them too"))
-    add_run_options(top.add_argument_group("jobs, logs, cancel"))
     return top
-
-
-def add_run_options(group: argparse._ArgumentGroup) -> None:
-    """Adds the options of jobs, logs and cancel."""
-    group.add_argument("--folder", default="runs", help="folder of the run folders; default: runs")
-    group.add_argument("--follow", action="store_true", help="for logs: go on printing until the job is over")
 
 
 def backend_name(name: str) -> str:
@@ -101,6 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
     if len(arguments) > 1 and arguments[0] in VERBS and {"-h", "--help"} & set(arguments):
         return print_verb_help(arguments[0])
     try:
+        if arguments and arguments[0] in run_verbs.RUN_VERBS:
+            return run_verbs.run(arguments[0], arguments[1:], VERBS[arguments[0]][1])
         if arguments and arguments[0] in VERBS and arguments[0] not in LAUNCHER_VERBS:
             refuse_launch_options(arguments[0], arguments)
             return run_local(Job(arguments[0], tuple(arguments[1:]), Resources()))
@@ -129,12 +122,8 @@ def flags_of(top: argparse.ArgumentParser) -> list[str]:
 
 def print_verb_help(verb: str) -> int:
     """Prints the help of one verb and returns the exit status."""
-    if verb in RUN_VERBS:
-        arguments, about = VERBS[verb]
-        usage = " ".join(filter(None, ("fleet-rcnn", verb, arguments, "[--folder FOLDER]")))
-        own = argparse.ArgumentParser(usage=usage, description=about)
-        add_run_options(own.add_argument_group("run folders"))
-        own.print_help()
+    if verb in run_verbs.RUN_VERBS:
+        run_verbs.parser_of(verb, VERBS[verb][1]).print_help()
         return OK
     status = run_local(Job(verb, ("--help",), Resources(1)))
     if verb in LAUNCHER_VERBS:
@@ -150,14 +139,6 @@ def run_verb(args: argparse.Namespace, rest: list[str], command_line: str) -> in
         rest: the other arguments, passed to the detector.
         command_line: as typed by the user.
     """
-    if args.verb == "jobs":
-        return jobs.print_jobs(Path(args.folder))
-    if args.verb in RUN_VERBS:
-        if not rest:
-            raise BadInput(f"{args.verb} needs a run: its folder, or its name below {args.folder}/. `fleet-rcnn jobs` "
-                           "lists the runs")
-        run = jobs.find_run(rest[0], Path(args.folder))
-        return jobs.print_log(run, args.follow) if args.verb == "logs" else jobs.cancel_run(run)
     backend = load_backend(args.on)
     resources = build_resources(args, backend.is_cluster)
     refuse_contradictions(args, resources, backend)

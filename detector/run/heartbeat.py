@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Callable, TextIO
 
 from detector.distributed import rank_info
-from detector.errors import BadInput, NotFinite
+from detector.errors import BadInput, MachineError, NotFinite
 from detector.run.files import HEARTBEATS_FOLDER, read_json, write_whole
+from detector.run.machine_errors import explain
 
 INTERVAL_S = 1.0  # between two writes of a rank: a network disk serves many ranks
 ALIVE_S = 2.0     # between two writes of a rank without progress
@@ -135,18 +136,20 @@ class Heartbeat:
                             flush=False)
 
 
-def to_json(beat: Beat) -> str:
+def to_json(heartbeat: Beat) -> str:
     """Returns the content of a heartbeat file, without `age_s`."""
-    return json.dumps({name: value for name, value in asdict(beat).items() if name != "age_s"}) + "\n"
+    return json.dumps({name: value for name, value in asdict(heartbeat).items() if name != "age_s"}) + "\n"
 
 
 def describe_error(error: BaseException) -> str:
     """Returns the kind and the message of an error; for an error that the user can fix, the message alone."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted by Ctrl-C"
-    message = str(error)
-    if isinstance(error, (BadInput, NotFinite)):
+    message, explained = str(error), explain(error)
+    if isinstance(error, (BadInput, MachineError, NotFinite)):
         return message
+    if explained:
+        return explained[0]
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
@@ -162,15 +165,15 @@ def stacks_file(folder: Path, rank: int) -> Path:
 
 def read_heartbeats(folder: Path) -> list[Beat]:
     """Returns the last heartbeat of each rank of a run folder, the oldest first. Unreadable files are left out."""
-    beats: list[tuple[float, Beat]] = []
+    heartbeats: list[tuple[float, Beat]] = []
     for path in sorted((folder / HEARTBEATS_FOLDER).glob("rank-*.json")):
         with contextlib.suppress(OSError, TypeError):  # missing or unknown fields
-            beats.append((path.stat().st_mtime, Beat(**read_json(path))))
-    newest = max((written_at for written_at, _ in beats), default=0.0)
+            heartbeats.append((path.stat().st_mtime, Beat(**read_json(path))))
+    newest = max((written_at for written_at, _ in heartbeats), default=0.0)
     # A file without alive_at was written by an earlier version; `at` is compared with the clock of the file server.
-    aged = [replace(beat, age_s=max(0.0, newest - written_at + (beat.alive_at or written_at) - beat.at))
-            for written_at, beat in beats]
-    return sorted(aged, key=lambda beat: -beat.age_s)
+    aged = [replace(heartbeat, age_s=max(0.0, newest - written_at + (heartbeat.alive_at or written_at) - heartbeat.at))
+            for written_at, heartbeat in heartbeats]
+    return sorted(aged, key=lambda heartbeat: -heartbeat.age_s)
 
 
 def describe(latest: Beat) -> str:
@@ -185,13 +188,13 @@ def first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
-def slowest_rank(beats: list[Beat]) -> Beat:
+def slowest_rank(heartbeats: list[Beat]) -> Beat:
     """Returns the heartbeat of the rank with the fewest steps; of several, the oldest one."""
-    return min(beats, key=lambda beat: (beat.step, -beat.age_s))
+    return min(heartbeats, key=lambda heartbeat: (heartbeat.step, -heartbeat.age_s))
 
 
-def describe_slowest_rank(beats: list[Beat]) -> str:
+def describe_slowest_rank(heartbeats: list[Beat]) -> str:
     """Returns a clause that names the rank which the others wait for, its step, phase and age."""
-    slowest = slowest_rank(beats)
+    slowest = slowest_rank(heartbeats)
     return (f"rank {slowest.rank} on {slowest.host} is late, at step {slowest.step} in phase '{slowest.phase}' for "
             f"{slowest.age_s:.0f} s")

@@ -25,7 +25,7 @@ START_MARGIN_S = 2.0  # by which the times of a process and of a file may differ
 
 
 class Liveness(enum.Enum):
-    """Whether the process that trains a run lives, as far as this machine can tell."""
+    """The knowledge of this machine about the life of the process that trains a run."""
 
     ALIVE = "alive"        # on this machine
     DEAD = "dead"          # on this machine: it was killed, or the machine was restarted

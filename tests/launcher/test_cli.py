@@ -104,12 +104,6 @@ def test_options_of_the_detector_are_passed_to_it(arguments, config, started, mo
     assert job.arguments[:len(arguments) - 1] == tuple(arguments[1:])
 
 
-def test_jobs_logs_and_cancel_refuse_unknown_options(config, capsys):
-    for verb in cli.RUN_VERBS:
-        assert cli.main([verb, "runs/a", "--folow"]) == 2
-        assert "--folow: no such option" in (err := capsys.readouterr().err) and "(did you mean --follow?)" in err
-
-
 @pytest.mark.parametrize("verb", ["train", "check"])
 @pytest.mark.parametrize("arguments, messages", [
     (["none.yaml"], ["no such config file: none.yaml"]),

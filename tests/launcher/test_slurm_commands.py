@@ -129,7 +129,7 @@ def test_the_formats_a_user_likes_do_not_change_what_is_read(monkeypatch):
 
 @pytest.mark.parametrize("answer, queue", [
     ("", {}), ("7|RUNNING|None\n8_1|PENDING|Priority\n", {"7": JobState("RUNNING", False), "8_1": JobState("PENDING", False, "Priority")}),
-    ("9|PENDING|ReqNodeNotAvail, UnavailableNodes:n[1|2]\n", {"9": JobState("PENDING", False, "ReqNodeNotAvail, UnavailableNodes:n[1|2]")})])
+    ("9|PENDING|ReqNodeNotAvail, Nodes:n[1|2]\n", {"9": JobState("PENDING", False, "ReqNodeNotAvail, Nodes:n[1|2]")})])
 def test_the_queue(answer, queue, monkeypatch):
     monkeypatch.setattr(slurm_commands, "has_slurm", lambda: True)
     monkeypatch.setattr(slurm_commands, "slurm", lambda *command, limit_s: answer)

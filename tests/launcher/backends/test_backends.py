@@ -27,7 +27,7 @@ def submit(launch):
 
 PBS = Backend(preflight=lambda job, run, config: [Problem("queue", "closed", "Wait")] if job.resources.gpus > 8 else [],
               notes=lambda resources: ["a note of PBS"], script=lambda launch: f"#PBS -l nodes={launch.job.resources.nodes}\\n",
-              submit=submit, queue=lambda: {job: JobState(name, False) for job, name in states.items()},
+              submit=submit, queue=lambda: {job: JobState(name, False) for job, name in states.items() if name != "F"},
               state=lambda job: JobState(states[job], over=states[job] == "F"),
               cancel=lambda job: states.update({job: "F"}), is_cluster=True)
 '''

@@ -1,0 +1,73 @@
+"""Finds the first error in the log of a job: many lines follow it, of ranks that lost their peer, torchrun and srun."""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+MAX_BYTES = 32 << 20  # of a log that are read, from its end
+# A line that begins a start of a job, printed by `launcher.slurm_job begin`; a requeued job appends to its log.
+START = re.compile(r"Slurm job \S+ on .*: (train|evaluate) ")
+PREFIX = re.compile(r"^(\[[^\]]*\d\]:?\s*|\d+: )+")  # of torchrun (--tee), or of srun --label
+EXCEPTION = re.compile(r"^(\w+\.)*\w*(Error|Exception|Interrupt|Refused|NotFinite|Exit|Warning)\b")
+OWN_ERROR = re.compile(r"^(error: |not started again: )")
+OOM_KILL = re.compile(r"oom[-_ ]kill", re.IGNORECASE)
+OUT_OF_MEMORY = re.compile(r"oom[-_ ]kill|out.of.memory|killed by signal: Killed|Cannot allocate memory", re.IGNORECASE)
+# Messages of a shell, a container or Slurm, for a job that ended before its processes could say anything.
+OF_SHELL = re.compile(r"command not found|No such file or directory|Permission denied|No space left|^FATAL|fatal:|"
+                      r"(srun|slurmstepd|slurmd|sbatch): error|error while loading|\bKilled\b|ERROR:", re.IGNORECASE)
+# Errors of ranks whose peer has ended, and reports of the error of another rank.
+LOST_PEER = re.compile(
+    r"lost the connection to another rank|connection (was )?(closed|reset|aborted|refused)|broken pipe|gloo/|TCPStore|"
+    r"nccl (error|watchdog)|socket.*(closed|error)|Dist(Backend|Network|Store)Error|ChildFailedError|FailedJobError|"
+    r"^(\w+Error: )?rank \d+: ", re.IGNORECASE)
+
+
+def first_error(log: Path) -> str:
+    """Returns the first error line of the last start in a log; "" if the log holds none, or cannot be read.
+
+    In this order: an error that the product explains or the last line of a traceback, without those about a lost peer;
+    a message of a shell, a container or Slurm; an error about a lost peer.
+    """
+    lines = last_start(log)
+    errors = list(error_lines(lines))
+    own = [line for line in errors if not LOST_PEER.search(line)]
+    shell = [line for line in lines if OF_SHELL.search(line) and not LOST_PEER.search(line)]
+    return next(iter([*own, *shell, *errors]), "")
+
+
+def memory_line(log: Path) -> str:
+    """Returns the message of Slurm that memory ran out, of the last start in a log; "" if there is none."""
+    line = next((line for line in last_start(log) if OOM_KILL.search(line)), "")
+    return line.rpartition("error: ")[2].split(". ")[0]
+
+
+def last_line(log: Path) -> str:
+    """Returns the last line of a log that is not blank; "" if there is none."""
+    return next(reversed(last_start(log)), "")
+
+
+def last_start(log: Path) -> list[str]:
+    """Returns the lines of a log from the last start of its job, without blank ones and prefixes of ranks."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - MAX_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    lines = [PREFIX.sub("", line.rpartition("\r")[2].rstrip()) for line in text.splitlines() if line.strip()]
+    starts = [index for index, line in enumerate(lines) if START.match(line)]
+    return lines[starts[-1]:] if starts else lines
+
+
+def error_lines(lines: Iterable[str]) -> Iterator[str]:
+    """Yields the errors that the product explains, and of each traceback its exception."""
+    in_traceback = False
+    for line in lines:
+        if OWN_ERROR.match(line):
+            yield line.removeprefix("error: ")
+        elif line.startswith("Traceback (most recent call last)"):
+            in_traceback = True
+        elif in_traceback and EXCEPTION.match(line):
+            in_traceback = False
+            yield line
