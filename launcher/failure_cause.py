@@ -1,5 +1,6 @@
 """The cause of a bad end of a run: which rank on which host, which error, what the scheduler says, and what to do."""
 
+import contextlib
 import re
 import shlex
 import signal
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from detector.run.files import CONFIG_FILE, ENVIRONMENT_FILE, FAILED_RANKS_FOLDER, read_json
+from detector.run.files import CONFIG_FILE, ENVIRONMENT_FILE, FAILED_RANKS_FOLDER, JOBS_FILE, read_json
 from detector.run.heartbeat import Beat, first_line, heartbeat_file, read_heartbeats
 from detector.run.lock import Liveness, Owner
 from launcher.backends import JobState
@@ -136,25 +137,36 @@ def first_rank_to_end(run: Path, in_job: bool) -> RankEnd | None:
     silent = [heartbeat for heartbeat in read_heartbeats(run) if heartbeat.rank not in failed]
     if not silent:
         return first
-    latest = min(silent, key=lambda heartbeat: heartbeat_file(run, heartbeat.rank).stat().st_mtime)
+    latest = min(silent, key=lambda heartbeat: written_at(heartbeat_file(run, heartbeat.rank)))
     return RankEnd(latest.rank, latest.host, latest.step, "no sign of life any more (signal SIGKILL?)", "", 0.0)
 
 
 def rank_ends(run: Path, in_job: bool) -> Iterator[RankEnd]:
-    """Yields the end of each rank that has left a trace: its error in its heartbeat, or its status in slurm/failed."""
-    records = {}
+    """Yields the end of each rank that has left a trace: its error in its heartbeat, or its status in slurm/failed.
+
+    Traces that are older than the last submission or start of a job are of an earlier start.
+    """
+    records, since = {}, int(written_at(run / JOBS_FILE))
     for path in (run / FAILED_RANKS_FOLDER).glob("rank-*.json") if in_job else []:
         record = read_json(path)
-        if "rank" in record:
-            records[record["rank"]] = (record, path.stat().st_mtime)
-    heartbeats = {heartbeat.rank: heartbeat for heartbeat in read_heartbeats(run)}
+        if "rank" in record and written_at(path) >= since:
+            records[record["rank"]] = (record, written_at(path))
+    heartbeats = {heartbeat.rank: heartbeat for heartbeat in read_heartbeats(run)
+                  if written_at(heartbeat_file(run, heartbeat.rank)) >= since}
     for rank in sorted({*records, *(rank for rank, heartbeat in heartbeats.items() if heartbeat.error)}):
         record, recorded_at = records.get(rank, ({}, 0.0))
         latest = heartbeats.get(rank) or Beat(rank, "", "", 0, 0.0)
         if latest.error:
-            recorded_at = heartbeat_file(run, rank).stat().st_mtime - latest.alive_at + latest.at
+            recorded_at = written_at(heartbeat_file(run, rank)) - latest.alive_at + latest.at
         yield RankEnd(rank, record.get("host") or latest.host, latest.step, record.get("how", ""),
                       first_line(latest.error), recorded_at)
+
+
+def written_at(path: Path) -> float:
+    """Returns when a file was written, seconds since 1970 by the clock of the file server; 0 for no file."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0
 
 
 def remedy_of(error: str, end: str, past: JobState | None, memory: str) -> str:

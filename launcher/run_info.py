@@ -34,8 +34,8 @@ def add_job_record(run: Path, **values) -> None:
     """Appends a record to slurm/jobs.jsonl: a job of this run was submitted, or has started.
 
     Args:
-        values: job (name), verb, log; of a submission also backend (the value of --on); of a start also restart, step
-            (newest checkpoint) and nodes.
+        values: job (name), verb, log; of a submission also backend (the value of --on) and command (as typed); of a
+            start also restart, step (newest checkpoint) and nodes.
 
     Raises:
         BadInput: the file cannot be written.

@@ -154,7 +154,8 @@ def submit_run(launch: Launch, send: Callable[[Submission], str], backend: str) 
         with remove_if_failed(run, missing):
             frozen = freeze_submission(planned)
             job = send(frozen)
-        add_job_record(run, job=job, verb=frozen.job.verb, log=frozen.log_of(job), backend=backend)
+        add_job_record(run, job=job, verb=frozen.job.verb, log=frozen.log_of(job), backend=backend,
+                       command=launch.command_line)
     print_submitted(job, frozen.log_of(job), frozen)
     return OK
 

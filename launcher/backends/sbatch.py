@@ -31,7 +31,7 @@ from launcher.option_fields import format_memory
 from launcher.preflight import rehearse_script, slurm_notes, slurm_problems
 from launcher.run_info import add_job_record
 from launcher.sbatch_options import option_text, quote_value
-from launcher.slurm_commands import cancel_job, job_state, queued_jobs, slurm
+from launcher.slurm_commands import cancel_job, job_state, past_job_state, queued_jobs, slurm
 from launcher.submission import Submission, plan_submission, submit_run
 from launcher.submission_lock import lock_run, missing_folders, remove_if_failed
 
@@ -79,7 +79,7 @@ def submit_array(launch: Launch) -> int:
         undo.close()
         for index, row in enumerate(rows):
             add_job_record(row.run, job=f"{job}_{index}", verb=row.job.verb, log=f"{folder}/{job}_{index}.log",
-                           backend="sbatch")
+                           backend="sbatch", command=launch.command_line)
     limit = f", at most {launch.array_limit} at a time" if launch.array_limit else ""
     print(f"submitted job {job}: {count_of(len(rows), 'run')}{limit}\n{describe_cores(rows)}\n"
           f"script and logs: {folder}")
@@ -195,5 +195,5 @@ def run_sbatch(path: Path) -> str:
 
 
 SBATCH = Backend(preflight=slurm_problems, notes=slurm_notes, script=script, submit=submit, queue=queued_jobs,
-                 state=job_state, cancel=cancel_job, is_cluster=True, has_arrays=True,
+                 state=job_state, past_state=past_job_state, cancel=cancel_job, is_cluster=True, has_arrays=True,
                  rehearse=lambda launch: rehearse_script(script(launch)))

@@ -20,7 +20,7 @@ from launcher.clean_environment import submission_environment
 from launcher.job import Launch
 from launcher.preflight import rehearse_script, slurm_notes, slurm_problems
 from launcher.rank_env import FIRST_PORT, PORTS
-from launcher.slurm_commands import cancel_job, job_state, queued_jobs
+from launcher.slurm_commands import cancel_job, job_state, past_job_state, queued_jobs
 from launcher.submission import Submission, plan_submission, submit_run
 
 if TYPE_CHECKING:
@@ -133,5 +133,5 @@ def additional_parameters(submission: Submission) -> dict[str, str | bool]:
 
 
 SUBMITIT = Backend(preflight=slurm_problems, notes=slurm_notes, script=script, submit=submit, queue=queued_jobs,
-                   state=job_state, cancel=cancel_job, is_cluster=True,
+                   state=job_state, past_state=past_job_state, cancel=cancel_job, is_cluster=True,
                    rehearse=lambda launch: rehearse_script(script(launch)))

@@ -1,5 +1,7 @@
 """The cause of a bad end: rank, host, error, what the scheduler says, and what to do."""
 
+import os
+
 import pytest
 from fake_runs import COMMAND, dead_process, make_run, own, write_beat
 
@@ -27,6 +29,7 @@ def test_a_killed_rank_comes_before_those_that_lost_it(slurm, tmp_path):
     slurm.set("7", "FAILED", Reason="NonZeroExitCode", ExitCode="137:0")
     write_beat(run, 0, 118, GLOO, failed_ago_s=30, skew_s=-3600)
     write_beat(run, 1, 118, written_ago_s=31)
+    os.utime(run / "slurm" / "jobs.jsonl", (1e9, 1e9))
     fail(run, 0, "exit status 1")
     fail(run, 1, "signal SIGKILL")
     first, scheduler, remedy, again = lines_of(run)
@@ -46,6 +49,15 @@ def test_the_first_rank_to_fail_is_named_with_its_own_error_whatever_its_clock_s
     for rank in range(4):
         fail(run, rank, "exit status 1")
     assert lines_of(run) == ["rank 2 on n2 failed at step 7: ValueError: no box", "Slurm: FAILED (NonZeroExitCode), exit status 1", AGAIN]
+
+
+def test_errors_of_an_earlier_start_are_no_cause(slurm, tmp_path):
+    run = make_run(tmp_path, "a", "7", "error: data.root=/x: no such folder\n", state="failed")
+    slurm.set("7", "FAILED")
+    write_beat(run, 0, 7, "ValueError: no box", failed_ago_s=3, written_ago_s=3600)
+    fail(run, 1, "signal SIGKILL")
+    os.utime(run / "slurm" / "failed" / "rank-00001.json", (1e9, 1e9))
+    assert lines_of(run)[0] == "data.root=/x: no such folder"
 
 
 def test_a_job_that_the_oom_killer_ended_says_memory(slurm, tmp_path):

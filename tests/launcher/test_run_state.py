@@ -101,7 +101,8 @@ def test_a_run_on_another_machine_lives_while_its_heartbeats_change(moves, tmp_p
 
 
 @pytest.mark.parametrize("job_state, text, phase", [
-    ("COMPLETED", "finished", Phase.FINISHED), ("RUNNING", "running, finished", Phase.RUNNING), ("FAILED", "finished, evaluate failed", Phase.FAILED)])
+    ("COMPLETED", "finished", Phase.FINISHED), ("RUNNING", "running, finished", Phase.RUNNING),
+    ("FAILED", "finished, evaluate failed", Phase.FAILED)])
 def test_an_evaluation_that_fails_leaves_the_training_finished(job_state, text, phase, slurm, tmp_path):
     run = make_run(tmp_path, "a", state="finished", step=9)
     add_job_record(run, job="7", verb="evaluate", log="7.log", backend="slurm")
