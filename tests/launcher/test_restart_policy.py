@@ -99,7 +99,7 @@ REQUEUED = "requeue requested (restart 1 of 3)"
     ({"status": 1, "silent_nodes": ("n2",), "job_state": "CANCELLED"}, Outcome.STOPPED, "the job is CANCELLED in Slurm"),
     ({"status": 0, "restarts": 3, **SAVED}, Outcome.STOPPED, "saved step 1234 in 1.8 s; not requeued: all 3 restarts are used"),
     ({"status": 0, "may_requeue": False, **SAVED}, Outcome.STOPPED, "saved step 1234 in 1.8 s; not requeued: the job was submitted with"),
-    ({"status": 1, "silent_nodes": ("n2",), "may_requeue": False}, Outcome.STOPPED, "not requeued: the job was submitted with --no-requeue"),
+    ({"status": 1, "silent_nodes": ("n2",), "may_requeue": False}, Outcome.STOPPED, "not requeued: the job was submitted with --no"),
     ({"status": 0, "may_requeue": False, "job_state": "CANCELLED", **SAVED}, Outcome.STOPPED, "the job is CANCELLED in Slurm"),
     ({"status": 0, "restarts": 2, **SAVED}, Outcome.REQUEUE, "requeue requested (restart 3 of 3)"),
     ({"status": 0, "max_requeues": 0, **SAVED}, Outcome.STOPPED, "not requeued: all 0 restarts are used"),

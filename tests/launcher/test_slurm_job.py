@@ -358,7 +358,8 @@ def own_signals():
 def test_a_container_gets_the_variables_that_its_command_needs(monkeypatch):
     calls = []
     monkeypatch.setattr(os, "execvp", lambda program, words: calls.append((program, words)))
-    for name, value in {"FLEET_WORKING_FOLDER": "/work folder", "SLURM_PROCID": "3", "MASTER_ADDR": "n1", "OMP_NUM_THREADS": "2", "SCRATCH": "/s"}.items():
+    variables = {"FLEET_WORKING_FOLDER": "/work folder", "SLURM_PROCID": "3", "MASTER_ADDR": "n1", "OMP_NUM_THREADS": "2", "SCRATCH": "/s"}
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     slurm_job.main(["enter", "apptainer exec --containall --nv '$SCRATCH/my image.sif'", "python", "-m", "x", "a b"])
     (program, words), = calls

@@ -33,7 +33,8 @@ def test_a_log_that_slurm_cannot_open_is_opened_by_the_script(tmp_path):
     assert (folder / "3_4.log").read_text() == "text\n" and submission().redirection() == []
 
 
-@pytest.mark.parametrize("name, safe", [("r50", "r50"), ("größe_数据", "größe_数据"), ("lr=0.1,b", "lr=0.1,b"), ("it's #1 50%\\", "it_s_1_50_")])
+@pytest.mark.parametrize("name, safe", [
+    ("r50", "r50"), ("größe_数据", "größe_数据"), ("lr=0.1,b", "lr=0.1,b"), ("it's #1 50%\\", "it_s_1_50_")])
 def test_a_job_name_has_no_character_with_a_meaning(name, safe):
     assert safe_name(name) == safe
 
@@ -56,7 +57,8 @@ esac; }; export LOADEDMODULES=gcc/12'''
     ({"setup": ("if true; then", "  false", "fi")}, "with exit status 1:   false"),
     ({"setup": ("exit 3",)}, "with exit status 3: exit 3"), ({"setup": ("exit 0",)}, "with exit status 0: exit 0"),
     ({"setup": ("set -u; echo $nothing",)}, "with exit status 1: echo $nothing"),
-    ({"setup": ("false || true", "[ -f /nowhere ] && source /nowhere", "set -eu", "# a comment", "source harmless.sh", "A='two", "lines'")}, ""),
+    ({"setup": ("false || true", "[ -f /nowhere ] && source /nowhere", "set -eu", "# a comment", "source harmless.sh", "A='two", "lines'")},
+     ""),
 ])
 def test_a_set_up_line_that_fails_ends_the_job_with_an_error_that_names_it(resources, error, tmp_path):
     (tmp_path / "fails.sh").write_text("true\n(exit 3)\n")
