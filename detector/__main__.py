@@ -21,6 +21,7 @@ from detector.errors import (
     MachineError,
     NotFinite,
     escape_unprintable,
+    lasting_output,
 )
 from detector.run.machine_errors import explain, is_lost_peer
 
@@ -37,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not is_collective(args):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the launcher may have blocked them
         return report_errors(lambda: run_single(args))
-    with StopRequest() as stop:  # before torch is imported, which takes seconds: a stop may be requested meanwhile
+    # Before torch is imported, which takes seconds: a stop may be requested meanwhile.
+    with lasting_output(), StopRequest() as stop:
         status = report_errors(lambda: run_collective(args, stop))
         stop.ignore_further_signals()
         return status

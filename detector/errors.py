@@ -1,8 +1,11 @@
 """The exceptions that end a run, the exit statuses, and output that no name of a file can end."""
 
+import contextlib
 import io
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TextIO
 
 OK = 0
 FAILED = 1
@@ -66,3 +69,43 @@ def escape_unprintable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+class LastingStream:
+    """A text stream that writes nothing more, in place of an error, once its terminal or its reader is gone.
+
+    A training goes on when its terminal is closed, or its output was piped into a program that has ended.
+    """
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except OSError:
+            self._discard_output()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except OSError:
+            self._discard_output()
+
+    def _discard_output(self) -> None:
+        """Leads the file descriptor to nowhere: the interpreter fails if it cannot write what is left when it exits."""
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            self.stream.flush()
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
+
+
+@contextlib.contextmanager
+def lasting_output() -> Iterator[None]:
+    """Makes stdout and stderr LastingStreams."""
+    with contextlib.redirect_stdout(sys.stdout and LastingStream(sys.stdout)), \
+            contextlib.redirect_stderr(sys.stderr and LastingStream(sys.stderr)):
+        yield

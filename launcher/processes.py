@@ -116,8 +116,8 @@ def wait_for_all(processes: list[subprocess.Popen], requested: Collection[int] =
         failures = [(rank, status) for rank, status in enumerate(statuses) if status not in (None, OK, STOPPED)]
         if failures:
             rank, status = failures[0]
-            if len(processes) > 1 and status not in (BAD_INPUT, INTERRUPTED):
-                print(f"rank {rank} ended with {describe_status(status)}; terminating the other ranks", file=sys.stderr)
+            if status < 0 or len(processes) > 1 and status not in (BAD_INPUT, INTERRUPTED):
+                print(describe_end(rank, status, len(processes)), file=sys.stderr)
             terminate_all(processes)
             return status if status > 0 else 128 - status
         if all(status is not None for status in statuses):
@@ -145,6 +145,13 @@ def terminate_all(processes: list[subprocess.Popen]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def describe_end(rank: int, status: int, world_size: int) -> str:
+    """Returns which rank failed and how, with the likely cause."""
+    cause = " (the usual cause is a lack of memory)" if status == -signal.SIGKILL else ""
+    others = "; terminating the other ranks" if world_size > 1 else ""
+    return f"rank {rank} ended with {describe_status(status)}{cause}{others}"
 
 
 def describe_status(status: int) -> str:

@@ -20,6 +20,7 @@ class ConsoleLogger(Logger):
     def __init__(self, folder: Path, step: int, total_steps: int):
         self.progress = Progress(step, total_steps)
         self.bar: tqdm | None = None
+        self.is_log_lost = False
         self.log = open(folder / LOG_FILE, "a", encoding="utf-8", errors="backslashreplace")
 
     def start_progress_bar(self) -> None:
@@ -53,10 +54,15 @@ class ConsoleLogger(Logger):
             self.bar.write(text, file=sys.stdout)
         elif console:
             print(text, flush=True)
-        self.log.write("".join(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n" for line in text.splitlines()))
-        self.log.flush()
+        try:
+            self.log.write("".join(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n" for line in text.splitlines()))
+            self.log.flush()
+        except OSError as error:
+            if not self.is_log_lost:
+                self.is_log_lost = True
+                print(f"{self.log.name} cannot be written ({error.strerror}); the run goes on", flush=True)
 
     def close(self) -> None:
-        self.log.close()
         if self.bar:
             self.bar.close()
+        self.log.close()

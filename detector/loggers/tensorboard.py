@@ -1,5 +1,8 @@
 """TensorBoard event files in tensorboard/: scalars, drawings and precision-recall curves."""
 
+import os
+import socket
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,28 +13,45 @@ from detector.visualization.validation_images import EncodedImage
 
 
 class TensorBoardLogger(Logger):
-    """Writes event files; TensorBoard ignores events of an earlier start that are later than `step`."""
+    """Writes event files; TensorBoard ignores events of an earlier start that are later than `step`.
+
+    Events are written by the caller's thread, unlike those of torch's SummaryWriter, so that the caller gets the error
+    of a full disk.
+    """
 
     def __init__(self, folder: Path, step: int, _total_steps: int):
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only rank 0 needs it
-        self.writer = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=step + 1)
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # slow to import, and only rank 0 needs them
+        from tensorboard.summary.writer.record_writer import RecordWriter
+        self.new_event = Event
+        path = folder / TENSORBOARD_FOLDER
+        path.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"  # in order of time
+        self.records = RecordWriter(open(path / name, "ab"))
+        self._write(file_version="brain.Event:2", step=step + 1)
+        self._write(session_log=SessionLog(status=SessionLog.START), step=step + 1)
+        self.flush()
+
+    def _write(self, **content) -> None:
+        self.records.write(self.new_event(wall_time=time.time(), **content).SerializeToString())
 
     def scalars(self, kind: str, step: int, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(f"{kind}/{name}", value, step)
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        entries = [Summary.Value(tag=f"{kind}/{name}", simple_value=value) for name, value in values.items()]
+        self._write(summary=Summary(value=entries), step=step)
         self.flush()
 
     def image(self, step: int, name: str, image: EncodedImage) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
         encoded = Summary.Image(height=image.height, width=image.width, colorspace=3, encoded_image_string=image.png)
-        self.writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=encoded)]), step)
+        self._write(summary=Summary(value=[Summary.Value(tag=name, image=encoded)]), step=step)
 
     def pr_curve(self, step: int, name: str, counts: np.ndarray) -> None:
-        self.writer.add_pr_curve_raw(f"precision and recall/{name}", *counts, step, counts.shape[1])
+        from torch.utils.tensorboard.summary import pr_curve_raw
+        self._write(summary=pr_curve_raw(f"precision and recall/{name}", *counts, counts.shape[1]), step=step)
 
     def flush(self) -> None:
         """Makes everything logged so far visible to TensorBoard."""
-        self.writer.flush()
+        self.records.flush()
 
     def close(self) -> None:
-        self.writer.close()
+        self.records.close()

@@ -8,7 +8,7 @@ from detector.errors import BAD_INPUT, FAILED
 
 TOO_MANY_FILES = re.compile(r"too many open files|received \d+ items of ancdata", re.IGNORECASE)
 NO_SHARED_MEMORY = re.compile(r"shared memory|/torch_\d+|/dev/shm", re.IGNORECASE)
-NO_HOST_MEMORY = re.compile(r"(can't|cannot) allocate memory|unable to mmap|std::bad_alloc", re.IGNORECASE)
+NO_HOST_MEMORY = re.compile(r"(can't|cannot) allocate memory|unable to mmap|failed to map|bad_alloc", re.IGNORECASE)
 NO_PROCESS = re.compile(r"can't start new thread|fork: |resource temporarily unavailable", re.IGNORECASE)
 LOST_PEER = re.compile(r"gloo/|connection (was )?(closed|reset|aborted|refused)|socket.*(closed|error)|broken pipe",
                        re.IGNORECASE)
@@ -32,7 +32,7 @@ def explain(error: BaseException) -> tuple[str, int] | None:
                 "--shm-size=8g), or lower run.num_workers"), FAILED
     if isinstance(error, MemoryError) or number == errno.ENOMEM or NO_HOST_MEMORY.search(text):
         return (f"out of memory: {first_line}. Lower run.num_workers or batch.micro_batch_size, request more memory, "
-                f"or raise the limit of `ulimit -v`{memory_limit()}"), FAILED
+                f"or raise the limit of `ulimit -v`{memory_limit()}"), BAD_INPUT if memory_limit() else FAILED
     if isinstance(error, (RuntimeError, OSError)) and (number == errno.EAGAIN or NO_PROCESS.search(text)):
         return (f"no more processes or threads: {first_line}. Raise the limit of `ulimit -u`, or lower run.num_workers "
                 "and OMP_NUM_THREADS"), BAD_INPUT
@@ -48,8 +48,8 @@ def is_lost_peer(error: BaseException) -> bool:
 
 def too_many_files() -> str:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    remedy = "set `ulimit -n 4096`" if hard > soft else "the hard limit is the same, which an administrator can raise"
-    return f"too many open files: this shell allows {soft} (`ulimit -n`). Lower run.num_workers, or {remedy}"
+    how = "set `ulimit -n 4096`" if hard > soft else "raise the limit: a new shell, or an administrator, can do that"
+    return f"too many open files: this shell allows {soft} (`ulimit -n`). Lower run.num_workers, or {how}"
 
 
 def memory_limit() -> str:

@@ -105,7 +105,7 @@ def save_if_possible(save: Callable[[], str], saver: AsyncCheckpoint, scoring_er
         return
     with contextlib.suppress(BadInput, MachineError, RuntimeError, OSError):
         collectives.run_on_main(saver.drop_error)
-        run_log.message(f"{save()}, before the error below; start again to continue")
+        run_log.message(f"{save()}; the run ends with an error, start again to continue")
 
 
 def copy_to_host(value, reuse=None):

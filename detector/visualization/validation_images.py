@@ -1,5 +1,6 @@
 """Draws a fixed set of validation images at every evaluation: ground truth beside detections."""
 
+import contextlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,8 @@ def draw_validation_images(run: Path, step: int, dataset: Dataset, detections: D
         The same drawings as PNGs, for TensorBoard, which keeps those of every step.
     """
     folder, drawings = run / PICTURES_FOLDER, []
-    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
     for index in evenly_spaced(len(dataset), count):
         try:
             image = read_image(dataset.path(index), tuple(dataset.sizes[index])).permute(1, 2, 0).numpy()
@@ -74,7 +76,8 @@ def draw_validation_images(run: Path, step: int, dataset: Dataset, detections: D
                        detections.scores[drawn]), ("ground truth", f"predicted, step {step}"))
         name = f"{index:06d}-{printable(Path(dataset.path(index)).stem)[:MAX_STEM]}"
         temporary = folder / f"{name}.part"  # a stop of the run may kill this process while it writes
-        sheet.save(temporary, "JPEG", quality=90)
-        temporary.replace(folder / f"{name}.jpg")
+        with contextlib.suppress(OSError):  # a full disk: TensorBoard's copy is made in memory
+            sheet.save(temporary, "JPEG", quality=90)
+            temporary.replace(folder / f"{name}.jpg")
         drawings.append(encode_png(f"validation/{name}", sheet))
     return drawings

@@ -46,3 +46,26 @@ def test_a_name_that_the_terminal_cannot_show_is_escaped():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True,
                           env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert done.stdout == b"stra\\udcdfe \\xe9\n" and done.returncode == 0
+
+
+def test_output_that_nobody_reads_any_more_ends_no_training(capfd):
+    read_end, write_end = os.pipe()
+    code = ("import sys\nfrom detector.errors import lasting_output\nwith lasting_output():\n    sys.stdin.readline()\n"
+            "    for _ in range(3):\n        print('x' * 100000, flush=True)\n    print('done', file=sys.stderr)")
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=write_end, stderr=subprocess.PIPE)
+    os.close(write_end)
+    os.close(read_end)
+    _, err = process.communicate(b"\n", timeout=60)
+    assert (process.returncode, err) == (0, b"done\n")
+
+
+@pytest.mark.parametrize("error, message, status", [
+    ("OSError(errno.EMFILE, 'Too many open files')", "too many open files: this shell allows", BAD_INPUT),
+    ("RuntimeError('received 0 items of ancdata')", "too many open files", BAD_INPUT),
+    ("MemoryError()", "out of memory: MemoryError. Lower run.num_workers or batch.micro_batch_size", FAILED),
+    ("RuntimeError('unable to allocate shared memory(shm) for file </torch_1>')", "Enlarge /dev/shm", FAILED),
+    ("RuntimeError(\"can't start new thread\")", "Raise the limit of `ulimit -u`", BAD_INPUT),
+    ("FileNotFoundError(errno.ENOENT, 'No usable temporary directory found')", "Set TMPDIR", BAD_INPUT)])
+def test_an_error_of_the_machine_is_one_line_with_a_remedy(error, message, status):
+    done = subprocess.run([sys.executable, "-c", SCRIPT.format(error=error, waits=0)], timeout=60, text=True, capture_output=True)
+    assert done.returncode == status and message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr

@@ -80,9 +80,11 @@ def test_a_rank_that_fails_ends_the_others_and_gives_its_status(failing, expecte
     assert message in err and bool(err) == bool(message)
 
 
-def test_the_failure_of_a_single_process_prints_nothing(run, capsys):
+def test_the_failure_of_a_single_process_is_its_own_to_explain_unless_it_was_killed(run, capsys):
     assert run(end_with(3)) == 3
     assert capsys.readouterr().err == ""
+    assert run(end_with(-signal.SIGKILL)) == 137
+    assert capsys.readouterr().err == "rank 0 ended with signal SIGKILL (the usual cause is a lack of memory)\n"
 
 
 def test_the_other_ranks_get_time_to_end_well(run, tmp_path):

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from conftest import REPO
 from PIL import Image
 
 from detector.config.schema import Augment
@@ -356,3 +357,16 @@ if __name__ == "__main__":
         time.sleep(0.05)
     os.kill(worker, signal.SIGKILL)
     raise AssertionError("the worker was still alive after ten seconds")
+
+
+def test_a_temporary_folder_too_long_for_a_socket_is_replaced_for_the_sockets(tmp_path):
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    code = ("from detector.data.workers import worker_context\nif __name__ == '__main__':\n    import multiprocessing, tempfile\n"
+            "    worker = worker_context().Process(target=print, args=('works',))\n    worker.start(), worker.join()\n"
+            "    print(tempfile.gettempdir(), worker.exitcode)")
+    (tmp_path / "program.py").write_text(code)
+    done = subprocess.run([sys.executable, str(tmp_path / "program.py")], capture_output=True, text=True, timeout=100,
+                          env={**os.environ, "TMPDIR": str(long), "PYTHONPATH": str(REPO)})
+    assert done.stdout == f"works\n{long} 0\n" and done.stderr.count("note: TMPDIR is too long for the sockets") == 1, done.stderr
+    assert list(long.iterdir()) == []

@@ -1,5 +1,6 @@
 """The log of a run: nothing twice after a resume, nothing lost to an incomplete line, nothing from other ranks."""
 
+import errno
 import itertools
 import json
 from pathlib import Path
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.summary.writer import event_file_writer
 
-from detector.loggers import LOGGERS, Logger
+from detector.errors import BadInput
+from detector.loggers import LOGGERS, Logger, tensorboard
 from detector.loggers.progress import format_duration
 from detector.loggers.run_log import RunLog
 from detector.run.files import read_json_lines
@@ -23,7 +24,7 @@ from detector.visualization.validation_images import EncodedImage, encode_png
 def seconds_apart(monkeypatch):
     """TensorBoard orders its files by the second in their names, which two starts of a real run do not share."""
     seconds = itertools.count(1_700_000_000)
-    monkeypatch.setattr(event_file_writer, "time", SimpleNamespace(time=lambda: next(seconds)))
+    monkeypatch.setattr(tensorboard, "time", SimpleNamespace(time=lambda: next(seconds)))
 
 
 def values(loss: float) -> dict[str, float]:
@@ -235,3 +236,38 @@ def test_another_logger_is_one_class_and_one_entry(tmp_path, monkeypatch):
 @pytest.mark.parametrize("seconds, text", [(0, "0:00:00"), (59.9, "0:00:59"), (3661, "1:01:01"), (360000, "100:00:00")])
 def test_durations_are_hours_minutes_and_seconds(seconds, text):
     assert format_duration(seconds) == text
+
+
+class FullDisk:
+    """A file on a full disk, from now on."""
+
+    name = "log.txt"
+
+    def write(self, _text) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    flush = close = lambda self: self.write("")
+
+
+def test_without_tensorboard_or_log_txt_a_run_goes_on_and_says_so_once(tmp_path, capsys):
+    run_log = RunLog(tmp_path, 0, 100, True)
+    run_log.loggers["tensorboard"].records = FullDisk()
+    run_log.loggers["console"].log = FullDisk()
+    for step in (1, 2, 3):
+        run_log.train_step(step, values(step))
+        run_log.image(step, drawing())
+        run_log.flush_tensorboard()
+        run_log.flush()
+    run_log.close()
+    out = capsys.readouterr().out
+    assert out.count("tensorboard cannot write into") == 1 == out.count("log.txt cannot be written") and "step 3/100" in out
+    assert "No space left on device); the run goes on" in out and lines(tmp_path) == [("train", n) for n in (1, 2, 3)]
+
+
+def test_without_metrics_jsonl_a_run_ends_with_one_error(tmp_path):
+    run_log = RunLog(tmp_path, 0, 100, True)
+    run_log.loggers["jsonl"].file.close()
+    run_log.loggers["jsonl"].file = FullDisk()
+    with pytest.raises(BadInput, match="cannot write .*metrics.jsonl: No space left on device. Make room"):
+        run_log.train_step(1, values(1))
+    run_log.close()
