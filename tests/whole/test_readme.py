@@ -14,6 +14,7 @@ from PIL import Image
 from detector.cli import build_parser
 from detector.config.load import load_config
 from launcher import cli
+from launcher.run_verbs import RUN_VERBS, parse
 
 pytestmark = pytest.mark.whole
 READMES = [REPO / folder / "README.md"
@@ -59,7 +60,10 @@ def understand(words: list[str]) -> None:
     if words[0].startswith("-") or len(words) == 1 and words[0] in cli.VERBS:
         return
     assert words[0] in cli.VERBS
-    if words[0] in cli.LAUNCHED_VERBS:
+    if words[0] in RUN_VERBS:
+        parse(words[0], words[1:], "")
+        words = []
+    elif words[0] in cli.LAUNCHED_VERBS:
         words = [words[0], *cli.parser().parse_known_args(words)[1]]
     elif words[0] in cli.LAUNCHER_VERBS:
         cli.parser().parse_known_args(words)
