@@ -130,7 +130,7 @@ def first_rank_to_end(run: Path, in_job: bool) -> RankEnd | None:
     ends = list(rank_ends(run, in_job))
     if not ends:
         return None
-    first = min(ends, key=lambda end: (end.is_consequence, end.at))
+    first = min(ends, key=lambda end: (end.is_consequence, not end.error and not end.end.startswith("signal"), end.at))
     if not first.is_consequence:
         return first
     failed = {end.rank for end in ends}

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from detector.errors import BAD_INPUT, STOPPED, BadInput
 from detector.run.checkpoint_files import last_checkpoint_step
-from detector.run.files import BAD_INPUT_FILE, FAILED_RANKS_FOLDER, STOPPED_EARLY_FILE, read_json, write_text
+from detector.run.files import BAD_INPUT_FILE, FAILED_RANKS_FOLDER, STOPPED_EARLY_FILE, write_text
 from detector.run.heartbeat import describe, read_heartbeats
 from detector.run.status import read_status
+from launcher.failure_cause import first_rank_to_end
 from launcher.rank_env import SlurmJob, confirm_job, require_slurm_job
 from launcher.restart_policy import EndFacts, Outcome, decide_end, is_failure
 from launcher.run_info import resolve_run
@@ -96,17 +97,13 @@ def collect_end_facts(status: int, job: SlurmJob, verb: str, run: Path, max_requ
 
 
 def describe_failure(run: Path, status: int) -> str:
-    """Returns which rank ended first, and the last heartbeat of each rank, at most 16 lines.
-
-    Ranks that a signal killed come first: the others failed because they lost this peer.
-    """
-    records = [read_json(path) for path in (run / FAILED_RANKS_FOLDER).glob("rank-*.json")]
-    records = sorted((record for record in records if "at" in record),
-                     key=lambda record: (not record["signal"], record["at"]))
+    """Returns which rank ended first, with its error, and the last heartbeat of each rank, at most 16 lines."""
+    ended = first_rank_to_end(run, in_job=True)
     heartbeats = [f"  {describe(heartbeat)}" for heartbeat in read_heartbeats(run)[:16]]
     first = f"ended with exit status {status}"
-    if records:
-        first = f"rank {records[0]['rank']} on {records[0]['host']} was the first to end, with {records[0]['how']}"
+    if ended:
+        causes = ": ".join(filter(None, (ended.end, ended.error)))
+        first = f"rank {ended.rank} on {ended.host} was the first to end, with {causes}"
     return "\n".join([first, *heartbeats])
 
 

@@ -135,7 +135,7 @@ def _requeue(facts: EndFacts, cause: str) -> EndDecision:
     """Requeues, unless Slurm has already cancelled or requeued the job, or all restarts are used."""
     if facts.job_state != "RUNNING":
         return EndDecision(Outcome.STOPPED,
-                           f"{cause}; the job is {facts.job_state} in Slurm, so no requeue is requested")
+                           f"{cause}; Slurm is ending the job ({facts.job_state}), so no requeue is requested")
     if not facts.may_requeue:
         return EndDecision(Outcome.STOPPED, f"{cause}; not requeued: the job was submitted with --no-requeue. Submit "
                                             "the run again to continue")

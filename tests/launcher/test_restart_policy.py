@@ -94,16 +94,16 @@ REQUEUED = "requeue requested (restart 1 of 3)"
     ({"status": 167, "starting": True, "silent_nodes": ("n2",)}, Outcome.REQUEUE, "n2 does not answer"),
     ({"status": 167}, Outcome.FAILED, "ended with exit status 167"),
     # no requeue: Slurm has the job in hand, or all restarts are used
-    *[({"status": 0, "job_state": state, **SAVED}, Outcome.STOPPED, f"the job is {state} in Slurm, so no requeue is requested")
+    *[({"status": 0, "job_state": state, **SAVED}, Outcome.STOPPED, f"Slurm is ending the job ({state}), so no requeue is requested")
       for state in ("CANCELLED", "COMPLETING", "PENDING", "UNKNOWN")],
-    ({"status": 1, "silent_nodes": ("n2",), "job_state": "CANCELLED"}, Outcome.STOPPED, "the job is CANCELLED in Slurm"),
+    ({"status": 1, "silent_nodes": ("n2",), "job_state": "CANCELLED"}, Outcome.STOPPED, "Slurm is ending the job (CANCELLED)"),
     ({"status": 0, "restarts": 3, **SAVED}, Outcome.STOPPED, "saved step 1234 in 1.8 s; not requeued: all 3 restarts are used"),
     ({"status": 0, "may_requeue": False, **SAVED}, Outcome.STOPPED, "saved step 1234 in 1.8 s; not requeued: the job was submitted with"),
     ({"status": 1, "silent_nodes": ("n2",), "may_requeue": False}, Outcome.STOPPED, "not requeued: the job was submitted with --no"),
-    ({"status": 0, "may_requeue": False, "job_state": "CANCELLED", **SAVED}, Outcome.STOPPED, "the job is CANCELLED in Slurm"),
+    ({"status": 0, "may_requeue": False, "job_state": "CANCELLED", **SAVED}, Outcome.STOPPED, "Slurm is ending the job (CANCELLED)"),
     ({"status": 0, "restarts": 2, **SAVED}, Outcome.REQUEUE, "requeue requested (restart 3 of 3)"),
     ({"status": 0, "max_requeues": 0, **SAVED}, Outcome.STOPPED, "not requeued: all 0 restarts are used"),
-    ({"status": 0, "restarts": 3, "job_state": "CANCELLED", **SAVED}, Outcome.STOPPED, "the job is CANCELLED in Slurm")])
+    ({"status": 0, "restarts": 3, "job_state": "CANCELLED", **SAVED}, Outcome.STOPPED, "Slurm is ending the job (CANCELLED)")])
 def test_what_follows_an_end(changes, outcome, reason):
     decision = decide_end(dataclasses.replace(FACTS, **changes))
     assert decision.outcome is outcome

@@ -222,7 +222,7 @@ def test_no_requeue_for_a_job_that_is_cancelled_or_requeued_already(state, job, 
     job.record["JobState"] = state
     write_status(run, state="stopped", step=3, saved_in_s=0.5)
     assert end(job.args, 0) == STOPPED and job.commands == []
-    assert f"the job is {state} in Slurm, so no requeue is requested" in capsys.readouterr().out
+    assert f"Slurm is ending the job ({state}), so no requeue is requested" in capsys.readouterr().out
 
 
 def test_a_job_that_was_submitted_with_no_requeue_is_not_requeued(job, capsys):
