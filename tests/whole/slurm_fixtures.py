@@ -11,7 +11,7 @@ from conftest import TINY
 from slurm_cluster import Cluster, missing
 
 needs_slurm = [pytest.mark.whole, pytest.mark.skipif(bool(missing()), reason=missing())]
-STEPS = 9
+STEPS = 15
 BACKENDS = {"submitit": ["--on", "slurm"], "torchrun": ["--on", "sbatch"], "srun": ["--on", "sbatch", "--template", "srun"]}
 FOUR_PROCESSES = ["--nodes", "2", "--processes", "2"]
 
