@@ -46,7 +46,7 @@ class StopRequest:
 
     @property
     def reason(self) -> str:
-        """Who requests the stop, for messages: the signal, or another rank."""
+        """The source of the stop request, for messages: the signal, or another rank."""
         return self.signal_name or "on another rank"
 
     def ignore_further_signals(self) -> None:
