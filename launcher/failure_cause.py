@@ -31,6 +31,8 @@ WAITING_ADVICE = (
      "the job is held: `scontrol release JOB` lets it continue, `scontrol show job JOB` may say why"),
     (re.compile(r"NeverSatisfied|BadConstraints|InvalidAccount|InvalidQOS|PartitionTimeLimit|PartitionNodeLimit"),
      "the job will not start like this: cancel it, change its options and submit it again"))
+LONG_COMMAND = 200  # characters
+SUBMITTED_CONFIG = "slurm/config.yaml"  # in the run folder
 CONSEQUENT_ENDS = ("signal SIGTERM", "signal SIGABRT")  # of ranks that lost a peer
 
 
@@ -216,8 +218,15 @@ def describe_exit_code(code: str) -> str:
 
 
 def start_command(run: Path, job: str) -> str:
-    """Returns the command that starts a run again: as it was typed for its job or on this machine, if that is known."""
+    """Returns the command that starts a run again: as it was typed for its job or on this machine, if that is known.
+
+    A long command is replaced by one with the config of the submission, which holds all its values.
+    """
     typed = [record["command"] for record in job_records(run) if record["job"] == job and record.get("command")]
+    if typed and len(typed[-1]) > LONG_COMMAND and "--array" not in typed[-1] and (run / SUBMITTED_CONFIG).is_file():
+        program, verb, _, *options = shlex.split(typed[-1])
+        kept = [word for word in options if word.startswith("-") or "=" not in word]
+        return shlex.join([program, verb, str(run / SUBMITTED_CONFIG), *kept])
     if typed:
         return typed[-1]
     arguments = read_json(run / ENVIRONMENT_FILE).get("command", [])[1:]

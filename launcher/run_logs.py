@@ -118,8 +118,8 @@ def print_logs(targets: list[Target], follow: bool = False, lines: int | None = 
         summaries = follow_until_over(followers, StateWatch(targets), printer)
         for summary in summaries:
             print_end(summary)
-    missing = [describe_missing(summary, follower.path) for follower, summary in zip(followers, summaries)
-               if not follower.path.is_file()]
+    missing = [f"{summary.name} has no log" if follow else describe_missing(summary, follower.path)
+               for follower, summary in zip(followers, summaries) if not follower.path.is_file()]
     if missing:
         raise BadInput("\n".join(missing))
     return OK
@@ -161,9 +161,9 @@ def checked_job(target: Target, job: str) -> str:
 
 def describe_missing(summary: RunSummary, path: Path) -> str:
     """Returns why there is no log, and what to do."""
-    causes = "; ".join(summary.cause.lines()) if summary.cause else ""
+    causes = summary.cause.lines() if summary.cause else []
     if summary.state.phase.is_over and causes:
-        return f"{summary.name} has no log: {causes}"
+        return "\n    ".join([f"{summary.name} has no log", *causes])
     return (f"{path} does not exist yet: {summary.name} is {summary.state.text}. `fleet-rcnn logs {summary.name} "
             "--follow` waits for it")
 

@@ -73,7 +73,7 @@ def summarize_folder(folder: Path, note: Callable[[str], None]) -> list[RunSumma
     Args:
         note: called with a sentence about a scheduler that does not answer.
     """
-    return summarize([Target(run, display_name(run, folder)) for run in list_runs(folder)], note)
+    return summarize([Target(run.absolute(), display_name(run, folder)) for run in list_runs(folder)], note)
 
 
 def summarize(targets: list[Target], note: Callable[[str], None]) -> list[RunSummary]:

@@ -9,11 +9,11 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
 
+from detector.config.aliases import print_once
 from detector.errors import BadInput
 from launcher.backends import JobState
 
@@ -78,8 +78,8 @@ def plain_environment() -> dict[str, str]:
 
 
 def print_note(program: str, limit_s: float) -> None:
-    print(f"note: Slurm does not answer {program} yet; it is asked for up to {max(limit_s, MIN_TRY_S):.0f} s",
-          file=sys.stderr, flush=True)
+    """Prints that Slurm does not answer; once only, also where it is asked again and again."""
+    print_once([f"Slurm does not answer {program} yet; it is asked for up to {max(limit_s, MIN_TRY_S):.0f} s"])
 
 
 def run_until_answered(command: tuple[str, ...], environment: dict[str, str], limit_s: float) -> str:
@@ -125,7 +125,8 @@ def describe_silence(command: tuple[str, ...], message: str, elapsed_s: float, n
     remedy = "Try again later; `scontrol ping` shows whether the controller is up"
     if command[0] == "sbatch" and not not_reached:
         remedy = "The job may be in the queue all the same: look with `squeue --me` before you submit it again"
-    return f"Slurm has not answered {' '.join(command[:2])} for {elapsed_s:.0f} s ({message}). {remedy}"
+    program = " ".join([command[0], *(word for word in command[1:3] if not word.startswith("-"))][:2])
+    return f"Slurm has not answered {program} for {elapsed_s:.0f} s ({message}). {remedy}"
 
 
 def expand_hostlist(nodes: str) -> list[str]:

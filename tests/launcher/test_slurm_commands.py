@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from detector.config.aliases import PRINTED_NOTES
 from detector.errors import BadInput
 from launcher import slurm_commands
 from launcher.backends import JobState
@@ -107,6 +108,7 @@ def test_a_submission_whose_answer_was_lost_is_not_repeated(message, expected, r
 def test_a_command_that_hangs_is_noted_after_a_while_and_given_up(monkeypatch, capsys):
     monkeypatch.setattr(slurm_commands, "NOTE_AFTER_S", 0.1)
     monkeypatch.setattr(slurm_commands, "MIN_TRY_S", 0.5)
+    monkeypatch.setenv(PRINTED_NOTES, "")
     with pytest.raises(SlurmSilent, match="Slurm has not answered sleep 20 for"):
         slurm("sleep", "20", limit_s=0)
     assert capsys.readouterr().err.count("note: Slurm does not answer sleep yet") == 1
