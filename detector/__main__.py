@@ -22,6 +22,7 @@ from detector.errors import (
     NotFinite,
     escape_unprintable,
     lasting_output,
+    use_utf8,
 )
 from detector.run.machine_errors import explain, is_lost_peer
 
@@ -31,6 +32,8 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCE
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one verb; returns the exit status: 0 done, 2 bad input, 75 stopped early, 130 stopped at once, 1 others."""
+    if arguments is None:
+        use_utf8()
     escape_unprintable()
     if is_launched():
         terminate_with_parent()

@@ -71,6 +71,19 @@ def escape_unprintable() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def use_utf8() -> None:
+    """Starts this command again in UTF-8 mode where the locale has another encoding, such as Latin-1.
+
+    Names of files and classes could otherwise not be used, or would change between machines. Output stays in the
+    encoding of the terminal.
+    """
+    if sys.getfilesystemencoding().lower() == "utf-8":
+        return
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]],
+              {"PYTHONIOENCODING": f"{encoding}:backslashreplace", **os.environ, "PYTHONUTF8": "1"})
+
+
 class LastingStream:
     """A text stream that writes nothing more, in place of an error, once its terminal or its reader is gone.
 

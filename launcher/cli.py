@@ -7,7 +7,7 @@ from typing import Callable
 
 from detector import __version__
 from detector.config.aliases import print_once
-from detector.errors import BAD_INPUT, OK, BadInput, escape_unprintable
+from detector.errors import BAD_INPUT, INTERRUPTED, OK, BadInput, escape_unprintable, use_utf8
 from launcher import check, run_verbs
 from launcher.arrays import parse_array_option
 from launcher.backends import BACKENDS, DEFAULT_BACKEND, Backend, load_backend
@@ -85,6 +85,8 @@ def backend_name(name: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command line and returns its exit status."""
+    if arguments is None:
+        use_utf8()
     escape_unprintable()
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["reproduce"]:
@@ -106,6 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def refuse_launch_options(verb: str, arguments: list[str]) -> None:

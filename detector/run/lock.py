@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from detector.errors import BadInput
-from detector.run.files import HEARTBEATS_FOLDER, LOCK_FILE
+from detector.run.files import HEARTBEATS_FOLDER, LOCK_FILE, cannot_write
 
 WATCH_S = 5.0  # how long heartbeats are watched; those of a running rank change at least every two seconds
 RETRY_S = 0.5  # how long a taken lock is asked for: a reader may hold it for a moment
@@ -53,7 +53,7 @@ class RunLock:
         """Takes the lock. Does nothing if this object holds the lock, or while there is no run folder.
 
         Raises:
-            BadInput: another process trains the run.
+            BadInput: another process trains the run, or the disk is full.
         """
         if self.file or not self.folder.is_dir():
             return
@@ -63,16 +63,20 @@ class RunLock:
             return
         _refuse_if_owned(self.folder, file, fcntl.LOCK_EX, RETRY_S)
         self.file = file
-        self.file.truncate(0)
-        self.file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        self.file.flush()
+        try:
+            self.file.truncate(0)
+            self.file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            self.file.flush()
+        except OSError as error:
+            raise cannot_write(self.folder / LOCK_FILE, error) from error
 
     def close(self) -> None:
         """Releases the lock."""
         if self.file:
             with contextlib.suppress(OSError):
                 self.file.truncate(0)
-            self.file.close()
+            with contextlib.suppress(OSError):
+                self.file.close()
 
 
 def refuse_second_start(folder: Path) -> None:

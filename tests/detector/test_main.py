@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import REPO
 
 from detector.__main__ import main
 from detector.errors import BAD_INPUT, FAILED
@@ -69,3 +70,13 @@ def test_output_that_nobody_reads_any_more_ends_no_training(capfd):
 def test_an_error_of_the_machine_is_one_line_with_a_remedy(error, message, status):
     done = subprocess.run([sys.executable, "-c", SCRIPT.format(error=error, waits=0)], timeout=60, text=True, capture_output=True)
     assert done.returncode == status and message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_locale_without_utf8_changes_no_name(tmp_path):
+    subprocess.run(["localedef", "-i", "en_US", "-f", "ISO-8859-1", str(tmp_path / "en_US.ISO-8859-1")], check=True, capture_output=True)
+    (tmp_path / "one.py").write_text("import sys\nfrom detector.errors import escape_unprintable, use_utf8\nuse_utf8()\n"
+                                     "escape_unprintable()\nprint(sys.argv[1], open(sys.argv[1]).read())")
+    (tmp_path / "猫").write_text("größe 猫", encoding="utf-8")
+    done = subprocess.run([sys.executable, str(tmp_path / "one.py"), "猫"], capture_output=True, cwd=tmp_path,
+                          env={**os.environ, "LOCPATH": str(tmp_path), "LC_ALL": "en_US.ISO-8859-1", "PYTHONPATH": str(REPO)})
+    assert done.stdout == "\\u732b größe \\u732b\n".encode("latin-1") and done.returncode == 0, done.stderr

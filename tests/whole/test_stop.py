@@ -138,6 +138,35 @@ def test_a_killed_loader_worker_costs_no_step_on_any_rank(tiny, config_file, tmp
     assert metrics(folder) == [("train", n) for n in range(1, step + 1)] and status(folder)["state"] == "failed"
 
 
+def launch(arguments: list[str], *options: str) -> subprocess.Popen:
+    """Starts a training through the launcher, in a process group of its own."""
+    return subprocess.Popen([sys.executable, "-m", "launcher.cli", *arguments, "--processes", "2", *options], cwd=REPO, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+                            env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.parametrize("options, number, whole_group", [
+    ([], signal.SIGKILL, False),                          # the ranks notice that their launcher is gone
+    (["--on", "torchrun"], signal.SIGINT, True)])         # torchrun sends each rank the signal once more
+def test_what_ends_the_launcher_is_a_stop_of_all_ranks_that_is_saved_once(options, number, whole_group, tiny, config_file, tmp_path):
+    folder = tmp_path / "runs" / "tiny"
+    launcher = launch(["train", str(config_file), *tiny, "schedule.steps=1000", "data.val=[]"], *options)
+    until(lambda: (folder / "log.txt").exists() and "step 3/" in (folder / "log.txt").read_text(), [launcher])
+    os.killpg(launcher.pid, number) if whole_group else launcher.send_signal(number)
+    (status_of_launcher,), output = finish([launcher])  # the output ends with the last rank
+    assert status_of_launcher == (75 if whole_group else -signal.SIGKILL), output
+    step = status(folder)["step"]
+    assert status(folder)["state"] == "stopped" and output.count(f"saved step {step} in ") == 1 and "Traceback" not in output, output
+    assert (folder / "checkpoints" / f"step-{step:08d}.pt").is_file()
+    assert metrics(folder) == [("train", n) for n in range(1, step + 1)]
+
+
+def test_bad_input_under_torchrun_is_one_error_with_status_2(tiny, config_file, tmp_path):
+    launcher = launch(["train", str(config_file), *tiny, "data.format=coco", f"data.root={tmp_path}"], "--on", "torchrun")
+    statuses, output = finish([launcher])
+    assert statuses == [2] and output.count("error: ") == 1 and len(output.splitlines()) <= 3, output
+
+
 def test_a_second_start_of_a_run_is_refused_while_the_first_runs(tiny, config_file, tmp_path):
     folder = tmp_path / "runs" / "tiny"
     arguments = ["-m", "detector", "train", str(config_file), *tiny, "schedule.steps=1000", "data.val=[]", "run.save_every_steps=2"]
