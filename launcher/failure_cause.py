@@ -1,6 +1,7 @@
 """The cause of a bad end of a run: which rank on which host, which error, what the scheduler says, and what to do."""
 
 import contextlib
+import os
 import re
 import shlex
 import signal
@@ -8,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from detector.config.load import load_config, run_folder
+from detector.errors import BadInput
 from detector.run.files import CONFIG_FILE, ENVIRONMENT_FILE, FAILED_RANKS_FOLDER, JOBS_FILE, read_json
 from detector.run.heartbeat import Beat, first_line, heartbeat_file, read_heartbeats
 from detector.run.lock import Liveness, Owner
@@ -140,7 +143,8 @@ def first_rank_to_end(run: Path, in_job: bool) -> RankEnd | None:
     if not silent:
         return first
     latest = min(silent, key=lambda heartbeat: written_at(heartbeat_file(run, heartbeat.rank)))
-    return RankEnd(latest.rank, latest.host, latest.step, "no sign of life any more (signal SIGKILL?)", "", 0.0)
+    return RankEnd(latest.rank, latest.host, latest.step, "", "no sign of life since then, probably killed (SIGKILL)",
+                   0.0)
 
 
 def rank_ends(run: Path, in_job: bool) -> Iterator[RankEnd]:
@@ -179,7 +183,7 @@ def remedy_of(error: str, end: str, past: JobState | None, memory: str) -> str:
     """
     if memory or past and past.name == "OUT_OF_MEMORY":
         return f"memory ran out{f' ({memory})' if memory else ''}: {MORE_MEMORY}"
-    if "SIGKILL" in end or OUT_OF_MEMORY.search(error):
+    if "SIGKILL" in f"{end} {error}" and "memory" not in error or OUT_OF_MEMORY.search(error):
         return f"memory may have run out (`dmesg` of the host tells): {MORE_MEMORY}"
     return MEANINGS.get(past.name, "") if past else ""
 
@@ -218,20 +222,27 @@ def describe_exit_code(code: str) -> str:
 
 
 def start_command(run: Path, job: str) -> str:
-    """Returns the command that starts a run again: as it was typed for its job or on this machine, if that is known.
-
-    A long command is replaced by one with the config of the submission, which holds all its values.
-    """
+    """Returns the command that starts a run again, as it was typed; a long one with the config of the run instead."""
     typed = [record["command"] for record in job_records(run) if record["job"] == job and record.get("command")]
-    if typed and len(typed[-1]) > LONG_COMMAND and "--array" not in typed[-1] and (run / SUBMITTED_CONFIG).is_file():
-        program, verb, _, *options = shlex.split(typed[-1])
-        kept = [word for word in options if word.startswith("-") or "=" not in word]
-        return shlex.join([program, verb, str(run / SUBMITTED_CONFIG), *kept])
-    if typed:
+    environment = read_json(run / ENVIRONMENT_FILE)
+    if not job and environment.get("command"):
+        processes = environment.get("processes", 1)
+        where = ["--processes", str(processes)] if processes > 1 else []
+        typed = [shlex.join(["fleet-rcnn", *environment["command"][1:], *where])]
+    if typed and (len(typed[-1]) <= LONG_COMMAND or "--array" in typed[-1]):
         return typed[-1]
-    arguments = read_json(run / ENVIRONMENT_FILE).get("command", [])[1:]
-    if not job and arguments:
-        return shlex.join(["fleet-rcnn", *arguments])
+    config = next((path for path in (run / SUBMITTED_CONFIG, run / CONFIG_FILE) if is_config_of(path, run)), None)
+    if config is None:
+        return typed[-1] if typed else ""
     backend = backend_of(run) if job else "local"
-    where = [] if backend == "local" else ["--on", backend]
-    return shlex.join(["fleet-rcnn", "train", str(run / CONFIG_FILE), *where]) if (run / CONFIG_FILE).is_file() else ""
+    options = [] if backend == "local" else ["--on", backend]
+    if typed:
+        options = [word for word in shlex.split(typed[-1])[3:] if word.startswith("-") or "=" not in word]
+    return shlex.join(["fleet-rcnn", "train", str(config), *options])
+
+
+def is_config_of(path: Path, run: Path) -> bool:
+    """Returns whether a config file, read in this folder, is one of this run."""
+    with contextlib.suppress(BadInput, OSError):
+        return path.is_file() and os.path.realpath(run_folder(load_config(str(path), []))) == os.path.realpath(run)
+    return False

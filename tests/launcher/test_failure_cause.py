@@ -129,7 +129,7 @@ def test_a_rank_of_a_local_run_that_fell_silent_was_killed(tmp_path):
     write_beat(run, 0, 7, GLOO, failed_ago_s=3)
     write_beat(run, 1, 7, written_ago_s=9)
     write_beat(run, 2, 7, written_ago_s=1)
-    assert lines_of(run)[0] == "rank 1 on n1 ended with no sign of life any more (signal SIGKILL?) at step 7"
+    assert lines_of(run)[0] == "rank 1 on n1 failed at step 7: no sign of life since then, probably killed (SIGKILL)"
 
 
 def test_a_local_run_that_failed_tells_its_error(tmp_path):
