@@ -48,7 +48,7 @@ def parse_array_option(text: str) -> tuple[str, int]:
     file, percent, limit = text.rpartition("%")
     if not percent or Path(text).is_file():
         return text, 0
-    if not limit.isdigit() or not int(limit):
+    if not limit.isdecimal() or not int(limit):
         raise BadInput(f"--array {text}: after % stands how many rows may run at a time, at least 1, such as {file}%4")
     return file, int(limit)
 

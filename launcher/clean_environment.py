@@ -53,6 +53,15 @@ def site_defaults(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
             if environ.get(name)}
 
 
+def unused_notes(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Returns a sentence about the variables that would state options of sbatch and are not used; none without any."""
+    unused = sorted(name for name in environ if matches(name, ("SBATCH_*",)) and name not in SITE_OPTIONS)
+    if not unused:
+        return []
+    return [f"{', '.join(unused)} of this shell {'is' if len(unused) == 1 else 'are'} not used: options of sbatch are "
+            "stated by --sbatch, or by sbatch: in the cluster file"]
+
+
 def foreign_variables(is_array: bool) -> list[str]:
     """Returns the names for `unset` in a batch script: a script that is submitted by hand may get them from anywhere.
 

@@ -8,10 +8,12 @@ from typing import Callable
 from detector import __version__
 from detector.config.aliases import print_once
 from detector.errors import BAD_INPUT, INTERRUPTED, OK, BadInput, escape_unprintable, use_utf8
+from detector.run.machine_errors import explain
 from launcher import check, run_verbs
 from launcher.arrays import parse_array_option
 from launcher.backends import BACKENDS, DEFAULT_BACKEND, Backend, load_backend
 from launcher.backends.local import run_local
+from launcher.clean_environment import unused_notes
 from launcher.command_hints import refuse_unknown_options, refuse_unknown_verb
 from launcher.job import LAUNCHED_VERBS, TEMPLATES, Job, Launch, Resources
 from launcher.reproduce import reproduce
@@ -110,6 +112,12 @@ def main(arguments: list[str] | None = None) -> int:
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Exception as error:
+        explained = explain(error)  # such as a run folder of another user
+        if explained is None:
+            raise
+        print(f"error: {explained[0]}", file=sys.stderr)
+        return explained[1]
 
 
 def refuse_launch_options(verb: str, arguments: list[str]) -> None:
@@ -150,6 +158,8 @@ def run_verb(args: argparse.Namespace, rest: list[str], command_line: str) -> in
                     *parse_array_option(args.array), args.failed)
     if args.verb == "check":
         return check.check(launch, backend)
+    for note in unused_notes() if backend.is_cluster else []:
+        print(f"note: {note}", file=sys.stderr)
     if args.dry_run:
         print(backend.script(launch), end="")
         return OK

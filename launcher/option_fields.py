@@ -33,7 +33,7 @@ def state_time(text: str) -> list[tuple[str, object]]:
 
 def state_nodes(text: str) -> list[tuple[str, object]]:
     low, _, high = text.partition("-")
-    if not low.isdigit() or high not in ("", low) or int(low) < 1:
+    if not low.isdecimal() or high not in ("", low) or int(low) < 1:
         raise ValueError("one whole number, because the number of processes must be known at submission")
     return [("nodes", int(low))]
 
@@ -95,7 +95,7 @@ STATEMENTS: dict[str, Callable[[str], list[tuple[str, object]]]] = {
 
 
 def parse_count(text: str) -> int:
-    if not text.isdigit() or not int(text):
+    if not text.isdecimal() or not int(text):
         raise ValueError("a whole number of at least 1")
     return int(text)
 

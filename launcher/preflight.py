@@ -10,7 +10,7 @@ from pathlib import Path
 from detector.checks.problems import Problem, split_mistakes
 from detector.config.schema import Config
 from detector.errors import BadInput
-from launcher.clean_environment import submission_environment
+from launcher.clean_environment import submission_environment, unused_notes
 from launcher.job import Job, Resources, count_of
 from launcher.option_fields import parse_minutes as parse_slurm_minutes
 from launcher.rank_env import FIRST_PORT, PORTS
@@ -223,7 +223,7 @@ def slurm_notes(resources: Resources) -> list[str]:
     notes = [", ".join([count_of(resources.nodes, "node"),
                         count_of(resources.processes_per_node, "process", "processes") + " on each",
                         "no time limit" if math.isinf(minutes) else count_of(int(minutes), "minute")]),
-             f"rendezvous on the first node, port {FIRST_PORT} + job id modulo {PORTS}"]
+             f"rendezvous on the first node, port {FIRST_PORT} + job id modulo {PORTS}", *unused_notes()]
     ports = Path("/proc/sys/net/ipv4/ip_local_port_range")
     if ports.exists() and int(ports.read_text().split()[0]) < FIRST_PORT + PORTS:
         notes.append("this machine uses the same ports for outgoing connections (net.ipv4.ip_local_port_range). If the "

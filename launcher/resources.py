@@ -21,7 +21,7 @@ from launcher.job import Resources
 from launcher.option_fields import EXCLUSIVE_KEYS, parse_gpus, parse_signal, statements_of
 from launcher.sbatch_options import REFUSED, option_text, parse_options
 
-PATHS = ("shared", "container", "python")  # fields in which ~ and $VAR are replaced, as in srun
+PATHS = ("shared", "python")  # fields in which ~ and $VAR are replaced, as in srun
 CLUSTER_FIELDS = tuple(field.name for field in fields(Resources) if field.name not in ("processes", "nodes", "gpus"))
 Layer = dict[str, object]                  # key, as in launcher.option_fields -> value
 
@@ -111,6 +111,8 @@ def field_statements(tree: dict, spelling: Callable[[str, object], str],
     for key, value in tree.items():
         if key in PATHS and isinstance(value, str):
             value = expand(key, value, mistakes)
+        if key == "container" and isinstance(value, str):
+            value = expand_homes(value)  # the node replaces its variables
         if key == "srun":
             options = parse_or_report(key, value, mistakes)
             value = [expand(key, option_text(name, option_value), mistakes) for name, option_value in options]
@@ -164,8 +166,13 @@ def expand(key: str, text: str, mistakes: list[str]) -> str:
     if undefined:
         mistakes.append(f"{key}={text}: the environment variable {undefined[0]} is not set where the job is submitted. "
                         "Set it, or write the path itself")
+    return expand_homes(os.path.expandvars(text))
+
+
+def expand_homes(text: str) -> str:
+    """Returns a path, or a command, with each ~ replaced."""
     home = os.path.expanduser("~")
-    return re.sub(r"(?:^|(?<=[\s=:,]))~(?=[/\s:,]|$)", lambda match: home, os.path.expandvars(text))
+    return re.sub(r"(?:^|(?<=[\s=:,]))~(?=[/\s:,]|$)", lambda match: home, text)
 
 
 def merge_layers(layers: list[Layer]) -> Layer:

@@ -7,6 +7,7 @@ from detector.config.schema import Config
 from detector.errors import BadInput
 from detector.run.evaluation_history import read_metrics
 from detector.run.files import CONFIG_FILE, JOBS_FILE, append_json_line, read_json_lines
+from launcher.backends import BACKENDS
 
 
 def resolve_run(verb: str, arguments: tuple[str, ...]) -> tuple[Path, Config]:
@@ -58,7 +59,7 @@ def last_job(run: Path) -> str:
 def backend_of(run: Path) -> str:
     """Returns the backend that the last job was submitted to: a value of --on; "local" for a run without a job."""
     records = job_records(run)
-    named = [record["backend"] for record in records if "backend" in record]
+    named = [record["backend"] for record in records if record.get("backend") in BACKENDS]
     return named[-1] if named else "slurm" if records else "local"
 
 

@@ -33,15 +33,19 @@ reservation segment signal sockets-per-node switches thread-spec threads-per-cor
 tres-per-task uid wait-all-nodes wckey wrap""".split()
 OPTIONS = {**dict.fromkeys(WITHOUT_VALUE, NO_VALUE), **dict.fromkeys(WITH_OPTIONAL_VALUE, OPTIONAL_VALUE),
            **dict.fromkeys(WITH_VALUE, VALUE)}
-# Options of srun that sbatch lacks and that may be stated for a step, and those of the container plugin pyxis.
+# Options of srun that sbatch lacks, and those of the container plugin pyxis.
 SRUN_OPTIONS = {
+    **OPTIONS, "wait": VALUE,
     **dict.fromkeys("""container-entrypoint container-entrypoint-log container-mount-home container-readonly
-container-remap-root container-writable exact label multi-prog no-allocate no-container-entrypoint
-no-container-mount-home no-container-remap-root overlap unbuffered""".split(), NO_VALUE),
-    **dict.fromkeys("compress kill-on-bad-exit".split(), OPTIONAL_VALUE),
+container-remap-root container-writable disable-status exact label multi-prog no-allocate no-container-entrypoint
+no-container-mount-home no-container-remap-root overlap preserve-env pty unbuffered""".split(), NO_VALUE),
+    **dict.fromkeys("compress immediate kill-on-bad-exit".split(), OPTIONAL_VALUE),
     **dict.fromkeys("""accel-bind bcast container-env container-image container-mounts container-name container-save
-container-workdir cpu-bind epilog max-exit-timeout max-threads mpi prolog send-libs slurmd-debug task-epilog
-task-prolog treewidth""".split(), VALUE)}
+container-workdir cpu-bind epilog het-group jobid max-exit-timeout max-threads mpi prolog relative send-libs
+slurmd-debug task-epilog task-prolog threads treewidth""".split(), VALUE)}
+SRUN_SHORT = {**SHORT, "E": "preserve-env", "I": "immediate", "K": "kill-on-bad-exit", "l": "label", "r": "relative",
+              "T": "threads", "u": "unbuffered", "X": "disable-status", "Z": "no-allocate"}
+KNOWN = {"sbatch": OPTIONS, "srun": SRUN_OPTIONS}
 FREE_TEXT = ("comment", "job-name", "mail-type")  # values that may hold blanks without quotes
 
 PROCESSES = "the number of processes decides it. Write --processes N or --gpus N, and --nodes N"
@@ -69,7 +73,10 @@ REFUSED_OF_SRUN = {
     **dict.fromkeys(("nodes", "cpus-per-task", "cpus-per-gpu", "kill-on-bad-exit", "gpus", "gpus-per-node"), ONE_SRUN),
     **dict.fromkeys(("export", "export-file"), "the processes need the variables of the job. Write export lines into "
                                                "--setup"),
-    "multi-prog": "the script names the program", "job-name": "it names a step. Write --sbatch=--job-name=NAME",
+    **dict.fromkeys(("jobid", "relative", "het-group", "no-allocate", "nodelist", "exclude"),
+                    "each step runs on all nodes of its own job"),
+    "pty": "no terminal is there", "multi-prog": "the script names the program",
+    "job-name": "it names a step. Write --sbatch=--job-name=NAME",
     "time": "a step must not end before its job. Write --hours N",
     **dict.fromkeys(("account", "partition", "qos", "reservation", "begin", "dependency", "hold", "licenses"),
                     "it concerns the job and not its step. Write it as --sbatch"),
@@ -112,8 +119,8 @@ def parse_option(tokens: list[str], program: str) -> tuple[tuple[str, str], str]
     if match is None:
         return ("", ""), (f"{token!r}: no option of {program}. Options start with a dash; quote a value that holds "
                           f"blanks, such as \"--comment='two words'\"")
-    name = match[1] or SHORT.get(match[3], match[3])
-    name, value = OTHER_NAMES.get(name, name), match[2] if match[1] else match[4]
+    short = SRUN_SHORT if program == "srun" else SHORT
+    name, value = (full_name(match[1], program), match[2]) if match[1] else (short.get(match[3], match[3]), match[4])
     kind = kind_of(name, program)
     if kind is None:
         return (name, ""), f"{token}: {program} has no such option{suggestion(token, program)}"
@@ -143,16 +150,21 @@ def mistake_of(token: str, name: str, value: str, kind: str, program: str) -> st
     return ""
 
 
+def full_name(name: str, program: str) -> str:
+    """Returns the name of an option that may be shortened, as long as no other one starts so, or have another name."""
+    name = OTHER_NAMES.get(name, name)
+    longer = [option for option in KNOWN[program] if option.startswith(name)]
+    return longer[0] if len(longer) == 1 else name
+
+
 def kind_of(name: str, program: str) -> str | None:
     """Returns whether an option takes a value; None for an unknown option. A site's program is asked last."""
-    known = {**SRUN_OPTIONS, **OPTIONS} if program == "srun" else OPTIONS
-    return known.get(name) or site_options(program).get(name)
+    return KNOWN[program].get(name) or site_options(program).get(name)
 
 
 def suggestion(token: str, program: str) -> str:
     """Returns " (did you mean --qos?)", or an empty text."""
-    known = {**SRUN_OPTIONS, **OPTIONS} if program == "srun" else OPTIONS
-    return did_you_mean(token.partition("=")[0], [f"--{name}" for name in known])
+    return did_you_mean(token.partition("=")[0], [f"--{name}" for name in KNOWN[program]])
 
 
 def site_options(program: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ reads in the run folder how the run ended.
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import socket
@@ -72,8 +73,12 @@ def enter(container: str, command: list[str]) -> int:
         container: the command before it; $NAME stands for a variable of this host.
 
     Raises:
-        BadInput: the container's program is missing.
+        BadInput: the container's program is missing, or a variable is not set.
     """
+    names = ["".join(groups) for groups in re.findall(r"\$(?:(\w+)|\{(\w+)\})", container)]
+    if undefined := [name for name in names if name not in os.environ]:
+        raise BadInput(f"--container {container}: the environment variable {undefined[0]} is not set on "
+                       f"{socket.gethostname()}. Set it by --setup, or write the path itself")
     prefix = [os.path.expandvars(word) for word in shlex.split(container)]
     imports = {} if (CODE / "__main__.py").is_file() else {"PYTHONPATH": str(CODE)}
     variables = {**container_environment(), **imports}

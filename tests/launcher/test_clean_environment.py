@@ -1,6 +1,6 @@
 """Environments of submissions and containers: what they keep, and what they leave out."""
 
-from launcher.clean_environment import container_environment, site_defaults, submission_environment
+from launcher.clean_environment import container_environment, site_defaults, submission_environment, unused_notes
 
 OUTER = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3", "SLURM_RESTART_COUNT": "1", "SLURM_MEM_PER_CPU": "200", "SLURMD_NODENAME": "n1",
          "SRUN_DEBUG": "3", "SALLOC_PARTITION": "x", "SBATCH_PARTITION": "gpu", "SBATCH_EXPORT": "NONE", "PMI_RANK": "0",
@@ -24,3 +24,8 @@ def test_a_container_gets_the_variables_of_the_job_and_of_libraries_but_no_paths
     needed = {"SLURM_PROCID": "1", "SLURM_CONF": "/c", "MASTER_ADDR": "n1", "PET_NODE_RANK": "1", "OMP_NUM_THREADS": "4",
               "CUDA_VISIBLE_DEVICES": "0,1", "NCCL_SOCKET_IFNAME": "ib0", "TORCH_HOME": "/t", "XDG_CACHE_HOME": "/c", "https_proxy": "p"}
     assert container_environment({**needed, "PATH": "/bin", "CUDA_HOME": "/usr/local/cuda", "LD_LIBRARY_PATH": "/lib"}) == needed
+
+
+def test_variables_of_sbatch_that_are_not_used_are_named():
+    assert unused_notes({"SBATCH_GRES": "gpu:2", "SBATCH_ACCOUNT": "vision"})[0].startswith("SBATCH_GRES of this shell is not used")
+    assert unused_notes({"SBATCH_ACCOUNT": "vision", "SLURM_CONF": "x"}) == []

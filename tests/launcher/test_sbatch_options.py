@@ -138,7 +138,7 @@ def test_paths_of_a_cluster_file_may_hold_variables_and_the_home(tmp_path, monke
     file.write_text("shared: $SCRATCH\npython: ~/venv/bin/python\ncontainer: apptainer exec --bind ${SCRATCH}:/data ~/torch.sif\n")
     resources = parse("--cluster", str(file))
     assert (resources.shared, resources.python) == ("/scratch/me", "/home/me/venv/bin/python")
-    assert resources.container == "apptainer exec --bind /scratch/me:/data /home/me/torch.sif"
+    assert resources.container == "apptainer exec --bind ${SCRATCH}:/data /home/me/torch.sif"  # a variable of the node
     file.write_text("shared: $NOPE/runs\n")
     assert "shared=$NOPE/runs: the environment variable NOPE is not set" in error_of("--cluster", str(file))
 
@@ -177,3 +177,16 @@ def test_the_table_agrees_with_the_sbatch_of_this_machine(tmp_path):
 @pytest.mark.parametrize("value, quoted", [("a b", "'a b'"), ("a\\b", "'a\\\\b'"), ("x#1", "'x#1'"), ("long", "long")])
 def test_values_are_quoted_as_sbatch_reads_lines_of_a_script(value, quoted):
     assert quote_value(value) == quoted
+
+
+@pytest.mark.parametrize("program, text, options", [
+    ("sbatch", "--part=main --no-req", [("partition", "main"), ("no-requeue", "")]),
+    ("srun", "--wait=60 -l -u", [("wait", "60"), ("label", ""), ("unbuffered", "")])])
+def test_options_may_be_shortened_and_those_of_srun_are_known(program, text, options):
+    assert parse_options([text], program) == options
+
+
+@pytest.mark.parametrize("option", ["--jobid=3", "--relative=1", "--pty", "-w node2", "--het-group=0"])
+def test_a_step_stays_in_its_own_job(option):
+    with pytest.raises(BadInput, match="cannot be stated"):
+        parse_options([option], "srun")
