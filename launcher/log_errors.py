@@ -16,6 +16,7 @@ OUT_OF_MEMORY = re.compile(r"oom[-_ ]kill|out.of.memory|killed by signal: Killed
 OF_SHELL = re.compile(r"command not found|No such file or directory|Permission denied|No space left|^FATAL|fatal:|"
                       r"(srun|slurmstepd|slurmd|sbatch): error|error while loading|\bKilled\b|ERROR:", re.IGNORECASE)
 # Errors of ranks whose peer has ended, and reports of the error of another rank.
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # colors, and what a terminal obeys
 LOST_PEER = re.compile(
     r"lost the connection to another rank|connection (was )?(closed|reset|aborted|refused)|broken pipe|gloo/|TCPStore|"
     r"nccl (error|watchdog)|socket.*(closed|error)|Dist(Backend|Network|Store)Error|ChildFailedError|FailedJobError|"
@@ -55,7 +56,8 @@ def last_start(log: Path) -> list[str]:
             text = file.read().decode(errors="replace")
     except OSError:
         return []
-    lines = [PREFIX.sub("", line.rpartition("\r")[2].rstrip()) for line in text.splitlines() if line.strip()]
+    lines = [PREFIX.sub("", CONTROL.sub("", line.rpartition("\r")[2]).rstrip())
+             for line in text.splitlines() if line.strip()]
     starts = [index for index, line in enumerate(lines) if START.match(line)]
     return lines[starts[-1]:] if starts else lines
 

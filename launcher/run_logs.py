@@ -162,7 +162,8 @@ def checked_job(target: Target, job: str) -> str:
 def describe_missing(summary: RunSummary, path: Path) -> str:
     """Returns why there is no log, and what to do."""
     causes = summary.cause.lines() if summary.cause else []
-    if summary.state.phase.is_over and causes:
+    if summary.state.phase.is_over:
+        causes = causes or [f"its state: {summary.state.text}"]
         return "\n    ".join([f"{summary.name} has no log", *causes])
     return (f"{path} does not exist yet: {summary.name} is {summary.state.text}. `fleet-rcnn logs {summary.name} "
             "--follow` waits for it")

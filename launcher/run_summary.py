@@ -171,5 +171,5 @@ def headline(evaluation: dict) -> Metric | None:
     name = next((name for name in HEADLINE_METRICS if name in evaluation), None)
     if not name:
         return None
-    value = math.nan if evaluation[name] is None else float(evaluation[name])  # JSON has no number for NaN
-    return Metric(name, value, evaluation.get("step", 0))
+    value = math.nan if evaluation[name] is None else evaluation[name]  # JSON has no number for NaN
+    return Metric(name, float(value), evaluation.get("step", 0)) if isinstance(value, (int, float)) else None

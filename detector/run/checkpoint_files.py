@@ -143,7 +143,8 @@ def damage_of(path: Path) -> str:
 def step_files(folder: Path) -> list[Path]:
     """Returns the checkpoints of a run folder, newest step first, without best.pt."""
     paths = (folder / CHECKPOINTS_FOLDER).glob("step-*.pt")
-    return sorted((path for path in paths if re.fullmatch(r"step-\d+\.pt", path.name)), reverse=True)
+    return sorted((path for path in paths if re.fullmatch(r"step-\d+\.pt", path.name) and path.is_file()),
+                  reverse=True)
 
 
 def last_checkpoint_step(folder: Path) -> int:

@@ -67,8 +67,14 @@ class StatusFile:
 
 
 def read_status(folder: Path) -> dict:
-    """Returns the content of status.json (the fields of Status); an empty dict if there is none."""
-    return read_json(folder / STATUS_FILE)
+    """Returns the content of status.json (the fields of Status); an empty dict if there is none.
+
+    Values of another type than that of their field, as another version may write, are left out.
+    """
+    defaults = asdict(Status())
+    return {name: value for name, value in read_json(folder / STATUS_FILE).items()
+            if isinstance(value, str) == isinstance(defaults.get(name), str)
+            and isinstance(value, (str, int, float, type(None)))}
 
 
 def read_previous_status(folder: Path) -> Status:

@@ -38,3 +38,9 @@ def test_a_log_that_is_missing_or_binary_has_no_error(tmp_path):
 def test_the_message_of_the_oom_killer_is_told(tmp_path):
     (tmp_path / "7.log").write_text(f"{START}slurmstepd: error: Detected 1 oom_kill event in StepId=7.0. Some of the tasks were killed.\n")
     assert memory_line(tmp_path / "7.log") == "Detected 1 oom_kill event in StepId=7.0"
+
+
+def test_what_a_terminal_would_obey_is_left_out(tmp_path):
+    log = tmp_path / "7.log"
+    log.write_bytes(f"{START}error: \x1b[31mno room\x07\n".encode())
+    assert first_error(log) == "no room"

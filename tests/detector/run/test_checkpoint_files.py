@@ -272,3 +272,10 @@ def test_best_is_never_of_a_branch_that_was_given_up(kept, resumed, evaluations,
     checkpoint_files.restore_best(tmp_path, resumed, evaluations)
     best = tmp_path / "checkpoints" / "best.pt"
     assert (read_checkpoint(best)["step"] if best.exists() else None) == left
+
+
+def test_a_folder_with_the_name_of_a_checkpoint_is_passed_over(tmp_path):
+    saved(tmp_path, 1, 2)
+    checkpoint_path(tmp_path, 8).mkdir()
+    keep_newest(tmp_path, 1)
+    assert step_files(tmp_path) == [checkpoint_path(tmp_path, 2)] and last_checkpoint_step(tmp_path) == 2

@@ -76,3 +76,8 @@ def test_a_file_of_another_kind_is_no_status(text, tmp_path):
 
 def test_a_run_without_a_status_is_at_its_start(tmp_path):
     assert read_status(tmp_path) == {} and read_previous_status(tmp_path) == Status()
+
+
+def test_values_of_another_type_are_left_out(tmp_path):
+    (tmp_path / "status.json").write_text('{"state": "training", "step": "12", "images_per_s": "fast", "total_steps": 9, "by": []}')
+    assert read_status(tmp_path) == {"state": "training", "total_steps": 9}
