@@ -1,7 +1,6 @@
 """`python -m detector VERB ...`, which torchrun and every launcher run: exit statuses, errors and stop signals."""
 
 import contextlib
-import errno
 import os
 import signal
 import socket
@@ -25,9 +24,6 @@ from detector.errors import (
     use_utf8,
 )
 from detector.run.machine_errors import explain, is_lost_peer
-
-# Disk full, over quota, file too large, read-only, permission denied.
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,9 +74,6 @@ def report(error: Exception, status: int) -> int:
 def report_unexpected(error: Exception) -> int:
     """Reports an error that this rank may be the only one to have: as one line if its cause is the machine."""
     explained = explain(error)
-    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        explained = (f"{error.filename or 'a file'}: {error.strerror}. Check its permissions and the space on its "
-                     "disk, or name another folder (run.folder, data.cache, --out)"), BAD_INPUT
     if explained:
         print_error(f"error: {explained[0]}")
         return exit_alone(explained[1])

@@ -6,6 +6,8 @@ import resource
 
 from detector.errors import BAD_INPUT, FAILED
 
+# Disk full, over quota, file too large, read-only, permission denied, a stale handle or an error of a network disk.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ESTALE, errno.EIO)
 TOO_MANY_FILES = re.compile(r"too many open files|received \d+ items of ancdata", re.IGNORECASE)
 NO_SHARED_MEMORY = re.compile(r"shared memory|/torch_\d+|/dev/shm", re.IGNORECASE)
 NO_HOST_MEMORY = re.compile(r"(can't|cannot) allocate memory|unable to mmap|failed to map|bad_alloc", re.IGNORECASE)
@@ -20,6 +22,9 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     text, number = str(error), error.errno if isinstance(error, OSError) else None
     name = type(error).__name__
     first_line = (text or name).strip().splitlines()[-1 if "Traceback" in text else 0]
+    if number in DISK_ERRORS:
+        return (f"{error.filename or 'a file'}: {error.strerror}. Check its permissions and the space on its disk, or "
+                "name another folder (run.folder, data.cache, --out)"), BAD_INPUT
     if number in (errno.EMFILE, errno.ENFILE) or TOO_MANY_FILES.search(text):
         return too_many_files(), BAD_INPUT
     if NO_TEMPORARY_FOLDER.search(text):

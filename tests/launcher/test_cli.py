@@ -1,5 +1,6 @@
 """The command line: help, mistakes reported once before anything starts, and the job that a command line becomes."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -210,3 +211,10 @@ def test_no_backend_loads_torch_or_submitit_before_it_is_used():
             "for name in BACKENDS: load_backend(name)\nsys.exit({'torch', 'submitit'} & set(sys.modules) != set())")
     assert subprocess.run([sys.executable, "-c", code], cwd=REPO).returncode == 0
     assert set(BACKENDS) == {"local", "torchrun", "slurm", "sbatch"}
+
+
+def test_a_file_that_cannot_be_read_is_one_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("launcher.cli.run_verb", lambda *_: (_ for _ in ()).throw(
+        PermissionError(errno.EACCES, "Permission denied", "runs/a/config.yaml")))
+    assert cli.main(["train", "custom/bccd"]) == 2
+    assert capsys.readouterr().err.startswith("error: runs/a/config.yaml: Permission denied. Check its permissions")
