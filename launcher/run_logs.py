@@ -46,8 +46,8 @@ class Follower:
 class LogPrinter:
     """Prints parts of logs, each under the path of its log where that is another one than before."""
 
-    def __init__(self, with_earlier_jobs: bool):
-        self.with_earlier_jobs = with_earlier_jobs
+    def __init__(self, with_other_jobs: bool):
+        self.with_other_jobs = with_other_jobs
         self.shown: Follower | None = None
 
     def print(self, follower: Follower, text: str) -> None:
@@ -59,10 +59,9 @@ class LogPrinter:
         sys.stdout.flush()
 
     def _hint(self, follower: Follower) -> str:
-        earlier = [job for job in jobs_of(follower.target.run) if follower.path.name != f"{job}.log"]
-        if not earlier or not self.with_earlier_jobs:
-            return ""
-        return f" (other jobs of this run: {', '.join(earlier[-5:])}; --job prints their logs)"
+        run = follower.target.run
+        others = [job for job in jobs_of(run) if log_of(run, job) != follower.path] if self.with_other_jobs else []
+        return f" (other jobs of this run: {', '.join(others[-5:])}; --job prints their logs)" if others else ""
 
 
 class StateWatch:
@@ -108,7 +107,7 @@ def print_logs(targets: list[Target], follow: bool = False, lines: int | None = 
         raise BadInput(f"{unreadable[0].name}: {unreadable[0].state.text}")
     followers = [Follower(target, log_of(target.run, target.job) if target.job else summary.log)
                  for target, summary in zip(targets, summaries)]
-    printer = LogPrinter(with_earlier_jobs=len(followers) == 1)
+    printer = LogPrinter(with_other_jobs=len(followers) == 1)
     for follower in followers:
         if lines is not None:
             follower.position = position_of_last_lines(follower.path, lines)

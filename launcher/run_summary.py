@@ -113,13 +113,18 @@ def summarize_run(target: Target, facts: RunFacts, schedulers: Schedulers) -> Ru
             tuple(dict.fromkeys(record["job"] for record in records)), log,
             status.get("step") or last_checkpoint_step(run), status.get("total_steps") or None,
             (status.get("images_per_s") or progress.get("images_per_s")) if state.phase is not Phase.WAITING else None,
-            status.get("seconds_left") if state.phase is Phase.RUNNING else None,
+            status.get("seconds_left") if is_training(state) else None,
             max((record.get("restart", 0) for record in records), default=0),
             max((metric for metric in metrics if math.isfinite(metric.value)), key=lambda metric: metric.value,
                 default=None),
             metrics[-1] if metrics else None, read_cost(run), find_cause(run, state, past, log, facts.owner))
     except OSError as error:
         return describe_unreadable(target, error)
+
+
+def is_training(state: RunState) -> bool:
+    """Returns whether the run is trained right now, and is not suspended or ending."""
+    return state.phase is Phase.RUNNING and (state.job_state is None or state.job_state.name == "RUNNING")
 
 
 def ask_past_state(backend: str, state: RunState, schedulers: Schedulers) -> JobState | None:

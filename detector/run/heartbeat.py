@@ -22,7 +22,7 @@ from typing import Callable, TextIO
 from detector.distributed import rank_info
 from detector.errors import BadInput, MachineError, NotFinite
 from detector.run.files import HEARTBEATS_FOLDER, read_json, write_whole
-from detector.run.machine_errors import explain
+from detector.run.machine_errors import explain, is_lost_peer
 
 INTERVAL_S = 1.0  # between two writes of a rank: a network disk serves many ranks
 ALIVE_S = 2.0     # between two writes of a rank without progress
@@ -150,6 +150,8 @@ def describe_error(error: BaseException) -> str:
         return message
     if explained:
         return explained[0]
+    if rank_info.world_size() > 1 and is_lost_peer(error):
+        return f"lost the connection to another rank, which ended first: {first_line(message)}"
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
