@@ -2,7 +2,9 @@
 
 import math
 import re
+import shutil
 import socket
+import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +46,17 @@ def slurm_problems(job: Job, run: Path, config: Config) -> list[Problem]:
 def job_problems(job: Job, run: Path, config: Config) -> list[Problem]:
     """Returns the reasons that have nothing to do with the cluster."""
     return [*shared_folder_problems(run, job.resources.shared), *resource_problems(job, config),
-            *backbone_problems(config)]
+            *setup_problems(job.resources.setup), *backbone_problems(config)]
+
+
+def setup_problems(lines: tuple[str, ...]) -> list[Problem]:
+    """Checks that the set-up lines are valid bash together."""
+    if not lines or not shutil.which("bash"):
+        return []
+    errors = subprocess.run(["bash", "-n"], input="\n".join(lines) + "\n", capture_output=True, text=True).stderr
+    cause = "; ".join(line.removeprefix("bash: ") for line in errors.splitlines())
+    return [Problem("setup", f"bash cannot read it: {cause}", "Correct --setup, or setup: in the cluster file")
+            ] if errors else []
 
 
 def cluster_problems(resources: Resources, cores: int) -> list[Problem]:

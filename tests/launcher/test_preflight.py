@@ -72,6 +72,7 @@ def test_a_job_that_fits_has_no_problem(resources, slurm, tmp_path):
     (Resources(processes=1), ["run.device=cuda"], "gpus=0: run.device=cuda"),
     (Resources(processes=4, gpus=2), [], "processes=4: more than the 2 GPUs"),
     (Resources(nodes=4, gpus=8), ["batch.size=16"], "batch.size=16: fewer images than the 32 processes"),
+    (Resources(gpus=8, setup=("if false; then", "true")), [], "setup: bash cannot read it: line 3: syntax error"),
     (Resources(gpus=8, shared="/no/such"), [], "shared=/no/such: there is no such folder"),
     (Resources(gpus=8, shared="/usr"), [], "does not lie below /usr, which all nodes can see. Set run.folder=/usr/runs")])
 def test_each_problem_is_reported(resources, overrides, message, slurm, tmp_path):
