@@ -22,8 +22,8 @@ LOST = TRACEBACK.format("RuntimeError: [gloo/transport/tcp/pair.cc:525] Read err
     ("/var/spool/job7/slurm_script: line 9: module: command not found\nslurmstepd: error: more\n",
      "/var/spool/job7/slurm_script: line 9: module: command not found"),
     ("FATAL:   could not open image /x/torch.sif: no such file\n", "FATAL:   could not open image /x/torch.sif: no such file"),
-    (f"{START}not started again: no progress since restart 1, which also began at step 4. The log above shows why\n",
-     "not started again: no progress since restart 1, which also began at step 4. The log above shows why")])
+    (f"{START}error: no room\n{START}not started again: no progress since restart 1, which also began at step 4\n", "no room"),
+    (f"{START}not started again: all 3 restarts are used\n", "not started again: all 3 restarts are used")])
 def test_the_first_error_of_the_last_start_is_the_cause(log, error, tmp_path):
     (tmp_path / "7.log").write_text(log)
     assert first_error(tmp_path / "7.log") == error
