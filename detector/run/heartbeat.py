@@ -26,6 +26,7 @@ from detector.run.machine_errors import explain, is_lost_peer
 
 INTERVAL_S = 1.0  # between two writes of a rank: a network disk serves many ranks
 ALIVE_S = 2.0     # between two writes of a rank without progress
+POLL_S = 0.05     # how long the end may have to wait for the thread
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,12 @@ class Heartbeat:
                     path.unlink(missing_ok=True)
 
     def _write_until_end(self) -> None:
-        self._write()
-        while not self.ended.wait(INTERVAL_S):
-            self._write()
+        checked_at = 0.0
+        while not self.ended.is_set():
+            if time.monotonic() - checked_at >= INTERVAL_S:
+                checked_at = time.monotonic()
+                self._write()
+            time.sleep(POLL_S)  # Event.wait never returns below libfaketime, with which clocks are tested
         self._write()
 
     def _write(self) -> None:
