@@ -200,7 +200,7 @@ def state_of_process(facts: RunFacts, run_state: str) -> RunState:
             return RunState(f"{run_state} on {facts.owner.host}", Phase.RUNNING)
         return RunState(f"no sign of life from {facts.owner.host}", Phase.UNKNOWN)
     if not run_state:
-        text = f"ended ({facts.job_state.name})" if facts.job_state else "not started"
+        text = f"ended ({facts.job_state.name})" if facts.job_state and facts.has_started else "never started"
         return RunState(text, Phase.STOPPED, facts.job, facts.job_state)
     verb = "ended" if facts.job and facts.owner.liveness is not Liveness.DEAD else "died"
     return RunState(f"{verb} at step {facts.step}", Phase.FAILED, facts.job, facts.job_state)

@@ -34,7 +34,7 @@ NO_ANSWER = re.compile(
     r"unable to contact slurm controller|timed out|zero bytes were transmitted|transport endpoint|connection reset|"
     r"broken pipe|(send|receive|shutdown) failure|temporarily unavailable|munge|authentication credential",
     re.IGNORECASE)
-NO_SUCH_JOB = re.compile(r"invalid job id", re.IGNORECASE)
+NO_SUCH_JOB = re.compile(r"invalid job id|job \S+ not found", re.IGNORECASE)
 NO_CLUSTER = re.compile(r"DNS SRV lookup failed", re.IGNORECASE)  # Slurm's commands are installed, but not configured
 # Variables with which users change what the commands print or select.
 OUTPUT_VARIABLES = re.compile(r"(SQUEUE|SCONTROL|SCANCEL|SINFO|SACCT)_|SLURM_TIME_FORMAT$")

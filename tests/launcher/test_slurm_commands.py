@@ -68,7 +68,7 @@ def test_the_states_in_which_a_job_is_over(name, over, monkeypatch):
     assert job_state("7") == JobState(name, over)
 
 
-@pytest.mark.parametrize("message", ["slurm_load_jobs error: Invalid job id specified",
+@pytest.mark.parametrize("message", ["slurm_load_jobs error: Invalid job id specified", "Job 1_1 not found",
                                      "scontrol: error: fetch_config: DNS SRV lookup failed, Could not establish a configuration source"])
 def test_a_job_that_slurm_has_forgotten_and_a_machine_without_a_cluster_have_no_job(message, fake_slurm):
     calls = fake_slurm("scontrol", (1, message))

@@ -1,6 +1,7 @@
 """A real Slurm with two nodes: after any disturbance, a job ends with the bits of a run without disturbances."""
 
 import os
+import re
 import signal
 import time
 from dataclasses import dataclass
@@ -102,7 +103,8 @@ def test_a_killed_rank_ends_the_job_and_its_log_names_the_rank(backend, cluster,
     killed_at = time.monotonic()
     assert cluster.wait(job, run) == "FAILED" and time.monotonic() - killed_at < 30
     assert "rank 1 on node2 was the first to end, with signal SIGKILL" in log(run)
-    assert f"{run.name}" in cluster.fleet("jobs", "--folder", str(runs.folder))
+    assert re.search(rf"^{run.name} .*failed.*\n    rank 1 on node2 ended with signal SIGKILL at step \d+\n    Slurm: FAILED",
+                     cluster.fleet("jobs", str(runs.folder)), re.MULTILINE)
 
 
 def test_kills_at_random_moments(cluster, runs):
