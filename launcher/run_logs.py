@@ -65,22 +65,39 @@ class LogPrinter:
 
 
 class StateWatch:
-    """Asks for the states of runs in a thread of its own, so that a slow scheduler does not hold up their logs."""
+    """Asks for the states of runs in a thread of its own, so that a slow scheduler does not hold up their logs.
+
+    A context manager: the thread ends with it.
+    """
 
     def __init__(self, targets: list[Target]):
         self.targets = targets
         self.latest: list[RunSummary] = []
+        self.error: Exception | None = None
         self.is_noted = False
-        threading.Thread(target=self._ask_for_ever, daemon=True).start()
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._ask_until_end, daemon=True)  # may wait for a silent scheduler
+
+    def __enter__(self) -> "StateWatch":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_error) -> None:
+        self.ended.set()
 
     def are_over(self) -> bool:
-        """Returns whether all runs are known to be over."""
+        """Returns whether all runs are known to be over. Raises the error of the thread, if there is one."""
+        if self.error:
+            raise self.error
         return bool(self.latest) and all(summary.state.phase.is_over for summary in self.latest)
 
-    def _ask_for_ever(self) -> None:
-        while True:
-            self.latest = summarize(self.targets, self._note)
-            time.sleep(ASK_S)
+    def _ask_until_end(self) -> None:
+        try:
+            while not self.ended.is_set():
+                self.latest = summarize(self.targets, self._note)
+                self.ended.wait(ASK_S)
+        except Exception as error:  # of any kind: it is raised where the states are asked for
+            self.error = error
 
     def _note(self, text: str) -> None:
         if not self.is_noted:  # once only: a controller may be silent for long
@@ -114,7 +131,8 @@ def print_logs(targets: list[Target], follow: bool = False, lines: int | None = 
         if follower.path.is_file():
             printer.print(follower, follower.read())
     if follow:
-        summaries = follow_until_over(followers, StateWatch(targets), printer)
+        with StateWatch(targets) as watch:
+            summaries = follow_until_over(followers, watch, printer)
         for summary in summaries:
             print_end(summary)
     missing = [f"{summary.name} has no log" if follow else describe_missing(summary, follower.path)
