@@ -3,11 +3,12 @@ unset {{foreign}}
 
 # Starts a step and waits for it. Slurm sends stop signals to its processes; srun passes one that reaches only this shell.
 srun() {
-    local step status signalled
-    trap 'signalled=yes; kill -USR1 $step' TERM INT HUP USR1 USR2
+    local step='' status signalled=''
+    trap 'signalled=yes; [ -z "$step" ] || kill -USR1 $step' TERM INT HUP USR1 USR2
     export FLEET_WORKING_FOLDER=$PWD  # a container may have another one
     command srun "$@" &
     step=$!
+    [ -z "$signalled" ] || kill -USR1 $step  # the signal came before the step had a number
     while signalled=; wait $step; status=$?; [ $signalled ]; do :; done
     trap '' TERM INT HUP USR1 USR2
     return $status
