@@ -1,6 +1,7 @@
 """fleet-rcnn VERB ...: parses the command line, checks it, and starts the detector on the backend named by --on."""
 
 import argparse
+import os
 import sys
 from shlex import join
 from typing import Callable
@@ -39,6 +40,7 @@ VERBS = {  # verb: (arguments, description)
     "cancel": ("RUN ...", "cancel the jobs of runs, or stop them; they save a checkpoint first"),
 }
 LAUNCHER_VERBS = (*LAUNCHED_VERBS, "check")  # take the options below; the others have options of their own
+BROKEN_PIPE = 141  # 128 + SIGPIPE: the reader of the output has ended, as `| head` does
 LAUNCH_OPTIONS = ("--on", "--processes", "--gpus", "--nodes", "--array", "--dry-run", "--cluster")
 
 
@@ -96,28 +98,38 @@ def main(arguments: list[str] | None = None) -> int:
     if len(arguments) > 1 and arguments[0] in VERBS and {"-h", "--help"} & set(arguments):
         return print_verb_help(arguments[0])
     try:
-        if arguments and arguments[0] in run_verbs.RUN_VERBS:
-            return run_verbs.run(arguments[0], arguments[1:], VERBS[arguments[0]][1])
-        if arguments and arguments[0] in VERBS and arguments[0] not in LAUNCHER_VERBS:
-            refuse_launch_options(arguments[0], arguments)
-            return run_local(Job(arguments[0], tuple(arguments[1:]), Resources()))
-        top = parser()
-        args, rest = top.parse_known_args(attach_option_values(arguments))
-        refuse_unknown_verb(args.verb, VERBS)
-        refuse_launch_options(args.verb, arguments)
-        refuse_unknown_options(args.verb, rest, flags_of(top))
-        return run_verb(args, rest, f"fleet-rcnn {join(arguments)}")
+        status = run_command_line(arguments)
+        sys.stdout.flush()
+        return status
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails again when it exits
+        return BROKEN_PIPE
     except Exception as error:
         explained = explain(error)  # such as a run folder of another user
         if explained is None:
             raise
         print(f"error: {explained[0]}", file=sys.stderr)
         return explained[1]
+
+
+def run_command_line(arguments: list[str]) -> int:
+    """Runs one command line and returns its exit status. Raises BadInput if it has a mistake."""
+    if arguments and arguments[0] in run_verbs.RUN_VERBS:
+        return run_verbs.run(arguments[0], arguments[1:], VERBS[arguments[0]][1])
+    if arguments and arguments[0] in VERBS and arguments[0] not in LAUNCHER_VERBS:
+        refuse_launch_options(arguments[0], arguments)
+        return run_local(Job(arguments[0], tuple(arguments[1:]), Resources()))
+    top = parser()
+    args, rest = top.parse_known_args(attach_option_values(arguments))
+    refuse_unknown_verb(args.verb, VERBS)
+    refuse_launch_options(args.verb, arguments)
+    refuse_unknown_options(args.verb, rest, flags_of(top))
+    return run_verb(args, rest, f"fleet-rcnn {join(arguments)}")
 
 
 def refuse_launch_options(verb: str, arguments: list[str]) -> None:

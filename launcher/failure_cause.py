@@ -93,7 +93,7 @@ def find_cause(run: Path, state: RunState, past: JobState | None, log: Path, own
     if state.phase is Phase.WAITING:
         advice = waiting_advice(state)
         return Cause(remedy=advice) if advice else None
-    if state.phase is Phase.STOPPED and state.text not in ("never started", "cancelled before it started"):
+    if state.phase is Phase.STOPPED and state.text not in ("never started", "cancelled"):
         if past and past.name == "CANCELLED":
             return None
         return Cause(error=last_line(log) if state.job else "", scheduler=describe_job(past, run),

@@ -29,7 +29,7 @@ COLUMNS: dict[str, Callable[[RunSummary], str]] = {
     "best metric": lambda summary: format_metric(summary.best),
     "last metric": lambda summary: format_metric(summary.last, summary.best),
     "cost": lambda summary: summary.cost.short() if summary.cost else ""}
-LEFT_OUT_FIRST = ("restarts", "cost", "images/s", "last metric", "job", "best metric", "left")
+LEFT_OUT_FIRST = ("restarts", "cost", "images/s", "last metric", "best metric", "left", "job")
 
 
 def print_jobs(folder: Path, as_json: bool = False, watch: bool = False) -> int:

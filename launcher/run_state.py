@@ -181,7 +181,7 @@ def state_after_job(facts: RunFacts, run_state: str) -> RunState:
     elif run_state == "finished":
         text, phase = run_state, Phase.FINISHED
     elif job_name == "CANCELLED" and not facts.has_started:
-        text, phase = "cancelled before it started", Phase.STOPPED
+        text, phase = "cancelled", Phase.STOPPED
     elif run_state == "stopped":
         text, phase = run_state if job_name in (*WELL_ENDED, "FAILED") else f"stopped ({job_name})", Phase.STOPPED
     else:

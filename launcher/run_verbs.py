@@ -1,19 +1,16 @@
 """The command lines of jobs, logs and cancel, which the launcher answers from the run folders."""
 
 import argparse
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from detector.config.parsing import did_you_mean
-from detector.errors import INTERRUPTED, BadInput
+from detector.errors import BadInput
 from launcher.cancel import cancel_runs
 from launcher.job_table import print_jobs
 from launcher.run_folders import find_targets
 from launcher.run_logs import print_logs
 
-BROKEN_PIPE = 141  # 128 + SIGPIPE: the reader of the output has ended, as `| head` does
 DEFAULT_FOLDER = "runs"
 # Options of other tools -> what to write here.
 HABITS = {"-f": "--follow", "--tail": "-n", "--lines": "-n", "--all": "the names of the runs", "-w": "--watch"}
@@ -40,14 +37,8 @@ def parser_of(verb: str, description: str) -> argparse.ArgumentParser:
 
 
 def run(verb: str, arguments: list[str], description: str) -> int:
-    """Runs one command line of jobs, logs or cancel; returns the exit status."""
-    try:
-        return RUN_VERBS[verb](parse(verb, arguments, description))
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails again when it exits
-        return BROKEN_PIPE
+    """Runs one command line of jobs, logs or cancel; returns the exit status. Raises BadInput if it has a mistake."""
+    return RUN_VERBS[verb](parse(verb, arguments, description))
 
 
 def parse(verb: str, arguments: list[str], description: str) -> argparse.Namespace:

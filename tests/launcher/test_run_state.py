@@ -45,7 +45,7 @@ def test_the_state_of_a_run_with_a_job(job_state, reason, run_state, text, phase
 def test_a_job_that_was_cancelled_before_it_started_has_not_failed(slurm, tmp_path):
     run = make_run(tmp_path, "a", "7", None, started=False)
     slurm.set("7", "CANCELLED")
-    assert state_of(run)[0].text == "cancelled before it started"
+    assert state_of(run)[0].text == "cancelled"
 
 
 def test_a_silent_slurm_is_no_end_and_is_noted_once(slurm, tmp_path):
