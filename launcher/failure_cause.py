@@ -206,7 +206,8 @@ def describe_job(past: JobState | None, run: Path) -> str:
     """Returns what the scheduler says about a job that is over: its state, reason and exit code; "" without a job."""
     if past is None or past.name == "UNKNOWN":
         return ""
-    scheduler = {"slurm": "Slurm", "sbatch": "Slurm"}.get(backend_of(run), backend_of(run))
+    backend = backend_of(run)
+    scheduler = {"slurm": "Slurm", "sbatch": "Slurm"}.get(backend, backend)
     reason = f" ({past.reason})" if past.reason and past.reason.lower() != past.name.lower() else ""
     code = f", {describe_exit_code(past.exit_code)}" if past.exit_code else ""
     return f"{scheduler}: {past.name}{reason}{code}"

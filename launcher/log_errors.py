@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from detector.run import machine_errors
+
 MAX_BYTES = 32 << 20  # of a log that are read, from its end
 # A line that begins a start of a job, printed by `launcher.slurm_job begin`; a requeued job appends to its log.
 START = re.compile(r"Slurm job \S+ on .*: (train|evaluate) ")
@@ -16,12 +18,11 @@ OUT_OF_MEMORY = re.compile(r"oom[-_ ]kill|out.of.memory|killed by signal: Killed
 # Messages of a shell, a container or Slurm, for a job that ended before its processes could say anything.
 OF_SHELL = re.compile(r"command not found|No such file or directory|Permission denied|No space left|^FATAL|fatal:|"
                       r"(srun|slurmstepd|slurmd|sbatch): error|error while loading|\bKilled\b|ERROR:", re.IGNORECASE)
-# Errors of ranks whose peer has ended, and reports of the error of another rank.
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # colors, and what a terminal obeys
+# Errors of ranks whose peer has ended, and reports of the error of another rank.
 LOST_PEER = re.compile(
-    r"lost the connection to another rank|connection (was )?(closed|reset|aborted|refused)|broken pipe|gloo/|TCPStore|"
-    r"nccl (error|watchdog)|socket.*(closed|error)|Dist(Backend|Network|Store)Error|ChildFailedError|FailedJobError|"
-    r"^(\w+Error: )?rank \d+: ", re.IGNORECASE)
+    machine_errors.LOST_PEER.pattern + r"|lost the connection to another rank|TCPStore|nccl (error|watchdog)|"
+    r"Dist(Backend|Network|Store)Error|ChildFailedError|FailedJobError|^(\w+Error: )?rank \d+: ", re.IGNORECASE)
 
 
 def first_error(log: Path) -> str:

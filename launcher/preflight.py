@@ -14,7 +14,7 @@ from detector.config.schema import Config
 from detector.errors import BadInput
 from launcher.clean_environment import submission_environment, unused_notes
 from launcher.job import Job, Resources, count_of
-from launcher.option_fields import parse_minutes as parse_slurm_minutes
+from launcher.option_fields import parse_minutes
 from launcher.rank_env import FIRST_PORT, PORTS
 from launcher.slurm_commands import has_slurm, run_once, slurm
 
@@ -152,7 +152,7 @@ def resource_problems(job: Job, config: Config) -> list[Problem]:
 def stated_minutes(resources: Resources, option: str) -> float:
     """Returns the time in an option of sbatch such as --time-min; infinite without it."""
     values = [text.partition("=")[2] for text in resources.sbatch if text.startswith(f"{option}=")]
-    return parse_slurm_minutes(values[-1]) if values else math.inf
+    return parse_minutes(values[-1]) if values else math.inf
 
 
 def partition_problems(resources: Resources, cores: int, partitions: list[Partition]) -> list[Problem]:
@@ -214,19 +214,18 @@ def parse_partitions(text: str) -> list[Partition]:
     for line in text.splitlines():
         name, starred_name, up, limit, nodes, cores, gres = line.split("|")
         gpus = re.findall(r"gpu(?::([^:,()]+))?:(\d+)", gres)
-        partitions.append(Partition(name, starred_name.endswith("*"), up == "up", parse_minutes(limit), int(nodes),
+        partitions.append(Partition(name, starred_name.endswith("*"), up == "up", parse_limit(limit), int(nodes),
                                     int(cores.rstrip("+")), sum(int(count) for _, count in gpus),
                                     tuple(gpu_type for gpu_type, _ in gpus if gpu_type)))
     return partitions
 
 
-def parse_minutes(limit: str) -> float:
-    """Parses a time limit of sinfo: '1-12:00:00', '30:00' or 'infinite'. Returns minutes."""
-    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
-    if match is None:
-        return float("inf")
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return 1440 * days + 60 * hours + minutes + seconds / 60
+def parse_limit(limit: str) -> float:
+    """Parses a time limit of sinfo: '1-12:00:00', '30:00', 'infinite' or 'n/a'. Returns minutes."""
+    try:
+        return parse_minutes(limit)
+    except ValueError:
+        return math.inf
 
 
 def slurm_notes(resources: Resources) -> list[str]:

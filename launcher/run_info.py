@@ -5,7 +5,6 @@ from pathlib import Path
 from detector.config.load import load_config, run_folder
 from detector.config.schema import Config
 from detector.errors import BadInput
-from detector.run.evaluation_history import read_metrics
 from detector.run.files import CONFIG_FILE, JOBS_FILE, append_json_line, read_json_lines
 from launcher.backends import BACKENDS
 
@@ -46,24 +45,15 @@ def add_job_record(run: Path, **values) -> None:
 
 def job_records(run: Path) -> list[dict]:
     """Returns the records of slurm/jobs.jsonl, the newest last."""
-    return [record for record in read_json_lines(run / JOBS_FILE)
-            if isinstance(record, dict) and isinstance(record.get("job"), str)]
-
-
-def last_job(run: Path) -> str:
-    """Returns the name of the job that was submitted last; empty for a run without a job."""
-    records = job_records(run)
-    return records[-1]["job"] if records else ""
+    return [record for record in read_json_lines(run / JOBS_FILE) if isinstance(record.get("job"), str)]
 
 
 def backend_of(run: Path) -> str:
     """Returns the backend that the last job was submitted to: a value of --on; "local" for a run without a job."""
-    records = job_records(run)
+    return backend_in(job_records(run))
+
+
+def backend_in(records: list[dict]) -> str:
+    """Returns what `backend_of` does, from the records of the run's jobs."""
     named = [record["backend"] for record in records if record.get("backend") in BACKENDS]
     return named[-1] if named else "slurm" if records else "local"
-
-
-def last_metrics(run: Path) -> dict[str, dict]:
-    """Returns the last line of each kind in metrics.jsonl: {"train": {...}, "evaluation": {...}}."""
-    return {line["kind"]: line for line in read_metrics(run)}
-

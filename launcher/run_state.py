@@ -13,7 +13,7 @@ from detector.run.heartbeat import read_heartbeats
 from detector.run.lock import Liveness, Owner, has_live_heartbeat, read_owner
 from detector.run.status import read_status
 from launcher.backends import JobState, load_backend
-from launcher.run_info import backend_of, job_records
+from launcher.run_info import backend_in, job_records
 
 FINAL_STATES = ("finished", "stopped", "failed")  # states of status.json in which no process trains
 WELL_ENDED = ("COMPLETED", "UNKNOWN")  # states of a job that say nothing about how its run has ended
@@ -46,6 +46,8 @@ class RunFacts:
     owner: Owner = field(default_factory=Owner)
     gives_signs: bool = False      # heartbeats change; only read where the owner is on another machine
     step: int = 0                  # of status.json or the newest heartbeat
+    records: list[dict] = field(default_factory=list)  # of the run's jobs
+    backend: str = "local"
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def collect_facts(run: Path, schedulers: Schedulers, job: str = "") -> RunFacts:
     """
     with contextlib.suppress(FileNotFoundError):
         open(run / STATUS_FILE, "rb").close()
-    status, records, backend = read_status(run), job_records(run), backend_of(run)
+    status, records = read_status(run), job_records(run)
+    backend = backend_in(records)
     jobs = [job] if job else list(dict.fromkeys(record["job"] for record in records))
     is_finished = status.get("state") == "finished" and all(record.get("verb") != "evaluate" for record in records)
     states = schedulers.states(backend, jobs, is_finished) or {} if jobs else {}
@@ -123,7 +126,8 @@ def collect_facts(run: Path, schedulers: Schedulers, job: str = "") -> RunFacts:
     own = [record for record in records if record["job"] == current]
     return RunFacts(status, current, states.get(current), any("restart" in record for record in own),
                     own[-1].get("verb", "train") if own else "train", read_owner(run),
-                    step=max([status.get("step", 0), *(heartbeat.step for heartbeat in read_heartbeats(run))]))
+                    step=max([status.get("step", 0), *(heartbeat.step for heartbeat in read_heartbeats(run))]),
+                    records=records, backend=backend)
 
 
 def current_job(jobs: list[str], states: dict[str, JobState], records: list[dict]) -> str:

@@ -1,19 +1,18 @@
 """Everything that `jobs` tells about a run: state, progress, metrics, cost and the cause of a bad end."""
 
 import contextlib
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from detector.run.checkpoint_files import last_checkpoint_step
-from detector.run.files import LOG_FILE, METRICS_FILE
+from detector.run.files import LOG_FILE, METRICS_FILE, parse_json_lines
 from detector.run.usage import Cost, read_cost
 from launcher.backends import JobState, load_backend
 from launcher.failure_cause import Cause, find_cause
 from launcher.run_folders import Target, display_name, list_runs
-from launcher.run_info import backend_of, job_records
+from launcher.run_info import job_records
 from launcher.run_state import Phase, RunFacts, RunState, Schedulers, collect_facts, look_for_signs, state_of
 
 HEADLINE_METRICS = ("AP", "mAP", "AP50")
@@ -102,7 +101,7 @@ def summarize_run(target: Target, facts: RunFacts, schedulers: Schedulers) -> Ru
     """Returns the summary of a run with these facts."""
     run = target.run
     try:
-        records, backend, state = job_records(run), backend_of(run), state_of(facts)
+        records, backend, state = facts.records, facts.backend, state_of(facts)
         progress, evaluations = read_metrics_tail(run)
         log = log_of(run, state.job)
         past = ask_past_state(backend, state, schedulers)
@@ -159,16 +158,7 @@ def read_metrics_tail(run: Path) -> tuple[dict, list[dict]]:
                 last_step = line if line.endswith("}\n") else last_step
             elif '"kind": "evaluation"' in line:
                 evaluations.append(line)
-    return next(iter(parse_lines([last_step])), {}), parse_lines(evaluations)
-
-
-def parse_lines(lines: list[str]) -> list[dict]:
-    """Returns the JSON objects in lines, without incomplete ones."""
-    values = []
-    for line in lines:
-        with contextlib.suppress(ValueError):
-            values.append(json.loads(line))
-    return [value for value in values if isinstance(value, dict)]
+    return next(iter(parse_json_lines([last_step])), {}), parse_json_lines(evaluations)
 
 
 def headline(evaluation: dict) -> Metric | None:

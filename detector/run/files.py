@@ -3,10 +3,12 @@
 A reader may come at any moment, also after a crash. Files are therefore written beside their place and renamed.
 """
 
+import contextlib
 import json
 import math
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from detector.errors import BadInput
@@ -117,10 +119,13 @@ def read_json(path: Path) -> dict:
 
 def read_json_lines(path: Path) -> list[dict]:
     """Returns the objects of a JSON-lines file. A line that a crash cut short, or that is damaged, is left out."""
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []:
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
-    return [line for line in lines if isinstance(line, dict)]
+    return parse_json_lines(path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else [])
+
+
+def parse_json_lines(texts: Iterable[str]) -> list[dict]:
+    """Returns the JSON objects in lines; a line that is none is left out."""
+    values = []
+    for text in texts:
+        with contextlib.suppress(ValueError):
+            values.append(json.loads(text))
+    return [value for value in values if isinstance(value, dict)]

@@ -21,7 +21,7 @@ from detector.model.faster_rcnn import build_model
 from detector.run.checkpoint_files import checkpoint_path, mark_best, read_checkpoint
 from detector.run.evaluation_history import evaluations_of, read_metrics
 from detector.tables.measured import read_run
-from launcher import cli, run_info
+from launcher import cli
 
 OLD = REPO / "tests" / "fixtures" / "run_0_1"
 STORED = json.loads((OLD / "checkpoint.json").read_text())
@@ -93,7 +93,7 @@ def test_the_files_of_a_run_of_version_0_1_are_read(old_run, capfd):
     assert cli.main(["jobs", "--folder", str(old_run.parent)]) == 0
     row, = [line for line in capfd.readouterr().out.splitlines() if line.startswith("old ")]
     assert "finished" in row and "4" in row and "AP 0" in row
-    last = run_info.last_metrics(old_run)
+    last = {line["kind"]: line for line in read_metrics(old_run)}
     assert last["train"]["lr"] == 0.02 and "rate" not in last["train"] and last["evaluation"]["step"] == 4
 
     config = load_config(str(old_run / "config.yaml"))

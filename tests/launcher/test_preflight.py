@@ -8,7 +8,7 @@ import pytest
 from detector.config.load import load_config
 from launcher import preflight
 from launcher.job import Job, Resources
-from launcher.preflight import Partition, parse_minutes, parse_partitions
+from launcher.preflight import Partition, parse_limit, parse_partitions
 
 SINFO = """gpu|gpu*|up|1-00:00:00|4|64|gpu:8(S:0-1)
 gpu|gpu*|up|1-00:00:00|2|32|gpu:a100:4
@@ -39,7 +39,7 @@ def test_partitions_as_sinfo_prints_them():
 @pytest.mark.parametrize("text, minutes", [
     ("30:00", 30), ("2:30", 2.5), ("12:00:00", 720), ("1-00:00:00", 1440), ("infinite", float("inf")), ("n/a", float("inf"))])
 def test_time_limits_as_sinfo_writes_them(text, minutes):
-    assert parse_minutes(text) == minutes
+    assert parse_limit(text) == minutes
 
 
 @pytest.mark.parametrize("hours, minutes", [(24, 1440), (0.5, 30), (0.017, 2), (1 / 60, 1), (0.01, 1)])

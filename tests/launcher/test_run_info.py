@@ -7,7 +7,7 @@ import pytest
 from detector.errors import BadInput
 from detector.run.checkpoint_files import last_checkpoint_step
 from detector.run.files import read_json
-from launcher.run_info import add_job_record, backend_of, job_records, last_job, resolve_run
+from launcher.run_info import add_job_record, backend_of, job_records, resolve_run
 
 
 def test_what_a_run_folder_holds(tmp_path):
@@ -29,9 +29,9 @@ def test_what_a_run_folder_holds(tmp_path):
 
 
 def test_the_backend_of_a_run_is_that_of_its_last_submission(tmp_path):
-    assert backend_of(tmp_path) == "local" and last_job(tmp_path) == ""
+    assert backend_of(tmp_path) == "local" and job_records(tmp_path) == []
     add_job_record(tmp_path, job="1", verb="train")  # as written by a version before the key `backend`
-    assert backend_of(tmp_path) == "slurm" and last_job(tmp_path) == "1"
+    assert backend_of(tmp_path) == "slurm" and job_records(tmp_path)[-1]["job"] == "1"
     add_job_record(tmp_path, job="2", verb="train", backend="sbatch")
     add_job_record(tmp_path, job="2", verb="train", restart=1)  # the start of a job does not repeat it
-    assert backend_of(tmp_path) == "sbatch" and last_job(tmp_path) == "2"
+    assert backend_of(tmp_path) == "sbatch" and job_records(tmp_path)[-1]["job"] == "2"

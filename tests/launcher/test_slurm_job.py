@@ -170,7 +170,7 @@ def test_a_second_job_of_a_run_is_refused_and_changes_nothing(state, job, monkey
     before = contents(job.run)
     job.other_state = JobState(state, over=False)
     monkeypatch.setattr(job_begin, "require_slurm_job", lambda: SlurmJob(8, "8", 0, "n2"))
-    assert begin(job.args) == BAD_INPUT and contents(job.run) == before and run_info.last_job(job.run) == "7"
+    assert begin(job.args) == BAD_INPUT and contents(job.run) == before and run_info.job_records(job.run)[-1]["job"] == "7"
     assert f"belongs to job 7, which is {state}: this job 8 ends" in capsys.readouterr().err
 
 

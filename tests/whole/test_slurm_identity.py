@@ -9,7 +9,7 @@ from slurm_cluster import log, reached, until
 from slurm_fixtures import BACKENDS, cluster, needs_slurm, runs  # noqa: F401
 
 from launcher import cli
-from launcher.run_info import job_records, last_job
+from launcher.run_info import job_records
 
 pytestmark = needs_slurm
 
@@ -75,10 +75,10 @@ def test_a_run_has_one_job_and_a_stop_signal_to_its_batch_shell_alone_saves(clus
     with ThreadPoolExecutor() as pool:
         statuses = list(pool.map(lambda _: cli.main(["train", *arguments]), range(2)))
     assert sorted(statuses) == [0, 2] and "single is in the queue already, as job" in capfd.readouterr().err
-    job = last_job(run)
+    job = job_records(run)[-1]["job"]
     until(lambda: reached(run, 1), 90, lambda: log(run))
     second = submit_by_hand(cluster, script, tmp_path)
-    assert cluster.wait(second, run) == "FAILED" and last_job(run) == job
+    assert cluster.wait(second, run) == "FAILED" and job_records(run)[-1]["job"] == job
     assert f"belongs to job {job}, which is RUNNING: this job {second} ends" in (tmp_path / f"{second}.log").read_text()
     cluster.call("scontrol", "update", f"JobId={job}", "Requeue=0")
     cluster.call("scancel", "--batch", "--signal=TERM", job)

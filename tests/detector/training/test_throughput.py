@@ -121,14 +121,19 @@ def test_gpu_values_are_mean_utilization_largest_memory_and_power_of_all():
     assert gpu_values(dict.fromkeys(("utilization", "memory_gib", "power_w"), np.full(2, nan))) == {}
 
 
-def test_a_gpu_without_a_sensor_gives_no_values_and_no_energy(tmp_path, clock, monkeypatch):
-    monkeypatch.setattr(throughput, "open_gpu_sensor", lambda device: None)
-    meter = RunMeter(UsageRecord(tmp_path, True), [RankInfo(0, "n0", "GPU", (0,), "uuid")], torch.device("cuda", 0), 0, 4)
-    meter.forward = ForwardTimer(CPU)
+def measured_on_gpu(sensor, folder, clock, monkeypatch) -> tuple[RunMeter, dict[str, float]]:
+    """Returns a meter of one rank on a GPU with this sensor, and the values of its first step."""
+    monkeypatch.setattr(throughput, "open_gpu_sensor", lambda device: sensor)
     monkeypatch.setattr(throughput, "peak_memory_gib", lambda device: 3.0)
+    meter = RunMeter(UsageRecord(folder, True), [RankInfo(0, "n0", "GPU", (0,), "uuid")], torch.device("cuda", 0), 0, 4)
+    meter.forward = ForwardTimer(CPU)
     meter.add(fetched(0.0))
     clock[0] += 1
-    values, _ = meter.measure(1)
+    return meter, meter.measure(1)[0]
+
+
+def test_a_gpu_without_a_sensor_gives_no_values_and_no_energy(tmp_path, clock, monkeypatch):
+    meter, values = measured_on_gpu(None, tmp_path, clock, monkeypatch)
     assert not [name for name in values if name.startswith("gpu")] and values["memory_gib"] == 3.0
     assert meter.write(1).as_json().keys() >= {"gpu_hours"}
     assert meter.write(1).kwh is None
@@ -137,13 +142,7 @@ def test_a_gpu_without_a_sensor_gives_no_values_and_no_energy(tmp_path, clock, m
 def test_a_gpu_with_a_sensor_gives_values_and_energy(tmp_path, clock, monkeypatch):
     energies = iter([1000.0, 8_200_000.0])
     sensor = SimpleNamespace(read=lambda: GpuReading(0.9, 20.0, 400.0, next(energies)))
-    monkeypatch.setattr(throughput, "open_gpu_sensor", lambda device: sensor)
-    meter = RunMeter(UsageRecord(tmp_path, True), [RankInfo(0, "n0", "GPU", (0,), "uuid")], torch.device("cuda", 0), 0, 4)
-    meter.forward = ForwardTimer(CPU)
-    monkeypatch.setattr(throughput, "peak_memory_gib", lambda device: 3.0)
-    meter.add(fetched(0.0))
-    clock[0] += 1
-    values, _ = meter.measure(1)
+    meter, values = measured_on_gpu(sensor, tmp_path, clock, monkeypatch)
     assert [values[name] for name in ("gpu_utilization", "gpu_memory_gib", "gpu_power_w")] == [0.9, 20.0, 400.0]
     assert meter.write(1).kwh == pytest.approx(8_199_000 / 3.6e6)
 
