@@ -29,6 +29,14 @@ for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, sig
 """ + UNBLOCK
 
 
+@pytest.fixture(autouse=True)
+def hangup_not_ignored():
+    """Tests may themselves run below nohup, where the launcher leaves SIGHUP ignored."""
+    old_handler = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, old_handler)
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Runs a line of Python for each rank as one job; gives its exit status."""

@@ -23,13 +23,14 @@ SHORT = ["schedule.steps=2", "evaluate.every_epochs=0", "data.val=[]"]
 
 @pytest.fixture
 def fleet(cluster, monkeypatch, capfd) -> Callable[..., str]:
-    """fleet-rcnn in this process, which has imported torch already; returns what it prints."""
+    """fleet-rcnn in this process, which has imported torch already; returns what it prints: its notes, then its output."""
     for name, value in cluster.environ.items():
         monkeypatch.setenv(name, value)
 
     def run(*arguments: str, expected: int = 0) -> str:
         capfd.readouterr()
-        status, output = cli.main(["train", *arguments]), "".join(capfd.readouterr())
+        status, printed = cli.main(["train", *arguments]), capfd.readouterr()
+        output = printed.err + printed.out
         assert status == expected, output
         return output
     return run

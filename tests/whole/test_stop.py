@@ -88,9 +88,8 @@ def test_a_stop_in_an_evaluation_discards_it_and_the_next_start_repeats_it_first
 def test_a_stop_does_not_wait_for_drawings_and_the_evaluation_is_in_metrics_jsonl(tiny, config_file, tmp_path):
     folder = tmp_path / "runs" / "tiny"
     running = start([HOOKED, "train", str(config_file), *tiny, "run.num_workers=1", "schedule.steps=7"], 2, SLOW_DRAWING="1")
-    until(lambda: (folder / "heartbeats" / "rank-00000.json").exists() and
-          json.loads((folder / "heartbeats" / "rank-00000.json").read_text())["phase"] == "drawing", running)
-    time.sleep(1)  # the next evaluation waits for the drawings of the one before
+    until(lambda: (folder / "metrics.jsonl").exists() and ("train", 6) in metrics(folder), running)
+    time.sleep(1)  # the evaluation at step 6 waits for the drawings of the one at step 3
     requested_at = time.monotonic()
     running[1].send_signal(signal.SIGTERM)
     statuses, output = finish(running)
