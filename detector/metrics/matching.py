@@ -168,19 +168,20 @@ def match_coco(detections: Detections, dataset: Dataset, pairs: Pairs, ignored: 
     return Match((assigned >= 0) & ~on_ignored & counted, on_ignored | ~counted, assigned)
 
 
-def match_voc(detections: Detections, dataset: Dataset, pairs: Pairs, ignored: np.ndarray) -> Match:
+def match_voc(detections: Detections, dataset: Dataset, pairs: Pairs, ignored: np.ndarray,
+              min_iou: float = ABOVE_HALF) -> Match:
     """Matches by PASCAL VOC's rule (VOCevaldet.m).
 
-    Each detection is assigned to the object of its class with the highest IoU, which must be above 0.5. Of the
+    Each detection is assigned to the object of its class with the highest IoU, which must be `min_iou` or more. Of the
     detections assigned to one object, the one with the highest score is a true positive and the others are false
     positives. Detections assigned to an ignored object are ignored.
 
     Args:
-        pairs: at least all pairs with an IoU above 0.5, made with `crowd_iou=False`.
+        pairs: at least all pairs with an IoU of `min_iou` or more, made with `crowd_iou=False`.
         ignored: bool [N], objects that need not be found.
     """
     same_class = detections.labels[pairs.detection] == dataset.labels[pairs.object]
-    iou, target = best_overlaps(pairs.select(same_class & (pairs.iou >= ABOVE_HALF)), len(detections))
+    iou, target = best_overlaps(pairs.select(same_class & (pairs.iou >= min_iou)), len(detections))
     assigned = iou > 0
     on_ignored = assigned & ignored[target] if len(ignored) else np.zeros(len(assigned), bool)
     rows = np.flatnonzero(assigned & ~on_ignored)

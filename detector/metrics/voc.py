@@ -1,4 +1,4 @@
-"""PASCAL VOC's average precision at IoU 0.5. (VOC 2007 and 2012 development kits, section 3.4 and VOCevaldet.m)
+"""PASCAL VOC's average precision. (VOC 2007 and 2012 development kits, section 3.4 and VOCevaldet.m)
 
 The boxes of this package have exclusive corners x2, y2, so `x2 - x1` equals the kit's `xmax - xmin + 1` of inclusive
 corners.
@@ -20,30 +20,34 @@ from detector.metrics.matching import (
 from detector.structures import Dataset, Detections
 
 
-def voc_metrics(detections: Detections, dataset: Dataset) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+def voc_metrics(detections: Detections, dataset: Dataset, min_iou: float = ABOVE_HALF
+                ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """Returns AP (area, VOC since 2010) and AP_11point (VOC 2007), for the data set and for each class.
 
     The value of the data set is the mean over the classes that have objects which are neither difficult nor crowd
     regions. Other classes have -1, and so has the data set if there is no such class.
+
+    Args:
+        min_iou: the lowest IoU at which a detection finds an object; VOC's is the one above 0.5.
     """
     per_class = {name: {"AP": area_ap(recall, precision) if objects else -1.0,
                         "AP_11point": eleven_point_ap(recall, precision) if objects else -1.0}
                  for name, (recall, precision, objects)
-                 in zip(dataset.classes, precision_recall_by_class(detections, dataset))}
+                 in zip(dataset.classes, precision_recall_by_class(detections, dataset, min_iou))}
     known = [values for values in per_class.values() if values["AP"] >= 0]
     return {key: float(np.mean([values[key] for values in known])) if known else -1.0
             for key in METRICS["voc"]}, per_class
 
 
-def precision_recall_by_class(detections: Detections,
-                              dataset: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+def precision_recall_by_class(detections: Detections, dataset: Dataset, min_iou: float = ABOVE_HALF
+                              ) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """Yields for each class the recall and precision after each detection, and the number of objects to be found.
 
     Difficult objects and crowd regions need not be found, and detections assigned to them are left out.
     """
     ignored = ignored_object_mask(dataset)
-    pairs = overlapping_pairs(detections, dataset, ABOVE_HALF, crowd_iou=False)
-    match = match_voc(detections, dataset, pairs, ignored)
+    pairs = overlapping_pairs(detections, dataset, min_iou, crowd_iou=False)
+    match = match_voc(detections, dataset, pairs, ignored, min_iou)
     rows = rows_by_class(detections.labels, detections.scores, len(dataset.classes), ~match.ignored)
     for of_class, objects in zip(rows, count_objects(dataset, ignored)):
         yield (*precision_recall(match.true_positive[of_class], objects), int(objects))
