@@ -3,6 +3,8 @@
 R boxes of all images, F channels, S bins in each direction.
 """
 
+from functools import reduce
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, max_pool2d
@@ -12,6 +14,8 @@ from torchvision.ops.poolers import LevelMapper
 from detector.model.ops.roi_align_cpu import roi_align_cpu
 from detector.model.ops.roi_align_pyramid import roi_align_pyramid
 from detector.py_faster_rcnn.roi_pooling import align_original, crop
+
+FAR = -1e4  # pixels; a box there lies outside every map, and every kind of pooling gives zeros for it
 
 
 class RoiPooling(nn.Module):
@@ -39,20 +43,46 @@ class RoiPooling(nn.Module):
         image = torch.cat([torch.full_like(b[:, :1], i) for i, b in enumerate(boxes)])
         rois = torch.cat([image, torch.cat(boxes)], dim=1)
         levels = [(features[name], 1 / stride) for name, stride in self.strides.items()]
+        counts = [len(image_boxes) for image_boxes in boxes]
         level = self.map_levels(boxes) if len(levels) > 1 else torch.zeros_like(image[:, 0], dtype=torch.int64)
         arguments = [feature for feature, _ in levels], list(self.strides.values()), level, rois, self.size
         if self.kind == "align" and self.sampling_ratio and not rois.is_cuda:
             return roi_align_cpu(*arguments, self.sampling_ratio)
         if len(levels) == 1:
-            return self.pool(*levels[0], rois, [len(image_boxes) for image_boxes in boxes])
-        # Evaluation pools level by level: the host may wait there, and unshifted coordinates keep their precision.
+            return self.pool(*levels[0], rois, counts)
         if self.kind == "align" and self.training:
             return roi_align_pyramid(*arguments, self.sampling_ratio or -1)
+        if self.training and rois.is_cuda:
+            return self.sum_of_levels(levels, level, rois, counts)
+        # Evaluation, and training on a CPU: the host may wait, and unshifted coordinates keep their precision.
+        return self.level_by_level(levels, level, rois)
+
+    def level_by_level(self, levels: list[tuple[Tensor, float]], level: Tensor, rois: Tensor) -> Tensor:
+        """Selects the boxes of each level and pools them. The host waits for the device, to learn their number.
+
+        Args:
+            levels: features [B, F, h, w] and 1 / stride of each level.
+            level: int64 [R], the level of each box.
+            rois: [R, 5], index of the image and box.
+        """
         pooled = rois.new_zeros((len(rois), levels[0][0].shape[1], self.size, self.size), dtype=levels[0][0].dtype)
         for number, (feature, scale) in enumerate(levels):
             rows = torch.where(level == number)[0]
             pooled[rows] = self.pool(feature, scale, rois[rows]).to(pooled.dtype)
         return pooled
+
+    def sum_of_levels(self, levels: list[tuple[Tensor, float]], level: Tensor, rois: Tensor,
+                      counts: list[int]) -> Tensor:
+        """Pools every box from every level and adds up. The host does not wait for the device.
+
+        On all levels but its own a box is moved to FAR. The results there are exact zeros, and cheap: a kernel reads
+        no feature for a sample outside the map. Arguments as of `level_by_level` and `pool`.
+        """
+        def pool_level(number: int) -> Tensor:
+            own = (level == number)[:, None]
+            moved = torch.cat([rois[:, :1], torch.where(own, rois[:, 1:], FAR)], dim=1)
+            return self.pool(*levels[number], moved, counts)
+        return reduce(torch.add, map(pool_level, range(len(levels))))
 
     def pool(self, feature: Tensor, scale: float, rois: Tensor, counts: list[int] | None = None) -> Tensor:
         """Pools one level.

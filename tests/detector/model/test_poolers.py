@@ -248,3 +248,24 @@ def test_pooling_of_one_level_does_not_wait_for_the_device(kind):
     with RefuseWaiting():
         pooled = RoiPooling(kind, 7, {"0": 16})({"0": feature}, boxes, [(128, 160)] * 3)
     assert pooled.shape == (10, 2, 7, 7)
+
+
+@pytest.mark.parametrize("kind, sampling_ratio", [("align_detectron2", 2), ("align_detectron2", 0), ("align_original", 2), ("pool", 2),
+                                                  ("crop", 2)])
+def test_on_a_gpu_the_sum_of_all_levels_gives_each_box_its_own_level_without_waiting(kind, sampling_ratio):
+    torch.manual_seed(0)
+    pooling = RoiPooling(kind, 3, PYRAMID, sampling_ratio)
+    features = pyramid(256, 320)
+    levels, copies = ([(feature.clone().requires_grad_(), 1 / PYRAMID[name]) for name, feature in features.items()] for _ in range(2))
+    boxes = [random_boxes(40, 256, 320), torch.tensor([[0.0, 0, 320, 256], [318, 254, 320, 256], [0, 0, 0, 0]])]
+    rois = torch.cat([torch.tensor([[0.0]] * 40 + [[1.0]] * 3), torch.cat(boxes)], dim=1)
+    level = torch.arange(43) % 4  # also boxes that do not fit their level
+    with RefuseWaiting():
+        pooled = pooling.sum_of_levels(levels, level, rois, [40, 3])
+    expected = pooling.level_by_level(copies, level, rois)
+    assert torch.equal(pooled, expected) and expected.any()
+    weights = torch.randn_like(expected)
+    (pooled * weights).sum().backward()
+    (expected * weights).sum().backward()
+    for (feature, _), (copy, _) in zip(levels, copies):
+        torch.testing.assert_close(feature.grad, copy.grad, **TOLERANCE)
