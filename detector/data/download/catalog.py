@@ -2,7 +2,7 @@
 
 The checksums are those that torchvision (VOC, md5), TensorFlow Datasets (COCO, SHA-256) and the MLPerf reference code
 (minival, md5) use. None is published for Visual Genome: its archives are checked by the size that the server states and
-by the checksums inside the zip.
+by the checksums inside the zip. DeepPCB's archive is made anew by its server; its files are checked by their git tree.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ COCO_URL = "http://images.cocodataset.org"
 VISUAL_GENOME_URL = "https://homes.cs.washington.edu/~ranjay/visualgenome/data/dataset"
 SPLITS_URL = "https://raw.githubusercontent.com/peteanderson80/bottom-up-attention/master/data/genome"
 MSRA_URL = "https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA"
+DEEPPCB_URL = "https://github.com/tangsanli5201/DeepPCB/archive"
 VOCABULARY_SIZE = 2500  # classes of the published Visual Genome row
 
 
@@ -95,6 +96,12 @@ CATALOG = {
         {"train.txt": 98077, "val.txt": 5000, "test.txt": 5000, "image_data.json": 0, "objects.json": 0,
          "VG_100K": 0, "VG_100K_2": 0,
          f"{VOCABULARY_SIZE}/objects_vocab.txt": VOCABULARY_SIZE}),
+    "deeppcb": CatalogEntry(
+        "DeepPCB, photographs of circuit boards with six kinds of defects, 1,000 for training and 500 for testing",
+        "MIT; its authors ask for use in research only", "deeppcb",
+        "data: {format: coco, root: ROOT/deeppcb, train: train, val: test}",
+        (RemoteFile(f"{DEEPPCB_URL}/08e98c4db5922613fb97176eb3d6497d48260cb1.zip", 128),),
+        {"annotations/instances_train.json": 0, "annotations/instances_test.json": 0, "images": 1500}),
     "caffe_weights": CatalogEntry(
         "Caffe's ImageNet weights, from which the published tables start: VGG16 with fc6 and fc7, ResNet-50 and -101",
         "VGG16: CC BY 4.0; ResNets: MIT", "weights", "model: {weights: ROOT/weights/R-101.pkl, pixel_format: caffe}",

@@ -5,9 +5,10 @@ import fcntl
 import os
 import shutil
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
 from detector.data.download.catalog import CATALOG, VOCABULARY_SIZE, CatalogEntry, RemoteFile
+from detector.data.download.deeppcb import convert_deeppcb
 from detector.data.download.extract import CorruptArchive, is_archive, unpack
 from detector.data.download.fetch import download, file_size
 from detector.data.formats.visual_genome import write_vocabulary
@@ -15,6 +16,16 @@ from detector.errors import BadInput
 
 DOWNLOADS = "downloads"  # below --root: archives during their download, and a receipt for each unpacked one
 DISK_MARGIN = 1.05       # small files take whole blocks of the disk; packed JPEGs are as large as unpacked ones
+
+
+def write_genome_vocabulary(folder: Path) -> None:
+    """Writes the class names of the published Visual Genome row."""
+    write_vocabulary(folder, VOCABULARY_SIZE, folder / str(VOCABULARY_SIZE) / "objects_vocab.txt")
+
+
+# What follows the unpacking of a data set: function of the folder that holds its files.
+PREPARATIONS: dict[str, Callable[[Path], None]] = {
+    "visual_genome": write_genome_vocabulary, "deeppcb": convert_deeppcb}
 
 
 def list_datasets(root: str) -> str:
@@ -99,8 +110,8 @@ def download_entry(name: str, entry: CatalogEntry, root: Path, keep: bool = Fals
                 download(remote.url, archive, remote.checksum, wait_s)
             install(archive, folder, keep)
             receipt(root, remote.name).touch()
-    if name == "visual_genome" and missing_parts(entry, root):
-        write_vocabulary(folder, VOCABULARY_SIZE, folder / str(VOCABULARY_SIZE) / "objects_vocab.txt")
+    if name in PREPARATIONS and missing_parts(entry, root):
+        PREPARATIONS[name](folder)
     if missing := missing_parts(entry, root):
         raise BadInput(f"{name} was unpacked, but is incomplete: it lacks {'; '.join(missing)}. Remove "
                        f"{root / DOWNLOADS} and start again")
