@@ -30,6 +30,15 @@ def hflip(image: Tensor, boxes: Tensor, config: Augment, generator: torch.Genera
     return image, boxes, 1.0
 
 
+def vflip(image: Tensor, boxes: Tensor, config: Augment, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
+    """Flips top and bottom with probability `vflip_prob`."""
+    if config.vflip_prob and uniform(0, 1, generator) < config.vflip_prob:
+        height = image.shape[-2]
+        boxes = torch.stack([boxes[:, 0], height - boxes[:, 3], boxes[:, 2], height - boxes[:, 1]], 1)
+        image = F.vertical_flip(image)
+    return image, boxes, 1.0
+
+
 def scale_jitter(image: Tensor, boxes: Tensor, config: Augment,
                  generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
     """Zooms by a factor drawn from `scale_jitter`. (Ghiasi et al. 2021, "Simple Copy-Paste", section 3.2)
@@ -75,7 +84,8 @@ def color_jitter(image: Tensor, boxes: Tensor, config: Augment,
 
 
 # In the order in which they are applied. To add one: TRANSFORMS["invert"] = my_function, before the data is loaded.
-TRANSFORMS: dict[str, Transform] = {"hflip": hflip, "scale_jitter": scale_jitter, "color_jitter": color_jitter}
+TRANSFORMS: dict[str, Transform] = {
+    "hflip": hflip, "vflip": vflip, "scale_jitter": scale_jitter, "color_jitter": color_jitter}
 
 
 def augment(image: Tensor, boxes: Tensor, config: Augment, generator: torch.Generator,

@@ -20,12 +20,13 @@ from detector.data.transforms import (
     horizontal_flip,
     scale_jitter,
     uniform,
+    vflip,
     visible_mask,
 )
 from detector.seeding import generator, numpy_random_state
 
 SEEDS = range(30)
-ALL = Augment(hflip_prob=0.5, scale_jitter=(0.3, 3.0), color_jitter_prob=0.5)
+ALL = Augment(hflip_prob=0.5, vflip_prob=0.5, scale_jitter=(0.3, 3.0), color_jitter_prob=0.5)
 
 
 def picture(seed: int) -> Tensor:
@@ -97,10 +98,22 @@ def test_a_mirrored_box_stays_on_its_object(seed):
     assert moved[0].tolist() == box_of(mirrored[0])
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_vertical_flip_moves_the_box_with_its_object_and_twice_gives_the_input(seed):
+    x1, y1 = (int(n) for n in numpy_random_state(seed).randint(0, 10, 2))
+    image, boxes = block(12, 14, (x1, y1, x1 + 3, y1 + 2))
+    flipped, moved, _ = vflip(image, boxes, Augment(vflip_prob=1), generator(seed))
+    assert moved[0].tolist() == box_of(flipped[0]) == [x1, 10 - y1, x1 + 3, 12 - y1]
+    again, back, _ = vflip(flipped, moved, Augment(vflip_prob=1), generator(seed))
+    assert torch.equal(again, image) and torch.equal(back, boxes)
+
+
+@pytest.mark.parametrize("flip, option", [(hflip, "hflip_prob"), (vflip, "vflip_prob")])
 @pytest.mark.parametrize("probability, fraction", [(0.0, 0), (1.0, 1), (0.5, 0.5), (0.2, 0.2)])
-def test_a_flip_is_as_frequent_as_configured(probability, fraction):
+def test_a_flip_is_as_frequent_as_configured(probability, fraction, flip, option):
     image = picture(1)
-    count = sum(not torch.equal(hflip(image, NONE, Augment(hflip_prob=probability), generator(seed))[0], image) for seed in range(400))
+    config = Augment(**{option: probability})
+    count = sum(not torch.equal(flip(image, NONE, config, generator(seed))[0], image) for seed in range(400))
     assert abs(count / 400 - fraction) <= (0 if probability in (0, 1) else 0.1)
 
 
@@ -281,7 +294,7 @@ def test_a_crop_loses_exactly_the_objects_of_which_too_little_is_in_it():
 # Extending
 
 def test_transforms_are_applied_in_the_order_of_the_dict():
-    assert list(TRANSFORMS) == ["hflip", "scale_jitter", "color_jitter"]
+    assert list(TRANSFORMS) == ["hflip", "vflip", "scale_jitter", "color_jitter"]
 
 
 def test_a_transform_is_added_by_one_entry(monkeypatch):
