@@ -20,6 +20,7 @@ from detector.checks.trial_step import build_initial_state, checkpoint_bytes, ru
 from detector.config.load import load_config, run_folder
 from detector.config.schema import Config
 from detector.data.read import resolve_format
+from detector.data.repeat_factors import describe_repeats, repeat_factors
 from detector.data.samplers import epoch_sizes
 from detector.distributed.process_group import choose_device
 from detector.errors import BAD_INPUT, OK, BadInput
@@ -91,13 +92,15 @@ def plan_training(config: Config, train: Dataset, processes: int, report: CheckR
     """Returns the plan of the run; None, and a problem, where batch size, images and processes do not fit together."""
     try:
         sizes = epoch_sizes(train.sizes, config.augment.mirrored_copies)
-        plan = plan_run(config.batch, config.optim, config.schedule, sizes, 0, processes)
+        plan = plan_run(config.batch, config.optim, config.schedule, sizes, 0, processes,
+                        repeat_factors(train, config))
     except BadInput as error:
         report.problems += problems_from_error(error, "batch.size")
         return None
     report.facts["plan"] = {"steps": plan.total_steps, "steps_per_epoch": plan.steps_per_epoch,
                             "global_batch": plan.global_batch, "lr": plan.lr, "sentence": plan.summary,
-                            "schedule": describe_schedule(plan, config.schedule)}
+                            "schedule": describe_schedule(plan, config.schedule),
+                            "repeats": describe_repeats(train, config.batch.repeat_threshold)}
     return plan
 
 
@@ -117,7 +120,7 @@ def format_report(report: CheckReport) -> str:
             counts = ", ".join(f"{name} {count}" for name, count in fact["objects_of_class"].items())
             lines += [fact["summary"], f"  objects of each class: {counts}"]
     if plan := facts.get("plan"):
-        lines += [plan["sentence"], plan["schedule"]]
+        lines += filter(None, [plan["sentence"], plan["repeats"], plan["schedule"]])
     for name in ("largest_padded_batch", "batch_with_most_objects"):
         if (batch := facts.get(name)) and (name == "largest_padded_batch" or batch != facts["largest_padded_batch"]):
             lines.append(f"{name.replace('_', ' ')}: {batch['images']} images of {batch['width']}x{batch['height']} "

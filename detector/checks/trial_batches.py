@@ -56,7 +56,8 @@ def plan_trial(config: Config, data: Dataset, plan: RunPlan) -> TrialBatches:
     pixels, most_objects, batches = [], [], []
     for epoch in range(ceil_div(plan.total_steps, plan.steps_per_epoch)):
         steps = np.arange(epoch * plan.steps_per_epoch, min((epoch + 1) * plan.steps_per_epoch, plan.total_steps))
-        rows = plan_epoch(config.seed, epoch, sizes, plan.global_batch, config.batch.aspect_ratio_groups)[:len(steps)]
+        rows = plan_epoch(config.seed, epoch, sizes, plan.global_batch, config.batch.aspect_ratio_groups,
+                          plan.repeat_factors)[:len(steps)]
         scale = drawn[steps][:, None]  # [steps, 1]
         for columns in micro_batches(plan.global_batch, config.batch.micro_batch_size, 0, 1):
             indices = rows[:, columns]  # [steps, micro-batch size]

@@ -85,6 +85,9 @@ class Batch:
     pad_to: str = option("batch", "batch: pad to the largest image of the batch; group: pad to the largest image of "
                          "the aspect-ratio group, so that few tensor shapes occur (for run.compile), with more padding",
                          choices=("batch", "group"))
+    repeat_threshold: float = option(0.0, "images of classes that are in a smaller fraction of the images than this "
+                                     "are drawn more often (repeat-factor sampling; LVIS has 0.001); 0: all equally",
+                                     low=0, high=1)
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,10 @@ def input_contradictions(config: Config) -> list[str]:
     if augment.mirrored_copies and augment.hflip_prob:
         problems.append(f"augment.mirrored_copies with augment.hflip_prob={augment.hflip_prob:g}: copies would be "
                         "flipped back; set augment.hflip_prob=0")
+    if config.batch.repeat_threshold and config.batch.aspect_ratio_groups == "static":
+        problems.append(f"batch.repeat_threshold={config.batch.repeat_threshold:g} with "
+                        "batch.aspect_ratio_groups=static: fixed chunks hold every image once; set "
+                        "batch.aspect_ratio_groups=shuffled, or batch.repeat_threshold=0")
     if config.batch.crop_to_group:
         if config.batch.aspect_ratio_groups != "static":
             problems.append("batch.crop_to_group needs one aspect ratio for each batch; set "

@@ -21,8 +21,9 @@ Example = tuple[Tensor, dict[str, Tensor]]
 class DetectionDataset(TorchDataset):
     """Map-style dataset with keys (epoch, index).
 
-    The same key gives the same example in every worker, on every rank and after every resume. An index of at
-    least the number of images, n, is the mirrored copy of image index - n.
+    The same key gives the same example in every worker, on every rank and after every resume. Of n images, an index is
+    that of image index mod n. index // n counts its draws within the epoch, from 0, which differ in augmentation; with
+    augment.mirrored_copies every second one is the mirrored copy.
 
     An example is an image, uint8 [3, H, W], and a target:
 
@@ -63,7 +64,7 @@ class DetectionDataset(TorchDataset):
 
     def __getitem__(self, key: tuple[int, int]) -> Example:
         epoch, entry = key
-        is_copy, index = divmod(entry, len(self.dataset))
+        number, index = divmod(entry, len(self.dataset))
         rows = self.dataset.rows(index)
         boxes = torch.from_numpy(self.dataset.boxes[rows].copy())
         labels = torch.from_numpy(self.dataset.labels[rows].astype(np.int64))
@@ -80,7 +81,7 @@ class DetectionDataset(TorchDataset):
             boxes, labels = boxes[:0], labels[:0]
             message = str(error).encode(errors="backslashreplace")  # a file name may be invalid UTF-8
             target["unreadable"] = torch.frombuffer(bytearray(message), dtype=torch.uint8)
-        if is_copy:
+        if self.config is not None and self.config.mirrored_copies and number % 2:
             image, boxes = horizontal_flip(image, boxes)
         if self.config is not None:
             image, boxes, mask = augment(image, boxes, self.config, self._generator("augment", epoch, entry),

@@ -4,13 +4,14 @@ An aspect-ratio group is the set of images whose height / width lies in one rang
 one group, on all ranks, so that little is padded and no rank waits for a larger batch of another one.
 """
 
+import math
 from typing import Iterator
 
 import numpy as np
 
 from detector.py_faster_rcnn.static_chunks import chunk_indices
 from detector.seeding import derive_seed, random_order
-from detector.structures import ceil_div, round_up
+from detector.structures import ceil_div
 
 ASPECT_RATIO_EDGES = 2.0 ** np.array([-1, -2 / 3, -1 / 3, 0, 1 / 3, 2 / 3, 1])  # height / width; below 1: landscape
 
@@ -48,16 +49,29 @@ def epoch_sizes(sizes: np.ndarray, mirrored_copies: bool) -> np.ndarray:
     return np.concatenate([sizes, sizes]) if mirrored_copies else sizes
 
 
-def steps_per_epoch(sizes: np.ndarray, global_batch: int, aspect_ratio_groups: str = "shuffled") -> int:
+def steps_per_epoch(sizes: np.ndarray, global_batch: int, aspect_ratio_groups: str = "shuffled",
+                    repeat_factors: np.ndarray | None = None) -> int:
     """Returns the number of steps of an epoch; it is the same for all epochs."""
     if aspect_ratio_groups == "static":
         return len(sizes) // global_batch
-    counts = np.bincount(aspect_groups(sizes, global_batch))
-    return int(sum(ceil_div(count, global_batch) for count in counts if count))
+    return sum(steps_per_group(aspect_groups(sizes, global_batch), global_batch, repeat_factors))
 
 
-def plan_epoch(seed: int, epoch: int, sizes: np.ndarray, global_batch: int,
-               aspect_ratio_groups: str = "shuffled") -> np.ndarray:
+def steps_per_group(groups: np.ndarray, global_batch: int, repeat_factors: np.ndarray | None) -> list[int]:
+    """Returns the steps of an epoch that take their images from each group, 0 for a group without images.
+
+    Args:
+        groups: int64 [E], the group of each entry.
+        repeat_factors: see `plan_epoch`. Their sum is exact, so that it does not depend on an order.
+    """
+    if repeat_factors is None:
+        return [ceil_div(int(count), global_batch) for count in np.bincount(groups)]
+    return [math.ceil(math.fsum(repeat_factors[groups == group]) / global_batch)
+            for group in range(len(np.bincount(groups)))]
+
+
+def plan_epoch(seed: int, epoch: int, sizes: np.ndarray, global_batch: int, aspect_ratio_groups: str = "shuffled",
+               repeat_factors: np.ndarray | None = None) -> np.ndarray:
     """Returns the image indices of every step of one epoch.
 
     The plan depends on the arguments alone: every rank computes the same one, and resuming is a slice of it.
@@ -68,27 +82,69 @@ def plan_epoch(seed: int, epoch: int, sizes: np.ndarray, global_batch: int,
         aspect_ratio_groups: shuffled: batches are drawn anew in each epoch, and every image occurs at least once, as
             each group is filled up to whole batches with images of its own. static: the chunks of
             py_faster_rcnn/static_chunks.py, in another order in each epoch.
+        repeat_factors: float64 [E], how often each entry is drawn on average, see `repeated_batches`; shuffled only.
+            None: once.
 
     Returns:
         int64 [steps, global_batch], indices into `sizes`.
     """
     plan = chunk_indices(sizes, global_batch) if aspect_ratio_groups == "static" else \
-        shuffled_batches(seed, epoch, sizes, global_batch)
+        shuffled_batches(seed, epoch, sizes, global_batch, repeat_factors)
     return plan[random_order(derive_seed(seed, "steps", epoch), len(plan))]
 
 
-def shuffled_batches(seed: int, epoch: int, sizes: np.ndarray, global_batch: int) -> np.ndarray:
+def shuffled_batches(seed: int, epoch: int, sizes: np.ndarray, global_batch: int,
+                     repeat_factors: np.ndarray | None = None) -> np.ndarray:
     """Returns the batches of one group after the other, shuffled inside each: int64 [steps, global_batch]."""
     groups = aspect_groups(sizes, global_batch)
     order = random_order(derive_seed(seed, "epoch", epoch), len(sizes))
     order = order[np.argsort(groups[order], kind="stable")]
     batches, first = [], 0
-    for count in np.bincount(groups):
+    steps = steps_per_group(groups, global_batch, repeat_factors)
+    for group, count in enumerate(np.bincount(groups)):
         members = order[first:first + count]
         first += count
-        if count:
-            batches.append(np.resize(members, round_up(count, global_batch)).reshape(-1, global_batch))
+        if count and repeat_factors is None:
+            batches.append(np.resize(members, steps[group] * global_batch).reshape(-1, global_batch))
+        elif count:
+            fraction = (derive_seed(seed, "repeats", epoch, group) >> 31) / 2**32
+            batches.append(repeated_batches(members, repeat_factors[members], steps[group], global_batch, fraction))
     return np.concatenate([np.zeros((0, global_batch), np.int64), *batches])
+
+
+def repeated_batches(members: np.ndarray, factors: np.ndarray, steps: int, global_batch: int,
+                     fraction: float) -> np.ndarray:
+    """Returns the batches of one group, in which images are repeated: int64 [steps, global_batch].
+
+    All epochs have the same number of draws, steps * global_batch, and the factors are scaled up to that sum. An image
+    with the scaled factor k + p is drawn k times, and once more with probability p. Which ones, the epoch's random
+    number decides for all (systematic sampling): those at which the sum of p plus `fraction` passes an integer. The
+    draws of an image are in different batches if these are enough.
+
+    Args:
+        members: int64 [M], the images of the group in random order.
+        factors: float64 [M], how often each is drawn on average, 1 or more; at most steps * global_batch in all.
+        fraction: the random number of the epoch, 0 <= fraction < 1.
+    """
+    draws = steps * global_batch
+    factors = factors * max(draws / math.fsum(factors), 1)
+    counts = factors.astype(np.int64)
+    sums, rest = np.cumsum(factors - counts), draws - int(counts.sum())
+    if rest:
+        sums *= rest / sums[-1]
+        sums[-1] = rest  # without a rounding error
+        counts += np.diff(np.floor(sums + fraction), prepend=0).astype(np.int64)
+    return np.repeat(members, counts).reshape(global_batch, steps).T
+
+
+def number_draws(plan: np.ndarray) -> np.ndarray:
+    """Returns how often the epoch has drawn the entry of each place of a plan before: int64 [steps, global_batch]."""
+    entries = plan.ravel()
+    order = np.argsort(entries, kind="stable")
+    is_first = np.diff(entries[order], prepend=-1) != 0
+    numbers = np.empty(len(entries), np.int64)
+    numbers[order] = np.arange(len(entries)) - np.flatnonzero(is_first)[np.cumsum(is_first) - 1]
+    return numbers.reshape(plan.shape)
 
 
 def rank_part(count: int, rank: int, world_size: int) -> range:
@@ -134,7 +190,8 @@ def plan_eval_batches(sizes: np.ndarray, batch_size: int) -> list[np.ndarray]:
 class TrainBatchSampler:
     """Batch sampler of one rank: yields the keys (epoch, index) of each of its micro-batches, step by step.
 
-    Iterating again starts again at `first_step`; DataLoader requests an iterator twice if it has workers.
+    Iterating again starts again at `first_step`; DataLoader requests an iterator twice if it has workers. With repeat
+    factors, the index of draw k of an entry in an epoch (from 0) is entry + k * E, so that each is augmented anew.
 
     Args:
         seed: seed of the run.
@@ -145,12 +202,15 @@ class TrainBatchSampler:
         last_step: the step to stop before.
         steps_per_epoch: rows of `plan_epoch`.
         aspect_ratio_groups: shuffled or static, see `plan_epoch`.
+        repeat_factors: float64 [E] or None, see `plan_epoch`.
     """
 
     def __init__(self, seed: int, sizes: np.ndarray, global_batch: int, micro_batches: list[range], first_step: int,
-                 last_step: int, steps_per_epoch: int, aspect_ratio_groups: str = "shuffled"):
+                 last_step: int, steps_per_epoch: int, aspect_ratio_groups: str = "shuffled",
+                 repeat_factors: np.ndarray | None = None):
         self.seed, self.sizes, self.global_batch = seed, sizes, global_batch
         self.micro_batches, self.aspect_ratio_groups = micro_batches, aspect_ratio_groups
+        self.repeat_factors = repeat_factors
         self.first_step, self.last_step, self.steps_per_epoch = first_step, last_step, steps_per_epoch
 
     def __len__(self) -> int:
@@ -161,7 +221,10 @@ class TrainBatchSampler:
         for step in range(self.first_step, self.last_step):
             epoch, row = divmod(step, self.steps_per_epoch)
             if epoch != planned_epoch:
-                plan = plan_epoch(self.seed, epoch, self.sizes, self.global_batch, self.aspect_ratio_groups)
+                plan = plan_epoch(self.seed, epoch, self.sizes, self.global_batch, self.aspect_ratio_groups,
+                                  self.repeat_factors)
+                if self.repeat_factors is not None:
+                    plan = plan + number_draws(plan) * len(self.sizes)
                 planned_epoch = epoch
             for columns in self.micro_batches:
                 yield [(epoch, int(plan[row, column])) for column in columns]

@@ -8,6 +8,7 @@ import numpy as np
 
 from detector.config.options import auto_options, replace_options
 from detector.config.schema import Config
+from detector.data.repeat_factors import repeat_factors
 from detector.data.samplers import epoch_sizes, steps_per_epoch
 from detector.structures import Dataset, round_up
 
@@ -114,7 +115,8 @@ def _length(images: int) -> tuple[int, float]:
 
 def _steps_per_epoch(config: Config, train: Dataset, world_size: int) -> int:
     return max(1, steps_per_epoch(epoch_sizes(train.sizes, config.augment.mirrored_copies),
-                                  _batch_size(config, world_size), config.batch.aspect_ratio_groups))
+                                  _batch_size(config, world_size), config.batch.aspect_ratio_groups,
+                                  repeat_factors(train, config)))
 
 
 def _batch_size(config: Config, world_size: int) -> int:

@@ -21,9 +21,11 @@ class RunPlan:
     warmup_steps: int
     milestones: tuple[int, ...]  # steps at which the learning rate is multiplied by schedule.gamma
     summary: str                 # global batch, learning rate and warm-up in one line
+    repeat_factors: np.ndarray | None = None  # float64 [E], how often each entry of an epoch is drawn; None: once
 
 
-def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, rank: int, world_size: int) -> RunPlan:
+def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, rank: int, world_size: int,
+             repeat_factors: np.ndarray | None = None) -> RunPlan:
     """Plans the steps of a run, with the linear scaling rule (Goyal et al. 2017, section 2.1).
 
     A batch of k times the reference batch takes k times the learning rate and a k-th of the warm-up steps, which are at
@@ -32,6 +34,7 @@ def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, 
 
     Args:
         sizes: int [E, 2], height and width of the images of one epoch.
+        repeat_factors: float64 [E], how often each of them is drawn in an epoch on average; None: once.
 
     Raises:
         BadInput: more processes than images in a batch, or static groups with fewer images than one batch.
@@ -40,7 +43,7 @@ def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, 
     if world_size > size:
         raise BadInput(f"batch.size={size} cannot be shared by {world_size} processes: start at most {size}, or set "
                        f"batch.size={batch.micro_batch_size * world_size} (the learning rate follows)")
-    steps = steps_per_epoch(sizes, size, batch.aspect_ratio_groups)
+    steps = steps_per_epoch(sizes, size, batch.aspect_ratio_groups, repeat_factors)
     if batch.aspect_ratio_groups == "static" and not steps:
         raise BadInput(f"batch.aspect_ratio_groups=static with batch.size={size}: {len(sizes)} images are fewer than "
                        "one batch. Set a smaller batch.size, or batch.aspect_ratio_groups=shuffled")
@@ -59,7 +62,7 @@ def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, 
     if batch.aspect_ratio_groups == "static" and unused:
         summary += f"; the {unused} widest of {len(sizes)} images are never trained on"
     return RunPlan(size, splits[rank], steps, total_steps, optim.lr * scale, warmup_steps,
-                   milestones, summary)
+                   milestones, summary, repeat_factors)
 
 
 def limit_warmup(warmup_steps: int, total_steps: int, milestones: tuple[int, ...]) -> tuple[int, str]:

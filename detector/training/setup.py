@@ -13,6 +13,7 @@ from detector.data.fingerprint import describe_change, fingerprint
 from detector.data.image_io import decoder_note
 from detector.data.padding_buckets import PaddingBuckets, plan_padding_buckets
 from detector.data.read import describe, read_datasets, relative_paths, resolve_format, select_for_training
+from detector.data.repeat_factors import describe_repeats, repeat_factors
 from detector.data.review import nothing_readable, nothing_to_learn
 from detector.data.samplers import epoch_sizes, micro_batches
 from detector.data.split import val_share
@@ -96,11 +97,14 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: 
     config, auto_values = resolve_auto(config, train_data, world_size(), stored)
     batch = resumed_batch(config.batch, content)
     sizes = epoch_sizes(train_data.sizes, config.augment.mirrored_copies)
-    plan = plan_run(batch, config.optim, config.schedule, sizes, rank(), world_size())
+    plan = plan_run(batch, config.optim, config.schedule, sizes, rank(), world_size(),
+                    repeat_factors(train_data, config))
+    refuse_uneven_statistics(config.model.norm, plan.global_batch, batch.micro_batch_size)
     state, origin = build_state(config, train_data.classes, plan, content, device)
     raise_if_stop_requested(stop)
     messages = [*world_table(ranks), f"{versions()}; {config.run.precision}", *notes, *origin, auto_values,
-                *describe_world_change(config, batch, content), plan.summary, describe_schedule(plan, config.schedule)]
+                *describe_world_change(config, batch, content), plan.summary,
+                describe_repeats(train_data, config.batch.repeat_threshold), describe_schedule(plan, config.schedule)]
     fingerprints = take_fingerprints(train_data, val_data) if is_main() else {}
     messages += [layout, *describe_data_changes(content, fingerprints)]
     for dataset in (train_data, val_data):
@@ -195,7 +199,21 @@ def describe_world_change(config: Config, batch: Batch, content: dict | None) ->
     if config.model.norm == "trained":
         messages.append("model.norm=trained: the running statistics of batch norms are averaged over other parts of "
                         "the batch")
+    if config.model.norm == "synchronized":
+        messages.append("model.norm=synchronized: batch norms take their statistics from the images of a forward pass "
+                        f"on {processes}, before on {before}; the weights will differ")
     return messages
+
+
+def refuse_uneven_statistics(norm: str, size: int, micro_batch_size: int) -> None:
+    """Raises BadInput where model.norm=synchronized, whose forward passes wait for all ranks, and some rank has fewer."""
+    processes = world_size()
+    counts = {len(micro_batches(size, micro_batch_size, rank, processes)) for rank in range(processes)}
+    if norm == "synchronized" and len(counts) > 1:
+        raise BadInput(f"model.norm=synchronized: the processes wait for each other in every forward pass, and the "
+                       f"{size} images of a step are not equally many passes of {micro_batch_size} on each of the "
+                       f"{processes}. Set batch.size to a multiple of {micro_batch_size * processes}, or "
+                       "model.norm=trained")
 
 
 def all_micro_batches(size: int, micro_batch_size: int, processes: int) -> set[range]:

@@ -18,7 +18,7 @@ def open_train_loader(data: Dataset, plan: RunPlan, config: Config, first_step: 
     """Opens the loader of this rank's micro-batches, from `first_step` to the end of the run."""
     sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
     sampler = TrainBatchSampler(config.seed, sizes, plan.global_batch, plan.micro_batches, first_step, plan.total_steps,
-                                plan.steps_per_epoch, config.batch.aspect_ratio_groups)
+                                plan.steps_per_epoch, config.batch.aspect_ratio_groups, plan.repeat_factors)
     return open_loader(training_dataset(data, plan, config), sampler, config.run.num_workers,
                        device.type == "cuda", len(plan.micro_batches))
 

@@ -77,6 +77,14 @@ def test_data_without_problems_are_counted_and_tried(run_check, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_repeats_of_rare_classes_are_told_and_counted_as_steps(run_check):
+    """Eight images of 4:3, of which cat is in three and dog in four: 3 x sqrt(0.9 / 0.375) + 4 x sqrt(0.9 / 0.5) + 1."""
+    status, text = run_check("batch.repeat_threshold=0.9", quick=True)
+    assert status == OK and "6 steps an epoch" in text, text
+    assert ("batch.repeat_threshold=0.9: 7 of 8 images have rare classes and are drawn more often in each epoch: cat 1.55 times "
+            "(in 37.5% of the images), dog 1.34 times (in 50% of the images)") in text
+
+
 def test_with_json_the_same_report_is_printed_as_json(run_check, root):
     (root / "train" / "3.png").unlink()
     status, text = run_check(as_json=True)
