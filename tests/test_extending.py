@@ -56,19 +56,19 @@ def test_a_backbone(config_file, tiny, monkeypatch):
 
 
 def test_an_optimizer(config_file, tiny, monkeypatch):
-    monkeypatch.setitem(OPTIMIZERS, "adamw", lambda groups, config: torch.optim.AdamW(groups, lr=config.lr))
+    monkeypatch.setitem(OPTIMIZERS, "nadam", lambda groups, config: torch.optim.NAdam(groups, lr=config.lr))
     config = load_config(str(config_file), [*tiny, "schedule.steps=2", "run.num_workers=0", "data.val=[]",
-                                            "optim.optimizer=adamw"])
+                                            "optim.optimizer=nadam"])
     train(config)
     content = torch.load(folder_of(config) / "checkpoints" / "step-00000002.pt", weights_only=True)
     moments = content["moments"]["roi_heads.box_predictor.cls_score.weight"]
-    assert set(moments) == {"step", "exp_avg", "exp_avg_sq"} and moments["step"] == 2
+    assert set(moments) == {"step", "exp_avg", "exp_avg_sq", "mu_product"} and moments["step"] == 2
 
 
 def test_an_optimizer_resumes(config_file, tiny, monkeypatch):
-    monkeypatch.setitem(OPTIMIZERS, "adamw", lambda groups, config: torch.optim.AdamW(groups, lr=config.lr))
-    run(config_file, tiny, "optim.optimizer=adamw")
-    line = run(config_file, tiny, "optim.optimizer=adamw", "schedule.steps=3")
+    monkeypatch.setitem(OPTIMIZERS, "nadam", lambda groups, config: torch.optim.NAdam(groups, lr=config.lr))
+    run(config_file, tiny, "optim.optimizer=nadam")
+    line = run(config_file, tiny, "optim.optimizer=nadam", "schedule.steps=3")
     assert line["step"] == 3 and np.isfinite(line["loss"])
 
 

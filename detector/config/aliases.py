@@ -56,12 +56,14 @@ VALUES = {
     "model.heads": {"ours": "native"},
     "optim.decay_norms": {"true": -1.0, "false": 0.0},
     "optim.decay_biases": {"true": -1.0, "false": 0.0},
-    "optimizer": {"sgd": "sgd"},  # also SGD
+    "optimizer": {"sgd": "sgd", "adamw": "adamw"},  # also SGD
+    "optim.name": {"sgd": "sgd", "adamw": "adamw"},
 }
 # Names that other tools use for exactly one option.
 HABITS = {
     "lr": "optim.lr", "lr0": "optim.lr", "learning_rate": "optim.lr", "optim.learning_rate": "optim.lr",
     "momentum": "optim.momentum", "weight_decay": "optim.weight_decay", "optimizer": "optim.optimizer",
+    "optim.name": "optim.optimizer",
     "epochs": "schedule.epochs", "max_epochs": "schedule.epochs", "max_iter": "schedule.steps",
     "max_steps": "schedule.steps", "warmup_steps": "schedule.warmup_steps",
     "patience": "schedule.early_stopping_patience", "batch_size": "batch.size",

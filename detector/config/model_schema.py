@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from detector.config.fields import option, section
 
 BACKBONE_NAMES = ("vgg16", "resnet18_c4", "resnet34_c4", "resnet50_c4", "resnet101_c4", "resnet152_c4", "resnet18_fpn",
-                  "resnet34_fpn", "resnet50_fpn", "resnet101_fpn", "resnet152_fpn", "mobilenet_v3_large_fpn")
+                  "resnet34_fpn", "resnet50_fpn", "resnet50_fpn_v2", "resnet101_fpn", "resnet152_fpn",
+                  "mobilenet_v3_large_fpn", "convnext_tiny_fpn", "swin_t_fpn")
 
 
 # The code of jwyang/faster-rcnn.pytorch (recipe/original) has faults that are not copied: the RPN counts the positive
@@ -60,15 +61,18 @@ class Roi:
 
 @dataclass(frozen=True)
 class Model:
-    backbone: str = option("resnet50_fpn", "feature extractor, an entry of BACKBONES; fpn: feature pyramid, c4: stride "
-                           "16, with layer4 as box head", choices=BACKBONE_NAMES,
+    backbone: str = option("resnet50_fpn", "feature extractor, an entry of BACKBONES; fpn: feature pyramid; v2: two "
+                           "convolutions in the RPN's head, four in the box head, norms in pyramid and box head; c4: "
+                           "stride 16, with layer4 as box head", choices=BACKBONE_NAMES,
                            table="detector.model.backbones:BACKBONES")
     weights: str = option("imagenet", "imagenet or coco (torchvision's), the name of a torchvision weight entry, or a "
                           "file; empty: random initial weights", path=True)
     norm: str = option("frozen", "batch norms. frozen: fixed statistics and weights; trained: both are learned (except "
-                       "in frozen stages)", choices=("frozen", "trained"))
+                       "in frozen stages); synchronized: also, with the statistics of the images of all processes",
+                       choices=("frozen", "trained", "synchronized"))
     frozen_stages: int = option(2, "first stages that are not trained: ResNet stem, layer1 ... layer4 (0-5), VGG16 "
-                                "conv1 ... conv5 (0-5), MobileNetV3 stages (0-6)", low=0)
+                                "conv1 ... conv5 (0-5), MobileNetV3 stages (0-6), ConvNeXt and Swin stem and stages "
+                                "(0-5)", low=0)
     stride_in_1x1: bool = option(False, "ResNet-50 and deeper: the stride of a bottleneck is in its first convolution, "
                                  "as Caffe's weights (MSRA) expect")
     ceil_pool: bool = option(False, "ResNet: the stem's max pool has no padding and rounds up (ceil_mode), as in Caffe")

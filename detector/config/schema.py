@@ -93,6 +93,8 @@ class Batch:
 @dataclass(frozen=True)
 class Augment:
     hflip_prob: float = option(0.5, "probability of a horizontal flip", low=0, high=1)
+    vflip_prob: float = option(0.0, "probability of a vertical flip, for images without an upper side: boards, cells, "
+                                    "photographs from the air", low=0, high=1)
     min_size: tuple[int, ...] = option((AUTO,), "short side of the resized image, pixels; of several, one is drawn for "
                                        "each step. auto: 320 to 800, so that nine of ten objects have 48 pixels or "
                                        "more", auto=True)
@@ -110,16 +112,20 @@ class Augment:
 
 @dataclass(frozen=True)
 class Optim:
-    optimizer: str = option("sgd", "an entry of OPTIMIZERS; sgd: SGD with momentum", choices=("sgd",),
+    optimizer: str = option("sgd", "an entry of OPTIMIZERS; sgd: SGD with momentum; adamw: AdamW, for backbones that "
+                            "need it, such as Swin's", choices=("sgd", "adamw"),
                             table="detector.training.optimizer:OPTIMIZERS")
     lr: float = option(AUTO, "learning rate for reference_batch_size images a step; scaled linearly with batch.size. "
-                       "auto: 0.02 for 16 images, and twice as much for batches of 4 or fewer", low=0, auto=True)
+                       "auto: 0.02 for 16 images, with adamw 0.0001, and twice as much for batches of 4 or fewer",
+                       low=0, auto=True)
     reference_batch_size: int = option(16, "the global batch that lr and schedule.warmup_steps are stated for", low=1)
     momentum: float = option(0.9, "of SGD", low=0, high=0.9999)
     weight_decay: float = option(1e-4, "weight decay", low=0)
     weight_decay_norm: float = option(-1.0, "weight decay of the weights and biases of norms; -1: weight_decay", low=-1)
     weight_decay_bias: float = option(-1.0, "weight decay of other biases; -1: weight_decay", low=-1)
     bias_lr_factor: float = option(1.0, "learning rate of biases, as a multiple of lr", low=0)
+    backbone_lr_factor: float = option(1.0, "learning rate of the backbone below its feature pyramid, as a multiple of "
+                                       "lr", low=0)
     grad_clip_norm: float = option(0.0, "largest norm of the whole gradient; 0: no clipping", low=0)
     bf16_allreduce: bool = option(False, "gradients are sent between processes as bf16: half the bytes, less precision")
     ema_decay: float = option(0.0, "decay of an exponential moving average of the weights, which is what is evaluated; "

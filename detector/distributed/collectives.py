@@ -102,6 +102,23 @@ def all_reduce_mean(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """Returns the sum of a tensor over all ranks; its gradient is the sum of the gradients of all ranks."""
+    return _SumOverRanks.apply(values) if world_size() > 1 else values
+
+
+class _SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(_context, values: torch.Tensor) -> torch.Tensor:
+        total = values.clone()
+        dist.all_reduce(total, dist.ReduceOp.SUM)
+        return total
+
+    @staticmethod
+    def backward(_context, gradient: torch.Tensor) -> torch.Tensor:
+        return sum_over_ranks(gradient)
+
+
 def all_gather_row(values: list[float]) -> np.ndarray:
     """Returns the same number of values of each rank, float64 [ranks, values], by a single exchange."""
     row = torch.tensor(values, dtype=torch.float64)

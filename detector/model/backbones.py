@@ -11,9 +11,13 @@ from typing import Callable
 
 from torch import Tensor, nn
 from torchvision import models
+from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models.convnext import LayerNorm2d
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.models.detection.faster_rcnn import TwoMLPHead
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, TwoMLPHead
 from torchvision.models.resnet import Bottleneck
+from torchvision.ops import FeaturePyramidNetwork, Permute
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from detector.config.model_schema import Model
 from detector.config.parsing import did_you_mean
@@ -22,6 +26,8 @@ from detector.errors import BadInput, combine_mistakes
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 VGG_STAGES = ((0, 5), (5, 10), (10, 17), (17, 24), (24, 30))  # of vgg16.features: conv1 ... conv5 with their pools
 MOBILENET_STAGES = ((0, 2), (2, 4), (4, 7), (7, 13), (13, 16), (16, 17))  # each begins where the stride doubles
+TINY_STAGES = ((0, 1), (1, 2), (2, 4), (4, 6), (6, 8))  # of ConvNeXt and Swin: the stem, four stages with their strides
+TINY_LEVELS = {"1": 96, "3": 192, "5": 384, "7": 768}   # the last layer of each stage -> its channels
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class Backbone:
     anchor_sizes: tuple[tuple[float, ...], ...]  # default of model.anchor_sizes: a list for each level of the RPN
     num_stages: int                              # the largest model.frozen_stages
     size_divisor: int = 1                        # model.size_divisor has to be a multiple of this
+    rpn_conv_depth: int = 1                      # 3 x 3 convolutions of the RPN's head
     # Prefix of a name in the classifier's weights -> prefix in the detector; the first that fits counts.
     classifier_prefixes: tuple[tuple[str, str], ...] = ()
     imagenet_weights: str = ""                   # torchvision's weight entry for model.weights=imagenet; empty: none
@@ -140,10 +147,23 @@ def build_resnet_c4(name: str, config: Model) -> BackboneParts:
 
 def build_resnet_fpn(name: str, config: Model) -> BackboneParts:
     network = build_resnet(name, config)
+    return BackboneParts(build_resnet_pyramid(network, config), build_two_layer_head(config), resnet_stages(network))
+
+
+def build_resnet_fpn_v2(name: str, config: Model) -> BackboneParts:
+    """Returns a ResNet with batch norms in its FPN, and four convolutions with batch norms in its box head, as in
+    torchvision's fasterrcnn_resnet50_fpn_v2 (Li et al. 2021, arXiv 2111.11429, 3.2)."""
+    network = build_resnet(name, config)
+    channels, size = config.fpn_channels, config.roi_pooling_size
+    head = FastRCNNConvFCHead((channels, size, size), [channels] * 4, [config.box_head_dim], nn.BatchNorm2d)
+    head.out_channels = config.box_head_dim
+    return BackboneParts(build_resnet_pyramid(network, config, nn.BatchNorm2d), head, resnet_stages(network))
+
+
+def build_resnet_pyramid(network: nn.Module, config: Model, norm: type[nn.Module] | None = None) -> BackboneWithFPN:
     top = network.fc.in_features
-    backbone = BackboneWithFPN(network, {layer: str(i) for i, layer in enumerate(LAYERS)},
-                               [top // 8, top // 4, top // 2, top], config.fpn_channels)
-    return BackboneParts(backbone, build_two_layer_head(config), resnet_stages(network))
+    return BackboneWithFPN(network, {layer: str(i) for i, layer in enumerate(LAYERS)},
+                           [top // 8, top // 4, top // 2, top], config.fpn_channels, norm_layer=norm)
 
 
 def build_mobilenet_fpn(config: Model) -> BackboneParts:
@@ -153,6 +173,37 @@ def build_mobilenet_fpn(config: Model) -> BackboneParts:
                                config.fpn_channels)
     return BackboneParts(backbone, build_two_layer_head(config),
                          [list(features[first:last]) for first, last in MOBILENET_STAGES])
+
+
+class LevelNorms(nn.ModuleDict):
+    """One norm for each level of a dict of features."""
+
+    def forward(self, levels: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: norm(levels[name]) for name, norm in self.items()}
+
+
+def build_tiny_fpn(name: str, norm: Callable[[int], nn.Module], config: Model) -> BackboneParts:
+    """Returns ConvNeXt-T or Swin-T below an FPN, with a layer norm between (Liu et al. 2021, arXiv 2103.14030, A2.2).
+
+    Their stages end in a residual sum, which nothing has normalized.
+
+    Args:
+        norm: channels -> the norm of a level, whose output is [B, channels, h, w].
+    """
+    features = models.get_model(name, weights=None).features
+    backbone = nn.Sequential()
+    backbone.add_module("body", IntermediateLayerGetter(features, {key: str(i) for i, key in enumerate(TINY_LEVELS)}))
+    backbone.add_module("norms", LevelNorms({str(i): norm(width) for i, width in enumerate(TINY_LEVELS.values())}))
+    backbone.add_module("fpn", FeaturePyramidNetwork(list(TINY_LEVELS.values()), config.fpn_channels,
+                                                     LastLevelMaxPool()))
+    backbone.out_channels = config.fpn_channels
+    return BackboneParts(backbone, build_two_layer_head(config),
+                         [list(features[first:last]) for first, last in TINY_STAGES])
+
+
+def swin_level_norm(channels: int) -> nn.Sequential:
+    """Returns a layer norm of Swin's features [B, h, w, channels] that puts the channels first."""
+    return nn.Sequential(nn.LayerNorm(channels), Permute([0, 3, 1, 2]))
 
 
 def build_resnet(name: str, config: Model) -> nn.Module:
@@ -178,8 +229,9 @@ def resnet_stages(network: nn.Module) -> list[list[nn.Module]]:
 
 C4 = {"strides": {"0": 16}, "anchor_sizes": ((32, 64, 128, 256, 512),), "num_stages": 5,
       "classifier_prefixes": (("layer4.", "roi_heads.box_head.layer4."), ("fc.", "fc."), ("", "backbone."))}
-FPN = {"strides": {"0": 4, "1": 8, "2": 16, "3": 32}, "anchor_sizes": ((32,), (64,), (128,), (256,), (512,)),
-       "num_stages": 5, "size_divisor": 32, "classifier_prefixes": (("fc.", "fc."), ("", "backbone.body."))}
+TINY_FPN = {"strides": {"0": 4, "1": 8, "2": 16, "3": 32}, "anchor_sizes": ((32,), (64,), (128,), (256,), (512,)),
+            "num_stages": 5, "size_divisor": 32}
+FPN = {**TINY_FPN, "classifier_prefixes": (("fc.", "fc."), ("", "backbone.body."))}
 
 BACKBONES = {
     "vgg16": Backbone(
@@ -205,6 +257,10 @@ BACKBONES = {
         partial(build_resnet_fpn, "resnet50"), **FPN, imagenet_weights="ResNet50_Weights.IMAGENET1K_V1",
         # fasterrcnn_resnet50_fpn sets this epsilon in its last lines, for these weights only.
         coco_weights="FasterRCNN_ResNet50_FPN_Weights.COCO_V1", coco_norm_eps=0.0),
+    "resnet50_fpn_v2": Backbone(
+        partial(build_resnet_fpn_v2, "resnet50"), **FPN, rpn_conv_depth=2,
+        imagenet_weights="ResNet50_Weights.IMAGENET1K_V1",
+        coco_weights="FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1"),
     "resnet101_fpn": Backbone(partial(build_resnet_fpn, "resnet101"), **FPN,
                               imagenet_weights="ResNet101_Weights.IMAGENET1K_V1"),
     "resnet152_fpn": Backbone(partial(build_resnet_fpn, "resnet152"), **FPN,
@@ -214,4 +270,12 @@ BACKBONES = {
         size_divisor=32, classifier_prefixes=(("features.", "backbone.body."),),
         imagenet_weights="MobileNet_V3_Large_Weights.IMAGENET1K_V1",
         coco_weights="FasterRCNN_MobileNet_V3_Large_FPN_Weights.COCO_V1"),
+    "convnext_tiny_fpn": Backbone(
+        partial(build_tiny_fpn, "convnext_tiny", partial(LayerNorm2d, eps=1e-6)), **TINY_FPN,
+        classifier_prefixes=(("features.", "backbone.body."),),
+        imagenet_weights="ConvNeXt_Tiny_Weights.IMAGENET1K_V1"),
+    "swin_t_fpn": Backbone(
+        partial(build_tiny_fpn, "swin_t", swin_level_norm), **TINY_FPN,
+        classifier_prefixes=(("features.", "backbone.body."), ("norm.", "backbone.norms.3.0.")),
+        imagenet_weights="Swin_T_Weights.IMAGENET1K_V1"),
 }

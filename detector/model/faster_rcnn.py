@@ -1,6 +1,6 @@
 """Faster R-CNN (Ren et al. 2015), assembled from a config: any backbone, any RoI pooling.
 
-Its state dict has torchvision's names, so that weights of `fasterrcnn_resnet50_fpn` and
+Its state dict has torchvision's names, so that weights of `fasterrcnn_resnet50_fpn`, `fasterrcnn_resnet50_fpn_v2` and
 `fasterrcnn_mobilenet_v3_large_fpn` load.
 """
 
@@ -15,10 +15,11 @@ from torchvision.models.detection.image_list import ImageList
 from detector.config.model_schema import Model
 from detector.config.schema import Evaluate
 from detector.model.anchors import Anchors, build_anchors
-from detector.model.backbones import BackboneParts, check_backbone, freeze
+from detector.model.backbones import BackboneParts, check_backbone, find_backbone, freeze
 from detector.model.box_coder import BoxCoder, build_box_coder
 from detector.model.ground_truth import GroundTruth, pad_ground_truth
 from detector.model.ops.frozen_batchnorm import fold_norms, freeze_norms
+from detector.model.ops.synchronized_batchnorm import synchronize_norms, use_pytorchs_synchronization
 from detector.model.poolers import RoiPooling
 from detector.model.preprocessing import PIXEL_FORMATS, Preprocessing, to_batch
 from detector.model.roi_heads import FastRCNNPredictor, RoiHeads
@@ -125,14 +126,15 @@ def build_model(config: Model, evaluate: Evaluate, classes: int) -> Detector:
     freeze(parts.stages, config.frozen_stages)
     model = Detector(parts.backbone, rpn, roi_heads, build_box_coder(config),
                      Preprocessing(PIXEL_FORMATS[config.pixel_format], config.size_divisor))
-    return fold_norms(freeze_norms(model, everywhere=config.norm == "frozen", eps=frozen_norm_eps(config)))
+    fold_norms(freeze_norms(model, everywhere=config.norm == "frozen", eps=frozen_norm_eps(config)))
+    return synchronize_norms(model) if config.norm == "synchronized" else model
 
 
 def native_heads(parts: BackboneParts, anchors: Anchors, pooling: RoiPooling, predictor: FastRCNNPredictor,
                  config: Model, evaluate: Evaluate) -> tuple[Rpn, RoiHeads]:
     channels = parts.backbone.out_channels
     rpn_head = RpnHead(channels, config.rpn.conv_channels or channels, anchors.num_anchors_per_location()[0],
-                       config.rpn.softmax_objectness)
+                       config.rpn.softmax_objectness, find_backbone(config).rpn_conv_depth)
     return (Rpn(rpn_head, anchors, config.rpn, build_box_coder(config)),
             RoiHeads(pooling, parts.box_head, predictor, config.roi, evaluate,
                      build_box_coder(config, config.roi.bbox_reg_weights)))
@@ -150,5 +152,7 @@ def to_device_and_layout(model: Detector, channels_last: bool, device: torch.dev
     A CPU without 512-bit instructions is slower with channels_last: with AVX2 a step of ResNet-50 FPN at 800 pixels
     took 1.3 times as long.
     """
+    if device.type == "cuda":
+        use_pytorchs_synchronization(model)
     fast = device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     return (use_channels_last(model) if channels_last and fast else model).to(device)

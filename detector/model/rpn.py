@@ -17,7 +17,7 @@ from detector.model.box_coder import BoxCoder
 from detector.model.ground_truth import GroundTruth
 from detector.model.matcher import match
 from detector.model.ops.nms import nms_mask
-from detector.model.ops.rpn_patches import extract_patches
+from detector.model.ops.rpn_patches import extract_patches, neighbor_cells
 from detector.model.precision import numbers_to_device
 from detector.model.sampling import Sample, sample_boxes
 from detector.py_faster_rcnn.rpn import last_image_normalizer, softmax_logit
@@ -44,15 +44,17 @@ class RpnHead(nn.Module):
     py_faster_rcnn/rpn.py.
     """
 
-    def __init__(self, in_channels: int, conv_channels: int, num_anchors: int, softmax_objectness: bool):
+    def __init__(self, in_channels: int, conv_channels: int, num_anchors: int, softmax_objectness: bool,
+                 conv_depth: int = 1):
         super().__init__()
         # The nesting gives the names of torchvision's state dict: conv.0.0.weight.
-        self.conv = nn.Sequential(nn.Sequential(nn.Conv2d(in_channels, conv_channels, 3, padding=1),
-                                                nn.ReLU(inplace=True)))
+        self.conv = nn.Sequential(*(
+            nn.Sequential(nn.Conv2d(conv_channels if number else in_channels, conv_channels, 3, padding=1),
+                          nn.ReLU(inplace=True)) for number in range(conv_depth)))
         self.cls_logits = nn.Conv2d(conv_channels, num_anchors * (2 if softmax_objectness else 1), 1)
         self.bbox_pred = nn.Conv2d(conv_channels, 4 * num_anchors, 1)
         self.softmax_objectness = softmax_objectness
-        for layer in (self.conv[0][0], self.cls_logits, self.bbox_pred):
+        for layer in (*self.convolutions(), self.cls_logits, self.bbox_pred):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
 
@@ -63,6 +65,9 @@ class RpnHead(nn.Module):
             logits.append(self.objectness(self.cls_logits(hidden).float(), 1))
             deltas.append(self.bbox_pred(hidden).float())
         return logits, deltas
+
+    def convolutions(self) -> list[nn.Conv2d]:
+        return [block[0] for block in self.conv]
 
     def objectness(self, scores: Tensor, dim: int) -> Tensor:
         """Returns one logit for each anchor; the scores of the anchors lie along dimension `dim`."""
@@ -79,11 +84,33 @@ class RpnHead(nn.Module):
         """
         num_anchors = self.bbox_pred.out_channels // 4
         anchor_of_cell = (index % num_anchors)[..., None]
-        patches = extract_patches(features, index // num_anchors)
-        hidden = conv_on_patches(patches, self.conv[0][0]).relu()
+        hidden = convolutions_at_cells(self.convolutions(), features, index // num_anchors)
         logits = self.objectness(conv_on_patches(hidden, self.cls_logits), 2).gather(2, anchor_of_cell)
         deltas = conv_on_patches(hidden, self.bbox_pred).unflatten(2, (num_anchors, 4))
         return logits[..., 0], deltas.gather(2, anchor_of_cell[..., None].expand(-1, -1, -1, 4))[:, :, 0]
+
+
+def convolutions_at_cells(layers: list[nn.Conv2d], features: list[Tensor], cells: Tensor) -> Tensor:
+    """Applies 3 x 3 convolutions, each with a ReLU, one after the other, for some cells of the last output only.
+
+    All but the last are needed at the 9 cells around each of them, which have zeros outside the map.
+
+    Args:
+        features: [B, F, h, w] of each level.
+        cells: int64 [B, S], counted by level, row, column.
+
+    Returns:
+        Hidden features [B, S, outputs].
+    """
+    *earlier, last = layers
+    if not earlier:
+        return conv_on_patches(extract_patches(features, cells), last).relu()
+    shapes = [tuple(feature.shape[-2:]) for feature in features]
+    num_cells = sum(height * width for height, width in shapes)
+    neighbors = neighbor_cells(shapes, cells.device)[cells].flatten(1)  # [B, 9 S]
+    hidden = convolutions_at_cells(earlier, features, neighbors.clamp(max=num_cells - 1))
+    patches = hidden.masked_fill((neighbors == num_cells)[..., None], 0).reshape(*cells.shape, -1)
+    return conv_on_patches(patches, last).relu()
 
 
 def conv_on_patches(patches: Tensor, layer: nn.Conv2d) -> Tensor:

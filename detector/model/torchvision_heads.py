@@ -8,7 +8,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from detector.config.model_schema import Model
 from detector.config.schema import Evaluate
 from detector.model.anchors import Anchors
-from detector.model.backbones import BackboneParts
+from detector.model.backbones import BackboneParts, find_backbone
 from detector.model.ground_truth import GroundTruth
 from detector.model.poolers import RoiPooling
 
@@ -44,7 +44,8 @@ def torchvision_heads(parts: BackboneParts, anchors: Anchors, pooling: RoiPoolin
     return (
         TorchvisionRpn(
             anchors.torchvision_generator(),
-            TorchvisionRpnHead(parts.backbone.out_channels, anchors.num_anchors_per_location()[0]),
+            TorchvisionRpnHead(parts.backbone.out_channels, anchors.num_anchors_per_location()[0],
+                               find_backbone(config).rpn_conv_depth),
             rpn.fg_iou_thresh, rpn.bg_iou_thresh, rpn.batch_size_per_image, rpn.positive_fraction,
             {"training": rpn.pre_nms_top_n_train, "testing": rpn.pre_nms_top_n_eval},
             {"training": rpn.post_nms_top_n_train, "testing": rpn.post_nms_top_n_eval}, rpn.nms_thresh,

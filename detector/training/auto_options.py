@@ -19,6 +19,7 @@ SIZE_STEP = 32           # pixels: augment.min_size is a multiple of this
 LENGTHS = ((200, 2, 15.0), (1000, 4, 15.0), (5000, 8, 12.0), (math.inf, 16, 12.0))
 MIN_STEPS = 200          # of a run on few images
 LR_OF_16 = 0.02          # of a batch of 16 images, to scale linearly (Goyal et al. 2017, section 2.1)
+ADAMW_LR_OF_16 = 0.0001  # the same with AdamW
 SMALL_BATCH = 4          # images; batches of so few train at twice the linearly scaled learning rate
 MILESTONES = (2 / 3, 11 / 12)  # of the run
 EVALUATIONS = 6          # in a run, about
@@ -54,7 +55,8 @@ def choose_lr(config: Config, _train: Dataset, world_size: int) -> float:
     Runs with small batches have few steps and need a higher learning rate to converge.
     """
     size = _batch_size(config, world_size)
-    return LR_OF_16 / 16 * config.optim.reference_batch_size * (2 if size <= SMALL_BATCH else 1)
+    lr = ADAMW_LR_OF_16 if config.optim.optimizer == "adamw" else LR_OF_16
+    return lr / 16 * config.optim.reference_batch_size * (2 if size <= SMALL_BATCH else 1)
 
 
 def choose_min_size(_config: Config, train: Dataset, _world_size: int) -> tuple[int]:

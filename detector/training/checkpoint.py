@@ -50,7 +50,8 @@ def restore_state(state: TrainState, content: dict) -> None:
     state.model.load_state_dict(content["model"])
     for name, parameter in state.model.named_parameters():
         if name in content["moments"]:
-            state.optimizer.state[parameter] = {key: like_parameter(value, parameter)
+            device = parameter.device if state.optimizer.defaults.get("fused") else torch.device("cpu")
+            state.optimizer.state[parameter] = {key: like_parameter(value, parameter, device)
                                                 for key, value in content["moments"][name].items()}
     if content["scaler"]:
         state.scaler.load_state_dict(content["scaler"])
@@ -59,10 +60,10 @@ def restore_state(state: TrainState, content: dict) -> None:
     state.step = content["step"]
 
 
-def like_parameter(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """Returns a copy in the memory layout of the parameter, as fused kernels need; a counter is cloned."""
+def like_parameter(value: torch.Tensor, parameter: torch.Tensor, counter_device: torch.device) -> torch.Tensor:
+    """Returns a copy in the memory layout of the parameter, as fused kernels need; a counter is copied to a device."""
     if value.shape != parameter.shape:
-        return value.clone()
+        return value.to(counter_device, copy=True)
     return torch.empty_like(parameter).copy_(value)
 
 

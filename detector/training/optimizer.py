@@ -8,6 +8,7 @@ from detector.config.schema import Optim
 from detector.errors import BadInput
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+NEW_LAYERS = ("backbone.fpn.", "backbone.norms.")  # below `backbone.`, not of the pretrained network
 
 
 def build_sgd(groups: list[dict], config: Optim) -> torch.optim.Optimizer:
@@ -25,7 +26,8 @@ def build_sgd(groups: list[dict], config: Optim) -> torch.optim.Optimizer:
 
 # Value of optim.optimizer -> function (parameter groups, Optim) -> optimizer. A checkpoint keeps the optimizer's state
 # by the names of the parameters, so nothing else has to know an entry.
-OPTIMIZERS = {"sgd": build_sgd}
+OPTIMIZERS = {"sgd": build_sgd,
+              "adamw": lambda groups, config: torch.optim.AdamW(groups, lr=config.lr, fused=True)}
 
 
 def build_optimizer(model: nn.Module, config: Optim) -> torch.optim.Optimizer:
@@ -43,7 +45,8 @@ def build_optimizer(model: nn.Module, config: Optim) -> torch.optim.Optimizer:
 def parameter_groups(model: nn.Module, config: Optim) -> list[dict]:
     """Returns the trainable parameters grouped by weight decay and lr factor, in the order of the model.
 
-    The key "lr_factor" of a group is its learning rate as a multiple of the run's (optim.bias_lr_factor).
+    The key "lr_factor" of a group is its learning rate as a multiple of the run's: optim.bias_lr_factor for biases,
+    times optim.backbone_lr_factor in the backbone.
     """
     norms = {id(parameter) for module in model.modules() if isinstance(module, NORMS)
              for parameter in module.parameters()}
@@ -53,6 +56,8 @@ def parameter_groups(model: nn.Module, config: Optim) -> list[dict]:
             is_norm, is_bias = id(parameter) in norms, name.endswith("bias")
             decay = config.weight_decay_norm if is_norm else config.weight_decay_bias if is_bias else -1
             lr_factor = config.bias_lr_factor if is_bias and not is_norm else 1.0
+            if name.startswith("backbone.") and not name.startswith(NEW_LAYERS):
+                lr_factor *= config.backbone_lr_factor
             groups.setdefault((config.weight_decay if decay < 0 else decay, lr_factor), []).append(parameter)
     return [{"params": parameters, "weight_decay": decay, "lr_factor": lr_factor}
             for (decay, lr_factor), parameters in groups.items()]

@@ -206,7 +206,7 @@ def describe_world_change(config: Config, batch: Batch, content: dict | None) ->
 
 
 def refuse_uneven_statistics(norm: str, size: int, micro_batch_size: int) -> None:
-    """Raises BadInput where model.norm=synchronized, whose forward passes wait for all ranks, and some rank has fewer."""
+    """Raises BadInput where model.norm=synchronized, and ranks have different numbers of forward passes in a step."""
     processes = world_size()
     counts = {len(micro_batches(size, micro_batch_size, rank, processes)) for rank in range(processes)}
     if norm == "synchronized" and len(counts) > 1:

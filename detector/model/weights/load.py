@@ -74,10 +74,22 @@ def load_weights(model: nn.Module, config: Model, classes: tuple[str, ...]) -> L
     if not report.loaded:
         raise BadInput(f"model.weights={name}: no tensor in it fits {config.backbone}; it holds "
                        + ", ".join(list(stored.tensors)[:5]) + ", ...")
+    refuse_frozen_without_statistics(report, config)
     notes = [f"not finite and left out ({len(not_finite)}): {', '.join(not_finite)}"] if not_finite else []
     notes += [f"trained with model.{key}={value}, this model has {getattr(config, key)}"
               for key, value in stored.settings.items() if getattr(config, key) != value]
     return replace(report, notes=tuple(notes))
+
+
+def refuse_frozen_without_statistics(report: LoadReport, config: Model) -> None:
+    """Raises BadInput where model.norm=frozen freezes norms that a classifier cannot fill, and the weights did not."""
+    of_classifier = tuple(new for _, new in find_backbone(config).classifier_prefixes)
+    norms = [name.removesuffix(".running_var") for name in report.not_loaded
+             if name.endswith(".running_var") and not name.startswith(of_classifier)]
+    if config.norm == "frozen" and norms:
+        raise BadInput(f"model.weights={config.weights} with model.norm=frozen: the weights have no statistics for "
+                       f"{len(norms)} norms of {config.backbone}, {norms[0]} ..., which would stay without effect. Set "
+                       "model.norm=trained or model.norm=synchronized, or use weights of the whole detector")
 
 
 def fill(model: nn.Module, state: dict[str, Tensor], class_names: list[str], classes: tuple[str, ...]) -> LoadReport:

@@ -11,6 +11,7 @@ from torchvision.models.detection import (
     FasterRCNN_ResNet50_FPN_Weights,
     fasterrcnn_mobilenet_v3_large_fpn,
     fasterrcnn_resnet50_fpn,
+    fasterrcnn_resnet50_fpn_v2,
 )
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -27,7 +28,9 @@ RESIZE = Resize(64, 96)
 SMALL = Model(backbone="resnet18_fpn", weights="", norm="trained", frozen_stages=0, roi_pooling_size=3, fpn_channels=16,
               box_head_dim=32, rpn=Rpn(pre_nms_top_n_train=100, post_nms_top_n_train=50, pre_nms_top_n_eval=100,
                                          post_nms_top_n_eval=50), roi=Roi(batch_size_per_image=32))
-TORCHVISION = {"resnet50_fpn": fasterrcnn_resnet50_fpn, "mobilenet_v3_large_fpn": fasterrcnn_mobilenet_v3_large_fpn}
+TORCHVISION = {"resnet50_fpn": fasterrcnn_resnet50_fpn, "resnet50_fpn_v2": fasterrcnn_resnet50_fpn_v2,
+               "mobilenet_v3_large_fpn": fasterrcnn_mobilenet_v3_large_fpn}
+NO_BATCH_NORMS = {"vgg16", "convnext_tiny_fpn", "swin_t_fpn"}
 
 
 def randomise(model: nn.Module) -> None:
@@ -83,10 +86,10 @@ def assert_same_detections(detections: list[dict], expected: list[dict]) -> None
 def test_torchvisions_detector_loads_completely_and_detects_the_same(backbone):
     torch.manual_seed(0)
     torchvision = TORCHVISION[backbone](weights=None, weights_backbone=None, num_classes=6, min_size=64, max_size=96,
-                                        rpn_post_nms_top_n_test=100, box_score_thresh=0).eval()
+                                        rpn_post_nms_top_n_test=20, box_score_thresh=0).eval()
     randomise(torchvision)
     config = load_config(f"coco/{backbone}").model
-    config = replace(config, weights="", frozen_stages=0, rpn=replace(config.rpn, post_nms_top_n_eval=100))
+    config = replace(config, weights="", frozen_stages=0, rpn=replace(config.rpn, post_nms_top_n_eval=20))
     images = random_images((100, 140), (120, 90))
     with torch.no_grad():
         expected = torchvision([image / 255 for image in images])
@@ -142,7 +145,8 @@ def test_coco_weights_are_run_as_torchvision_runs_them(monkeypatch):
 
 
 EVERY_POOLING = [(name, pooling) for name in ("resnet18_c4", "resnet18_fpn") for pooling in ("align", "pool", "crop")]
-OTHER_BACKBONES = [(name, "align") for name in ("vgg16", "mobilenet_v3_large_fpn", "resnet34_c4", "resnet34_fpn")]
+OTHER_BACKBONES = [(name, "align") for name in ("vgg16", "mobilenet_v3_large_fpn", "resnet34_c4", "resnet34_fpn",
+                                                "resnet50_fpn_v2", "convnext_tiny_fpn", "swin_t_fpn")]
 
 
 @pytest.mark.parametrize("targets", ["one image empty", "all images empty"])
@@ -178,7 +182,7 @@ def test_every_backbone_fits_its_pooling_and_head(name):
         logits, _ = model.rpn.head(list(levels.values()))
     assert [level.shape[1] for level in logits] == model.rpn.anchors.num_anchors_per_location()
     norms = {type(module) for module in model.modules() if isinstance(module, (nn.BatchNorm2d, FrozenBatchNorm))}
-    assert norms == (set() if name == "vgg16" else {nn.BatchNorm2d, FrozenBatchNorm})  # two stages are frozen
+    assert norms == (set() if name in NO_BATCH_NORMS else {nn.BatchNorm2d, FrozenBatchNorm})  # two stages are frozen
 
 
 def test_a_class_agnostic_predictor_has_one_box_for_every_class():
@@ -201,9 +205,13 @@ VGG = ["backbone.0. backbone.2.", "backbone.5. backbone.7.", "backbone.10. backb
        "backbone.17. backbone.19. backbone.21.", "backbone.24. backbone.26. backbone.28."]
 
 
+TINY = ["0.", "1.", "2. 3.", "4. 5.", "6. 7."]
+
+
 @pytest.mark.parametrize("frozen", range(6))
 @pytest.mark.parametrize("backbone, stages, prefix", [
-    ("resnet18_fpn", RESNET, "backbone.body."), ("resnet18_c4", RESNET, "backbone."), ("vgg16", VGG, "")])
+    ("resnet18_fpn", RESNET, "backbone.body."), ("resnet18_c4", RESNET, "backbone."), ("vgg16", VGG, ""),
+    ("convnext_tiny_fpn", TINY, "backbone.body."), ("swin_t_fpn", TINY, "backbone.body.")])
 def test_the_first_stages_are_frozen_and_all_others_are_trained(backbone, stages, prefix, frozen):
     with torch.device("meta"):
         model = build_model(replace(SMALL, backbone=backbone, frozen_stages=frozen), Evaluate(), classes=2)

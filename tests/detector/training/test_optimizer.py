@@ -73,15 +73,15 @@ def test_after_a_skipped_fp16_step_the_next_is_a_plain_one():
 
 
 def test_an_unknown_optimizer_is_refused_with_those_there_are():
-    with pytest.raises(BadInput, match="optim.optimizer=sgdd: one of sgd .did you mean sgd"):
+    with pytest.raises(BadInput, match="optim.optimizer=sgdd: one of sgd, adamw .did you mean sgd"):
         build_optimizer(Small(), Optim(optimizer="sgdd"))
 
 
 def test_another_optimizer_is_one_entry(monkeypatch):
-    monkeypatch.setitem(OPTIMIZERS, "adamw", lambda groups, config: torch.optim.AdamW(groups, lr=config.lr))
-    optimizer = build_optimizer(Small(), Optim(optimizer="adamw", lr=0.3))
+    monkeypatch.setitem(OPTIMIZERS, "nadam", lambda groups, config: torch.optim.NAdam(groups, lr=config.lr))
+    optimizer = build_optimizer(Small(), Optim(optimizer="nadam", lr=0.3))
     set_lr(optimizer, 0.2)
-    assert isinstance(optimizer, torch.optim.AdamW) and [group["lr"] for group in optimizer.param_groups] == [0.2]
+    assert isinstance(optimizer, torch.optim.NAdam) and [group["lr"] for group in optimizer.param_groups] == [0.2]
 
 
 def test_the_originals_biases_have_twice_the_lr_and_no_weight_decay():

@@ -37,9 +37,9 @@ def test_patches_are_the_inputs_of_a_convolution():
         assert torch.equal(patches[image], expected)
 
 
-def head_of(softmax: bool, dtype: torch.dtype) -> RpnHead:
+def head_of(softmax: bool, dtype: torch.dtype, conv_depth: int = 1) -> RpnHead:
     torch.manual_seed(1)
-    head = RpnHead(4, 6, 3, softmax).to(dtype)
+    head = RpnHead(4, 6, 3, softmax, conv_depth).to(dtype)
     for weight in head.parameters():
         torch.nn.init.normal_(weight)
     return head
@@ -53,10 +53,10 @@ def dense_at_anchors(head: RpnHead, features: list[torch.Tensor], index: torch.T
     return logits.gather(1, index), deltas.gather(1, index[..., None].expand(-1, -1, 4))
 
 
-@pytest.mark.parametrize("softmax", [False, True])
-def test_the_head_at_sampled_anchors_gives_the_numbers_and_gradients_of_the_dense_head(softmax):
+@pytest.mark.parametrize("softmax, conv_depth", [(False, 1), (True, 1), (False, 2), (True, 3)])
+def test_the_head_at_sampled_anchors_gives_the_numbers_and_gradients_of_the_dense_head(softmax, conv_depth):
     """Anchors that are sampled twice, and neighbouring ones whose patches overlap, count as often. In float64."""
-    head, index = head_of(softmax, torch.float64), torch.randint(0, 3 * CELLS, (2, 60))
+    head, index = head_of(softmax, torch.float64, conv_depth), torch.randint(0, 3 * CELLS, (2, 60))
     results = []
     for compute in (head.at_anchors, lambda *args: dense_at_anchors(head, *args)):
         features = maps()
@@ -67,9 +67,10 @@ def test_the_head_at_sampled_anchors_gives_the_numbers_and_gradients_of_the_dens
         torch.testing.assert_close(actual, expected, atol=1e-9, rtol=1e-9)
 
 
-def test_in_bf16_all_parameters_get_a_gradient_after_a_pass_without_gradients():
+@pytest.mark.parametrize("conv_depth", [1, 2])
+def test_in_bf16_all_parameters_get_a_gradient_after_a_pass_without_gradients(conv_depth):
     """Autocast caches low-precision casts of parameters; a cast made without gradients would cut them off."""
-    head, index = head_of(False, torch.float32), torch.randint(0, 3 * CELLS, (2, 60))
+    head, index = head_of(False, torch.float32, conv_depth), torch.randint(0, 3 * CELLS, (2, 60))
     gradients = []
     for precision in ("bf16", "fp32"):
         features = maps(dtype=torch.float32)
@@ -95,11 +96,12 @@ class Convolutions(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("dense, expected", [(False, 0), (True, 3 * len(SHAPES))])
-def test_no_convolution_runs_backwards_over_whole_maps(dense, expected):
-    head, index = head_of(False, torch.float32), torch.randint(0, 3 * CELLS, (2, 60))
+@pytest.mark.parametrize("conv_depth", [1, 2])
+@pytest.mark.parametrize("dense", [False, True])
+def test_no_convolution_runs_backwards_over_whole_maps(dense, conv_depth):
+    head, index = head_of(False, torch.float32, conv_depth), torch.randint(0, 3 * CELLS, (2, 60))
     with Convolutions() as counted:
         features = maps(dtype=torch.float32)
         logits, deltas = dense_at_anchors(head, features, index) if dense else head.at_anchors(features, index)
         (logits.sum() + deltas.sum()).backward()
-    assert counted.backwards == expected
+    assert counted.backwards == (2 + conv_depth) * len(SHAPES) * dense
