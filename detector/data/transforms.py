@@ -5,6 +5,7 @@ moves out of the image; `augment` drops them at the end. The resize to `augment.
 model/preprocessing.py.
 """
 
+import math
 from typing import Callable
 
 import torch
@@ -43,8 +44,9 @@ def scale_jitter(image: Tensor, boxes: Tensor, config: Augment,
                  generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
     """Zooms by a factor drawn from `scale_jitter`. (Ghiasi et al. 2021, "Simple Copy-Paste", section 3.2)
 
-    A zoom of 1 or more crops H / zoom x W / zoom pixels at a random place; the resize on the device enlarges the crop.
-    A zoom below 1 shrinks the image and pastes it at a random place on a grey image of the old size.
+    A zoom of 1 or more crops H / zoom x W / zoom pixels at a random place, with `crop_around_objects` at one that holds
+    a random object; the resize on the device enlarges the crop. A zoom below 1 shrinks the image and pastes it at a
+    random place on a grey image of the old size.
     """
     low, high = config.scale_jitter
     if low == high == 1:
@@ -54,7 +56,9 @@ def scale_jitter(image: Tensor, boxes: Tensor, config: Augment,
     height, width = image.shape[-2:]
     if zoom >= 1:
         new_height, new_width = max(1, round(height / zoom)), max(1, round(width / zoom))
-        top, left = round(down * (height - new_height)), round(right * (width - new_width))
+        lowest, highest = crop_range(image, boxes, (new_height, new_width), config, generator)
+        top, left = (round(low + fraction * (high - low))
+                     for fraction, low, high in zip((down, right), lowest, highest))
         boxes = clip_boxes(boxes - boxes.new_tensor([left, top, left, top]), new_height, new_width)
         return image[:, top:top + new_height, left:left + new_width].contiguous(), boxes, 1.0
     # F.resize cannot produce 1 x 1 pixels
@@ -65,6 +69,22 @@ def scale_jitter(image: Tensor, boxes: Tensor, config: Augment,
     scale = boxes.new_tensor([new_width / width, new_height / height] * 2)
     boxes = clip_boxes(boxes * scale + boxes.new_tensor([left, top, left, top]), height, width)
     return padded, boxes, new_height * new_width / (height * width)
+
+
+def crop_range(image: Tensor, boxes: Tensor, crop: tuple[int, int], config: Augment,
+               generator: torch.Generator) -> tuple[list[float], list[float]]:
+    """Returns the smallest and the largest (top, left) of a crop of (height, width), pixels.
+
+    With `crop_around_objects`, the crop holds a random object; a side that is shorter than the object may lie anywhere.
+    """
+    lowest, highest = [0.0, 0.0], [float(whole - part) for whole, part in zip(image.shape[-2:], crop)]
+    if config.crop_around_objects and len(boxes):
+        x1, y1, x2, y2 = boxes[int(torch.randint(len(boxes), (), generator=generator))].tolist()
+        for axis, (start, end) in enumerate(((y1, y2), (x1, x2))):
+            low, high = max(0.0, math.ceil(end) - crop[axis]), min(float(math.floor(start)), highest[axis])
+            if low <= high:
+                lowest[axis], highest[axis] = low, high
+    return lowest, highest
 
 
 def color_jitter(image: Tensor, boxes: Tensor, config: Augment,

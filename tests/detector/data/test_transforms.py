@@ -131,6 +131,26 @@ def test_a_crop_is_a_part_of_the_image_and_its_box_what_is_left_of_the_object(se
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_a_crop_around_objects_holds_a_whole_object_wherever_it_lies(seed):
+    config = Augment(scale_jitter=(1.5, 4.0), crop_around_objects=True)
+    for corners in ((0, 0, 4, 5), (26, 19, 30, 24), (11, 9, 15, 14)):
+        crop, moved, _ = scale_jitter(*block(24, 30, corners), config, generator(seed))
+        assert box_areas(moved).tolist() == [20] and moved[0].tolist() == box_of(crop[0])
+    assert scale_jitter(picture(seed), NONE, config, generator(seed))[1].shape == (0, 4)
+    large, moved, _ = scale_jitter(*block(24, 30, (1, 1, 29, 23)), config, generator(seed))
+    assert moved[0].tolist() == box_of(large[0]), "an object that is larger than the crop is cut"
+
+
+def test_crops_around_objects_find_each_of_them_and_lie_on_all_sides():
+    image, boxes = picture(3)[:, :8, :8].repeat(1, 5, 5), torch.tensor([[2.0, 2, 5, 5], [30, 28, 34, 33]])
+    crops = [scale_jitter(image, boxes, Augment(scale_jitter=(2.5, 2.5), crop_around_objects=True), generator(seed))[1]
+             for seed in range(200)]
+    for number, area in ((0, 9), (1, 20)):
+        inside = [crop[number] for crop in crops if box_areas(crop)[number] == area]
+        assert 70 <= len(inside) <= 130 and len({tuple(box.tolist()) for box in inside}) > 5
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_shrunk_image_is_padded_with_grey_and_its_box_follows(seed):
     image, boxes = block(24, 30, (8, 6, 20, 18))
     padded, moved, area_scale = scale_jitter(image, boxes, Augment(scale_jitter=(0.4, 0.8)), generator(seed))
