@@ -101,13 +101,18 @@ def read_run(folder: Path, row_config: Config) -> RunFigures | None:
     return RunFigures(
         folder, config, find_changes(row_config, config), last["step"], total_steps, steps_per_epoch,
         100 * final_values[-1] if final_values else None, seconds_per_step(steps, config, environment["processes"]),
-        max(line["memory_gib"] for line in steps), environment["processes"], describe_hardware(config, environment),
-        environment["commit"], last_date(folder / LOG_FILE))
+        max(line["memory_gib"] for line in steps), environment["processes"],
+        describe_hardware(row_config, config, environment), environment["commit"], last_date(folder / LOG_FILE))
 
 
 def find_changes(row_config: Config, config: Config) -> tuple[str, ...]:
-    """Returns the options that differ from the row's, except PLACE_OPTIONS; of model.weights the file name counts."""
+    """Returns the options that differ from the row's, except PLACE_OPTIONS.
+
+    Of model.weights the file name counts; any file may stand for `imagenet`, and describe_hardware names it.
+    """
     before, now = flatten(to_dict(row_config)), flatten(to_dict(config))
+    if before["model.weights"] == "imagenet" and is_weight_file(now["model.weights"]):
+        now["model.weights"] = "imagenet"
     for options in (before, now):
         options["model.weights"] = Path(options["model.weights"]).name
     return tuple(f"{key}: {before.get(key)} -> {now.get(key)}" for key in {**before, **now}
@@ -122,11 +127,21 @@ def seconds_per_step(steps: list[dict], config: Config, processes: int) -> float
     return sum(count * step_s for count, step_s in spans) / max(sum(count for count, _ in spans), 1)
 
 
-def describe_hardware(config: Config, environment: dict) -> str:
+def is_weight_file(weights: str) -> bool:
+    """Returns whether a value of model.weights is a file, and not the name of an entry of torchvision."""
+    return Path(weights).suffix in (".pth", ".pt", ".pkl", ".safetensors")
+
+
+def describe_hardware(row_config: Config, config: Config, environment: dict) -> str:
+    """Returns devices, precision, and the file that stands for the row's `imagenet`, if one does."""
     gpus, count = environment["gpus"], environment["processes"]
     if gpus and config.run.device != "cpu":
-        return f"{count} x {gpus[0]}, {config.run.precision}"
-    return f"{count} {'process' if count <= 1 else 'processes'} on {environment['cores']} CPU cores"
+        device = f"{count} x {gpus[0]}"
+    else:
+        device = f"{count} {'process' if count <= 1 else 'processes'} on {environment['cores']} CPU cores"
+    weights = [f"from {Path(config.model.weights).name}"] if is_weight_file(config.model.weights) and \
+        row_config.model.weights == "imagenet" else []
+    return ", ".join([device, config.run.precision, *weights])
 
 
 def last_date(log: Path) -> str:

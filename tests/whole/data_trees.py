@@ -45,10 +45,17 @@ def voc(root: Path) -> Path:
 
 
 def coco(root: Path) -> Path:
-    splits = {"train2014": ("train2014/COCO_train2014_{:012d}.jpg", range(1, 7)),
+    return coco_tree(root, {"train2014": ("train2014/COCO_train2014_{:012d}.jpg", range(1, 7)),
               "valminusminival2014": ("val2014/COCO_val2014_{:012d}.jpg", range(7, 9)),
               "minival2014": ("val2014/COCO_val2014_{:012d}.jpg", range(9, 12)),
-              "train2017": ("train2017/{:012d}.jpg", range(1, 9)), "val2017": ("val2017/{:012d}.jpg", range(9, 12))}
+              "train2017": ("train2017/{:012d}.jpg", range(1, 9)), "val2017": ("val2017/{:012d}.jpg", range(9, 12))})
+
+
+def deeppcb(root: Path) -> Path:
+    return coco_tree(root, {"train": ("images/{:08d}_test.jpg", range(1, 9)), "test": ("images/{:08d}_test.jpg", range(9, 12))})
+
+
+def coco_tree(root: Path, splits: dict[str, tuple[str, range]]) -> Path:
     (root / "annotations").mkdir(parents=True)
     for split, (pattern, numbers) in splits.items():
         images, notes = [], []

@@ -20,7 +20,7 @@ SMALL = ["run.device=cpu", "run.num_workers=0", "run.num_val_images=1", "augment
          "model.norm=trained", "model.frozen_stages=0", "model.roi_pooling_size=2", "model.rpn.pre_nms_top_n_train=50",
          "model.rpn.post_nms_top_n_train=20", "model.rpn.pre_nms_top_n_eval=50", "model.rpn.post_nms_top_n_eval=10",
          "model.roi.batch_size_per_image=8", "model.box_head_dim=64"]
-TREES = {"voc": data_trees.voc, "coco": data_trees.coco, "vg2500": data_trees.visual_genome,
+TREES = {"voc": data_trees.voc, "coco": data_trees.coco, "deeppcb": data_trees.deeppcb, "vg2500": data_trees.visual_genome,
          "imagenet": data_trees.imagenet_det}
 
 

@@ -97,7 +97,7 @@ def test_resnet101_of_the_tables_as_counted_by_hand():
 def test_every_row_builds_on_the_meta_device_with_the_parameters_of_its_parts(row):
     config = load_config(f"tables/{row}")
     size = size_of_model(config)
-    classes = {"voc": 20, "coco": 80, "vg25": 2500, "imag": 200}[row[:4].rstrip("0")] + 1
+    classes = {"voc": 20, "coco": 80, "deep": 6, "vg25": 2500, "imag": 200}[row[:4].rstrip("0")] + 1
     assert size.classes + 1 == classes and all(flops > 0 for flops in size.flops.values())
     if not config.model.inclusive_boxes:
         return  # not recipe/original; torchvision's count is tested below

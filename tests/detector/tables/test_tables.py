@@ -50,7 +50,7 @@ def table_row(runs: Path, row: str = ROW):
 
 def test_every_row_has_a_config_and_every_config_a_row():
     rows = [row.row for row in read_published_rows()]
-    assert len(set(rows)) == len(rows) == 23
+    assert len(set(rows)) == len(rows) == 25
     assert sorted(rows) == sorted(path.stem for path in (shipped_folder() / "configs" / "tables").glob("*.yaml"))
 
 
@@ -113,6 +113,14 @@ def test_seeds_give_mean_and_spread(tmp_path):
     make_run(tmp_path, ROW + "-seed4", None, 4)
     make_run(tmp_path, ROW + "-mine", 0.99)
     assert table_row(tmp_path).measured["map"] == "75.0 ± 1.0", "neither another config, nor an unfinished run, nor any folder"
+
+
+def test_a_file_may_stand_for_torchvisions_weights_and_is_named(tmp_path):
+    row = "deeppcb-resnet18-fpn"
+    make_run(tmp_path, row, 0.5, row=row, processes=1, gpus=(), overrides=("model.weights=/w/part_of_resnet18.pth",))
+    assert table_row(tmp_path, row).hardware == "1 process on 2 CPU cores, bf16, from part_of_resnet18.pth"
+    make_run(tmp_path, row + "-seed1", 0.5, 1, row=row, processes=1, gpus=(), overrides=("model.weights=coco",))
+    assert table_row(tmp_path, row).seeds == "0"
 
 
 @pytest.mark.parametrize("overrides, remark", [
@@ -181,7 +189,7 @@ def test_a_row_that_prints_seconds_per_step_is_compared_in_that_unit(tmp_path):
 def test_runs_on_a_cpu_are_marked(tmp_path):
     make_run(tmp_path, gpus=(), processes=2)
     row = table_row(tmp_path)
-    assert row.hardware == "2 processes on 2 CPU cores" and row.measured["gpus"] == "CPU"
+    assert row.hardware == "2 processes on 2 CPU cores, fp32" and row.measured["gpus"] == "CPU"
 
 
 # Formats
