@@ -143,6 +143,16 @@ def test_a_name_that_is_in_no_table_is_refused_before_a_run_starts(option, table
         load_config(str(config_file), [*TINY, "data.root=/data", f"{option}={wrong}"])
 
 
+def test_an_added_name_is_listed_with_the_options_and_in_errors(config_file, monkeypatch, capsys):
+    from detector.cli import run_options
+    from detector.errors import BadInput
+    monkeypatch.setitem(BACKBONES, "mine", BACKBONES["vgg16"])
+    run_options(None)
+    assert " | swin_t_fpn | mine]" in capsys.readouterr().out
+    with pytest.raises(BadInput, match="swin_t_fpn, mine .did you mean mine"):
+        load_config(str(config_file), [*TINY, "data.root=/data", "model.backbone=mind"])
+
+
 def test_names_that_are_checked_without_importing_their_table_are_in_it():
     from detector.config.options import all_options
     from detector.config.parsing import table_keys

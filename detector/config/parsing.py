@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import importlib
 import math
+import sys
 import typing
 
 EXPECTED = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
@@ -67,9 +68,14 @@ def table_keys(table: str) -> tuple[str, ...]:
 
 
 def allowed_values(metadata: typing.Mapping) -> str:
-    """Returns the choices or bounds of an option for `fleet-rcnn options`, such as ">= 0, <= 1"; empty: no limits."""
+    """Returns the choices or bounds of an option for `fleet-rcnn options`, such as ">= 0, <= 1"; empty: no limits.
+
+    Entries that a program added to the option's table are listed as well; no table is imported for that.
+    """
     if metadata["choices"]:
-        return " | ".join(metadata["choices"])
+        module = metadata["table"].partition(":")[0]
+        added = table_keys(metadata["table"]) if module in sys.modules else ()
+        return " | ".join(dict.fromkeys((*metadata["choices"], *added)))
     bounds = [f">= {metadata['low']}"] if metadata["low"] is not None else []
     bounds += [f"<= {metadata['high']}"] if metadata["high"] is not None else []
     return ", ".join(bounds)

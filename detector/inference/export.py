@@ -27,6 +27,7 @@ from detector.inference.export_check import (
 )
 from detector.inference.predictor import find_checkpoint, load_detector
 from detector.inference.traced_model import TracedDetector
+from detector.model.backbones import find_backbone
 from detector.model.faster_rcnn import Detector, build_model
 from detector.seeding import derive_seed, numpy_random_state
 from detector.structures import Resize
@@ -78,6 +79,8 @@ def refuse_untraceable_options(config: Model, kind: str) -> None:
                if path in UNTRACEABLE and value != default]
     if config.size_divisor % 16:
         options.append(f"model.size_divisor={config.size_divisor}")
+    if not find_backbone(config).is_traceable:
+        options.append(f"model.backbone={config.backbone}, whose computation changes with the size of an image")
     if options:
         raise BadInput(f"--format {kind} cannot express {', '.join(options)}: export with --format weights, or train "
                        "with the defaults of these options")

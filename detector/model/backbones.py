@@ -54,6 +54,7 @@ class Backbone:
     num_stages: int                              # the largest model.frozen_stages
     size_divisor: int = 1                        # model.size_divisor has to be a multiple of this
     rpn_conv_depth: int = 1                      # 3 x 3 convolutions of the RPN's head
+    is_traceable: bool = True                    # one graph for images of any size, for ONNX and TorchScript
     # Prefix of a name in the classifier's weights -> prefix in the detector; the first that fits counts.
     classifier_prefixes: tuple[tuple[str, str], ...] = ()
     imagenet_weights: str = ""                   # torchvision's weight entry for model.weights=imagenet; empty: none
@@ -275,7 +276,7 @@ BACKBONES = {
         classifier_prefixes=(("features.", "backbone.body."),),
         imagenet_weights="ConvNeXt_Tiny_Weights.IMAGENET1K_V1"),
     "swin_t_fpn": Backbone(
-        partial(build_tiny_fpn, "swin_t", swin_level_norm), **TINY_FPN,
+        partial(build_tiny_fpn, "swin_t", swin_level_norm), **TINY_FPN, is_traceable=False,
         classifier_prefixes=(("features.", "backbone.body."), ("norm.", "backbone.norms.3.0.")),
         imagenet_weights="Swin_T_Weights.IMAGENET1K_V1"),
 }

@@ -187,6 +187,7 @@ def test_a_mistake_in_an_old_option_is_reported_under_its_new_name():
     ("epochs=3", "schedule.epochs", 3), ("batch_size=4", "batch.size", 4), ("workers=3", "run.num_workers", 3),
     ("backbone=resnet34_fpn", "model.backbone", "resnet34_fpn"), ("momentum=0.8", "optim.momentum", 0.8),
     ("optimizer=SGD", "optim.optimizer", "sgd"), ("optimizer=sgd", "optim.optimizer", "sgd"),
+    ("optimizer=AdamW", "optim.optimizer", "adamw"), ("optim.name=adamw", "optim.optimizer", "adamw"),
     ("name=first", "run.name", "first"), ("project=out", "run.folder", "out"), ("patience=5", "schedule.early_stopping_patience", 5),
     ("SOLVER.BASE_LR=0.01", "optim.lr", 0.01), ("SOLVER.MAX_ITER=90", "schedule.steps", 90),
     ("SOLVER.IMS_PER_BATCH=4", "batch.size", 4), ("OUTPUT_DIR=out", "run.folder", "out"), ("SEED=4", "seed", 4)])

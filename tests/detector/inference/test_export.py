@@ -93,7 +93,8 @@ def test_every_backbone_and_pooling_can_be_traced(tiny, config_file, change):
 @pytest.mark.parametrize("change, option", [
     ("model.inclusive_boxes=true", "model.inclusive_boxes=True"), ("model.legacy_anchors=true", "model.legacy_anchors=True"),
     ("model.rpn.pre_nms_top_n_per=image", "model.rpn.pre_nms_top_n_per=image"),
-    ("model.backbone=vgg16 model.anchor_sizes=[] model.size_divisor=1", "model.size_divisor=1")])
+    ("model.backbone=vgg16 model.anchor_sizes=[] model.size_divisor=1", "model.size_divisor=1"),
+    ("model.backbone=swin_t_fpn", "model.backbone=swin_t_fpn, whose computation changes with the size of an image")])
 def test_options_that_cannot_be_traced_are_refused(tiny, config_file, change, option):
     config = load_config(str(config_file), [*tiny, *change.split()]).model
     with pytest.raises(BadInput, match=f"--format onnx cannot express {option}: export with --format weights"):

@@ -8,6 +8,7 @@ from in_float64 import in_float64
 from torch import nn
 from torchvision.models import WeightsEnum
 from torchvision.models.detection import (
+    FasterRCNN_ResNet50_FPN_V2_Weights,
     FasterRCNN_ResNet50_FPN_Weights,
     fasterrcnn_mobilenet_v3_large_fpn,
     fasterrcnn_resnet50_fpn,
@@ -117,6 +118,15 @@ def test_recipes_have_torchvisions_numbers(backbone):
     with torch.device("meta"):
         expected = numbers(TORCHVISION[backbone](weights=None, weights_backbone=None))
         assert numbers(build_model(replace(config.model, heads="torchvision"), config.evaluate, classes=90)) == expected
+
+
+def test_the_strongest_detector_has_as_many_parameters_as_torchvision_publishes():
+    with torch.device("meta"):
+        for heads in ("native", "torchvision"):
+            config = Model(backbone="resnet50_fpn_v2", norm="trained", frozen_stages=0, heads=heads)
+            model = build_model(config, Evaluate(), classes=90)
+            published = FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1.meta["num_params"]
+            assert sum(weight.numel() for weight in model.parameters()) == published == 43712278
 
 
 @in_float64()

@@ -25,6 +25,7 @@ RESIZE = Resize(96, 128)
 SMALL = Model(backbone="resnet18_fpn", weights="", norm="trained", frozen_stages=0, roi_pooling_size=3, fpn_channels=16,
               box_head_dim=32, anchor_sizes=((8,), (16,), (32,), (64,), (128,)),
               rpn=Rpn(pre_nms_top_n_train=200, post_nms_top_n_train=150), roi=Roi(batch_size_per_image=64))
+TWO_CONVOLUTIONS = replace(SMALL, backbone="resnet50_fpn_v2", norm="frozen", weights="none")  # else RoIs share statistics
 ONE_LEVEL = replace(SMALL, backbone="resnet18_c4", norm="frozen", anchor_sizes=((16, 32, 64),))
 
 
@@ -67,8 +68,9 @@ def assert_same_losses(actual: dict[str, torch.Tensor], expected: dict[str, torc
 
 @pytest.mark.slow
 @in_float64()
-@pytest.mark.parametrize("counts", [(3, 7), (0, 5), (0, 0), (1,), (4, 0, 2, 9)])
-@pytest.mark.parametrize("config", [SMALL, ONE_LEVEL], ids=["pyramid", "one level"])
+@pytest.mark.parametrize("config, counts", [
+    *((config, counts) for config in (SMALL, ONE_LEVEL) for counts in [(3, 7), (0, 5), (0, 0), (1,), (4, 0, 2, 9)]),
+    (TWO_CONVOLUTIONS, (0, 5))])
 def test_all_boxes_sampled_give_torchvisions_losses_and_gradients(config, counts):
     """The batch is so large that it takes every box, so that no random choice is left."""
     everything = replace(config, rpn=replace(config.rpn, batch_size_per_image=10**6, positive_fraction=0.99,

@@ -45,7 +45,8 @@ def test_batch_and_epochs_follow_the_number_of_images(count, batch, epochs, ever
 
 @pytest.mark.parametrize("options, lr", [
     ({"batch.size": 4}, 0.01), ({"batch.size": 5}, 0.00625), ({"batch.size": 64}, 0.08),
-    ({"batch.size": 0, "batch.micro_batch_size": 2}, 0.005), ({"batch.size": 2, "optim.reference_batch_size": 2}, 0.005)])
+    ({"batch.size": 0, "batch.micro_batch_size": 2}, 0.005), ({"batch.size": 2, "optim.reference_batch_size": 2}, 0.005),
+    ({"batch.size": 16, "optim.optimizer": "adamw"}, 0.0001)])
 def test_the_learning_rate_follows_the_batch_whatever_it_is_stated_for(options, lr):
     config = resolve(replace_options(Config(), options), 40)
     assert plan_run(config.batch, config.optim, config.schedule, np.full((40, 2), 480), 0, 1).lr == pytest.approx(lr)

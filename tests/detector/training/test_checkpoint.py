@@ -43,13 +43,14 @@ def assert_same(model: nn.Module, other: nn.Module) -> None:
         assert torch.equal(value, expected), name
 
 
-def test_what_is_restored_goes_on_exactly_as_what_was_saved(tmp_path):
-    before = state_at(7)
+@pytest.mark.parametrize("optim", [Optim(lr=0.02), Optim("adamw", lr=0.02, weight_decay=0.05, bias_lr_factor=2)])
+def test_what_is_restored_goes_on_exactly_as_what_was_saved(optim, tmp_path):
+    before = state_at(7, optim)
     path = save(tmp_path, before)
     assert path.name == "step-00000007.pt"
     content = read_checkpoint(path)
     assert (content["step"], content["classes"], content["global_batch"]) == (7, ["cat", "dog"], 16)
-    after = state_at(1)
+    after = state_at(1, optim)
     restore_state(after, content)
     assert after.step == 7
     for state in (before, after):

@@ -39,6 +39,39 @@ def test_groups_by_weight_decay_and_lr_factor(optim, table):
     assert groups == table
 
 
+class Parts(nn.Module):
+    """The names of a detector's parts, one layer each."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.rpn = nn.Module(), nn.Linear(2, 2)
+        for name in ("body", "norms", "fpn"):
+            self.backbone.add_module(name, nn.Linear(2, 2))
+
+
+def test_the_backbone_below_its_pyramid_has_a_learning_rate_of_its_own():
+    model = Parts()
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    groups = {group["lr_factor"]: " ".join(names[id(weight)] for weight in group["params"])
+              for group in parameter_groups(model, Optim(backbone_lr_factor=0.1, bias_lr_factor=2))}
+    assert groups == {0.1: "backbone.body.weight", 0.2: "backbone.body.bias",
+                      1.0: "backbone.norms.weight backbone.fpn.weight rpn.weight",
+                      2.0: "backbone.norms.bias backbone.fpn.bias rpn.bias"}
+    assert len(parameter_groups(model, Optim())) == 1
+
+
+def test_adamw_has_weight_decay_and_learning_rate_by_group():
+    model = Parts()
+    optimizer = build_optimizer(model, Optim(optimizer="adamw", lr=1e-3, weight_decay=0.05, backbone_lr_factor=0.1))
+    set_lr(optimizer, 1e-4)
+    before = [weight.detach().clone() for weight in (model.backbone.body.weight, model.rpn.weight)]
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    for weight, old, lr in zip((model.backbone.body.weight, model.rpn.weight), before, (1e-5, 1e-4)):
+        torch.testing.assert_close(weight.detach(), old * (1 - 0.05 * lr) - lr)  # the first step of Adam is of size lr
+
+
 def test_a_frozen_model_has_no_groups():
     assert parameter_groups(Small().requires_grad_(False), Optim(lr=0.02)) == []
 
@@ -57,11 +90,12 @@ def test_the_lr_reaches_each_group_with_its_factor():
     assert torch.equal(model.frozen.weight, before[1])
 
 
-def test_after_a_skipped_fp16_step_the_next_is_a_plain_one():
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_after_a_skipped_fp16_step_the_next_is_a_plain_one(optimizer):
     """A step with an infinite gradient is skipped and must leave no momentum behind."""
     weight = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(weight.weight)
-    optimizer = build_optimizer(weight, Optim(lr=1, momentum=0.9, weight_decay=0))
+    optimizer = build_optimizer(weight, Optim(optimizer, lr=1, momentum=0.9, weight_decay=0))
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
     for gradient in (float("inf"), 1.0):
         optimizer.zero_grad()
@@ -69,7 +103,7 @@ def test_after_a_skipped_fp16_step_the_next_is_a_plain_one():
         scaler.unscale_(optimizer)
         scaler.step(optimizer)
         scaler.update()
-    assert weight.weight.item() == -1
+    assert weight.weight.item() == pytest.approx(-1)
 
 
 def test_an_unknown_optimizer_is_refused_with_those_there_are():

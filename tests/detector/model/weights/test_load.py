@@ -10,6 +10,7 @@ from in_float64 import in_float64
 from torch import nn
 from torchvision import models
 
+from detector.config.load import load_config
 from detector.config.model_schema import Model
 from detector.config.schema import Evaluate
 from detector.errors import BadInput
@@ -98,6 +99,73 @@ def test_the_backbone_computes_the_classifiers_features(tmp_path):
     with torch.no_grad():
         features = model.backbone.body(image)["3"].mean(dim=(2, 3))
         torch.testing.assert_close(classifier.fc(features), classifier(image), atol=1e-10, rtol=1e-10)
+
+
+@in_float64()
+@pytest.mark.parametrize("name", ["convnext_tiny", "swin_t"])
+def test_the_layers_below_the_pyramid_compute_the_classifiers_features(name, tmp_path):
+    """ConvNeXt's last norm belongs to its classifier; Swin's is the norm of the last level."""
+    torch.manual_seed(0)
+    classifier = models.get_model(name, weights=None).eval()
+    torch.save(classifier.state_dict(), tmp_path / "classifier.pth")
+    config = replace(SMALL, backbone=f"{name}_fpn", weights=str(tmp_path / "classifier.pth"))
+    model = build(config).eval()
+    load_weights(model, config, CLASSES)
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        levels = model.backbone.body(image)
+        if name == "swin_t":
+            logits = classifier.head(model.backbone.norms(levels)["3"].mean(dim=(2, 3)))
+        else:
+            logits = classifier.classifier(levels["3"].mean(dim=(2, 3), keepdim=True))
+        torch.testing.assert_close(logits, classifier(image), atol=1e-9, rtol=1e-9)
+
+
+class OfTorchvision:
+    """A detector with random weights in place of torchvision's download."""
+
+    def __init__(self, name: str):
+        self.source = models.get_model(name, weights=None, weights_backbone=None, num_classes=91)
+        self.state = self.source.state_dict()
+
+    def get_state_dict(self, *args, **kwargs):
+        return dict(self.state)
+
+
+@pytest.mark.parametrize("norm", ["frozen", "trained"])
+def test_one_line_tunes_torchvisions_strongest_detector_to_other_classes(norm, config_file, monkeypatch):
+    """All layers but the rows of the predictor come from the weights; a class that COCO has keeps its row."""
+    source = OfTorchvision("fasterrcnn_resnet50_fpn_v2")
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", source.get_state_dict)
+    config = load_config(str(config_file), ["data.root=/data", "model={backbone: resnet50_fpn_v2, weights: coco}",
+                                            f"model.norm={norm}"]).model
+    model = build_model(config, Evaluate(), 2)
+    report, after = load_weights(model, config, ("solder", "dog")), model.state_dict()
+    assert not report.unused and not report.mismatched and not report.not_loaded and report.matched_classes == 1
+    assert after[f"{PREDICTOR}cls_score.weight"].shape == (3, 1024)
+    assert torch.equal(after[f"{PREDICTOR}cls_score.weight"][2], source.state[f"{PREDICTOR}cls_score.weight"][18])  # dog
+    assert all(torch.equal(value, source.state[name]) for name, value in after.items() if not name.startswith(PREDICTOR))
+
+
+def test_exported_weights_load_into_torchvisions_detector():
+    source = OfTorchvision("fasterrcnn_resnet50_fpn_v2")
+    model = build_model(Model(backbone="resnet50_fpn_v2"), Evaluate(), 90)
+    assert list(model.state_dict()) == [name for name in source.state if not name.endswith("num_batches_tracked")]
+    source.source.load_state_dict(model.state_dict(), strict=True)
+
+
+@pytest.mark.parametrize("norm", ["frozen", "trained", "synchronized"])
+def test_norms_that_a_classifier_cannot_fill_are_not_frozen(norm, tmp_path):
+    torch.save({"conv1.weight": torch.ones(64, 3, 7, 7)}, tmp_path / "resnet50.pth")
+    config = Model(backbone="resnet50_fpn_v2", weights=str(tmp_path / "resnet50.pth"), norm=norm, fpn_channels=16,
+                   roi_pooling_size=1)
+    model = build(config)
+    if norm != "frozen":
+        assert load_weights(model, config, CLASSES).loaded == ["backbone.body.conv1.weight"]
+        return
+    with pytest.raises(BadInput, match="(?s)resnet50.pth with model.norm=frozen: .* no statistics for 12 norms of resnet50_fpn_v2, "
+                                       "backbone.fpn.inner_blocks.0.1 .* Set model.norm=trained or model.norm=synchronized"):
+        load_weights(model, config, CLASSES)
 
 
 def test_the_report_names_every_tensor():
