@@ -52,13 +52,12 @@ class RoiPooling(nn.Module):
             return self.pool(*levels[0], rois, counts)
         if self.kind == "align" and self.training:
             return roi_align_pyramid(*arguments, self.sampling_ratio or -1)
-        if self.training and rois.is_cuda:
-            return self.sum_of_levels(levels, level, rois, counts)
-        # Evaluation, and training on a CPU: the host may wait, and unshifted coordinates keep their precision.
-        return self.level_by_level(levels, level, rois)
+        # Coordinates that are not shifted keep their precision.
+        return self.sum_of_levels(levels, level, rois, counts) if rois.is_cuda else \
+            self.level_by_level(levels, level, rois)
 
     def level_by_level(self, levels: list[tuple[Tensor, float]], level: Tensor, rois: Tensor) -> Tensor:
-        """Selects the boxes of each level and pools them. The host waits for the device, to learn their number.
+        """Selects the boxes of each level and pools them. On a GPU the host would wait, to learn their number.
 
         Args:
             levels: features [B, F, h, w] and 1 / stride of each level.
