@@ -1,6 +1,7 @@
 """Counts parameters and operations of the models of published rows, without allocating or computing anything."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,7 +13,8 @@ from detector.model.faster_rcnn import build_model
 from detector.model.ops.frozen_batchnorm import FrozenBatchNorm
 from detector.tables.published import PublishedRow
 
-NUM_CLASSES = {"voc": 20, "coco": 80, "visual_genome": 2500, "imagenet_det": 200}  # by data.format
+# By the folder that a row names as data.root.
+NUM_CLASSES = {"VOCdevkit": 20, "coco": 80, "visual_genome": 2500, "ILSVRC": 200, "deeppcb": 6}
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class ModelSize:
 
 def size_of_model(config: Config) -> ModelSize:
     """Returns the size of the model that a config describes; the model is built on the meta device."""
-    classes = NUM_CLASSES[config.data.format]
+    classes = NUM_CLASSES[Path(config.data.root).name]
     height, width = config.evaluate.min_size, round(config.evaluate.min_size * 4 / 3)
     with torch.device("meta"):
         model = build_model(config.model, config.evaluate, classes).eval()
