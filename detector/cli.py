@@ -6,6 +6,7 @@ from os.path import expanduser
 
 from detector import __version__, train
 from detector.config.aliases import advice_for_flag, print_once
+from detector.config.fields import AUTO
 from detector.config.load import load_config
 from detector.config.options import all_options
 from detector.config.parsing import allowed_values
@@ -248,7 +249,7 @@ def run_tables(args: argparse.Namespace) -> None:
 def run_options(_args: argparse.Namespace) -> None:
     for path, field in all_options().items():
         allowed = allowed_values(field.metadata)
-        default = "auto" if field.metadata["auto"] else repr(field.default)
+        default = "auto" if field.metadata["auto"] and field.default in (AUTO, (AUTO,)) else repr(field.default)
         print(f"{path} = {default}\n    {field.metadata['description']}" + (f" [{allowed}]" if allowed else ""))
 
 

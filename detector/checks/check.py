@@ -16,8 +16,10 @@ from detector.checks.machine import (
     check_weights,
 )
 from detector.checks.problems import CheckReport, problems_from_error
+from detector.checks.progress import show_stage
 from detector.checks.trial_step import build_initial_state, checkpoint_bytes, run_trial
 from detector.config.load import load_config, run_folder
+from detector.config.options import auto_options, replace_options
 from detector.config.schema import Config
 from detector.data.read import resolve_format
 from detector.data.repeat_factors import describe_repeats, repeat_factors
@@ -26,7 +28,8 @@ from detector.distributed.process_group import choose_device
 from detector.errors import BAD_INPUT, OK, BadInput
 from detector.run.environment import warn_slow_precision
 from detector.structures import Dataset
-from detector.training.auto_options import resolve_auto
+from detector.training.auto_options import MEASURED, resolve_auto
+from detector.training.micro_batch import measure_micro_batch
 from detector.training.schedule import RunPlan, describe_schedule, plan_run
 
 
@@ -62,12 +65,13 @@ def run_checks(config: Config, quick: bool = False, processes: int = 0) -> Check
     for dataset in filter(None, (annotated, val)):
         describe_split(config.data, dataset, dataset is annotated, report)
     train = select_objects(annotated, config.data, report)
+    is_measured = MEASURED in auto_options(config)
     if train:
         config, auto_values = resolve_auto(config, train, processes)
         report.notes += [auto_values] if auto_values else []
     plan = plan_training(config, train, processes, report) if train else None
     if plan is None:
-        return note_skipped_checks(report)
+        return note_skipped_checks(report, is_measured)
     image_bytes = 3 * int((train.sizes[:, 0].astype("int64") * train.sizes[:, 1]).max())
     check_shared_memory(config, image_bytes, processes, report)
     device = choose_device(config.run.device) if not report.problems else torch.device("cpu")
@@ -79,10 +83,12 @@ def run_checks(config: Config, quick: bool = False, processes: int = 0) -> Check
     if state is not None and not any(problem.subject.startswith("run.folder") for problem in report.problems):
         check_disk(folder, checkpoint_bytes(state), config.run.keep_checkpoints, report)
     if report.problems or quick:
-        return note_skipped_checks(report)
+        return note_skipped_checks(report, is_measured)
     for dataset in filter(None, (train, val)):
         check_images(dataset, config.data, report)
     report.notes += filter(None, [warn_slow_precision(config.run.precision, device)])
+    if is_measured and not report.problems:
+        config, plan = measure(config, train, device, processes, report)
     if not report.problems:
         run_trial(config, train, val, plan, state, device, processes, report)
     return report
@@ -104,9 +110,29 @@ def plan_training(config: Config, train: Dataset, processes: int, report: CheckR
     return plan
 
 
-def note_skipped_checks(report: CheckReport) -> CheckReport:
-    """Notes that images and trial step are not checked yet; returns the same report."""
+def measure(config: Config, train: Dataset, device: torch.device, processes: int,
+            report: CheckReport) -> tuple[Config, RunPlan | None]:
+    """Returns config and plan with the micro-batch that a run would take here; adds a problem if none fits."""
+    try:
+        with show_stage("trial steps of batch.micro_batch_size=auto"):
+            size, remark = measure_micro_batch(config, train, device, processes, processes)
+    except BadInput as error:
+        report.problems += problems_from_error(error, f"{MEASURED}=auto")
+        return config, None
+    report.facts["micro_batch_size"] = size
+    report.notes.append(f"{MEASURED}=auto would take {size} here: {remark}")
+    config = replace_options(config, {MEASURED: size})
+    return config, plan_training(config, train, processes, report)
+
+
+def note_skipped_checks(report: CheckReport, is_measured: bool) -> CheckReport:
+    """Notes that images and trial step are not checked yet; returns the same report.
+
+    Args:
+        is_measured: batch.micro_batch_size is `auto`.
+    """
     note = "not checked yet: every image, and a trial step"
+    note += f", which {MEASURED}=auto follows" if is_measured else ""
     report.notes.append(f"{note}; fix the problems first" if report.problems else note)
     return report
 

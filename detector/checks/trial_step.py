@@ -1,13 +1,11 @@
 """The trial: training and evaluation of the batches that need most memory, and an estimate of the run's duration."""
 
-import time
 from collections.abc import Sequence
 
 import torch
 
 from detector.checks.problems import CheckReport, Problem, problems_from_error
 from detector.checks.progress import show_stage
-from detector.checks.trial_batches import PaddedBatch, plan_eval_trial, plan_trial
 from detector.config.schema import Config
 from detector.data.dataset import DetectionDataset
 from detector.data.loader import collate
@@ -15,18 +13,16 @@ from detector.data.read import drop_ignored
 from detector.data.samplers import micro_batches
 from detector.errors import BadInput
 from detector.inference.predictor import predict_batch
-from detector.model.faster_rcnn import build_model, to_device_and_layout
-from detector.model.precision import autocast, to_device
+from detector.model.faster_rcnn import build_model
 from detector.model.weights.load import load_weights
 from detector.run.environment import peak_memory_gib, reset_peak_memory
 from detector.seeding import derive_seed, seed_torch
 from detector.structures import Dataset, Resize, ceil_div
 from detector.training.async_checkpoint import copy_to_host
 from detector.training.checkpoint import TrainState, checkpoint_content
-from detector.training.optimizer import build_optimizer
 from detector.training.schedule import RunPlan, evaluation_interval
-from detector.training.step import update_weights
-from detector.training.train_loader import training_dataset
+from detector.training.trial_batches import PaddedBatch, plan_eval_trial, plan_trial
+from detector.training.trial_step import build_trial_state, is_out_of_memory, run_micro_batch
 
 FORWARD_FRACTION = 1 / 3  # of the time of a training pass: its forward pass
 
@@ -48,12 +44,7 @@ def build_initial_state(config: Config, data: Dataset, device: torch.device, wei
     except BadInput as error:
         report.problems += problems_from_error(error, subject)
         return None
-    model = to_device_and_layout(model, config.run.channels_last, device)
-    ema_model = None
-    if config.optim.ema_decay:
-        ema_model = build_model(config.model, config.evaluate, len(data.classes)).to(device)
-    scaler = torch.amp.GradScaler(device.type, enabled=config.run.precision == "fp16")
-    return TrainState(model, build_optimizer(model, config.optim), scaler, ema_model)
+    return build_trial_state(model, config, device)
 
 
 def checkpoint_bytes(state: TrainState) -> int:
@@ -116,11 +107,6 @@ def describe_batch(batch: PaddedBatch) -> dict:
             "most_objects_of_an_image": batch.objects}
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Returns whether a GPU, or PyTorch's allocator on a CPU, got no memory."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
-
-
 def memory_problem(config: Config, batch: PaddedBatch | None, device: torch.device, error: Exception) -> Problem:
     """Returns the problem of a batch that does not fit; `batch` None: one of the evaluation."""
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"
@@ -154,24 +140,6 @@ def estimate_duration(config: Config, plan: RunPlan, processes: int, val_images:
     return {"hours": round(hours, 2), "processes": processes, "step_s": round(forward_passes * train_s, 3),
             "step_with_loading_s": round(step_with_loading_s, 3), "load_s": round(load_s, 3),
             "evaluations": evaluations}
-
-
-def run_micro_batch(config: Config, data: Dataset, plan: RunPlan, state: TrainState, device: torch.device,
-                    batch: PaddedBatch) -> tuple[float, float]:
-    """Trains on one micro-batch; returns the seconds to load it and the seconds to train on it."""
-    examples = training_dataset(data, plan, config)
-    started_at = time.monotonic()
-    images, targets = to_device(*collate([examples[key] for key in batch.keys]), device)
-    loaded_at = time.monotonic()
-    state.model.train()
-    with autocast(config.run.precision, device):
-        resize = Resize(batch.min_size, config.augment.max_size)
-        losses = state.model(images, targets, resize, (batch.height, batch.width))
-    total = torch.stack(list(losses.values())).sum()
-    state.scaler.scale(total).backward()
-    update_weights(state, config)
-    float(total.detach())  # waits for the device
-    return loaded_at - started_at, time.monotonic() - loaded_at
 
 
 def evaluate_batch(config: Config, data: Dataset, state: TrainState, device: torch.device,

@@ -17,6 +17,7 @@ from detector.config.aliases import (
     translate,
     translate_saved,
 )
+from detector.config.fields import AUTO
 from detector.config.options import all_options, auto_options
 from detector.config.parsing import check_value, closest, convert, did_you_mean, format_value, to_plain
 from detector.config.paths import escape_paths, expand_path, expand_paths
@@ -255,6 +256,7 @@ def build(kind: type, tree: object, path: str, mistakes: list[str]):
             values[key] = build(types[key], value, f"{path}{key}.", mistakes)
         else:
             if fields[key].metadata["auto"] and value in ("auto", ["auto"]):
+                values[key] = (AUTO,) if typing.get_origin(types[key]) is tuple else AUTO
                 continue
             try:
                 values[key] = check_value(convert(value, types[key]), fields[key].metadata)

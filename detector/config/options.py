@@ -5,6 +5,7 @@ import typing
 from collections.abc import Mapping
 from operator import attrgetter
 
+from detector.config.fields import AUTO
 from detector.config.schema import Config
 
 
@@ -20,9 +21,9 @@ def all_options(kind: type = Config, path: str = "") -> dict[str, dataclasses.Fi
 
 
 def auto_options(config: Config) -> list[str]:
-    """Returns the paths of the options that are `auto`: the run derives their values from its data."""
+    """Returns the paths of the options that are `auto`: the run finds their values when it starts."""
     return [path for path, field in all_options().items()
-            if field.metadata["auto"] and attrgetter(path)(config) == field.default]
+            if field.metadata["auto"] and attrgetter(path)(config) in (AUTO, (AUTO,))]
 
 
 def replace_options(config: Config, values: Mapping[str, object]) -> Config:

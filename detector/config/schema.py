@@ -75,7 +75,8 @@ class Batch:
     size: int = option(AUTO, "images of one optimizer step, over all processes; 0: micro_batch_size x processes. auto: "
                        "2 to 16, more for more training images", low=0, auto=True)
     micro_batch_size: int = option(2, "images in one forward pass of a process; the gradients of a larger batch are "
-                                   "accumulated", low=1)
+                                   "accumulated. auto: as many as fit into memory, by trial steps when a run starts",
+                                   low=1, auto=True)
     aspect_ratio_groups: str = option(
         "shuffled", "shuffled: images of similar aspect ratio form a batch, drawn anew in each epoch; static: fixed "
         "chunks of the images sorted by ratio, of which the last, incomplete one is never trained on",
@@ -196,6 +197,9 @@ def contradictions(config: Config) -> list[str]:
         problems.append("data.train=[]: at least one split is needed")
     if not config.data.root and config.data.format != "shapes":
         problems.append("data.root='': name the folder of the data set, for example data.root=/data/coco")
+    if config.batch.size == 0 and config.batch.micro_batch_size == AUTO:
+        problems.append("batch.size=0 with batch.micro_batch_size=auto: neither follows from the other; state one of "
+                        "them, or set batch.size=auto")
     problems += [*model_contradictions(config.model), *input_contradictions(config)]
     if config.evaluate.best_metric not in METRICS[config.evaluate.metric]:
         problems.append(f"evaluate.best_metric={config.evaluate.best_metric}: evaluate.metric={config.evaluate.metric} "

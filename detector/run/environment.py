@@ -97,6 +97,40 @@ def reset_peak_memory(device: "torch.device") -> None:
         pass
 
 
+def memory_limit_gib(device: "torch.device", local_processes: int, share: float) -> float:
+    """Returns what `peak_memory_gib` may reach, GiB: a share of the memory that is free or already this process's.
+
+    Args:
+        local_processes: that share the memory of this host; a GPU is not shared.
+        share: fraction of the free memory.
+    """
+    if device.type == "cuda":
+        import torch
+        return share * (torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)) / 2**30
+    resident = int(_read_text("/proc/self/statm").split()[1]) * resource.getpagesize() / 2**30
+    return resident + share * free_host_memory_gib() / local_processes
+
+
+def free_host_memory_gib(meminfo: str = "/proc/meminfo", own_group: str = "/proc/self/cgroup",
+                         groups: str = "/sys/fs/cgroup") -> float:
+    """Returns the memory that this host has free or can free, GiB; less if a control group (v2), as of Slurm or a
+    container, allows this process less."""
+    free = [1024 * _number_in(meminfo, r"^MemAvailable:\s*(\d+) kB")]
+    own = re.search(r"^0::/(.*)$", _read_text(own_group), re.MULTILINE)
+    path = Path(groups, own[1] if own else "")
+    for group in (path, *path.parents):
+        if (limit := _read_text(f"{group}/memory.max").strip()).isdigit():
+            cached = _number_in(f"{group}/memory.stat", r"^inactive_file (\d+)$")
+            free.append(int(limit) - _number_in(f"{group}/memory.current", r"(\d+)") + cached)
+    return min(free) / 2**30
+
+
+def _number_in(path: str, pattern: str) -> int:
+    """Returns the number of a line in a file; 0 if there is none."""
+    match = re.search(pattern, _read_text(path), re.MULTILINE)
+    return int(match[1]) if match else 0
+
+
 def describe_rank(device: "torch.device") -> RankInfo:
     """Returns where this process runs; `device` is the one that it trains on."""
     import torch

@@ -11,6 +11,7 @@ from detector.config.schema import Config
 from detector.data.repeat_factors import repeat_factors
 from detector.data.samplers import epoch_sizes, steps_per_epoch
 from detector.structures import Dataset, round_up
+from detector.training.micro_batch import sizes_to_try
 
 MIN_SIZES = (320, 800)   # pixels, bounds of augment.min_size
 OBJECT_SIZE = 48         # pixels: nine of ten objects are at least as large, by the square root of their area
@@ -23,15 +24,20 @@ ADAMW_LR_OF_16 = 0.0001  # the same with AdamW
 SMALL_BATCH = 4          # images; batches of so few train at twice the linearly scaled learning rate
 MILESTONES = (2 / 3, 11 / 12)  # of the run
 EVALUATIONS = 6          # in a run, about
+MEASURED = "batch.micro_batch_size"  # by trial steps, when all other values are known
+Measure = Callable[[Config], tuple[int, str]]
 OF_LENGTH = ("schedule.milestones", "evaluate.every_epochs")  # follow when a resumed run states another length
 
 
-def resolve_auto(config: Config, train: Dataset, world_size: int, stored: Config | None = None) -> tuple[Config, str]:
+def resolve_auto(config: Config, train: Dataset, world_size: int, stored: Config | None = None,
+                 measure: Measure | None = None) -> tuple[Config, str]:
     """Returns the config without `auto`, and one line that states the values; "" where nothing was `auto`.
 
     Args:
         train: the images and objects to train on.
         stored: the config of the checkpoint that the run resumes from, whose values stay; None: a new run.
+        measure: finds the value of batch.micro_batch_size and says something about it, from the config with all other
+            values. None: the largest value that could be found is taken, and the line does not state it.
     """
     paths = auto_options(config)
     for path, rule in RULES.items():  # in the order in which they depend on each other
@@ -40,8 +46,19 @@ def resolve_auto(config: Config, train: Dataset, world_size: int, stored: Config
             is_kept = is_kept and not (path == "schedule.epochs" and config.schedule.steps)
             config = replace_options(config, {
                 path: attrgetter(path)(stored) if is_kept else rule(config, train, world_size)})
+    remark = ""
+    if MEASURED in paths:
+        size = sizes_to_try(config.batch.size, world_size)[-1]
+        if stored:
+            size = stored.batch.micro_batch_size
+        elif measure:
+            size, remark = measure(config)
+        else:
+            paths.remove(MEASURED)
+        config = replace_options(config, {MEASURED: size})
     values = [f"{path}={_format(attrgetter(path)(config))}" for path in paths]
-    return config, f"auto, for {len(train)} training images: {', '.join(values)}" if values else ""
+    line = f"auto, for {len(train)} training images: {', '.join(values)}" if values else ""
+    return config, f"{line}; {remark}" if remark else line
 
 
 def choose_batch_size(_config: Config, train: Dataset, world_size: int) -> int:

@@ -51,6 +51,7 @@ from detector.seeding import derive_seed, seed_torch
 from detector.structures import Dataset
 from detector.training.auto_options import resolve_auto
 from detector.training.checkpoint import TrainState, compare_configs, restore_state
+from detector.training.micro_batch import measure_micro_batch
 from detector.training.optimizer import build_optimizer
 from detector.training.review import review_files, review_training
 from detector.training.schedule import RunPlan, describe_schedule, plan_run
@@ -94,7 +95,8 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: 
     heartbeat.mark("building the model")
     content, notes = find_checkpoint(folder)
     stored = from_dict(content["config"], "config of the checkpoint") if content else None
-    config, auto_values = resolve_auto(config, train_data, world_size(), stored)
+    config, auto_values = resolve_auto(config, train_data, world_size(), stored, lambda resolved: measure_micro_batch(
+        resolved, train_data, device, world_size(), local_processes(ranks)))
     batch = resumed_batch(config.batch, content)
     sizes = epoch_sizes(train_data.sizes, config.augment.mirrored_copies)
     plan = plan_run(batch, config.optim, config.schedule, sizes, rank(), world_size(),
@@ -116,6 +118,11 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: 
     buckets = plan_padding_buckets(config, sizes, plan.global_batch)
     messages = [message for message in messages if message]
     return state, Setup(config, plan, buckets, train_data, val_data, messages, ranks, fingerprints)
+
+
+def local_processes(ranks: list[RankInfo]) -> int:
+    """Returns the number of ranks on the host of this one."""
+    return sum(info.host == ranks[rank()].host for info in ranks)
 
 
 def refuse_nothing_to_learn(dataset: Dataset, config: Data) -> None:

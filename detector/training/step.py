@@ -74,20 +74,26 @@ def draw_resize(config: Config, step: int) -> Resize:
 
 
 def update_weights(state: TrainState, config: Config) -> Tensor:
-    """Clips the gradient, updates the weights, clears the gradient and updates the moving average.
+    """Applies the gradient and updates running statistics and the moving average.
 
     Collective, because the running statistics of batch norms are averaged over the ranks.
 
     Returns:
         The norm of the gradient before clipping, float32 [], still on the device.
     """
+    norm = apply_gradient(state, config)
+    average_batchnorm_statistics(state.model)
+    if state.ema_model is not None:
+        update_ema(state.ema_model, state.model, config.optim.ema_decay, state.step)
+    return norm
+
+
+def apply_gradient(state: TrainState, config: Config) -> Tensor:
+    """Clips the gradient, updates the weights and clears the gradient; returns its norm as `update_weights` does."""
     state.scaler.unscale_(state.optimizer)
     parameters = [parameter for parameter in state.model.parameters() if parameter.grad is not None]
     norm = nn.utils.clip_grad_norm_(parameters, config.optim.grad_clip_norm or float("inf"))
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
-    average_batchnorm_statistics(state.model)
-    if state.ema_model is not None:
-        update_ema(state.ema_model, state.model, config.optim.ema_decay, state.step)
     return norm

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from detector.checks.trial_batches import heaviest, plan_eval_trial, plan_trial
-from detector.checks.trial_step import is_out_of_memory, memory_problem, saves_early
+from detector.checks.trial_step import memory_problem, saves_early
 from detector.config.schema import Augment, Batch, Config, Evaluate, Model, Optim, Run, Schedule
 from detector.data.samplers import aspect_groups, epoch_sizes, micro_batches, plan_epoch
 from detector.data.transforms import draw_min_size
 from detector.seeding import derive_seed, generator, numpy_random_state
 from detector.structures import Resize, build_dataset, round_up, scale_and_size
 from detector.training.schedule import plan_run
+from detector.training.trial_batches import heaviest, plan_eval_trial, plan_trial
+from detector.training.trial_step import is_out_of_memory
 
 
 def pixels_of_all_micro_batches(config: Config, sizes: np.ndarray, plan) -> list[int]:
