@@ -59,12 +59,14 @@ def test_one_process_computes_the_same_bits_as_with_trained_norms():
 
 
 TWO = """
-import shutil, sys, torch
+import os, shutil, sys, torch
+from functools import partial
 from torch import nn
 from detector import load_config, train
 from detector.config.model_schema import Model
 from detector.config.schema import Evaluate
 from detector.distributed import data_parallel, process_group, rank_info
+from detector.model.backbones import BACKBONES, FPN, Backbone, build_resnet_fpn_v2
 from detector.model.faster_rcnn import build_model
 from detector.model.ops.synchronized_batchnorm import SynchronizedBatchNorm
 
@@ -130,17 +132,21 @@ def images_of_different_sizes(rank, dtype, tolerance):
 
 with process_group.process_group("cpu", 1.0):
     rank = rank_info.rank()
-    network_of_two_ranks(dict(backbone="resnet50_fpn_v2", weights="", frozen_stages=0, roi_pooling_size=3, fpn_channels=16,
+    BACKBONES["resnet18_fpn_v2"] = Backbone(partial(build_resnet_fpn_v2, "resnet18"), **FPN)
+    network_of_two_ranks(dict(backbone="resnet18_fpn_v2", weights="", frozen_stages=0, roi_pooling_size=3, fpn_channels=16,
                               box_head_dim=32), rank)
     images_of_different_sizes(rank, torch.float32, 2e-3)
     images_of_different_sizes(rank, torch.bfloat16, 4e-2)
 
 # A run that is resumed after step 2 has the weights of one that is not; two micro-batches of each rank make a step.
-options = [*sys.argv[2:], "model.norm=synchronized", "batch.size=8", "data.val=[]", "optim.optimizer=adamw", "optim.lr=0.001",
-           "schedule.steps=3", "run.save_every_steps=1", "run.keep_checkpoints=3"]
+folder, ports = sys.argv[1], sys.argv[2].split()  # a port for each group: rank 1 would find the store of the group before
+options = [*sys.argv[3:], "model.norm=synchronized", "batch.size=8", "data.val=[]", "optim.optimizer=adamw", "optim.lr=0.001",
+           "schedule.steps=3", "run.save_every_steps=2"]
+os.environ["MASTER_PORT"] = ports[0]
 train(load_config("shapes/demo", [*options, "run.name=uncut"]))
 if rank == 0:  # rank 1 waits for it in the next run
-    shutil.copytree(sys.argv[1] + "/uncut", sys.argv[1] + "/cut", ignore=shutil.ignore_patterns("step-00000003.pt", "best.pt"))
+    shutil.copytree(folder + "/uncut", folder + "/cut", ignore=shutil.ignore_patterns("step-00000003.pt"))
+os.environ["MASTER_PORT"] = ports[1]
 train(load_config("shapes/demo", [*options, "run.name=cut"]))
 print("done")
 """
@@ -150,9 +156,9 @@ print("done")
 def test_two_processes_compute_what_one_computes_for_the_same_batch_and_resume_exactly(tiny, tmp_path):
     (tmp_path / "two.py").write_text(TWO)
     port, path = free_port(), os.pathsep.join([str(REPO), *filter(None, [os.environ.get("PYTHONPATH")])])
-    running = [subprocess.Popen([sys.executable, str(tmp_path / "two.py"), str(tmp_path / "runs"), *tiny], text=True, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, env={**local_environment(rank, 2, port), "PYTHONPATH": path})
-               for rank in range(2)]
+    command = [sys.executable, str(tmp_path / "two.py"), str(tmp_path / "runs"), f"{free_port()} {free_port()}", *tiny]
+    running = [subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                env={**local_environment(rank, 2, port), "PYTHONPATH": path}) for rank in range(2)]
     try:
         outputs = [process.communicate(timeout=240)[0] for process in running]
     finally:

@@ -101,7 +101,6 @@ def test_the_backbone_computes_the_classifiers_features(tmp_path):
         torch.testing.assert_close(classifier.fc(features), classifier(image), atol=1e-10, rtol=1e-10)
 
 
-@in_float64()
 @pytest.mark.parametrize("name", ["convnext_tiny", "swin_t"])
 def test_the_layers_below_the_pyramid_compute_the_classifiers_features(name, tmp_path):
     """ConvNeXt's last norm belongs to its classifier; Swin's is the norm of the last level."""
@@ -118,7 +117,7 @@ def test_the_layers_below_the_pyramid_compute_the_classifiers_features(name, tmp
             logits = classifier.head(model.backbone.norms(levels)["3"].mean(dim=(2, 3)))
         else:
             logits = classifier.classifier(levels["3"].mean(dim=(2, 3), keepdim=True))
-        torch.testing.assert_close(logits, classifier(image), atol=1e-9, rtol=1e-9)
+        torch.testing.assert_close(logits, classifier(image), atol=1e-4, rtol=1e-4)  # of about 1, in float32
 
 
 class OfTorchvision:
