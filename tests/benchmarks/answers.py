@@ -39,6 +39,10 @@ def is_case(case: str, gpu: bool) -> Callable[[dict], bool]:
     return lambda line: line["case"] == case and bool(line["gpus"]) == gpu
 
 
+def is_start(case: str) -> Callable[[dict], bool]:
+    return lambda line: line["case"] == case
+
+
 def is_single_image(case: str) -> Callable[[dict], bool]:
     return lambda line: line["case"] == case and line["batch"] == 1
 
@@ -75,6 +79,16 @@ def recipes(lines: Lines) -> str:
     names = {"modern": "default options", "original": "recipe/original"}
     return "; ".join(f"{names[name]} {format_spread(spread([line['AP50'][name] for line in seeds]), 3)}"
                      for name in seeds[0]["AP50"])
+
+
+def start_weights(lines: Lines) -> str:
+    """AP50 from ImageNet weights and from random ones; of each seed the last line with the steps and options of the last one."""
+    last = lines[-1]
+    seeds = list({line["seed"]: line for line in lines if line["overrides"] == last["overrides"]
+                  and line["weights"]["step"] == last["weights"]["step"]}.values())
+    weights, random = (spread([line[start]["AP50"] for line in seeds]) for start in ("weights", "random"))
+    return (f"AP50 {format_spread(weights, 3)} from ImageNet weights, {format_spread(random, 3)} from random ones, after "
+            f"{last['weights']['step']} steps ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})")
 
 
 def loader(lines: Lines) -> str:
@@ -177,6 +191,13 @@ QUESTIONS = [
     Question("Do the default options and `base: recipe/original` reach the same AP50 on BCCD, within noise, at a short side of 192?",
              "recipes.py configs/custom/bccd.yaml data.root=/data/bccd augment.min_size=[192] augment.max_size=384 "
              "evaluate.min_size=192 evaluate.max_size=384 model.anchor_sizes=[[16],[32],[64],[128],[256]]", recipes),
+    Question("AP50 on BCCD of VGG16 in the original recipe, at a short side of 320, from Oxford's weights and from random ones?",
+             "start_weights.py --data /data --weights /weights --cases vgg16_bccd", start_weights, is_start("vgg16_bccd")),
+    Question("AP50 on BCCD of ResNet-18 FPN, at a short side of 320, from ImageNet weights and from random ones?",
+             "start_weights.py --data /data --weights /weights --cases resnet18_bccd", start_weights, is_start("resnet18_bccd")),
+    Question("The same trained on 50 images of VOC 2012 and tested on 50 others?",
+             "start_weights.py --data /data --weights /weights --cases resnet18_voc2012_100", start_weights,
+             is_start("resnet18_voc2012_100")),
     Question("Images/s of the loader, relative to torchvision's, and how long does a step wait for its images?",
              "loader.py", loader),
     Question("What happens with 10,000 damaged image files of seven formats, and how fast are whole ones decoded?",
