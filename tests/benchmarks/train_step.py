@@ -10,10 +10,10 @@ SGD, fp32 or bf16; once with torchvision's heads (model.heads=torchvision), whic
 where that is the faster layout; on a GPU also with torch.compile.
 
 All variants start from the same weights and use the same batch; every round runs one step of each, in an order that rotates.
-Prints images/s; the ratio to the peer of the same round (median and spread); the peak memory of a step above that between
-steps (GPUs); operations per second, of the whole step and of its convolutions, as a fraction of those of a matrix product
-in the same process; and the time of each part of the step. Appends a JSON line for each case to
-tests/benchmarks/results/train_step.jsonl.
+Prints images/s; the ratio to the peer of the same round (median and spread), on a GPU to the peer with AMP; the peak memory of
+a step above that between steps (GPUs). Appends a JSON line for each case to tests/benchmarks/results/train_step.jsonl. Then, in
+a line of train_step_parts.jsonl beside it: operations per second, of the whole step and of its convolutions, as a fraction of
+those of a matrix product in the same process; and the time of each part of the step.
 """
 
 import argparse
@@ -57,7 +57,12 @@ CASES = {"resnet18_fpn_320": (4, 32, ["custom/bccd", "model.norm=frozen"]),
 ON_CPU, ON_GPU = ["resnet18_fpn_320", "resnet50_fpn_800"], ["resnet50_fpn_800", "resnet101_c4_600", "resnet101_c4_800", "vgg16_600"]
 # Variants of this package: model.heads, run.precision, run.compile.
 VARIANTS = {"fp32": ("native", "fp32", "off"), "bf16": ("native", "bf16", "off"),
-            "fp32, torchvision's heads": ("torchvision", "fp32", "off"), "bf16, compiled": ("native", "bf16", "default")}
+            "fp32, torchvision's heads": ("torchvision", "fp32", "off"),
+            "bf16, torchvision's heads": ("torchvision", "bf16", "off"),
+            "bf16, compiled": ("native", "bf16", "default"),
+            "bf16, torchvision's heads, compiled": ("torchvision", "bf16", "default")}
+DEFAULT_VARIANTS = {"cpu": ["fp32", "bf16", "fp32, torchvision's heads"],
+                    "cuda": ["fp32", "bf16", "bf16, torchvision's heads", "bf16, compiled"]}
 CONVOLUTIONS = ("aten::convolution", "aten::convolution_backward")
 
 
@@ -224,16 +229,18 @@ def part_times(step: OwnStep, repeats: int) -> dict[str, float]:
     return {part: spread(times)["median"] for part, times in times_ms.items()}
 
 
-def measure(case: str, rounds: int, count: int, names: list[str], device: torch.device) -> dict:
-    """Returns the result line of a case, and prints it."""
+def measure(case: str, rounds: int, count: int, names: list[str], device: torch.device, out: str) -> None:
+    """Measures a case, prints the results and appends their line to `out`; then analyses it, in a line of its own."""
     config, (images, targets) = config_of(case), draw_batch(count, CLASSES)
     if device.type == "cuda":
         images = [image.pin_memory() for image in images]
         targets = [{key: value.pin_memory() for key, value in target.items()} for target in targets]
     weights, batch = initial_weights(config), (images, targets)
     variants = {"torchvision": peer_step(config, weights, batch, device, amp=False)}
+    peer = "torchvision"
     if device.type == "cuda":
-        variants["torchvision, AMP"] = peer_step(config, weights, batch, device, amp=True)
+        peer = "torchvision, AMP"
+        variants[peer] = peer_step(config, weights, batch, device, amp=True)
     variants |= {name: OwnStep(config, weights, name, batch, device) for name in names}
     losses, memory = {}, {}
     for name, step in variants.items():
@@ -247,17 +254,24 @@ def measure(case: str, rounds: int, count: int, names: list[str], device: torch.
           + ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items()), flush=True)
     seconds = run_interleaved(variants, rounds)
     line = {"case": case, "batch": count, "device": device.type, "seconds": seconds, "step_memory_gib": memory,
-            "ratio": {name: ratio(seconds["torchvision"], times) for name, times in seconds.items()}}
+            "peer": peer, "ratio": {name: ratio(seconds[peer], times) for name, times in seconds.items()}}
+    append_result("train_step", line, out)
     for name, times in seconds.items():
         images_per_s = spread([count / s for s in times])
         print(f"  {name:>26}: {format_spread(images_per_s, 3)} images/s, ratio {format_spread(line['ratio'][name])}"
               + (f", {memory[name]:.2f} GiB" if memory else ""), flush=True)
-    analysed = [name for name in names if VARIANTS[name][0] == "native" and VARIANTS[name][2] == "off"]
-    line["work"] = {name: work_of(variants[name], spread(seconds[name])["median"]) for name in analysed}
+    analysed = {name: variants[name] for name in names if VARIANTS[name][0] == "native" and VARIANTS[name][2] == "off"}
+    parts_out = str(Path(out).with_name("train_step_parts.jsonl")) if out else ""
+    append_result("train_step_parts", {"case": case, "batch": count, **analyse(analysed, seconds)}, parts_out)
+
+
+def analyse(steps: dict[str, OwnStep], seconds: dict[str, list[float]]) -> dict:
+    """Returns operations and times of the parts of each step, by variant, and prints them."""
+    line = {"work": {name: work_of(step, spread(seconds[name])["median"]) for name, step in steps.items()}}
     for name, work in line["work"].items():
         print(f"  {name:>26}: {work['operations'] / 1e9:.0f} G operations, {work['share']:.0%} of the speed of a matrix product "
               f"({work['matmul_rate'] / 1e9:.0f} G/s); the convolutions {work['convolutions_share']:.0%}", flush=True)
-    line["where_ms"] = {name: part_times(variants[name], 3) for name in analysed}
+    line["where_ms"] = {name: part_times(step, 3) for name, step in steps.items()}
     for name, parts in line["where_ms"].items():
         print(f"  {name:>26}: " + ", ".join(f"{part} {ms:.1f}" for part, ms in parts.items()) + " ms", flush=True)
     return line
@@ -269,13 +283,12 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=ON_CPU if device.type == "cpu" else ON_GPU)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=0, help="images per step; 0: those of the case")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="of this package",
-                        default=list(VARIANTS)[:3 if device.type == "cpu" else 4])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="of this package", default=DEFAULT_VARIANTS[device.type])
     parser.add_argument("--out", default="", help="file to which the JSON lines are appended")
     args = parser.parse_args()
     for case in args.cases:
         count = args.batch or CASES[case][device.type == "cuda"]
-        append_result("train_step", measure(case, args.rounds, count, args.variants, device), args.out)
+        measure(case, args.rounds, count, args.variants, device, args.out)
 
 
 if __name__ == "__main__":
