@@ -15,8 +15,9 @@ MAX_NAMES = 10  # of classes in the sentence that `describe_repeats` returns
 
 def image_fractions(data: Dataset) -> np.ndarray:
     """Returns the fraction of the images that each class has an object in, float64 [C]."""
-    pairs = np.unique(np.stack([data.image_of_box(), data.labels], axis=1), axis=0)
-    return np.bincount(pairs[:, 1], minlength=len(data.classes) + 1)[1:] / max(len(data), 1)
+    labels = len(data.classes) + 1
+    pairs = np.unique(data.image_of_box() * labels + data.labels)  # one number for each image and class
+    return np.bincount(pairs % labels, minlength=labels)[1:] / max(len(data), 1)
 
 
 def class_factors(data: Dataset, threshold: float) -> np.ndarray:
@@ -41,6 +42,8 @@ def repeat_factors(data: Dataset, config: Config) -> np.ndarray | None:
     Returns:
         float64 [E], each 1 or more; None where all are 1, as without batch.repeat_threshold.
     """
+    if not config.batch.repeat_threshold:
+        return None
     factors = image_factors(data, config.batch.repeat_threshold)
     if (factors == 1).all():
         return None
