@@ -33,7 +33,7 @@ class Case:
     config: dict   # what both trainings have
 
 
-ORIGINAL = {"base": "recipe/original", "model": {"backbone": "vgg16", "anchor_sizes": [[32, 64, 128]]},
+ORIGINAL = {"base": "recipe/original", "model": {"backbone": "vgg16", "anchor_sizes": [[24, 56, 128]]},
             "batch": {"size": 4, "micro_batch_size": 4}, "augment": {"min_size": [320]}, "evaluate": {"min_size": 320},
             "schedule": {"steps": 160, "lr_schedule": "milestones", "milestones": [1.2]}}  # an epoch has 102 steps
 MODERN = {"base": "custom/bccd", "evaluate": {"every_epochs": 0}}
