@@ -105,8 +105,8 @@ class Augment:
     max_size: int = option(1333, "limit of the long side, pixels; 0: none", low=0)
     scale_jitter: tuple[float, ...] = option((1.0, 1.0), "range of the random scale: above 1 a crop is enlarged, below "
                                              "1 the image is shrunk and padded with grey")
-    crop_around_objects: bool = option(False, "a crop of scale_jitter holds at least one object of an image that has "
-                                       "any: for small objects in large images")
+    object_crop_prob: float = option(0.0, "probability that a crop of scale_jitter is placed around a random object "
+                                     "rather than anywhere: for small objects in large images", low=0, high=1)
     reduced_jpegs: bool = option(False, "decode training JPEGs at 1/2, 1/4 or 1/8 of their size where that is still no "
                                  "smaller than the resized image; faster from 1/4 on, pixels differ slightly")
     color_jitter_prob: float = option(0.0, "probability of each of: brightness, contrast, saturation, hue", low=0,

@@ -44,9 +44,9 @@ def scale_jitter(image: Tensor, boxes: Tensor, config: Augment,
                  generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
     """Zooms by a factor drawn from `scale_jitter`. (Ghiasi et al. 2021, "Simple Copy-Paste", section 3.2)
 
-    A zoom of 1 or more crops H / zoom x W / zoom pixels at a random place, with `crop_around_objects` at one that holds
-    a random object; the resize on the device enlarges the crop. A zoom below 1 shrinks the image and pastes it at a
-    random place on a grey image of the old size.
+    A zoom of 1 or more crops H / zoom x W / zoom pixels at a random place, with probability `object_crop_prob` at one
+    that holds a random object; the resize on the device enlarges the crop. A zoom below 1 shrinks the image and pastes
+    it at a random place on a grey image of the old size.
     """
     low, high = config.scale_jitter
     if low == high == 1:
@@ -75,10 +75,10 @@ def crop_range(image: Tensor, boxes: Tensor, crop: tuple[int, int], config: Augm
                generator: torch.Generator) -> tuple[list[float], list[float]]:
     """Returns the smallest and the largest (top, left) of a crop of (height, width), pixels.
 
-    With `crop_around_objects`, the crop holds a random object; a side that is shorter than the object may lie anywhere.
+    With probability `object_crop_prob`, the crop holds a random object; a side too short for that may lie anywhere.
     """
     lowest, highest = [0.0, 0.0], [float(whole - part) for whole, part in zip(image.shape[-2:], crop)]
-    if config.crop_around_objects and len(boxes):
+    if config.object_crop_prob and uniform(0, 1, generator) < config.object_crop_prob and len(boxes):
         x1, y1, x2, y2 = boxes[int(torch.randint(len(boxes), (), generator=generator))].tolist()
         for axis, (start, end) in enumerate(((y1, y2), (x1, x2))):
             low, high = max(0.0, math.ceil(end) - crop[axis]), min(float(math.floor(start)), highest[axis])

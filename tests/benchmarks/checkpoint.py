@@ -21,8 +21,7 @@ import torch
 from measuring import append_result, format_spread, spread
 
 from detector.checks.problems import CheckReport
-from detector.checks.trial_batches import plan_trial
-from detector.checks.trial_step import build_initial_state, checkpoint_bytes, run_micro_batch
+from detector.checks.trial_step import build_initial_state, checkpoint_bytes
 from detector.config.load import load_config
 from detector.data.read import read_datasets, select_for_training
 from detector.data.samplers import epoch_sizes
@@ -31,6 +30,8 @@ from detector.run import checkpoint_files
 from detector.training.async_checkpoint import AsyncCheckpoint
 from detector.training.checkpoint import TrainState, checkpoint_content
 from detector.training.schedule import plan_run
+from detector.training.trial_batches import plan_trial
+from detector.training.trial_step import run_micro_batch
 
 SMALL = ["data.format=shapes", "model.weights=", "model.norm=trained", "model.frozen_stages=0", "data.val=[]",
          "augment.min_size=[128]", "augment.max_size=256", "batch.size=1", "batch.micro_batch_size=1"]

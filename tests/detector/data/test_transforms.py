@@ -132,7 +132,7 @@ def test_a_crop_is_a_part_of_the_image_and_its_box_what_is_left_of_the_object(se
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_crop_around_objects_holds_a_whole_object_wherever_it_lies(seed):
-    config = Augment(scale_jitter=(1.5, 4.0), crop_around_objects=True)
+    config = Augment(scale_jitter=(1.5, 4.0), object_crop_prob=1)
     for corners in ((0, 0, 4, 5), (26, 19, 30, 24), (11, 9, 15, 14)):
         crop, moved, _ = scale_jitter(*block(24, 30, corners), config, generator(seed))
         assert box_areas(moved).tolist() == [20] and moved[0].tolist() == box_of(crop[0])
@@ -143,11 +143,20 @@ def test_a_crop_around_objects_holds_a_whole_object_wherever_it_lies(seed):
 
 def test_crops_around_objects_find_each_of_them_and_lie_on_all_sides():
     image, boxes = picture(3)[:, :8, :8].repeat(1, 5, 5), torch.tensor([[2.0, 2, 5, 5], [30, 28, 34, 33]])
-    crops = [scale_jitter(image, boxes, Augment(scale_jitter=(2.5, 2.5), crop_around_objects=True), generator(seed))[1]
+    crops = [scale_jitter(image, boxes, Augment(scale_jitter=(2.5, 2.5), object_crop_prob=1), generator(seed))[1]
              for seed in range(200)]
     for number, area in ((0, 9), (1, 20)):
         inside = [crop[number] for crop in crops if box_areas(crop)[number] == area]
         assert 70 <= len(inside) <= 130 and len({tuple(box.tolist()) for box in inside}) > 5
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
+def test_crops_lie_around_objects_as_often_as_configured(probability):
+    """An object in the corner, which one in 400 of all crops holds."""
+    image, boxes = block(20, 20, (0, 0, 2, 2))
+    config = Augment(scale_jitter=(2.0, 2.0), object_crop_prob=probability)
+    whole = sum(float(box_areas(scale_jitter(image, boxes, config, generator(seed))[1])) == 4 for seed in range(400)) / 400
+    assert abs(whole - probability) < 0.1
 
 
 @pytest.mark.parametrize("seed", SEEDS)
