@@ -10,6 +10,7 @@ import detector
 from detector.__main__ import main
 from detector.cli import SINGLE, build_parser, parse
 from detector.config.aliases import PRINTED_NOTES
+from detector.config.fields import AUTO
 from detector.config.options import all_options
 
 
@@ -78,7 +79,8 @@ def test_options_prints_every_option_with_default_description_and_allowed_values
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 * len(all_options())
     for (path, field), first, second in zip(all_options().items(), lines[::2], lines[1::2]):
-        assert first == f"{path} = {'auto' if field.metadata['auto'] else repr(field.default)}"
+        is_auto = field.metadata["auto"] and field.default in (AUTO, (AUTO,))
+        assert first == f"{path} = {'auto' if is_auto else repr(field.default)}"
         assert second.startswith(f"    {field.metadata['description']}")
     text = "\n".join(lines)
     assert "early stopping follow [" not in text and "[auto | cpu | cuda]" in text and "[>= 0, <= 1]" in text and "[>= 1]" in text
