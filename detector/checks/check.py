@@ -22,15 +22,14 @@ from detector.config.load import load_config, run_folder
 from detector.config.options import auto_options, replace_options
 from detector.config.schema import Config
 from detector.data.read import resolve_format
-from detector.data.repeat_factors import describe_repeats, repeat_factors
-from detector.data.samplers import epoch_sizes
+from detector.data.repeat_factors import describe_repeats
 from detector.distributed.process_group import choose_device
 from detector.errors import BAD_INPUT, OK, BadInput
 from detector.run.environment import warn_slow_precision
 from detector.structures import Dataset
 from detector.training.auto_options import MEASURED, resolve_auto
 from detector.training.micro_batch import measure_micro_batch
-from detector.training.schedule import RunPlan, describe_schedule, plan_run
+from detector.training.schedule import RunPlan, describe_schedule, plan_run_on
 
 
 def check(name: str, overrides: list[str], as_json: bool = False, quick: bool = False, processes: int = 0) -> int:
@@ -97,9 +96,7 @@ def run_checks(config: Config, quick: bool = False, processes: int = 0) -> Check
 def plan_training(config: Config, train: Dataset, processes: int, report: CheckReport) -> RunPlan | None:
     """Returns the plan of the run; None, and a problem, where batch size, images and processes do not fit together."""
     try:
-        sizes = epoch_sizes(train.sizes, config.augment.mirrored_copies)
-        plan = plan_run(config.batch, config.optim, config.schedule, sizes, 0, processes,
-                        repeat_factors(train, config))
+        plan = plan_run_on(train, config, 0, processes)
     except BadInput as error:
         report.problems += problems_from_error(error, "batch.size")
         return None

@@ -9,12 +9,11 @@ from torchvision.models.detection.image_list import ImageList
 from detector.config.schema import Config
 from detector.data.dataset import unreadable_messages
 from detector.data.padding_buckets import PaddingBuckets, plan_padding_buckets
-from detector.data.repeat_factors import repeat_factors
 from detector.data.samplers import epoch_sizes
 from detector.model.ground_truth import pad_ground_truth
 from detector.model.preprocessing import PIXEL_FORMATS, PixelFormat, Preprocessing, to_batch
 from detector.structures import Dataset, Resize, scale_and_size
-from detector.training.schedule import plan_run
+from detector.training.schedule import plan_run_on
 from detector.training.step import draw_resize
 from detector.training.train_loader import open_train_loader
 
@@ -40,7 +39,7 @@ def first_train_batches(config: Config, data: Dataset, num_images: int, with_pix
         with_pixels: how many batches come with pixels.
     """
     sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
-    plan = plan_run(config.batch, config.optim, config.schedule, sizes, 0, 1, repeat_factors(data, config))
+    plan = plan_run_on(data, config, 0, 1)
     preprocessing = Preprocessing(PIXEL_FORMATS[config.model.pixel_format], config.model.size_divisor)
     buckets, batches, count = plan_padding_buckets(config, sizes, plan.global_batch), [], 0
     with open_train_loader(data, plan, config, 0, torch.device("cpu")) as loader:

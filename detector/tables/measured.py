@@ -111,7 +111,7 @@ def find_changes(row_config: Config, config: Config) -> tuple[str, ...]:
     Of model.weights the file name counts; any file may stand for `imagenet`, and describe_hardware names it.
     """
     before, now = flatten(to_dict(row_config)), flatten(to_dict(config))
-    if before["model.weights"] == "imagenet" and is_weight_file(now["model.weights"]):
+    if stand_in_weights(row_config, config):
         now["model.weights"] = "imagenet"
     for options in (before, now):
         options["model.weights"] = Path(options["model.weights"]).name
@@ -127,9 +127,11 @@ def seconds_per_step(steps: list[dict], config: Config, processes: int) -> float
     return sum(count * step_s for count, step_s in spans) / max(sum(count for count, _ in spans), 1)
 
 
-def is_weight_file(weights: str) -> bool:
-    """Returns whether a value of model.weights is a file, and not the name of an entry of torchvision."""
-    return Path(weights).suffix in (".pth", ".pt", ".pkl", ".safetensors")
+def stand_in_weights(row_config: Config, config: Config) -> str:
+    """Returns the name of the file from which a run starts where its row says `imagenet`; "" if none stands for it."""
+    path = Path(config.model.weights)
+    is_file = path.suffix in (".pth", ".pt", ".pkl", ".safetensors")  # else the name of an entry of torchvision
+    return path.name if row_config.model.weights == "imagenet" and is_file else ""
 
 
 def describe_hardware(row_config: Config, config: Config, environment: dict) -> str:
@@ -139,9 +141,8 @@ def describe_hardware(row_config: Config, config: Config, environment: dict) -> 
         device = f"{count} x {gpus[0]}"
     else:
         device = f"{count} {'process' if count <= 1 else 'processes'} on {environment['cores']} CPU cores"
-    weights = [f"from {Path(config.model.weights).name}"] if is_weight_file(config.model.weights) and \
-        row_config.model.weights == "imagenet" else []
-    return ", ".join([device, config.run.precision, *weights])
+    weights = stand_in_weights(row_config, config)
+    return f"{device}, {config.run.precision}" + (f", from {weights}" if weights else "")
 
 
 def last_date(log: Path) -> str:

@@ -8,8 +8,6 @@ import torch
 
 from detector.config.options import replace_options
 from detector.config.schema import Config
-from detector.data.repeat_factors import repeat_factors
-from detector.data.samplers import epoch_sizes
 from detector.distributed import collectives
 from detector.errors import BadInput
 from detector.model.faster_rcnn import build_model
@@ -17,7 +15,7 @@ from detector.run.environment import memory_limit_gib, peak_memory_gib, reset_pe
 from detector.seeding import derive_seed, seed_torch
 from detector.structures import Dataset, ceil_div
 from detector.training.checkpoint import TrainState
-from detector.training.schedule import plan_run
+from detector.training.schedule import plan_run_on
 from detector.training.trial_batches import plan_trial
 from detector.training.trial_step import build_trial_state, is_out_of_memory, run_micro_batch
 
@@ -114,8 +112,7 @@ def peak_of_trial(config: Config, train: Dataset, state: TrainState, device: tor
                   size: int) -> float:
     """Returns the peak of memory, GiB, of steps on those micro-batches of the run that need most memory."""
     config = replace_options(config, {"batch.micro_batch_size": size})
-    sizes = epoch_sizes(train.sizes, config.augment.mirrored_copies)
-    plan = plan_run(config.batch, config.optim, config.schedule, sizes, 0, processes, repeat_factors(train, config))
+    plan = plan_run_on(train, config, 0, processes)
     batches = plan_trial(config, train, plan)
     free_memory(state, device)
     reset_peak_memory(device)

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detector.config.schema import Batch, Optim, Schedule
-from detector.data.samplers import micro_batches, steps_per_epoch
+from detector.config.schema import Batch, Config, Optim, Schedule
+from detector.data.repeat_factors import repeat_factors
+from detector.data.samplers import epoch_sizes, micro_batches, steps_per_epoch
 from detector.errors import BadInput
+from detector.structures import Dataset
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,14 @@ class RunPlan:
     repeat_factors: np.ndarray | None = None  # float64 [E], how often each entry of an epoch is drawn; None: once
 
 
+def plan_run_on(data: Dataset, config: Config, rank: int, world_size: int) -> RunPlan:
+    """Plans the steps of a run on these images, as `plan_run` does, with those options of the config that count."""
+    sizes = epoch_sizes(data.sizes, config.augment.mirrored_copies)
+    return plan_run(config.batch, config.optim, config.schedule, sizes, rank, world_size, repeat_factors(data, config))
+
+
 def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, rank: int, world_size: int,
-             repeat_factors: np.ndarray | None = None) -> RunPlan:
+             factors: np.ndarray | None = None) -> RunPlan:
     """Plans the steps of a run, with the linear scaling rule (Goyal et al. 2017, section 2.1).
 
     A batch of k times the reference batch takes k times the learning rate and a k-th of the warm-up steps, which are at
@@ -34,7 +42,7 @@ def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, 
 
     Args:
         sizes: int [E, 2], height and width of the images of one epoch.
-        repeat_factors: float64 [E], how often each of them is drawn in an epoch on average; None: once.
+        factors: float64 [E], how often each of them is drawn in an epoch on average; None: once.
 
     Raises:
         BadInput: more processes than images in a batch, or static groups with fewer images than one batch.
@@ -43,7 +51,7 @@ def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, 
     if world_size > size:
         raise BadInput(f"batch.size={size} cannot be shared by {world_size} processes: start at most {size}, or set "
                        f"batch.size={batch.micro_batch_size * world_size} (the learning rate follows)")
-    steps = steps_per_epoch(sizes, size, batch.aspect_ratio_groups, repeat_factors)
+    steps = steps_per_epoch(sizes, size, batch.aspect_ratio_groups, factors)
     if batch.aspect_ratio_groups == "static" and not steps:
         raise BadInput(f"batch.aspect_ratio_groups=static with batch.size={size}: {len(sizes)} images are fewer than "
                        "one batch. Set a smaller batch.size, or batch.aspect_ratio_groups=shuffled")
@@ -62,7 +70,7 @@ def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, 
     if batch.aspect_ratio_groups == "static" and unused:
         summary += f"; the {unused} widest of {len(sizes)} images are never trained on"
     return RunPlan(size, splits[rank], steps, total_steps, optim.lr * scale, warmup_steps,
-                   milestones, summary, repeat_factors)
+                   milestones, summary, factors)
 
 
 def limit_warmup(warmup_steps: int, total_steps: int, milestones: tuple[int, ...]) -> tuple[int, str]:

@@ -13,7 +13,7 @@ from detector.data.fingerprint import describe_change, fingerprint
 from detector.data.image_io import decoder_note
 from detector.data.padding_buckets import PaddingBuckets, plan_padding_buckets
 from detector.data.read import describe, read_datasets, relative_paths, resolve_format, select_for_training
-from detector.data.repeat_factors import describe_repeats, repeat_factors
+from detector.data.repeat_factors import describe_repeats
 from detector.data.review import nothing_readable, nothing_to_learn
 from detector.data.samplers import epoch_sizes, micro_batches
 from detector.data.split import val_share
@@ -54,7 +54,7 @@ from detector.training.checkpoint import TrainState, compare_configs, restore_st
 from detector.training.micro_batch import measure_micro_batch
 from detector.training.optimizer import build_optimizer
 from detector.training.review import review_files, review_training
-from detector.training.schedule import RunPlan, describe_schedule, plan_run
+from detector.training.schedule import RunPlan, describe_schedule, plan_run_on
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,7 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: 
     config, auto_values = resolve_auto(config, train_data, world_size(), stored, lambda resolved: measure_micro_batch(
         resolved, train_data, device, world_size(), local_processes(ranks)))
     batch = resumed_batch(config.batch, content)
-    sizes = epoch_sizes(train_data.sizes, config.augment.mirrored_copies)
-    plan = plan_run(batch, config.optim, config.schedule, sizes, rank(), world_size(),
-                    repeat_factors(train_data, config))
+    plan = plan_run_on(train_data, replace(config, batch=batch), rank(), world_size())
     refuse_uneven_statistics(config.model.norm, plan.global_batch, batch.micro_batch_size)
     state, origin = build_state(config, train_data.classes, plan, content, device)
     raise_if_stop_requested(stop)
@@ -115,6 +113,7 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: 
     messages += [decoder_note(), warn_few_cores(ranks, config.run.num_workers),
                  warn_slow_precision(config.run.precision, device), coco_kernel.fallback_message() if val_data else "",
                  file_digest.fallback_message()]
+    sizes = epoch_sizes(train_data.sizes, config.augment.mirrored_copies)
     buckets = plan_padding_buckets(config, sizes, plan.global_batch)
     messages = [message for message in messages if message]
     return state, Setup(config, plan, buckets, train_data, val_data, messages, ranks, fingerprints)
