@@ -96,6 +96,8 @@ class Augment:
     hflip_prob: float = option(0.5, "probability of a horizontal flip", low=0, high=1)
     vflip_prob: float = option(0.0, "probability of a vertical flip, for images without an upper side: boards, cells, "
                                     "photographs from the air", low=0, high=1)
+    transpose_prob: float = option(0.0, "probability that rows and columns of a square image are swapped; with both "
+                                        "flips it is seen from all four sides", low=0, high=1)
     min_size: tuple[int, ...] = option((AUTO,), "short side of the resized image, pixels; of several, one is drawn for "
                                        "each step. auto: 320 to 800, so that nine of ten objects have 48 pixels or "
                                        "more", auto=True)

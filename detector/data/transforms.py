@@ -40,6 +40,18 @@ def vflip(image: Tensor, boxes: Tensor, config: Augment, generator: torch.Genera
     return image, boxes, 1.0
 
 
+def transpose(image: Tensor, boxes: Tensor, config: Augment,
+              generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
+    """Swaps rows and columns with probability `transpose_prob`; with the two flips, all quarter turns occur.
+
+    Only images that are square: others would no longer fit their batch, which holds images of one aspect-ratio group.
+    """
+    is_square = image.shape[-2] == image.shape[-1]
+    if config.transpose_prob and uniform(0, 1, generator) < config.transpose_prob and is_square:
+        image, boxes = image.transpose(-1, -2).contiguous(), boxes[:, [1, 0, 3, 2]]
+    return image, boxes, 1.0
+
+
 def scale_jitter(image: Tensor, boxes: Tensor, config: Augment,
                  generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
     """Zooms by a factor drawn from `scale_jitter`. (Ghiasi et al. 2021, "Simple Copy-Paste", section 3.2)
@@ -105,7 +117,7 @@ def color_jitter(image: Tensor, boxes: Tensor, config: Augment,
 
 # In the order in which they are applied. To add one: TRANSFORMS["invert"] = my_function, before the data is loaded.
 TRANSFORMS: dict[str, Transform] = {
-    "hflip": hflip, "vflip": vflip, "scale_jitter": scale_jitter, "color_jitter": color_jitter}
+    "hflip": hflip, "vflip": vflip, "transpose": transpose, "scale_jitter": scale_jitter, "color_jitter": color_jitter}
 
 
 def augment(image: Tensor, boxes: Tensor, config: Augment, generator: torch.Generator,

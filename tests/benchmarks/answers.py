@@ -1,7 +1,7 @@
 """The table of README.md: each question with its answer, made of the last lines of results/, and its command.
 
     python tests/benchmarks/answers.py              # prints the table
-    python tests/benchmarks/answers.py --readme     # writes the table into tests/benchmarks/README.md, and its five most
+    python tests/benchmarks/answers.py --readme     # writes the table into tests/benchmarks/README.md, and its six most
                                                     # telling rows into the project's README.md
 
 An answer is computed from result lines alone: a question without a line is `not measured`. Each kind of machine has a
@@ -91,6 +91,15 @@ def start_weights(lines: Lines) -> str:
             f"{last['weights']['step']} steps ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})")
 
 
+def published_row(lines: Lines) -> str:
+    """Mean and standard deviation over the seeds; of each seed the last line that was measured with the last one's files."""
+    seeds = list({line["seed"]: line for line in lines if line["hardware"] == lines[-1]["hardware"]}.values())
+    values = [line["metrics"]["AP50"] for line in seeds]
+    deviation = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return (f"AP50 {statistics.mean(values):.4f}{deviation}, AP {statistics.mean(line['metrics']['AP'] for line in seeds):.4f} (means of "
+            f"{len(seeds)} seeds); {statistics.mean(line['minutes'] for line in seeds):.0f} minutes a seed, {lines[-1]['hardware']}")
+
+
 def loader(lines: Lines) -> str:
     line = lines[-1]
     own, peer = (statistics.median(line["one_core"][name]) for name in ("ours", "torchvision"))
@@ -158,6 +167,9 @@ def annotations_fuzz(lines: Lines) -> str:
 
 
 QUESTIONS = [
+    Question("AP50 on the 500 test images of DeepPCB with ResNet-18 FPN, and how long does a training take?",
+             "published_row.py deeppcb-resnet18-fpn data.root=/data/deeppcb", published_row,
+             lambda line: line["row"] == "deeppcb-resnet18-fpn", highlight=True),
     Question("AP of this package and of torchvision's `FasterRCNN` with its reference loop, on BCCD, and the speed?",
              "against_torchvision.py configs/custom/bccd.yaml data.root=/data/bccd", accuracy,
              lambda line: BF16 not in line["overrides"]),

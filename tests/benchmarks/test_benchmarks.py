@@ -4,14 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import answers
 import measuring
+import published_row
 import pytest
 import scaling
 import torch
 from PIL import Image
+
+from detector.config.load import load_config, to_yaml
+from detector.run.usage import Start
 
 FOLDER = Path(__file__).parent
 
@@ -200,3 +205,26 @@ def test_start_weights(tmp_path):
     line, = lines
     assert (line["case"], line["seed"], line["weights"]["step"], line["random"]["step"]) == ("resnet18_bccd", 4, 2, 2)
     assert "after 2 steps (1 seed)" in answers.start_weights(lines)
+
+
+def test_a_published_row_counts_only_finished_runs_of_all_seeds(tmp_path):
+    """Runs as training leaves them, of a row with 2,000 steps; the third has not been evaluated after its last step."""
+    row = "deeppcb-resnet18-fpn"
+    for seed, name in enumerate((row, f"{row}-seed1", f"{row}-seed2")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.yaml").write_text(to_yaml(load_config(f"tables/{row}", [f"run.name={name}", f"seed={seed}"])))
+        (folder / "environment.json").write_text(json.dumps({"processes": 1, "gpus": [], "cores": 2, "commit": "0123"}))
+        steps = 2000 if seed < 2 else 1000
+        metrics = [{"kind": "train", "step": steps, "epoch": steps / 125, "images_per_s": 10, "memory_gib": 2},
+                   {"kind": "evaluation", "step": steps, "AP50": 0.9 + seed / 100}]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+        (folder / "results.json").write_text(json.dumps({"step": steps, "metrics": {"AP50": 0.9 + seed / 100, "AP": 0.7, "loss": 1}}))
+        start = Start(0, 1500, 1, 0, "cpu", 2, 8, 0, steps, {"steps": 1500.0}, ended=True)
+        (folder / "usage.json").write_text(json.dumps({"starts": [asdict(start)]}))
+    first, second = published_row.collect(row, 2, tmp_path)
+    assert (first["seed"], second["seed"], second["minutes"], second["metrics"]) == (0, 1, 25.0, {"AP50": 0.91, "AP": 0.7})
+    assert answers.published_row([first, {**first, "seed": 1, "metrics": {"AP50": 0.8, "AP": 0.6}}, second]).startswith(
+        "AP50 0.9050 ± 0.0071, AP 0.7000 (means of 2 seeds); 25 minutes a seed, 1 process on 2 CPU cores")
+    with pytest.raises(SystemExit, match="does not hold 3 finished runs"):
+        published_row.collect(row, 3, tmp_path)

@@ -19,6 +19,7 @@ from detector.data.transforms import (
     hflip,
     horizontal_flip,
     scale_jitter,
+    transpose,
     uniform,
     vflip,
     visible_mask,
@@ -26,7 +27,7 @@ from detector.data.transforms import (
 from detector.seeding import generator, numpy_random_state
 
 SEEDS = range(30)
-ALL = Augment(hflip_prob=0.5, vflip_prob=0.5, scale_jitter=(0.3, 3.0), color_jitter_prob=0.5)
+ALL = Augment(hflip_prob=0.5, vflip_prob=0.5, transpose_prob=0.5, scale_jitter=(0.3, 3.0), color_jitter_prob=0.5)
 
 
 def picture(seed: int) -> Tensor:
@@ -108,10 +109,31 @@ def test_a_vertical_flip_moves_the_box_with_its_object_and_twice_gives_the_input
     assert torch.equal(again, image) and torch.equal(back, boxes)
 
 
-@pytest.mark.parametrize("flip, option", [(hflip, "hflip_prob"), (vflip, "vflip_prob")])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_transposition_moves_the_box_with_its_object_and_leaves_images_that_are_not_square(seed):
+    x1, y1 = (int(n) for n in numpy_random_state(seed).randint(0, 10, 2))
+    image, boxes = block(14, 14, (x1, y1, x1 + 3, y1 + 2))
+    turned, moved, _ = transpose(image, boxes, Augment(transpose_prob=1), generator(seed))
+    assert moved[0].tolist() == box_of(turned[0]) == [y1, x1, y1 + 2, x1 + 3]
+    again, back, _ = transpose(turned, moved, Augment(transpose_prob=1), generator(seed))
+    assert torch.equal(again, image) and torch.equal(back, boxes)
+    wide, boxes = block(12, 14, (x1, y1, x1 + 3, y1 + 2))
+    assert all(map(torch.equal, transpose(wide, boxes, Augment(transpose_prob=1), generator(seed))[:2], (wide, boxes)))
+
+
+def test_flips_and_transposition_show_all_eight_symmetries_of_a_square_image():
+    image = block(9, 9, (1, 2, 4, 8))[0]
+    config = Augment(hflip_prob=0.5, vflip_prob=0.5, transpose_prob=0.5)
+    shown = {augment(image, NONE, config, generator(seed))[0].numpy().tobytes() for seed in range(100)}
+    symmetries = {flipped.contiguous().numpy().tobytes() for turns in range(4)
+                  for turned in [torch.rot90(image, turns, (1, 2))] for flipped in (turned, turned.flip(-1))}
+    assert shown == symmetries and len(symmetries) == 8
+
+
+@pytest.mark.parametrize("flip, option", [(hflip, "hflip_prob"), (vflip, "vflip_prob"), (transpose, "transpose_prob")])
 @pytest.mark.parametrize("probability, fraction", [(0.0, 0), (1.0, 1), (0.5, 0.5), (0.2, 0.2)])
 def test_a_flip_is_as_frequent_as_configured(probability, fraction, flip, option):
-    image = picture(1)
+    image = torch.arange(48, dtype=torch.uint8).reshape(3, 4, 4)
     config = Augment(**{option: probability})
     count = sum(not torch.equal(flip(image, NONE, config, generator(seed))[0], image) for seed in range(400))
     assert abs(count / 400 - fraction) <= (0 if probability in (0, 1) else 0.1)
@@ -323,7 +345,7 @@ def test_a_crop_loses_exactly_the_objects_of_which_too_little_is_in_it():
 # Extending
 
 def test_transforms_are_applied_in_the_order_of_the_dict():
-    assert list(TRANSFORMS) == ["hflip", "vflip", "scale_jitter", "color_jitter"]
+    assert list(TRANSFORMS) == ["hflip", "vflip", "transpose", "scale_jitter", "color_jitter"]
 
 
 def test_a_transform_is_added_by_one_entry(monkeypatch):
