@@ -63,7 +63,7 @@ def predict(run: str, source: str, device: str = "auto", score: float = 0.5, out
             f"{Path(source).name or source} by {Path(run).resolve().name}",
             (f"{predictor.config.model.backbone}, step {predictor.step}",
              f"{num_objects} objects of score {score:g} or more"),
-            f"fleet-rcnn predict {run} {source} --report", predictor.config.evaluate.nms_thresh))))
+            f"fleet-rcnn predict {run} {source} --report", predictor.config.evaluate.nms_thresh, score=score))))
     if errors:
         print(f"{len(errors)} images could not be read and were left out")
     if frames.unreadable_folders:

@@ -189,9 +189,15 @@ def voc_metrics_by_size(detections: Detections, dataset: Dataset, pairs: Pairs,
     return metrics, per_class
 
 
+def describe_best_score(analysis: Analysis) -> str:
+    if analysis.f1 > 0:
+        return f"F1 is highest, {analysis.f1:.3f}, at score threshold {analysis.best_score:.2f}"
+    return "No detection is correct, so that no score threshold is the best one"
+
+
 def describe_errors(analysis: Analysis) -> str:
     """Returns two lines of text: what each error type costs, and the score threshold with the highest F1."""
     costs = ", ".join(f"{kind} {cost:.3f}" for kind, cost in sorted(analysis.cost.items(), key=lambda item: -item[1]))
     return (f"AP at IoU 0.5 is {analysis.ap50:.3f}; fixing all errors of one type would gain: {costs}\n"
-            f"F1 is highest, {analysis.f1:.3f}, at score threshold {analysis.best_score:.2f}; scores differ from the "
+            f"{describe_best_score(analysis)}; scores differ from the "
             f"precision of detections with such scores by {analysis.calibration_error:.3f} on average")

@@ -15,12 +15,15 @@ from detector.data.image_io import read_image
 from detector.errors import BadInput
 from detector.metrics.analysis import SIZE_METRICS, Analysis
 from detector.metrics.coco_params import AREA_RANGES
+from detector.metrics.label_review import find_doubtful_labels
 from detector.metrics.tide import ERRORS, IGNORED, MISSED, TRUE_POSITIVE
 from detector.report.image_budget import UINT16_MAX, JpegBudget, pack_columns, select_images_to_show, to_base64
+from detector.report.labels_to_review import MAX_LABELS, page_rows, write_table
 from detector.report.page.build import write_page
 from detector.structures import Dataset, Detections
 
 MAX_CONFUSIONS = 3000  # pairs of classes on the page, the most frequent ones
+LABELS_FILE = "labels_to_review.csv"
 READER_THREADS = 8     # that decode images
 MAX_NAME_LENGTH = 120  # letters of an image's name on the page
 # The page's names of ERRORS, in the same order: identifiers in its scripts, styles and addresses.
@@ -36,11 +39,12 @@ class PageInfo:
     command: str               # that wrote the page
     nms_thresh: float          # of the detections; the page's slider can only lower it
     match_rule: str = "coco"   # "coco" or "voc": how detections are matched to objects
+    score: float = 0.5         # of predictions: where the page's score slider stands at first
 
 
 def write_evaluation_report(path: Path, info: PageInfo, dataset: Dataset, detections: Detections, analysis: Analysis,
                             metrics: dict[str, float]) -> str:
-    """Writes the report of an evaluation.
+    """Writes the report of an evaluation, and beside it a table of the labels that are most likely wrong.
 
     Args:
         metrics: shown at the top, by the evaluation's own names.
@@ -55,7 +59,10 @@ def write_evaluation_report(path: Path, info: PageInfo, dataset: Dataset, detect
             for pixels in pool.map(lambda index: None if budget.is_full else read_pixels(dataset, index),
                                    order[start:start + READER_THREADS]):
                 budget.add(pixels)
-    data = image_data(dataset, detections, analysis, order, budget) | analysis_data(dataset, analysis, metrics)
+    labels = find_doubtful_labels(dataset, detections, MAX_LABELS)
+    write_table(path.with_name(LABELS_FILE), labels, dataset, detections)
+    data = image_data(dataset, detections, analysis, order, budget) | analysis_data(dataset, analysis, metrics) | {
+        "labels": page_rows(labels, dataset, detections, order), "labels_table": LABELS_FILE}
     return write(path, info, data)
 
 
@@ -73,7 +80,7 @@ def write_prediction_report(path: Path, info: PageInfo, dataset: Dataset, detect
 def write(path: Path, info: PageInfo, data: dict) -> str:
     write_page(path, "report", info.title, {
         "title": info.title, "facts": info.facts, "command": info.command, "nms_thresh": info.nms_thresh,
-        "match_rule": info.match_rule, "error_kinds": ERROR_KINDS, **data})
+        "match_rule": info.match_rule, "score": info.score, "error_kinds": ERROR_KINDS, **data})
     return f"{path}: {data['shown']}; {path.stat().st_size / 1e6:.1f} MB"
 
 
@@ -91,7 +98,7 @@ def image_data(dataset: Dataset, detections: Detections, analysis: Analysis | No
     columns, min_score = pack_columns(dataset, detections, analysis, order)
     names = [Path(dataset.path(index)).name[:MAX_NAME_LENGTH] for index in order]
     return {"images": {"names": names, "jpegs": budget.jpegs[:len(order)], **columns}, "classes": dataset.classes,
-            "min_score": min_score, "has_ground_truth": analysis is not None,
+            "min_score": min_score, "num_images": len(dataset), "has_ground_truth": analysis is not None,
             "shown": describe_shown(len(dataset), len(order), budget, min_score, has_errors=analysis is not None)}
 
 

@@ -14,7 +14,8 @@ from detector.run.files import write_whole
 
 FOLDER = Path(__file__).resolve().parent
 SCRIPTS = {"view": ("charts.js", "boxes.js", "view.js"),
-           "report": ("charts.js", "boxes.js", "matching.js", "metrics.js", "gallery.js", "report.js")}
+           "report": ("charts.js", "boxes.js", "matching.js", "metrics.js", "confusion.js", "gallery.js", "labels.js",
+                      "report.js")}
 
 
 def write_page(path: Path, name: str, title: str, data: dict) -> None:

@@ -2,7 +2,8 @@
 
 const PAGE_SIZE = 24;
 const state = {score: 0, nms: data.nms_thresh, class: 0, error: "all", sort: "worst", page: 1, open: -1, theme: ""};
-const DEFAULTS = {...state, score: data.has_ground_truth ? data.best_score : .5};
+// Of a detector that finds nothing right, no score is the best one: then all of its detections are shown.
+const DEFAULTS = {...state, score: !data.has_ground_truth ? data.score : data.f1 > 0 ? data.best_score : 0};
 const FILTERS = ["all", "any", "correct", ...Object.keys(ERROR_NOTES)];
 const images = unpackImages(), controlUpdates = [];  // controlUpdates: functions that show the state in the controls
 let list = [], cards = null, showStatus = null;      // list: [{image, result of filterImage}]
@@ -124,6 +125,7 @@ function render() {
       "No image matches the filters. A lower score threshold, another class or another kind of error shows more."));
   showStatus(total, numPages);
   showClassCurve(state.class);
+  showConfusions();
   showEnlarged();
   const sum = key => onPage.reduce((n, {result}) => n + result[key].length, 0);
   Object.assign(root.dataset, {listed: list.length, page: state.page, boxes: sum("detections"), objects: sum("objects"),

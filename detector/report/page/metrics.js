@@ -13,12 +13,15 @@ const METRIC_NAMES = {AP: "AP", AP50: "AP at IoU 0.50", AP75: "AP at IoU 0.75", 
   ARm: "AR, medium", ARl: "AR, large", AP_11point: "AP, 11 points", AP_weighted: "AP, weighted by number of objects"};
 
 function metricTiles() {
-  const all = Object.entries(data.metrics), large = all.filter(([key]) => key.startsWith("AP")).slice(0, 3);
+  const all = Object.entries(data.metrics).filter(([key]) => /^A[PR]/.test(key));
+  const large = all.filter(([key]) => key.startsWith("AP")).slice(0, 3);
   const small = all.filter(entry => !large.includes(entry));
-  const text = ([key, value]) => key.startsWith("AP") || key.startsWith("AR") ? percent(value) : value.toFixed(4);
-  const name = ([key]) => METRIC_NAMES[key] || key.replaceAll("_", " ");
-  return [h("div", {class: "tiles"}, large.map(entry => tile(text(entry), name(entry)))),
-    small.length ? h("div", {class: "tiles"}, small.map(entry => tile(text(entry), name(entry), true))) : null];
+  const losses = Object.entries(data.metrics).filter(([key]) => key.startsWith("loss"));
+  const name = key => METRIC_NAMES[key] || key.replaceAll("_", " ");
+  const tiles = (entries, isSmall) => h("div", {class: "tiles"},
+    entries.map(([key, value]) => tile(percent(value), name(key), isSmall)));
+  return [tiles(large), small.length ? tiles(small, true) : null, losses.length ? h("p", {class: "note"},
+    losses.map(([key, value]) => `${name(key)} ${value.toFixed(4)}`).join(", ")) : null];
 }
 
 function errorCosts() {
@@ -26,8 +29,9 @@ function errorCosts() {
     name: h("span", {}, h("span", {class: "dot-key d-" + kind}), kind), value: Math.max(cost, 0), text: percent(cost),
     kind: "f-" + kind})).sort((a, b) => b.value - a.value);
   return section("Error types", `AP at IoU 0.5 is ${percent(data.ap50)}. The bars show by how many points it would ` +
-    "rise if all errors of one type were fixed and the others left as they are (TIDE).",
-  bars(rows, Math.max(...rows.map(row => row.value), .01)),
+    "rise if all errors of one type were fixed and the others left as they are (TIDE); a full bar would be all " +
+    "that is missing to 100.",
+  bars(rows, Math.max(...rows.map(row => row.value), 1 - data.ap50, .01)),
   h("p", {class: "note kinds"}, Object.entries(ERROR_NOTES).map(([kind, note]) => [h("b", {}, kind), `: ${note}. `])));
 }
 
@@ -71,70 +75,4 @@ function calibrationCurve() {
   return h("figure", {}, h("h3", {}, "Calibration of scores"), chart, h("figcaption", {},
     "On the dashed line, 80 % of the detections with a score of 0.8 are correct; below it, scores are overconfident. " +
     `Expected calibration error: ${error.toFixed(3)}.`));
-}
-
-function classTable(selectClass) {
-  const countColumn = key => ({key, name: key, text: row => formatCount(row[key])});
-  const percentColumn = (key, name = key) => ({key, name, text: row => percent(row[key])});
-  const metrics = Object.keys(data.per_class[0] || {}).filter(key => /^A[PR]/.test(key));
-  const rows = data.per_class.map((row, c) => ({...row, label: c + 1}));
-  const nameCell = row => h("button", {type: "button", class: "link", onclick: () => selectClass(row.label)}, row.name);
-  const table = sortableTable([{key: "name", name: "class", text: row => row.name, cell: nameCell},
-    countColumn("objects"), countColumn("detections"),
-    ...metrics.map(key => percentColumn(key, key.replace("_11point", ", 11 points"))), percentColumn("precision"),
-    percentColumn("recall")], rows, metrics[0] || "objects", false);
-  table.classList.add("tall");
-  return section("Classes", `${formatCount(rows.length)} classes. Precision and recall are at the score threshold ` +
-    `${data.best_score.toFixed(2)}, where F1 over all classes is highest (${percent(data.f1)} %). A click on a name ` +
-    "shows the images of the class.", table);
-}
-
-const MATRIX_SIZE = 16;  // classes in the confusion matrix
-// Returns the labels that are confused most often, in their order. Correct detections and background count little.
-function mostConfused() {
-  const weights = new Map();
-  for (const [true_, predicted, n] of data.confusion) {
-    const weight = true_ === predicted ? 1e-3 : true_ && predicted ? 1 : 1e-2;
-    for (const label of true_ === predicted ? [true_] : [true_, predicted])
-      weights.set(label, (weights.get(label) || 0) + weight * n);
-  }
-  return [...weights.keys()].filter(label => label).sort((a, b) => weights.get(b) - weights.get(a))
-    .slice(0, MATRIX_SIZE).sort((a, b) => a - b);
-}
-
-function confusions(selectClass) {
-  const name = label => label ? data.classes[label - 1] : "background", counts = new Map(), rowSums = new Map();
-  for (const [true_, predicted, n] of data.confusion) {
-    counts.set(`${true_},${predicted}`, n);
-    rowSums.set(true_, (rowSums.get(true_) || 0) + n);
-  }
-  const labels = [...mostConfused(), 0];
-  const matrixCell = (true_, predicted) => {
-    const n = counts.get(`${true_},${predicted}`) || 0, fraction = n / (rowSums.get(true_) || 1);
-    const isDefined = true_ || predicted;
-    const node = h("td", {title: `${name(true_)}, detected as ${name(predicted)}: ${n}`, class: n ? null : "none"},
-      isDefined ? (n ? brief(n) : "·") : "");
-    const color = true_ === predicted ? "--accent" : "--second";
-    if (n && isDefined)
-      node.style.background = `color-mix(in srgb, var(${color}) ${Math.round(8 + 62 * fraction)}%, var(--wash))`;
-    return node;
-  };
-  const matrix = h("table", {class: "matrix"},
-    h("thead", {}, h("tr", {}, h("td"), labels.map(label => h("th", {scope: "col"}, name(label))))),
-    h("tbody", {}, labels.map(t => h("tr", {}, h("th", {scope: "row", title: name(t)}, name(t)),
-      labels.map(p => matrixCell(t, p))))));
-  const rows = data.confusion.filter(([t, p]) => t && p && t !== p).slice(0, 200).map(([t, p, n]) =>
-    ({true_: name(t), predicted: name(p), n, fraction: n / (rowSums.get(t) || 1), label: p}));
-  const trueCell = row => h("button", {type: "button", class: "link",
-    onclick: () => selectClass(row.label, "classification")}, row.true_);
-  const list = sortableTable([{key: "true_", name: "true class", cell: trueCell},
-    {key: "predicted", name: "detected as"}, {key: "n", name: "times", text: row => formatCount(row.n)},
-    {key: "fraction", name: "%", text: row => percent(row.fraction)}], rows, "n");
-  list.classList.add("tall");
-  return section("Confusion matrix", `At score threshold ${data.best_score.toFixed(2)} and IoU 0.5. ` +
-    "Rows: true class; columns: detected class. The column “background” holds missed objects, the row “background” " +
-    "false detections." +
-    (data.classes.length > MATRIX_SIZE ? ` Shown are the ${MATRIX_SIZE} classes that are confused most often.` : ""),
-  h("div", {class: "beside"}, h("div", {class: "scroll"}, matrix),
-    rows.length ? list : h("p", {class: "note"}, "No class is confused with another.")));
 }

@@ -16,6 +16,7 @@ page.append(h("header", {class: "top"}, h("div", {class: "head"}, h("h1", {}, da
 if (data.has_ground_truth) page.append(...metricTiles().filter(Boolean), errorCosts(),
   h("section", {class: "two"}, precisionRecall(), calibrationCurve()), h("section", {}, sizeTable()),
   classTable(showImagesOf), confusions(showImagesOf));
+if (data.has_ground_truth) page.append(labelsToReview() || "");
 page.append(gallery(), h("footer", {}, data.command));
 prepareDialog();
 render();

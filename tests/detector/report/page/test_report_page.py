@@ -1,6 +1,7 @@
 """The report in a real browser: the page opens without an error, sliders and filters act, names are set as text."""
 
-from dataclasses import dataclass
+import csv
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,10 @@ from torchvision.ops import batched_nms
 from detector.config.load import load_config
 from detector.data.read import read_splits
 from detector.metrics.analysis import Analysis, analyse
+from detector.metrics.label_review import find_doubtful_labels
+from detector.metrics.matching import ABOVE_HALF, image_indices, overlapping_pairs
+from detector.metrics.operating_point import errors_at_threshold
+from detector.metrics.tide import ErrorTypes
 from detector.report import image_budget, report
 from detector.report.image_budget import JpegBudget
 from detector.report.report import ERROR_KINDS, PageInfo, write_evaluation_report, write_prediction_report
@@ -170,6 +175,47 @@ def test_tables_sort_by_a_click(case, browser):
     assert order == "ascending"
 
 
+@pytest.mark.parametrize("score", [0, 0.3, 0.62])
+def test_confusion_matrix_precision_and_recall_follow_the_score_slider(case, browser, score):
+    """The page's counts at a score threshold are those of the analysis at that threshold."""
+    data, detections, analysis = case.data, case.detections, case.analysis
+    is_voc, image = "AP_11point" in next(iter(analysis.per_class.values())), image_indices(detections, data)
+    errors = ErrorTypes(*(getattr(analysis, name) for name in ("detection_error", "detection_object", "detection_iou",
+                                                                 "object_error", "object_detection")))
+    rounded = replace(detections, scores=np.round(detections.scores * 65535) / 65535)
+    confusion = errors_at_threshold(score, rounded, data, image, overlapping_pairs(detections, data, 0.1, not is_voc), errors,
+                                    ABOVE_HALF if is_voc else 0.5)["confusion"]
+    browser.open(case.page, f"score={score}")
+    expected = {(int(t), int(p)): int(confusion[t, p]) for t, p in np.argwhere(confusion)}
+    assert {(t, p): count for t, p, count in browser.run("confusionCounts()")} == expected
+    recall = browser.run("[...document.querySelectorAll('section')].find(node => node.querySelector('h2')?.textContent === 'Classes')"
+                         ".querySelector('tbody tr td:last-child').textContent")
+    name = browser.run("document.querySelector('section table.wide tbody td button.link').textContent")
+    row = confusion[NASTY.index(name) + 1]
+    assert float(recall) == pytest.approx(100 * row[NASTY.index(name) + 1] / row.sum(), abs=0.051)
+
+
+def test_labels_to_look_at_again_have_a_picture_and_a_line_in_a_table(case, browser):
+    labels = find_doubtful_labels(case.data, case.detections, 300)
+    lines = list(csv.DictReader((case.page.parent / "labels_to_review.csv").open(newline="")))
+    assert [line["kind"] for line in lines] == [label.kind for label in labels] and len(lines) > 20
+    assert all(Path(line["image"]).is_file() for line in lines)
+    browser.open(case.page)
+    assert browser.run("document.querySelectorAll('.labels tbody tr').length") == min(len(labels), 100)
+    assert browser.run("document.querySelectorAll('.labels tbody svg image').length") == min(len(labels), 100)
+    browser.run("document.querySelector('.labels button.crop').click()")
+    assert browser.run("document.querySelector('#enlarged h3').textContent") == Path(lines[0]["image"]).name
+
+
+def test_the_page_of_a_detector_that_finds_nothing_right_shows_all_its_detections(tmp_path, browser):
+    data, detections = random_case(tmp_path, images=3)
+    nowhere = replace(detections, boxes=np.tile(np.float32([0, 0, 2, 2]), (len(detections), 1)))
+    analysis = analyse(nowhere, data)
+    assert analysis.f1 == 0
+    write_evaluation_report(tmp_path / "report.html", INFO, data, nowhere, analysis, analysis.metrics)
+    assert int(browser.open(tmp_path / "report.html")["shown"]) == int(browser.open(tmp_path / "report.html", "score=0")["shown"]) > 0
+
+
 def test_names_are_text(case, browser):
     browser.open(case.page, "score=0")
     assert browser.run("document.title") == NASTY[0] == browser.run("document.querySelector('h1').textContent")
@@ -250,7 +296,8 @@ def test_predictions_without_ground_truth(tmp_path, browser):
     budget = JpegBudget(4)
     for _ in range(4):
         budget.add(np.zeros((SIDE, SIDE, 3), np.uint8))
-    write_prediction_report(tmp_path / "report.html", INFO, bare, detections, budget)
+    write_prediction_report(tmp_path / "report.html", replace(INFO, score=0.4), bare, detections, budget)
+    assert integers(browser.open(tmp_path / "report.html"), "boxes") == [(detections.scores >= 0.4).sum()], "--score of predict"
     assert integers(browser.open(tmp_path / "report.html", "score=0"), "boxes", "listed") == [len(detections), 4]
 
 
