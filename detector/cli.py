@@ -98,9 +98,10 @@ def add_evaluation(add_verb: AddVerb) -> None:
 def add_inspection(add_verb: AddVerb) -> None:
     view = add_verb("view", "statistics and images of the training data, annotated and as fed to the model", "config")
     anchors = add_verb("anchors", "how well the anchors cover the training objects, and a proposal", "config")
-    for verb, page in ((view, "view.html"), (anchors, "anchors.html")):
+    for name, verb in (("view", view), ("anchors", anchors)):
         add_overrides(verb)
-        verb.add_argument("--out", default="", type=expanduser, help=f"page to write; default: {page}")
+        verb.add_argument("--out", default="", type=expanduser,
+                          help=f"page to write; default: pages/NAME-{name}.html, NAME being run.name")
 
 
 def add_inference(add_verb: AddVerb) -> None:
@@ -144,7 +145,7 @@ def add_data_and_tables(add_verb: AddVerb) -> None:
     form = tables.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true")
     form.add_argument("--csv", action="store_true")
-    form.add_argument("--html", metavar="FILE", nargs="?", const="tables.html", help="default: tables.html")
+    form.add_argument("--html", metavar="FILE", nargs="?", const="", help="default: pages/tables.html")
     form.add_argument("--models", action="store_true", help="parameters and operations of each row's model instead")
     tables.add_argument("--row", default="", help="only this row")
     tables.add_argument("--runs", default="runs", type=expanduser, help="folder of the run folders; default: runs")

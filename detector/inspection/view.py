@@ -14,7 +14,7 @@ from detector.inspection.anchor_coverage import AnchorCoverage, compute_coverage
 from detector.inspection.dataset_stats import MEASURES, build_histograms, compute_measures, quantile_table
 from detector.inspection.network_input import TrainInput, first_train_batches, padding_fraction
 from detector.model.anchors import AnchorPlan, plan_anchors
-from detector.report.page.build import write_page
+from detector.report.page.build import new_page_path, write_page
 from detector.run.files import CONFIG_FILE
 from detector.structures import Dataset, Resize, round_up, scale_and_size
 from detector.training.auto_options import resolve_auto
@@ -35,13 +35,13 @@ def view(source: str, overrides: list[str], out: str = "") -> Path:
     Args:
         source: a config file, the name of a config that ships with the package, or a run folder.
         overrides: key=value.
-        out: the page to write; default: view.html.
+        out: the page to write; default: pages/NAME-view.html, see new_page_path.
 
     Returns:
         The path of the page.
     """
     config, data = read_training_data(source, overrides)
-    path = Path(out or "view.html")
+    path = Path(out) if out else new_page_path(f"{config.run.name}-view")
     batches = first_train_batches(config, data, NUM_SAMPLED, NUM_SHOWN)
     inputs = [entry for batch in batches for entry in batch]
     errors = [printable(entry.error) for entry in inputs if entry.error]
@@ -77,13 +77,13 @@ def view(source: str, overrides: list[str], out: str = "") -> Path:
 def anchors(source: str, overrides: list[str], out: str = "") -> Path:
     """Prints how well the anchors cover the training objects, with a proposal, and writes a page about it.
 
-    Arguments and result are those of `view`; the default page is anchors.html.
+    Arguments and result are those of `view`; the default page is pages/NAME-anchors.html.
 
     Raises:
         BadInput: the training data has no object.
     """
     config, data = read_training_data(source, overrides)
-    path = Path(out or "anchors.html")
+    path = Path(out) if out else new_page_path(f"{config.run.name}-anchors")
     min_size = sorted(config.augment.min_size)[len(config.augment.min_size) // 2]
     resize, divisor = Resize(min_size, config.augment.max_size), config.model.size_divisor
     boxes, padded_sizes = resize_all(data, resize, divisor)

@@ -3,46 +3,46 @@
 import html
 import time
 
+from detector.report.page.build import FOLDER
 from detector.tables.render import HEADER, NOT_MEASURED, TableRow, by_table
 
+# Beside page.css, the style of all pages.
 STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --soft: #5d6670; --line: #d9dee3; --page: #f6f7f8; --card: #fff;
-  --good: #1a7f4b; --bad: #b3261e; --open: #8a6100; --bar: #3b6fb6; --tint: #eef2f7; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e7ea; --soft: #99a2ab; --line: #30363c; --page: #14171a;
-  --card: #1c2024; --good: #5bc98d; --bad: #ff8a80; --open: #e3b341; --bar: #7fa9e0; --tint: #23282e; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 108rem; padding: 2.5rem 2rem 4rem; background: var(--page); color: var(--ink);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "Noto Sans", "DejaVu Sans", sans-serif; }
-h1 { margin: 0; font-size: 1.7rem; letter-spacing: -.01em; }
-h2 { margin: 2.6rem 0 .7rem; font-size: 1.1rem; }
-p { margin: .4rem 0; max-width: 56rem; color: var(--soft); }
-.summary { display: flex; flex-wrap: wrap; gap: .6rem 2.4rem; margin: 1.4rem 0 0; }
-.summary div { color: var(--soft); } .summary b { display: block; font-size: 1.5rem; color: var(--ink); }
+:root { --good: light-dark(#1a7f4b, #5bc98d); --bad: light-dark(#b3261e, #ff8a80);
+  --open: light-dark(#8a6100, #e3b341); }
+main { max-width: 108rem; }
+h2 { margin: 2.2rem 0 .7rem; }
 .frame { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
-table { border-collapse: collapse; width: 100%; min-width: 80rem; table-layout: fixed;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .42rem .55rem; text-align: right; white-space: nowrap; }
-th { font-weight: 600; font-size: .8rem; color: var(--soft); cursor: pointer; }
-th:hover { color: var(--ink); } th[data-by="up"]::after { content: " ↑"; } th[data-by="down"]::after { content: " ↓"; }
+.frame table { width: 100%; min-width: 80rem; table-layout: fixed; }
+.frame th, .frame td { padding: .42rem .55rem; border: 0; min-width: 0; }
+.frame th { font-weight: 600; font-size: .8rem; position: static; background: none; cursor: pointer; }
+.frame th:hover { color: var(--ink); }
+th[data-by="up"]::after { content: " ↑"; } th[data-by="down"]::after { content: " ↓"; }
 thead tr { border-bottom: 1px solid var(--line); }
 tbody + tbody { border-top: 1px solid var(--line); }
-td.name { text-align: left; font-weight: 600; vertical-align: top; white-space: normal; }
+.frame tbody tr:hover td { background: var(--card); }
+.frame td.name, .frame th:first-child { text-align: left; padding-left: .8rem; position: sticky; left: 0; z-index: 1;
+  background: var(--card); }
+.frame td.name { font-weight: 600; vertical-align: top; white-space: normal; }
 td.name small { display: block; font-weight: 400; line-height: 1.35; }
-td.kind { text-align: left; color: var(--soft); font-size: .85rem; }
-th:nth-child(-n+3), td.left { text-align: left; }
+.frame td.kind { text-align: left; color: var(--soft); font-size: .85rem; padding-left: .55rem; white-space: nowrap; }
+.frame th:nth-child(-n+3), .frame td.left { text-align: left; }
 td.left { white-space: normal; overflow-wrap: anywhere; }
 tr.printed td { padding-bottom: .15rem; } tr.measured td { padding-top: .15rem; }
 tr.measured td.map { font-weight: 600; }
-td.none { text-align: left; color: var(--soft); font-style: italic; }
+.frame td.none { text-align: left; color: var(--soft); font-style: italic; }
 .good { color: var(--good); } .bad { color: var(--bad); } .open { color: var(--open); }
 small { color: var(--soft); } small.open { color: var(--open); }
-.bar { display: block; height: 3px; margin-top: 2px; border-radius: 2px; background: var(--tint); }
-.bar i { display: block; height: 100%; border-radius: 2px; background: var(--soft); }
-tr.measured .bar i { background: var(--bar); }
+.bar { display: block; height: 3px; margin-top: 2px; border-radius: 2px; background: var(--wash); }
+.bar i { display: block; height: 100%; border-radius: 2px; background: var(--faint); }
+tr.measured .bar i { background: var(--accent); }
+@media (max-width: 40rem) { .frame col:first-child { width: 9rem !important; }
+  .frame table { min-width: 66rem; font-size: .82rem; } }
 """
 # Column widths in rem: row, printed or measured, the nine of HEADER, gap, speed-up, tolerance, seed.
 WIDTHS = (16.5, 5, 7.5, 3.8, 3.2, 3.4, 5.2, 3.8, 6.5, 5.3, 6.3, 3.2, 4.5, 5.8, 4)
 SCRIPT = """
+document.querySelector(".head").append(themeButton());
 for (const head of document.querySelectorAll("th")) head.onclick = () => {
   const table = head.closest("table"), column = head.dataset.column, down = head.dataset.by === "up";
   const value = body => { const cell = body.querySelector(`[data-column="${column}"]`);
@@ -63,17 +63,18 @@ def as_html(rows: list[TableRow]) -> str:
     within = sum(row.verdict.startswith("within") for row in counting)
     counts = [(len(rows), "rows"), (len(counting), "measured"), (within, "within their tolerance"),
               (len(rows) - len(counting), "not measured, or not finished")]
-    summary = "".join(f"<div><b>{count}</b>{name}</div>" for count, name in counts)
+    summary = "".join(f'<div class="tile small"><b>{count}</b><span>{name}</span></div>' for count, name in counts)
+    style, theme = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "theme.js"))
     sections = "".join(render_table(title, members) for title, members in by_table(rows).items())
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Fleet R-CNN: published and measured results</title><style>{STYLE}</style></head><body>
-<h1>Published and measured results</h1>
-<p>Every row of the published tables, as printed and as measured with this package. Measured figures are read from the
-files of the runs. The gap is measured minus printed mAP, in percent points. Written
-{time.strftime("%Y-%m-%d %H:%M")}.</p>
-<div class="summary">{summary}</div>
-{sections}<script>{SCRIPT}</script></body></html>
+<title>Fleet R-CNN: published and measured results</title><style>{style}{STYLE}</style></head><body><main>
+<header class="top"><div class="head"><h1>Published and measured results</h1></div>
+<p class="soft">Every row of the published tables, as printed and as measured with this package. Measured figures are
+read from the files of the runs. The gap is measured minus printed mAP, in percent points. Written
+{time.strftime("%Y-%m-%d %H:%M")}.</p></header>
+<div class="tiles">{summary}</div>
+{sections}</main><script>{theme}{SCRIPT}</script></body></html>
 """
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from detector.report.page.build import new_page_path
 from detector.run.files import write_whole
 from detector.tables.html import as_html
 from detector.tables.model_size import describe_sizes
@@ -15,7 +16,7 @@ def show(row: str, runs: str, html: str | None, markdown: bool, csv: bool, model
     Args:
         row: name of a row; "": all rows.
         runs: folder that holds the run folders.
-        html: file to write a page to, instead of printing.
+        html: file to write a page to, instead of printing; "": pages/tables.html, see new_page_path.
         markdown, csv: print in this format; default: aligned text.
         models: print the parameters and operations of the rows' models instead.
 
@@ -28,9 +29,10 @@ def show(row: str, runs: str, html: str | None, markdown: bool, csv: bool, model
               "multiplication and an addition are two operations.\nPooling, NMS and box decoding are not counted.")
         return
     rows = build_rows(published, Path(runs))
-    if html:
-        write_whole(Path(html), as_html(rows))
-        print(f"page written: {html}")
+    if html is not None:
+        path = Path(html) if html else new_page_path("tables")
+        write_whole(path, as_html(rows))
+        print(f"page written: {path}")
         return
     if markdown:
         print(as_markdown(rows))

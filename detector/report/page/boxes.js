@@ -2,6 +2,8 @@
 // Images with boxes: SVG over a JPEG, in the pixels of the image.
 
 let numHatches = 0;
+const pen = document.createElement("canvas").getContext("2d");  // measures the width of tags
+pen.font = "600 100px system-ui, sans-serif";                   // as the style sheet's .tag
 
 // image: {jpeg, width, height}; shownWidth: width on the page in CSS pixels, null: as the style sheet says.
 function imageNode(image, shownWidth, label) {
@@ -34,7 +36,7 @@ function drawBoxes(node, boxes) {
       s("rect", {class: "box " + (box.kind || ""), stroke: box.color, ...rect}),
       box.title ? s("title", {}, box.title) : null));
     if (!box.tag) continue;
-    const width = ([...box.tag].length * .6 + .8) * fontSize, y = y1 > plateHeight ? y1 - plateHeight : y1;
+    const width = (pen.measureText(box.tag).width / 100 + .8) * fontSize, y = y1 > plateHeight ? y1 - plateHeight : y1;
     const x = Math.max(0, Math.min(x1, node.viewBox.baseVal.width - width));
     if (plates.some(([a, b, w]) => x < a + w && a < x + width && Math.abs(y - b) < plateHeight)) continue;
     plates.push([x, y, width]);

@@ -13,9 +13,9 @@ from pathlib import Path
 from detector.run.files import write_whole
 
 FOLDER = Path(__file__).resolve().parent
-SCRIPTS = {"view": ("charts.js", "boxes.js", "view.js"),
-           "report": ("charts.js", "boxes.js", "matching.js", "metrics.js", "confusion.js", "gallery.js", "labels.js",
-                      "report.js")}
+SCRIPTS = {"view": ("charts.js", "theme.js", "boxes.js", "view.js"),
+           "report": ("charts.js", "theme.js", "boxes.js", "matching.js", "metrics.js", "confusion.js", "gallery.js",
+                      "labels.js", "report.js")}
 
 
 def write_page(path: Path, name: str, title: str, data: dict) -> None:
@@ -34,6 +34,15 @@ def write_page(path: Path, name: str, title: str, data: dict) -> None:
     template = (FOLDER / f"{name}.html").read_text(encoding="utf-8")
     pieces = template.split("%%")  # text and placeholder names alternate; values are not searched for placeholders
     write_whole(path, "".join(values[piece] if i % 2 else piece for i, piece in enumerate(pieces)))
+
+
+def new_page_path(name: str) -> Path:
+    """Returns pages/NAME.html in the current folder, or NAME-2.html and so on: a file that is not there yet."""
+    number, path = 1, Path("pages") / f"{name}.html"
+    while path.exists():
+        number += 1
+        path = Path("pages") / f"{name}-{number}.html"
+    return path
 
 
 def csp_hash(text: str) -> str:

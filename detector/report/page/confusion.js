@@ -69,9 +69,9 @@ function classTable(selectClass) {
       percentColumn("recall")], rows, metrics[0] || "objects", false);
     table.classList.add("tall");
     holder.replaceChildren(table);
-    const best = data.f1 > 0 ? `highest (${percent(data.f1)} %) at ${data.best_score.toFixed(2)}` : "0 at any threshold";
-    note.textContent = `${formatCount(rows.length)} classes. Precision and recall are ${thresholdNote()}; F1 over all ` +
-      `classes is ${best}. A click on a name shows the images of the class.`;
+    const best = data.f1 > 0 ? `highest (${percent(data.f1)} %) at ${data.best_score.toFixed(2)}` : "0 at any score";
+    note.textContent = `${formatCount(rows.length)} classes. Precision and recall are ${thresholdNote()}; F1 over ` +
+      `all classes is ${best}. A click on a name shows the images of the class.`;
   });
   return section("Classes", null, note, h("div", {class: "controls"}, sliders()), holder);
 }

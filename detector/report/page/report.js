@@ -1,7 +1,6 @@
 // Puts the report of an evaluation, or of predictions alone, together.
 
 const page = document.getElementById("page");
-const isDark = () => state.theme ? state.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 const showImagesOf = (label, kind = "all") => {
   setState({class: label, error: kind, score: state.score});
   document.getElementById("pictures").scrollIntoView();
@@ -9,9 +8,8 @@ const showImagesOf = (label, kind = "all") => {
 
 Object.assign(state, DEFAULTS);
 readAddress();
-const themeButton = h("button", {type: "button", class: "plain",
-  onclick: () => setState({theme: isDark() ? "light" : "dark"})}, "light / dark");
-page.append(h("header", {class: "top"}, h("div", {class: "head"}, h("h1", {}, data.title), themeButton),
+page.append(h("header", {class: "top"}, h("div", {class: "head"}, h("h1", {}, data.title), h("button", {type: "button",
+  class: "plain", onclick: () => setState({theme: isDark(state.theme) ? "light" : "dark"})}, "light / dark")),
   h("div", {class: "soft"}, data.facts.map(fact => h("div", {}, fact)))));
 if (data.has_ground_truth) page.append(...metricTiles().filter(Boolean), errorCosts(),
   h("section", {class: "two"}, precisionRecall(), calibrationCurve()), h("section", {}, sizeTable()),

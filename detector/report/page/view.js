@@ -13,7 +13,7 @@ function classBars() {
 
 // An image of a padded batch; image: {name, jpeg, width, height, image_size [height, width] without padding, boxes}.
 function paddedImage(image) {
-  const maxWidth = data.kind === "anchors" ? 460 : 300;
+  const maxWidth = data.kind === "anchors" ? 460 : 288;
   const node = imageNode(image, Math.min(maxWidth, maxWidth * image.width / image.height), image.name);
   const hatch = node.addHatch(), [height, width] = image.image_size;
   if (width < image.width)
@@ -42,7 +42,7 @@ function viewData() {
 }
 
 function recallBars(key, title) {
-  const rows = data.by_size.map(row => ({name: row.name, value: isKnown(row[key]) ? row[key] : 0,
+  const rows = data.by_size.filter(row => row.objects).map(row => ({name: row.name, value: row[key],
     text: `${percent(row[key], 0)} % of ${formatCount(row.objects)}`}));
   return h("figure", {}, h("h3", {}, title), bars(rows, 1));
 }
@@ -74,7 +74,7 @@ function viewAnchors() {
   h("div", {class: "batch"}, h("div", {class: "strip"}, data.images.map(paddedImage)))));
 }
 
-page.append(h("header", {class: "top"}, h("h1", {}, data.title),
+page.append(h("header", {class: "top"}, h("div", {class: "head"}, h("h1", {}, data.title), themeButton()),
   h("div", {class: "soft"}, data.facts.map(fact => h("div", {}, fact)))));
 if (data.kind === "anchors") viewAnchors();
 else viewData();
