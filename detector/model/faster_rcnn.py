@@ -69,20 +69,20 @@ class Detector(nn.Module):
         return {name: loss.float() for name, loss in {**rpn_losses, **roi_losses}.items()}
 
     @torch.no_grad()
-    def predict(self, images: list[Tensor], resize: Resize, targets: list[dict[str, Tensor]] | None = None
-                ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor] | None]:
+    def predict(self, images: list[Tensor], resize: Resize, targets: list[dict[str, Tensor]] | None = None,
+                min_padded_size: tuple[int, int] = (0, 0)) -> tuple[list[dict[str, Tensor]], dict[str, Tensor] | None]:
         """Returns the detections of each image; with targets also the losses, else None.
 
         Losses use the same features as the detections, and sample boxes as in training; dropout stays off.
 
         Args:
-            images, targets: see `forward`; targets have no frame.
+            images, targets, min_padded_size: see `forward`; targets have no frame.
             resize: the resize rule of the images.
 
         Returns:
             For each image boxes [K, 4] in its own pixels, labels [K] and scores [K] by falling score; and the losses.
         """
-        batch = to_batch(images, resize, self.preprocessing)
+        batch = to_batch(images, resize, self.preprocessing, min_padded_size=min_padded_size)
         features = self.backbone(batch.tensors)
         proposals, _ = self.rpn(batch, features)
         detections, _ = self.roi_heads(features, proposals, batch.image_sizes)

@@ -5,6 +5,8 @@ Its state dict has the names of torchvision's RegionProposalNetwork, and its pro
 """
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Callable
 
 import torch
 from torch import Tensor, nn
@@ -139,7 +141,7 @@ class Rpn(nn.Module):
         anchors = self.anchors.grid(grid_sizes, tuple(batch.tensors.shape[-2:]), logits[0])
         image_sizes = numbers_to_device([list(size) for size in batch.image_sizes], logits[0])
         levels = [level.permute(0, 2, 3, 1).flatten(1) for level in logits]              # [B, h w A] each
-        deltas = torch.cat([level.permute(0, 2, 3, 1).reshape(len(level), -1, 4) for level in deltas], dim=1)
+        deltas = torch.cat([level.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4)) for level in deltas], dim=1)
         proposals = self.propose(levels, deltas, anchors, image_sizes)
         if not self.training:
             return proposals, {}
@@ -148,7 +150,8 @@ class Rpn(nn.Module):
         return proposals, self.losses(sampled_logits, sampled_deltas, sample, targets)
 
     @torch.no_grad()
-    def propose(self, levels: list[Tensor], deltas: Tensor, anchors: Tensor, image_sizes: Tensor) -> Proposals:
+    def propose(self, levels: list[Tensor], deltas: Tensor, anchors: Tensor, image_sizes: Tensor,
+                suppress: Callable[[Tensor, float], Tensor] | None = None) -> Proposals:
         """Returns the best boxes of each image after NMS.
 
         Args:
@@ -156,6 +159,8 @@ class Rpn(nn.Module):
             deltas: [B, N, 4].
             anchors: [N, 4].
             image_sizes: float32 [B, 2], height and width.
+            suppress: NMS of (boxes, threshold), see nms_mask; default: nms_mask with model.rpn.nms_rounds rounds in
+                training, exact otherwise.
         """
         config, training = self.config, self.training
         pre_nms_top_n = config.pre_nms_top_n_train if training else config.pre_nms_top_n_eval
@@ -170,7 +175,8 @@ class Rpn(nn.Module):
         if not training:  # in training the threshold might leave an image without a proposal
             valid &= scores.flatten(1).sigmoid() >= self.score_thresh
         nms_groups = (exclusive * valid[..., None]).reshape(-1, index.shape[2], 4)       # [B G, K, 4]
-        kept = nms_mask(nms_groups, config.nms_thresh, config.nms_rounds if training else 0).reshape(scores.shape)
+        suppress = suppress or partial(nms_mask, rounds=config.nms_rounds if training else 0)
+        kept = suppress(nms_groups, config.nms_thresh).reshape(scores.shape)
         kept &= valid.reshape(scores.shape)
         if config.post_nms_top_n_per == "level":
             kept &= kept.cumsum(-1) <= post_nms_top_n
@@ -178,7 +184,7 @@ class Rpn(nn.Module):
         kept_scores = scores.masked_fill(~kept, -torch.inf).flatten(1)
         top_scores, order = kept_scores.topk(min(post_nms_top_n, kept_scores.shape[1]), dim=1)
         valid = top_scores > -torch.inf
-        top_boxes = boxes.reshape(len(scores), -1, 4).gather(1, order[..., None].expand(-1, -1, 4))
+        top_boxes = boxes.reshape(scores.shape[0], -1, 4).gather(1, order[..., None].expand(-1, -1, 4))
         return Proposals(torch.where(valid[..., None], top_boxes, 0), valid)
 
     @torch.no_grad()

@@ -65,7 +65,7 @@ def nms_by_rounds(boxes: Tensor, threshold: float, rounds: int) -> Tensor:
     Args: see `nms_mask`.
     """
     dtype = torch.float16 if boxes.is_cuda else torch.float32  # of small counts, in a fast matrix product
-    kept = boxes.new_ones((len(boxes), 1, boxes.shape[1]), dtype=dtype)
+    kept = boxes.new_ones((boxes.shape[0], 1, boxes.shape[1]), dtype=dtype)
     size = max(CHUNK, ceil_div(boxes.shape[1], MAX_CHUNKS))
     with torch.autocast(boxes.device.type, enabled=False):  # autocast would copy the overlaps in every round
         for first in range(0, boxes.shape[1], size):
