@@ -1,6 +1,7 @@
 """The argument parser of `python -m detector` and, behind the launcher, of `fleet-rcnn`; and what each verb runs."""
 
 import argparse
+import re
 from collections.abc import Callable
 from os.path import expanduser
 
@@ -115,11 +116,9 @@ def add_inference(add_verb: AddVerb) -> None:
     predict.add_argument("--report", action="store_true", help="also write report.html with the images")
     predict.add_argument("--frames", type=int, default=0, help="stop after this many images or frames; 0: all")
     export = add_verb("export", "write a run's detector for other programs, and compare it with the model", "run")
-    export.add_argument("--format", default="onnx", choices=("onnx", "torchscript", "weights"))
-    export.add_argument("--out", default="", type=expanduser, help="file to write; default: RUN/export/detector.*")
-    export.add_argument("--checkpoint", default="best", help="best, last, or a file")
-    export.add_argument("--images", default="", type=expanduser,
-                        help="image or folder to compare on; default: the validation data")
+    export.add_argument("--format", default="onnx", choices=("onnx", "pt2", "torchscript", "weights", "safetensors"))
+    export.add_argument("--padded-size", default="", metavar="HEIGHTxWIDTH", help="of onnx and pt2: size of the "
+                        "network's input, such as 800x1333 for landscape images; default: a square that all fit in")
 
 
 def add_data_and_tables(add_verb: AddVerb) -> None:
@@ -226,7 +225,17 @@ def run_predict(args: argparse.Namespace) -> int:
 
 def run_export(args: argparse.Namespace) -> None:
     from detector.inference.export import export
-    export(args.run, args.format, args.out, args.checkpoint, args.images)
+    export(args.run, args.format, args.out, args.checkpoint, args.images, parse_padded_size(args.padded_size))
+
+
+def parse_padded_size(text: str) -> tuple[int, int] | None:
+    """Returns height and width of HEIGHTxWIDTH, such as 800x1333; None for "". Raises BadInput."""
+    if not text:
+        return None
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match or not all(1 <= int(length) <= 10_000 for length in match.groups()):
+        raise BadInput(f"--padded-size {text}: must be HEIGHTxWIDTH in pixels, each from 1 to 10000, such as 800x1333")
+    return int(match[1]), int(match[2])
 
 
 def run_data(args: argparse.Namespace) -> None:

@@ -99,18 +99,22 @@ def rescale(image: Tensor, height_scale: float, width_scale: float) -> Tensor:
     return interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
 
 
-def model_as_function(model: Detector, resize: Resize) -> DetectFunction:
-    """Returns a function of one image that runs the model itself."""
+def model_as_function(model: Detector, resize: Resize, padded_size: tuple[int, int] = (0, 0)) -> DetectFunction:
+    """Returns a function of one image that runs the model itself; its input is padded to the padded size at least."""
     def detect(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        detections = model.predict([image], resize)[0][0]
+        detections = model.predict([image], resize, min_padded_size=padded_size)[0][0]
         return tuple(detections[name] for name in OUTPUTS)
     return detect
 
 
-def compare(model: Detector, detect: DetectFunction, images: list[Tensor], evaluate: Evaluate) -> Agreement:
-    """Runs the model and an exported detector on each image and compares their boxes, whose order does not matter."""
+def compare(model: Detector, detect: DetectFunction, images: list[Tensor], evaluate: Evaluate,
+            padded_size: tuple[int, int] = (0, 0)) -> Agreement:
+    """Runs the model and an exported detector on each image and compares their boxes, whose order does not matter.
+
+    The padding of an image changes features near its edges; both detectors therefore pad to the same padded_size.
+    """
     resize = Resize(evaluate.min_size, evaluate.max_size)
-    detect_with_model = model_as_function(model, resize)
+    detect_with_model = model_as_function(model, resize, padded_size)
     num_boxes, num_unmatched, box_difference, score_difference = 0, 0, 0.0, 0.0
     for image in images:
         scale, _ = scale_and_size(*image.shape[-2:], resize)

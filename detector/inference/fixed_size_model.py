@@ -1,9 +1,9 @@
-"""The detector as a graph of fixed shapes, for `torch.export`: images of any size on one canvas, padded detections.
+"""The detector as a graph of fixed shapes, for `torch.export`: images padded to one size, detections to one number.
 
 No operation's shape depends on the values of a tensor. Stages of the model are used as they are; what is particular to
 the graph is the resize (a product with hat functions, because sizes differ from image to image) and the last NMS.
 
-B images, [H, W] canvas of the network, R proposals of an image, C classes, D detections.
+B images, [H, W] the padded size, R proposals of an image, C classes, D detections.
 """
 
 from functools import partial
@@ -28,17 +28,17 @@ class FixedSizeDetector(nn.Module):
 
     Args:
         model: with native heads.
-        canvas: height and width that resized images are padded to; an image that would not fit is resized to fit.
+        padded_size: height and width that resized images are padded to; an image that would not fit is resized to fit.
     """
 
-    def __init__(self, model: Detector, config: Model, evaluate: Evaluate, canvas: tuple[int, int]):
+    def __init__(self, model: Detector, config: Model, evaluate: Evaluate, padded_size: tuple[int, int]):
         super().__init__()
         self.backbone, self.rpn, self.roi_heads = model.backbone, model.rpn, model.roi_heads
         self.box_coder = model.box_coder
-        self.canvas = tuple(round_up(length, config.size_divisor) for length in canvas)
+        self.padded_size = tuple(round_up(length, config.size_divisor) for length in padded_size)
         self.max_detections, self.bgr = evaluate.max_detections, PIXEL_FORMATS[config.pixel_format].bgr
         pixel_format = PIXEL_FORMATS[config.pixel_format]
-        lengths = [evaluate.min_size, evaluate.max_size or max(self.canvas), *self.canvas]
+        lengths = [evaluate.min_size, evaluate.max_size or max(self.padded_size), *self.padded_size]
         self.register_buffer("lengths", torch.tensor(lengths, dtype=torch.float64), persistent=False)
         self.register_buffer("mean", torch.tensor(pixel_format.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(pixel_format.std)[:, None, None], persistent=False)
@@ -63,10 +63,11 @@ class FixedSizeDetector(nn.Module):
         boxes, scores, labels = self.select(boxes, scores)
         scale = (sizes.double() / resized.double()).float().flip(1).repeat(1, 2)[:, None]
         valid = scores > 0
-        return boxes * scale * valid[..., None], scores, labels * valid, valid.sum(1)
+        boxes = self.box_coder.to_exclusive(boxes * scale) * valid[..., None]
+        return boxes, scores, labels * valid, valid.sum(1)
 
     def resized_sizes(self, sizes: Tensor) -> Tensor:
-        """Computes detector.structures.scale_and_size, with the canvas as a further limit: int64 [B, 2] -> int64 [B, 2].
+        """Computes scale_and_size of structures.py, with the padded size as a limit: int64 [B, 2] -> int64 [B, 2].
 
         Tensors are divided by tensors: PyTorch divides a number by a tensor as a product, which rounds differently.
         """
@@ -79,15 +80,15 @@ class FixedSizeDetector(nn.Module):
         """Returns float32 [B, 3, H, W]: normalised, resized bilinearly without antialiasing, zeros around it."""
         channels = (images.flip(1) if self.bgr else images).float()
         pixels = (channels - self.mean) / self.std
-        rows, columns = (interpolation_weights(self.canvas[axis], images.shape[2 + axis], sizes[:, axis], resized[:, axis])
-                         for axis in (0, 1))
+        rows, columns = (interpolation_weights(self.padded_size[axis], images.shape[2 + axis], sizes[:, axis],
+                                               resized[:, axis]) for axis in (0, 1))
         return rows[:, None] @ pixels @ columns[:, None].transpose(2, 3)
 
     def propose(self, features: dict[str, Tensor], sizes: Tensor) -> Proposals:
         """Returns the proposals of each image, [B, R]."""
         logits, deltas = self.rpn.head(list(features.values()))
         grid = [tuple(level.shape[-2:]) for level in logits]
-        anchors = self.rpn.anchors.grid(grid, self.canvas, logits[0])
+        anchors = self.rpn.anchors.grid(grid, self.padded_size, logits[0])
         levels = [level.permute(0, 2, 3, 1).flatten(1) for level in logits]
         deltas = torch.cat([level.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4)) for level in deltas], dim=1)
         return self.rpn.propose(levels, deltas, anchors, sizes, partial(nms_by_rounds, rounds=NMS_ROUNDS))
@@ -103,7 +104,7 @@ class FixedSizeDetector(nn.Module):
         exclusive = self.box_coder.to_exclusive(boxes)
         large_enough = (exclusive[..., 2:] - exclusive[..., :2] >= MIN_SIZE).all(-1)
         scores = scores[..., 1:]
-        return exclusive, scores * ((scores > heads.score_thresh) & large_enough & proposals.valid[..., None])
+        return boxes, scores * ((scores > heads.score_thresh) & large_enough & proposals.valid[..., None])
 
     def pool(self, features: dict[str, Tensor], proposals: Tensor) -> Tensor:
         """Returns the pooled features [B R, F, S, S]."""
@@ -122,7 +123,8 @@ class FixedSizeDetector(nn.Module):
         top, index = scores.flatten(1).topk(min(CANDIDATES, scores.shape[1] * classes), dim=1)
         boxes = boxes.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, 4))
         labels = index % classes + 1
-        apart = boxes + (labels * (max(self.canvas) + 1))[..., None]  # classes far from each other do not overlap
+        # Boxes of different classes are moved far from each other, so that none suppresses another.
+        apart = self.box_coder.to_exclusive(boxes) + (labels * (max(self.padded_size) + 1))[..., None]
         apart = apart * (top > 0)[..., None]
         kept = top * nms_by_rounds(apart, self.roi_heads.nms_thresh, NMS_ROUNDS)
         kept, order = kept.topk(min(self.max_detections, kept.shape[1]), dim=1)
@@ -130,7 +132,7 @@ class FixedSizeDetector(nn.Module):
 
 
 def interpolation_weights(length: int, source_length: int, size: Tensor, resized: Tensor) -> Tensor:
-    """Returns the weights of `interpolate(mode="bilinear", align_corners=False)` along one axis, float32 [B, length, s].
+    """Returns the weights of bilinear `interpolate`, align_corners=False, along one axis: float32 [B, length, s].
 
     Output pixel r of an image is the sum of its s source pixels by these weights; rows beyond its resized length are 0.
 

@@ -1,6 +1,7 @@
 """Reads files of weights without running code in them, and torchvision's downloads by name."""
 
 import hashlib
+import json
 import os
 import pickle
 import re
@@ -11,6 +12,7 @@ from urllib.error import URLError
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
 from torchvision import models
 from torchvision.models import WeightsEnum
@@ -82,10 +84,12 @@ def verify_download(path: str) -> None:
 
 
 def read_file(path: str) -> StoredWeights:
-    """Returns the content of a .pkl file of arrays or of a file of torch.save. Raises BadInput."""
+    """Returns the content of a .pkl file of arrays, of safetensors, or of a file of torch.save. Raises BadInput."""
     try:
         if path.endswith(".pkl"):
             content = read_pickle(path)
+        elif path.endswith(".safetensors"):
+            content = read_safetensors(path)
         else:
             verify_foreign(Path(path))
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -120,6 +124,14 @@ def settings_of_file(outer: dict, tensors: dict[str, Tensor]) -> dict[str, objec
     return {"pixel_format": "caffe", "roi_pooling": roi_pooling,
             "class_agnostic": bool(outer.get("class_agnostic", False)),
             **({"stride_in_1x1": True, "ceil_pool": True} if resnet else {})}
+
+
+def read_safetensors(path: str) -> dict:
+    """Returns the tensors of a file of safetensors below "model", and the class names of `fleet-rcnn export`."""
+    with safe_open(path, "pt") as file:
+        labels = json.loads((file.metadata() or {}).get("labels", "{}"))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    return {"model": tensors, **({"classes": list(labels.values())} if labels else {})}
 
 
 def read_pickle(path: str) -> object:
