@@ -119,6 +119,10 @@ def add_inference(add_verb: AddVerb) -> None:
     export.add_argument("--format", default="onnx", choices=("onnx", "pt2", "torchscript", "weights", "safetensors"))
     export.add_argument("--padded-size", default="", metavar="HEIGHTxWIDTH", help="of onnx and pt2: size of the "
                         "network's input, such as 800x1333 for landscape images; default: a square that all fit in")
+    export.add_argument("--out", default="", type=expanduser, help="file to write; default: RUN/export/detector.*")
+    export.add_argument("--checkpoint", default="best", help="best, last, or a file")
+    export.add_argument("--images", default="", type=expanduser,
+                        help="image or folder to compare on; default: the validation data")
 
 
 def add_data_and_tables(add_verb: AddVerb) -> None:

@@ -83,8 +83,8 @@ def export(run: str, kind: str, out: str = "", which: str = "best", source: str 
             agreement = compare(model, detect, images, config.evaluate, fixed.padded_size)
         else:
             if padded_size:
-                raise BadInput(f"--padded-size is for --format {' and '.join(FIXED_SIZE_WRITERS)}, not for {kind}: leave "
-                               "it out")
+                raise BadInput(f"--padded-size is for --format {' and '.join(FIXED_SIZE_WRITERS)}, not for {kind}: "
+                               "leave it out")
             detect = WRITERS[kind](model, config, classes, partial, metadata)
             agreement = compare(model, detect, images, config.evaluate)
         refuse_disagreement(agreement, kind, description)
