@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detector.config.load import flatten, load_config, to_dict
+from detector.config.options import fill_auto
 from detector.config.schema import Config
 from detector.errors import BadInput
 from detector.run.evaluation_history import read_metrics
@@ -108,9 +109,10 @@ def read_run(folder: Path, row_config: Config) -> RunFigures | None:
 def find_changes(row_config: Config, config: Config) -> tuple[str, ...]:
     """Returns the options that differ from the row's, except PLACE_OPTIONS.
 
-    Of model.weights the file name counts; any file may stand for `imagenet`, and describe_hardware names it.
+    Of model.weights the file name counts; any file may stand for `imagenet`, and describe_hardware names it. What the
+    row leaves to the run (`auto`) is no difference.
     """
-    before, now = flatten(to_dict(row_config)), flatten(to_dict(config))
+    before, now = flatten(to_dict(fill_auto(row_config, config))), flatten(to_dict(config))
     if stand_in_weights(row_config, config):
         now["model.weights"] = "imagenet"
     for options in (before, now):

@@ -11,7 +11,7 @@ import yaml
 
 from detector.__main__ import main
 from detector.config.load import load_config, shipped_folder, to_yaml
-from detector.config.options import all_options
+from detector.config.options import all_options, auto_options
 from detector.errors import BadInput
 from detector.tables.html import as_html
 from detector.tables.measured import PLACE_OPTIONS, read_measured_row
@@ -121,6 +121,13 @@ def test_a_file_may_stand_for_torchvisions_weights_and_is_named(tmp_path):
     assert table_row(tmp_path, row).hardware == "1 process on 2 CPU cores, bf16, from part_of_resnet18.pth"
     make_run(tmp_path, row + "-seed1", 0.5, 1, row=row, processes=1, gpus=(), overrides=("model.weights=coco",))
     assert table_row(tmp_path, row).seeds == "0"
+
+
+def test_what_a_row_leaves_to_the_run_is_no_other_config(tmp_path):
+    """Training writes the values that it found for `auto` options into the config of the run."""
+    row, found = "deeppcb-resnet18-fpn", ("schedule.milestones=[10.667,14.667]", "schedule.warmup_steps=100")
+    assert "schedule.milestones" in auto_options(load_config(f"tables/{row}"))
+    assert read_measured_row(row, make_run(tmp_path, row, row=row, overrides=found).parent).runs[0].changes == ()
 
 
 @pytest.mark.parametrize("overrides, remark", [
