@@ -16,6 +16,12 @@ from detector.run.commit import commit
 if TYPE_CHECKING:
     import torch  # imported in the functions that need torch: the launcher imports this file without torch
 
+# Of control groups v2 and v1: the group's line in /proc/self/cgroup; the folder in /sys/fs/cgroup; the files that hold
+# limit and use; the line of memory.stat with what can be freed, cached files.
+MEMORY_GROUPS = (
+    (r"^0::/(.*)$", "", "memory.max", "memory.current", r"^inactive_file (\d+)$"),
+    (r"^\d+:[^:]*\bmemory\b[^:]*:/(.*)$", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
+     r"^total_inactive_file (\d+)$"))
 # Flags in /proc/cpuinfo of CPUs that compute in a precision, on x86 and on 64-bit ARM.
 PRECISION_FLAGS = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"}}
 
@@ -83,18 +89,22 @@ def peak_memory_gib(device: "torch.device") -> float:
     if device.type == "cuda":
         import torch
         return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # in KiB on Linux
+    # ru_maxrss is also that of the process that has started this one, and no reset lowers it.
+    kib = _number_in("/proc/self/status", r"^VmHWM:\s*(\d+) kB") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kib / 2**20
 
 
-def reset_peak_memory(device: "torch.device") -> None:
-    """Lets `peak_memory_gib` count from now on; without effect on a CPU where the system does not allow it."""
+def reset_peak_memory(device: "torch.device") -> bool:
+    """Lets `peak_memory_gib` count from now on, and returns whether it does: not every system allows it on a CPU."""
     if device.type == "cuda":
         import torch
         torch.cuda.reset_peak_memory_stats(device)
+        return True
     try:
         Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak of resident memory (proc_pid_clear_refs(5))
     except OSError:
-        pass
+        return False
+    return True
 
 
 def memory_limit_gib(device: "torch.device", local_processes: int, share: float) -> float:
@@ -113,15 +123,16 @@ def memory_limit_gib(device: "torch.device", local_processes: int, share: float)
 
 def free_host_memory_gib(meminfo: str = "/proc/meminfo", own_group: str = "/proc/self/cgroup",
                          groups: str = "/sys/fs/cgroup") -> float:
-    """Returns the memory that this host has free or can free, GiB; less if a control group (v2), as of Slurm or a
-    container, allows this process less."""
+    """Returns the memory that this host has free or can free, GiB; less if a control group, as of Slurm or a container,
+    allows this process less."""
     free = [1024 * _number_in(meminfo, r"^MemAvailable:\s*(\d+) kB")]
-    own = re.search(r"^0::/(.*)$", _read_text(own_group), re.MULTILINE)
-    path = Path(groups, own[1] if own else "")
-    for group in (path, *path.parents):
-        if (limit := _read_text(f"{group}/memory.max").strip()).isdigit():
-            cached = _number_in(f"{group}/memory.stat", r"^inactive_file (\d+)$")
-            free.append(int(limit) - _number_in(f"{group}/memory.current", r"(\d+)") + cached)
+    for line, folder, limit_file, use_file, cached in MEMORY_GROUPS:
+        own = re.search(line, _read_text(own_group), re.MULTILINE)
+        path = Path(groups, folder, own[1] if own else "")
+        for group in (path, *path.parents):
+            if (limit := _read_text(f"{group}/{limit_file}").strip()).isdigit():  # else "max", or no such file
+                free.append(int(limit) - _number_in(f"{group}/{use_file}", r"(\d+)")
+                            + _number_in(f"{group}/memory.stat", cached))
     return min(free) / 2**30
 
 
