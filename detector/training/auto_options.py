@@ -10,8 +10,9 @@ from detector.config.options import auto_options, replace_options
 from detector.config.schema import Config
 from detector.data.repeat_factors import repeat_factors
 from detector.data.samplers import epoch_sizes, steps_per_epoch
-from detector.structures import Dataset, round_up
-from detector.training.micro_batch import sizes_to_try
+from detector.errors import BadInput
+from detector.structures import Dataset, ceil_div, round_up
+from detector.training.optimizer import find_optimizer
 
 MIN_SIZES = (320, 800)   # pixels, bounds of augment.min_size
 OBJECT_SIZE = 48         # pixels: nine of ten objects are at least as large, by the square root of their area
@@ -19,8 +20,6 @@ SIZE_STEP = 32           # pixels: augment.min_size is a multiple of this
 # Below this many images -> batch.size and schedule.epochs.
 LENGTHS = ((200, 2, 15.0), (1000, 4, 15.0), (5000, 8, 12.0), (math.inf, 16, 12.0))
 MIN_STEPS = 200          # of a run on few images
-LR_OF_16 = 0.02          # of a batch of 16 images, to scale linearly (Goyal et al. 2017, section 2.1)
-ADAMW_LR_OF_16 = 0.0001  # the same with AdamW
 SMALL_BATCH = 4          # images; batches of so few train at twice the linearly scaled learning rate
 MILESTONES = (2 / 3, 11 / 12)  # of the run
 EVALUATIONS = 6          # in a run, about
@@ -48,7 +47,7 @@ def resolve_auto(config: Config, train: Dataset, world_size: int, stored: Config
                 path: attrgetter(path)(stored) if is_kept else rule(config, train, world_size)})
     remark = ""
     if MEASURED in paths:
-        size = sizes_to_try(config.batch.size, world_size)[-1]
+        size = ceil_div(config.batch.size, world_size)
         if stored:
             size = stored.batch.micro_batch_size
         elif measure:
@@ -67,12 +66,17 @@ def choose_batch_size(_config: Config, train: Dataset, world_size: int) -> int:
 
 
 def choose_lr(config: Config, _train: Dataset, world_size: int) -> float:
-    """Returns the learning rate for optim.reference_batch_size images: 0.02 for 16, and twice as much of small batches.
+    """Returns the optimizer's learning rate for optim.reference_batch_size images, and twice as much of small batches.
 
     Runs with small batches have few steps and need a higher learning rate to converge.
+
+    Raises:
+        BadInput: the optimizer's entry states no learning rate.
     """
-    size = _batch_size(config, world_size)
-    lr = ADAMW_LR_OF_16 if config.optim.optimizer == "adamw" else LR_OF_16
+    size, lr = _batch_size(config, world_size), find_optimizer(config.optim.optimizer).lr_of_16
+    if lr is None:
+        raise BadInput(f"optim.lr=auto: the entry {config.optim.optimizer} of OPTIMIZERS states no learning rate. Set "
+                       "optim.lr")
     return lr / 16 * config.optim.reference_batch_size * (2 if size <= SMALL_BATCH else 1)
 
 

@@ -1,5 +1,8 @@
 """The optimizer and its parameter groups."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
@@ -8,7 +11,7 @@ from detector.config.schema import Optim
 from detector.errors import BadInput
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
-NEW_LAYERS = ("backbone.fpn.", "backbone.norms.")  # below `backbone.`, not of the pretrained network
+PYRAMID = "backbone.fpn."  # part of `model.backbone`, but not of what optim.backbone_lr_factor is for
 
 
 def build_sgd(groups: list[dict], config: Optim) -> torch.optim.Optimizer:
@@ -24,10 +27,31 @@ def build_sgd(groups: list[dict], config: Optim) -> torch.optim.Optimizer:
     return optimizer
 
 
-# Value of optim.optimizer -> function (parameter groups, Optim) -> optimizer. A checkpoint keeps the optimizer's state
-# by the names of the parameters, so nothing else has to know an entry.
-OPTIMIZERS = {"sgd": build_sgd,
-              "adamw": lambda groups, config: torch.optim.AdamW(groups, lr=config.lr, fused=True)}
+Build = Callable[[list[dict], Optim], torch.optim.Optimizer]  # from parameter groups and options
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An entry of OPTIMIZERS."""
+
+    build: Build
+    # What optim.lr=auto is for a batch of 16 images, to scale linearly (Goyal et al. 2017, section 2.1); None: refused.
+    lr_of_16: float | None = None
+
+
+# Value of optim.optimizer -> entry; a function alone stands for Optimizer(function). A checkpoint keeps the optimizer's
+# state by the names of the parameters, so nothing else has to know an entry.
+OPTIMIZERS: dict[str, Optimizer | Build] = {
+    "sgd": Optimizer(build_sgd, lr_of_16=0.02),
+    "adamw": Optimizer(lambda groups, config: torch.optim.AdamW(groups, lr=config.lr, fused=True), lr_of_16=0.0001)}
+
+
+def find_optimizer(name: str) -> Optimizer:
+    """Returns the entry of OPTIMIZERS with this name. Raises BadInput if there is none."""
+    if name not in OPTIMIZERS:
+        raise BadInput(f"optim.optimizer={name}: one of {', '.join(OPTIMIZERS)}{did_you_mean(name, OPTIMIZERS)}")
+    entry = OPTIMIZERS[name]
+    return entry if isinstance(entry, Optimizer) else Optimizer(entry)
 
 
 def build_optimizer(model: nn.Module, config: Optim) -> torch.optim.Optimizer:
@@ -36,17 +60,15 @@ def build_optimizer(model: nn.Module, config: Optim) -> torch.optim.Optimizer:
     Raises:
         BadInput: OPTIMIZERS has no such entry.
     """
-    if config.optimizer not in OPTIMIZERS:
-        raise BadInput(f"optim.optimizer={config.optimizer}: one of {', '.join(OPTIMIZERS)}"
-                       + did_you_mean(config.optimizer, OPTIMIZERS))
-    return OPTIMIZERS[config.optimizer](parameter_groups(model, config), config)
+    return find_optimizer(config.optimizer).build(parameter_groups(model, config), config)
 
 
 def parameter_groups(model: nn.Module, config: Optim) -> list[dict]:
     """Returns the trainable parameters grouped by weight decay and lr factor, in the order of the model.
 
     The key "lr_factor" of a group is its learning rate as a multiple of the run's: optim.bias_lr_factor for biases,
-    times optim.backbone_lr_factor in the backbone.
+    times optim.backbone_lr_factor in the backbone below its feature pyramid: also in the norms between them, of which
+    Swin's last one is of the pretrained network.
     """
     norms = {id(parameter) for module in model.modules() if isinstance(module, NORMS)
              for parameter in module.parameters()}
@@ -56,7 +78,7 @@ def parameter_groups(model: nn.Module, config: Optim) -> list[dict]:
             is_norm, is_bias = id(parameter) in norms, name.endswith("bias")
             decay = config.weight_decay_norm if is_norm else config.weight_decay_bias if is_bias else -1
             lr_factor = config.bias_lr_factor if is_bias and not is_norm else 1.0
-            if name.startswith("backbone.") and not name.startswith(NEW_LAYERS):
+            if name.startswith("backbone.") and not name.startswith(PYRAMID):
                 lr_factor *= config.backbone_lr_factor
             groups.setdefault((config.weight_decay if decay < 0 else decay, lr_factor), []).append(parameter)
     return [{"params": parameters, "weight_decay": decay, "lr_factor": lr_factor}

@@ -11,6 +11,7 @@ from detector.config.schema import Config
 from detector.errors import BadInput
 from detector.structures import build_dataset
 from detector.training.auto_options import MIN_STEPS, resolve_auto
+from detector.training.optimizer import OPTIMIZERS, Optimizer
 from detector.training.schedule import plan_run
 
 AUTO = ["batch.size", "optim.lr", "augment.min_size", "schedule.epochs", "schedule.milestones", "evaluate.every_epochs",
@@ -50,6 +51,16 @@ def test_batch_and_epochs_follow_the_number_of_images(count, batch, epochs, ever
 def test_the_learning_rate_follows_the_batch_whatever_it_is_stated_for(options, lr):
     config = resolve(replace_options(Config(), options), 40)
     assert plan_run(config.batch, config.optim, config.schedule, np.full((40, 2), 480), 0, 1).lr == pytest.approx(lr)
+
+
+def test_the_learning_rate_of_an_added_optimizer_is_that_of_its_entry_or_must_be_set(monkeypatch):
+    config = replace_options(Config(), {"batch.size": 16, "optim.optimizer": "mine"})
+    monkeypatch.setitem(OPTIMIZERS, "mine", Optimizer(OPTIMIZERS["adamw"].build, lr_of_16=3e-4))
+    assert resolve(config, 40).optim.lr == pytest.approx(3e-4)
+    monkeypatch.setitem(OPTIMIZERS, "mine", OPTIMIZERS["adamw"].build)
+    with pytest.raises(BadInput, match="optim.lr=auto: the entry mine of OPTIMIZERS states no learning rate. Set optim.lr"):
+        resolve(config, 40)
+    assert resolve(replace_options(config, {"optim.lr": 0.01}), 40).optim.lr == 0.01
 
 
 def test_the_table_of_the_readme_states_what_the_defaults_become():

@@ -5,9 +5,11 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from detector.config.schema import Optim
+from detector.config.schema import Evaluate, Model, Optim
 from detector.errors import BadInput
-from detector.training.optimizer import OPTIMIZERS, build_optimizer, parameter_groups, set_lr
+from detector.model.backbones import BACKBONES
+from detector.model.faster_rcnn import build_model
+from detector.training.optimizer import OPTIMIZERS, build_optimizer, find_optimizer, parameter_groups, set_lr
 
 
 class Small(nn.Module):
@@ -49,14 +51,13 @@ class Parts(nn.Module):
             self.backbone.add_module(name, nn.Linear(2, 2))
 
 
-def test_the_backbone_below_its_pyramid_has_a_learning_rate_of_its_own():
+def test_the_backbone_below_its_pyramid_and_the_norms_between_have_a_learning_rate_of_its_own():
     model = Parts()
     names = {id(weight): name for name, weight in model.named_parameters()}
     groups = {group["lr_factor"]: " ".join(names[id(weight)] for weight in group["params"])
               for group in parameter_groups(model, Optim(backbone_lr_factor=0.1, bias_lr_factor=2))}
-    assert groups == {0.1: "backbone.body.weight", 0.2: "backbone.body.bias",
-                      1.0: "backbone.norms.weight backbone.fpn.weight rpn.weight",
-                      2.0: "backbone.norms.bias backbone.fpn.bias rpn.bias"}
+    assert groups == {0.1: "backbone.body.weight backbone.norms.weight", 0.2: "backbone.body.bias backbone.norms.bias",
+                      1.0: "backbone.fpn.weight rpn.weight", 2.0: "backbone.fpn.bias rpn.bias"}
     assert len(parameter_groups(model, Optim())) == 1
 
 
@@ -70,6 +71,19 @@ def test_adamw_has_weight_decay_and_learning_rate_by_group():
     optimizer.step()
     for weight, old, lr in zip((model.backbone.body.weight, model.rpn.weight), before, (1e-5, 1e-4)):
         torch.testing.assert_close(weight.detach(), old * (1 - 0.05 * lr) - lr)  # the first step of Adam is of size lr
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_all_weights_of_a_backbone_s_classifier_have_the_backbone_s_learning_rate(backbone):
+    """Those of the body; ResNet-C4 and VGG16 have the last layers of theirs in the box head."""
+    with torch.device("meta"):
+        model = build_model(Model(backbone=backbone, norm="trained", frozen_stages=0), Evaluate(), 2)
+    factor_of = {id(weight): group["lr_factor"] for group in parameter_groups(model, Optim(backbone_lr_factor=0.1))
+                 for weight in group["params"]}
+    pretrained = tuple(name for _, name in BACKBONES[backbone].classifier_prefixes if name.startswith("backbone."))
+    slow = {name for name, weight in model.named_parameters() if factor_of.get(id(weight)) == 0.1}
+    loaded = {name for name, weight in model.named_parameters() if name.startswith(pretrained) and id(weight) in factor_of}
+    assert loaded and loaded <= slow and not any(name.startswith(("backbone.fpn.", "rpn.", "roi_heads.")) for name in slow)
 
 
 def test_a_frozen_model_has_no_groups():
@@ -115,6 +129,7 @@ def test_another_optimizer_is_one_entry(monkeypatch):
     monkeypatch.setitem(OPTIMIZERS, "nadam", lambda groups, config: torch.optim.NAdam(groups, lr=config.lr))
     optimizer = build_optimizer(Small(), Optim(optimizer="nadam", lr=0.3))
     set_lr(optimizer, 0.2)
+    assert find_optimizer("nadam").lr_of_16 is None
     assert isinstance(optimizer, torch.optim.NAdam) and [group["lr"] for group in optimizer.param_groups] == [0.2]
 
 
