@@ -51,7 +51,7 @@ from detector.seeding import derive_seed, seed_torch
 from detector.structures import Dataset
 from detector.training.auto_options import resolve_auto
 from detector.training.checkpoint import TrainState, compare_configs, restore_state
-from detector.training.micro_batch import measure_micro_batch
+from detector.training.micro_batch import measure_micro_batch, pass_counts
 from detector.training.optimizer import build_optimizer
 from detector.training.review import review_files, review_training
 from detector.training.schedule import RunPlan, describe_schedule, plan_run_on
@@ -214,8 +214,7 @@ def describe_world_change(config: Config, batch: Batch, content: dict | None) ->
 def refuse_uneven_statistics(norm: str, size: int, micro_batch_size: int) -> None:
     """Raises BadInput where model.norm=synchronized, and ranks have different numbers of forward passes in a step."""
     processes = world_size()
-    counts = {len(micro_batches(size, micro_batch_size, rank, processes)) for rank in range(processes)}
-    if norm == "synchronized" and len(counts) > 1:
+    if norm == "synchronized" and len(pass_counts(size, micro_batch_size, processes)) > 1:
         raise BadInput(f"model.norm=synchronized: the processes wait for each other in every forward pass, and the "
                        f"{size} images of a step are not equally many passes of {micro_batch_size} on each of the "
                        f"{processes}. Set batch.size to a multiple of {micro_batch_size * processes}, or "

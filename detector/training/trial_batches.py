@@ -42,6 +42,11 @@ class TrialBatches:
     both: PaddedBatch            # most of the sum of both
     median: PaddedBatch          # by pixels
 
+    @property
+    def heaviest(self) -> list[PaddedBatch]:
+        """The different batches of which one needs most memory."""
+        return list(dict.fromkeys([self.largest, self.most_objects, self.both]))
+
 
 def plan_trial(config: Config, data: Dataset, plan: RunPlan) -> TrialBatches:
     """Returns the batches to try, of all micro-batches of the run."""
