@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     escape_unprintable()
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["reproduce"]:
-        return reproduce(arguments[1:], main)
+        return reproduce(attach_option_values(arguments[1:], value_options(parser())), main)
     if len(arguments) > 1 and arguments[0] in VERBS and {"-h", "--help"} & set(arguments):
         return print_verb_help(arguments[0])
     try:
@@ -142,6 +142,11 @@ def refuse_launch_options(verb: str, arguments: list[str]) -> None:
 def flags_of(top: argparse.ArgumentParser) -> list[str]:
     """Returns the long options of a parser."""
     return [flag for action in top._actions for flag in action.option_strings if flag.startswith("--")]
+
+
+def value_options(top: argparse.ArgumentParser) -> list[str]:
+    """Returns the options of a parser that take one value."""
+    return [flag for action in top._actions for flag in action.option_strings if action.nargs is None]
 
 
 def print_verb_help(verb: str) -> int:

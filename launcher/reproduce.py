@@ -8,15 +8,20 @@ import sys
 from pathlib import Path
 from typing import Callable
 
+from detector.config.aliases import HABITS
 from detector.config.load import shipped_folder
 from detector.errors import BAD_INPUT, OK, BadInput
+
+# Options that the runs of a row do not share -> what to do instead of stating them.
+OF_EACH_RUN = {"seed": "the runs of a row have the seeds 0, 1, ...; set --seeds to their number",
+               "run.name": "the runs of a row are called ROW, ROW-seed1, ...; set run.folder to have them elsewhere"}
 
 
 def reproduce(arguments: list[str], run_command: Callable[[list[str]], int]) -> int:
     """Runs the trainings of a row one after another, then prints the row.
 
     Args:
-        arguments: the command line after `reproduce`.
+        arguments: the command line after `reproduce`, with the values of options of train as `--on=slurm`.
         run_command: runs another command line of fleet-rcnn and returns its exit status.
 
     Returns:
@@ -56,7 +61,7 @@ def training_commands(row: str, seeds: int, steps: int, rest: list[str]) -> list
     """Returns the command lines of `fleet-rcnn train`: the run of seed 0 is called ROW, the others ROW-seedN.
 
     Raises:
-        BadInput: there is no such row, or a number is out of range.
+        BadInput: there is no such row, a number is out of range, or `rest` states an option that differs by run.
     """
     rows = sorted(path.stem for path in (shipped_folder() / "configs" / "tables").glob("*.yaml"))
     if row not in rows:
@@ -65,6 +70,10 @@ def training_commands(row: str, seeds: int, steps: int, rest: list[str]) -> list
         raise BadInput(f"--seeds {seeds}: must be at least 1")
     if steps < 0:
         raise BadInput(f"--steps {steps}: must be at least 0, which means all steps of the row")
+    for argument in rest:
+        key = argument.partition("=")[0]
+        if HABITS.get(key, key) in OF_EACH_RUN:
+            raise BadInput(f"{argument}: {OF_EACH_RUN[HABITS.get(key, key)]}")
     names = [row, *(f"{row}-seed{seed}" for seed in range(1, seeds))]
     limit = [f"schedule.steps={steps}"] if steps else []
     return [["train", str(Path("tables") / row), *rest, *limit, f"run.name={name}", f"seed={seed}"]

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 
@@ -40,12 +40,17 @@ def add_resource_options(group: argparse._ArgumentGroup) -> None:
             group.add_argument(flag, metavar=metavar, help=about)
 
 
-def attach_option_values(arguments: list[str]) -> list[str]:
-    """Returns the command line with `--sbatch --qos=long` as `--sbatch=--qos=long`, which argparse takes."""
+def attach_option_values(arguments: list[str], options: Collection[str] = ()) -> list[str]:
+    """Returns the command line with `--sbatch --qos=long` as `--sbatch=--qos=long`, which argparse takes.
+
+    Args:
+        options: `--on slurm` becomes `--on=slurm` for those, so that also a parser without them takes no value of
+            theirs for an argument of its own.
+    """
     attached, rest = [], list(arguments)
     while rest:
         argument = rest.pop(0)
-        is_open = argument in ("--sbatch", "--srun") and rest and rest[0].startswith("-")
+        is_open = rest and argument in (("--sbatch", "--srun") if rest[0].startswith("-") else options)
         attached.append(f"{argument}={rest.pop(0)}" if is_open else argument)
     return attached
 

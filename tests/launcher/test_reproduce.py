@@ -3,6 +3,7 @@
 import pytest
 
 from detector.errors import BadInput
+from launcher import cli
 from launcher.cli import main
 from launcher.reproduce import reproduce, training_commands
 
@@ -46,6 +47,26 @@ def test_a_training_that_does_not_end_well_ends_it(status):
 def test_an_unknown_row_and_numbers_out_of_range_are_refused(row, seeds, steps, pattern):
     with pytest.raises(BadInput, match=pattern):
         training_commands(row, seeds, steps, [])
+
+
+@pytest.mark.parametrize("before", [["--on", "local"], ["--on=sbatch", "--hours", "2"], ["--sbatch", "--qos=long", "--seeds", "1"]])
+def test_options_of_train_may_come_before_the_row(before, monkeypatch):
+    started = []
+    monkeypatch.setattr(cli, "run_command_line", lambda arguments: started.append(arguments) or 0)
+    assert main(["reproduce", *before, ROW, "run.folder=/r"]) == 0
+    (_, config, *rest), tables = started
+    assert config == f"tables/{ROW}" and tables == ["tables", "--row", ROW, "--runs", "/r"]
+    parsed = cli.parser().parse_known_args(["train", *rest])[0]
+    asked = cli.parser().parse_known_args(cli.attach_option_values(["train", *before]))[0]
+    assert parsed == asked
+
+
+@pytest.mark.parametrize("option, remedy", [
+    ("seed=5", "set --seeds"), ("SEED=5", "set --seeds"), ("run.name=x", "set run.folder"), ("name=x", "set run.folder")])
+def test_an_option_that_differs_by_run_is_refused(option, remedy, capsys):
+    assert main(["reproduce", ROW, option]) == 2
+    err = capsys.readouterr().err
+    assert f"error: {option}: the runs of a row" in err and remedy in err
 
 
 def test_mistakes_are_reported_once_with_status_2(capsys):
