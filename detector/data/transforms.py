@@ -60,10 +60,10 @@ def scale_jitter(image: Tensor, boxes: Tensor, config: Augment,
     that holds a random object; the resize on the device enlarges the crop. A zoom below 1 shrinks the image and pastes
     it at a random place on a grey image of the old size.
     """
-    low, high = config.scale_jitter
-    if low == high == 1:
+    smallest, largest = config.scale_jitter
+    if smallest == largest == 1:
         return image, boxes, 1.0
-    zoom = uniform(low, high, generator)
+    zoom = uniform(smallest, largest, generator)
     down, right = uniform(0, 1, generator), uniform(0, 1, generator)
     height, width = image.shape[-2:]
     if zoom >= 1:

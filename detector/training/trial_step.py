@@ -20,6 +20,9 @@ from detector.training.step import apply_gradient
 from detector.training.train_loader import training_dataset
 from detector.training.trial_batches import PaddedBatch
 
+# In the messages of other errors: of PyTorch on a CPU, of cuBLAS and its like, of the CUDA driver.
+NO_MEMORY = ("allocate memory", "_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+
 
 def build_trial_state(model: Detector, config: Config, device: torch.device) -> TrainState:
     """Returns the state of a run before its first step. The model is moved to the device."""
@@ -48,5 +51,5 @@ def run_micro_batch(config: Config, data: Dataset, plan: RunPlan, state: TrainSt
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Returns whether a GPU, or PyTorch's allocator on a CPU, got no memory."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    """Returns whether a GPU, a library of CUDA, or PyTorch's allocator on a CPU got no memory."""
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in NO_MEMORY)

@@ -62,7 +62,8 @@ def test_of_a_single_image_all_batches_are_the_same():
     plan = plan_run(config.batch, Optim(lr=0.02), config.schedule, data.sizes, 0, 1)
     batches = plan_trial(config, data, plan)
     largest = batches.largest
-    assert len({*vars(batches).values()}) == 1 and (largest.height, largest.width) == (64, 96) and largest.keys == ((0, 0),)
+    assert len({*vars(batches).values()}) == 1 and batches.heaviest == [largest]
+    assert (largest.height, largest.width) == (64, 96) and largest.keys == ((0, 0),)
 
 
 def dense_data(counts: list[int], sides: list[int]):
@@ -117,6 +118,7 @@ def test_a_lack_of_memory_names_the_batch_and_how_to_shrink_it():
     batch = plan_trial(config, data, plan_run(config.batch, Optim(lr=0.02), config.schedule, data.sizes, 0, 1)).largest
     error = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
     assert is_out_of_memory(error) and not is_out_of_memory(RuntimeError("shapes differ"))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
     problem = memory_problem(config, batch, torch.device("cpu"), error)
     assert "900 objects" in problem.subject and "augment.max_boxes=500" in problem.remedy
     assert "evaluate.batch_size=1" in memory_problem(config, None, torch.device("cpu"), error).remedy
