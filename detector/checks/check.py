@@ -17,7 +17,7 @@ from detector.checks.machine import (
 )
 from detector.checks.problems import CheckReport, problems_from_error
 from detector.checks.progress import show_stage
-from detector.checks.trial_step import build_initial_state, checkpoint_bytes, run_trial
+from detector.checks.trial import build_initial_state, checkpoint_bytes, run_trial
 from detector.config.load import load_config, run_folder
 from detector.config.options import auto_options, replace_options
 from detector.config.schema import Config

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from detector.checks.trial_step import memory_problem, saves_early
+from detector.checks.trial import memory_problem, saves_early
 from detector.config.schema import Augment, Batch, Config, Evaluate, Model, Optim, Run, Schedule
 from detector.data.samplers import aspect_groups, epoch_sizes, micro_batches, plan_epoch
 from detector.data.transforms import draw_min_size

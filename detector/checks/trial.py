@@ -1,4 +1,4 @@
-"""The trial: training and evaluation of the batches that need most memory, and an estimate of the run's duration."""
+"""The trial of `check`: training and evaluation on the batches that need most memory, and the duration of the run."""
 
 from collections.abc import Sequence
 
@@ -67,7 +67,6 @@ def run_trial(config: Config, train: Dataset, val: Dataset | None, plan: RunPlan
         val: the validation images; None: no validation.
     """
     batches = plan_trial(config, train, plan)
-    tried = list(dict.fromkeys([batches.largest, batches.most_objects, batches.both]))
     eval_batches = plan_eval_trial(config, val) if val else []
     report.facts["largest_padded_batch"] = describe_batch(batches.largest)
     report.facts["batch_with_most_objects"] = describe_batch(batches.most_objects)
@@ -78,7 +77,7 @@ def run_trial(config: Config, train: Dataset, val: Dataset | None, plan: RunPlan
             run_micro_batch(config, train, plan, state, device, batch := batches.median)  # fills the optimizer's state
             is_copied = saves_early(config, plan, val)
             host_copy = copy_to_host(checkpoint_content(state, Config(), (), 1)) if is_copied else None
-            for batch in tried:
+            for batch in batches.heaviest:
                 run_micro_batch(config, train, plan, state, device, batch)
             load_s, train_s = run_micro_batch(config, train, plan, state, device, batches.median)
             del host_copy
