@@ -21,7 +21,7 @@ import torch
 from measuring import append_result, format_spread, spread
 
 from detector.checks.problems import CheckReport
-from detector.checks.trial_step import build_initial_state, checkpoint_bytes
+from detector.checks.trial import build_initial_state, checkpoint_bytes
 from detector.config.load import load_config
 from detector.data.read import read_datasets, select_for_training
 from detector.data.samplers import epoch_sizes
