@@ -5,17 +5,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 FORBIDDEN = ("aten.nonzero", "aten._local_scalar_dense", "aten.masked_select", "aten.is_nonzero", "aten._unique",
              "aten.unique", "aten.equal")
+FORBIDDEN_ON_GPU = "torchvision.nms"  # its kernel for CPUs stands for nms_by_rounds there, see detector/model/ops/nms.py
 
 
 class RefuseWaiting(TorchDispatchMode):
     """Raises AssertionError for operations that need the content of a tensor: item(), nonzero(), a mask as an index.
 
-    With fake CUDA tensors also for copies from the device to the host, and for blocking ones from the host.
+    With fake CUDA tensors also for torchvision's NMS, for copies from the device to the host, and for blocking ones from
+    the host.
     """
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = str(function)
         assert not name.startswith(FORBIDDEN), f"{name} waits for the device"
+        assert not (name.startswith(FORBIDDEN_ON_GPU) and args[0].is_cuda), f"{name} waits for the device"
         if name.startswith(("aten.index", "aten._index_put", "aten.index_put")) and len(args) > 1:
             indices = args[1] if isinstance(args[1], (list, tuple)) else []
             assert not any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices), name

@@ -168,3 +168,12 @@ def test_torchvisions_heads_run_on_a_fake_gpu_though_the_host_waits_for_it(backb
         assert_predictions_need_shapes_alone(config, state, device)
         with pytest.raises(AssertionError, match="waits for the device|blocks the host"):
             assert_a_step_needs_shapes_alone(config, state, device, host_batch())
+
+
+def test_a_step_with_torchvisions_nms_waits_for_the_device():
+    with fake_gpu() as device:
+        config = config_of(replace(FPN, rpn=replace(NARROW.rpn, nms_rounds=0)), "fp32")
+        state = start(config, device)
+        assert_a_step_needs_shapes_alone(config, state, device, host_batch(), waits=True)
+        with pytest.raises(AssertionError, match="torchvision.nms.* waits for the device"):
+            assert_a_step_needs_shapes_alone(config, state, device, host_batch())
