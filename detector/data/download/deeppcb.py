@@ -16,7 +16,8 @@ from detector.run.files import write_whole
 
 CLASSES = ("open", "short", "mousebite", "spur", "copper", "pin-hole")  # in the order of their numbers, from 1
 LISTS = {"train": "trainval.txt", "test": "test.txt"}
-GIT_TREE = "a4fd38d194f6abd89f903f00f287d7718a5d6fbf"  # of PCBData in the commit that catalog.py names
+# Of PCBData in the commit that catalog.py names, as a clone of the repository gives it: git rev-parse 08e98c4:PCBData
+GIT_TREE = "a4fd38d194f6abd89f903f00f287d7718a5d6fbf"
 
 
 def convert_deeppcb(folder: Path, git_tree: str = GIT_TREE) -> None:

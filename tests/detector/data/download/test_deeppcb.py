@@ -1,4 +1,4 @@
-"""DeepPCB from a local server and from the real files: verified, and the same boxes as COCO."""
+"""DeepPCB from a local server, verified, and label files of the real repository as COCO."""
 
 import io
 import json
@@ -85,17 +85,35 @@ def test_a_file_that_is_not_the_commits_is_an_error_and_nothing_is_converted(arc
     assert not (tmp_path / "deeppcb" / "annotations").exists() and not (tmp_path / "deeppcb" / "images").exists()
 
 
-def test_labels_written_from_the_official_split_are_the_boxes_of_the_coco_files(tmp_path):
+# Lines of PCBData's lists, with the label file that each names, of commit 08e98c4 (MIT licence).
+TRAIN_LINE, TRAIN_LABELS = "group20085/20085/20085000.jpg group20085/20085_not/20085000.txt", """\
+409 394 435 422 3
+275 383 319 417 3
+8 163 36 191 4
+244 151 270 182 5
+338 519 364 543 6
+476 460 502 481 4
+"""
+TEST_LINE, TEST_LABELS = "group20085/20085/20085291.jpg group20085/20085_not/20085291.txt", """\
+263 63 299 90 1
+201 266 251 294 2
+296 350 322 376 3
+419 333 448 361 4
+341 236 370 267 5
+260 165 291 192 6
+139 327 166 356 3
+324 367 350 410 2
+403 53 437 87 1
+"""
+
+
+@pytest.mark.parametrize("split, line, labels", [("train", TRAIN_LINE, TRAIN_LABELS), ("test", TEST_LINE, TEST_LABELS)])
+def test_label_files_of_the_repository_give_the_boxes_of_the_coco_files(split, line, labels, tmp_path):
     folder = shared_data("deeppcb")
-    for split, name in deeppcb.LISTS.items():
-        coco = json.loads((folder / "annotations" / f"instances_{split}.json").read_text())
-        lines = {image["id"]: [] for image in coco["images"]}
-        for annotation in coco["annotations"]:
-            x, y, width, height = annotation["bbox"]
-            lines[annotation["image_id"]].append(f"{x} {y} {x + width} {y + height} {annotation['category_id']}")
-        for number in lines:
-            (tmp_path / f"{number}.txt").write_text("\n".join(lines[number]))
-        content = deeppcb.coco_content([folder / "images" / image["file_name"] for image in coco["images"]],
-                                       [tmp_path / f"{number}.txt" for number in lines])
-        assert content["images"] == coco["images"] and len(content["images"]) == {"train": 1000, "test": 500}[split]
-        assert content["annotations"] == coco["annotations"] and content["categories"] == coco["categories"]
+    expected = json.loads((folder / "annotations" / f"instances_{split}.json").read_text())
+    name = Path(line.split()[0]).name.replace(".jpg", "_test.jpg")
+    (tmp_path / "labels.txt").write_text(labels)
+    content = deeppcb.coco_content([folder / "images" / name], [tmp_path / "labels.txt"])
+    assert content["images"] == expected["images"][:1]  # both lines are the first of their list
+    assert content["annotations"] == [one for one in expected["annotations"] if one["image_id"] == 1]
+    assert content["categories"] == expected["categories"]
