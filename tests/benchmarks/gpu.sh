@@ -33,12 +33,13 @@ if [ -z "$tiny" ]; then
     "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \
     || { echo "no GPU that PyTorch can use; --tiny needs none"; exit 1; }
     checks=(); eager=(--cases resnet50_fpn_800 --variants bf16 "bf16, torchvision's heads")
-    compiled=(--cases resnet50_fpn_800 --variants bf16 "bf16, torchvision's heads" "bf16, compiled" "bf16, torchvision's heads, compiled")
-    others=(--cases vgg16_600 resnet101_c4_600 --rounds 5 --variants bf16)
+    compiled=(--cases resnet50_fpn_800 --rounds 5 --variants bf16 "bf16, torchvision's heads" "bf16, compiled"
+              "bf16, torchvision's heads, compiled")
+    hot_path=(--case resnet50_fpn_800); others=(--cases vgg16_600 resnet101_c4_600 --rounds 3 --variants bf16)
     loader=(--images 100 --steps 40); inference=(--cases resnet50_fpn_800 --rounds 15); scaling=(--rounds 1 --steps 40)
 else
     checks=(--case tiny --batch 2); eager=(--cases tiny --rounds 1); compiled=(--cases tiny --rounds 1 --variants bf16)
-    others=(); loader=(--images 8 --rounds 1 --batch 4 --steps 8 --workers 2 --step-ms 1)
+    hot_path=(--case tiny --batch 2 --rounds 1); loader=(--images 8 --rounds 1 --batch 4 --steps 8 --workers 2 --step-ms 1)
     inference=(--cases tiny --batches 1 --rounds 1)
     scaling=(--rounds 1 --steps 8 --ranks 8 --images 2000 --val-images 100 --detections 1000 --processes 1
              --size model.backbone=resnet18_fpn model.fpn_channels=16 model.box_head_dim=32 augment.min_size=[64]
@@ -51,19 +52,21 @@ print("torch", torch.__version__, "torchvision", torchvision.__version__, [torch
 part 45 device_checks "$python" $benchmarks/device_checks.py "${checks[@]}" --out "$out/device_checks.jsonl"       # (25 s)
 if [ -n "$tiny" ]; then echo "tests that need a GPU are skipped"
 elif has pytest; then
-    part 35 tests "$python" -m pytest -q tests/detector/model/test_precision.py tests/detector/training/test_step.py \
+    part 30 tests "$python" -m pytest -q tests/detector/model/test_precision.py tests/detector/training/test_step.py \
         tests/detector/training/test_nan_guard.py tests/detector/data/test_packed_batch.py                         # (20 s)
 else echo "no pytest: tests that need a GPU are skipped"
 fi
-part 60 train_step "$python" $benchmarks/train_step.py "${eager[@]}" --out "$out/train_step.jsonl"                 # (30 s)
-part 130 compiled "$python" $benchmarks/train_step.py "${compiled[@]}" --out "$out/train_step.jsonl"               # (90 s)
+part 55 train_step "$python" $benchmarks/train_step.py "${eager[@]}" --out "$out/train_step.jsonl"                 # (30 s)
+# Three lines: without compile; with one compiled variant, too; with both.
+part 130 compiled "$python" $benchmarks/train_step.py "${compiled[@]}" --out "$out/train_step.jsonl"               # (100 s)
+part 40 hot_path "$python" $benchmarks/hot_path.py "${hot_path[@]}" --out "$out/hot_path.jsonl"                    # (25 s)
 part 35 inference "$python" $benchmarks/inference.py "${inference[@]}" --out "$out/inference.jsonl"                # (20 s)
 if [ -z "$tiny" ]; then
-    part 60 other_backbones "$python" $benchmarks/train_step.py "${others[@]}" --out "$out/train_step.jsonl"       # (40 s)
+    part 45 other_backbones "$python" $benchmarks/train_step.py "${others[@]}" --out "$out/train_step.jsonl"       # (30 s)
 fi
 part 35 loader "$python" $benchmarks/loader.py "${loader[@]}" --out "$out/loader.jsonl"                            # (25 s)
 has torch.utils.tensorboard || { echo "no tensorboard: weak scaling is skipped"; scaling+=(--rounds 0); }
-part 40 scaling "$python" $benchmarks/scaling.py "${scaling[@]}" --steps-of "$out/train_step.jsonl" --out "$out/scaling.jsonl"  # (30 s)
+part 35 scaling "$python" $benchmarks/scaling.py "${scaling[@]}" --steps-of "$out/train_step.jsonl" --out "$out/scaling.jsonl"  # (30 s)
 echo "== summary, also in $out/summary.txt"
 cat "$out/summary.txt"
 echo "== all: $((SECONDS - began)) s; JSON lines are in $out"

@@ -49,13 +49,13 @@ def format_spread(values: dict[str, float], digits: int = 2) -> str:
 
 
 def append_result(name: str, line: dict, out: str = "") -> None:
-    """Appends a JSON line, with machine, versions and commit, to results/NAME.jsonl or to the file `out`."""
+    """Appends a JSON line, with time, machine, versions and commit, to results/NAME.jsonl or to the file `out`."""
     from detector.run.environment import collect_environment
     path = Path(out) if out else RESULTS / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps({"benchmark": name, **line, **collect_environment(),
-                               "load": round(os.getloadavg()[0], 2)}) + "\n")
+                               "load": round(os.getloadavg()[0], 2), "time": round(time.time(), 1)}) + "\n")
 
 
 def write_between_markers(readme: Path, name: str, text: str) -> None:

@@ -11,8 +11,9 @@ where that is the faster layout; on a GPU also with torch.compile.
 
 All variants start from the same weights and use the same batch; every round runs one step of each, in an order that rotates.
 Prints images/s; the ratio to the peer of the same round (median and spread), on a GPU to the peer with AMP; the peak memory of
-a step above that between steps (GPUs). Appends a JSON line for each case to tests/benchmarks/results/train_step.jsonl. Then, in
-a line of train_step_parts.jsonl beside it: operations per second, of the whole step and of its convolutions, as a fraction of
+a step above that between steps (GPUs). Appends JSON lines to tests/benchmarks/results/train_step.jsonl: for each case one with
+all variants that are not compiled, and another with each compiled variant more, as soon as it is measured. Then, in a line of
+train_step_parts.jsonl beside it: operations per second, of the whole step and of its convolutions, as a fraction of
 those of a matrix product in the same process; and the time of each part of the step.
 """
 
@@ -230,39 +231,57 @@ def part_times(step: OwnStep, repeats: int) -> dict[str, float]:
 
 
 def measure(case: str, rounds: int, count: int, names: list[str], device: torch.device, out: str) -> None:
-    """Measures a case, prints the results and appends their line to `out`; then analyses it, in a line of its own."""
+    """Measures a case in stages, prints the results and appends a line for each stage to `out`; then analyses the case."""
     config, (images, targets) = config_of(case), draw_batch(count, CLASSES)
     if device.type == "cuda":
         images = [image.pin_memory() for image in images]
         targets = [{key: value.pin_memory() for key, value in target.items()} for target in targets]
     weights, batch = initial_weights(config), (images, targets)
-    variants = {"torchvision": peer_step(config, weights, batch, device, amp=False)}
-    peer = "torchvision"
-    if device.type == "cuda":
-        peer = "torchvision, AMP"
-        variants[peer] = peer_step(config, weights, batch, device, amp=True)
-    variants |= {name: OwnStep(config, weights, name, batch, device) for name in names}
-    losses, memory = {}, {}
-    for name, step in variants.items():
-        losses[name] = step()  # not measured: the first step sets up memory
+    peers = {"torchvision": False, **({"torchvision, AMP": True} if device.type == "cuda" else {})}
+    steps: dict[str, Callable[[], float]] = {name: peer_step(config, weights, batch, device, amp) for name, amp in peers.items()}
+    memory = warm_up(steps, device)
+    for stage in stages(names):
+        new = {name: OwnStep(config, weights, name, batch, device) for name in stage}
+        memory |= warm_up(new, device)
+        steps |= new
+        print(f"{case}, batch {count}", flush=True)
+        seconds = run_interleaved(steps, rounds)
+        report({"case": case, "batch": count, "device": device.type, "seconds": seconds, "step_memory_gib": memory,
+                "peer": list(peers)[-1]}, out)
+    analysed = {name: steps[name] for name in names if VARIANTS[name][0] == "native" and VARIANTS[name][2] == "off"}
+    parts_out = str(Path(out).with_name("train_step_parts.jsonl")) if out else ""
+    append_result("train_step_parts", {"case": case, "batch": count, **analyse(analysed, seconds)}, parts_out)
+
+
+def stages(names: list[str]) -> list[list[str]]:
+    """Returns which variants are added, before each measurement of all so far: first those that are not compiled, then one
+    compiled variant at a time. Compiling takes up to a minute, and a machine may be taken away meanwhile."""
+    eager = [name for name in names if VARIANTS[name][2] == "off"]
+    return [stage for stage in (eager, *([name] for name in names if name not in eager)) if stage]
+
+
+def warm_up(steps: dict[str, Callable[[], float]], device: torch.device) -> dict[str, float]:
+    """Runs the first steps, which set up memory and are not measured; returns the peak memory of a step on a GPU, GiB."""
+    memory = {}
+    for name, step in steps.items():
+        print(f"  {name:>26}: loss of the first step {step():.3f}", flush=True)
         if device.type == "cuda":
             before = torch.cuda.memory_allocated(device)
             torch.cuda.reset_peak_memory_stats(device)
             step()
             memory[name] = (torch.cuda.max_memory_allocated(device) - before) / 2**30
-    print(f"{case}, batch {count}; loss of the first step: "
-          + ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items()), flush=True)
-    seconds = run_interleaved(variants, rounds)
-    line = {"case": case, "batch": count, "device": device.type, "seconds": seconds, "step_memory_gib": memory,
-            "peer": peer, "ratio": {name: ratio(seconds[peer], times) for name, times in seconds.items()}}
+    return memory
+
+
+def report(line: dict, out: str) -> None:
+    """Appends the line of one stage to `out`, with the ratio of each variant to the peer, and prints it."""
+    line["ratio"] = {name: ratio(line["seconds"][line["peer"]], times) for name, times in line["seconds"].items()}
     append_result("train_step", line, out)
-    for name, times in seconds.items():
-        images_per_s = spread([count / s for s in times])
+    for name, times in line["seconds"].items():
+        images_per_s = spread([line["batch"] / s for s in times])
+        memory = line["step_memory_gib"].get(name)
         print(f"  {name:>26}: {format_spread(images_per_s, 3)} images/s, ratio {format_spread(line['ratio'][name])}"
-              + (f", {memory[name]:.2f} GiB" if memory else ""), flush=True)
-    analysed = {name: variants[name] for name in names if VARIANTS[name][0] == "native" and VARIANTS[name][2] == "off"}
-    parts_out = str(Path(out).with_name("train_step_parts.jsonl")) if out else ""
-    append_result("train_step_parts", {"case": case, "batch": count, **analyse(analysed, seconds)}, parts_out)
+              + (f", {memory:.2f} GiB" if memory is not None else ""), flush=True)
 
 
 def analyse(steps: dict[str, OwnStep], seconds: dict[str, list[float]]) -> dict:
