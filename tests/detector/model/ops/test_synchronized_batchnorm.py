@@ -1,4 +1,4 @@
-"""Synchronized norms: two processes compute what one computes for the same batch, and a run resumes to the same bits."""
+"""Synchronized norms: two processes compute what one does, a whole detector with its losses included, and resume exactly."""
 
 import os
 import subprocess
@@ -63,12 +63,14 @@ import os, shutil, sys, torch
 from functools import partial
 from torch import nn
 from detector import load_config, train
-from detector.config.model_schema import Model
+from detector.config.model_schema import Model, Roi, Rpn
 from detector.config.schema import Evaluate
 from detector.distributed import data_parallel, process_group, rank_info
 from detector.model.backbones import BACKBONES, FPN, Backbone, build_resnet_fpn_v2
 from detector.model.faster_rcnn import build_model
 from detector.model.ops.synchronized_batchnorm import SynchronizedBatchNorm
+from detector.structures import Resize
+from tests.in_float64 import in_float64
 
 class Network(nn.Module):
     '''Backbone and box head: all norms. Returns a mean over images, so that the mean over ranks is that of the batch.'''
@@ -109,6 +111,35 @@ def network_of_two_ranks(config, rank):
     shared.eval(), whole.eval()
     close(shared(images, pooled), whole(images, pooled), "evaluation waits for nobody")
 
+@in_float64()
+def detector_of_two_ranks(config, rank):
+    '''A step from images to the losses of RPN and RoI heads. All boxes are sampled, equally many of each image: the losses of a
+    rank are means over them, and nothing is drawn.'''
+    torch.manual_seed(3)
+    images = [torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8) for _ in range(4)]
+    boxes = [torch.cat([first, first + 10 + 20 * torch.rand(2, 2)], dim=1) for first in 30 * torch.rand(4, 2, 2)]
+    targets = [{"boxes": of_image, "labels": torch.tensor([1, 2])} for of_image in boxes]
+    everything = dict(batch_size_per_image=4096, positive_fraction=1.0)
+    config = dict(config, anchor_sizes=((8,), (16,), (32,), (64,), (128,)), roi=Roi(**everything), rpn=Rpn(
+        fg_iou_thresh=0.5, bg_iou_thresh=0.5, pre_nms_top_n_train=200, post_nms_top_n_train=20, **everything))
+    whole, shared = (build_model(Model(norm=norm, **config), Evaluate(), 2).train() for norm in ("trained", "synchronized"))
+    shared.load_state_dict(whole.state_dict())
+    expected = whole(images, targets, Resize(64, 64))
+    sum(expected.values()).backward()
+    own = slice(2 * rank, 2 * rank + 2)
+    wrapped = data_parallel.wrap_ddp(shared, torch.device("cpu"))
+    losses = wrapped(images[own], targets[own], Resize(64, 64))
+    sum(losses.values()).backward()
+    for name, loss in losses.items():
+        total = loss.detach().clone()
+        torch.distributed.all_reduce(total)
+        close(total / 2, expected[name].detach(), name)
+        assert total > 0 and total.dtype is torch.float64, name
+    for (name, weight), other in zip(shared.named_parameters(), whole.parameters(), strict=True):
+        close(weight.grad, other.grad, name)
+    for (name, value), other in zip(shared.state_dict().items(), whole.state_dict().values(), strict=True):
+        close(value, other, name)
+
 def images_of_different_sizes(rank, dtype, tolerance):
     '''A norm of features around 1000, of which one rank has three times as many; in bf16, around 4.'''
     torch.manual_seed(1)
@@ -133,8 +164,9 @@ def images_of_different_sizes(rank, dtype, tolerance):
 with process_group.process_group("cpu", 1.0):
     rank = rank_info.rank()
     BACKBONES["resnet18_fpn_v2"] = Backbone(partial(build_resnet_fpn_v2, "resnet18"), **FPN)
-    network_of_two_ranks(dict(backbone="resnet18_fpn_v2", weights="", frozen_stages=0, roi_pooling_size=3, fpn_channels=16,
-                              box_head_dim=32), rank)
+    small = dict(backbone="resnet18_fpn_v2", weights="", frozen_stages=0, roi_pooling_size=3, fpn_channels=16, box_head_dim=32)
+    network_of_two_ranks(small, rank)
+    detector_of_two_ranks(small, rank)
     images_of_different_sizes(rank, torch.float32, 2e-3)
     images_of_different_sizes(rank, torch.bfloat16, 4e-2)
 
