@@ -188,7 +188,7 @@ def test_each_draw_of_an_image_in_an_epoch_has_a_key_and_an_augmentation_of_its_
     assert len({jittered[(0, entry)][0].numpy().tobytes() for entry in drawn}) == len(drawn)
 
 
-# What a rare class gains
+# What a rare class gains; tests/whole/test_rare_class.py trains with it
 
 def test_a_class_of_one_percent_is_drawn_as_often_as_its_factor_says():
     data = with_rare(1000, 10)
@@ -198,26 +198,3 @@ def test_a_class_of_one_percent_is_drawn_as_often_as_its_factor_says():
         shares.append((drawn < 10).mean())
     assert shares[0] == pytest.approx(0.01, rel=0.2)
     assert shares[1] == pytest.approx(50 / 1040, rel=0.1)
-
-
-def test_a_class_of_one_percent_is_recognized_more_often_after_as_many_steps():
-    """A linear classifier on features in which the classes overlap, trained on the images of each step."""
-    data = with_rare(1000, 10)
-    is_rare = torch.arange(1000) < 10
-    noise = torch.randn(2, 1000, 4, generator=torch.Generator().manual_seed(0))
-    train, test = noise + 1.5 * is_rare[:, None]
-    recalls, accuracies = [], []
-    for factors in (None, image_factors(data, 0.25)):
-        weights = torch.zeros(5, requires_grad=True)
-        steps_an_epoch = steps_per_epoch(data.sizes, 16, repeat_factors=factors)
-        for step in range(600):
-            epoch, row = divmod(step, steps_an_epoch)
-            if row == 0:
-                plan = plan_epoch(0, epoch, data.sizes, 16, repeat_factors=factors)
-            features, targets = train[plan[row]], is_rare[plan[row]].float()
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(features @ weights[:4] + weights[4], targets)
-            weights.data -= 0.2 * torch.autograd.grad(loss, weights)[0]
-        predicted = (test @ weights[:4] + weights[4] > 0).detach()
-        recalls.append(predicted[is_rare].float().mean().item())
-        accuracies.append((predicted == is_rare).float().mean().item())
-    assert recalls[1] >= recalls[0] + 0.2 and min(accuracies) > 0.97, (recalls, accuracies)
