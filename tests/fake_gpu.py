@@ -8,10 +8,13 @@ from typing import Iterator
 from unittest.mock import patch
 
 import torch
+import torch.distributed as dist
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+# Statistics [C] of the features of one process, and of all; the features, normalised: for nn.SyncBatchNorm.
+STATISTICS, NORMALISED = ("aten.batch_norm_stats", "aten.batch_norm_gather_stats_with_counts"), "aten.batch_norm_elemt"
 ON_CONSTANTS = ("aten.lift", "aten._to_copy", "aten.detach", "aten.copy_")  # that the host makes and then copies
 WITHOUT_FAKE_KERNEL = ("aten._fused_", "aten._amp_")  # the optimizer and the loss scale: they change their arguments
 
@@ -31,6 +34,17 @@ def fake_gpu() -> Iterator[torch.device]:
             stack.enter_context(patch(name, replacement))
         stack.enter_context(FakeTensorMode())
         yield torch.device("cuda", 0)
+
+
+@contextmanager
+def fake_process_group() -> Iterator[None]:
+    """Opens PyTorch's process group of two ranks that sends nothing, for nn.SyncBatchNorm; this package counts one rank."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore  # registers the backend
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 @contextmanager
@@ -61,6 +75,10 @@ class KeepEverything(TorchDispatchMode):
             return first.new_empty((first.numel(), first.ndim), dtype=torch.int64)
         if name.startswith("torchvision.nms"):
             return first.new_empty((len(first),), dtype=torch.int64)
+        if name.startswith(STATISTICS):
+            return tuple(first.new_empty(first.shape[1], dtype=torch.float32) for _ in range(2))
+        if name.startswith(NORMALISED):
+            return torch.empty_like(first)
         if name.startswith("aten.index.Tensor") and any(is_mask(index) for index in args[1]):
             return first.new_empty((args[1][0].numel(), *first.shape[args[1][0].ndim:]))
         result = function(*args, **(kwargs or {}))
