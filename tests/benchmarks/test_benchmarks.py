@@ -13,6 +13,7 @@ import published_row
 import pytest
 import scaling
 import torch
+import tuning
 from PIL import Image
 
 from detector.config.load import load_config, to_yaml
@@ -205,6 +206,22 @@ def test_start_weights(tmp_path):
     line, = lines
     assert (line["case"], line["seed"], line["weights"]["step"], line["random"]["step"]) == ("resnet18_bccd", 4, 2, 2)
     assert "after 2 steps (1 seed)" in answers.start_weights(lines)
+
+
+def test_tuning_holds_out_whole_boards_and_shows_the_last_line_of_each_try(tmp_path):
+    names = ["13000001.jpg", "00041001.jpg", "92000000.jpg", "00041002.jpg"]
+    (tmp_path / "root" / "annotations").mkdir(parents=True)
+    (tmp_path / "root" / "annotations" / "instances_train.json").write_text(json.dumps({
+        "images": [{"id": number, "file_name": name} for number, name in enumerate(names)], "categories": [],
+        "annotations": [{"id": number, "image_id": number} for number in range(4)]}))
+    tuning.write_split(tmp_path / "root", tmp_path / "folder", tuning.HELD_OUT)
+    fit, held = (json.loads((tmp_path / "folder" / "annotations" / f"instances_{split}.json").read_text()) for split in ("fit", "held"))
+    assert [image["id"] for image in fit["images"]] == [1, 3] == [entry["image_id"] for entry in fit["annotations"]]
+    assert [image["id"] for image in held["images"]] == [0, 2] == [entry["image_id"] for entry in held["annotations"]]
+    lines = [{"try": "first", "AP50": ap, "AP": 0.5, "classes": {"open": 0.8, "short": 0.7}} for ap in (0.1, 0.75)]
+    assert "| 0.750 | 0.500 | short 0.700 |" in tuning.table(lines) and "0.100" not in tuning.table(lines)
+    assert tuning.table([]).count("not measured") == len(tuning.TRIES)
+    assert tuning.table(tuning.read_lines()) in tuning.CONFIGS_README.read_text()
 
 
 def test_a_published_row_counts_only_finished_runs_of_all_seeds(tmp_path):
