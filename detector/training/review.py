@@ -62,11 +62,13 @@ def object_sizes(dataset: Dataset, resize: Resize) -> np.ndarray:
 def review_object_sizes(config: Config, train: Dataset) -> list[str]:
     """Returns notes on objects that are too small at the network's input, with remedies that suffice.
 
-    An object's size is the square root of its area, as anchors are stated, at the largest of augment.min_size.
+    An object's size is the square root of its area, as anchors are stated, at the largest of augment.min_size and
+    enlarged by the largest zoom of augment.scale_jitter.
     """
     train = drop_ignored(train, config.data)
     resize = Resize(max(config.augment.min_size), config.augment.max_size)
-    sizes, smallest = object_sizes(train, resize), min(map(min, build_anchors(config.model).sizes))
+    sizes = object_sizes(train, resize) * max(1.0, *config.augment.scale_jitter)
+    smallest = min(map(min, build_anchors(config.model).sizes))
     if not len(sizes):
         return []
     notes = []

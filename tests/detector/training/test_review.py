@@ -65,6 +65,11 @@ def test_a_larger_input_is_proposed_that_is_large_enough(max_size, tmp_path):
     assert review_object_sizes(apply(options, larger, tmp_path), dataset([5, 50])) == []
 
 
+def test_a_zoom_of_the_augmentation_enlarges_objects():
+    zoomed = replace(config(), augment=Augment(min_size=(100,), max_size=0, scale_jitter=(2, 2)))
+    assert review_object_sizes(config(), dataset([20, 20])) and not review_object_sizes(zoomed, dataset([20, 20]))
+
+
 def test_where_no_input_is_large_enough_tiles_are_proposed():
     notes = review_object_sizes(config(min_size=800), dataset([1, 1], 8000, 8000))
     assert len(notes) == 2 and all("cut the images into tiles" in note.lower() for note in notes)
