@@ -4,7 +4,7 @@ import json
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Callable, Iterator
+from typing import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -32,6 +32,11 @@ def never() -> bool:
     return False
 
 
+def show_bar(batches: range) -> Iterable[int]:
+    """Returns the batches with a progress bar, on rank 0 and a terminal only. The default of `track`."""
+    return tqdm(batches, "evaluating", unit="batch", leave=False, disable=None if rank_info.is_main() else True)
+
+
 def evaluate(model: Detector, dataset: Dataset, config: Config, device: torch.device, step: int,
              stop_requested: Callable[[], bool] = never) -> tuple[Evaluation | None, Detections] | None:
     """Predicts all images and scores the detections. Collective.
@@ -55,8 +60,8 @@ def evaluate(model: Detector, dataset: Dataset, config: Config, device: torch.de
 
 
 def predict_all(model: Detector, dataset: Dataset, config: Config, device: torch.device, step: int,
-                stop_requested: Callable[[], bool], mark: Callable[[str], None] = lambda phase: None
-                ) -> Predictions | None:
+                stop_requested: Callable[[], bool], mark: Callable[[str], None] = lambda phase: None,
+                track: Callable[[range], Iterable[int]] = show_bar) -> Predictions | None:
     """Predicts all images and gathers the result. Collective.
 
     The batches are the same for any number of ranks, and so are the detections.
@@ -64,6 +69,7 @@ def predict_all(model: Detector, dataset: Dataset, config: Config, device: torch
     Args:
         step, stop_requested: see `evaluate`.
         mark: writes the phase to this rank's heartbeat.
+        track: returns the batches of this rank unchanged, and shows how many are done.
 
     Returns:
         The predictions of all ranks, on every rank; or None if a stop was requested on any rank.
@@ -72,7 +78,7 @@ def predict_all(model: Detector, dataset: Dataset, config: Config, device: torch
     model.eval()
     policy = FetchPolicy(stop_requested, config.data.unreadable_images == "refuse", 60 * config.run.timeout_minutes,
                          mark)
-    part = predict_rank(model, dataset, config, device, policy)
+    part = predict_rank(model, dataset, config, device, policy, track)
     if part is None:
         return None
     detections, losses, indices = gather(part)
@@ -92,20 +98,20 @@ class RankPredictions:
     not_finite: int = 0    # see Predictions.not_finite
 
 
-def predict_rank(model: Detector, dataset: Dataset, config: Config, device: torch.device,
-                 policy: FetchPolicy) -> RankPredictions | None:
+def predict_rank(model: Detector, dataset: Dataset, config: Config, device: torch.device, policy: FetchPolicy,
+                 track: Callable[[range], Iterable[int]] = show_bar) -> RankPredictions | None:
     """Predicts the batches of this rank: numbers rank, rank + world size, ... Collective, see `predict_rounds`."""
     plan = plan_eval_batches(dataset.sizes, config.evaluate.batch_size)
     batch_numbers = list(range(rank_info.rank(), len(plan), rank_info.world_size()))
-    rounds = ceil_div(len(plan), rank_info.world_size())  # the same on every rank: fetch_batches is collective
+    rounds = range(ceil_div(len(plan), rank_info.world_size()))  # the same on every rank: fetch_batches is collective
     keys = [[(0, int(index)) for index in plan[number]] for number in batch_numbers]
     examples = DetectionDataset(drop_ignored(dataset, config.data), config.seed, None)
     with open_loader(examples, keys, config.run.num_workers, device.type == "cuda") as loader:
-        return predict_rounds(model, dataset, config, device, policy, loader, batch_numbers, rounds)
+        return predict_rounds(model, dataset, config, device, policy, loader, batch_numbers, track(rounds))
 
 
 def predict_rounds(model: Detector, dataset: Dataset, config: Config, device: torch.device, policy: FetchPolicy,
-                   loader: BatchIterator, batch_numbers: list[int], rounds: int) -> RankPredictions | None:
+                   loader: BatchIterator, batch_numbers: list[int], rounds: Iterable[int]) -> RankPredictions | None:
     """Predicts one batch in each round; a rank without a batch in the last round still votes. Collective.
 
     Returns:
@@ -113,8 +119,7 @@ def predict_rounds(model: Detector, dataset: Dataset, config: Config, device: to
     """
     resize = Resize(config.evaluate.min_size, config.evaluate.max_size)
     parts, losses, indices, unreadable, not_finite = [], [], [], [], 0
-    for index in tqdm(range(rounds), "evaluating", unit="batch", leave=False,
-                      disable=None if rank_info.is_main() else True):  # None: shown on a terminal only
+    for index in rounds:
         fetched = fetch_batches(loader, int(index < len(batch_numbers)), policy)
         if fetched.stop_requested:
             return None

@@ -24,8 +24,10 @@ from detector.evaluation.evaluate import evaluate, never
 from detector.evaluation.notes import evaluation_notes, not_finite_note, unreadable_note
 from detector.evaluation.record_folder import changed_options, record_folder
 from detector.evaluation.results import write_results
-from detector.evaluation.scoring import Evaluation, format_metrics
+from detector.evaluation.scoring import Evaluation
 from detector.inference.predictor import find_checkpoint, load_detector
+from detector.loggers.metric_tables import evaluated_metrics
+from detector.loggers.terminal import show
 from detector.metrics.analysis import Analysis, analyse, describe_errors
 from detector.report.report import PageInfo, write_evaluation_report
 from detector.run import files
@@ -176,12 +178,12 @@ def write_and_print(run: Path, result: CheckpointEvaluation, changes: dict[str, 
              unreadable_note(evaluation.unreadable, len(result.dataset)), *result.dataset.warnings, *trained_on,
              *evaluation_notes(result.detections, result.dataset, config.evaluate.metric, evaluation.metrics["AP"],
                                config.evaluate.max_detections)]
-    print("\n".join([
+    show(
         f"{result.checkpoint}, step {evaluation.step}, on {describe(result.dataset)}",
-        format_metrics(evaluation.metrics, analysis.per_class), "", describe_errors(analysis),
+        evaluated_metrics(evaluation.metrics, analysis.per_class), "", describe_errors(analysis),
         *(f"note: {note}" for note in notes if note),
         f"{evaluation.images_per_s:.1f} images/s; {files.RESULTS_FILE} and {files.DETECTIONS_FILE} are in {folder}"
-        + (f"; those in {run} stay: this evaluation has other values of {', '.join(changes)}" if changes else "")]))
+        + (f"; those in {run} stay: this evaluation has other values of {', '.join(changes)}" if changes else ""))
     if report:
         print(write_report(run, folder, result, changes))
 

@@ -13,7 +13,8 @@ from detector.errors import BadInput
 from detector.evaluation.evaluate import evaluate
 from detector.evaluation.notes import evaluation_notes, not_finite_note, unreadable_note
 from detector.evaluation.results import write_results
-from detector.evaluation.scoring import format_metrics
+from detector.loggers.metric_tables import evaluated_metrics
+from detector.loggers.terminal import show
 from detector.model.faster_rcnn import build_model, to_device_and_layout
 from detector.model.weights.files import read_weights
 from detector.model.weights.load import load_weights
@@ -60,11 +61,12 @@ def evaluate_weights(weights: str, recipe: str, overrides: list[str]) -> None:
                      unreadable_note(evaluation.unreadable, len(dataset)), *dataset.warnings,
                      *evaluation_notes(detections, dataset, config.evaluate.metric, evaluation.metrics["AP"],
                                        config.evaluate.max_detections)]
-            print("\n".join([
+            show(
                 f"{weights}: {report}", f"on {describe(dataset)}",
-                format_metrics(evaluation.metrics, evaluation.per_class), *(f"note: {note}" for note in notes if note),
+                evaluated_metrics(evaluation.metrics, evaluation.per_class),
+                *(f"note: {note}" for note in notes if note),
                 f"{evaluation.images_per_s:.1f} images/s; {files.RESULTS_FILE} and {files.DETECTIONS_FILE} are in "
-                f"{folder}"]))
+                f"{folder}")
         collectives.run_on_main(write_and_print)
 
 

@@ -7,7 +7,8 @@ from detector.data.read import describe
 from detector.errors import BadInput
 from detector.evaluation.detections_file import read_detections_by_id
 from detector.evaluation.notes import evaluation_notes
-from detector.evaluation.scoring import format_metrics
+from detector.loggers.metric_tables import evaluated_metrics
+from detector.loggers.terminal import show
 from detector.metrics import coco_kernel
 from detector.metrics.analysis import analyse, describe_errors
 from detector.structures import Dataset
@@ -40,10 +41,9 @@ def score_file(detections_path: str, annotations_path: str, metric: str) -> None
     if not len(detections):
         notes.append(f"{detections_path} holds no detection: every object of {annotations_path} is missed")
     notes += evaluation_notes(detections, dataset, metric, analysis.metrics["AP"])
-    lines = [f"{len(detections)} detections, on {describe(dataset)}",
-             format_metrics(analysis.metrics, analysis.per_class), "", describe_errors(analysis),
-             *(f"note: {note}" for note in notes if note)]
-    print("\n".join(lines))
+    show(f"{len(detections)} detections, on {describe(dataset)}",
+         evaluated_metrics(analysis.metrics, analysis.per_class), "", describe_errors(analysis),
+         *(f"note: {note}" for note in notes if note))
 
 
 def repeated_notes(dataset: Dataset) -> list[str]:

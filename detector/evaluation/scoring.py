@@ -1,4 +1,4 @@
-"""Scores predictions: detections and ground truth to an Evaluation, and the text that shows it.
+"""Scores predictions: detections and ground truth to an Evaluation.
 
 This module needs neither the model nor the other ranks, so that scoring can run in a process of its own beside the
 training steps.
@@ -96,19 +96,3 @@ def loss_means(losses: list[dict]) -> dict[str, float]:
     values = np.array([[batch["losses"][name] for name in names] for batch in losses], np.float64)
     means = np.average(values, axis=0, weights=[batch["images"] for batch in losses])
     return {"loss": float(means.sum()), **dict(zip(names, map(float, means)))}
-
-
-def format_metrics(metrics: dict[str, float], per_class: dict[str, dict[str, float]]) -> str:
-    """Returns a table of the metrics, and below it one with a row for each class. Numbers of type int are counts."""
-    lines = [f"{name:>24} {format_number(value):>8}" for name, value in metrics.items()]
-    keys = list(next(iter(per_class.values()), {}))
-    lines += ["", f"{'class':>24} " + " ".join(f"{key:>10}" for key in keys)]
-    for name, values in per_class.items():
-        cells = [str(values[key]) if isinstance(values[key], int) else format_number(values[key]) for key in keys]
-        lines.append(f"{name:>24} " + " ".join(f"{cell:>10}" for cell in cells))
-    return "\n".join(lines)
-
-
-def format_number(value: float) -> str:
-    """Returns a metric with four digits; "-" for -1, the value of an undefined metric such as AP without objects."""
-    return "-" if value == -1 else f"{value:.4f}"

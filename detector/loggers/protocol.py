@@ -4,6 +4,7 @@ from typing import Protocol
 
 import numpy as np
 
+from detector.loggers.styled_lines import Block
 from detector.visualization.validation_images import EncodedImage
 
 
@@ -25,6 +26,13 @@ class Logger(Protocol):
                 evaluation; "METRIC by class": a metric of an evaluation, by class name.
         """
 
+    def evaluation(self, step: int, metrics: dict[str, float], per_class: dict[str, dict[str, float]]) -> None:
+        """Logs an evaluation: its metrics, and those of each class by name. Calls `scalars` for each kind."""
+        self.scalars("evaluation", step, metrics)
+        for metric in dict.fromkeys(name for values in per_class.values() for name in values):
+            self.scalars(f"{metric} by class", step, {class_name: values[metric]
+                                                      for class_name, values in per_class.items() if metric in values})
+
     def image(self, step: int, name: str, image: EncodedImage) -> None:
         """Logs a drawing, such as validation/street.jpg."""
 
@@ -38,6 +46,9 @@ class Logger(Protocol):
 
     def text(self, text: str, console: bool = True) -> None:
         """Logs a message of one or more lines; `console` False: for files only."""
+
+    def block(self, block: Block) -> None:
+        """Logs lines with styles, such as a table."""
 
     def close(self) -> None:
         """Writes out what is left and closes all files."""

@@ -5,10 +5,22 @@ best, and no improvement.
 """
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 from detector.config.aliases import METRICS as RENAMED_METRICS
 from detector.run.files import METRICS_FILE, read_json_lines
+
+PER_CLASS = "per_class"  # key of an evaluation's line that holds the metrics of each class by name
+
+
+@dataclass(frozen=True)
+class PastEvaluation:
+    """An evaluation in metrics.jsonl; a number that was not finite is NaN."""
+
+    step: int
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]]  # empty in files of version 0.4 and before
 
 
 def read_metrics(folder: Path) -> list[dict]:
@@ -20,6 +32,25 @@ def read_metrics(folder: Path) -> list[dict]:
     return [{RENAMED_METRICS.get(name, name): math.nan if value is None else value for name, value in line.items()}
             for line in read_json_lines(folder / METRICS_FILE)
             if isinstance(line.get("kind"), str) and isinstance(line.get("step"), int)]
+
+
+def read_evaluations(folder: Path) -> list[PastEvaluation]:
+    """Returns all evaluations in metrics.jsonl, the oldest first."""
+    evaluations = []
+    for line in read_metrics(folder):
+        if line["kind"] == "evaluation":
+            metrics = {name: value for name, value in line.items()
+                       if isinstance(value, (int, float)) and name != "step"}
+            per_class = {name: {key: math.nan if value is None else value for key, value in values.items()}
+                         for name, values in (line.get(PER_CLASS) or {}).items()}
+            evaluations.append(PastEvaluation(line["step"], metrics, per_class))
+    return evaluations
+
+
+def best_evaluation(evaluations: list[PastEvaluation], metric: str) -> PastEvaluation | None:
+    """Returns the evaluation that `best_of` returns for this metric; None if no value is finite."""
+    best = best_of([(past.step, value_of(past.metrics, metric)) for past in evaluations if metric in past.metrics])
+    return next((past for past in evaluations if best and past.step == best[0]), None)
 
 
 def evaluations_of(folder: Path, metric: str) -> list[tuple[int, float]]:

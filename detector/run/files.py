@@ -24,6 +24,7 @@ METRICS_FILE = "metrics.jsonl"            # a line for each logged step and each
 LOG_FILE = "log.txt"                      # all messages, each with its time
 TENSORBOARD_FOLDER = "tensorboard"        # folder of event files
 PICTURES_FOLDER = "pictures"              # folder of validation images with their boxes
+PLOTS_FOLDER = "plots"                    # folder of curves as PNG
 DETECTIONS_FILE = "detections.json"       # of an evaluation, in COCO's format
 RESULTS_FILE = "results.json"             # metrics of an evaluation
 USAGE_FILE = "usage.json"                 # what each start has used; see usage.py

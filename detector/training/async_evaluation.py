@@ -196,7 +196,7 @@ def record_evaluation(evaluation: Evaluation, saver: AsyncCheckpoint, run_log: R
     latest = evaluation.step, value_of(evaluation.metrics, best_metric)
     if best_of([*earlier, latest]) == latest or not best_path(folder).exists() and best_of([latest]):
         mark_best(folder, checkpoint_path(folder, evaluation.step))
-    run_log.evaluation(evaluation.step, evaluation.metrics, evaluation.per_class)
+    run_log.evaluation(evaluation.step, evaluation.metrics, evaluation.per_class, best_metric)
     names = not_finite(evaluation.metrics)
     if names:
         run_log.message(f"evaluation at step {evaluation.step}: {', '.join(names)} {'are' if names[1:] else 'is'} not "

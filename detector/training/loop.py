@@ -97,8 +97,7 @@ class TrainingLoop:
     meter: RunMeter
 
     def run(self) -> Outcome:
-        for message in self.setup.messages:
-            self.run_log.message(message)
+        self.run_log.begin(self.setup.header, self.setup.messages)
         try:
             self.redo_interrupted_evaluation()
             if self.state.step < self.setup.plan.total_steps and not self.should_stop_early():
@@ -125,7 +124,7 @@ class TrainingLoop:
         with open_train_loader(self.setup.train_data, plan, config, state.step, self.device) as loader:
             compile_model(state.model, config.run.compile, dynamic=config.batch.pad_to == "batch")
             model = wrap_ddp(state.model, self.device, len(plan.micro_batches), config.optim.bf16_allreduce)
-            self.run_log.start_progress_bar()
+            self.run_log.start_progress(plan.steps_per_epoch)
             self.status.update("training")
             self.meter.write(state.step)
             while state.step < plan.total_steps:
@@ -137,8 +136,8 @@ class TrainingLoop:
                 lr = learning_rate(state.step, plan, config.schedule)
                 self.nan_guard.watch(result, step_details(state.step, lr, fetched))
                 state.step += 1
-                self.run_log.advance(state.step)
-                if is_due(state.step, config.run.log_every_steps, plan.total_steps):
+                self.run_log.advance(state.step, self.nan_guard.latest)
+                if state.step == 1 or is_due(state.step, config.run.log_every_steps, plan.total_steps):
                     self.log(result)
                 evaluation_due = self.is_evaluation_due()
                 if evaluation_due or is_due(state.step, config.run.save_every_steps, plan.total_steps):
@@ -225,7 +224,7 @@ class TrainingLoop:
             raise Stopped
         model = self.state.ema_model or self.state.model
         predictions = predict_all(model, self.setup.val_data, self.config, self.device, step,
-                                  lambda: self.stop.requested, self.heartbeat.mark)
+                                  lambda: self.stop.requested, self.heartbeat.mark, self.run_log.evaluating)
         if predictions is None:
             self.run_log.message(f"stop requested in the evaluation at step {step}; it is repeated at the next start")
             raise Stopped
@@ -294,5 +293,5 @@ class TrainingLoop:
         self.heartbeat.mark("finished")
         report_cost(self.meter, self.state.step, self.run_log)
         self.status.update("finished", step=self.state.step, saved_in_s=self.saver.saved_in_s, seconds_left=0.0)
-        self.run_log.message(f"finished: {self.state.step} of {self.setup.plan.total_steps} steps are done; results "
-                             f"are in {self.run_log.folder}")
+        example = self.setup.val_data or self.setup.train_data
+        self.run_log.finish(self.state.step, self.config.evaluate.best_metric, example.path(0))

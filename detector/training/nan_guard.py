@@ -20,6 +20,7 @@ class NanGuard:
     def __init__(self, device: torch.device):
         self.on_gpu = device.type == "cuda"
         self.pending: list[tuple[StepResult, Tensor, torch.cuda.Event | None, dict]] = []
+        self.latest: dict[str, float] = {}  # losses of the newest step that are known, by name
 
     def watch(self, result: StepResult, details: dict) -> None:
         """Starts to fetch the losses of a step; `details` helps to understand the step if they are not finite."""
@@ -42,9 +43,9 @@ class NanGuard:
         for result, losses, copied, details in known:
             if copied is not None:
                 copied.synchronize()
+            self.latest = dict(zip(result.loss_names, losses.tolist()))
             if not bool(torch.isfinite(losses).all()):
-                return {**details, "gradient_norm": float(result.gradient_norm),
-                        "losses": dict(zip(result.loss_names, losses.tolist()))}
+                return {**details, "gradient_norm": float(result.gradient_norm), "losses": self.latest}
         return None
 
 

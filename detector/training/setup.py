@@ -9,7 +9,7 @@ import torch
 
 from detector.config.load import from_dict, run_folder, to_yaml
 from detector.config.schema import Batch, Config, Data
-from detector.data.fingerprint import describe_change, fingerprint
+from detector.data.fingerprint import fingerprint
 from detector.data.image_io import decoder_note
 from detector.data.padding_buckets import PaddingBuckets, plan_padding_buckets
 from detector.data.read import describe, read_datasets, relative_paths, resolve_format, select_for_training
@@ -53,8 +53,13 @@ from detector.training.auto_options import resolve_auto
 from detector.training.checkpoint import TrainState, compare_configs, restore_state
 from detector.training.micro_batch import measure_micro_batch, pass_counts
 from detector.training.optimizer import build_optimizer
-from detector.training.review import review_files, review_training
 from detector.training.schedule import RunPlan, describe_schedule, plan_run_on
+from detector.training.start_messages import (
+    describe_data_changes,
+    describe_model,
+    describe_review,
+    describe_world_change,
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,8 @@ class Setup:
     buckets: PaddingBuckets
     train_data: Dataset
     val_data: Dataset | None
-    messages: list[str]  # what the run will do, for the log
+    header: dict[str, list[str]]  # what the run will do, for the log: sentences of each section
+    messages: list[str]  # warnings and notes below it
     ranks: list[RankInfo]  # where each rank runs
     fingerprints: dict[str, dict[str, int]]  # of training and validation data; on rank 0 only
 
@@ -102,21 +108,23 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: 
     refuse_uneven_statistics(config.model.norm, plan.global_batch, batch.micro_batch_size)
     state, origin = build_state(config, train_data.classes, plan, content, device)
     raise_if_stop_requested(stop)
-    messages = [*world_table(ranks), f"{versions()}; {config.run.precision}", *notes, *origin, auto_values,
-                *describe_world_change(config, batch, content), plan.summary,
-                describe_repeats(train_data, config.batch.repeat_threshold), describe_schedule(plan, config.schedule)]
     fingerprints = take_fingerprints(train_data, val_data) if is_main() else {}
-    messages += [layout, *describe_data_changes(content, fingerprints)]
-    for dataset in (train_data, val_data):
-        messages += [describe(dataset), *dataset.warnings] if dataset else []
-    messages += describe_review(config, all_data, val_data, plan) if is_main() else []
-    messages += [decoder_note(), warn_few_cores(ranks, config.run.num_workers),
-                 warn_slow_precision(config.run.precision, device), coco_kernel.fallback_message() if val_data else "",
-                 file_digest.fallback_message()]
+    datasets = [dataset for dataset in (train_data, val_data) if dataset]
+    header = {"run": [str(folder), *notes], "data": [layout, *map(describe, datasets)],
+              "model": [describe_model(config.model.backbone, state.model), *origin],
+              "plan": [auto_values, *describe_world_change(config, batch, content), plan.summary,
+                       describe_repeats(train_data, config.batch.repeat_threshold),
+                       describe_schedule(plan, config.schedule)],
+              "device": [*world_table(ranks), f"{versions()}; {config.run.precision}"]}
+    messages = [*describe_data_changes(content, fingerprints), *(w for dataset in datasets for w in dataset.warnings),
+                *(describe_review(config, all_data, val_data, plan) if is_main() else []),
+                decoder_note(), warn_few_cores(ranks, config.run.num_workers),
+                warn_slow_precision(config.run.precision, device), coco_kernel.fallback_message() if val_data else "",
+                file_digest.fallback_message()]
     sizes = epoch_sizes(train_data.sizes, config.augment.mirrored_copies)
     buckets = plan_padding_buckets(config, sizes, plan.global_batch)
     messages = [message for message in messages if message]
-    return state, Setup(config, plan, buckets, train_data, val_data, messages, ranks, fingerprints)
+    return state, Setup(config, plan, buckets, train_data, val_data, header, messages, ranks, fingerprints)
 
 
 def local_processes(ranks: list[RankInfo]) -> int:
@@ -129,12 +137,6 @@ def refuse_nothing_to_learn(dataset: Dataset, config: Data) -> None:
     grey = config.unreadable_images == "grey"
     for problem in nothing_to_learn(dataset, config) or (nothing_readable(dataset) if grey else []):
         raise BadInput(problem)
-
-
-def describe_review(config: Config, all_data: Dataset, val_data: Dataset | None, plan: RunPlan) -> list[str]:
-    """Returns what to know about data and length of the run before its first step. Reads the images' file sizes."""
-    notes = [*review_training(config, all_data, val_data, plan).notes, *review_files(all_data, val_data)]
-    return [f"note: {note}" for note in notes]
 
 
 def raise_if_stop_requested(stop: StopRequest) -> None:
@@ -169,46 +171,11 @@ def take_fingerprints(train_data: Dataset, val_data: Dataset | None) -> dict[str
     return {part: fingerprint(data) for part, data in (("training", train_data), ("validation", val_data)) if data}
 
 
-def describe_data_changes(content: dict | None, fingerprints: dict[str, dict[str, int]]) -> list[str]:
-    """Returns a sentence for each part of the data that is not as it was when the checkpoint was saved.
-
-    Checkpoints of version 0.3 and before do not tell.
-    """
-    before = content.get("fingerprints", {}) if content else {}
-    return [describe_change(part, before.get(part), now, content["step"]) for part, now in fingerprints.items()
-            if content]
-
-
 def resumed_batch(batch: Batch, content: dict | None) -> Batch:
     """Returns the batch options of the run; with batch.size=0 a resumed run keeps the global batch it started with."""
     if content is None or content["config"]["batch"]["size"] != 0 or batch.size != 0:
         return batch
     return replace(batch, size=content["global_batch"])
-
-
-def describe_world_change(config: Config, batch: Batch, content: dict | None) -> list[str]:
-    """Returns messages about a resume on another number of processes: what stays the same, what does not, and why."""
-    processes = world_size()
-    before = content.get("processes", processes) if content else processes
-    if before == processes:
-        return []
-    kept = (f"batch.size=0: the global batch of {batch.size} images, from the start on {before}, is kept"
-            if config.batch.size == 0 else "the same images and the same lr at every step")
-    messages = [f"on {processes} process{'es' if processes > 1 else ''} now, {before} before: {kept}"]
-    stored = content["config"]["batch"]["micro_batch_size"]
-    if all_micro_batches(content["global_batch"], stored, before) == all_micro_batches(
-            batch.size, batch.micro_batch_size, processes):
-        messages.append("the weights will differ in rounding: the gradients of a step are summed in another order")
-    else:
-        messages.append("not the same weights: the images of a forward pass differ, so padding differs, and anchors "
-                        "and proposals are sampled anew")
-    if config.model.norm == "trained":
-        messages.append("model.norm=trained: the running statistics of batch norms are averaged over other parts of "
-                        "the batch")
-    if config.model.norm == "synchronized":
-        messages.append("model.norm=synchronized: batch norms take their statistics from the images of a forward pass "
-                        f"on {processes}, before on {before}; the weights will differ")
-    return messages
 
 
 def refuse_uneven_statistics(norm: str, size: int, micro_batch_size: int) -> None:
@@ -219,12 +186,6 @@ def refuse_uneven_statistics(norm: str, size: int, micro_batch_size: int) -> Non
                        f"{size} images of a step are not equally many passes of {micro_batch_size} on each of the "
                        f"{processes}. Set batch.size to a multiple of {micro_batch_size * processes}, or "
                        "model.norm=trained")
-
-
-def all_micro_batches(size: int, micro_batch_size: int, processes: int) -> set[range]:
-    """Returns the ranges of positions in the global batch that share a forward pass, of all ranks."""
-    return {positions for rank in range(processes)
-            for positions in micro_batches(size, micro_batch_size, rank, processes)}
 
 
 def build_state(config: Config, classes: tuple[str, ...], plan: RunPlan, content: dict | None,

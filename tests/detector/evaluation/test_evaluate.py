@@ -16,7 +16,7 @@ from detector.errors import BadInput
 from detector.evaluation import evaluate as evaluate_module
 from detector.evaluation.evaluate import RankPredictions, evaluate, gather, merge, predict_rounds
 from detector.evaluation.notes import not_finite_note
-from detector.evaluation.scoring import format_metrics, loss_means
+from detector.evaluation.scoring import loss_means
 from detector.model.faster_rcnn import build_model
 from detector.structures import Detections, concat_detections
 
@@ -169,7 +169,7 @@ def test_gathering_nothing_gives_empty_arrays():
 def test_a_rank_without_a_batch_changes_nothing(config, val):
     """With more ranks than batches, the last ranks take part in each round and contribute nothing."""
     policy = FetchPolicy(lambda: False, True, 60.0)
-    idle = predict_rounds(Oracle(), val, config, CPU, policy, iter([]), [], rounds=2)
+    idle = predict_rounds(Oracle(), val, config, CPU, policy, iter([]), [], rounds=range(2))
     assert len(idle.detections) == 0 and idle.losses == [] and idle.indices.dtype == np.int64 and idle.unreadable == []
     part = RankPredictions(make_detections((9, 1, 0.2)), [batch_losses(0, 1, 1.0, 2.0)], np.array([0]), [])
     detections, losses, indices = merge([part, idle], [*part.losses, *idle.losses])
@@ -183,13 +183,3 @@ def test_loss_means_by_hand():
     assert means == pytest.approx({"loss": 2 + 1, "loss_a": 2, "loss_b": 1})
     assert loss_means([]) == {}
     assert loss_means([{"batch": 0, "images": 2, "losses": {"only": 0.5}}]) == {"loss": 0.5, "only": 0.5}
-
-
-def test_the_table_shows_every_metric_and_every_class():
-    table = format_metrics({"AP": 0.12344, "loss": 1.5}, {"cat": {"AP": 0.25, "objects": 12},
-                                                          "traffic light": {"AP": -1.0, "objects": 0}})
-    lines = [" ".join(line.split()) for line in table.splitlines()]
-    assert lines == ["AP 0.1234", "loss 1.5000", "", "class AP objects", "cat 0.2500 12",
-                     "traffic light - 0"]
-    assert len({len(line) for line in table.splitlines()[-3:]}) == 1  # columns are aligned
-    assert format_metrics({"AP": -1.0}, {}).split("\n")[0].split() == ["AP", "-"]

@@ -13,7 +13,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from detector.errors import BadInput
 from detector.loggers import LOGGERS, Logger, tensorboard
-from detector.loggers.progress import format_duration
 from detector.loggers.run_log import RunLog
 from detector.run.files import read_json_lines
 from detector.run.usage import Cost
@@ -38,7 +37,7 @@ def drawing() -> EncodedImage:
 def run_from(folder: Path, first: int, last: int, offset: float = 0.0, is_main: bool = True) -> None:
     """Logs steps first + 1 ... last and an evaluation at every second one."""
     run_log = RunLog(folder, first, 100, is_main)
-    run_log.start_progress_bar()
+    run_log.start_progress(10)
     for step in range(first + 1, last + 1):
         run_log.advance(step)
         run_log.train_step(step, values(step + offset))
@@ -150,7 +149,7 @@ def test_messages_are_on_the_console_and_in_the_log(tmp_path, capsys):
 
 def test_a_logged_step_is_one_line_without_a_terminal(tmp_path, capsys):
     run_log = RunLog(tmp_path, 0, 100, is_main=True)
-    run_log.start_progress_bar()
+    run_log.start_progress(10)
     run_log.train_step(20, values(1.25))
     run_log.close()
     printed = capsys.readouterr().out
@@ -180,12 +179,15 @@ def test_the_cost_is_in_tensorboard_and_not_in_metrics_jsonl(tmp_path):
     assert lines(tmp_path) == [("train", 20)] and set(read_json_lines(tmp_path / "metrics.jsonl")[0]) == {"kind", "step", *values(1.25)}
 
 
-def test_an_evaluation_is_one_line_and_its_classes_are_in_tensorboard_only(tmp_path, capsys):
+def test_an_evaluation_and_its_classes_are_in_the_record_and_in_tensorboard(tmp_path, capsys):
+    per_class = {"cat": {"AP": 0.5, "AP50": 0.75}, "dog": {"AP": 0.25}}
     run_log = RunLog(tmp_path, 0, 100, is_main=True)
-    run_log.evaluation(20, {"AP": 0.123456, "loss": 2.0}, {"cat": {"AP": 0.5, "AP50": 0.75}, "dog": {"AP": 0.25}})
+    run_log.evaluation(20, {"AP": 0.123456, "loss": 2.0}, per_class)
     run_log.close()
-    assert capsys.readouterr().out == "evaluation at step 20: AP 0.1235, loss 2\n"
-    assert read_json_lines(tmp_path / "metrics.jsonl") == [{"kind": "evaluation", "step": 20, "AP": 0.123456, "loss": 2.0}]
+    assert capsys.readouterr().out.splitlines() == ["evaluation at step 20: AP 0.1235, the best so far", "            AP   loss",
+                                                    "step 20  0.123  2.000", "classes  cat 0.500  dog 0.250"]
+    assert read_json_lines(tmp_path / "metrics.jsonl") == [{"kind": "evaluation", "step": 20, "AP": 0.123456, "loss": 2.0,
+                                                           "per_class": per_class}]
     assert {tag: tensorboard_scalars(tmp_path, tag) for tag in events(tmp_path).Tags()["scalars"]} == {
         "evaluation/AP": [(20, pytest.approx(0.123456))], "evaluation/loss": [(20, 2.0)],
         "AP by class/cat": [(20, 0.5)], "AP50 by class/cat": [(20, 0.75)], "AP by class/dog": [(20, 0.25)]}
@@ -200,17 +202,14 @@ def test_drawings_and_curves_are_in_tensorboard(tmp_path):
     assert (curve.step, [dim.size for dim in curve.tensor_proto.tensor_shape.dim]) == (2, [6, 3])
 
 
-def test_the_progress_bar_takes_the_place_of_printed_steps(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    run_log = RunLog(tmp_path, 10, 100, is_main=True)
-    run_log.start_progress_bar()
-    run_log.advance(20)
-    run_log.train_step(20, values(1.25))
-    run_log.message("printed above the bar")
-    run_log.close()
-    printed = capsys.readouterr()
-    assert printed.out == "printed above the bar\n" and "20/100" in printed.err and "loss 1.250" in printed.err
-    assert "step 20/100" in (tmp_path / "log.txt").read_text()
+def test_an_evaluation_is_compared_with_those_before_also_after_a_resume(tmp_path, capsys):
+    for step, metric in ((10, 0.3), (20, 0.2), (30, 0.4)):
+        run_log = RunLog(tmp_path, step, 100, is_main=True)
+        run_log.evaluation(step, {"AP50": metric}, {}, "AP50")
+        run_log.close()
+    out = capsys.readouterr().out
+    assert "evaluation at step 20: AP50 0.2000; the best is 0.3000 at step 10" in out and "since step 10  -0.100" in out
+    assert "evaluation at step 30: AP50 0.4000, the best so far" in out and "since step 20  +0.200" in out
 
 
 def test_another_logger_is_one_class_and_one_entry(tmp_path, monkeypatch):
@@ -231,11 +230,6 @@ def test_another_logger_is_one_class_and_one_entry(tmp_path, monkeypatch):
     run_log.message("a message")
     run_log.close()
     assert calls == [("opened", tmp_path, 3, 10), ("evaluation", 4, {"AP": 0.5}), ("AP by class", 4, {"cat": 0.25})]
-
-
-@pytest.mark.parametrize("seconds, text", [(0, "0:00:00"), (59.9, "0:00:59"), (3661, "1:01:01"), (360000, "100:00:00")])
-def test_durations_are_hours_minutes_and_seconds(seconds, text):
-    assert format_duration(seconds) == text
 
 
 class FullDisk:

@@ -78,3 +78,11 @@ def test_on_a_gpu_a_step_is_known_one_step_later_or_when_waited_for():
     assert guard.poll()["step"] == 0
     guard.watch(result(losses_with(math.inf, 3).to(gpu)), {"step": 2})
     assert guard.poll(wait=True)["step"] == 2
+
+
+def test_the_newest_known_losses_are_kept_for_the_terminal():
+    guard = NanGuard(CPU)
+    assert guard.latest == {}
+    guard.watch(result(GOOD), {"step": 0})
+    guard.poll()
+    assert guard.latest == pytest.approx(dict(zip(NAMES, [0.1, 0.2, 0.0, 3.0])))

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from detector.config.schema import Batch, Config, Model, Schedule
-from detector.training import setup
+from detector.training import setup, start_messages
 from detector.training.schedule import RunPlan, describe_schedule
 
 
@@ -30,23 +31,31 @@ def test_a_global_batch_that_followed_from_the_processes_is_kept(config, before,
     (8, 2, 8, 2, ["sampled anew"]),                  # eight ranks hold one image each
     (1, 2, 5, 8, ["sampled anew"])])
 def test_differences_after_a_world_change_are_logged_with_their_reason(world, before, size, micro_batch_size, words, monkeypatch):
-    monkeypatch.setattr(setup, "world_size", lambda: world)
+    monkeypatch.setattr(start_messages, "world_size", lambda: world)
     batch = Batch(size, micro_batch_size)
-    notes = "\n".join(setup.describe_world_change(Config(batch=batch), batch, content(size, before, micro_batch_size)))
+    notes = "\n".join(start_messages.describe_world_change(Config(batch=batch), batch, content(size, before, micro_batch_size)))
     assert bool(notes) is bool(words) and all(word in notes for word in words)
-    assert ("running statistics" in "\n".join(setup.describe_world_change(
+    assert ("running statistics" in "\n".join(start_messages.describe_world_change(
         Config(batch=batch, model=Model(norm="trained")), batch, content(size, before, micro_batch_size)))) is bool(words)
 
 
 def test_the_kept_global_batch_is_logged(monkeypatch):
-    monkeypatch.setattr(setup, "world_size", lambda: 1)
-    notes = setup.describe_world_change(Config(batch=Batch(0, 2)), Batch(4, 2), content(4, 2, stated_size=0))
+    monkeypatch.setattr(start_messages, "world_size", lambda: 1)
+    notes = start_messages.describe_world_change(Config(batch=Batch(0, 2)), Batch(4, 2), content(4, 2, stated_size=0))
     assert "batch.size=0: the global batch of 4 images, from the start on 2, is kept" in notes[0]
+
+
+def test_the_model_is_told_with_its_parameters():
+    layers = torch.nn.Sequential(torch.nn.Linear(999, 1000), torch.nn.Linear(999, 1000))
+    assert start_messages.describe_model("small", layers) == "small, 2 million parameters"
+    layers[0].requires_grad_(False)
+    assert start_messages.describe_model("small", layers) == "small, 2 million parameters, 1 million of them trained"
 
 
 def test_a_first_start_and_a_checkpoint_without_processes_log_nothing():
     older = {key: value for key, value in content().items() if key != "processes"}
-    assert setup.describe_world_change(Config(), Batch(8, 2), None) == setup.describe_world_change(Config(), Batch(8, 2), older) == []
+    for earlier in (None, older):
+        assert start_messages.describe_world_change(Config(), Batch(8, 2), earlier) == []
 
 
 @pytest.mark.parametrize("schedule, said", [
