@@ -21,6 +21,7 @@ demo: install
 	@echo
 	@echo "Look at  runs/demo/predictions/   what the detector found in 120 images it had never seen"
 	@echo "         runs/demo/pictures/      ground truth beside predictions"
+	@echo "         runs/demo/plots/         losses, metrics, precision-recall curves, confusion"
 	@echo "         runs/demo/results.json   AP, AP50 and all other numbers"
 	@echo "         $(BIN)/tensorboard --logdir runs"
 

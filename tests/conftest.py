@@ -20,7 +20,7 @@ TINY = ["model.backbone=resnet18_fpn", "model.weights=", "model.norm=trained", "
         "augment.min_size=[64]", "augment.max_size=128", "evaluate.min_size=64", "evaluate.max_size=128", "evaluate.score_thresh=0.0",
         "evaluate.max_detections=5", "batch.size=4", "batch.micro_batch_size=2", "optim.lr=0.02", "optim.reference_batch_size=4",
         "schedule.epochs=12", "schedule.milestones=[8,11]", "schedule.warmup_steps=2", "evaluate.every_epochs=1",
-        "run.device=cpu", "run.num_workers=0", "run.log_every_steps=1", "run.num_val_images=1"]
+        "run.device=cpu", "run.num_workers=0", "run.log_every_steps=1", "run.num_val_images=1", "run.plots=false"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,7 +16,7 @@ from detector.loggers.progress import ASCII_BAR, BAR, RunProgress, live_lines
 from detector.loggers.styled_lines import MAX_WIDTH, Block, plain_lines, wrap
 
 NOTE = "yellow"
-REFRESH_S = 0.1  # between two renewals of the live lines
+REFRESH_S = 0.25  # between two renewals of the live lines
 
 
 def open_console(stream: TextIO | None = None) -> Console | None:

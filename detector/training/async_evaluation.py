@@ -1,8 +1,8 @@
 """Background evaluation: rank 0 scores and draws in a process of low priority, beside the next training steps.
 
 `BackgroundScorer` runs that process. `collect_evaluation` is called on all ranks; rank 0 takes the result, appends
-it to metrics.jsonl, updates best.pt and hands the drawings to the loggers. A thread instead of a process would
-compete with the training steps for the interpreter lock.
+it to metrics.jsonl, updates best.pt, hands the drawings to the loggers and starts to plot. A thread instead of a
+process would compete with the training steps for the interpreter lock.
 """
 
 import contextlib
@@ -29,6 +29,8 @@ from detector.run.evaluation_history import best_of, not_finite, value_of
 from detector.run.heartbeat import Heartbeat
 from detector.structures import Dataset
 from detector.training.async_checkpoint import AsyncCheckpoint
+from detector.training.async_plots import BackgroundPlots
+from detector.visualization.curves_file import write_curves
 from detector.visualization.tensorboard_curves import confusion_images, pr_curves
 from detector.visualization.validation_images import draw_validation_images
 
@@ -70,6 +72,7 @@ class BackgroundScorer:
         self.process_id: Future | None = None
         self.predictions: Predictions | None = None  # of the evaluation that is being scored
         self.notes: list[str] = []  # for the log
+        self.plots = BackgroundPlots(folder, config.evaluate.best_metric, config.run.plots)
 
     @property
     def error(self) -> BaseException | None:
@@ -115,7 +118,7 @@ class BackgroundScorer:
         self.notes.append("the process that scores evaluations was killed (the usual cause is a lack of memory: lower "
                           "run.num_workers, or request more). This evaluation is scored by the training process, "
                           "without drawings")
-        self.close()
+        self.end_process()
         self.pool, self.drawing = None, None  # the next evaluation starts another process
         self.job = self.job or make_job(*self.arguments)
         return score_and_write(self.job, self.predictions)
@@ -131,7 +134,7 @@ class BackgroundScorer:
         if isinstance(drawing, Predictions):
             return draw(self.job, drawing)
         if drawing is not None and was_killed(drawing):
-            self.close()
+            self.end_process()
             self.pool = None
             return None
         return drawing.result() if drawing is not None else None
@@ -140,7 +143,12 @@ class BackgroundScorer:
         self.drawing = None
 
     def close(self) -> None:
-        """Ends the process at once: its results have been taken, or nobody needs them."""
+        """Ends all processes at once: their results have been taken, or nobody needs them."""
+        self.plots.close()
+        self.end_process()
+
+    def end_process(self) -> None:
+        """Ends the process that scores and draws."""
         if self.pool is None:
             return
         if self.process_id.done() and not self.process_id.exception():
@@ -171,6 +179,10 @@ def collect_evaluation(scorer: BackgroundScorer, saver: AsyncCheckpoint, run_log
         drawings = scorer.take_drawings()
         if drawings is not None:
             log_drawings(drawings, run_log)
+            scorer.plots.request()
+        scorer.plots.poll()
+        if note := scorer.plots.take_note():
+            run_log.message(note)
     if scorer.is_scoring():
         heartbeat.mark("scoring")  # otherwise a long evaluation would be reported as a hanging step
     collectives.run_on_main(collect)
@@ -261,4 +273,6 @@ def draw(job: ScoringJob, predictions: Predictions) -> Drawings:
     images = draw_validation_images(job.folder, predictions.step, job.dataset, detections,
                                     job.config.run.num_val_images)
     analysis = analyse(detections, job.dataset, job.config.evaluate.metric, job.ground_truth)
+    if job.config.run.plots:
+        write_curves(job.folder, predictions.step, analysis)
     return Drawings(predictions.step, images + confusion_images(analysis), pr_curves(analysis, detections))

@@ -285,9 +285,10 @@ class TrainingLoop:
         return describe_save(self.state.step, time.monotonic() - started_at if is_new else None)
 
     def finish(self) -> None:
-        """Waits for the last evaluation, drawings and checkpoint."""
+        """Waits for the last evaluation, drawings, plots and checkpoint."""
         with self.meter.during("evaluation"):
             self.wait_for_drawings()
+            collectives.run_on_main(lambda: self.scorer.plots.finish(lambda: self.stop.requested))
         with self.meter.during("saving"):
             collectives.run_on_main(self.saver.wait)
         self.heartbeat.mark("finished")

@@ -1,0 +1,85 @@
+"""Plots of the last evaluation: precision-recall curves and the confusion matrix."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from detector.visualization.plot_history import MAX_LINES, legend_name, line_style, style_axes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_CELLS = 20    # classes in the confusion matrix: of more, those that are confused most
+MAX_NUMBERS = 13  # classes up to which cells hold numbers
+
+
+def draw_pr_curves(figure: "Figure", curves: dict) -> None:
+    """Draws precision over recall at IoU 0.5: of all classes, or of the best and the worst ones, and their mean.
+
+    Args:
+        curves: the content of plots/curves.json.
+    """
+    axes, recall = figure.subplots(), np.linspace(0, 1, 101)
+    known = {name: np.array(curve) for name, curve in zip(curves["classes"], curves["precision"]) if curve is not None}
+    names = sorted(known, key=lambda name: -known[name].mean())
+    shown = names if len(names) <= MAX_LINES else [*names[:MAX_LINES // 2], *names[-(MAX_LINES // 2):]]
+    for name in names:
+        if name not in shown:
+            axes.plot(recall, known[name], color="#b8bfca", linewidth=0.7, alpha=0.6)
+    for place, name in enumerate(shown):
+        axes.plot(recall, known[name], line_style(place, shown == names), linewidth=1.5,
+                  label=f"{legend_name(name)}  {known[name].mean():.3f}")
+    if known:
+        mean = np.array(curves["mean_precision"])
+        axes.plot(recall, mean, "k", linewidth=3, label=f"mean  {mean.mean():.3f}")
+        axes.legend(fontsize=9, title="AP50", loc="upper left", bbox_to_anchor=(1, 1))
+    style_axes(axes, f"Precision over recall at IoU 0.5, step {curves['step']}", "recall", "precision")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+
+
+def draw_confusion(figure: "Figure", curves: dict) -> None:
+    """Draws the confusion matrix at the score with the highest F1: each row as fractions of its true class.
+
+    The last column holds missed objects, the last row false detections.
+
+    Args:
+        curves: the content of plots/curves.json.
+    """
+    counts, names = confused_most(np.array(curves["confusion"], np.float64), curves["classes"])
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes = figure.subplots()
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    labels = [legend_name(name) for name in names]
+    axes.set_xticks(range(len(names) + 1), [*labels, "missed"], rotation=90 if len(names) > 6 else 0, fontsize=10)
+    axes.set_yticks(range(len(names) + 1), [*labels, "no object"], fontsize=10)
+    axes.set_xticks(np.arange(len(names) + 2) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(names) + 2) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1)
+    axes.tick_params(which="both", length=0)
+    if len(names) <= MAX_NUMBERS:
+        for row, column in np.argwhere(counts > 0):
+            text = f"{fractions[row, column]:.2f}" if len(names) > 5 else \
+                f"{fractions[row, column]:.2f}\n({int(counts[row, column])})"
+            axes.text(column, row, text, ha="center", va="center", fontsize=9,
+                      color="white" if fractions[row, column] > 0.5 else "black")
+    every = len(names) == len(curves["classes"])
+    subset = "" if every else f" of the {len(names)} most confused of {len(curves['classes'])} classes\n"
+    point = f"at score {curves['best_score']:.2f} (F1 {curves['f1']:.3f}), step {curves['step']}"
+    figure.suptitle(f"Confusion{subset} {point}", x=0.01, ha="left", fontsize=11, fontweight="bold")
+    axes.set_xlabel("detected as")
+    axes.set_ylabel("true class")
+
+
+def confused_most(confusion: np.ndarray, classes: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Returns the rows and columns of the classes with the most errors, with background last, and their names.
+
+    Args:
+        confusion: float64 [C + 1, C + 1], 0 is background.
+    """
+    wrong = confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    errors = (wrong.sum(axis=0) + wrong.sum(axis=1))[1:]
+    chosen = np.sort(np.argsort(-errors, kind="stable")[:MAX_CELLS])
+    order = [*(chosen + 1), 0]
+    return confusion[np.ix_(order, order)], [classes[index] for index in chosen]
