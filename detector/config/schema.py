@@ -29,7 +29,7 @@ class Run:
                           choices=("off", "default", "reduce-overhead"))
     num_workers: int = option(2, "DataLoader workers of each process; 0: images are loaded between the steps, and "
                               "evaluations are scored there too", low=0)
-    log_every_steps: int = option(20, "steps between two logged steps", low=1)
+    log_every_steps: int = option(20, "steps between two logged steps; the first step is logged, too", low=1)
     save_every_steps: int = option(500, "steps between two checkpoints", low=1)
     keep_checkpoints: int = option(2, "newest checkpoints that are kept on disk, beside best.pt", low=1)
     num_val_images: int = option(8, "validation images drawn at each evaluation, always the same ones", low=0)

@@ -101,7 +101,7 @@ def train_speed(processes: int, folder: Path, steps: int, size: list[str], devic
     if any([rank.wait() for rank in ranks]):
         sys.exit(f"a training on {processes} processes failed")
     lines = [json.loads(line) for line in (folder / "runs" / name / "metrics.jsonl").read_text().splitlines()]
-    logged = [(line["step"], line["images_per_s"]) for line in lines if line["kind"] == "train"]
+    logged = [(line["step"], line["images_per_s"]) for line in lines if line["kind"] == "train" and line["step"] > 1]
     seconds = sum((step - before) / images_per_s for (before, _), (step, images_per_s) in zip(logged, logged[1:]))
     return (logged[-1][0] - logged[0][0]) / seconds
 
