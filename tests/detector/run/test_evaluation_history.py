@@ -4,7 +4,14 @@ import math
 
 import pytest
 
-from detector.run.evaluation_history import best_of, evaluations_of, out_of_patience, read_metrics
+from detector.run.evaluation_history import (
+    best_evaluation,
+    best_of,
+    evaluations_of,
+    out_of_patience,
+    read_evaluations,
+    read_metrics,
+)
 
 NAN = math.nan
 
@@ -55,3 +62,14 @@ def test_best_of(evaluations, best):
     ([1, 0, 0, 0], 0, False)])                 # 0: never
 def test_patience_ends_after_as_many_evaluations_without_a_better_one(values, patience, over):
     assert out_of_patience(list(enumerate(values)), patience) is over
+
+
+def test_evaluations_are_read_back_with_their_classes(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"kind": "train", "step": 1, "loss": 2.0}\n{"kind": "evaluation", "step": 1, "AP": 0.25}\n'
+        '{"kind": "evaluation", "step": 2, "AP": null, "per_class": {"step": {"AP": null, "AP50": 0.5}}}\n')
+    first, second = read_evaluations(tmp_path)
+    assert (first.step, first.metrics, first.per_class) == (1, {"AP": 0.25}, {})
+    assert math.isnan(second.metrics["AP"]) and math.isnan(second.per_class["step"]["AP"]) and second.per_class["step"]["AP50"] == 0.5
+    assert best_evaluation([first, second], "AP") is first and best_evaluation([second], "AP") is None
+    assert best_evaluation([first], "AP50") is None and best_evaluation([], "AP") is None and read_evaluations(tmp_path / "nothing") == []
