@@ -9,7 +9,7 @@ from rich.text import Text
 from detector.loggers.metric_tables import LOSS_PREFIX, short_loss_name
 from detector.loggers.styled_lines import DIM, LABEL, flow
 
-BAR, ASCII_BAR = "━─", "=-"  # done, and still to do
+BAR, EMPTY = "━", "─"
 MIN_BAR, MAX_BAR = 5, 60  # columns
 
 
@@ -56,7 +56,7 @@ def step_line(progress: RunProgress) -> str:
             f"{format_duration(progress.seconds_left)} left")
 
 
-def live_lines(progress: RunProgress, width: int, bar_signs: str = BAR) -> list[Text]:
+def live_lines(progress: RunProgress, width: int) -> list[Text]:
     """Returns the lines that a terminal shows below all others: a bar with epoch and time left, then the numbers."""
     if progress.evaluated:
         done, total = progress.evaluated
@@ -67,7 +67,7 @@ def live_lines(progress: RunProgress, width: int, bar_signs: str = BAR) -> list[
         right = f"  {format_duration(progress.seconds_left)} left" if done else ""
     percent = f"  {done / max(total, 1):4.0%}"
     columns = min(MAX_BAR, width - len(left) - len(percent) - len(right))
-    bar = bar_text(done / max(total, 1), columns, bar_signs) if columns >= MIN_BAR else Text()
+    bar = bar_text(done / max(total, 1), columns) if columns >= MIN_BAR else Text()
     first = Text.assemble((left, "bold"), bar, percent, right)
     first.truncate(width)
     return [first, *flow(number_fields(progress), width)]
@@ -81,10 +81,10 @@ def epoch_text(progress: RunProgress) -> str:
     return f"epoch {progress.step / progress.steps_per_epoch:.1f}/{epochs:.3g}  "
 
 
-def bar_text(fraction: float, columns: int, signs: str) -> Text:
+def bar_text(fraction: float, columns: int) -> Text:
     """Returns a bar of this many columns."""
     full = round(min(max(fraction, 0), 1) * columns)
-    return Text.assemble((signs[0] * full, "cyan"), (signs[1] * (columns - full), DIM))
+    return Text.assemble((BAR * full, "cyan"), (EMPTY * (columns - full), DIM))
 
 
 def number_fields(progress: RunProgress) -> list[Text]:

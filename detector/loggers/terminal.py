@@ -8,14 +8,15 @@ import sys
 import time
 from typing import TextIO
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from detector.loggers.progress import ASCII_BAR, BAR, RunProgress, live_lines
+from detector.loggers.progress import RunProgress, live_lines
 from detector.loggers.styled_lines import MAX_WIDTH, Block, plain_lines, wrap
 
 NOTE = "yellow"
+ASCII = str.maketrans("━─…", "=-.")  # for terminals of another encoding than UTF-8
 REFRESH_S = 0.25  # between two renewals of the live lines
 
 
@@ -37,19 +38,23 @@ def width_of(console: Console) -> int:
     return min(console.width, MAX_WIDTH)
 
 
-def print_lines(console: Console, lines: list[Text]) -> None:
-    """Prints lines that are built for the width of the console."""
-    console.print(Text("\n").join(lines), soft_wrap=True)
+def joined(console: Console, lines: list[Text], style: str = "") -> Text:
+    """Returns lines as one text, in signs that the console has."""
+    text = Text("\n", style).join(lines)
+    if not console.encoding.startswith("utf"):
+        text.plain = text.plain.translate(ASCII)
+    return text
 
 
 def print_block(console: Console, block: Block) -> None:
-    print_lines(console, block(width_of(console)))
+    """Prints a block, built for the width of the console."""
+    console.print(joined(console, block(width_of(console))), soft_wrap=True)
 
 
 def print_text(console: Console, text: str) -> None:
     """Prints a message, its lines broken between words; a note in another color."""
     lines = [part for line in text.splitlines() for part in wrap(line, width_of(console))]
-    console.print(Text("\n", NOTE if text.startswith("note: ") else "").join(lines), soft_wrap=True)
+    console.print(joined(console, lines, NOTE if text.startswith("note: ") else ""), soft_wrap=True)
 
 
 def show(*parts: str | Block) -> None:
@@ -72,14 +77,13 @@ class LiveLines:
 
     def __init__(self, console: Console, progress: RunProgress):
         self.console, self.progress, self.renewed_at = console, progress, 0.0
-        self.bar_signs = BAR if console.encoding.startswith("utf") else ASCII_BAR
         self.live = Live(console=console, get_renderable=self._render, auto_refresh=False, transient=True,
                          redirect_stderr=sys.stderr is not None and sys.stderr.isatty())
         self.live.start()
         console.show_cursor(True)  # Live hides it, and a killed process could not bring it back
 
-    def _render(self) -> Group:
-        return Group(*live_lines(self.progress, width_of(self.console), self.bar_signs))
+    def _render(self) -> Text:
+        return joined(self.console, live_lines(self.progress, width_of(self.console)))
 
     def update(self, progress: RunProgress) -> None:
         """Shows another state, at most every REFRESH_S seconds."""

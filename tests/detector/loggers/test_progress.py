@@ -2,7 +2,7 @@
 
 import pytest
 
-from detector.loggers.progress import ASCII_BAR, RunProgress, format_duration, live_lines, step_line
+from detector.loggers.progress import RunProgress, format_duration, live_lines, step_line
 
 VALUES = {"epoch": 2.5, "loss": 1.25, "loss_objectness": 0.25, "loss_rpn_box_reg": 0.125, "loss_classifier": 0.5, "loss_box_reg": 0.375,
           "lr": 0.02, "gradient_norm": 3.0, "images_per_s": 12.34, "data_wait": 0.02, "gpu_utilization": 0.93, "gpu_memory_gib": 12.3,
@@ -37,10 +37,6 @@ def test_losses_of_a_newer_step_take_the_place_of_the_logged_ones():
 def test_an_evaluation_shows_its_batches():
     text = text_of(RunProgress(50, 240, 20, 754.0, VALUES, evaluated=(3, 12)), 80)
     assert text.startswith("evaluating  batch 3/12") and "25%" in text
-
-
-def test_a_terminal_without_utf8_gets_a_bar_of_ascii():
-    assert live_lines(TRAINING, 80, ASCII_BAR)[0].plain.isascii() and not live_lines(TRAINING, 80)[0].plain.isascii()
 
 
 def test_the_line_of_a_step_holds_the_four_losses():

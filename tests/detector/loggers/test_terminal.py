@@ -103,6 +103,12 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines(screen, tmp_path, mon
     assert ESCAPE not in screen.getvalue() and "step 20/100 epoch 2.00" in screen.getvalue()
 
 
+def test_a_terminal_without_utf8_gets_ascii(screen, tmp_path):
+    screen.encoding = "latin-1"
+    log_a_run(tmp_path, screen)
+    assert screen.getvalue().isascii() and "----------" in screen.getvalue() and "==" in without_escapes(screen.getvalue())
+
+
 def test_no_stdout_is_no_terminal(monkeypatch):
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     monkeypatch.setattr(sys, "stdout", None)
