@@ -15,7 +15,7 @@ from detector.data.padding_buckets import PaddingBuckets, plan_padding_buckets
 from detector.data.read import describe, read_datasets, relative_paths, resolve_format, select_for_training
 from detector.data.repeat_factors import describe_repeats
 from detector.data.review import nothing_readable, nothing_to_learn
-from detector.data.samplers import epoch_sizes, micro_batches
+from detector.data.samplers import epoch_sizes
 from detector.data.split import val_share
 from detector.distributed import collectives
 from detector.distributed.rank_info import is_main, rank, world_size
