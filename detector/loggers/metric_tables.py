@@ -71,7 +71,7 @@ def metric_groups(metrics: Metrics) -> dict[str, list[str]]:
             "losses": losses}
 
 
-def class_table(per_class: PerClass, width: int | None, digits: int = 4) -> list[Text]:
+def class_table(per_class: PerClass, width: int | None, digits: int = 4, title: str = "class") -> list[Text]:
     """Returns a row for each class, from the highest AP to the lowest; numbers of type int are counts.
 
     On a terminal, of more than MAX_CLASSES classes only the best and the worst are shown.
@@ -81,7 +81,7 @@ def class_table(per_class: PerClass, width: int | None, digits: int = 4) -> list
         return []
     names = by_ap(per_class)
     hidden = 0 if width is None or len(names) <= MAX_CLASSES else len(names) - MAX_CLASSES // 2 * 2
-    rows: list[list[str | Text]] = [[Text("class", DIM), *(Text(key, LABEL) for key in keys)]]
+    rows: list[list[str | Text]] = [[Text(title, DIM), *(Text(key, LABEL) for key in keys)]]
     shown = names if not hidden else [*names[:MAX_CLASSES // 2], *names[-(MAX_CLASSES // 2):]]
     for name in shown:
         values = per_class[name]

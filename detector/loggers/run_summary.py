@@ -38,7 +38,8 @@ def run_summary(folder: Path, step: int, total_steps: int, best_metric: str, ima
         lines += evaluation_lines(folder, best, last, best_metric, width)
         lines += labelled("time", flow(describe_time(folder), width, INDENT), INDENT)
         if best and best.per_class:
-            classes = class_table(best.per_class, None if width is None else width - INDENT, digits=3)
+            classes = class_table(best.per_class, None if width is None else width - INDENT, digits=3,
+                                  title=f"at step {best.step}")
             lines += labelled("classes", [indented(line, index) for index, line in enumerate(classes)], INDENT)
         present = [Text.assemble(name + ("/" if (folder / name).is_dir() else ""), (f" ({text})", DIM))
                    for name, text in FILES.items() if (folder / name).exists()]

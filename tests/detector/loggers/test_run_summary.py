@@ -35,7 +35,7 @@ def test_the_end_tells_the_best_and_the_last_evaluation_with_their_checkpoints(t
     assert lines[1].split() == "best AP 0.2500 at step 40 AP50 0.4500 loss 1.0000 checkpoints/best.pt".split()
     assert lines[2].split() == "last AP 0.0100 at step 80 AP50 0.0200 loss 3.0000 checkpoints/step-00000080.pt".split()
     assert lines[3].split() == "time 0:01:30 180 images 2.0 images/s over all".split()
-    assert [line.split() for line in lines[4:7]] == [["classes", "class", "AP", "AP50"], ["dog", "0.300", "0.500"],
+    assert [line.split() for line in lines[4:7]] == [["classes", "at", "step", "40", "AP", "AP50"], ["dog", "0.300", "0.500"],
                                                      ["cat", "0.200", "0.400"]]
     assert "metrics.jsonl (all numbers)" in lines[7] and "plots" not in lines[7]
     assert lines[8].split(maxsplit=1) == ["next", f"fleet-rcnn evaluate {run} --report"]
