@@ -28,7 +28,8 @@ class TerminalProcess:
         fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
         kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")}
         self.process = subprocess.Popen(
-            command, cwd=REPO, stdin=end, stdout=end, stderr=end, preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
+            command, cwd=REPO, stdin=end, stdout=end, stderr=end,
+            preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
             env={**kept, "TERM": "xterm-256color", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)})
         os.close(end)
         self.output = ""
@@ -60,7 +61,9 @@ def test_a_training_in_a_terminal_shows_its_progress_and_ends_with_a_summary(tin
     assert terminal.end() == 0, terminal.output
     shown, folder = without_escapes(terminal.output), tmp_path / "runs" / "tiny"
     for text in ("data    coco train: 10 images", "epoch 0.3/1.33  step 1/4", "objectness", "evaluating  batch 0/",
-                 "evaluation at step 4 (epoch 1.33)", "finished: 4 of 4 steps", "plots/ (losses, metrics, curves, confusion)", "fleet-rcnn predict "):
+                 "evaluation at step 4 (epoch 1.33)", "finished: 4 of 4 steps",
+                 "plots/ (losses, metrics, curves, confusion)",
+                 "fleet-rcnn predict "):
         assert text in shown, f"{text}: {shown}"
     assert terminal.output.rfind(HIDDEN_CURSOR) < terminal.output.rfind(CURSOR)
     wide = [line for line in shown.splitlines() if len(line) > COLUMNS and str(tmp_path) not in line]
