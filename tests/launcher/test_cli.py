@@ -1,7 +1,6 @@
 """The command line: help, mistakes reported once before anything starts, and the job that a command line becomes."""
 
 import errno
-import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -218,11 +217,4 @@ def test_a_file_that_cannot_be_read_is_one_error(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("launcher.cli.run_verb", lambda *_: (_ for _ in ()).throw(
         PermissionError(errno.EACCES, "Permission denied", "runs/a/config.yaml")))
     assert cli.main(["train", "custom/bccd"]) == 2
-    assert capsys.readouterr().err.startswith("error: runs/a/config.yaml: Permission denied. Check its permissions")
-
-
-def test_a_file_that_cannot_be_read_is_one_error(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("launcher.cli.run_verb", lambda *_: (_ for _ in ()).throw(
-        PermissionError(errno.EACCES, "Permission denied", "runs/a/config.yaml")))
-    assert main(["train", "custom/bccd"]) == BAD_INPUT
     assert capsys.readouterr().err.startswith("error: runs/a/config.yaml: Permission denied. Check its permissions")
