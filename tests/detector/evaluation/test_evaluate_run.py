@@ -95,7 +95,8 @@ def test_another_metric_is_written_beside_the_record_of_the_run(run_folder, caps
     output = capsys.readouterr().out
     assert f"are in {folder}; those in {run_folder} stay: this evaluation has other values of evaluate.metric" in output
     assert (run_folder / "results.json").read_bytes() == record and not (run_folder / "report.html").exists()
-    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "detections.json", "report.html", "results.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.yaml", "detections.json", "labels_to_review.csv", "report.html", "results.json"]
     assert results(folder)["metric"] == "voc" and results(folder)["overrides"] == ["evaluate.metric=voc"]
     assert main(["compare", str(folder), str(folder), "--resamples", "20"]) == 0
     output = capsys.readouterr().out

@@ -133,9 +133,10 @@ def test_voc_metrics_at_other_ious_have_all_ten_digits_that_were_asserted(iou):
 
 
 def printed_metrics(output: str) -> dict[str, str]:
-    """Returns the values of the data set, as text by name; those of the classes follow an empty line."""
+    """Returns the values of the data set, as text by name: groups of names and values, each on a line after its title."""
     lines = output.split("\n\n")[0].splitlines()[1:]
-    return dict(line.split() for line in lines)
+    words = [word for line in lines for word in line.split()[1:]]
+    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 @pytest.mark.parametrize("case", ["cocoapi_fakebbox100", "review_metrics_coco", "voc2012_100_detections", "cartucho_map"])
