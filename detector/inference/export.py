@@ -9,6 +9,7 @@ import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Callable, Sequence
 
 import numpy as np
@@ -65,8 +66,16 @@ def export(run: str, kind: str, out: str = "", which: str = "best", source: str 
     Raises:
         BadInput: the format cannot express the model, or the file does not agree with the model; no file is left.
     """
+    if padded_size and kind not in FIXED_SIZE_WRITERS:
+        raise BadInput(f"--padded-size is for --format {' and '.join(FIXED_SIZE_WRITERS)}, not for {kind}: "
+                       "leave it out")
     model, config, classes, step = load_detector(find_checkpoint(run, which), torch.device("cpu"))
     model.preprocessing = replace(model.preprocessing, channels_last=False)
+    if kind == "torchscript":
+        refuse_untraceable_options(config.model, kind)
+    if kind == "onnx" and config.model.roi_pooling == "pool":
+        raise BadInput("--format onnx cannot express model.roi_pooling=pool: PyTorch's exporter fails to translate "
+                       "torchvision's roi_pool. Export with --format pt2 or torchscript")
     path = Path(out) if out else Path(run) / "export" / f"detector{SUFFIXES[kind]}"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"part.{path.name}")  # torch.export accepts names that end in .pt2 alone
@@ -82,9 +91,6 @@ def export(run: str, kind: str, out: str = "", which: str = "best", source: str 
             detect = FIXED_SIZE_WRITERS[kind](fixed, config, partial, metadata)
             agreement = compare(model, detect, images, config.evaluate, fixed.padded_size)
         else:
-            if padded_size:
-                raise BadInput(f"--padded-size is for --format {' and '.join(FIXED_SIZE_WRITERS)}, not for {kind}: "
-                               "leave it out")
             detect = WRITERS[kind](model, config, classes, partial, metadata)
             agreement = compare(model, detect, images, config.evaluate)
         refuse_disagreement(agreement, kind, description)
@@ -121,8 +127,9 @@ def build_fixed_size_detector(model: Detector, config: Config, num_classes: int,
 def export_program(model: FixedSizeDetector, config: Config) -> torch.export.ExportedProgram:
     """Returns the graph for images of any size and, except for ONE_IMAGE, any number of images."""
     dynamic, side = torch.export.Dim.DYNAMIC, 64
-    batch = None if config.model.roi_pooling in ONE_IMAGE else dynamic
-    num_images = 2 if batch else 1  # a dimension of 1 would become a constant
+    is_batched = config.model.roi_pooling not in ONE_IMAGE
+    batch = dynamic if is_batched else torch.export.Dim.STATIC
+    num_images = 2 if is_batched else 1  # a dimension of 1 would become a constant
     example = torch.zeros((num_images, 3, side, side + 8), dtype=torch.uint8), torch.full((num_images, 2), side)
     shapes = {"images": {0: batch, 2: dynamic, 3: dynamic}, "sizes": {0: batch}}
     with torch.no_grad():
@@ -140,10 +147,7 @@ def one_image(detect: Callable[[Tensor, Tensor], Sequence[Tensor]]) -> DetectFun
 
 def write_onnx(model: FixedSizeDetector, config: Config, path: Path, metadata: dict[str, str]) -> DetectFunction:
     """Writes ONNX through torch.export."""
-    for module in ("onnx", "onnxruntime", "onnxscript"):
-        import_for_onnx(module)
-    import onnx
-    import onnxruntime
+    onnx, onnxruntime, _ = map(import_for_onnx, ("onnx", "onnxruntime", "onnxscript"))
     names = {"input_names": ["images", "sizes"], "output_names": [*OUTPUTS, "count"]}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -181,7 +185,6 @@ def refuse_untraceable_options(config: Model, kind: str) -> None:
 def write_torchscript(model: Detector, config: Config, classes: tuple[str, ...], path: Path,
                       metadata: dict[str, str]) -> DetectFunction:
     """Writes a TorchScript file; torch.jit.load(path, _extra_files={"labels": ""}) reads the metadata."""
-    refuse_untraceable_options(config.model, "torchscript")
     traced = TracedDetector(model, config.model, config.evaluate).eval()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -215,10 +218,10 @@ WRITERS = {"torchscript": write_torchscript, "weights": write_weights, "safetens
 FIXED_SIZE_WRITERS = {"onnx": write_onnx, "pt2": write_pt2}
 
 
-def import_for_onnx(name: str) -> None:
-    """Imports a module of the extra `export`; raises BadInput where it is not installed."""
+def import_for_onnx(name: str) -> ModuleType:
+    """Returns a module of the extra `export`; raises BadInput where it is not installed."""
     try:
-        importlib.import_module(name)
+        return importlib.import_module(name)
     except ImportError as error:
         raise BadInput(f"--format onnx needs {name}, which is not installed: pip install 'fleet-rcnn[export]'"
                        ) from error

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from detector.config.schema import Evaluate, Model
 from detector.model.faster_rcnn import Detector
 from detector.model.ops.nms import nms_by_rounds
-from detector.model.preprocessing import PIXEL_FORMATS
+from detector.model.preprocessing import PIXEL_FORMATS, normalise
 from detector.model.roi_heads import MIN_SIZE
 from detector.model.rpn import Proposals
 from detector.structures import round_up
@@ -36,12 +36,9 @@ class FixedSizeDetector(nn.Module):
         self.backbone, self.rpn, self.roi_heads = model.backbone, model.rpn, model.roi_heads
         self.box_coder = model.box_coder
         self.padded_size = tuple(round_up(length, config.size_divisor) for length in padded_size)
-        self.max_detections, self.bgr = evaluate.max_detections, PIXEL_FORMATS[config.pixel_format].bgr
-        pixel_format = PIXEL_FORMATS[config.pixel_format]
+        self.max_detections, self.pixel_format = evaluate.max_detections, PIXEL_FORMATS[config.pixel_format]
         lengths = [evaluate.min_size, evaluate.max_size or max(self.padded_size), *self.padded_size]
         self.register_buffer("lengths", torch.tensor(lengths, dtype=torch.float64), persistent=False)
-        self.register_buffer("mean", torch.tensor(pixel_format.mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(pixel_format.std)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Detects objects.
@@ -78,20 +75,14 @@ class FixedSizeDetector(nn.Module):
 
     def resize(self, images: Tensor, sizes: Tensor, resized: Tensor) -> Tensor:
         """Returns float32 [B, 3, H, W]: normalised, resized bilinearly without antialiasing, zeros around it."""
-        channels = (images.flip(1) if self.bgr else images).float()
-        pixels = (channels - self.mean) / self.std
         rows, columns = (interpolation_weights(self.padded_size[axis], images.shape[2 + axis], sizes[:, axis],
                                                resized[:, axis]) for axis in (0, 1))
-        return rows[:, None] @ pixels @ columns[:, None].transpose(2, 3)
+        return rows[:, None] @ normalise(images, self.pixel_format) @ columns[:, None].transpose(2, 3)
 
     def propose(self, features: dict[str, Tensor], sizes: Tensor) -> Proposals:
         """Returns the proposals of each image, [B, R]."""
-        logits, deltas = self.rpn.head(list(features.values()))
-        grid = [tuple(level.shape[-2:]) for level in logits]
-        anchors = self.rpn.anchors.grid(grid, self.padded_size, logits[0])
-        levels = [level.permute(0, 2, 3, 1).flatten(1) for level in logits]
-        deltas = torch.cat([level.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4)) for level in deltas], dim=1)
-        return self.rpn.propose(levels, deltas, anchors, sizes, partial(nms_by_rounds, rounds=NMS_ROUNDS))
+        suppress = partial(nms_by_rounds, rounds=NMS_ROUNDS)
+        return self.rpn.propose(*self.rpn.predict_anchors(features, self.padded_size), sizes, suppress)
 
     def classify(self, features: dict[str, Tensor], proposals: Proposals, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Returns boxes [B, R, C, 4] and scores [B, R, C]; scores of what is not a detection are 0."""

@@ -93,7 +93,7 @@ def describe_time(folder: Path) -> list[str]:
 def next_commands(folder: Path, image: str, has_evaluation: bool) -> list[str]:
     """Returns commands that suit a finished run."""
     run = shlex.quote(str(folder))
-    has_onnx = all(importlib.util.find_spec(package) for package in ("onnx", "onnxruntime"))
+    has_onnx = all(importlib.util.find_spec(package) for package in ("onnx", "onnxruntime", "onnxscript"))
     commands: Sequence[str] = [
         f"fleet-rcnn evaluate {run} --report" if has_evaluation else "",
         f"fleet-rcnn predict {run} {shlex.quote(image)}" if image else "",

@@ -14,10 +14,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from detector.metrics.matching import Pairs, best_overlaps, ignored_object_mask, image_indices, overlapping_pairs
-from detector.structures import Dataset, Detections
+from detector.metrics.matching import (
+    Pairs,
+    best_overlaps,
+    ignored_object_mask,
+    image_indices,
+    overlapping_pairs,
+    paired_iou,
+    rows_by_class,
+)
+from detector.structures import Dataset, Detections, to_xywh
 
-MISSING, WRONG, STRAY = KINDS = ("missing", "wrong", "stray")
+MISSING, WRONG, STRAY = ("missing", "wrong", "stray")
 EXPLAINED_IOU = 0.5    # a detection with this IoU is a detection of the object
 APART_IOU = 0.3        # up to this IoU it is none; in between, it counts in part
 MAX_CANDIDATES = 10_000  # detections that are looked at for missing labels, the most confident ones
@@ -50,7 +58,7 @@ def find_doubtful_labels(dataset: Dataset, detections: Detections, limit: int = 
         return []
     pairs = overlapping_pairs(detections, dataset, MIN_PAIR_IOU, crowd_iou=True)
     same_class = detections.labels[pairs.detection] == dataset.labels[pairs.object]
-    confidence = detections.scores * precision_from_score(detections, pairs.select(same_class))
+    confidence = detections.scores * precision_from_score(detections, pairs.select(same_class), len(dataset.classes))
     own = strongest(pairs.select(same_class), detections.scores, len(dataset.boxes))[0]
     missing = missing_labels(dataset, detections, pairs, confidence)
     stray = stray_labels(dataset, strongest(pairs, detections.scores, len(dataset.boxes))[0], own)
@@ -69,24 +77,20 @@ def explained_fraction(iou: np.ndarray) -> np.ndarray:
     return ((iou - APART_IOU) / (EXPLAINED_IOU - APART_IOU)).clip(0, 1)
 
 
-def precision_from_score(detections: Detections, pairs: Pairs) -> np.ndarray:
+def precision_from_score(detections: Detections, pairs: Pairs, classes: int) -> np.ndarray:
     """Returns for each detection the fraction of those of its class, with its score or more, that lie on an object.
 
     Args:
         pairs: those of equal class.
+        classes: C.
 
     Returns:
         float64 [K].
     """
     explained = best_overlaps(pairs, len(detections))[0] >= EXPLAINED_IOU
-    order = np.lexsort((-detections.scores, detections.labels))
-    labels = detections.labels[order]
-    starts = np.flatnonzero(np.diff(labels, prepend=-1))
-    first = np.repeat(starts, np.diff(starts, append=len(labels)))
-    hits = np.cumsum(explained[order])
-    before = np.where(first > 0, hits[first - 1], 0)
     precision = np.empty(len(detections))
-    precision[order] = (hits - before) / (np.arange(len(labels)) - first + 1)
+    for rows in rows_by_class(detections.labels, detections.scores, classes):
+        precision[rows] = np.cumsum(explained[rows]) / np.arange(1, len(rows) + 1)
     return precision
 
 
@@ -104,13 +108,13 @@ def missing_labels(dataset: Dataset, detections: Detections, pairs: Pairs,
     """Returns a label for each detection that overlaps objects by less than EXPLAINED_IOU, the best of each place."""
     iou = best_overlaps(pairs, len(detections))[0]
     doubts = confidence * (1 - explained_fraction(iou))
-    image = image_indices(detections, dataset)
+    image, boxes = image_indices(detections, dataset), to_xywh(detections.boxes)
     labels, kept = [], {}
     for row in np.argsort(-doubts, kind="stable")[:MAX_CANDIDATES]:
         if doubts[row] <= 0:
             break
         others = kept.setdefault(int(image[row]), [])
-        if all(box_iou(detections.boxes[row], detections.boxes[other]) < EXPLAINED_IOU for other in others):
+        if (paired_iou(boxes[row][None], boxes[others], np.zeros(len(others), bool)) < EXPLAINED_IOU).all():
             others.append(row)
             labels.append(DoubtfulLabel(MISSING, float(doubts[row]), int(image[row]), -1, int(row)))
     return labels
@@ -159,12 +163,3 @@ def merge_misplaced(missing: list[DoubtfulLabel], stray: list[DoubtfulLabel], pa
             doubt = max(by_object[row].doubt, by_detection.pop(detection).doubt)
             by_object[row] = replace(by_object[row], doubt=doubt, detection=detection)
     return [*by_detection.values(), *by_object.values()]
-
-
-def box_iou(first: np.ndarray, second: np.ndarray) -> float:
-    """Returns the IoU of two boxes, float [4]."""
-    width, height = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
-    if min(width, height) <= 0:
-        return 0.0
-    areas = [float((box[2] - box[0]) * (box[3] - box[1])) for box in (first, second)]
-    return float(width * height / (sum(areas) - width * height))

@@ -73,7 +73,7 @@ def to_batch(images: list[Tensor], resize: Resize, preprocessing: Preprocessing,
 
 
 def normalise(image: Tensor, pixel_format: PixelFormat) -> Tensor:
-    """Converts uint8 [3, H, W], RGB, to float32 [3, H, W] in the pixel format."""
+    """Converts uint8 [..., 3, H, W], RGB, to float32 [..., 3, H, W] in the pixel format."""
     mean, std = (numbers_to_device(list(values), image)[:, None, None]
                  for values in (pixel_format.mean, pixel_format.std))
-    return ((image.flip(0) if pixel_format.bgr else image).float() - mean) / std
+    return ((image.flip(-3) if pixel_format.bgr else image).float() - mean) / std

@@ -92,6 +92,15 @@ class RpnHead(nn.Module):
         return logits[..., 0], deltas.gather(2, anchor_of_cell[..., None].expand(-1, -1, -1, 4))[:, :, 0]
 
 
+def by_anchor(logits: list[Tensor], deltas: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Returns the maps of all levels in the order of Anchors.grid: logits [B, N_l] of each level, and deltas [B, N, 4].
+
+    Arguments as RpnHead returns them.
+    """
+    logits, deltas = ([level.permute(0, 2, 3, 1).flatten(1) for level in maps] for maps in (logits, deltas))
+    return logits, torch.cat(deltas, dim=1).unflatten(1, (-1, 4))
+
+
 def convolutions_at_cells(layers: list[nn.Conv2d], features: list[Tensor], cells: Tensor) -> Tensor:
     """Applies 3 x 3 convolutions, each with a ReLU, one after the other, for some cells of the last output only.
 
@@ -135,19 +144,26 @@ class Rpn(nn.Module):
 
     def forward(self, batch: ImageList, features: dict[str, Tensor],
                 ground_truth: GroundTruth | None = None) -> tuple[Proposals, dict[str, Tensor]]:
-        with torch.no_grad():
-            logits, deltas = self.head(list(features.values()))
-        grid_sizes = [tuple(level.shape[-2:]) for level in logits]
-        anchors = self.anchors.grid(grid_sizes, tuple(batch.tensors.shape[-2:]), logits[0])
-        image_sizes = numbers_to_device([list(size) for size in batch.image_sizes], logits[0])
-        levels = [level.permute(0, 2, 3, 1).flatten(1) for level in logits]              # [B, h w A] each
-        deltas = torch.cat([level.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4)) for level in deltas], dim=1)
+        levels, deltas, anchors = self.predict_anchors(features, tuple(batch.tensors.shape[-2:]))
+        image_sizes = numbers_to_device([list(size) for size in batch.image_sizes], anchors)
         proposals = self.propose(levels, deltas, anchors, image_sizes)
         if not self.training:
             return proposals, {}
         sample, targets = self.sample(anchors, image_sizes, ground_truth)
         sampled_logits, sampled_deltas = self.head.at_anchors(list(features.values()), sample.index)
         return proposals, self.losses(sampled_logits, sampled_deltas, sample, targets)
+
+    @torch.no_grad()
+    def predict_anchors(self, features: dict[str, Tensor],
+                        padded_size: tuple[int, int]) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Returns logits [B, N_l] of each level, deltas [B, N, 4] and the anchors [N, 4] themselves, without gradients.
+
+        Args:
+            padded_size: (height, width) of the batch.
+        """
+        logits, deltas = self.head(list(features.values()))
+        grid_sizes = [tuple(level.shape[-2:]) for level in logits]
+        return *by_anchor(logits, deltas), self.anchors.grid(grid_sizes, padded_size, logits[0])
 
     @torch.no_grad()
     def propose(self, levels: list[Tensor], deltas: Tensor, anchors: Tensor, image_sizes: Tensor,

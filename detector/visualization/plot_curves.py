@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detector.visualization.plot_history import MAX_LINES, legend_name, line_style, style_axes
+from detector.visualization.plot_history import best_and_worst, legend_name, line_style, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +22,7 @@ def draw_pr_curves(figure: "Figure", curves: dict) -> None:
     axes, recall = figure.subplots(), np.linspace(0, 1, 101)
     known = {name: np.array(curve) for name, curve in zip(curves["classes"], curves["precision"]) if curve is not None}
     names = sorted(known, key=lambda name: -known[name].mean())
-    shown = names if len(names) <= MAX_LINES else [*names[:MAX_LINES // 2], *names[-(MAX_LINES // 2):]]
+    shown = best_and_worst(names)
     for name in names:
         if name not in shown:
             axes.plot(recall, known[name], color="#b8bfca", linewidth=0.7, alpha=0.6)

@@ -121,6 +121,15 @@ def draw_metrics(figure: "Figure", evaluations: Sequence[PastEvaluation], best: 
         below.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
 
 
+def best_and_worst(names: list[str]) -> list[str]:
+    """Returns all names, or of more than MAX_LINES the first and the last ones.
+
+    Args:
+        names: of classes, the best ones first.
+    """
+    return names if len(names) <= MAX_LINES else [*names[:MAX_LINES // 2], *names[-(MAX_LINES // 2):]]
+
+
 def line_style(place: int, are_all: bool) -> str:
     """Returns the style of a class's line: dashed for the worst ones, where not all classes are shown."""
     return "-" if are_all or place < MAX_LINES // 2 else "--"
@@ -134,5 +143,5 @@ def known(value: float) -> float:
 def chosen_classes(past: PastEvaluation) -> list[str]:
     """Returns the names of the classes from the highest AP to the lowest; of many, the best and the worst ones."""
     values = {name: known(next(iter(metrics.values()), np.nan)) for name, metrics in past.per_class.items()}
-    names = sorted((name for name in values if np.isfinite(values[name])), key=lambda name: -values[name])
-    return names if len(names) <= MAX_LINES else [*names[:MAX_LINES // 2], *names[-(MAX_LINES // 2):]]
+    names = [name for name in values if np.isfinite(values[name])]
+    return best_and_worst(sorted(names, key=lambda name: -values[name]))

@@ -24,6 +24,7 @@ from train_step import CASES, CLASSES, OwnStep, config_of, initial_weights
 
 from detector.model.faster_rcnn import Detector
 from detector.model.preprocessing import MEAN, STD
+from detector.model.rpn import by_anchor
 
 
 def use_torchvisions_nms(model: Detector) -> None:
@@ -46,10 +47,9 @@ def use_dense_rpn(model: Detector) -> None:
         return [level.detach() for level in outputs[0]], [level.detach() for level in outputs[1]]
 
     def at_anchors(features: list[Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
-        logits = torch.cat([level.permute(0, 2, 3, 1).flatten(1) for level in outputs[0]], dim=1)
-        deltas = torch.cat([level.permute(0, 2, 3, 1).reshape(len(level), -1, 4) for level in outputs[1]], dim=1)
+        levels, deltas = by_anchor(*outputs)
         outputs.clear()
-        return logits.gather(1, index), deltas.gather(1, index[..., None].expand(-1, -1, 4))
+        return torch.cat(levels, dim=1).gather(1, index), deltas.gather(1, index[..., None].expand(-1, -1, 4))
     head.forward, head.at_anchors = forward_with_gradients, at_anchors
 
 

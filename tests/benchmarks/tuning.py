@@ -60,7 +60,7 @@ def run_try(name: str, folder: Path, overrides: list[str]) -> dict:
                     "data.val=held", f"run.folder={folder / 'runs'}", f"run.name={name}", *options, *overrides], check=True)
     results = json.loads((folder / "runs" / name / "results.json").read_text())
     return {"try": name, "step": results["step"], "AP": results["metrics"]["AP"], "AP50": results["metrics"]["AP50"],
-            "classes": {name: values["AP50"] for name, values in results["per_class"].items()}}
+            "classes": {label: values["AP50"] for label, values in results["per_class"].items()}}
 
 
 def table(lines: list[dict]) -> str:

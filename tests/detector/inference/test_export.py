@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from detector.config.load import load_config
+from detector.config.schema import Config
 from detector.errors import BadInput
 from detector.inference import export as export_module
 from detector.inference.export import export
@@ -19,7 +20,7 @@ from detector.inference.export_check import compare
 from detector.inference.fixed_size_model import FixedSizeDetector
 from detector.inference.predictor import find_checkpoint, load_detector
 from detector.inference.traced_model import TracedDetector
-from detector.model.faster_rcnn import build_model
+from detector.model.faster_rcnn import Detector, build_model
 from detector.seeding import numpy_random_state
 
 CPU = torch.device("cpu")
@@ -30,6 +31,16 @@ def noise(number: int, height: int, width: int) -> torch.Tensor:
     """Returns an image of blobs, on which a detector has different detections in different places."""
     small = torch.from_numpy(numpy_random_state(number).randint(0, 256, (1, 3, 6, 6)).astype(np.uint8))
     return torch.nn.functional.interpolate(small, size=(height, width), mode="bilinear")[0]
+
+
+def confident_detector(config: Config) -> Detector:
+    """Returns a detector of three classes with random weights, whose scores are as far apart as those of a trained one."""
+    torch.manual_seed(1)
+    model = build_model(config.model, config.evaluate, 3).eval()
+    with torch.no_grad():
+        model.roi_heads.box_predictor.cls_score.weight *= 50
+        model.rpn.head.cls_logits.weight *= 50
+    return model
 
 
 @pytest.mark.slow
@@ -83,18 +94,15 @@ def test_the_lines_of_the_readme_run(untrained_run, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [
-    "", "model.roi_pooling=align_detectron2", "model.roi_pooling=crop", "model.roi_pooling=align_original",
+    "", "model.roi_pooling=align_detectron2", "model.roi_pooling=pool", "model.roi_pooling=crop", "model.roi_pooling=align_original",
     "model.backbone=resnet18_c4 model.anchor_sizes=[]", "model.inclusive_boxes=true model.legacy_anchors=true",
     "model.rpn.pre_nms_top_n_per=image", "model.rpn.post_nms_top_n_per=level", "model.class_agnostic=true model.heads=torchvision",
     "model.backbone=mobilenet_v3_large_fpn model.anchor_sizes=[]", "model.backbone=vgg16 model.anchor_sizes=[] model.roi_pooling_size=2",
     "model.backbone=swin_t_fpn model.anchor_sizes=[] model.frozen_stages=0", "model.pixel_format=caffe evaluate.max_size=0"])
 def test_the_graph_of_fixed_shapes_agrees_for_every_backbone_and_pooling(tiny, config_file, change):
     config = load_config(str(config_file), [*tiny, *change.split()])
-    torch.manual_seed(1)
-    model = build_model(config.model, config.evaluate, 3).eval()
+    model = confident_detector(config)
     with torch.no_grad():
-        model.roi_heads.box_predictor.cls_score.weight *= 50
-        model.rpn.head.cls_logits.weight *= 50
         fixed = export_module.build_fixed_size_detector(model, config, 3, export_module.default_padded_size(config.evaluate))
         detect = export_module.one_image(export_module.export_program(fixed, config).module())
         agreement = compare(model, detect, [noise(n, *size) for n, size in enumerate(SIZES)], config.evaluate, fixed.padded_size)
@@ -136,11 +144,8 @@ def test_the_weights_file_starts_a_run(untrained_run, tiny, config_file, kind):
 def test_every_backbone_and_pooling_can_be_traced(tiny, config_file, change):
     """A trace that made a number of boxes or a size a constant fails on the other sizes."""
     config = load_config(str(config_file), [*tiny, *change.split()])
-    torch.manual_seed(1)
-    model = build_model(config.model, config.evaluate, 3).eval()
+    model = confident_detector(config)
     with torch.no_grad():
-        model.roi_heads.box_predictor.cls_score.weight *= 50
-        model.rpn.head.cls_logits.weight *= 50
         traced = torch.jit.trace(TracedDetector(model, config.model, config.evaluate).eval(), (noise(0, 70, 90),),
                                  check_trace=False)
         agreement = compare(model, traced, [noise(n, *size) for n, size in enumerate(SIZES)], config.evaluate)
@@ -157,6 +162,21 @@ def test_options_that_cannot_be_traced_are_refused(tiny, config_file, change, op
     with pytest.raises(BadInput, match=f"--format torchscript cannot express {option}: export with --format pt2"):
         export_module.refuse_untraceable_options(config, "torchscript")
     export_module.refuse_untraceable_options(load_config(str(config_file), tiny).model, "torchscript")
+
+
+@pytest.mark.parametrize("kind, padded_size, error", [
+    ("onnx", None, "cannot express model.roi_pooling=pool: .* roi_pool. Export with --format pt2"),
+    ("weights", (64, 64), "--padded-size is for --format onnx and pt2, not for weights")])
+def test_what_a_format_cannot_have_is_refused_before_anything_is_written(untrained_run, monkeypatch, kind, padded_size, error):
+    original = export_module.load_detector
+
+    def load_with_max_pooling(path, device):
+        model, config, *rest = original(path, device)
+        return model, replace(config, model=replace(config.model, roi_pooling="pool")), *rest
+    monkeypatch.setattr(export_module, "load_detector", load_with_max_pooling)
+    with pytest.raises(BadInput, match=error):
+        export(untrained_run, kind, padded_size=padded_size)
+    assert not (Path(untrained_run) / "export").exists()
 
 
 def test_a_file_that_disagrees_is_deleted(untrained_run, monkeypatch):

@@ -78,7 +78,7 @@ def test_the_precision_of_a_score_is_that_of_its_class():
     detections = detections_of((0, 2, A, .2), (0, 1, A, .9), (0, 1, FAR, .8), (0, 2, B, .7))
     pairs = overlapping_pairs(detections, data, 0.1, crowd_iou=True)
     same = pairs.select(detections.labels[pairs.detection] == data.labels[pairs.object])
-    assert precision_from_score(detections, same).tolist() == [.5, 1, .5, 1]
+    assert precision_from_score(detections, same, 3).tolist() == [.5, 1, .5, 1]
 
 
 def detect(data: Dataset, draw: np.random.Generator) -> Detections:
