@@ -6,11 +6,12 @@ from dataclasses import replace
 from detector.arguments.verb import PROGRAM, Verb, add_overrides
 from detector.arguments.verbs import GROUPS as DETECTOR_GROUPS
 from detector.config.aliases import print_once
+from detector.config.names import RUNS_FOLDER
 from launcher.backends import BACKENDS, DEFAULT_BACKEND
 from launcher.job import LAUNCHED_VERBS, TEMPLATES
 from launcher.resources import add_resource_options
 
-DEFAULT_FOLDER = "runs"
+DEFAULT_FOLDER = RUNS_FOLDER
 LAUNCHER_VERBS = (*LAUNCHED_VERBS, "check")  # take the options of add_launch_options; the others do not
 
 

@@ -11,7 +11,7 @@ from typing import Callable
 
 from detector.arguments.verb import refuse
 from detector.config.aliases import HABITS
-from detector.config.load import shipped_folder
+from detector.config.names import shipped_folder
 from detector.errors import BAD_INPUT, OK, BadInput
 from launcher.arguments import add_reproduce
 

@@ -11,6 +11,7 @@ from detector.arguments.training import TRAINING
 from detector.arguments.unknown import Advice, advice_of_detector, refuse_unknown_options, refuse_unknown_verb
 from detector.arguments.verb import PROGRAM, Verb, fill_parser, help_formatter, paragraph, parser_of, refuse
 from detector.config.aliases import print_once
+from detector.config.names import named_run
 from detector.errors import BadInput
 
 GROUPS: dict[str, dict[str, Verb]] = {"training": TRAINING, "evaluation": EVALUATION, "a trained detector": INFERENCE,
@@ -48,6 +49,7 @@ def list_of_verbs(groups: Mapping[str, Mapping[str, Verb]]) -> str:
 def parse(arguments: list[str], groups: Mapping[str, Mapping[str, Verb]] = GROUPS,
           advice: Advice = advice_of_detector) -> argparse.Namespace:
     """Returns the parsed command line; key=value and other positional arguments may stand anywhere among options.
+    The name of a run below runs/ becomes its folder.
 
     Prints help or version and ends the process where the user wants that.
 
@@ -73,6 +75,8 @@ def parse(arguments: list[str], groups: Mapping[str, Mapping[str, Verb]] = GROUP
     if unknown:
         refuse(name, f"{' '.join(unknown)}: no such argument")
     args.verb = name
+    for dest in {"run", "run_a", "run_b"} & set(vars(args)):
+        setattr(args, dest, named_run(getattr(args, dest)))
     if args.verb == "view" and args.config == "anchors":
         use_anchors_verb(args)
     return args
