@@ -1,13 +1,14 @@
 """Runs the verbs of `python -m detector`; detector/arguments/ declares their arguments."""
 
 import argparse
+import json
 import re
+import shutil
+import sys
 
 from detector import train
-from detector.config.fields import AUTO
+from detector.config.listing import config_schema, options_as_records, options_as_text, select_options
 from detector.config.load import load_config
-from detector.config.options import all_options
-from detector.config.parsing import allowed_values
 from detector.distributed.stop_signal import StopRequest
 from detector.errors import OK, STOPPED, BadInput
 
@@ -123,11 +124,15 @@ def run_tables(args: argparse.Namespace) -> None:
     show(args.row, args.runs, args.html, args.markdown, args.csv, args.models)
 
 
-def run_options(_args: argparse.Namespace) -> None:
-    for path, field in all_options().items():
-        allowed = allowed_values(field.metadata)
-        default = "auto" if field.metadata["auto"] and field.default in (AUTO, (AUTO,)) else repr(field.default)
-        print(f"{path} = {default}\n    {field.metadata['description']}" + (f" [{allowed}]" if allowed else ""))
+def run_options(args: argparse.Namespace) -> None:
+    if args.schema:
+        print(json.dumps(config_schema(), indent=1))
+        return
+    options = select_options(args.prefix)
+    if args.json:
+        print(json.dumps(options_as_records(options), indent=1))
+    else:
+        print(options_as_text(options, shutil.get_terminal_size().columns if sys.stdout.isatty() else 0))
 
 
 # Verbs of one process -> function; it returns an exit status, or None for 0.

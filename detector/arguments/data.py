@@ -46,8 +46,14 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
                         "another disk symbolic links, which break when the source moves")
 
 
-def add_options(_parser: argparse.ArgumentParser) -> None:
-    """Adds no argument: options has none."""
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of options."""
+    parser.add_argument("prefix", nargs="?", default="", metavar="PREFIX", help="a section such as optim or model.rpn, "
+                        "an option, or its name in any section, such as lr; default: all options")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a JSON list with one object for each option")
+    form.add_argument("--schema", action="store_true", help="print the JSON Schema of a config file, with which a YAML "
+                      "editor completes and checks options")
 
 
 DATA = {
@@ -59,6 +65,8 @@ DATA = {
                  ("data list", "data get deeppcb --root data"), add_data),
     "convert": Verb("SOURCE --to LAYOUT OUT", "write a data set in another layout; images are linked",
                     ("convert /data/bccd --to yolo /data/bccd-yolo",), add_convert),
-    "options": Verb("", "list every option of a config with default, description and allowed values",
-                    ("options",), add_options),
+    "options": Verb("[PREFIX]", "list the options of a config with default, description and allowed values",
+                    ("options optim", "options --schema > fleet-rcnn.schema.json"), add_options,
+                    "With `# yaml-language-server: $schema=fleet-rcnn.schema.json` as its first line, a config is "
+                    "completed and checked by editors with the YAML language server, such as VS Code."),
 }

@@ -121,6 +121,13 @@ def dump(tree: dict) -> str:
     return yaml.dump(tree, Dumper=DUMPER, sort_keys=False)
 
 
+def dump_value(value: object) -> str:
+    """Returns one value as YAML in one line, as it is written behind key= in a shell: [640,800]; empty for no text."""
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(dump_value(item) for item in value)}]" if value else ""
+    return str(value) if isinstance(value, str) else dump(value).removesuffix("...\n").strip()
+
+
 def flatten(tree: dict, prefix: str = "") -> dict:
     """Converts nested dicts to one with paths as keys: {"optim": {"lr": 1}} -> {"optim.lr": 1}."""
     flat = {}

@@ -11,8 +11,6 @@ from detector.__main__ import main
 from detector.arguments.verbs import VERBS, parse
 from detector.cli import SINGLE
 from detector.config.aliases import PRINTED_NOTES
-from detector.config.fields import AUTO
-from detector.config.options import all_options
 
 
 @pytest.mark.parametrize("command, overrides", [
@@ -76,15 +74,3 @@ def test_the_version_is_that_of_the_package(capsys):
     for command in (["-m", "detector"], ["-m", "launcher.cli"]):
         done = subprocess.run([sys.executable, *command, "--version"], cwd=REPO, capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (0, f"fleet-rcnn {detector.__version__}\n"), done.stderr
-
-
-def test_options_prints_every_option_with_default_description_and_allowed_values(capsys):
-    assert main(["options"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 * len(all_options())
-    for (path, field), first, second in zip(all_options().items(), lines[::2], lines[1::2]):
-        is_auto = field.metadata["auto"] and field.default in (AUTO, (AUTO,))
-        assert first == f"{path} = {'auto' if is_auto else repr(field.default)}"
-        assert second.startswith(f"    {field.metadata['description']}")
-    text = "\n".join(lines)
-    assert "early stopping follow [" not in text and "[auto | cpu | cuda]" in text and "[>= 0, <= 1]" in text and "[>= 1]" in text
