@@ -9,6 +9,7 @@ import sys
 from detector import train
 from detector.config.listing import config_schema, options_as_records, options_as_text, select_options
 from detector.config.load import load_config
+from detector.distributed.rank_info import rank
 from detector.distributed.stop_signal import StopRequest
 from detector.errors import OK, STOPPED, BadInput
 
@@ -26,6 +27,8 @@ def run_collective(args: argparse.Namespace, stop: StopRequest) -> int:
                            "--recipe ROW")
         from detector.evaluation.evaluate_run import evaluate_run
         done = evaluate_run(args.run, args.overrides, args.checkpoint, lambda: stop.requested, args.report)
+        if not done and rank() == 0:
+            print(f"stopped ({stop.reason}): nothing was written", flush=True)
         return OK if done else STOPPED
     outcome = train(load_config(args.config, args.overrides), stop)
     from detector.training.loop import Outcome

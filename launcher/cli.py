@@ -9,7 +9,7 @@ from typing import Callable
 from detector.arguments.unknown import refuse_unknown_options, refuse_unknown_verb
 from detector.arguments.verb import parser_of
 from detector.arguments.verbs import parse
-from detector.errors import BAD_INPUT, INTERRUPTED, OK, BadInput, escape_unprintable, use_utf8
+from detector.errors import BAD_INPUT, INTERRUPTED, OK, BadInput, escape_unprintable, interrupted_line, use_utf8
 from detector.run.machine_errors import explain
 from launcher import check, run_verbs
 from launcher.arguments import GROUPS, LAUNCHER_VERBS, VERBS, launch_parser
@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     except SystemExit as end:  # help or the version was printed
         return int(end.code or OK)
     except KeyboardInterrupt:
+        print(interrupted_line(), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails again when it exits
