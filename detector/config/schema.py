@@ -5,7 +5,7 @@ A YAML file or the command line names an option by its path, such as `optim.lr`.
 
 from dataclasses import dataclass
 
-from detector.config.fields import AUTO, option, section
+from detector.config.fields import AUTO, AUTO_TEXT, option, section
 from detector.config.model_schema import Model, model_contradictions
 
 # The metrics that an evaluation gives, by `evaluate.metric`; the first one is the headline.
@@ -19,8 +19,9 @@ class Run:
     name: str = option("", "name of the run, a folder below run.folder; empty: the name of the config file")
     folder: str = option("runs", "folder that holds the run folders", path=True)
     device: str = option("auto", "auto: the GPUs of the machine, or its CPU", choices=("auto", "cpu", "cuda"))
-    precision: str = option("fp32", "of the forward pass (autocast); fp16 also scales the loss",
-                            choices=("fp32", "bf16", "fp16"))
+    precision: str = option("fp32", "of the forward pass (autocast); fp16 also scales the loss. auto: bf16 where the "
+                            "devices of all processes have instructions for it, else fp32; a resumed run keeps it",
+                            choices=(AUTO_TEXT, "fp32", "bf16", "fp16"), auto=True)
     channels_last: bool = option(True, "memory layout of images and weights (same results to 1e-5). true: on GPUs, and "
                                  "on CPUs with 512-bit instructions, where it is faster; false: never")
     compile: str = option("off", "torch.compile of backbone, RPN head and box head. default: fused kernels; "
