@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from detector.structures import Dataset, Detections
     from detector.training.loop import Outcome
 
-__version__ = "0.4.0"
+__version__ = "0.6.0"
 __all__ = ["BadInput", "build_model", "coco_metrics", "evaluate", "load", "load_config", "read_dataset", "train"]
 
 
