@@ -8,7 +8,8 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from detector.cli import is_collective, parse, run_collective, run_single
+from detector.arguments.verbs import parse
+from detector.cli import is_collective, run_collective, run_single
 from detector.distributed import rank_info
 from detector.distributed.rank_info import is_launched, local_rank, rank, world_size
 from detector.distributed.stop_signal import SIGNALS, StopRequest, terminate_with_parent
@@ -33,7 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
     escape_unprintable()
     if is_launched():
         terminate_with_parent()
-    args = parse(arguments)
+    try:
+        args = parse(sys.argv[1:] if arguments is None else arguments)
+    except BadInput as error:
+        return report(error, BAD_INPUT)
     if not is_collective(args):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the launcher may have blocked them
         return report_errors(lambda: run_single(args))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from detector.config.fields import AUTO, AUTO_TEXT, option, section
 from detector.config.model_schema import Model, model_contradictions
+from detector.config.names import RUNS_FOLDER
 
 # The metrics that an evaluation gives, by `evaluate.metric`; the first one is the headline.
 METRICS = {"coco": ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
@@ -17,7 +18,7 @@ METRICS = {"coco": ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "A
 @dataclass(frozen=True)
 class Run:
     name: str = option("", "name of the run, a folder below run.folder; empty: the name of the config file")
-    folder: str = option("runs", "folder that holds the run folders", path=True)
+    folder: str = option(RUNS_FOLDER, "folder that holds the run folders", path=True)
     device: str = option("auto", "auto: the GPUs of the machine, or its CPU", choices=("auto", "cpu", "cuda"))
     precision: str = option("fp32", "of the forward pass (autocast); fp16 also scales the loss. auto: bf16 where the "
                             "devices of all processes have instructions for it, else fp32; a resumed run keeps it",

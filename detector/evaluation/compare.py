@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from detector.config.load import load_config
+from detector.config.names import no_such_run
 from detector.config.schema import Config
 from detector.data.read import describe, read_val
 from detector.data.split import val_share
@@ -67,6 +68,8 @@ def describe_side(run: str, config: Config) -> str:
 
 def read_config(run: str) -> Config:
     """Returns the config of a run folder. Raises BadInput if a file that `compare` needs is missing."""
+    if not Path(run).is_dir():
+        raise no_such_run(run)
     for name in (files.CONFIG_FILE, files.DETECTIONS_FILE, files.RESULTS_FILE):
         if not (Path(run) / name).is_file():
             raise BadInput(f"{run} has no {name}: compare needs two run folders that were evaluated, or folders below "

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from detector.config.load import from_dict
+from detector.config.names import named_run, no_such_run
 from detector.config.options import fill_auto
 from detector.config.schema import Config
 from detector.data.image_io import array_to_tensor, pil_to_tensor, read_image
@@ -38,9 +39,9 @@ def find_checkpoint(run: str, which: str = "best") -> Path:
     """
     if which not in ("best", "last"):
         return Path(which)
-    folder = Path(run)
+    folder = Path(named_run(run))
     if not folder.is_dir():
-        raise BadInput(f"no such run folder: {run}. Name the folder that training created, such as runs/bccd")
+        raise no_such_run(run)
     best, steps = best_path(folder), step_files(folder)
     if which == "best" and best.is_file():
         return best

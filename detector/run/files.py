@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from detector.config.names import RUN_CONFIG_FILE
 from detector.errors import BadInput
 
 # All names are relative to the run folder.
-CONFIG_FILE = "config.yaml"               # the resolved config
+CONFIG_FILE = RUN_CONFIG_FILE             # config.yaml: the resolved config
 ENVIRONMENT_FILE = "environment.json"     # versions, machine, command; see environment.py
 STATUS_FILE = "status.json"               # see status.py
 LOCK_FILE = "owner.lock"                  # see lock.py

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from detector.config.load import from_dict, load_config, shipped_folder, to_dict, to_yaml
+from detector.config.load import from_dict, load_config, to_dict, to_yaml
+from detector.config.names import shipped_folder
 from detector.config.options import auto_options, fill_auto, replace_options
 from detector.config.schema import Config
 from detector.errors import BadInput

@@ -1,0 +1,45 @@
+"""The arguments of predict and export."""
+
+import argparse
+
+from detector.arguments.verb import Verb, add_checkpoint, add_path, add_run
+
+
+def add_predict(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of predict."""
+    add_run(parser)
+    parser.add_argument("source", metavar="SOURCE", help="an image, a folder, a video, or a camera such as camera:0")
+    parser.add_argument("--score", type=float, default=0.5, help="lowest score that is drawn and written, 0 to 1, such "
+                        "as 0.3; default: 0.5")
+    add_path(parser, "--out", "FOLDER", "folder for images, JSON and CSV, such as out; default: RUN/predictions")
+    add_checkpoint(parser)
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: auto, which is a "
+                        "GPU where there is one")
+    parser.add_argument("--batch", type=int, default=4, metavar="N", help="images in one forward pass, such as 16; "
+                        "default: 4")
+    parser.add_argument("--report", action="store_true", help="also write report.html with the images")
+    parser.add_argument("--frames", type=int, default=0, metavar="N", help="stop after N images or frames, such as 100;"
+                        " default: 0, which is all")
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of export."""
+    add_run(parser)
+    parser.add_argument("--format", default="onnx", choices=("onnx", "pt2", "torchscript", "weights", "safetensors"),
+                        help="onnx: ONNX; pt2: torch.export; torchscript: TorchScript; weights: a state dict of "
+                        "torchvision's names; safetensors: the same without pickle; default: onnx")
+    parser.add_argument("--padded-size", default="", metavar="HEIGHTxWIDTH", help="of onnx and pt2: size of the "
+                        "network's input, such as 800x1333 for landscape images; default: a square that all fit in")
+    add_path(parser, "--out", "FILE", "file to write, such as bccd.onnx; default: RUN/export/detector.* by format")
+    add_checkpoint(parser)
+    add_path(parser, "--images", "PATH", "image or folder on which file and model are compared, such as photos; "
+             "default: the validation data")
+
+
+INFERENCE = {
+    "predict": Verb("RUN SOURCE", "draw the detections in an image, a folder, a video or camera:0",
+                    ("predict bccd photo.jpg", "predict runs/bccd photos/ --score 0.3 --report",
+                     "predict runs/bccd video.mp4 --out out"), add_predict),
+    "export": Verb("RUN", "write a run's detector for other programs, and compare it with the model",
+                   ("export bccd --format onnx", "export runs/bccd --format pt2 --padded-size 800x1333"), add_export),
+}
