@@ -106,10 +106,16 @@ def add_inspection(add_verb: AddVerb) -> None:
 
 
 def add_inference(add_verb: AddVerb) -> None:
-    predict = add_verb("predict", "draw a run's detections in images, a video or a camera stream", "run", "source")
+    predict = add_verb("predict", "draw detections in images, a video or a camera stream")
+    predict.add_argument("run", help="a run folder; coco or coco:BUILDER, torchvision's COCO detectors, such "
+                         "as coco:fasterrcnn_mobilenet_v3_large_fpn; or a file of weights with --config")
+    predict.add_argument("source", help="an image, a folder, a video or camera:NUMBER")
+    predict.add_argument("--config", default="", metavar="CONFIG", help="of a file of weights: a row of the tables, a "
+                         "shipped config or a YAML file, such as coco/resnet50_fpn or voc07-res101-g1-b1")
     predict.add_argument("--score", type=float, default=0.5, help="lowest score that is drawn and written")
     predict.add_argument("--out", default="", type=expanduser,
-                         help="folder for images, JSON and CSV; default: RUN/predictions")
+                         help="folder for images, JSON and CSV; default: predictions, in the run folder, or "
+                         "in the current one where there is no run")
     predict.add_argument("--checkpoint", default="best", help="best, last, or a file")
     predict.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     predict.add_argument("--batch", type=int, default=4, help="images in one forward pass")
@@ -224,7 +230,7 @@ def run_anchors(args: argparse.Namespace) -> None:
 def run_predict(args: argparse.Namespace) -> int:
     from detector.inference.predict import predict
     return predict(args.run, args.source, args.device, args.score, args.out, args.checkpoint, args.batch, args.frames,
-                   args.report)
+                   args.report, args.config)
 
 
 def run_export(args: argparse.Namespace) -> None:

@@ -18,20 +18,22 @@ from detector.report.report import PageInfo
 REPORT_FRAMES = 2000  # the number of frames that a report plans for if the source does not know its own, as a camera
 
 
-def predict(run: str, source: str, device: str = "auto", score: float = 0.5, out: str = "", which: str = "best",
-            batch_size: int = BATCH_SIZE, limit: int = 0, report: bool = False) -> int:
+def predict(detector: str, source: str, device: str = "auto", score: float = 0.5, out: str = "", which: str = "best",
+            batch_size: int = BATCH_SIZE, limit: int = 0, report: bool = False, config_name: str = "") -> int:
     """Writes images with boxes, COCO results and a table into a folder; returns the exit status.
 
     An image or a folder that cannot be read is reported and skipped; the exit status is then 1. Ctrl-C ends a camera or
     a video, and the detections until then are written.
 
     Args:
+        detector: a run folder, `coco`, `coco:BUILDER`, or a file of weights; see open_detector.
         source: an image, a folder, a video or camera:NUMBER.
         score: minimum score of a detection.
-        out: folder of the results; empty: RUN/predictions.
+        out: folder of the results; empty: `predictions` in the run folder, or without a run in the current folder.
         which: checkpoint, see find_checkpoint.
         limit: maximum number of frames; 0: all.
         report: also write report.html.
+        config_name: of a file of weights, see open_detector.
 
     Raises:
         BadInput: an argument is invalid, or no image can be read.
@@ -39,12 +41,12 @@ def predict(run: str, source: str, device: str = "auto", score: float = 0.5, out
     if not 0 <= score <= 1 or batch_size < 1 or limit < 0:
         raise BadInput(f"--score {score:g} --batch {batch_size} --frames {limit}: --score must lie in 0 ... 1, --batch "
                        "must be 1 or more, --frames 0 (all) or more")
-    folder = Path(out) if out else Path(run) / "predictions"
+    folder = Path(out) if out else Path(detector if os.path.isdir(detector) else ".") / "predictions"
     if os.path.isdir(source) and folder.resolve() == Path(source).resolve():
         raise BadInput(f"--out {folder}: this is the folder of the images, which would be replaced by images with "
                        "boxes. Name another folder")
     with open_frames(source, limit, str(folder)) as frames:
-        predictor = load_predictor(run, which, device)
+        predictor = load_predictor(detector, which, device, config_name)
         for line in filter(None, (decoder_note(), describe_folders(frames))):
             print(line)
         jpegs = JpegBudget(frames.count or REPORT_FRAMES) if report else None
@@ -59,11 +61,12 @@ def predict(run: str, source: str, device: str = "auto", score: float = 0.5, out
     print(f"{num_objects} objects in {num_images} {unit}, {num_images / elapsed_s:.1f} a second: {drawn}, "
           f"detections.json, images.json and detections.csv are in {printable(str(folder))}")
     if report:
+        option = f" --config {config_name}" if config_name else ""
+        facts = (predictor.description, f"{num_objects} objects of score {score:g} or more")
         print(printable(writer.report(PageInfo(
-            f"{Path(source).name or source} by {Path(run).resolve().name}",
-            (f"{predictor.config.model.backbone}, step {predictor.step}",
-             f"{num_objects} objects of score {score:g} or more"),
-            f"fleet-rcnn predict {run} {source} --report", predictor.config.evaluate.nms_thresh, score=score))))
+            f"{Path(source).name or source} by {Path(detector).resolve().name}", facts,
+            f"fleet-rcnn predict {detector}{option} {source} --report", predictor.config.evaluate.nms_thresh,
+            score=score))))
     if errors:
         print(f"{len(errors)} images could not be read and were left out")
     if frames.unreadable_folders:

@@ -16,6 +16,7 @@ from detector.config.schema import Config
 from detector.data.image_io import array_to_tensor, pil_to_tensor, read_image
 from detector.distributed.process_group import choose_device
 from detector.errors import BadInput, shorten
+from detector.inference.weights_file import WEIGHT_SUFFIXES, is_coco_name, open_weights
 from detector.model.faster_rcnn import Detector, build_model, to_device_and_layout
 from detector.model.precision import autocast, to_device
 from detector.run.checkpoint_files import best_path, names_not_finite, read_checkpoint, step_files, whole_beside
@@ -78,6 +79,39 @@ def load_detector(path: Path, device: torch.device,
     model.load_state_dict(weights)
     model = to_device_and_layout(model, config.run.channels_last, device).eval()
     return model, config, tuple(content["classes"]), content["step"]
+
+
+def open_detector(name: str, which: str, device: torch.device,
+                  config_name: str = "") -> tuple[Detector, Config, tuple[str, ...], int]:
+    """Loads a detector by its name, in evaluation mode.
+
+    Args:
+        name: a run folder; a checkpoint of a run; `coco` or `coco:BUILDER`, torchvision's detectors; or another file of
+            weights, which needs `config_name`.
+        which: checkpoint of a run folder, see find_checkpoint.
+        config_name: the config that a file of weights belongs to: a row of the tables, a shipped config or a file.
+
+    Returns:
+        model, config, class names, step; the step is 0 where there is no run.
+
+    Raises:
+        BadInput: there is no such detector, or its weights cannot be read or do not fit.
+    """
+    is_file = os.path.isfile(os.path.expanduser(name)) or name.endswith(WEIGHT_SUFFIXES) and not os.path.isdir(name)
+    if is_coco_name(name) or is_file and config_name:
+        detector = open_weights(name, config_name)
+        model = to_device_and_layout(detector.model, detector.config.run.channels_last, device).eval()
+        return model, detector.config, detector.classes, 0
+    if config_name:
+        raise BadInput(f"--config {config_name}: {name} is a run folder, which has a config of its own; leave --config "
+                       "out" if os.path.isdir(name) else f"no such file of weights: {name}")
+    if not is_file:
+        return load_detector(find_checkpoint(name, which), device)
+    try:
+        return load_detector(Path(name).expanduser(), device)
+    except BadInput as error:
+        raise BadInput(f"{error}. Weights of another program need the config that they belong to: --config "
+                       "coco/resnet50_fpn, or another of configs/") from error
 
 
 def describe_others(path: Path) -> str:
@@ -159,7 +193,13 @@ class Predictor:
         return self.detect([to_image_tensor(images)], score)[0]
 
     def __repr__(self) -> str:
-        return f"{self.config.model.backbone}, step {self.step}, on {self.device}, of " + ", ".join(self.classes)
+        return f"{self.description}, on {self.device}, of " + ", ".join(self.classes)
+
+    @property
+    def description(self) -> str:
+        """The network, and where its weights are from."""
+        weights = f"step {self.step}" if self.step else f"weights {Path(self.config.model.weights).name}"
+        return f"{self.config.model.backbone}, {weights}"
 
     @property
     def resize(self) -> Resize:
@@ -193,10 +233,10 @@ class Predictor:
         return ImageDetections(boxes[keep], scores[keep], labels, tuple(self.classes[label - 1] for label in labels))
 
 
-def load_predictor(run: str, which: str, device_name: str) -> Predictor:
-    """Loads a checkpoint of a run as a Predictor. `which`: see find_checkpoint; `device_name`: auto, cpu or cuda."""
+def load_predictor(name: str, which: str, device_name: str, config_name: str = "") -> Predictor:
+    """Returns the Predictor of a detector, see `open_detector`. `device_name`: auto, cpu or cuda."""
     device = choose_device(device_name)
-    model, config, classes, step = load_detector(find_checkpoint(run, which), device)
+    model, config, classes, step = open_detector(name, which, device, config_name)
     return Predictor(model, config, classes, step, device)
 
 
