@@ -121,6 +121,9 @@ def add_inference(add_verb: AddVerb) -> None:
     predict.add_argument("--batch", type=int, default=4, help="images in one forward pass")
     predict.add_argument("--report", action="store_true", help="also write report.html with the images")
     predict.add_argument("--frames", type=int, default=0, help="stop after this many images or frames; 0: all")
+    predict.add_argument("--slice", type=int, default=0, metavar="PIXELS", help="also search overlapping tiles of this "
+                         "size, for small objects in large images, such as 640; default: only the whole image")
+    predict.add_argument("--overlap", type=float, default=0.2, help="of neighboring tiles, 0 to 0.9; default: 0.2")
     export = add_verb("export", "write a run's detector for other programs, and compare it with the model", "run")
     export.add_argument("--format", default="onnx", choices=("onnx", "pt2", "torchscript", "weights", "safetensors"))
     export.add_argument("--padded-size", default="", metavar="HEIGHTxWIDTH", help="of onnx and pt2: size of the "
@@ -230,7 +233,7 @@ def run_anchors(args: argparse.Namespace) -> None:
 def run_predict(args: argparse.Namespace) -> int:
     from detector.inference.predict import predict
     return predict(args.run, args.source, args.device, args.score, args.out, args.checkpoint, args.batch, args.frames,
-                   args.report, args.config)
+                   args.report, args.config, args.slice, args.overlap)
 
 
 def run_export(args: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from detector.data.image_io import decoder_note
 from detector.data.text_files import printable
 from detector.errors import FAILED, OK, BadInput
 from detector.inference.predictor import BATCH_SIZE, Predictor, load_predictor
+from detector.inference.slicing import Slicing
 from detector.inference.sources import FrameSource, batch_frames, is_video, open_frames
 from detector.inference.writers import PredictionWriter
 from detector.report.image_budget import JpegBudget
@@ -19,7 +20,8 @@ REPORT_FRAMES = 2000  # the number of frames that a report plans for if the sour
 
 
 def predict(detector: str, source: str, device: str = "auto", score: float = 0.5, out: str = "", which: str = "best",
-            batch_size: int = BATCH_SIZE, limit: int = 0, report: bool = False, config_name: str = "") -> int:
+            batch_size: int = BATCH_SIZE, limit: int = 0, report: bool = False, config_name: str = "",
+            tile: int = 0, overlap: float = 0.2) -> int:
     """Writes images with boxes, COCO results and a table into a folder; returns the exit status.
 
     An image or a folder that cannot be read is reported and skipped; the exit status is then 1. Ctrl-C ends a camera or
@@ -34,6 +36,7 @@ def predict(detector: str, source: str, device: str = "auto", score: float = 0.5
         limit: maximum number of frames; 0: all.
         report: also write report.html.
         config_name: of a file of weights, see open_detector.
+        tile, overlap: see Slicing; tile 0: no tiles.
 
     Raises:
         BadInput: an argument is invalid, or no image can be read.
@@ -41,6 +44,7 @@ def predict(detector: str, source: str, device: str = "auto", score: float = 0.5
     if not 0 <= score <= 1 or batch_size < 1 or limit < 0:
         raise BadInput(f"--score {score:g} --batch {batch_size} --frames {limit}: --score must lie in 0 ... 1, --batch "
                        "must be 1 or more, --frames 0 (all) or more")
+    slicing = Slicing(tile, overlap) if tile else None
     folder = Path(out) if out else Path(detector if os.path.isdir(detector) else ".") / "predictions"
     if os.path.isdir(source) and folder.resolve() == Path(source).resolve():
         raise BadInput(f"--out {folder}: this is the folder of the images, which would be replaced by images with "
@@ -51,7 +55,7 @@ def predict(detector: str, source: str, device: str = "auto", score: float = 0.5
             print(line)
         jpegs = JpegBudget(frames.count or REPORT_FRAMES) if report else None
         writer = PredictionWriter(folder, predictor.classes, frames, jpegs)
-        errors, elapsed_s = predict_frames(predictor, frames, writer, score, batch_size, is_video(source))
+        errors, elapsed_s = predict_frames(predictor, frames, writer, score, batch_size, slicing, is_video(source))
     if not writer.results:
         raise BadInput(f"{source}: the video has no frame" if is_video(source) else
                        f"no image below {source} could be read; first: {[*frames.unreadable_folders, *errors][0]}")
@@ -61,12 +65,12 @@ def predict(detector: str, source: str, device: str = "auto", score: float = 0.5
     print(f"{num_objects} objects in {num_images} {unit}, {num_images / elapsed_s:.1f} a second: {drawn}, "
           f"detections.json, images.json and detections.csv are in {printable(str(folder))}")
     if report:
-        option = f" --config {config_name}" if config_name else ""
         facts = (predictor.description, f"{num_objects} objects of score {score:g} or more")
+        command = ["fleet-rcnn", "predict", detector, *(["--config", config_name] if config_name else []), source,
+                   *(["--slice", str(tile)] if tile else []), "--report"]
         print(printable(writer.report(PageInfo(
-            f"{Path(source).name or source} by {Path(detector).resolve().name}", facts,
-            f"fleet-rcnn predict {detector}{option} {source} --report", predictor.config.evaluate.nms_thresh,
-            score=score))))
+            f"{Path(source).name or source} by {Path(detector).resolve().name}", facts, " ".join(command),
+            predictor.config.evaluate.nms_thresh, score=score))))
     if errors:
         print(f"{len(errors)} images could not be read and were left out")
     if frames.unreadable_folders:
@@ -81,7 +85,7 @@ def describe_folders(source: FrameSource) -> str:
 
 
 def predict_frames(predictor: Predictor, source: FrameSource, writer: PredictionWriter, score: float, batch_size: int,
-                   video: bool) -> tuple[list[str], float]:
+                   slicing: Slicing | None, video: bool) -> tuple[list[str], float]:
     """Predicts all frames; returns the errors of unreadable ones and the elapsed seconds. Shows a progress bar."""
     started_at, errors = time.monotonic(), []
     divisor = predictor.model.preprocessing.size_divisor
@@ -92,7 +96,7 @@ def predict_frames(predictor: Predictor, source: FrameSource, writer: Prediction
                     errors.append(batch[0].error)
                     tqdm.write(printable(f"left out: {batch[0].error}"))
                 else:
-                    detections = predictor.detect([frame.image for frame in batch], score, batch_size)
+                    detections = predictor.detect([frame.image for frame in batch], score, batch_size, slicing)
                     for frame, of_frame in zip(batch, detections):
                         writer.add(frame, of_frame)
                 bar.update(len(batch))
