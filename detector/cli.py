@@ -109,7 +109,8 @@ def add_inference(add_verb: AddVerb) -> None:
     predict = add_verb("predict", "draw detections in images, a video or a camera stream")
     predict.add_argument("run", help="a run folder; coco or coco:BUILDER, torchvision's COCO detectors, such "
                          "as coco:fasterrcnn_mobilenet_v3_large_fpn; or a file of weights with --config")
-    predict.add_argument("source", help="an image, a folder, a video or camera:NUMBER")
+    predict.add_argument("source", help="an image, a folder, a video, or camera:0, which shows a window where there "
+                         "is a display")
     predict.add_argument("--config", default="", metavar="CONFIG", help="of a file of weights: a row of the tables, a "
                          "shipped config or a YAML file, such as coco/resnet50_fpn or voc07-res101-g1-b1")
     predict.add_argument("--score", type=float, default=0.5, help="lowest score that is drawn and written")
