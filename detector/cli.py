@@ -83,7 +83,7 @@ def run_anchors(args: argparse.Namespace) -> None:
 def run_predict(args: argparse.Namespace) -> int:
     from detector.inference.predict import predict
     return predict(args.run, args.source, args.device, args.score, args.out, args.checkpoint, args.batch, args.frames,
-                   args.report)
+                   args.report, args.config, args.slice, args.overlap)
 
 
 def run_export(args: argparse.Namespace) -> None:
