@@ -1,4 +1,8 @@
-"""TensorBoard event files in tensorboard/: scalars, drawings and precision-recall curves."""
+"""TensorBoard event files in tensorboard/: scalars, drawings, precision-recall curves and hyperparameters.
+
+TensorBoard sorts the sections of its pages by name, so that the losses are shown first: loss, metrics, optimizer,
+per class AP, plots, speed and memory, total cost, validation.
+"""
 
 import os
 import socket
@@ -7,9 +11,27 @@ from pathlib import Path
 
 import numpy as np
 
+from detector.loggers.hparams import BEST_TAG, best_metric_of, read_options_of, write_hparams
 from detector.loggers.protocol import Logger
+from detector.run.evaluation_history import best_evaluation, read_evaluations
 from detector.run.files import TENSORBOARD_FOLDER
 from detector.visualization.validation_images import EncodedImage
+
+LOSS_SECTION = {"train": "loss/train", "evaluation": "loss/validation"}
+SECTIONS = {"train": "speed and memory", "evaluation": "metrics", "cost": "total cost"}
+OPTIMIZER_VALUES = ("epoch", "lr", "gradient_norm")
+BY_CLASS = " by class"  # end of the kind that holds a metric of each class
+
+
+def tag_of(kind: str, name: str) -> str:
+    """Returns the TensorBoard tag of a number, "SECTION/NAME"; for `kind` see Logger.scalars."""
+    if kind in LOSS_SECTION and name.startswith("loss"):
+        return LOSS_SECTION[kind] + name.removeprefix("loss")
+    if kind == "train" and name in OPTIMIZER_VALUES:
+        return f"optimizer/{name}"
+    if kind.endswith(BY_CLASS):
+        return f"per class {kind.removesuffix(BY_CLASS)}/{name}"
+    return f"{SECTIONS.get(kind, kind)}/{name}"
 
 
 class TensorBoardLogger(Logger):
@@ -22,7 +44,7 @@ class TensorBoardLogger(Logger):
     def __init__(self, folder: Path, step: int, _total_steps: int):
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # slow to import, and only rank 0 needs them
         from tensorboard.summary.writer.record_writer import RecordWriter
-        self.new_event = Event
+        self.folder, self.new_event = folder, Event
         path = folder / TENSORBOARD_FOLDER
         path.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"  # in order of time
@@ -30,15 +52,24 @@ class TensorBoardLogger(Logger):
         self._write(file_version="brain.Event:2", step=step + 1)
         self._write(session_log=SessionLog(status=SessionLog.START), step=step + 1)
         self.flush()
+        options = read_options_of(folder)
+        self.best_metric = best_metric_of(options)
+        write_hparams(path, options)
 
     def _write(self, **content) -> None:
         self.records.write(self.new_event(wall_time=time.time(), **content).SerializeToString())
 
     def scalars(self, kind: str, step: int, values: dict[str, float]) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
-        entries = [Summary.Value(tag=f"{kind}/{name}", simple_value=value) for name, value in values.items()]
+        entries = [Summary.Value(tag=tag_of(kind, name), simple_value=value) for name, value in values.items()]
         self._write(summary=Summary(value=entries), step=step)
         self.flush()
+
+    def evaluation(self, step: int, metrics: dict[str, float], per_class: dict[str, dict[str, float]]) -> None:
+        super().evaluation(step, metrics, per_class)
+        best = best_evaluation(read_evaluations(self.folder), self.best_metric)  # metrics.jsonl is written before
+        if best:
+            self.scalars("evaluation", step, {BEST_TAG: best.metrics[self.best_metric]})
 
     def image(self, step: int, name: str, image: EncodedImage) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary

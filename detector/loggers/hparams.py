@@ -1,0 +1,71 @@
+"""The hyperparameters of a run for TensorBoard's HParams tab, as a file of their own beside the events of the run.
+
+Each start replaces the file: TensorBoard takes the first hyperparameters that it reads, so that those of a start before
+would hide changed options.
+"""
+
+import os
+import time
+from pathlib import Path
+
+from detector.config.load import flatten, read_options
+from detector.errors import BadInput
+from detector.run.files import CONFIG_FILE
+
+FILE = "events.out.tfevents.0000000000.hparams"  # TensorBoard reads it before all other files of the folder
+BEST_TAG = "best so far"  # the curve of the best value of evaluate.best_metric up to each evaluation
+METRICS = (f"metrics/{BEST_TAG}", "metrics/AP", "metrics/AP50", "metrics/AP75", "loss/validation", "loss/train")
+OPTIONS = (
+    "model.backbone", "model.weights", "model.norm", "model.frozen_stages", "model.anchor_sizes", "augment.min_size",
+    "augment.max_size", "augment.hflip_prob", "augment.color_jitter_prob", "augment.scale_jitter", "batch.size",
+    "batch.repeat_threshold", "optim.optimizer", "optim.lr", "optim.backbone_lr_factor", "optim.weight_decay",
+    "optim.grad_clip_norm", "optim.ema_decay", "schedule.lr_schedule", "schedule.epochs", "schedule.steps",
+    "schedule.warmup_steps", "run.precision", "seed")
+
+
+def read_options_of(run: Path) -> dict[str, object]:
+    """Returns the options in config.yaml of a run folder by path, as texts and lists; empty if there is no such file.
+    """
+    try:
+        return flatten(read_options(run / CONFIG_FILE))
+    except BadInput:
+        return {}
+
+
+def best_metric_of(options: dict[str, object]) -> str:
+    """Returns the metric that decides which evaluation is the best."""
+    return str(options.get("evaluate.best_metric", "AP"))
+
+
+def hyperparameters(options: dict[str, object]) -> dict[str, float | str]:
+    """Returns the options that are compared between runs, those that hold a number as numbers."""
+    values: dict[str, float | str] = {}
+    for name in OPTIONS:
+        if name in options:
+            try:
+                values[name] = float(str(options[name]))
+            except ValueError:
+                values[name] = str(options[name]).replace("'", "")
+    return values
+
+
+def write_hparams(folder: Path, options: dict[str, object]) -> None:
+    """Replaces the file of hyperparameters in a folder of events; writes none without options.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if not options:
+        return
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+    from torch.utils.tensorboard.summary import hparams
+    experiment, session, _end = hparams(hyperparameters(options), dict.fromkeys(METRICS, 0.0))
+    partial = folder / "hparams.part"
+    with open(partial, "wb") as file:
+        records = RecordWriter(file)
+        records.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+        for summary in (experiment, session):
+            records.write(Event(wall_time=time.time(), summary=summary).SerializeToString())
+        records.flush()
+    os.replace(partial, folder / FILE)
