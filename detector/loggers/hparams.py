@@ -7,20 +7,24 @@ would hide changed options.
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detector.config.load import flatten, read_options
 from detector.errors import BadInput
 from detector.run.files import CONFIG_FILE
 
+if TYPE_CHECKING:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
 FILE = "events.out.tfevents.0000000000.hparams"  # TensorBoard reads it before all other files of the folder
 BEST_TAG = "best so far"  # the curve of the best value of evaluate.best_metric up to each evaluation
 METRICS = (f"metrics/{BEST_TAG}", "metrics/AP", "metrics/AP50", "metrics/AP75", "loss/validation", "loss/train")
+FIRST = ("augment.min_size", "batch.size", "model.backbone", "optim.lr", "schedule.epochs")  # shown unasked
 OPTIONS = (
-    "model.backbone", "model.weights", "model.norm", "model.frozen_stages", "model.anchor_sizes", "augment.min_size",
-    "augment.max_size", "augment.hflip_prob", "augment.color_jitter_prob", "augment.scale_jitter", "batch.size",
-    "batch.repeat_threshold", "optim.optimizer", "optim.lr", "optim.backbone_lr_factor", "optim.weight_decay",
-    "optim.grad_clip_norm", "optim.ema_decay", "schedule.lr_schedule", "schedule.epochs", "schedule.steps",
-    "schedule.warmup_steps", "run.precision", "seed")
+    *FIRST, "model.weights", "model.norm", "model.frozen_stages", "model.anchor_sizes", "augment.max_size",
+    "augment.hflip_prob", "augment.color_jitter_prob", "augment.scale_jitter", "batch.repeat_threshold",
+    "optim.optimizer", "optim.backbone_lr_factor", "optim.weight_decay", "optim.grad_clip_norm", "optim.ema_decay",
+    "schedule.lr_schedule", "schedule.steps", "schedule.warmup_steps", "run.precision", "seed")
 
 
 def read_options_of(run: Path) -> dict[str, object]:
@@ -59,13 +63,30 @@ def write_hparams(folder: Path, options: dict[str, object]) -> None:
         return
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
-    from torch.utils.tensorboard.summary import hparams
-    experiment, session, _end = hparams(hyperparameters(options), dict.fromkeys(METRICS, 0.0))
     partial = folder / "hparams.part"
     with open(partial, "wb") as file:
         records = RecordWriter(file)
-        records.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
-        for summary in (experiment, session):
-            records.write(Event(wall_time=time.time(), summary=summary).SerializeToString())
+        for content in ({"file_version": "brain.Event:2"}, {"summary": summary_of(hyperparameters(options))}):
+            records.write(Event(wall_time=time.time(), **content).SerializeToString())
         records.flush()
     os.replace(partial, folder / FILE)
+
+
+def summary_of(values: dict[str, float | str]) -> "Summary":
+    """Returns the summary from which TensorBoard's HParams tab reads a run and the columns of its table."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.hparams import metadata
+    from tensorboard.plugins.hparams.api_pb2 import Experiment, HParamInfo, MetricInfo, MetricName
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionStartInfo
+    session = SessionStartInfo(start_time_secs=time.time())
+    for name, value in values.items():
+        setattr(session.hparams[name], "string_value" if isinstance(value, str) else "number_value", value)
+    columns = [HParamInfo(name=name, differs=name in FIRST,  # the tab shows those that differ first
+                          type="DATA_TYPE_STRING" if isinstance(value, str) else "DATA_TYPE_FLOAT64")
+               for name, value in values.items()]
+    experiment = Experiment(hparam_infos=columns,
+                            metric_infos=[MetricInfo(name=MetricName(tag=tag)) for tag in METRICS])
+    contents = {metadata.EXPERIMENT_TAG: HParamsPluginData(experiment=experiment),
+                metadata.SESSION_START_INFO_TAG: HParamsPluginData(session_start_info=session)}
+    return Summary(value=[Summary.Value(tag=tag, metadata=metadata.create_summary_metadata(content),
+                                        tensor=metadata.NULL_TENSOR) for tag, content in contents.items()])

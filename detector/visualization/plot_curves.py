@@ -51,7 +51,9 @@ def draw_confusion(figure: "Figure", curves: dict) -> None:
     axes = figure.subplots()
     axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     labels, size = [legend_name(name) for name in names], max(10, 15 - len(names))
-    axes.set_xticks(range(len(names) + 1), [*labels, "missed"], rotation=90 if len(names) > 6 else 0, fontsize=size)
+    length = 0.6 * size / 72 * max(map(len, [*labels, "missed"]))  # of the longest label, inches
+    is_wide = length * (len(names) + 1) > 0.8 * figure.get_figwidth()
+    axes.set_xticks(range(len(names) + 1), [*labels, "missed"], rotation=90 if is_wide else 0, fontsize=size)
     axes.set_yticks(range(len(names) + 1), [*labels, "no object"], fontsize=size)
     axes.set_xticks(np.arange(len(names) + 2) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(names) + 2) - 0.5, minor=True)

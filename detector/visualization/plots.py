@@ -56,10 +56,10 @@ def save_plot(run: Path, name: str, draw: Callable[["Figure"], None]) -> Path:
     return path
 
 
-def draw_png(draw: Callable[["Figure"], None]) -> bytes:
-    """Returns a figure of 800 x 600 pixels as PNG."""
+def draw_png(draw: Callable[["Figure"], None], size: tuple[float, float] = SIZE) -> bytes:
+    """Returns a figure as PNG; size: width and height in inches."""
     from matplotlib.figure import Figure
-    figure, buffer = Figure(SIZE, DPI, layout="constrained"), io.BytesIO()
+    figure, buffer = Figure(size, DPI, layout="constrained"), io.BytesIO()
     draw(figure)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # signs that the font lacks

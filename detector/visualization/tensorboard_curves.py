@@ -12,6 +12,7 @@ from detector.visualization.validation_images import EncodedImage
 
 MAX_CLASSES = 100  # with more classes, no curves are made
 THRESHOLDS = np.linspace(0, 1, 127)  # score thresholds; 127 is TensorBoard's default number
+CONFUSION_SIZES = {6: (4.4, 3.4), 10: (5.6, 4.2)}  # classes: width and height in inches; SIZE for more
 
 PrCurve = tuple[str, np.ndarray]  # class name, and the result of `count_at_thresholds`
 
@@ -26,10 +27,14 @@ def pr_curves(analysis: Analysis, detections: Detections) -> list[PrCurve]:
 
 
 def confusion_images(analysis: Analysis, step: int) -> list[EncodedImage]:
-    """Returns the confusion matrix at the score with the best F1 as one image: that of plots/; see draw_confusion."""
+    """Returns the confusion matrix at the score with the best F1 as one image; see draw_confusion.
+
+    The fewer classes, the smaller the image: TensorBoard reduces it to about 350 pixels.
+    """
     curves = curves_of(step, analysis)
-    width, height = (int(side * DPI) for side in SIZE)
-    return [EncodedImage("plots/confusion", draw_png(lambda figure: draw_confusion(figure, curves)), width, height)]
+    size = next((size for classes, size in CONFUSION_SIZES.items() if len(analysis.classes) <= classes), SIZE)
+    png = draw_png(lambda figure: draw_confusion(figure, curves), size)
+    return [EncodedImage("plots/confusion", png, *(round(side * DPI) for side in size))]
 
 
 def count_at_thresholds(detections: Detections, error: np.ndarray, label: int, objects: int) -> np.ndarray:
