@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
             verb.add_argument(argument)
         return verb
 
-    for add_group in (add_training, add_evaluation, add_inspection, add_inference, add_data_and_tables):
+    for add_group in (add_training, add_evaluation, add_inspection, add_inference, add_data_and_tables, add_sync):
         add_group(add_verb)
     add_verb("options", "print every option of a config with its default, description and allowed values")
     return parser
@@ -154,6 +154,17 @@ def add_data_and_tables(add_verb: AddVerb) -> None:
     tables.add_argument("--runs", default="runs", type=expanduser, help="folder of the run folders; default: runs")
 
 
+def add_sync(add_verb: AddVerb) -> None:
+    sync = add_verb("sync", "send a run's numbers, options, plots and pictures to MLflow or Weights & Biases; again: "
+                    "what is new since", "run")
+    sync.add_argument("--to", required=True, choices=("mlflow", "wandb"),
+                      help="the tracker. With WANDB_MODE=offline W&B writes a folder in RUN/wandb")
+    sync.add_argument("--url", default="", help="server, such as http://localhost:5000; default: MLFLOW_TRACKING_URI "
+                      "or WANDB_BASE_URL (W&B: https://api.wandb.ai)")
+    sync.add_argument("--project", default="", help="project of W&B, or experiment of MLflow; default: WANDB_PROJECT "
+                      "or MLFLOW_EXPERIMENT_NAME, else fleet-rcnn")
+
+
 def is_collective(args: argparse.Namespace) -> bool:
     """Returns whether all ranks run the verb together and stop together; other verbs run in one process."""
     return args.verb == "train" or (args.verb == "evaluate" and not args.time and not args.weights)
@@ -260,6 +271,11 @@ def run_tables(args: argparse.Namespace) -> None:
     show(args.row, args.runs, args.html, args.markdown, args.csv, args.models)
 
 
+def run_sync(args: argparse.Namespace) -> None:
+    from detector.sync.sync import sync
+    print("\n".join(sync(args.run, args.to, args.url, args.project)))
+
+
 def run_options(_args: argparse.Namespace) -> None:
     for path, field in all_options().items():
         allowed = allowed_values(field.metadata)
@@ -270,4 +286,4 @@ def run_options(_args: argparse.Namespace) -> None:
 # Verbs of one process -> function; it returns an exit status, or None for 0.
 SINGLE = {"check": run_check, "evaluate": run_evaluate, "score": run_score, "compare": run_compare, "view": run_view,
           "anchors": run_anchors, "predict": run_predict, "export": run_export, "data": run_data,
-          "convert": run_convert, "tables": run_tables, "options": run_options}
+          "convert": run_convert, "tables": run_tables, "options": run_options, "sync": run_sync}

@@ -34,6 +34,7 @@ VERBS = {  # verb: (arguments, description)
     "convert": ("SOURCE --to LAYOUT OUT", "write a data set in another layout, such as yolo"),
     "reproduce": ("ROW [--seeds 3] [key=value ...]", "train and test a row of the published tables"),
     "tables": ("[--markdown|--html|--csv|--models]", "print the published tables beside measured results"),
+    "sync": ("RUN --to mlflow|wandb", "send a run's record to an experiment tracker, or what is new of it"),
     "options": ("", "list every option of a config with default and description"),
     "jobs": ("[FOLDER] [--watch] [--json]", "list the runs with their states, and why they ended"),
     "logs": ("RUN ... [--follow] [-n 50]", "print the logs of runs"),

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from detector.config.load import flatten, read_options
 from detector.errors import BadInput
 from detector.run.files import CONFIG_FILE
+from detector.run.metric_tags import BEST_NAME
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
 
 FILE = "events.out.tfevents.0000000000.hparams"  # TensorBoard reads it before all other files of the folder
-BEST_TAG = "best so far"  # the curve of the best value of evaluate.best_metric up to each evaluation
-METRICS = (f"metrics/{BEST_TAG}", "metrics/AP", "metrics/AP50", "metrics/AP75", "loss/validation", "loss/train")
+METRICS = (f"metrics/{BEST_NAME}", "metrics/AP", "metrics/AP50", "metrics/AP75", "loss/validation", "loss/train")
 FIRST = ("augment.min_size", "batch.size", "model.backbone", "optim.lr", "schedule.epochs")  # shown unasked
 OPTIONS = (
     *FIRST, "model.weights", "model.norm", "model.frozen_stages", "model.anchor_sizes", "augment.max_size",

@@ -1,7 +1,6 @@
 """TensorBoard event files in tensorboard/: scalars, drawings, precision-recall curves and hyperparameters.
 
-TensorBoard sorts the sections of its pages by name, so that the losses are shown first: loss, metrics, optimizer,
-per class AP, plots, speed and memory, total cost, validation.
+For the names of the scalars see run/metric_tags.py.
 """
 
 import os
@@ -11,27 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.loggers.hparams import BEST_TAG, best_metric_of, read_options_of, write_hparams
+from detector.loggers.hparams import best_metric_of, read_options_of, write_hparams
 from detector.loggers.protocol import Logger
 from detector.run.evaluation_history import best_evaluation, read_evaluations
 from detector.run.files import TENSORBOARD_FOLDER
+from detector.run.metric_tags import BEST_NAME, tag_of
 from detector.visualization.validation_images import EncodedImage
-
-LOSS_SECTION = {"train": "loss/train", "evaluation": "loss/validation"}
-SECTIONS = {"train": "speed and memory", "evaluation": "metrics", "cost": "total cost"}
-OPTIMIZER_VALUES = ("epoch", "lr", "gradient_norm")
-BY_CLASS = " by class"  # end of the kind that holds a metric of each class
-
-
-def tag_of(kind: str, name: str) -> str:
-    """Returns the TensorBoard tag of a number, "SECTION/NAME"; for `kind` see Logger.scalars."""
-    if kind in LOSS_SECTION and name.startswith("loss"):
-        return LOSS_SECTION[kind] + name.removeprefix("loss")
-    if kind == "train" and name in OPTIMIZER_VALUES:
-        return f"optimizer/{name}"
-    if kind.endswith(BY_CLASS):
-        return f"per class {kind.removesuffix(BY_CLASS)}/{name}"
-    return f"{SECTIONS.get(kind, kind)}/{name}"
 
 
 class TensorBoardLogger(Logger):
@@ -69,7 +53,7 @@ class TensorBoardLogger(Logger):
         super().evaluation(step, metrics, per_class)
         best = best_evaluation(read_evaluations(self.folder), self.best_metric)  # metrics.jsonl is written before
         if best:
-            self.scalars("evaluation", step, {BEST_TAG: best.metrics[self.best_metric]})
+            self.scalars("evaluation", step, {BEST_NAME: best.metrics[self.best_metric]})
 
     def image(self, step: int, name: str, image: EncodedImage) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary

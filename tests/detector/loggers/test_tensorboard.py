@@ -10,7 +10,8 @@ from detector.config.load import load_config, to_yaml
 from detector.config.options import all_options
 from detector.loggers.hparams import METRICS, OPTIONS, hyperparameters
 from detector.loggers.jsonl import JsonlLogger
-from detector.loggers.tensorboard import TensorBoardLogger, tag_of
+from detector.loggers.tensorboard import TensorBoardLogger
+from detector.run.metric_tags import tag_of
 
 KINDS = {"train": ("loss", "loss_box_reg", "lr", "epoch", "gradient_norm", "images_per_s", "memory_gib"),
          "evaluation": ("loss", "AP", "AR1"), "AP by class": ("cat", "a/b"), "AP50 by class": ("cat",), "cost": ("hours",)}
