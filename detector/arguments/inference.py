@@ -1,4 +1,4 @@
-"""The arguments of predict and export."""
+"""The arguments of predict, export and sync."""
 
 import argparse
 
@@ -45,6 +45,17 @@ def add_export(parser: argparse.ArgumentParser) -> None:
              "default: the validation data")
 
 
+def add_sync(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of sync."""
+    add_run(parser)
+    parser.add_argument("--to", required=True, choices=("mlflow", "wandb"), help="the tracker; no default. With "
+                        "WANDB_MODE=offline W&B writes a folder in RUN/wandb")
+    parser.add_argument("--url", default="", help="server, such as http://localhost:5000; default: MLFLOW_TRACKING_URI "
+                        "or WANDB_BASE_URL (W&B: https://api.wandb.ai)")
+    parser.add_argument("--project", default="", metavar="NAME", help="project of W&B, or experiment of MLflow, such "
+                        "as cells; default: WANDB_PROJECT or MLFLOW_EXPERIMENT_NAME, else fleet-rcnn")
+
+
 INFERENCE = {
     "predict": Verb("DETECTOR SOURCE", "draw the detections in an image, a folder, a video or camera:0",
                     ("predict coco photo.jpg", "predict bccd photo.jpg",
@@ -52,4 +63,7 @@ INFERENCE = {
                      "predict runs/bccd video.mp4 --out out"), add_predict),
     "export": Verb("RUN", "write a run's detector for other programs, and compare it with the model",
                    ("export bccd --format onnx", "export runs/bccd --format pt2 --padded-size 800x1333"), add_export),
+    "sync": Verb("RUN --to mlflow|wandb", "send a run's numbers, options, plots and pictures to an experiment tracker",
+                 ("sync bccd --to mlflow --url http://localhost:5000", "sync bccd --to wandb --project cells"),
+                 add_sync, "Again, it sends what is new since."),
 }

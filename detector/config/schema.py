@@ -36,7 +36,7 @@ class Run:
     keep_checkpoints: int = option(2, "newest checkpoints that are kept on disk, beside best.pt", low=1)
     num_val_images: int = option(8, "validation images drawn at each evaluation, always the same ones", low=0)
     plots: bool = option(True, "draw losses, metrics and curves as PNG into plots/ at each evaluation, in a process "
-                         "beside the steps")
+                         "beside the steps, and the confusion matrix into TensorBoard")
     hang_timeout_minutes: float = option(5.0, "minutes without progress after which every rank writes its Python "
                                          "stacks into the run folder and rank 0 names the slowest rank; 0: never",
                                          low=0)
