@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from detector.structures import Dataset, Detections
     from detector.training.loop import Outcome
 
-__version__ = "0.4.0"
+__version__ = "0.6.0"
 __all__ = ["BadInput", "build_model", "coco_metrics", "evaluate", "load", "load_config", "read_dataset", "train"]
 
 
@@ -87,19 +87,22 @@ def evaluate(run: str | os.PathLike, overrides: Sequence[str] = (), checkpoint: 
     return result.evaluation if result else None
 
 
-def load(run: str | os.PathLike, checkpoint: str = "best", device: str = "auto") -> Predictor:
-    """Returns the detector of a run, to be called with images: `load("runs/bccd")("photo.jpg", score=0.5)`.
+def load(run: str | os.PathLike, checkpoint: str = "best", device: str = "auto", config: str = "") -> Predictor:
+    """Returns a trained detector, to be called with images: `load("runs/bccd")("photo.jpg", score=0.5)`.
 
     Args:
-        run: the run folder, or its name below runs/.
-        checkpoint: best, last, or a file.
+        run: a run folder, its name below runs/, or a checkpoint of a run; "coco" or "coco:BUILDER" for torchvision's
+            detectors trained on COCO, such as "coco:fasterrcnn_mobilenet_v3_large_fpn"; or another file of weights,
+            with its `config`.
+        checkpoint: of a run folder: best, last, or a file.
         device: auto, cpu or cuda.
+        config: the config that a file of weights belongs to: a row of the tables, a shipped config or a YAML file.
 
     Raises:
-        BadInput: no such run or checkpoint, or no such device.
+        BadInput: no such detector, checkpoint or device; or weights that cannot be downloaded or do not fit.
     """
     from detector.inference.predictor import load_predictor
-    return load_predictor(str(run), checkpoint, device)
+    return load_predictor(str(run), checkpoint, device, config)
 
 
 def read_dataset(config: Data, splits: str | Sequence[str] = "train", seed: int = 0) -> Dataset:

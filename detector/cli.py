@@ -88,7 +88,7 @@ def run_anchors(args: argparse.Namespace) -> None:
 def run_predict(args: argparse.Namespace) -> int:
     from detector.inference.predict import predict
     return predict(args.run, args.source, args.device, args.score, args.out, args.checkpoint, args.batch, args.frames,
-                   args.report)
+                   args.report, args.config, args.slice, args.overlap)
 
 
 def run_export(args: argparse.Namespace) -> None:
@@ -129,6 +129,11 @@ def run_tables(args: argparse.Namespace) -> None:
     show(args.row, args.runs, args.html, args.markdown, args.csv, args.models)
 
 
+def run_sync(args: argparse.Namespace) -> None:
+    from detector.sync.sync import sync
+    print("\n".join(sync(args.run, args.to, args.url, args.project)))
+
+
 def run_options(args: argparse.Namespace) -> None:
     if args.schema:
         print(json.dumps(config_schema(), indent=1))
@@ -143,4 +148,4 @@ def run_options(args: argparse.Namespace) -> None:
 # Verbs of one process -> function; it returns an exit status, or None for 0.
 SINGLE = {"check": run_check, "evaluate": run_evaluate, "score": run_score, "compare": run_compare, "view": run_view,
           "anchors": run_anchors, "predict": run_predict, "export": run_export, "data": run_data,
-          "convert": run_convert, "tables": run_tables, "options": run_options}
+          "convert": run_convert, "tables": run_tables, "options": run_options, "sync": run_sync}

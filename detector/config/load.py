@@ -17,7 +17,7 @@ from detector.config.aliases import (
     translate,
     translate_saved,
 )
-from detector.config.fields import AUTO
+from detector.config.fields import AUTO, AUTO_TEXT
 from detector.config.names import RUN_CONFIG_FILE, find_config
 from detector.config.options import all_options, auto_options
 from detector.config.parsing import check_value, closest, convert, format_value, to_plain
@@ -107,7 +107,7 @@ def to_dict(config: Config) -> dict:
     tree = to_plain(dataclasses.asdict(config))
     for path in auto_options(config):
         section, _, name = path.partition(".")
-        tree[section][name] = "auto"
+        tree[section][name] = AUTO_TEXT
     return tree
 
 
@@ -250,7 +250,7 @@ def build(kind: type, tree: object, path: str, mistakes: list[str]):
         elif dataclasses.is_dataclass(types[key]):
             values[key] = build(types[key], value, f"{path}{key}.", mistakes)
         else:
-            if fields[key].metadata["auto"] and value in ("auto", ["auto"]):
+            if fields[key].metadata["auto"] and types[key] is not str and value in (AUTO_TEXT, [AUTO_TEXT]):
                 values[key] = (AUTO,) if typing.get_origin(types[key]) is tuple else AUTO
                 continue
             try:
