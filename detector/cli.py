@@ -144,6 +144,15 @@ def add_data_and_tables(add_verb: AddVerb) -> None:
                          help="folder of the images; default: by layout")
     convert.add_argument("--copy", action="store_true", help="copy the images; else they are hard links, or on "
                          "another disk symbolic links, which break when the source moves")
+    annotate = add_verb("annotate", "label images in the browser, helped by a run's detections", "source")
+    annotate.add_argument("--classes", default="", metavar="A,B", help="names of classes, besides those of the data")
+    annotate.add_argument("--split", default="", metavar="NAME", help="of a data set with several splits")
+    annotate.add_argument("--run", default="", type=expanduser, metavar="RUN",
+                          help="a run folder whose detections are suggested")
+    annotate.add_argument("--score", type=float, default=0.5, help="lowest score of suggestions, at first")
+    annotate.add_argument("--host", default="127.0.0.1", help="address to listen on; default: this machine alone")
+    annotate.add_argument("--port", type=int, default=0, help="default: any free one")
+    annotate.add_argument("--follow-links", action="store_true", help="also take files outside SOURCE, by links")
     tables = add_verb("tables", "print the published tables beside what was measured in run folders")
     form = tables.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true")
@@ -255,6 +264,12 @@ def run_convert(args: argparse.Namespace) -> None:
     print(convert(args.source, args.to, args.out, args.format, args.split, args.images, args.copy))
 
 
+def run_annotate(args: argparse.Namespace) -> None:
+    from detector.annotation.annotate import annotate
+    annotate(expanduser(args.source), args.classes, args.split, args.run, args.score, args.host, args.port,
+             args.follow_links)
+
+
 def run_tables(args: argparse.Namespace) -> None:
     from detector.tables.show import show
     show(args.row, args.runs, args.html, args.markdown, args.csv, args.models)
@@ -270,4 +285,4 @@ def run_options(_args: argparse.Namespace) -> None:
 # Verbs of one process -> function; it returns an exit status, or None for 0.
 SINGLE = {"check": run_check, "evaluate": run_evaluate, "score": run_score, "compare": run_compare, "view": run_view,
           "anchors": run_anchors, "predict": run_predict, "export": run_export, "data": run_data,
-          "convert": run_convert, "tables": run_tables, "options": run_options}
+          "convert": run_convert, "annotate": run_annotate, "tables": run_tables, "options": run_options}

@@ -32,6 +32,7 @@ VERBS = {  # verb: (arguments, description)
     "export": ("RUN --format onnx|torchscript|weights", "export a run's detector for other programs"),
     "data": ("list | get NAME", "list or download the data sets of the published tables"),
     "convert": ("SOURCE --to LAYOUT OUT", "write a data set in another layout, such as yolo"),
+    "annotate": ("SOURCE [--classes a,b] [--run RUN]", "label images in the browser, helped by a run"),
     "reproduce": ("ROW [--seeds 3] [key=value ...]", "train and test a row of the published tables"),
     "tables": ("[--markdown|--html|--csv|--models]", "print the published tables beside measured results"),
     "options": ("", "list every option of a config with default and description"),
