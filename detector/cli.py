@@ -9,6 +9,7 @@ import sys
 from detector import train
 from detector.config.listing import config_schema, options_as_records, options_as_text, select_options
 from detector.config.load import load_config
+from detector.distributed.rank_info import rank
 from detector.distributed.stop_signal import StopRequest
 from detector.errors import OK, STOPPED, BadInput
 
@@ -25,7 +26,10 @@ def run_collective(args: argparse.Namespace, stop: StopRequest) -> int:
             raise BadInput("evaluate: a run is missing. Name a run folder, such as runs/bccd, or --weights FILE "
                            "--recipe ROW")
         from detector.evaluation.evaluate_run import evaluate_run
-        done = evaluate_run(args.run, args.overrides, args.checkpoint, lambda: stop.requested, args.report)
+        done = evaluate_run(args.run, args.overrides, args.checkpoint, lambda: stop.requested, args.report,
+                            args.json)
+        if not done and rank() == 0:
+            print(f"stopped ({stop.reason}): nothing was written", flush=True)
         return OK if done else STOPPED
     outcome = train(load_config(args.config, args.overrides), stop)
     from detector.training.loop import Outcome
@@ -46,9 +50,10 @@ def run_check(args: argparse.Namespace) -> int:
 
 def run_evaluate(args: argparse.Namespace) -> None:
     """Runs `evaluate --weights` and `evaluate --time`."""
-    if args.report:
-        raise BadInput(f"--report with {'--weights' if args.weights else '--time'}: the report is of a run's own "
-                       "evaluation; leave out one of the two")
+    for name in ("report", "json"):
+        if getattr(args, name):
+            raise BadInput(f"--{name} with {'--weights' if args.weights else '--time'}: --{name} is of a run's own "
+                           "evaluation; leave out one of the two")
     if args.weights:
         from detector.evaluation.evaluate_weights import evaluate_weights
         if not args.recipe:
@@ -67,7 +72,7 @@ def run_score(args: argparse.Namespace) -> None:
 
 def run_compare(args: argparse.Namespace) -> None:
     from detector.evaluation.compare import compare
-    compare(args.run_a, args.run_b, args.resamples)
+    compare(args.run_a, args.run_b, args.resamples, args.json)
 
 
 def run_view(args: argparse.Namespace) -> None:

@@ -6,10 +6,11 @@ import sys
 from shlex import join
 from typing import Callable
 
+from detector.arguments.completion import complete
 from detector.arguments.unknown import refuse_unknown_options, refuse_unknown_verb
 from detector.arguments.verb import parser_of
-from detector.arguments.verbs import parse
-from detector.errors import BAD_INPUT, INTERRUPTED, OK, BadInput, escape_unprintable, use_utf8
+from detector.arguments.verbs import build_parser, parse
+from detector.errors import BAD_INPUT, INTERRUPTED, OK, BadInput, escape_unprintable, interrupted_line, use_utf8
 from detector.run.machine_errors import explain
 from launcher import check, run_verbs
 from launcher.arguments import GROUPS, LAUNCHER_VERBS, VERBS, launch_parser
@@ -31,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments is None:
         use_utf8()
     escape_unprintable()
+    if "_ARGCOMPLETE" in os.environ:
+        complete(build_parser(GROUPS))
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["reproduce"] and not {"-h", "--help"} & set(arguments):
         return reproduce(attach_option_values(arguments[1:], value_options(launch_parser())), main)
@@ -44,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     except SystemExit as end:  # help or the version was printed
         return int(end.code or OK)
     except KeyboardInterrupt:
+        print(interrupted_line(), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails again when it exits

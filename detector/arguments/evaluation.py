@@ -16,6 +16,8 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", default="", metavar="ROW", help="of --weights: the row of a table, or the config, "
                         "that describes their model, such as custom/bccd; default: none")
     parser.add_argument("--report", action="store_true", help="also write report.html with images and curves")
+    parser.add_argument("--json", action="store_true", help="print metrics, classes, folder and notes as one JSON "
+                        "object")
     parser.add_argument("--time", action="store_true",
                         help="measure milliseconds per image on CPU and GPU instead of evaluating")
 
@@ -37,6 +39,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
                 "evaluation, such as runs/bccd/evaluations/trainval")
     parser.add_argument("--resamples", type=int, default=200, metavar="N", help="bootstrap samples of the images, such "
                         "as 1000; default: 200, of which five lie beyond each end of a 95 %% interval")
+    parser.add_argument("--json", action="store_true", help="print both sides and all differences as one JSON object")
 
 
 def add_tables(parser: argparse.ArgumentParser) -> None:

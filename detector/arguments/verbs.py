@@ -19,7 +19,8 @@ GROUPS: dict[str, dict[str, Verb]] = {"training": TRAINING, "evaluation": EVALUA
 VERBS = {name: verb for group in GROUPS.values() for name, verb in group.items()}
 ENDING = ("CONFIG is a YAML file, or a config that ships with the package, by name, such as custom/bccd. RUN is a run, "
           f"by its folder or its name. `{PROGRAM} VERB --help` describes a verb with its arguments. Exit status: 0 "
-          "done, 1 failed, 2 bad input, 75 stopped early (the same command resumes), 130 stopped at once.")
+          "done, 1 failed, 2 bad input, 75 stopped early (the same command resumes), 130 Ctrl-C. `eval "
+          f'"$(register-python-argcomplete {PROGRAM})"` in ~/.bashrc or ~/.zshrc turns on completion.')
 
 
 def build_parser(groups: Mapping[str, Mapping[str, Verb]] = GROUPS) -> argparse.ArgumentParser:
