@@ -124,6 +124,11 @@ def run_convert(args: argparse.Namespace) -> None:
     print(convert(args.source, args.to, args.out, args.format, args.split, args.images, args.copy))
 
 
+def run_annotate(args: argparse.Namespace) -> None:
+    from detector.annotation.annotate import annotate
+    annotate(args.source, args.classes, args.split, args.run, args.score, args.host, args.port, args.follow_links)
+
+
 def run_tables(args: argparse.Namespace) -> None:
     from detector.tables.show import show
     show(args.row, args.runs, args.html, args.markdown, args.csv, args.models)
@@ -148,4 +153,5 @@ def run_options(args: argparse.Namespace) -> None:
 # Verbs of one process -> function; it returns an exit status, or None for 0.
 SINGLE = {"check": run_check, "evaluate": run_evaluate, "score": run_score, "compare": run_compare, "view": run_view,
           "anchors": run_anchors, "predict": run_predict, "export": run_export, "data": run_data,
-          "convert": run_convert, "tables": run_tables, "options": run_options, "sync": run_sync}
+          "convert": run_convert, "annotate": run_annotate, "tables": run_tables, "options": run_options,
+          "sync": run_sync}

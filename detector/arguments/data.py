@@ -46,6 +46,24 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
                         "another disk symbolic links, which break when the source moves")
 
 
+def add_annotate(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of annotate."""
+    parser.add_argument("source", type=os.path.expanduser, metavar="SOURCE", help="a folder of images such as photos, "
+                        "or a data set of any layout that can be read, which is written in place")
+    parser.add_argument("--classes", default="", metavar="A,B", help="names of classes, besides those of the data, "
+                        "such as head,eye; default: none")
+    parser.add_argument("--split", default="", metavar="NAME", help="of a data set with several splits, such as train; "
+                        "default: the only one")
+    parser.add_argument("--run", default="", type=os.path.expanduser, metavar="RUN", help="a run whose detections are "
+                        "suggested, by its folder or its name, such as heads; default: no suggestions")
+    parser.add_argument("--score", type=float, default=0.5, help="lowest score of suggestions, at first, such as 0.3; "
+                        "default: 0.5")
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on, such as 0.0.0.0; "
+                        "default: 127.0.0.1, this machine alone")
+    parser.add_argument("--port", type=int, default=0, metavar="N", help="such as 8000; default: 0, any free one")
+    parser.add_argument("--follow-links", action="store_true", help="also take files outside SOURCE, by links")
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of options."""
     parser.add_argument("prefix", nargs="?", default="", metavar="PREFIX", help="a section such as optim or model.rpn, "
@@ -65,6 +83,9 @@ DATA = {
                  ("data list", "data get deeppcb --root data"), add_data),
     "convert": Verb("SOURCE --to LAYOUT OUT", "write a data set in another layout; images are linked",
                     ("convert /data/bccd --to yolo /data/bccd-yolo",), add_convert),
+    "annotate": Verb("SOURCE", "label images in the browser, helped by a run's detections",
+                     ("annotate photos --classes head,eye", "annotate photos --run runs/heads",
+                      "annotate /data/bccd --split train"), add_annotate),
     "options": Verb("[PREFIX]", "list the options of a config with default, description and allowed values",
                     ("options optim", "options --schema > fleet-rcnn.schema.json"), add_options,
                     "With `# yaml-language-server: $schema=fleet-rcnn.schema.json` as its first line, a config is "
