@@ -15,14 +15,14 @@ from detector.config.load import load_config, to_yaml
 from detector.config.names import shipped_folder
 from detector.config.options import auto_options, replace_options
 from detector.config.schema import Config
-from detector.errors import OK, BadInput, combine_mistakes
+from detector.errors import OK, BadInput, combine_mistakes, count_of
 from detector.run.files import CONFIG_FILE, write_text
 from detector.run.lock import refuse_second_start
 from detector.run.status import read_status
 from launcher.backends import load_backend
 from launcher.clean_environment import foreign_variables
 from launcher.code_snapshot import take_snapshot
-from launcher.job import CODE, Job, Launch, count_of, package_arguments, python_command
+from launcher.job import CODE, Job, Launch, package_arguments, python_command
 from launcher.preflight import cores_per_process, run_folder_problems, slurm_problems
 from launcher.rank_env import LOG_PATTERNS
 from launcher.run_info import add_job_record, backend_of, job_records, resolve_run

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from detector.config.load import dump
 from detector.config.names import shipped_folder
-from detector.errors import OK, BadInput
+from detector.errors import OK, BadInput, count_of
 from detector.run.files import write_text
 from launcher.arrays import (
     Row,
@@ -27,7 +27,7 @@ from launcher.arrays import (
 from launcher.backends import Backend
 from launcher.clean_environment import submission_environment
 from launcher.code_snapshot import take_snapshot
-from launcher.job import Launch, count_of
+from launcher.job import Launch
 from launcher.option_fields import format_memory
 from launcher.preflight import rehearse_script, slurm_notes, slurm_problems
 from launcher.run_info import add_job_record
