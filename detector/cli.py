@@ -115,8 +115,8 @@ def add_inference(add_verb: AddVerb) -> None:
                          "shipped config or a YAML file, such as coco/resnet50_fpn or voc07-res101-g1-b1")
     predict.add_argument("--score", type=float, default=0.5, help="lowest score that is drawn and written")
     predict.add_argument("--out", default="", type=expanduser,
-                         help="folder for images, JSON and CSV; default: predictions, in the run folder, or "
-                         "in the current one where there is no run")
+                         help="folder for images, JSON and CSV, renewed by each call; default: predictions/SOURCE in "
+                         "the run folder, or in the current one where there is no run")
     predict.add_argument("--checkpoint", default="best", help="best, last, or a file")
     predict.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     predict.add_argument("--batch", type=int, default=4, help="images in one forward pass")

@@ -122,8 +122,9 @@ def test_check_train_evaluate_predict_one_after_another(tiny, tmp_path, shapes_r
 
     assert "AP50" in run(*fleet, "evaluate", str(folder))
     assert "5 images" in run(*fleet, "predict", str(folder), str(shapes_root / "val"), "--score", "0.01")
-    names = [image["file_name"] for image in json.loads((folder / "predictions" / "images.json").read_text())["images"]]
-    assert len(names) == 5 and all((folder / "predictions" / name).is_file() for name in names)
+    predictions = folder / "predictions" / "val"
+    names = [image["file_name"] for image in json.loads((predictions / "images.json").read_text())["images"]]
+    assert len(names) == 5 and all((predictions / name).is_file() for name in names)
     image = next(iter((shapes_root / "val").iterdir()))
     run(*fleet, "predict", str(folder), str(image), "--score", "1", "--out", str(tmp_path / "out"))  # no detection
     assert Image.open(tmp_path / "out" / image.name).size == Image.open(image).size

@@ -125,8 +125,8 @@ def test_predict_without_a_run_writes_into_the_current_folder(torch_home, photo,
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert main(["predict", f"coco:{SMALLEST}", str(photo), "--score", "0.05"]) == 0, capsys.readouterr().err
-    assert "are in predictions" in capsys.readouterr().out
-    categories = json.loads((tmp_path / "here" / "predictions" / "images.json").read_text())["categories"]
+    assert "are in predictions/photo" in capsys.readouterr().out
+    categories = json.loads((tmp_path / "here" / "predictions" / "photo" / "images.json").read_text())["categories"]
     assert [category["name"] for category in categories][:3] == ["person", "bicycle", "car"] and len(categories) == 80
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["predictions"]
 
