@@ -125,7 +125,9 @@ def add_inference(add_verb: AddVerb) -> None:
     predict.add_argument("--slice", type=int, default=0, metavar="PIXELS", help="also search overlapping tiles of this "
                          "size, for small objects in large images, such as 640; default: only the whole image")
     predict.add_argument("--overlap", type=float, default=0.2, help="of neighboring tiles, 0 to 0.9; default: 0.2")
-    export = add_verb("export", "write a run's detector for other programs, and compare it with the model", "run")
+    export = add_verb("export", "write a detector for other programs, and compare it with the model")
+    export.add_argument("run", help="a run folder, coco, coco:BUILDER, or a file of weights; as in predict")
+    export.add_argument("--config", default="", metavar="CONFIG", help="of a file of weights, as in predict")
     export.add_argument("--format", default="onnx", choices=("onnx", "pt2", "torchscript", "weights", "safetensors"))
     export.add_argument("--padded-size", default="", metavar="HEIGHTxWIDTH", help="of onnx and pt2: size of the "
                         "network's input, such as 800x1333 for landscape images; default: a square that all fit in")
@@ -239,7 +241,8 @@ def run_predict(args: argparse.Namespace) -> int:
 
 def run_export(args: argparse.Namespace) -> None:
     from detector.inference.export import export
-    export(args.run, args.format, args.out, args.checkpoint, args.images, parse_padded_size(args.padded_size))
+    export(args.run, args.format, args.out, args.checkpoint, args.images, parse_padded_size(args.padded_size),
+           args.config)
 
 
 def parse_padded_size(text: str) -> tuple[int, int] | None:

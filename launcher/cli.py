@@ -26,7 +26,7 @@ VERBS = {  # verb: (arguments, description)
     "evaluate": ("RUN [key=value ...]", "evaluate a run's checkpoint on its validation data"),
     "score": ("DETECTIONS.json ANNOTATIONS", "score detections in COCO's result format, of any detector"),
     "compare": ("RUN_A RUN_B", "test whether the difference between two evaluated runs is significant"),
-    "predict": ("RUN SOURCE", "draw the detections in an image, a folder, a video or camera:0"),
+    "predict": ("RUN|coco|FILE SOURCE", "draw the detections in an image, a folder, a video or camera:0"),
     "view": ("CONFIG [key=value ...]", "show the training data, as annotated and as the model gets it"),
     "anchors": ("CONFIG [key=value ...]", "show how well the anchors cover the objects, and propose better ones"),
     "export": ("RUN --format onnx|torchscript|weights", "export a run's detector for other programs"),

@@ -18,7 +18,7 @@ from launcher.run_verbs import RUN_VERBS, parse
 
 pytestmark = pytest.mark.whole
 READMES = [REPO / folder / "README.md"
-           for folder in ("", "detector", "launcher", "slurm", "configs", "tests", "tests/benchmarks")]
+           for folder in ("", "detector", "detector/inference", "launcher", "slurm", "configs", "tests", "tests/benchmarks")]
 PROGRAMS = ("fleet-rcnn", "torchrun", "make", "tensorboard", "python", "pytest", "slurm/local-cluster")
 LINE = re.compile(rf"^    ((?:{'|'.join(PROGRAMS)}) .*)$", re.MULTILINE)
 INLINE = re.compile(rf"`((?:{'|'.join(PROGRAMS)}) [^`]+)`")
