@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from recorded_run import LINES, evaluation_line, make_run, train_line, write_lines
 
+from detector.errors import BadInput
 from detector.sync.sync import sync
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not importlib.util.find_spec("wandb"), reason="no W&B: pip install wandb")]
@@ -91,3 +92,12 @@ def test_a_run_that_was_trained_again_from_an_earlier_step_is_a_new_run(tmp_path
     first, second, third = offline_files(folder)
     assert first.name == second.name != third.name
     assert [row["step"] for row in history(third) if "loss/train" in row] == [1, 2, 3] and history(third)[3]["loss/train"] == 7.0
+
+
+def test_a_disabled_tracker_is_refused_and_nothing_counts_as_sent(tmp_path, monkeypatch):
+    folder = make_run(tmp_path / "run")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setattr("detector.sync.sync.ensure_reachable", lambda *_: None)
+    with pytest.raises(BadInput, match="WANDB_MODE=disabled sends nothing"):
+        sync(str(folder), "wandb")
+    assert not (folder / "sync.json").exists()
