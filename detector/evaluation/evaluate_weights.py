@@ -3,8 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from detector.config.load import apply_override, find_config, flatten, load_config, run_folder, to_yaml
-from detector.config.options import auto_options
+from detector.config.load import apply_override, flatten, run_folder, to_yaml
 from detector.config.schema import Config
 from detector.data.read import describe, read_part, relabel, resolve_classes
 from detector.distributed import collectives
@@ -13,15 +12,12 @@ from detector.errors import BadInput
 from detector.evaluation.evaluate import evaluate
 from detector.evaluation.notes import evaluation_notes, not_finite_note, unreadable_note
 from detector.evaluation.results import write_results
+from detector.inference.weights_file import build_from_weights, config_with_weights
 from detector.loggers.metric_tables import evaluated_metrics
 from detector.loggers.terminal import show
-from detector.model.faster_rcnn import build_model, to_device_and_layout
-from detector.model.weights.files import read_weights
-from detector.model.weights.load import load_weights
+from detector.model.faster_rcnn import to_device_and_layout
 from detector.run import files
 from detector.run.files import write_whole
-
-NAMES_IN_ERROR = 10  # tensors that an error message lists
 
 
 def evaluate_weights(weights: str, recipe: str, overrides: list[str]) -> None:
@@ -43,14 +39,8 @@ def evaluate_weights(weights: str, recipe: str, overrides: list[str]) -> None:
         dataset = read_part(config.data, "val", config.seed)
         classes = resolve_classes(config.data, dataset)
         dataset = relabel(dataset, classes, strict=not config.data.classes)
-        model = build_model(config.model, config.evaluate, len(classes))
-        report = collectives.run_on_local_main_first(lambda: load_weights(model, config.model, classes))
-        if report.not_loaded:
-            names = ", ".join(report.not_loaded[:NAMES_IN_ERROR])
-            raise BadInput(f"{weights} does not fill {len(report.not_loaded)} tensors of {config.model.backbone} with "
-                           f"{len(classes)} classes; they would be random: {names}. {report}. Name the recipe "
-                           "that it was trained with, or set the options that differ")
-        model = to_device_and_layout(model, config.run.channels_last, device).eval()
+        detector = collectives.run_on_local_main_first(lambda: build_from_weights(config, classes))
+        model = to_device_and_layout(detector.model, config.run.channels_last, device).eval()
         evaluation, detections = evaluate(model, dataset, config, device, step=0)
 
         def write_and_print() -> None:
@@ -62,7 +52,7 @@ def evaluate_weights(weights: str, recipe: str, overrides: list[str]) -> None:
                      *evaluation_notes(detections, dataset, config.evaluate.metric, evaluation.metrics["AP"],
                                        config.evaluate.max_detections)]
             show(
-                f"{weights}: {report}", f"on {describe(dataset)}",
+                f"{weights}: {detector.report}", f"on {describe(dataset)}",
                 evaluated_metrics(evaluation.metrics, evaluation.per_class),
                 *(f"note: {note}" for note in notes if note),
                 f"{evaluation.images_per_s:.1f} images/s; {files.RESULTS_FILE} and {files.DETECTIONS_FILE} are in "
@@ -79,29 +69,18 @@ def config_for_weights(weights: str, recipe: str, overrides: list[str]) -> Confi
     Raises:
         BadInput: there is no such file or recipe, or the recipe has no validation data.
     """
-    if not Path(weights).expanduser().is_file():
-        raise BadInput(f"no such file of weights: {weights}")
-    try:
-        name = str(find_config(f"tables/{recipe}"))
-    except BadInput:
-        name = recipe
-    config = load_config(name, [*overrides, f"model.weights={weights}"])
+    overridden = overridden_options(overrides)
+    config = config_with_weights(weights, recipe, overrides, overridden)
     if not config.data.val:
         raise BadInput("data.val=[]: there is nothing to evaluate on; name a split, such as data.val=val")
-    if "evaluate.min_size" in auto_options(config):
-        raise BadInput("evaluate.min_size=auto: follows from training images, and these weights were trained "
-                       "elsewhere. Set it to the size of that training, such as evaluate.min_size=800")
-    overridden = overridden_options(overrides)
-    stored = {key: value for key, value in read_weights(weights).settings.items() if f"model.{key}" not in overridden}
-    run = config.run
-    if "run.name" not in overridden:
-        run = replace(run, name=f"{run.name}-{Path(weights).stem}")
-    return replace(config, model=replace(config.model, **stored), run=run)
+    if "run.name" in overridden:
+        return config
+    return replace(config, run=replace(config.run, name=f"{config.run.name}-{Path(weights).stem}"))
 
 
-def overridden_options(overrides: list[str]) -> set[str]:
+def overridden_options(overrides: list[str]) -> frozenset[str]:
     """Returns the paths of the options that overrides set, by their names of today."""
     tree = {}
     for override in overrides:
         apply_override(tree, override)
-    return set(flatten(tree))
+    return frozenset(flatten(tree))

@@ -2,15 +2,19 @@
 
 import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from detector.data.image_io import decoder_note
 from detector.data.text_files import printable
 from detector.errors import FAILED, OK, BadInput
 from detector.inference.predictor import BATCH_SIZE, Predictor, load_predictor
-from detector.inference.sources import FrameSource, batch_frames, is_video, open_frames
+from detector.inference.slicing import Slicing
+from detector.inference.sources import FrameSource, batch_frames, is_camera, is_video, open_frames
+from detector.inference.window import ShowFrame, camera_window
 from detector.inference.writers import PredictionWriter
 from detector.report.image_budget import JpegBudget
 from detector.report.report import PageInfo
@@ -18,20 +22,24 @@ from detector.report.report import PageInfo
 REPORT_FRAMES = 2000  # the number of frames that a report plans for if the source does not know its own, as a camera
 
 
-def predict(run: str, source: str, device: str = "auto", score: float = 0.5, out: str = "", which: str = "best",
-            batch_size: int = BATCH_SIZE, limit: int = 0, report: bool = False) -> int:
+def predict(detector: str, source: str, device: str = "auto", score: float = 0.5, out: str = "", which: str = "best",
+            batch_size: int = BATCH_SIZE, limit: int = 0, report: bool = False, config_name: str = "",
+            tile: int = 0, overlap: float = 0.2) -> int:
     """Writes images with boxes, COCO results and a table into a folder; returns the exit status.
 
     An image or a folder that cannot be read is reported and skipped; the exit status is then 1. Ctrl-C ends a camera or
     a video, and the detections until then are written.
 
     Args:
+        detector: a run folder, `coco`, `coco:BUILDER`, or a file of weights; see open_detector.
         source: an image, a folder, a video or camera:NUMBER.
         score: minimum score of a detection.
-        out: folder of the results; empty: RUN/predictions.
+        out: folder of the results; empty: `predictions` in the run folder, or without a run in the current folder.
         which: checkpoint, see find_checkpoint.
         limit: maximum number of frames; 0: all.
         report: also write report.html.
+        config_name: of a file of weights, see open_detector.
+        tile, overlap: see Slicing; tile 0: no tiles.
 
     Raises:
         BadInput: an argument is invalid, or no image can be read.
@@ -39,36 +47,50 @@ def predict(run: str, source: str, device: str = "auto", score: float = 0.5, out
     if not 0 <= score <= 1 or batch_size < 1 or limit < 0:
         raise BadInput(f"--score {score:g} --batch {batch_size} --frames {limit}: --score must lie in 0 ... 1, --batch "
                        "must be 1 or more, --frames 0 (all) or more")
-    folder = Path(out) if out else Path(run) / "predictions"
+    slicing = Slicing(tile, overlap) if tile else None
+    folder = Path(out) if out else Path(detector if os.path.isdir(detector) else ".") / "predictions"
     if os.path.isdir(source) and folder.resolve() == Path(source).resolve():
         raise BadInput(f"--out {folder}: this is the folder of the images, which would be replaced by images with "
                        "boxes. Name another folder")
     with open_frames(source, limit, str(folder)) as frames:
-        predictor = load_predictor(run, which, device)
+        predictor = load_predictor(detector, which, device, config_name)
         for line in filter(None, (decoder_note(), describe_folders(frames))):
             print(line)
         jpegs = JpegBudget(frames.count or REPORT_FRAMES) if report else None
         writer = PredictionWriter(folder, predictor.classes, frames, jpegs)
-        errors, elapsed_s = predict_frames(predictor, frames, writer, score, batch_size, is_video(source))
+        with camera_window(f"{source}: q ends it") if is_camera(source) else nullcontext() as show:
+            errors, elapsed_s = predict_frames(predictor, frames, writer, score, 1 if show else batch_size, slicing,
+                                               show)
     if not writer.results:
         raise BadInput(f"{source}: the video has no frame" if is_video(source) else
                        f"no image below {source} could be read; first: {[*frames.unreadable_folders, *errors][0]}")
     writer.close()
-    num_images, num_objects = len(writer.results), sum(len(detections) for *_, detections in writer.results.values())
-    unit, drawn = ("frames", "the video") if is_video(source) else ("images", "images with boxes")
-    print(f"{num_objects} objects in {num_images} {unit}, {num_images / elapsed_s:.1f} a second: {drawn}, "
-          f"detections.json, images.json and detections.csv are in {printable(str(folder))}")
+    print_summary(writer, source, elapsed_s)
     if report:
-        print(printable(writer.report(PageInfo(
-            f"{Path(source).name or source} by {Path(run).resolve().name}",
-            (f"{predictor.config.model.backbone}, step {predictor.step}",
-             f"{num_objects} objects of score {score:g} or more"),
-            f"fleet-rcnn predict {run} {source} --report", predictor.config.evaluate.nms_thresh, score=score))))
+        command = ["fleet-rcnn", "predict", detector, *(["--config", config_name] if config_name else []), source,
+                   *(["--slice", str(tile)] if tile else []), "--report"]
+        print(write_report(writer, predictor, " ".join(command), detector, source, score))
     if errors:
         print(f"{len(errors)} images could not be read and were left out")
     if frames.unreadable_folders:
         print(f"{len(frames.unreadable_folders)} folders could not be read and were left out")
     return FAILED if errors or frames.unreadable_folders else OK
+
+
+def print_summary(writer: PredictionWriter, source: str, elapsed_s: float) -> None:
+    """Prints what was detected, how fast, and where it was written."""
+    num_images = len(writer.results)
+    unit, drawn = ("frames", "the video") if is_video(source) else ("images", "images with boxes")
+    print(f"{writer.num_objects} objects in {num_images} {unit}, {num_images / elapsed_s:.1f} a second: {drawn}, "
+          f"detections.json, images.json and detections.csv are in {printable(str(writer.folder))}")
+
+
+def write_report(writer: PredictionWriter, predictor: Predictor, command: str, detector: str, source: str,
+                 score: float) -> str:
+    """Writes report.html; returns a sentence about it."""
+    facts = (predictor.description, f"{writer.num_objects} objects of score {score:g} or more")
+    return printable(writer.report(PageInfo(f"{Path(source).name or source} by {Path(detector).resolve().name}", facts,
+                                            command, predictor.config.evaluate.nms_thresh, score=score)))
 
 
 def describe_folders(source: FrameSource) -> str:
@@ -78,20 +100,25 @@ def describe_folders(source: FrameSource) -> str:
 
 
 def predict_frames(predictor: Predictor, source: FrameSource, writer: PredictionWriter, score: float, batch_size: int,
-                   video: bool) -> tuple[list[str], float]:
-    """Predicts all frames; returns the errors of unreadable ones and the elapsed seconds. Shows a progress bar."""
+                   slicing: Slicing | None, show: ShowFrame | None) -> tuple[list[str], float]:
+    """Predicts all frames; returns the errors of unreadable ones and the elapsed seconds. Shows a progress bar.
+
+    Args:
+        show: is given each drawn frame, uint8 [H, W, 3]; the rest is left out when it returns False.
+    """
     started_at, errors = time.monotonic(), []
     divisor = predictor.model.preprocessing.size_divisor
-    with tqdm(total=source.count, unit="frame" if video else "image", disable=None) as bar:
+    with tqdm(total=source.count, unit="frame" if source.name else "image", disable=None) as bar:
         try:
             for batch in batch_frames(source.frames, batch_size, predictor.resize, divisor):
                 if batch[0].image is None:
                     errors.append(batch[0].error)
                     tqdm.write(printable(f"left out: {batch[0].error}"))
                 else:
-                    detections = predictor.detect([frame.image for frame in batch], score, batch_size)
-                    for frame, of_frame in zip(batch, detections):
-                        writer.add(frame, of_frame)
+                    detections = predictor.detect([frame.image for frame in batch], score, batch_size, slicing)
+                    drawn = [writer.add(frame, of_frame) for frame, of_frame in zip(batch, detections)]
+                    if show and not all(show(np.asarray(image)) for image in drawn):
+                        break
                 bar.update(len(batch))
         except KeyboardInterrupt:
             tqdm.write("interrupted: the detections until here are written")

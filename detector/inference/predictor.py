@@ -11,11 +11,14 @@ from PIL import Image
 from torch import Tensor
 
 from detector.config.load import from_dict
+from detector.config.names import named_run, no_such_run
 from detector.config.options import fill_auto
 from detector.config.schema import Config
 from detector.data.image_io import array_to_tensor, pil_to_tensor, read_image
 from detector.distributed.process_group import choose_device
 from detector.errors import BadInput, shorten
+from detector.inference.slicing import Slicing, is_cut, merge, tile_boxes
+from detector.inference.weights_file import WEIGHT_SUFFIXES, is_coco_name, open_weights
 from detector.model.faster_rcnn import Detector, build_model, to_device_and_layout
 from detector.model.precision import autocast, to_device
 from detector.run.checkpoint_files import best_path, names_not_finite, read_checkpoint, step_files, whole_beside
@@ -38,9 +41,9 @@ def find_checkpoint(run: str, which: str = "best") -> Path:
     """
     if which not in ("best", "last"):
         return Path(which)
-    folder = Path(run)
+    folder = Path(named_run(run))
     if not folder.is_dir():
-        raise BadInput(f"no such run folder: {run}. Name the folder that training created, such as runs/bccd")
+        raise no_such_run(run)
     best, steps = best_path(folder), step_files(folder)
     if which == "best" and best.is_file():
         return best
@@ -78,6 +81,39 @@ def load_detector(path: Path, device: torch.device,
     model.load_state_dict(weights)
     model = to_device_and_layout(model, config.run.channels_last, device).eval()
     return model, config, tuple(content["classes"]), content["step"]
+
+
+def open_detector(name: str, which: str, device: torch.device,
+                  config_name: str = "") -> tuple[Detector, Config, tuple[str, ...], int]:
+    """Loads a detector by its name, in evaluation mode.
+
+    Args:
+        name: a run folder; a checkpoint of a run; `coco` or `coco:BUILDER`, torchvision's detectors; or another file of
+            weights, which needs `config_name`.
+        which: checkpoint of a run folder, see find_checkpoint.
+        config_name: the config that a file of weights belongs to: a row of the tables, a shipped config or a file.
+
+    Returns:
+        model, config, class names, step; the step is 0 where there is no run.
+
+    Raises:
+        BadInput: there is no such detector, or its weights cannot be read or do not fit.
+    """
+    is_file = os.path.isfile(os.path.expanduser(name)) or name.endswith(WEIGHT_SUFFIXES) and not os.path.isdir(name)
+    if is_coco_name(name) or is_file and config_name:
+        detector = open_weights(name, config_name)
+        model = to_device_and_layout(detector.model, detector.config.run.channels_last, device).eval()
+        return model, detector.config, detector.classes, 0
+    if config_name:
+        raise BadInput(f"--config {config_name}: {name} is a run folder, which has a config of its own; leave --config "
+                       "out" if os.path.isdir(name) else f"no such file of weights: {name}")
+    if not is_file:
+        return load_detector(find_checkpoint(name, which), device)
+    try:
+        return load_detector(Path(name).expanduser(), device)
+    except BadInput as error:
+        raise BadInput(f"{error}. Weights of another program need the config that they belong to: --config "
+                       "coco/resnet50_fpn, or another of configs/") from error
 
 
 def describe_others(path: Path) -> str:
@@ -140,38 +176,54 @@ class Predictor:
     device: torch.device
 
     @overload
-    def __call__(self, images: AnyImage, score: float = 0.5) -> ImageDetections: ...
+    def __call__(self, images: AnyImage, score: float = 0.5, slice: int = 0,
+                 overlap: float = 0.2) -> ImageDetections: ...
 
     @overload
-    def __call__(self, images: Sequence[AnyImage], score: float = 0.5) -> list[ImageDetections]: ...
+    def __call__(self, images: Sequence[AnyImage], score: float = 0.5, slice: int = 0,
+                 overlap: float = 0.2) -> list[ImageDetections]: ...
 
-    def __call__(self, images, score=0.5):
+    def __call__(self, images, score=0.5, slice=0, overlap=0.2):
         """Returns the objects of one image, or a list of them for a list of images.
 
         Args:
             score: minimum score of a detection.
+            slice: for small objects in large images: tiles of so many pixels a side are searched as well; 0: none.
+            overlap: of neighboring tiles, as part of a side.
 
         Raises:
             BadInput: an image cannot be read, or its values are not those of pixels.
         """
+        slicing = Slicing(slice, overlap) if slice else None
         if isinstance(images, (list, tuple)):
-            return self.detect([to_image_tensor(image) for image in images], score)
-        return self.detect([to_image_tensor(images)], score)[0]
+            return self.detect([to_image_tensor(image) for image in images], score, slicing=slicing)
+        return self.detect([to_image_tensor(images)], score, slicing=slicing)[0]
 
     def __repr__(self) -> str:
-        return f"{self.config.model.backbone}, step {self.step}, on {self.device}, of " + ", ".join(self.classes)
+        return f"{self.description}, on {self.device}, of " + ", ".join(self.classes)
+
+    @property
+    def description(self) -> str:
+        """The network, and where its weights are from."""
+        weights = f"step {self.step}" if self.step else f"weights {Path(self.config.model.weights).name}"
+        return f"{self.config.model.backbone}, {weights}"
 
     @property
     def resize(self) -> Resize:
         return Resize(self.config.evaluate.min_size, self.config.evaluate.max_size)
 
-    def detect(self, images: list[Tensor], score: float, batch_size: int = BATCH_SIZE) -> list[ImageDetections]:
+    def detect(self, images: list[Tensor], score: float, batch_size: int = BATCH_SIZE,
+               slicing: Slicing | None = None) -> list[ImageDetections]:
         """Returns the detections of each image, uint8 [3, H, W].
 
         Only images of the same padded size share a batch. The detections of an image therefore do not depend on the
         other images.
+
+        Args:
+            slicing: also search overlapping tiles of each image; the number of detections then has no limit.
         """
-        self.model.roi_heads.score_thresh = min(self.model.roi_heads.score_thresh, score)
+        if slicing:
+            return [self._detect_in_tiles(image, score, batch_size, slicing) for image in images]
         by_padded_size: dict[tuple[int, int], list[int]] = {}
         for index, image in enumerate(images):
             size = padded_size(image, self.resize, self.model.preprocessing.size_divisor)
@@ -180,23 +232,46 @@ class Predictor:
         for indices in by_padded_size.values():
             for first in range(0, len(indices), batch_size):
                 batch = indices[first:first + batch_size]
-                detections, _ = predict_batch(self.model, [images[index] for index in batch], None, self.resize,
-                                              self.config.run.precision, self.device)
+                detections = self._predict_batch([images[index] for index in batch], score)
                 for index, of_image in zip(batch, detections):
                     results[index] = self._above_score(of_image, score)
         return results
 
+    def _detect_in_tiles(self, image: Tensor, score: float, batch_size: int, slicing: Slicing) -> ImageDetections:
+        height, width = image.shape[-2:]
+        tiles = tile_boxes(height, width, slicing)
+        crops = [image[:, y1:y2, x1:x2] for x1, y1, x2, y2 in tiles.tolist()]
+        tiles = np.concatenate([tiles, [[0, 0, width, height]]])
+        parts = self.detect([*crops, image], score, batch_size)
+        boxes = [part.boxes + np.tile(tile[:2], 2).astype(np.float32) for part, tile in zip(parts, tiles)]
+        cut = [is_cut(of_tile, tile, height, width) for of_tile, tile in zip(boxes, tiles)]
+        arrays = (np.concatenate(boxes), *(np.concatenate([getattr(part, key) for part in parts])
+                                           for key in ("scores", "labels")))
+        keep = merge(*arrays, np.concatenate(cut), self.config.evaluate.nms_thresh)
+        return self._with_names(*(array[keep] for array in arrays))
+
+    def _predict_batch(self, images: list[Tensor], score: float) -> list[dict[str, Tensor]]:
+        """Returns the detections of one batch, those below the score of the config too if `score` is lower."""
+        heads, stated = self.model.roi_heads, self.model.roi_heads.score_thresh
+        heads.score_thresh = min(stated, score)
+        try:
+            return predict_batch(self.model, images, None, self.resize, self.config.run.precision, self.device)[0]
+        finally:
+            heads.score_thresh = stated
+
     def _above_score(self, detections: dict[str, Tensor], score: float) -> ImageDetections:
         boxes, scores, labels = (detections[key].numpy() for key in ("boxes", "scores", "labels"))
         keep = scores >= score
-        labels = labels[keep].astype(np.int32)
-        return ImageDetections(boxes[keep], scores[keep], labels, tuple(self.classes[label - 1] for label in labels))
+        return self._with_names(boxes[keep], scores[keep], labels[keep].astype(np.int32))
+
+    def _with_names(self, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> ImageDetections:
+        return ImageDetections(boxes, scores, labels, tuple(self.classes[label - 1] for label in labels))
 
 
-def load_predictor(run: str, which: str, device_name: str) -> Predictor:
-    """Loads a checkpoint of a run as a Predictor. `which`: see find_checkpoint; `device_name`: auto, cpu or cuda."""
+def load_predictor(name: str, which: str, device_name: str, config_name: str = "") -> Predictor:
+    """Returns the Predictor of a detector, see `open_detector`. `device_name`: auto, cpu or cuda."""
     device = choose_device(device_name)
-    model, config, classes, step = load_detector(find_checkpoint(run, which), device)
+    model, config, classes, step = open_detector(name, which, device, config_name)
     return Predictor(model, config, classes, step, device)
 
 

@@ -52,7 +52,12 @@ class FrameSource:
 
 def is_video(source: str) -> bool:
     """Returns True for camera:NUMBER and for the name of a video file."""
-    return source.startswith("camera:") or source.lower().endswith(VIDEO_SUFFIXES) and not os.path.isdir(source)
+    return is_camera(source) or source.lower().endswith(VIDEO_SUFFIXES) and not os.path.isdir(source)
+
+
+def is_camera(source: str) -> bool:
+    """Returns True for camera:NUMBER."""
+    return source.startswith("camera:")
 
 
 @contextmanager
@@ -105,7 +110,7 @@ def _read_ahead(pool: ThreadPoolExecutor, paths: list[str], names: list[str]) ->
 @contextmanager
 def _open_video(source: str) -> Iterator[FrameSource]:
     cv2 = import_opencv()
-    camera = source.removeprefix("camera:") if source.startswith("camera:") else None
+    camera = source.removeprefix("camera:") if is_camera(source) else None
     if camera is not None and not camera.isdecimal():
         raise BadInput(f"{source}: a camera is named by its number, such as camera:0")
     if camera is None and not os.path.isfile(source):

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from detector.data.text_files import printable
 from detector.errors import BadInput
@@ -37,8 +38,16 @@ class PredictionWriter:
         self.video = AnnotatedVideo(folder / f"{Path(source.name).stem}.mp4", source.fps) if source.name else None
         self.results: dict[int, tuple[str, int, int, ImageDetections]] = {}  # by frame number: name, height, width
 
-    def add(self, frame: Frame, detections: ImageDetections) -> None:
-        """Draws the detections of one frame. Raises BadInput where the drawn image would replace the original one."""
+    @property
+    def num_objects(self) -> int:
+        return sum(len(detections) for *_, detections in self.results.values())
+
+    def add(self, frame: Frame, detections: ImageDetections) -> Image.Image:
+        """Draws the detections of one frame and returns the drawn image.
+
+        Raises:
+            BadInput: the drawn image would replace the original one.
+        """
         pixels = frame.image.permute(1, 2, 0).contiguous().numpy()
         self.results[frame.number] = (printable(frame.name), *pixels.shape[:2], detections)
         if self.jpegs:
@@ -47,13 +56,14 @@ class PredictionWriter:
         drawn = draw_boxes(limited, boxes, detections.labels, self.classes, detections.scores)
         if self.video:
             self.video.add(np.asarray(drawn))
-            return
+            return drawn
         path = self.folder / picture_name(frame, self.image_names)
         if path.resolve() == Path(frame.path).resolve():
             raise BadInput(f"--out {self.folder}: this is the folder of {frame.path}, which would be replaced by the "
                            "image with boxes. Name another folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         drawn.save(path, quality=JPEG_QUALITY)
+        return drawn
 
     def close(self) -> None:
         """Writes detections.json (COCO results), images.json (images and categories by id) and detections.csv."""

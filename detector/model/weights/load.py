@@ -1,5 +1,6 @@
 """Fills a model with weights of torchvision or of a file, and reports by name what became of each tensor."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -60,8 +61,12 @@ def frozen_norm_eps(config: Model) -> float | None:
     return backbone.coco_norm_eps if weights_name(config) == backbone.coco_weights else None
 
 
-def load_weights(model: nn.Module, config: Model, classes: tuple[str, ...]) -> LoadReport:
+def load_weights(model: nn.Module, config: Model, classes: tuple[str, ...],
+                 class_names: Sequence[str] = ()) -> LoadReport:
     """Fills a model from model.weights.
+
+    Args:
+        class_names: of the weights, from label 0 (background) on, where the file does not tell; empty: not known.
 
     Raises:
         BadInput: there is no such file or entry, it cannot be read, or no tensor in it fits.
@@ -70,7 +75,7 @@ def load_weights(model: nn.Module, config: Model, classes: tuple[str, ...]) -> L
     stored = read_weights(name)
     not_finite = [key for key, value in stored.tensors.items() if not value.isfinite().all()]
     tensors = {key: value for key, value in stored.tensors.items() if key not in not_finite}
-    report = fill(model, to_model_names(tensors, config), stored.class_names, classes)
+    report = fill(model, to_model_names(tensors, config), stored.class_names or list(class_names), classes)
     if not report.loaded:
         raise BadInput(f"model.weights={name}: no tensor in it fits {config.backbone}; it holds "
                        + ", ".join(list(stored.tensors)[:5]) + ", ...")

@@ -41,7 +41,8 @@ function drawBoxes(node, boxes) {
     if (plates.some(([a, b, w]) => x < a + w && a < x + width && Math.abs(y - b) < plateHeight)) continue;
     plates.push([x, y, width]);
     tags.append(s("rect", {class: "plate", x, y, width, height: plateHeight, rx: fontSize * .2}),
-      s("text", {class: "tag", x: x + fontSize * .4, y: y + fontSize, "font-size": fontSize}, box.tag));
+      s("text", {class: "tag", x: x + fontSize * .4, y: y + fontSize, "font-size": fontSize,
+        textLength: width - .8 * fontSize, lengthAdjust: "spacingAndGlyphs"}, box.tag));
   }
   node.append(tags);
 }

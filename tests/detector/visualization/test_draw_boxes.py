@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector.visualization.draw_boxes import box_color, draw_boxes, side_by_side
+from detector.visualization.draw_boxes import box_color, draw_boxes, place_plates, side_by_side
 
 CLASSES = ("cat", "traffic light", "x")
 NONE = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
@@ -154,6 +154,44 @@ def test_a_score_makes_the_plate_wider():
     assert plate_of(1, 0.5).shape[1] > plate_of(1, None).shape[1]
     assert np.array_equal(plate_of(1, 0.501), plate_of(1, 0.499)) and not np.array_equal(
         plate_of(1, 0.51), plate_of(1, 0.5))  # two digits
+
+
+def test_no_line_of_a_later_box_crosses_a_plate():
+    image, below = background("grey", 300, 400), (150, 150, 250, 250)
+    alone = drawn(image, (below, 1), scores=[0.5])[140:150, 150:175]  # the beginning of the plate
+    crossed = drawn(image, (below, 1), ((160, 100, 390, 290), 2), scores=[0.5, 0.9])[140:150, 150:175]
+    assert np.array_equal(alone, crossed) and (alone != image[140:150, 150:175]).any()
+
+
+def plates(boxes: list, size: tuple = (60, 14), image_size: tuple = (400, 300)) -> np.ndarray:
+    """Returns the corners of the plates of boxes, best first, [N, 4]."""
+    corners = np.array(boxes, float).reshape(-1, 4)
+    places = place_plates(corners, np.array([size] * len(boxes)).reshape(-1, 2), image_size)
+    return np.concatenate([places, places + size], axis=1)
+
+
+def overlaps(rows: np.ndarray) -> int:
+    """The number of pairs of plates that share more than the line of an edge."""
+    first, second = rows[:, None], rows[None]
+    shared = (np.minimum(first[..., 2:], second[..., 2:]) > np.maximum(first[..., :2], second[..., :2])).all(axis=2)
+    return int((shared.sum() - len(rows)) // 2)
+
+
+@pytest.mark.parametrize("box", [(150, 150, 250, 250), (0, 0, 150, 60), (300, 240, 399, 299), (0, 0, 399, 299)])
+def test_the_plates_of_equal_boxes_lie_beside_each_other(box):
+    rows = plates([box] * 3)
+    assert overlaps(rows) == 0 and (rows >= 0).all() and (rows <= (399, 299, 399, 299)).all()
+
+
+def test_the_plate_of_the_best_box_lies_above_it_and_others_give_way():
+    rows = plates([(100, 100, 200, 200), (90, 95, 200, 200)])
+    assert rows[0].tolist() == [100, 86, 160, 100] and rows[1].tolist() != [90, 81, 150, 95] and overlaps(rows) == 0
+
+
+def test_plates_that_cannot_lie_beside_each_other_stay_in_the_image():
+    rows = plates([(10, 10, 14, 14)] * 40)
+    assert overlaps(rows) > 0 and (rows >= 0).all() and (rows <= (399, 299, 399, 299)).all()
+    assert (plates([(0, 0, 9, 9)], image_size=(10, 10))[:, :2] == 0).all() and plates([]).shape == (0, 4)
 
 
 def test_side_by_side_shows_both_images_unchanged_with_a_caption_above_each():
