@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from torchvision import models
 from torchvision.models import detection
 
@@ -125,10 +126,20 @@ def test_predict_without_a_run_writes_into_the_current_folder(torch_home, photo,
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert main(["predict", f"coco:{SMALLEST}", str(photo), "--score", "0.05"]) == 0, capsys.readouterr().err
-    assert "are in predictions" in capsys.readouterr().out
-    categories = json.loads((tmp_path / "here" / "predictions" / "images.json").read_text())["categories"]
+    assert "are in predictions/photo" in capsys.readouterr().out
+    categories = json.loads((tmp_path / "here" / "predictions" / "photo" / "images.json").read_text())["categories"]
     assert [category["name"] for category in categories][:3] == ["person", "bicycle", "car"] and len(categories) == 80
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["predictions"]
+
+
+def test_a_coco_detector_is_exported_with_its_class_names(torch_home, photo, tmp_path, monkeypatch, capsys):
+    save_as_download(SMALLEST, torch_home)
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", f"coco:{SMALLEST}", "--format", "safetensors", "--images", str(photo)]) == 0, capsys.readouterr().err
+    with safe_open(tmp_path / "export" / "detector.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["labels"])["1"] == "person"
+    detect = load("export/detector.safetensors", device="cpu", config="coco/mobilenet_v3_large_fpn")
+    assert len(detect.classes) == 80 and len(detect(photo, score=0.05)) > 0
 
 
 def test_an_original_checkpoint_with_its_row_has_the_classes_of_voc_and_the_pooling_of_the_file(tmp_path, photo):
