@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo quick test lint install slurm browser clean
+.PHONY: demo quick test lint install slurm browser trackers clean
 
 install: $(VENV)/.installed
 
@@ -37,7 +37,7 @@ lint: install
 
 # A file of tests stays with one process: the cluster that they share is there once. Its tests mostly wait, so there is one
 # process more than cores.
-test: install slurm browser
+test: install slurm browser trackers
 	$(BIN)/python -m pytest -n $$($(BIN)/python -c 'import os; print(min(4, len(os.sched_getaffinity(0)) + 1))') \
 	--dist loadscope --no-loadscope-reorder --durations 10
 
@@ -54,6 +54,12 @@ browser:
 	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
 	&& DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; } \
 	|| echo "no Chromium here, and it cannot be installed: tests of the report in a browser will be skipped"
+
+# Tests of sync run on a real MLflow server and on W&B without a network; half a gigabyte, which nothing else needs.
+trackers: install
+	@$(BIN)/python -c "import mlflow, sqlalchemy, flask, wandb" 2>/dev/null \
+	|| $(BIN)/pip install --quiet --disable-pip-version-check --editable ".[mlflow,wandb]" mlflow \
+	|| echo "MLflow and W&B cannot be installed here: their tests will be skipped"
 
 clean:
 	rm -rf $(VENV) runs data build dist

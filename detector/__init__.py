@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from detector.config.load import load_config
+from detector.config.names import named_run
 from detector.errors import BadInput
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from detector.structures import Dataset, Detections
     from detector.training.loop import Outcome
 
-__version__ = "0.4.0"
+__version__ = "0.6.0"
 __all__ = ["BadInput", "build_model", "coco_metrics", "evaluate", "load", "load_config", "read_dataset", "train"]
 
 
@@ -71,7 +72,7 @@ def evaluate(run: str | os.PathLike, overrides: Sequence[str] = (), checkpoint: 
     One process, or every rank that torchrun starts (collective), as in `train`.
 
     Args:
-        run: the run folder.
+        run: the run folder, or its name below runs/.
         overrides: `key=value` options over those of the run, such as ["evaluate.score_thresh=0.01"].
         checkpoint: best, last, or a file.
 
@@ -82,7 +83,7 @@ def evaluate(run: str | os.PathLike, overrides: Sequence[str] = (), checkpoint: 
         BadInput: no such run or checkpoint, or its data cannot be read.
     """
     from detector.evaluation.evaluate_run import evaluate_checkpoint
-    result = evaluate_checkpoint(str(run), list(overrides), checkpoint)
+    result = evaluate_checkpoint(named_run(str(run)), list(overrides), checkpoint)
     return result.evaluation if result else None
 
 
@@ -90,8 +91,9 @@ def load(run: str | os.PathLike, checkpoint: str = "best", device: str = "auto",
     """Returns a trained detector, to be called with images: `load("runs/bccd")("photo.jpg", score=0.5)`.
 
     Args:
-        run: a run folder, or a checkpoint of a run; "coco" or "coco:BUILDER" for torchvision's detectors trained on
-            COCO, such as "coco:fasterrcnn_mobilenet_v3_large_fpn"; or another file of weights, with its `config`.
+        run: a run folder, its name below runs/, or a checkpoint of a run; "coco" or "coco:BUILDER" for torchvision's
+            detectors trained on COCO, such as "coco:fasterrcnn_mobilenet_v3_large_fpn"; or another file of weights,
+            with its `config`.
         checkpoint: of a run folder: best, last, or a file.
         device: auto, cpu or cuda.
         config: the config that a file of weights belongs to: a row of the tables, a shipped config or a YAML file.

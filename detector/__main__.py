@@ -1,17 +1,21 @@
 """`python -m detector VERB ...`, which torchrun and every launcher run: exit statuses, errors and stop signals."""
 
+import argparse
 import contextlib
+import multiprocessing
 import os
 import signal
 import socket
 import sys
 import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
-from detector.cli import is_collective, parse, run_collective, run_single
+from detector.arguments.verbs import parse
+from detector.cli import is_collective, run_collective, run_single
 from detector.distributed import rank_info
 from detector.distributed.rank_info import is_launched, local_rank, rank, world_size
-from detector.distributed.stop_signal import SIGNALS, StopRequest, terminate_with_parent
+from detector.distributed.stop_signal import Interruption, StopRequest, terminate_with_parent
 from detector.errors import (
     BAD_INPUT,
     FAILED,
@@ -20,32 +24,54 @@ from detector.errors import (
     MachineError,
     NotFinite,
     escape_unprintable,
+    interrupted_line,
     lasting_output,
     use_utf8,
 )
 from detector.run.machine_errors import explain, is_lost_peer
 
+# The line for a second Ctrl-C, by verb.
+STOPPED_AT_ONCE = {"train": "stopped at once: the same command continues from the newest checkpoint",
+                   "evaluate": "stopped at once: nothing was written"}
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one verb; returns the exit status: 0 done, 2 bad input, 75 stopped early, 130 stopped at once, 1 others."""
+    """Runs one verb; returns the exit status: 0 done, 2 bad input, 75 stopped early, 130 Ctrl-C, 1 others."""
     if arguments is None:
         use_utf8()
     escape_unprintable()
     if is_launched():
         terminate_with_parent()
-    args = parse(arguments)
+    try:
+        args = parse(sys.argv[1:] if arguments is None else arguments)
+    except BadInput as error:
+        return report(error, BAD_INPUT)
     if not is_collective(args):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the launcher may have blocked them
-        return report_errors(lambda: run_single(args))
+        return report_errors(lambda: run_interruptible(args))
     # Before torch is imported, which takes seconds: a stop may be requested meanwhile.
     with lasting_output(), StopRequest() as stop:
-        status = report_errors(lambda: run_collective(args, stop))
+        status = report_errors(lambda: run_collective(args, stop), STOPPED_AT_ONCE[args.verb])
         stop.ignore_further_signals()
         return status
 
 
-def report_errors(function: Callable[[], int]) -> int:
-    """Returns the exit status of `function`, or of the error that it raises; an error the user can fix is one line."""
+def run_interruptible(args: argparse.Namespace) -> int:
+    """Runs a verb of one process, which Ctrl-C ends, and returns the exit status."""
+    with Interruption() as interruption:
+        try:
+            return run_single(args)
+        except Exception:
+            if interruption.requested:  # a library has made an error of its own of it
+                raise KeyboardInterrupt from None
+            raise
+
+
+def report_errors(function: Callable[[], int], interrupted: str = "interrupted") -> int:
+    """Returns the exit status of `function`, or of the error that it raises; an error the user can fix is one line.
+
+    Args:
+        interrupted: the line for Ctrl-C.
+    """
     try:
         return function()
     except BadInput as error:
@@ -56,6 +82,8 @@ def report_errors(function: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails again when it exits
         return exit_alone(FAILED)
     except KeyboardInterrupt:
+        if rank() == 0:
+            print_error(interrupted_line(interrupted))
         return exit_alone(INTERRUPTED)
     except Exception as error:
         return report_unexpected(error)
@@ -106,5 +134,18 @@ def exit_alone(status: int) -> int:
     return status
 
 
+def end_process(status: int) -> NoReturn:
+    """Ends the process; after Ctrl-C at once, without waiting for threads and worker processes."""
+    if status == INTERRUPTED:
+        for child in multiprocessing.active_children():
+            child.kill()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(status)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

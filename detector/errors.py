@@ -10,7 +10,7 @@ from typing import TextIO
 OK = 0
 FAILED = 1
 BAD_INPUT = 2
-INTERRUPTED = 130  # stopped at once by a second Ctrl-C
+INTERRUPTED = 130  # ended at once by Ctrl-C: the second one in train and evaluate, which save at the first
 STOPPED = 75  # EX_TEMPFAIL: stopped early with everything saved; the same command resumes the run
 
 
@@ -56,6 +56,11 @@ def combine_mistakes(subject: str, mistakes: list[str]) -> BadInput:
         error = BadInput(f"{subject}: {len(mistakes)} mistakes\n" + "\n".join(lines))
     error.subject, error.mistakes = subject, tuple(mistakes)
     return error
+
+
+def interrupted_line(text: str = "interrupted") -> str:
+    """Returns the one line that a command prints when Ctrl-C ends it, below the ^C that a terminal shows."""
+    return f"\n{text}" if sys.stderr is not None and sys.stderr.isatty() else text
 
 
 def shorten(items: Sequence[str], limit: int = 5, separator: str = ", ") -> str:

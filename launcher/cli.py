@@ -6,85 +6,25 @@ import sys
 from shlex import join
 from typing import Callable
 
-from detector import __version__
-from detector.config.aliases import print_once
-from detector.errors import BAD_INPUT, INTERRUPTED, OK, BadInput, escape_unprintable, use_utf8
+from detector.arguments.completion import complete
+from detector.arguments.unknown import refuse_unknown_options, refuse_unknown_verb
+from detector.arguments.verb import parser_of
+from detector.arguments.verbs import build_parser, parse
+from detector.errors import BAD_INPUT, INTERRUPTED, OK, BadInput, escape_unprintable, interrupted_line, use_utf8
 from detector.run.machine_errors import explain
 from launcher import check, run_verbs
+from launcher.arguments import GROUPS, LAUNCHER_VERBS, VERBS, launch_parser
 from launcher.arrays import parse_array_option
-from launcher.backends import BACKENDS, DEFAULT_BACKEND, Backend, load_backend
+from launcher.backends import BACKENDS, Backend, load_backend
 from launcher.backends.local import run_local
 from launcher.clean_environment import unused_notes
-from launcher.command_hints import refuse_unknown_options, refuse_unknown_verb
-from launcher.job import LAUNCHED_VERBS, TEMPLATES, Job, Launch, Resources
+from launcher.command_hints import advice_of_launcher
+from launcher.job import Job, Launch, Resources
 from launcher.reproduce import reproduce
-from launcher.resources import CLUSTER_FIELDS, add_resource_options, attach_option_values, build_resources
+from launcher.resources import CLUSTER_FIELDS, attach_option_values, build_resources
 
-VERBS = {  # verb: (arguments, description)
-    "train": ("CONFIG [key=value ...]", "train a detector, or resume its run"),
-    "check": ("CONFIG [key=value ...]", "report mistakes in a config, its data and resources before training"),
-    "evaluate": ("RUN [key=value ...]", "evaluate a run's checkpoint on its validation data"),
-    "score": ("DETECTIONS.json ANNOTATIONS", "score detections in COCO's result format, of any detector"),
-    "compare": ("RUN_A RUN_B", "test whether the difference between two evaluated runs is significant"),
-    "predict": ("RUN|coco|FILE SOURCE", "draw the detections in an image, a folder, a video or camera:0"),
-    "view": ("CONFIG [key=value ...]", "show the training data, as annotated and as the model gets it"),
-    "anchors": ("CONFIG [key=value ...]", "show how well the anchors cover the objects, and propose better ones"),
-    "export": ("RUN --format onnx|torchscript|weights", "export a run's detector for other programs"),
-    "data": ("list | get NAME", "list or download the data sets of the published tables"),
-    "convert": ("SOURCE --to LAYOUT OUT", "write a data set in another layout, such as yolo"),
-    "reproduce": ("ROW [--seeds 3] [key=value ...]", "train and test a row of the published tables"),
-    "tables": ("[--markdown|--html|--csv|--models]", "print the published tables beside measured results"),
-    "options": ("", "list every option of a config with default and description"),
-    "jobs": ("[FOLDER] [--watch] [--json]", "list the runs with their states, and why they ended"),
-    "logs": ("RUN ... [--follow] [-n 50]", "print the logs of runs"),
-    "cancel": ("RUN ...", "cancel the jobs of runs, or stop them; they save a checkpoint first"),
-}
-LAUNCHER_VERBS = (*LAUNCHED_VERBS, "check")  # take the options below; the others have options of their own
 BROKEN_PIPE = 141  # 128 + SIGPIPE: the reader of the output has ended, as `| head` does
 LAUNCH_OPTIONS = ("--on", "--processes", "--gpus", "--nodes", "--array", "--dry-run", "--cluster")
-
-
-def parser() -> argparse.ArgumentParser:
-    """Returns the parser of the launcher's own options."""
-    verbs = "\n".join(f"  {verb:9} {arguments:37}  {about}" for verb, (arguments, about) in VERBS.items())
-    places = "|".join(BACKENDS)
-    top = argparse.ArgumentParser(
-        prog="fleet-rcnn", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-        usage=f"fleet-rcnn VERB ... [--on {places}] [options]",
-        description=f"Trains Faster R-CNN detectors.\n\nverbs:\n{verbs}\n\n"
-        "`fleet-rcnn VERB --help` describes one verb. CONFIG is a YAML file or the name of a config that ships with\n"
-        "the package, such as custom/bccd. Exit status: 0 done, 1 failed, 2 bad input, 75 stopped early (run the same\n"
-        "command again to resume).")
-    top.add_argument("--version", action="version", version=f"fleet-rcnn {__version__}")
-    top.add_argument("verb", metavar="VERB", help="see above")
-    where = top.add_argument_group("where train and evaluate run")
-    where.add_argument("--on", type=backend_name, choices=BACKENDS, default=DEFAULT_BACKEND,
-                       help="local: processes on this machine (default); torchrun: this machine, under torchrun; "
-                       "slurm: a Slurm job, submitted with submitit; sbatch: a Slurm job, submitted as a script of "
-                       "slurm/")
-    where.add_argument("--dry-run", action="store_true", help="print the script or the command, and submit nothing")
-    where.add_argument("--template", choices=TEMPLATES, default=TEMPLATES[0],
-                       help="for --on sbatch: torchrun: one torchrun on each node (default); srun: one task for each "
-                       "process")
-    where.add_argument("--array", metavar="FILE[%N]", default="",
-                       help="for --on sbatch: submit one run for each line of FILE, which holds key=value ...; "
-                       "with %%N, N of them run at a time")
-    where.add_argument("--failed", action="store_true",
-                       help="of --array: leave out the runs that are in the queue or being trained; those that are "
-                       "finished are always left out")
-    where.add_argument("--cluster", metavar="FILE", default="",
-                       help="cluster file with defaults for the options below; default: "
-                       "~/.config/fleet-rcnn/cluster.yaml; configs/cluster/example.yaml shows its keys")
-    add_resource_options(top.add_argument_group("resources; a cluster file may set them too"))
-    return top
-
-
-def backend_name(name: str) -> str:
-    """Returns the value of --on; the old name `here` becomes `local`, with a note."""
-    if name != "here":
-        return name
-    print_once(["--on here is now called --on local"])
-    return "local"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -92,11 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments is None:
         use_utf8()
     escape_unprintable()
+    if "_ARGCOMPLETE" in os.environ:
+        complete(build_parser(GROUPS))
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["reproduce"]:
-        return reproduce(attach_option_values(arguments[1:], value_options(parser())), main)
-    if len(arguments) > 1 and arguments[0] in VERBS and {"-h", "--help"} & set(arguments):
-        return print_verb_help(arguments[0])
+    if arguments[:1] == ["reproduce"] and not {"-h", "--help"} & set(arguments):
+        return reproduce(attach_option_values(arguments[1:], value_options(launch_parser())), main)
     try:
         status = run_command_line(arguments)
         sys.stdout.flush()
@@ -104,7 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except SystemExit as end:  # help or the version was printed
+        return int(end.code or OK)
     except KeyboardInterrupt:
+        print(interrupted_line(), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails again when it exits
@@ -119,16 +62,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run_command_line(arguments: list[str]) -> int:
     """Runs one command line and returns its exit status. Raises BadInput if it has a mistake."""
-    if arguments and arguments[0] in run_verbs.RUN_VERBS:
-        return run_verbs.run(arguments[0], arguments[1:], VERBS[arguments[0]][1])
-    if arguments and arguments[0] in VERBS and arguments[0] not in LAUNCHER_VERBS:
-        refuse_launch_options(arguments[0], arguments)
-        return run_local(Job(arguments[0], tuple(arguments[1:]), Resources()))
-    top = parser()
-    args, rest = top.parse_known_args(attach_option_values(arguments))
+    attached = attach_option_values(arguments)
+    if {"-h", "--help", "--version"} & set(attached) or not attached:
+        parse(attached, GROUPS)  # prints it
+    if attached[0] in run_verbs.RUN_VERBS:
+        return run_verbs.run(attached[0], attached[1:])
+    args, rest = launch_parser().parse_known_args(attached)
     refuse_unknown_verb(args.verb, VERBS)
-    refuse_launch_options(args.verb, arguments)
-    refuse_unknown_options(args.verb, rest, flags_of(top))
+    if args.verb not in LAUNCHER_VERBS:
+        refuse_launch_options(args.verb, attached)
+        parse(attached, GROUPS, advice_of_launcher)  # its mistakes are reported before a process starts
+        return run_local(Job(args.verb, tuple(attached[1:]), Resources()))
+    refuse_unknown_options(args.verb, rest, parser_of(args.verb, VERBS[args.verb]), advice_of_launcher)
     return run_verb(args, rest, f"fleet-rcnn {join(arguments)}")
 
 
@@ -139,25 +84,9 @@ def refuse_launch_options(verb: str, arguments: list[str]) -> None:
                        f"{', '.join(LAUNCH_OPTIONS[:-1])} and {LAUNCH_OPTIONS[-1]}")
 
 
-def flags_of(top: argparse.ArgumentParser) -> list[str]:
-    """Returns the long options of a parser."""
-    return [flag for action in top._actions for flag in action.option_strings if flag.startswith("--")]
-
-
 def value_options(top: argparse.ArgumentParser) -> list[str]:
     """Returns the options of a parser that take one value."""
     return [flag for action in top._actions for flag in action.option_strings if action.nargs is None]
-
-
-def print_verb_help(verb: str) -> int:
-    """Prints the help of one verb and returns the exit status."""
-    if verb in run_verbs.RUN_VERBS:
-        run_verbs.parser_of(verb, VERBS[verb][1]).print_help()
-        return OK
-    status = run_local(Job(verb, ("--help",), Resources(1)))
-    if verb in LAUNCHER_VERBS:
-        print("\n`fleet-rcnn --help` lists the options for where it runs and with which resources.")
-    return status
 
 
 def run_verb(args: argparse.Namespace, rest: list[str], command_line: str) -> int:

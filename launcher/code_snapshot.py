@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from detector.config.load import shipped_folder
+from detector.config.names import shipped_folder
 from detector.errors import BadInput
 from detector.run.commit import commit
 from launcher.job import CODE

@@ -24,16 +24,18 @@ class Resources:
     hours: float = option(24.0, "time limit in hours; a run that reaches it is saved and requeued", low=0.01)
     notice_s: int = option(120, "seconds between the stop signal and the time limit; Slurm may send it up to a minute "
                                 "early", low=10)
-    partition: str = option("", "partition, or several: main,high; empty: the default of the cluster")
-    account: str = option("", "account to charge; empty: the default of the user")
+    partition: str = option("", "partition, or several, such as main,high; empty: the default of the cluster")
+    account: str = option("", "account to charge, such as lab7; empty: the default of the user")
     constraint: str = option("", "required features of the nodes, such as h100|a100")
-    shared: str = option("", "folder that all nodes can see: the run folder must lie below it; empty: not checked")
+    shared: str = option("", "folder that all nodes can see, such as /scratch: the run folder must lie below it; "
+                               "empty: not checked")
     snapshot: bool = option(True, "run a copy of the code, made at submission and kept in the run folder; later edits "
                                   "do not affect the run")
-    modules: tuple[str, ...] = option((), "environment module to load")
-    setup: tuple[str, ...] = option((), "shell command to run before the job")
+    modules: tuple[str, ...] = option((), "environment module to load, such as cuda/12.8")
+    setup: tuple[str, ...] = option((), "shell command to run before the job, such as 'ulimit -n 65536'")
     container: str = option("", "command before the python of the processes, such as: apptainer exec --nv torch.sif")
-    python: str = option("", "python of the processes; empty: the python that runs this command")
+    python: str = option("", "python of the processes, such as /opt/venv/bin/python; empty: the python that runs "
+                               "this command")
     sbatch: tuple[str, ...] = option((), "option of sbatch, such as --qos=long, or several of them in quotes")
     srun: tuple[str, ...] = option((), "option of srun for the processes, such as --container-image=torch.sqsh")
 

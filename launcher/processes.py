@@ -93,8 +93,8 @@ def in_terminal_foreground() -> bool:
 
 
 def start_process(job: Job, environment: dict[str, str]) -> subprocess.Popen:
-    """Starts a process with the stop signals blocked. The process unblocks them once it can handle them."""
-    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    """Starts a process with the signals blocked. The process unblocks them once it can handle them."""
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED_SIGNALS)
     try:
         return subprocess.Popen(job.command(), env=environment)
     finally:

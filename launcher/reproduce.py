@@ -5,12 +5,15 @@ Each run is an ordinary training: started again, it resumes, and it takes --on, 
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Callable
 
+from detector.arguments.verb import refuse
 from detector.config.aliases import HABITS
-from detector.config.load import shipped_folder
+from detector.config.names import shipped_folder
 from detector.errors import BAD_INPUT, OK, BadInput
+from launcher.arguments import add_reproduce
 
 # Options that the runs of a row do not share -> what to do instead of stating them.
 OF_EACH_RUN = {"seed": "the runs of a row have the seeds 0, 1, ...; set --seeds to their number",
@@ -28,13 +31,14 @@ def reproduce(arguments: list[str], run_command: Callable[[list[str]], int]) -> 
         0, or the exit status of the first training that did not end with 0; the same command then resumes it.
     """
     try:
-        args, rest = parser().parse_known_args(arguments)
+        parser = argparse.ArgumentParser(prog="fleet-rcnn reproduce", allow_abbrev=False, add_help=False)
+        parser.error = partial(refuse, "reproduce")
+        add_reproduce(parser)
+        args, rest = parser.parse_known_args(arguments)
         commands = training_commands(args.row, args.seeds, args.steps, rest)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
-    except SystemExit as end:  # argparse has printed help or an error
-        return int(end.code or OK)
     for command in commands:
         if status := run_command(command):
             return status
@@ -42,19 +46,6 @@ def reproduce(arguments: list[str], run_command: Callable[[list[str]], int]) -> 
         return OK
     folders = [argument.partition("=")[2] for argument in rest if argument.startswith("run.folder=")]
     return run_command(["tables", "--row", args.row, "--runs", folders[-1] if folders else "runs"])
-
-
-def parser() -> argparse.ArgumentParser:
-    """Returns the parser of the options of reproduce; all others belong to train."""
-    top = argparse.ArgumentParser(prog="fleet-rcnn reproduce", description=__doc__, allow_abbrev=False,
-                                  formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.add_argument("row", help="row of the tables, such as voc07-res101-g8-b16; `fleet-rcnn tables` lists the rows")
-    top.add_argument("--seeds", type=int, default=1, metavar="N", help="number of runs, with seeds 0 to N - 1; "
-                     "default: 1")
-    top.add_argument("--steps", type=int, default=0, metavar="N", help="stop after N steps; such a run does not count "
-                     "in the table; default: all steps of the row")
-    top.add_argument_group("all other arguments are passed to train: key=value, --on, --gpus, --processes, ...")
-    return top
 
 
 def training_commands(row: str, seeds: int, steps: int, rest: list[str]) -> list[list[str]]:

@@ -30,14 +30,20 @@ def add_resource_options(group: argparse._ArgumentGroup) -> None:
     """Adds an option for each field of Resources; the value of an option that is not given is None."""
     types = typing.get_type_hints(Resources)
     for field in fields(Resources):
-        flag, about = f"--{field.name.replace('_', '-')}", field.metadata["description"]
+        flag = f"--{field.name.replace('_', '-')}"
+        about = f"{field.metadata['description']}; default: {describe_default(field.default)}"
         if types[field.name] is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, help=about)
         elif typing.get_origin(types[field.name]) is tuple:
-            group.add_argument(flag, action="append", metavar="TEXT", help=f"{about}; may be given several times")
+            group.add_argument(flag, action="append", metavar="TEXT", help=f"may be given several times: {about}")
         else:
             metavar = "TEXT" if types[field.name] is str else "N"
             group.add_argument(flag, metavar=metavar, help=about)
+
+
+def describe_default(value: object) -> str:
+    """Returns the default of a resource for a help text."""
+    return "on" if value is True else f"{value:g}" if isinstance(value, (int, float)) else "none"
 
 
 def attach_option_values(arguments: list[str], options: Collection[str] = ()) -> list[str]:

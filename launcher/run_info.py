@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from detector.config.load import load_config, run_folder
+from detector.config.names import named_run, no_such_run
 from detector.config.schema import Config
 from detector.errors import BadInput
 from detector.run.files import CONFIG_FILE, JOBS_FILE, append_json_line, read_json_lines
@@ -20,12 +21,15 @@ def resolve_run(verb: str, arguments: tuple[str, ...]) -> tuple[Path, Config]:
         raise BadInput(f"{verb} needs a {'run folder' if verb == 'evaluate' else 'config file'}. `fleet-rcnn {verb} "
                        "--help` shows the arguments")
     if verb == "evaluate":
-        config_file = Path(positional[0]) / CONFIG_FILE
+        run = Path(named_run(positional[0]))
+        config_file = run / CONFIG_FILE
+        if not run.is_dir():
+            raise no_such_run(positional[0])
         if not config_file.is_file():
             raise BadInput(f"{positional[0]} is not a run folder: it has no {CONFIG_FILE}. `fleet-rcnn jobs` lists the "
                            "runs")
         overrides = [argument for argument in positional[1:] if "=" in argument]
-        return Path(positional[0]).absolute(), load_config(str(config_file), overrides)
+        return run.absolute(), load_config(str(config_file), overrides)
     config = load_config(positional[0], positional[1:])
     return run_folder(config).absolute(), config
 

@@ -11,7 +11,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Callable
 
-from detector.config.load import load_config, shipped_folder, to_yaml
+from detector.config.load import load_config, to_yaml
+from detector.config.names import shipped_folder
 from detector.config.options import auto_options, replace_options
 from detector.config.schema import Config
 from detector.errors import OK, BadInput, combine_mistakes

@@ -144,10 +144,10 @@ def test_a_name_that_is_in_no_table_is_refused_before_a_run_starts(option, table
 
 
 def test_an_added_name_is_listed_with_the_options_and_in_errors(config_file, monkeypatch, capsys):
-    from detector.cli import run_options
+    from detector.__main__ import main
     from detector.errors import BadInput
     monkeypatch.setitem(BACKBONES, "mine", BACKBONES["vgg16"])
-    run_options(None)
+    main(["options"])
     assert " | swin_t_fpn | mine]" in capsys.readouterr().out
     with pytest.raises(BadInput, match="swin_t_fpn, mine .did you mean mine"):
         load_config(str(config_file), [*TINY, "data.root=/data", "model.backbone=mind"])

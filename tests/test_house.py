@@ -12,11 +12,11 @@ import pytest
 from conftest import REPO
 
 # From the bottom up: a room imports itself and rooms before it.
-ROOMS = ("errors seeding structures config distributed run py_faster_rcnn data metrics model visualization report loggers "
-         "inference evaluation training inspection checks tables cli __main__").split()
+ROOMS = ("errors seeding structures config arguments distributed run py_faster_rcnn data metrics model visualization report loggers "
+         "inference annotation evaluation training inspection checks tables sync cli __main__").split()
 # Importing these loads no torch, because the launcher and --help import them.
-TORCH_FREE = ("detector detector.errors detector.config detector.run detector.distributed.rank_info "
-              "detector.distributed.stop_signal detector.checks.problems detector.cli detector.__main__ launcher").split()
+TORCH_FREE = ("detector detector.errors detector.config detector.arguments detector.run detector.distributed.rank_info "
+              "detector.distributed.stop_signal detector.checks.problems detector.sync detector.cli detector.__main__ launcher").split()
 # A pattern, and the only files that may contain it.
 ONLY_IN = {
     r"SLURM_": {"detector/distributed/rank_info.py", "launcher/rank_env.py",

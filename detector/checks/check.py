@@ -27,7 +27,7 @@ from detector.distributed.process_group import choose_device
 from detector.errors import BAD_INPUT, OK, BadInput
 from detector.run.environment import warn_slow_precision
 from detector.structures import Dataset
-from detector.training.auto_options import MEASURED, resolve_auto
+from detector.training.auto_options import MEASURED, resolve_auto, resolve_precision
 from detector.training.micro_batch import measure_micro_batch
 from detector.training.schedule import RunPlan, describe_schedule, plan_run_on
 
@@ -64,6 +64,8 @@ def run_checks(config: Config, quick: bool = False, processes: int = 0) -> Check
     for dataset in filter(None, (annotated, val)):
         describe_split(config.data, dataset, dataset is annotated, report)
     train = select_objects(annotated, config.data, report)
+    device = choose_device(config.run.device) if not report.problems else torch.device("cpu")
+    config = resolve_precision(config, device)
     is_measured = MEASURED in auto_options(config)
     if train:
         config, auto_values = resolve_auto(config, train, processes)
@@ -73,7 +75,6 @@ def run_checks(config: Config, quick: bool = False, processes: int = 0) -> Check
         return note_skipped_checks(report, is_measured)
     image_bytes = 3 * int((train.sizes[:, 0].astype("int64") * train.sizes[:, 1]).max())
     check_shared_memory(config, image_bytes, processes, report)
-    device = choose_device(config.run.device) if not report.problems else torch.device("cpu")
     weights_on_disk = report.facts.get("weights", {}).get("exists", False)
     load_weights = weights_on_disk and not quick and not report.problems
     state = build_initial_state(config, train, device, load_weights, report)

@@ -14,7 +14,7 @@ from detector.checks.problems import CheckReport, Problem, problems_from_error
 from detector.config.schema import Config
 from detector.distributed.rank_info import RUN_ID
 from detector.errors import BadInput
-from detector.model.weights.files import find_download
+from detector.model.weights.files import find_download, local_file
 from detector.model.weights.load import weights_name
 
 BATCHES_PER_WORKER = 4   # batches that a loader worker holds in shared memory, see data/loader.py
@@ -97,8 +97,8 @@ def check_weights(config: Config, report: CheckReport) -> None:
     if not config.model.weights:
         return
     try:
-        path = os.path.expanduser(weights_name(config.model))
-        entry, path = (None, path) if os.path.isfile(path) else find_download(path)
+        name = weights_name(config.model)
+        entry, path = (None, local_file(name)) if local_file(name) else find_download(name)
     except BadInput as error:
         report.problems += problems_from_error(error, f"model.weights={config.model.weights}")
         return

@@ -17,9 +17,10 @@ from detector.config.aliases import (
     translate,
     translate_saved,
 )
-from detector.config.fields import AUTO
+from detector.config.fields import AUTO, AUTO_TEXT
+from detector.config.names import RUN_CONFIG_FILE, find_config
 from detector.config.options import all_options, auto_options
-from detector.config.parsing import check_value, closest, convert, did_you_mean, format_value, to_plain
+from detector.config.parsing import check_value, closest, convert, format_value, to_plain
 from detector.config.paths import escape_paths, expand_path, expand_paths
 from detector.config.schema import Config, contradictions
 from detector.errors import BadInput, combine_mistakes
@@ -34,14 +35,26 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> Config:
     An empty `run.name` becomes the name of the file.
 
     Args:
-        name: path of a file, or name of a recipe, such as "custom/bccd".
+        name: path of a file, name of a recipe, such as "custom/bccd", or a run, such as "runs/bccd".
         overrides: such as ["data.root=/data/bccd", "optim.lr=0.01"]; the last one of equal keys wins.
 
     Raises:
         BadInput: with every mistake at once.
     """
     path = find_config(name)
-    return config_of(read_with_base(path), overrides, name, path)
+    config = config_of(read_with_base(path), overrides, name, path)
+    if path.name == RUN_CONFIG_FILE and not os.path.isfile(os.path.expanduser(name)):
+        refuse_moved_run(config, path)
+    return config
+
+
+def refuse_moved_run(config: Config, path: Path) -> None:
+    """Raises BadInput if the config in a run folder, named by the folder, is of a run in another one."""
+    trained, named = run_folder(config), path.parent
+    if trained.resolve() != named.resolve():
+        raise BadInput(f"{named} holds the config of a run in {trained}. To continue the run that is in {named}, write "
+                       f"{path} run.folder={named.parent} run.name={named.name} in its place; to train in {trained}, "
+                       f"{path}")
 
 
 def config_of(tree: dict, overrides: Sequence[str], name: str, path: Path) -> Config:
@@ -94,7 +107,7 @@ def to_dict(config: Config) -> dict:
     tree = to_plain(dataclasses.asdict(config))
     for path in auto_options(config):
         section, _, name = path.partition(".")
-        tree[section][name] = "auto"
+        tree[section][name] = AUTO_TEXT
     return tree
 
 
@@ -108,37 +121,19 @@ def dump(tree: dict) -> str:
     return yaml.dump(tree, Dumper=DUMPER, sort_keys=False)
 
 
+def dump_value(value: object) -> str:
+    """Returns one value as YAML in one line, as it is written behind key= in a shell: [640,800]; empty for no text."""
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(dump_value(item) for item in value)}]" if value else ""
+    return str(value) if isinstance(value, str) else dump(value).removesuffix("...\n").strip()
+
+
 def flatten(tree: dict, prefix: str = "") -> dict:
     """Converts nested dicts to one with paths as keys: {"optim": {"lr": 1}} -> {"optim.lr": 1}."""
     flat = {}
     for key, value in tree.items():
         flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
     return flat
-
-
-def shipped_folder() -> Path:
-    """Returns the folder that holds `configs/` and `slurm/`: the checkout, or a folder of the installed package."""
-    package = Path(__file__).resolve().parent.parent
-    return package / "shipped" if (package / "shipped").is_dir() else package.parent
-
-
-def find_config(name: str) -> Path:
-    """Returns the path of a config file, or of a shipped recipe: `custom/bccd` or `configs/custom/bccd.yaml`.
-
-    Raises:
-        BadInput: lists the shipped recipes.
-    """
-    for path in (Path(name), Path(os.path.expanduser(name))):
-        if path.is_file():
-            return path
-    folder = shipped_folder() / "configs"
-    short = name.removeprefix("configs/").removesuffix(".yaml")
-    if (folder / f"{short}.yaml").is_file():
-        return folder / f"{short}.yaml"
-    known = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")
-                   if path.parent.name != "cluster")  # describes a cluster, not a run
-    raise BadInput(f"no such config file: {name}{did_you_mean(short, known)}. Give a YAML file, or one of: "
-                   + ", ".join(known))
 
 
 def read_with_base(path: Path, parents: tuple[Path, ...] = ()) -> dict:
@@ -255,7 +250,7 @@ def build(kind: type, tree: object, path: str, mistakes: list[str]):
         elif dataclasses.is_dataclass(types[key]):
             values[key] = build(types[key], value, f"{path}{key}.", mistakes)
         else:
-            if fields[key].metadata["auto"] and value in ("auto", ["auto"]):
+            if fields[key].metadata["auto"] and types[key] is not str and value in (AUTO_TEXT, [AUTO_TEXT]):
                 values[key] = (AUTO,) if typing.get_origin(types[key]) is tuple else AUTO
                 continue
             try:

@@ -5,7 +5,7 @@ import typing
 from collections.abc import Mapping
 from operator import attrgetter
 
-from detector.config.fields import AUTO
+from detector.config.fields import AUTO, AUTO_TEXT
 from detector.config.schema import Config
 
 
@@ -23,7 +23,7 @@ def all_options(kind: type = Config, path: str = "") -> dict[str, dataclasses.Fi
 def auto_options(config: Config) -> list[str]:
     """Returns the paths of the options that are `auto`: the run finds their values when it starts."""
     return [path for path, field in all_options().items()
-            if field.metadata["auto"] and attrgetter(path)(config) in (AUTO, (AUTO,))]
+            if field.metadata["auto"] and attrgetter(path)(config) in (AUTO, (AUTO,), AUTO_TEXT)]
 
 
 def replace_options(config: Config, values: Mapping[str, object]) -> Config:

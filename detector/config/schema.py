@@ -5,8 +5,9 @@ A YAML file or the command line names an option by its path, such as `optim.lr`.
 
 from dataclasses import dataclass
 
-from detector.config.fields import AUTO, option, section
+from detector.config.fields import AUTO, AUTO_TEXT, option, section
 from detector.config.model_schema import Model, model_contradictions
+from detector.config.names import RUNS_FOLDER
 
 # The metrics that an evaluation gives, by `evaluate.metric`; the first one is the headline.
 METRICS = {"coco": ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
@@ -17,10 +18,11 @@ METRICS = {"coco": ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "A
 @dataclass(frozen=True)
 class Run:
     name: str = option("", "name of the run, a folder below run.folder; empty: the name of the config file")
-    folder: str = option("runs", "folder that holds the run folders", path=True)
+    folder: str = option(RUNS_FOLDER, "folder that holds the run folders", path=True)
     device: str = option("auto", "auto: the GPUs of the machine, or its CPU", choices=("auto", "cpu", "cuda"))
-    precision: str = option("fp32", "of the forward pass (autocast); fp16 also scales the loss",
-                            choices=("fp32", "bf16", "fp16"))
+    precision: str = option("fp32", "of the forward pass (autocast); fp16 also scales the loss. auto: bf16 where the "
+                            "devices of all processes have instructions for it, else fp32; a resumed run keeps it",
+                            choices=(AUTO_TEXT, "fp32", "bf16", "fp16"), auto=True)
     channels_last: bool = option(True, "memory layout of images and weights (same results to 1e-5). true: on GPUs, and "
                                  "on CPUs with 512-bit instructions, where it is faster; false: never")
     compile: str = option("off", "torch.compile of backbone, RPN head and box head. default: fused kernels; "
@@ -34,7 +36,7 @@ class Run:
     keep_checkpoints: int = option(2, "newest checkpoints that are kept on disk, beside best.pt", low=1)
     num_val_images: int = option(8, "validation images drawn at each evaluation, always the same ones", low=0)
     plots: bool = option(True, "draw losses, metrics and curves as PNG into plots/ at each evaluation, in a process "
-                         "beside the steps")
+                         "beside the steps, and the confusion matrix into TensorBoard")
     hang_timeout_minutes: float = option(5.0, "minutes without progress after which every rank writes its Python "
                                          "stacks into the run folder and rank 0 names the slowest rank; 0: never",
                                          low=0)

@@ -7,8 +7,11 @@ import signal
 import time
 from types import FrameType
 
+from detector.errors import INTERRUPTED, interrupted_line
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1  # of prctl(2)
+END_AFTER_S = 3.0  # after Ctrl-C, for a verb with nothing to save
 REPEATED_S = 2.0  # torchrun sends its processes the Ctrl-C that they have got from the terminal within this time
 
 
@@ -68,6 +71,46 @@ class StopRequest:
             self._interrupted_at = time.monotonic()
             with contextlib.suppress(OSError):  # the terminal may be gone
                 os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
+
+
+class Interruption:
+    """A context for a verb with nothing to save: Ctrl-C raises KeyboardInterrupt.
+
+    A second Ctrl-C ends the process at once, and so does the first after END_AFTER_S where the exception was swallowed,
+    as by a callback of a library. On a normal exit of the context nothing more happens.
+
+    Attributes:
+        requested: Ctrl-C was pressed. Libraries may turn the KeyboardInterrupt into an error of their own.
+    """
+
+    def __init__(self):
+        self.requested = False
+        self._old_handlers: dict = {}
+
+    def __enter__(self) -> "Interruption":
+        handlers = {signal.SIGINT: self._note, signal.SIGALRM: end_interrupted}
+        self._old_handlers = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the launcher may have blocked them
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self._old_handlers.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            end_interrupted(number, frame)
+        self.requested = True
+        signal.setitimer(signal.ITIMER_REAL, END_AFTER_S)
+        raise KeyboardInterrupt
+
+
+def end_interrupted(_number: int, _frame: FrameType | None) -> None:
+    """Ends the process with the line and the status of Ctrl-C."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{interrupted_line()}\n".encode())
+    os._exit(INTERRUPTED)
 
 
 def signals_to_note() -> list[signal.Signals]:

@@ -1,10 +1,12 @@
 """The verb compare: the difference in AP between two runs on the same images, with confidence intervals."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from detector.config.load import load_config
+from detector.config.names import no_such_run
 from detector.config.schema import Config
 from detector.data.read import describe, read_val
 from detector.data.split import val_share
@@ -23,12 +25,13 @@ from detector.metrics.bootstrap import (
 from detector.metrics.coco_params import AREA_RANGES
 from detector.metrics.matching import ignored_object_mask
 from detector.run import files
+from detector.run.files import to_json
 from detector.structures import Dataset, Detections
 
 MIN_RESAMPLES = 20  # with fewer draws the ends of the interval are meaningless
 
 
-def compare(run_a: str, run_b: str, resamples: int) -> None:
+def compare(run_a: str, run_b: str, resamples: int, as_json: bool = False) -> None:
     """Prints AP of both runs and the 95 % interval of their difference: for all objects, by size and by class.
 
     Reads the detections.json of both runs; no model is needed.
@@ -36,6 +39,7 @@ def compare(run_a: str, run_b: str, resamples: int) -> None:
     Args:
         run_a, run_b: run folders that were evaluated, or folders below them that `evaluate RUN key=value` wrote.
         resamples: number of draws of the images, see metrics/bootstrap.py.
+        as_json: print one JSON object instead.
 
     Raises:
         BadInput: a folder has no evaluation, or the runs were evaluated on other images, classes or by another metric;
@@ -50,9 +54,22 @@ def compare(run_a: str, run_b: str, resamples: int) -> None:
         raise BadInput(f"nothing to compare: {empty_class_note(dataset, configs[0].evaluate.metric)}")
     detections = [read_detections(str(Path(run) / files.DETECTIONS_FILE), dataset) for run in (run_a, run_b)]
     rows = ap_differences(*detections, dataset, configs[0].evaluate.metric, resamples)
+    if as_json:
+        sides_as_json = {name: side_as_json(run, config) for name, run, config in zip("ab", (run_a, run_b), configs)}
+        print(to_json({**sides_as_json, "metric": configs[0].evaluate.metric, "images": len(dataset),
+                       "resamples": resamples, "differences": {name: {**asdict(row), "difference": row.b - row.a,
+                                              "significant": bool(row.significant)} for name, row in rows.items()}}, 1))
+        return
     sides = [f"{name}: {describe_side(run, config)}" for name, run, config in zip("AB", (run_a, run_b), configs)]
     print("\n".join([*sides, f"on {describe(dataset)}; {resamples} draws of the images", format_table(rows), "",
                      summarize_differences(rows)]))
+
+
+def side_as_json(run: str, config: Config) -> dict:
+    """Returns what one side of the comparison is: folder, weights, step and data."""
+    record = read_results(run)
+    return {"run": run, "checkpoint": record.get("checkpoint"), "step": record.get("step"), "data": record.get("data"),
+            "root": config.data.root}
 
 
 def describe_side(run: str, config: Config) -> str:
@@ -67,6 +84,8 @@ def describe_side(run: str, config: Config) -> str:
 
 def read_config(run: str) -> Config:
     """Returns the config of a run folder. Raises BadInput if a file that `compare` needs is missing."""
+    if not Path(run).is_dir():
+        raise no_such_run(run)
     for name in (files.CONFIG_FILE, files.DETECTIONS_FILE, files.RESULTS_FILE):
         if not (Path(run) / name).is_file():
             raise BadInput(f"{run} has no {name}: compare needs two run folders that were evaluated, or folders below "

@@ -23,7 +23,7 @@ from detector.errors import BadInput
 from detector.evaluation.evaluate import evaluate, never
 from detector.evaluation.notes import evaluation_notes, not_finite_note, unreadable_note
 from detector.evaluation.record_folder import changed_options, record_folder
-from detector.evaluation.results import write_results
+from detector.evaluation.results import read_results, write_results
 from detector.evaluation.scoring import Evaluation
 from detector.inference.predictor import find_checkpoint, load_detector
 from detector.loggers.metric_tables import evaluated_metrics
@@ -31,7 +31,7 @@ from detector.loggers.terminal import show
 from detector.metrics.analysis import Analysis, analyse, describe_errors
 from detector.report.report import PageInfo, write_evaluation_report
 from detector.run import files
-from detector.run.files import write_whole
+from detector.run.files import to_json, write_whole
 from detector.structures import Dataset, Detections
 
 OF_TRAINING = ("model.", "optim.", "schedule.", "augment.", "batch.")  # sections that an evaluation does not use
@@ -124,7 +124,7 @@ def evaluate_file(path: Path, config: Config, device: torch.device, stop_request
 
 
 def evaluate_run(run: str, overrides: list[str], checkpoint: str, stop_requested: Callable[[], bool] = never,
-                 report: bool = False) -> bool:
+                 report: bool = False, as_json: bool = False) -> bool:
     """Evaluates a checkpoint, prints the metrics and writes results.json and detections.json.
 
     They are the run's record, in its folder. With overrides that change what is measured (see record_folder.MEASURED),
@@ -133,6 +133,7 @@ def evaluate_run(run: str, overrides: list[str], checkpoint: str, stop_requested
     Args:
         run, overrides, checkpoint: see `evaluate_checkpoint`.
         report: also write report.html, into the same folder.
+        as_json: print the content of results.json with the folder and the notes, as one JSON object, instead.
 
     Returns:
         False if a stop was requested on any rank; nothing is written then.
@@ -143,7 +144,7 @@ def evaluate_run(run: str, overrides: list[str], checkpoint: str, stop_requested
         if result is None:
             return False
         trained_on = trained_images(run, result.dataset) if changes else []
-        collectives.run_on_main(lambda: write_and_print(Path(run), result, changes, report, trained_on))
+        collectives.run_on_main(lambda: write_and_print(Path(run), result, changes, report, trained_on, as_json))
         return True
 
 
@@ -158,12 +159,13 @@ def trained_images(run: str, dataset: Dataset) -> list[str]:
 
 
 def write_and_print(run: Path, result: CheckpointEvaluation, changes: dict[str, object], report: bool,
-                    trained_on: list[str]) -> None:
+                    trained_on: list[str], as_json: bool = False) -> None:
     """Writes the files of an evaluation and prints its metrics.
 
     Args:
         changes: the options that were changed from those of the run, and change what is measured.
         trained_on: see `trained_images`.
+        as_json: see `evaluate_run`.
     """
     evaluation, analysis, config = result.evaluation, result.analysis, result.config
     assert evaluation is not None and analysis is not None  # this is rank 0
@@ -178,14 +180,19 @@ def write_and_print(run: Path, result: CheckpointEvaluation, changes: dict[str, 
              unreadable_note(evaluation.unreadable, len(result.dataset)), *result.dataset.warnings, *trained_on,
              *evaluation_notes(result.detections, result.dataset, config.evaluate.metric, evaluation.metrics["AP"],
                                config.evaluate.max_detections)]
+    page = write_report(run, folder, result, changes) if report else ""
+    if as_json:
+        print(to_json({"run": str(run), "folder": str(folder), "notes": list(filter(None, notes)),
+                       **read_results(str(folder))}, 1))
+        return
     show(
         f"{result.checkpoint}, step {evaluation.step}, on {describe(result.dataset)}",
         evaluated_metrics(evaluation.metrics, analysis.per_class), "", describe_errors(analysis),
         *(f"note: {note}" for note in notes if note),
         f"{evaluation.images_per_s:.1f} images/s; {files.RESULTS_FILE} and {files.DETECTIONS_FILE} are in {folder}"
         + (f"; those in {run} stay: this evaluation has other values of {', '.join(changes)}" if changes else ""))
-    if report:
-        print(write_report(run, folder, result, changes))
+    if page:
+        print(page)
 
 
 def write_report(run: Path, folder: Path, result: CheckpointEvaluation, changes: dict[str, object]) -> str:

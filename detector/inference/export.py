@@ -89,6 +89,10 @@ def export(run: str, kind: str, out: str = "", which: str = "best", source: str 
             padded_size = padded_size or default_padded_size(config.evaluate)
             fixed = build_fixed_size_detector(model, config, len(classes), padded_size)
             images = [image for image in images if fits(image, config.evaluate, fixed.padded_size)]
+            if not images:
+                raise BadInput(f"--padded-size {'x'.join(map(str, fixed.padded_size))}: none of the {description} "
+                               "fits, so that the file could not be compared with the model. Name a larger size, or "
+                               "other images: --images FOLDER")
             metadata |= CONTRACT | {"padded_size": json.dumps(list(fixed.padded_size))}
             detect = FIXED_SIZE_WRITERS[kind](fixed, config, partial, metadata)
             agreement = compare(model, detect, images, config.evaluate, fixed.padded_size)

@@ -139,8 +139,7 @@ def print_coverage(data: Dataset, min_size: int, coverages: dict[str, tuple[Anch
               f"ratios {to_yaml_list(plan.anchors.ratios)}")
     print("current recall at IoU 0.5 and 0.7, by the size of the objects (square root of the area) in pixels:")
     for row in by_size:
-        if row["objects"]:
-            print(f"{row['name']:>16}: {row['recall50']:7.2%} and {row['recall70']:7.2%} of {row['objects']} objects")
+        print(f"{row['name']:>16}: {row['recall50']:7.2%} and {row['recall70']:7.2%} of {row['objects']} objects")
     print(f"config of the proposed anchors: {yaml}")
 
 
@@ -162,7 +161,7 @@ def summarize(coverage: AnchorCoverage) -> dict[str, float]:
 
 
 def recall_by_size(coverage: AnchorCoverage, boxes: np.ndarray) -> list[dict]:
-    """Returns the recall for each octave of object sizes; None for an octave without objects."""
+    """Returns the recall for each octave of object sizes that has objects."""
     sizes = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
     octaves = np.clip(np.floor(np.log2(np.maximum(sizes, 1))), SMALLEST - 1, LARGEST).astype(int)
     rows = []
@@ -170,10 +169,9 @@ def recall_by_size(coverage: AnchorCoverage, boxes: np.ndarray) -> list[dict]:
         mask = octaves == octave
         low, high = 2 ** octave, 2 ** (octave + 1)
         name = f"below {high}" if octave < SMALLEST else f"{low} and above" if octave == LARGEST else f"{low} to {high}"
-        has_objects = bool(mask.any())
-        rows.append({"name": name, "objects": int(mask.sum()),
-                     "recall50": coverage.recall_at(0.5, mask) if has_objects else None,
-                     "recall70": coverage.recall_at(0.7, mask) if has_objects else None})
+        if mask.any():
+            rows.append({"name": name, "objects": int(mask.sum()), "recall50": coverage.recall_at(0.5, mask),
+                         "recall70": coverage.recall_at(0.7, mask)})
     return rows
 
 

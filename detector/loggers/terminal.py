@@ -86,10 +86,11 @@ class LiveLines:
         return joined(self.console, live_lines(self.progress, width_of(self.console)))
 
     def update(self, progress: RunProgress) -> None:
-        """Shows another state, at most every REFRESH_S seconds."""
+        """Shows another state, at most every REFRESH_S seconds; the begin and the end of an evaluation at once."""
+        is_turn = (progress.evaluated is None) != (self.progress.evaluated is None)
         self.progress = progress
         now = time.monotonic()
-        if now - self.renewed_at >= REFRESH_S:
+        if is_turn or now - self.renewed_at >= REFRESH_S:
             self.renewed_at = now
             self.live.refresh()
 

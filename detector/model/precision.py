@@ -5,6 +5,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from detector.config.fields import AUTO_TEXT
+from detector.run.environment import fast_precision
+
 
 def to_device(images: list[Tensor], targets: list[dict], device: torch.device) -> tuple[list[Tensor], list[dict]]:
     """Copies images, and boxes and labels of targets, to the device; `frame` of a target stays, as plain numbers.
@@ -39,6 +42,8 @@ def numbers_to_device(values: list, like: Tensor) -> Tensor:
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Returns the autocast context of run.precision (fp32, bf16 or fp16); that of fp32 does nothing."""
+    """Returns the autocast context of run.precision; that of fp32 does nothing. auto: what this device has."""
+    if precision == AUTO_TEXT:
+        precision = fast_precision(device)
     dtypes = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
     return torch.autocast(device.type, dtypes[precision], enabled=precision != "fp32")

@@ -192,9 +192,16 @@ def warn_few_cores(ranks: list[RankInfo], num_workers: int) -> str:
     return ""
 
 
+def fast_precision(device: "torch.device", cpuinfo: str = "/proc/cpuinfo") -> str:
+    """Returns bf16 where the device has instructions for it, else fp32; run.precision=auto in one process."""
+    if device.type == "cuda":
+        return "fp32" if warn_slow_precision("bf16", device) else "bf16"
+    return "bf16" if PRECISION_FLAGS["bf16"] & cpu_flags(cpuinfo) else "fp32"
+
+
 def warn_slow_precision(precision: str, device: "torch.device", cpuinfo: str = "/proc/cpuinfo") -> str:
     """Returns a warning if the device has no instructions for `precision` and emulates them; else an empty text."""
-    if precision == "fp32":
+    if precision in ("auto", "fp32"):
         return ""
     if device.type == "cuda":
         import torch

@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from detector.config.names import RUN_CONFIG_FILE
 from detector.errors import BadInput
 
 # All names are relative to the run folder.
-CONFIG_FILE = "config.yaml"               # the resolved config
+CONFIG_FILE = RUN_CONFIG_FILE             # config.yaml: the resolved config
 ENVIRONMENT_FILE = "environment.json"     # versions, machine, command; see environment.py
 STATUS_FILE = "status.json"               # see status.py
 LOCK_FILE = "owner.lock"                  # see lock.py
@@ -29,6 +30,7 @@ CURVES_FILE = "plots/curves.json"         # of the last evaluation; see visualiz
 DETECTIONS_FILE = "detections.json"       # of an evaluation, in COCO's format
 RESULTS_FILE = "results.json"             # metrics of an evaluation
 USAGE_FILE = "usage.json"                 # what each start has used; see usage.py
+SYNC_FILE = "sync.json"                   # what `sync` has sent, and where; see detector/sync/progress.py
 HELD_OUT_FILE = "held_out.json"           # paths of the validation images where data.val is a share
 EVALUATIONS_FOLDER = "evaluations"        # folder: evaluations on other data or by another metric, a folder each
 REPORT_FILE = "report.html"               # of an evaluation

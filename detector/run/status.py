@@ -27,7 +27,7 @@ class Status:
 
 
 class StatusFile:
-    """Keeps status.json up to date; a context that writes the state `failed` when it is left by an error.
+    """Keeps status.json up to date; a context that writes `failed` when it is left by an error, `stopped` by Ctrl-C.
 
     Only rank 0 writes. No run folder is made for the file, except for the state `stopped`: bad input shall leave
     nothing behind. If the file cannot be written, training continues without it.
@@ -47,6 +47,8 @@ class StatusFile:
         starting_anew = self.current.state == "starting" and self.previous.state != "starting"
         if issubclass(kind, BadInput) and starting_anew:
             self.update(**asdict(self.previous))  # the arguments of this start are wrong, the run itself is not
+        elif issubclass(kind, KeyboardInterrupt):  # the second Ctrl-C
+            self.update("stopped", by="SIGINT")
         else:
             self.update("failed")
 

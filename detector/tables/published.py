@@ -4,7 +4,7 @@ import csv
 import re
 from dataclasses import dataclass
 
-from detector.config.load import shipped_folder
+from detector.config.names import shipped_folder
 from detector.errors import BadInput
 
 

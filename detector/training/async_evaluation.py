@@ -275,4 +275,5 @@ def draw(job: ScoringJob, predictions: Predictions) -> Drawings:
     analysis = analyse(detections, job.dataset, job.config.evaluate.metric, job.ground_truth)
     if job.config.run.plots:
         write_curves(job.folder, predictions.step, analysis)
-    return Drawings(predictions.step, images + confusion_images(analysis), pr_curves(analysis, detections))
+        images += confusion_images(analysis, predictions.step)
+    return Drawings(predictions.step, images, pr_curves(analysis, detections))

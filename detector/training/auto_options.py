@@ -5,12 +5,16 @@ from collections.abc import Callable
 from operator import attrgetter
 
 import numpy as np
+import torch
 
+from detector.config.fields import AUTO_TEXT
 from detector.config.options import auto_options, replace_options
 from detector.config.schema import Config
 from detector.data.repeat_factors import repeat_factors
 from detector.data.samplers import epoch_sizes, steps_per_epoch
+from detector.distributed.collectives import all_gather_texts
 from detector.errors import BadInput
+from detector.run.environment import fast_precision
 from detector.structures import Dataset, ceil_div, round_up
 from detector.training.optimizer import find_optimizer
 
@@ -38,7 +42,7 @@ def resolve_auto(config: Config, train: Dataset, world_size: int, stored: Config
         measure: finds the value of batch.micro_batch_size and says something about it, from the config with all other
             values. None: the largest value that could be found is taken, and the line does not state it.
     """
-    paths = auto_options(config)
+    paths = [path for path in auto_options(config) if path != "run.precision"]  # see resolve_precision
     for path, rule in RULES.items():  # in the order in which they depend on each other
         if path in paths:
             is_kept = stored and (path not in OF_LENGTH or _length_of(config) == _length_of(stored))
@@ -58,6 +62,22 @@ def resolve_auto(config: Config, train: Dataset, world_size: int, stored: Config
     values = [f"{path}={_format(attrgetter(path)(config))}" for path in paths]
     line = f"auto, for {len(train)} training images: {', '.join(values)}" if values else ""
     return config, f"{line}; {remark}" if remark else line
+
+
+def resolve_precision(config: Config, device: torch.device, stored: Config | None = None) -> Config:
+    """Returns the config without run.precision=auto: bf16 where the devices of all ranks have instructions for it.
+
+    Collective where it is auto.
+
+    Args:
+        stored: the config of the checkpoint that the run resumes from, whose precision stays; None: a new run.
+    """
+    if config.run.precision != AUTO_TEXT:
+        return config
+    if stored:
+        return replace_options(config, {"run.precision": stored.run.precision})
+    precisions = all_gather_texts([fast_precision(device)])
+    return replace_options(config, {"run.precision": "fp32" if "fp32" in precisions else "bf16"})
 
 
 def choose_batch_size(_config: Config, train: Dataset, world_size: int) -> int:

@@ -49,7 +49,7 @@ from detector.run.heartbeat import Heartbeat
 from detector.run.lock import RunLock
 from detector.seeding import derive_seed, seed_torch
 from detector.structures import Dataset
-from detector.training.auto_options import resolve_auto
+from detector.training.auto_options import resolve_auto, resolve_precision
 from detector.training.checkpoint import TrainState, compare_configs, restore_state
 from detector.training.micro_batch import measure_micro_batch, pass_counts
 from detector.training.optimizer import build_optimizer
@@ -101,6 +101,7 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: 
     heartbeat.mark("building the model")
     content, notes = find_checkpoint(folder)
     stored = from_dict(content["config"], "config of the checkpoint") if content else None
+    config = resolve_precision(config, device, stored)
     config, auto_values = resolve_auto(config, train_data, world_size(), stored, lambda resolved: measure_micro_batch(
         resolved, train_data, device, world_size(), local_processes(ranks)))
     batch = resumed_batch(config.batch, content)

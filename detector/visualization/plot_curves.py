@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_CELLS = 20    # classes in the confusion matrix: of more, those that are confused most
-MAX_NUMBERS = 13  # classes up to which cells hold numbers
+MAX_NUMBERS = 13  # classes up to which cells hold fractions; those of more classes hold percent
 
 
 def draw_pr_curves(figure: "Figure", curves: dict) -> None:
@@ -50,25 +50,35 @@ def draw_confusion(figure: "Figure", curves: dict) -> None:
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes = figure.subplots()
     axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    labels = [legend_name(name) for name in names]
-    axes.set_xticks(range(len(names) + 1), [*labels, "missed"], rotation=90 if len(names) > 6 else 0, fontsize=10)
-    axes.set_yticks(range(len(names) + 1), [*labels, "no object"], fontsize=10)
+    labels, size = [legend_name(name) for name in names], max(10, 15 - len(names))
+    length = 0.6 * size / 72 * max(map(len, [*labels, "missed"]))  # of the longest label, inches
+    is_wide = length * (len(names) + 1) > 0.8 * figure.get_figwidth()
+    axes.set_xticks(range(len(names) + 1), [*labels, "missed"], rotation=90 if is_wide else 0, fontsize=size)
+    axes.set_yticks(range(len(names) + 1), [*labels, "no object"], fontsize=size)
     axes.set_xticks(np.arange(len(names) + 2) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(names) + 2) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1)
     axes.tick_params(which="both", length=0)
-    if len(names) <= MAX_NUMBERS:
-        for row, column in np.argwhere(counts > 0):
-            text = f"{fractions[row, column]:.2f}" if len(names) > 5 else \
-                f"{fractions[row, column]:.2f}\n({int(counts[row, column])})"
-            axes.text(column, row, text, ha="center", va="center", fontsize=9,
-                      color="white" if fractions[row, column] > 0.5 else "black")
+    for row, column in np.argwhere(counts > 0):
+        axes.text(column, row, cell_text(fractions[row, column], int(counts[row, column]), len(names)), ha="center",
+                  va="center", fontsize=size - 1 if len(names) <= MAX_NUMBERS else 8,
+                  color="white" if fractions[row, column] > 0.5 else "black")
     every = len(names) == len(curves["classes"])
     subset = "" if every else f" of the {len(names)} most confused of {len(curves['classes'])} classes\n"
+    unit = "" if len(names) <= MAX_NUMBERS else " in percent"
     point = f"at score {curves['best_score']:.2f} (F1 {curves['f1']:.3f}), step {curves['step']}"
-    figure.suptitle(f"Confusion{subset} {point}", x=0.01, ha="left", fontsize=11, fontweight="bold")
+    figure.suptitle(f"Confusion{unit}{subset} {point}", x=0.01, ha="left", fontsize=11, fontweight="bold")
     axes.set_xlabel("detected as")
     axes.set_ylabel("true class")
+
+
+def cell_text(fraction: float, count: int, classes: int) -> str:
+    """Returns the text of a cell of a confusion matrix, the shorter the more classes there are."""
+    if classes <= 5:
+        return f"{fraction:.2f}\n({count})"
+    if classes <= MAX_NUMBERS:
+        return f"{fraction:.2f}"
+    return f"{100 * fraction:.0f}" if fraction >= 0.005 else ""
 
 
 def confused_most(confusion: np.ndarray, classes: list[str]) -> tuple[np.ndarray, list[str]]:

@@ -6,6 +6,7 @@ draws them from metrics.jsonl and plots/curves.json. A training does so after ea
 priority beside its steps, which imports no torch.
 """
 
+import io
 import os
 import sys
 import warnings
@@ -47,17 +48,23 @@ def draw_plots(run: Path, best_metric: str = "AP") -> list[Path]:
 
 def save_plot(run: Path, name: str, draw: Callable[["Figure"], None]) -> Path:
     """Draws a figure and writes it as plots/NAME.png, whole or not at all."""
-    from matplotlib.figure import Figure
-    figure = Figure(SIZE, DPI, layout="constrained")
-    draw(figure)
     path = run / PLOTS_FOLDER / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{name}.part")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # signs that the font lacks
-        figure.savefig(partial, format="png")
+    partial.write_bytes(draw_png(draw))
     partial.replace(path)
     return path
+
+
+def draw_png(draw: Callable[["Figure"], None], size: tuple[float, float] = SIZE) -> bytes:
+    """Returns a figure as PNG; size: width and height in inches."""
+    from matplotlib.figure import Figure
+    figure, buffer = Figure(size, DPI, layout="constrained"), io.BytesIO()
+    draw(figure)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # signs that the font lacks
+        figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def main(arguments: list[str]) -> int:

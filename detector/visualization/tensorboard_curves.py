@@ -1,16 +1,18 @@
 """Precision-recall curves and the confusion matrix of an analysis, for TensorBoard."""
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from detector.metrics.analysis import Analysis
 from detector.metrics.tide import IGNORED, TRUE_POSITIVE
 from detector.structures import Detections
-from detector.visualization.validation_images import EncodedImage, encode_png
+from detector.visualization.curves_file import curves_of
+from detector.visualization.plot_curves import draw_confusion
+from detector.visualization.plots import DPI, SIZE, draw_png
+from detector.visualization.validation_images import EncodedImage
 
-MAX_CLASSES = 100  # with more classes, neither curves nor the matrix are made
+MAX_CLASSES = 100  # with more classes, no curves are made
 THRESHOLDS = np.linspace(0, 1, 127)  # score thresholds; 127 is TensorBoard's default number
-TEXT, GRID, FULL_COLOR = (20, 24, 32), (215, 219, 226), (23, 92, 180)  # FULL_COLOR: of a cell with fraction 1
+CONFUSION_SIZES = {6: (4.4, 3.4), 10: (5.6, 4.2)}  # classes: width and height in inches; SIZE for more
 
 PrCurve = tuple[str, np.ndarray]  # class name, and the result of `count_at_thresholds`
 
@@ -24,11 +26,15 @@ def pr_curves(analysis: Analysis, detections: Detections) -> list[PrCurve]:
             for label, (name, count) in enumerate(zip(analysis.classes, num_objects), 1) if count]
 
 
-def confusion_images(analysis: Analysis) -> list[EncodedImage]:
-    """Returns the confusion matrix at the score with the best F1 as one image; none for more than MAX_CLASSES."""
-    if len(analysis.classes) > MAX_CLASSES:
-        return []
-    return [encode_png("analysis/confusion", draw_confusion_matrix(analysis.confusion, analysis.classes))]
+def confusion_images(analysis: Analysis, step: int) -> list[EncodedImage]:
+    """Returns the confusion matrix at the score with the best F1 as one image; see draw_confusion.
+
+    The fewer classes, the smaller the image: TensorBoard reduces it to about 350 pixels.
+    """
+    curves = curves_of(step, analysis)
+    size = next((size for classes, size in CONFUSION_SIZES.items() if len(analysis.classes) <= classes), SIZE)
+    png = draw_png(lambda figure: draw_confusion(figure, curves), size)
+    return [EncodedImage("plots/confusion", png, *(round(side * DPI) for side in size))]
 
 
 def count_at_thresholds(detections: Detections, error: np.ndarray, label: int, objects: int) -> np.ndarray:
@@ -49,35 +55,3 @@ def count_at_thresholds(detections: Detections, error: np.ndarray, label: int, o
                       for values in (scores, correct_scores))
     precision = np.divide(correct, total, out=np.ones(len(THRESHOLDS)), where=total > 0)
     return np.stack([correct, total - correct, np.zeros(len(correct)), objects - correct, precision, correct / objects])
-
-
-def draw_confusion_matrix(confusion: np.ndarray, classes: tuple[str, ...]) -> Image.Image:
-    """Draws a confusion matrix, normalized by row.
-
-    Args:
-        confusion: int64 [C + 1, C + 1], rows: true class, columns: predicted class; index 0 is background. The image
-            shows background last: its row holds false detections, its column missed objects.
-    """
-    names = [*classes, "background"]
-    counts = np.roll(confusion, -1, axis=(0, 1)).astype(np.float64)
-    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    cell = int(np.clip(900 // len(names), 9, 56))
-    font = ImageFont.load_default(int(np.clip(cell * 0.6, 9, 13)))
-    margin = 12 + int(max(font.getlength(name) for name in names))
-    size = margin + cell * len(names) + 8
-    image = Image.new("RGB", (size, size), (255, 255, 255))
-    draw = ImageDraw.Draw(image)
-    for row, name in enumerate(names):
-        y = margin + row * cell
-        draw.text((margin - 6, y + cell / 2), name, fill=TEXT, font=font, anchor="rm")
-        column_title = Image.new("RGB", (margin - 6, cell), (255, 255, 255))
-        ImageDraw.Draw(column_title).text((0, cell / 2), name, fill=TEXT, font=font, anchor="lm")
-        image.paste(column_title.rotate(90, expand=True), (y, 0))
-        for column in range(len(names)):
-            fraction, x = fractions[row, column], margin + column * cell
-            color = tuple(int(255 + (full - 255) * fraction) for full in FULL_COLOR)
-            draw.rectangle([x, y, x + cell, y + cell], fill=color, outline=GRID)
-            if cell >= 32 and counts[row, column]:
-                draw.text((x + cell / 2, y + cell / 2), f"{fraction:.2f}", font=font, anchor="mm",
-                          fill=(255, 255, 255) if fraction > 0.5 else TEXT)
-    return image

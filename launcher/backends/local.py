@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Callable
 
 from detector.checks.problems import Problem
+from detector.config.names import named_run
 from detector.config.schema import Config
 from detector.distributed.rank_info import refuse_one_of_several_tasks
 from detector.errors import FAILED, OK, STOPPED, BadInput
@@ -125,7 +126,7 @@ def with_process_count(job: Job) -> Job:
     positional = [argument for argument in job.arguments if not argument.startswith("-")]
     requested = 1 if "--time" in job.arguments else job.resources.processes or job.resources.gpus
     count = requested
-    if positional and (job.verb == "train" or job.verb == "evaluate" and Path(positional[0]).is_dir()):
+    if positional and (job.verb == "train" or job.verb == "evaluate" and Path(named_run(positional[0])).is_dir()):
         _, config = resolve_run(job.verb, job.arguments)
         is_limited = job.verb == "train" and config.batch.size > 0  # a size that is auto has an image for each process
         count = choose_process_count(requested, config.run.device, config.batch.size if is_limited else 0)

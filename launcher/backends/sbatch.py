@@ -9,7 +9,8 @@ import shlex
 import time
 from pathlib import Path
 
-from detector.config.load import dump, shipped_folder
+from detector.config.load import dump
+from detector.config.names import shipped_folder
 from detector.errors import OK, BadInput
 from detector.run.files import write_text
 from launcher.arrays import (

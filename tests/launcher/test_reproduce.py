@@ -56,8 +56,8 @@ def test_options_of_train_may_come_before_the_row(before, monkeypatch):
     assert main(["reproduce", *before, ROW, "run.folder=/r"]) == 0
     (_, config, *rest), tables = started
     assert config == f"tables/{ROW}" and tables == ["tables", "--row", ROW, "--runs", "/r"]
-    parsed = cli.parser().parse_known_args(["train", *rest])[0]
-    asked = cli.parser().parse_known_args(cli.attach_option_values(["train", *before]))[0]
+    parsed = cli.launch_parser().parse_known_args(["train", *rest])[0]
+    asked = cli.launch_parser().parse_known_args(cli.attach_option_values(["train", *before]))[0]
     assert parsed == asked
 
 

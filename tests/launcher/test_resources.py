@@ -11,7 +11,7 @@ from launcher.resources import build_resources
 
 
 def parse(*options: str, is_cluster: bool = True) -> Resources:
-    return build_resources(cli.parser().parse_args(["train", *options]), is_cluster)
+    return build_resources(cli.launch_parser().parse_args(["train", *options]), is_cluster)
 
 
 def test_the_command_line_wins_over_the_cluster_file_and_that_over_the_defaults(tmp_path, monkeypatch):

@@ -29,8 +29,8 @@ def test_options_may_stand_anywhere(monkeypatch):
 
 
 @pytest.mark.parametrize("verb", ["jobs", "logs", "cancel"])
-def test_ctrl_c_ends_without_a_traceback(verb, monkeypatch, capsys):
+def test_ctrl_c_ends_with_one_line(verb, monkeypatch, capsys):
     def interrupt(_args):
         raise KeyboardInterrupt
     monkeypatch.setitem(run_verbs.RUN_VERBS, verb, interrupt)
-    assert cli.main([verb, "a"]) == 130 and capsys.readouterr().err == ""
+    assert cli.main([verb, "a"]) == 130 and capsys.readouterr().err == "interrupted\n"

@@ -3,6 +3,7 @@
 SLOW_RANK=N: the loader of rank N needs ten minutes for each image after the first twelve.
 STOP_IN_EVALUATION=1: a stop signal arrives with the first batch of an evaluation.
 FILE_LIMIT=BYTES: the largest file that can be written, as on a full disk.
+SLOW_STEP=1: every step takes ten minutes.
 SLOW_DRAWING=1: drawing the images of an evaluation takes ten minutes.
 """
 
@@ -36,13 +37,16 @@ if os.environ.get("SLOW_DRAWING"):
 
 if __name__ == "__main__":
     import detector.evaluation.evaluate
-    from detector.__main__ import main
+    from detector.__main__ import end_process, main
 
     def predict_after_stop_signal(*args, original=detector.evaluation.evaluate.predict_batch, **kwargs):
         os.kill(os.getpid(), signal.SIGUSR1)
         return original(*args, **kwargs)
     if os.environ.get("STOP_IN_EVALUATION"):
         detector.evaluation.evaluate.predict_batch = predict_after_stop_signal
+    if os.environ.get("SLOW_STEP"):
+        import detector.training.loop
+        detector.training.loop.train_step = lambda *_args, **_options: (print("step begins", flush=True), time.sleep(DELAY_S))
     if os.environ.get("FILE_LIMIT"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["FILE_LIMIT"]),) * 2)
-    sys.exit(main(sys.argv[1:]))
+    end_process(main(sys.argv[1:]))

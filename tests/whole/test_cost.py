@@ -62,6 +62,6 @@ def assert_values_of_logged_steps(folder, cost) -> None:
     board = EventAccumulator(str(folder / "tensorboard"))
     board.Reload()
     tags = board.Tags()["scalars"]
-    assert {f"cost/share_{name}" for name in SHARES} | {"cost/cpu_hours", "cost/images_per_s", "train/cpu_share",
-                                                        "train/rank_spread"} <= set(tags) and "cost/kwh" not in tags
-    assert board.Scalars("cost/cpu_hours")[-1].value == pytest.approx(cost.cpu_hours, rel=1e-5)
+    assert {f"total cost/{name}" for name in ("cpu_hours", "images_per_s", *(f"share_{share}" for share in SHARES))} <= set(tags)
+    assert {"speed and memory/cpu_share", "speed and memory/rank_spread"} <= set(tags) and "total cost/kwh" not in tags
+    assert board.Scalars("total cost/cpu_hours")[-1].value == pytest.approx(cost.cpu_hours, rel=1e-5)

@@ -11,10 +11,10 @@ import pytest
 from conftest import REPO, TINY
 from PIL import Image
 
-from detector.cli import build_parser
+from detector.arguments.verbs import parse
 from detector.config.load import load_config
 from launcher import cli
-from launcher.run_verbs import RUN_VERBS, parse
+from launcher.arguments import GROUPS
 
 pytestmark = pytest.mark.whole
 READMES = [REPO / folder / "README.md"
@@ -38,7 +38,7 @@ def test_there_are_commands_of_every_program():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_understood(command):
-    program, *words = shlex.split(command)
+    program, *words = shlex.split(command.partition(" > ")[0])
     if program == "make":
         assert re.search(rf"^{words[0]}:", (REPO / "Makefile").read_text(), re.MULTILINE)
     elif program == "pytest":
@@ -59,21 +59,13 @@ def understand(words: list[str]) -> None:
     """Parses the arguments of `fleet-rcnn` or `python -m detector`, and loads the config that they name."""
     if words[0].startswith("-") or len(words) == 1 and words[0] in cli.VERBS:
         return
-    assert words[0] in cli.VERBS
-    if words[0] in RUN_VERBS:
-        parse(words[0], words[1:], "")
-        words = []
-    elif words[0] in cli.LAUNCHED_VERBS:
-        words = [words[0], *cli.parser().parse_known_args(words)[1]]
-    elif words[0] in cli.LAUNCHER_VERBS:
-        cli.parser().parse_known_args(words)
-        words = words if words[0] == "check" else []
-    if words and words[0] == "reproduce":
-        load_config(f"tables/{words[1]}", [word for word in words if "=" in word])
-    elif words:
-        args, _ = build_parser().parse_known_args(words)
-        if "overrides" in args and "config" in args:
-            load_config(args.config, args.overrides)
+    if "--help" in words:
+        return
+    args = parse(cli.attach_option_values(words), GROUPS)
+    if words[0] == "reproduce":
+        load_config(f"tables/{args.row}", args.overrides)
+    elif "overrides" in args and "config" in args:
+        load_config(args.config, args.overrides)
 
 
 @pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(REPO)))

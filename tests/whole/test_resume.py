@@ -69,7 +69,7 @@ def assert_each_step_is_logged_once(cut, uncut) -> None:
     assert [line["step"] for line in metrics_of(cut) if line["kind"] == "train"] == list(range(1, STEPS + 1))
     board = EventAccumulator(str(cut / "tensorboard"))
     board.Reload()
-    assert [event.step for event in board.Scalars("train/loss")] == list(range(1, STEPS + 1))
+    assert [event.step for event in board.Scalars("loss/train")] == list(range(1, STEPS + 1))
 
 
 def test_a_finished_run_says_so_and_exits_0(uncut):

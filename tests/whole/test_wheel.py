@@ -32,11 +32,11 @@ def test_an_installed_wheel_prints_help_and_finds_a_config_by_name(tmp_path):
 
     def fleet(*arguments: str) -> subprocess.CompletedProcess:
         # Run in another folder, so that nothing is imported from the checkout; dependencies come from this environment.
-        return subprocess.run([sys.executable, "-c", "import sys; from launcher.cli import main; sys.exit(main())",
+        return subprocess.run([sys.executable, "-c", "import sys; from launcher.start import main; sys.exit(main())",
                                *arguments], cwd=tmp_path, capture_output=True, text=True,
                               env={**os.environ, "PYTHONPATH": str(home)})
     assert (home / "bin" / "fleet-rcnn").is_file()
-    assert "verbs:" in fleet("--help").stdout
+    assert "runs and jobs:" in fleet("--help").stdout
     checked = fleet("check", "shapes/demo", f"data.root={tmp_path / 'shapes'}", f"data.cache={tmp_path / 'cache'}")
     assert checked.returncode == 0 and "no problem found" in checked.stdout, checked.stdout + checked.stderr
     misspelt = fleet("check", "custom/bccdd")

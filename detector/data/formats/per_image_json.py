@@ -11,7 +11,7 @@ import math
 import os
 import re
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -39,9 +39,9 @@ EXPECTED = 'Expected {"labels": ["cat", ...], "boxes": [[x1, y1, x2, y2], ...]},
 
 def sources(root: str, split: str, images: str = "") -> list[str]:
     """Returns the JSON files of a split, and its list if it has one."""
-    annotations = _find_folders(root, split, images)[0]
+    annotations = find_folders(root, split, images)[0]
     split_list = _split_list(root, split, annotations)
-    paths = [annotations.find(stem)[0] for stem in _stems(root, split, annotations)]
+    paths = [annotations.find(stem)[0] for stem in listed_stems(root, split, annotations)]
     return [split_list][:bool(split_list)] + [os.path.join(root, path) for path in paths]
 
 
@@ -54,9 +54,9 @@ def read(root: str, split: str, images: str = "") -> Dataset:
     Raises:
         BadInput: lists the files that cannot be used.
     """
-    annotations, pictures = _find_folders(root, split, images)
+    annotations, pictures = find_folders(root, split, images)
     rows, objects, mistakes, unpaired = [], [], [], []
-    for stem in _stems(root, split, annotations):
+    for stem in listed_stems(root, split, annotations):
         path = annotations.find(stem)[0]
         try:
             content = _load(os.path.join(root, path))
@@ -81,7 +81,7 @@ def read(root: str, split: str, images: str = "") -> Dataset:
                          columns, sized_by_header=unsized)
 
 
-def _find_folders(root: str, split: str, images: str) -> tuple[FileIndex, FileIndex]:
+def find_folders(root: str, split: str, images: str) -> tuple[FileIndex, FileIndex]:
     """Returns the JSON files and the images of the folders that a split is in.
 
     Raises:
@@ -124,7 +124,7 @@ def _has_own_folder(split: str, annotations: FileIndex) -> bool:
     return f"/{split}/" in f"/{annotations.folder}/"
 
 
-def _stems(root: str, split: str, annotations: FileIndex) -> list[str]:
+def listed_stems(root: str, split: str, annotations: FileIndex) -> list[str]:
     """Returns the stems of a split's JSON files.
 
     Raises:
@@ -195,16 +195,17 @@ def _entries(content: object, path: str) -> tuple[Callable, list]:
     if not isinstance(content, dict):
         raise BadInput(f"{path}: its top level is no JSON object. {EXPECTED}")
     if isinstance(content.get("shapes"), list) and "boxes" not in content:
-        return _read_shape, content["shapes"]
+        return read_shape, content["shapes"]
     missing = [key for key in ("labels", "boxes") if not isinstance(content.get(key), list)]
     if missing:
         raise BadInput(f"{path} has no list named {' and no list named '.join(missing)}. {EXPECTED}")
     if len(content["labels"]) != len(content["boxes"]):
         raise BadInput(f"{path}: {len(content['labels'])} labels for {len(content['boxes'])} boxes. {EXPECTED}")
-    return _read_pair, list(zip(content["labels"], content["boxes"]))
+    return read_pair, list(zip(content["labels"], content["boxes"]))
 
 
-def _read_pair(entry: tuple) -> tuple[str, int, list[float]]:
+def read_pair(entry: Sequence) -> tuple[str, int, list[float]]:
+    """Returns class name, flags and box of (label, box). Raises ValueError with what is wrong."""
     label, box = entry
     values = re.split(r"[\s,;]+", box.strip("[]() \n")) if isinstance(box, str) else box
     if not isinstance(values, list) or len(values) != 4:
@@ -212,7 +213,7 @@ def _read_pair(entry: tuple) -> tuple[str, int, list[float]]:
     return _class_name(label), 0, [_number(value, box) for value in values]
 
 
-def _read_shape(shape: object) -> tuple[str, int, list[float]]:
+def read_shape(shape: object) -> tuple[str, int, list[float]]:
     """Reads one of labelme's shapes: a rectangle, polygon, circle (centre and a point of its edge), line or point."""
     points = shape.get("points") if isinstance(shape, dict) else None
     if not isinstance(points, list) or not points or not all(isinstance(p, list) and len(p) == 2 for p in points):

@@ -49,8 +49,8 @@ class Tree:
 
 def sources(root: str, split: str, images: str = "") -> list[str]:
     """Returns the files that `read` reads, except missing ones."""
-    tree = _find_tree(root, split, images)
-    paths = [path for stem in _stems(tree) for path in tree.annotations.find(stem)[:1]]
+    tree = find_tree(root, split, images)
+    paths = [path for stem in listed_stems(tree) for path in tree.annotations.find(stem)[:1]]
     return [tree.list_file][:bool(tree.list_file)] + [os.path.join(root, path) for path in paths]
 
 
@@ -63,11 +63,11 @@ def read(root: str, split: str, images: str = "") -> Dataset:
     Raises:
         BadInput: lists the annotation files that cannot be used.
     """
-    tree = _find_tree(root, split, images)
+    tree = find_tree(root, split, images)
     rows, objects, names, mistakes = [], [], [], []
-    for stem in _stems(tree):
+    for stem in listed_stems(tree):
         try:
-            annotation = read_xml(_annotation_file(tree, stem))
+            annotation = read_xml(annotation_file(tree, stem))
             rows.append((_image_file(tree, stem, annotation.file_name), len(rows) + 1, annotation.size))
         except BadInput as error:
             mistakes.append(str(error))
@@ -100,7 +100,7 @@ def split_names(folder: str) -> list[str]:
     return [name[:-4] for name in list_names(folder) if name.endswith(".txt")] if is_there(folder) else []
 
 
-def _stems(tree: Tree) -> list[str]:
+def listed_stems(tree: Tree) -> list[str]:
     """Returns the stems of a split's annotation files."""
     if not tree.list_file:
         return tree.annotations.stems(tree.recursive)
@@ -108,7 +108,7 @@ def _stems(tree: Tree) -> list[str]:
     return read_listed_stems(tree.list_file, tree.annotations, folders)
 
 
-def _annotation_file(tree: Tree, stem: str) -> str:
+def annotation_file(tree: Tree, stem: str) -> str:
     """Returns the path of an XML file. Raises BadInput if the list names one that is missing."""
     paths = tree.annotations.find(stem)
     if paths:
@@ -123,7 +123,7 @@ def _image_file(tree: Tree, stem: str, file_name: str) -> str:
             or os.path.join(tree.images.folder, f"{stem}.jpg"))
 
 
-def _find_tree(root: str, split: str, images: str) -> Tree:
+def find_tree(root: str, split: str, images: str) -> Tree:
     """Returns where the files of a split are. Raises BadInput that lists the splits if there is no such split."""
     year, slash, name = split.rpartition("/")
     for base in [year, f"VOC{year}"] if slash else ["", *YEARS]:

@@ -57,6 +57,15 @@ def read_xml(path: str) -> Annotation:
                       annotated_size(root.findtext("size/height"), root.findtext("size/width")), objects)
 
 
+def read_object(text: str) -> tuple:
+    """Returns (name, flags, xmin, ymin, xmax, ymax) of one <object> as `Annotation.objects`. Raises ValueError."""
+    try:
+        entry = ElementTree.fromstring(text.strip())
+    except ElementTree.ParseError as error:
+        raise ValueError(f"is no XML: {error}") from error
+    return (entry.findtext("name") or "").strip(), _flags(entry), *_corners(entry)
+
+
 def _parse(path: str) -> ElementTree.Element:
     text = decode_xml(read_bytes(path), path)
     if "<!ENTITY" in text:
@@ -77,7 +86,7 @@ def decode_xml(content: bytes, path: str) -> str:
     Raises:
         BadInput: the encoding is unknown, or the bytes are not text in it.
     """
-    encoding = _encoding(content)
+    encoding = xml_encoding(content)
     try:
         name = codecs.lookup(encoding).name
         if name in PYTHON_ONLY:
@@ -93,7 +102,8 @@ def decode_xml(content: bytes, path: str) -> str:
                        'encoding="UTF-8" into its first line') from error
 
 
-def _encoding(content: bytes) -> str:
+def xml_encoding(content: bytes) -> str:
+    """Returns the encoding of an XML file by its byte order mark, else by its declaration, else UTF-8."""
     mark = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "")
     if mark:
         return mark

@@ -184,6 +184,14 @@ class LabelFiles:
                 return os.path.join(place, f"{stem}.txt")
         return ""
 
+    def new_path(self, image: str) -> str:
+        """Returns where a label file that does not exist yet belongs: where others are, else in the first place."""
+        folder, name = os.path.split(image)
+        places = list(self._places(folder))
+        used = [place for place in places if any(name.endswith(".txt") for name in self._names(place))]
+        place = used[0] if used else places[0]
+        return os.path.join(place, f"{os.path.splitext(name)[0]}.txt")
+
     def _places(self, folder: str) -> Iterator[str]:
         parts = folder.split(os.sep)
         for position in range(len(parts) - 1, -1, -1):

@@ -18,6 +18,7 @@ from torchvision import models
 from torchvision.models import WeightsEnum
 
 from detector.errors import BadInput
+from detector.run.checkpoint_files import best_path, step_files
 from detector.run.file_digest import Damaged, verify_foreign
 
 NESTED = ("model", "state_dict", "blobs")  # keys below which files keep their tensors; the last is Detectron's
@@ -38,8 +39,8 @@ def read_weights(name: str) -> StoredWeights:
     Raises:
         BadInput: there is no such file or download, or it cannot be read.
     """
-    if os.path.isfile(os.path.expanduser(name)):
-        return read_file(os.path.expanduser(name))
+    if file := local_file(name):
+        return read_file(file)
     entry, path = find_download(name)
     try:
         verify_download(path)
@@ -55,14 +56,20 @@ def read_weights(name: str) -> StoredWeights:
                          {"pixel_format": pixel_format, **strides})
 
 
+def local_file(name: str) -> str:
+    """Returns the path of a file of this name, or of the best or else newest checkpoint of a run folder; or ""."""
+    path = Path(name).expanduser()
+    return next((str(file) for file in (path, best_path(path), *step_files(path)) if file.is_file()), "")
+
+
 def find_download(name: str) -> tuple[WeightsEnum, str]:
     """Returns torchvision's entry of a full name, and the path of its download. Raises BadInput for other names."""
     try:
         entry: WeightsEnum = models.get_weight(name)
     except (ValueError, KeyError, AttributeError) as error:
         raise BadInput(f"model.weights={name}: no such file, and torchvision has no weights of this name. Use "
-                       "imagenet, coco, a name such as ResNet50_Weights.IMAGENET1K_V2, or a file; `fleet-rcnn data get "
-                       "caffe_weights` downloads those of the published tables") from error
+                       "imagenet, coco, a name such as ResNet50_Weights.IMAGENET1K_V2, a file, or a run folder; "
+                       "`fleet-rcnn data get caffe_weights` downloads those of the published tables") from error
     return entry, os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(entry.url))
 
 

@@ -42,7 +42,7 @@ function viewData() {
 }
 
 function recallBars(key, title) {
-  const rows = data.by_size.filter(row => row.objects).map(row => ({name: row.name, value: row[key],
+  const rows = data.by_size.map(row => ({name: row.name, value: row[key],
     text: `${percent(row[key], 0)} % of ${formatCount(row.objects)}`}));
   return h("figure", {}, h("h3", {}, title), bars(rows, 1));
 }

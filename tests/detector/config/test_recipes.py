@@ -5,16 +5,15 @@ from pathlib import Path
 import pytest
 
 from detector.config.load import (
-    find_config,
     flatten,
     from_dict,
     load_config,
     read_with_base,
-    shipped_folder,
     to_dict,
     to_yaml,
 )
 from detector.config.model_schema import Rpn
+from detector.config.names import find_config, shipped_folder
 from detector.config.schema import Config
 from detector.errors import BadInput
 

@@ -13,6 +13,7 @@ from PIL import Image
 from small_layouts import coco, image, imagenet_det, options, per_image_json, text, visual_genome, voc, yolo
 
 from detector import cli, load_config
+from detector.arguments.verbs import parse
 from detector.data import convert as module
 from detector.data.convert import convert
 from detector.data.formats.detect import detect_format
@@ -250,6 +251,6 @@ def test_a_size_that_no_layout_without_sizes_can_tell_is_refused(tmp_path):
 
 def test_the_command_line(tmp_path, capsys):
     yolo(tmp_path / "source")
-    args = cli.parse(["convert", str(tmp_path / "source"), "--to", "coco", str(tmp_path / "out"), "--split", "train", "--copy"])
+    args = parse(["convert", str(tmp_path / "source"), "--to", "coco", str(tmp_path / "out"), "--split", "train", "--copy"])
     assert cli.run_single(args) == 0
     assert "out: coco from yolo, train: 1 images" in capsys.readouterr().out

@@ -183,3 +183,26 @@ def test_a_stopped_evaluation_of_a_run_writes_nothing(run_folder, capsys):
 def test_an_option_of_training_has_no_effect_on_an_evaluation_and_is_refused(run_folder):
     with pytest.raises(BadInput, match="model.roi_pooling, optim.lr: no effect on an evaluation"):
         evaluate_run(str(run_folder), ["optim.lr=7", "model.roi_pooling=pool"], "best")
+
+
+def test_json_is_one_object_for_evaluate_and_compare(run_folder, capsys):
+    assert main(["evaluate", str(run_folder), "--json", "run.num_workers=0"]) == 0
+    evaluation = json.loads(capsys.readouterr().out)
+    assert evaluation["folder"] == str(run_folder) and evaluation["metrics"] == results(run_folder)["metrics"]
+    assert set(evaluation) == {*results(run_folder), "run", "folder", "notes"} and isinstance(evaluation["notes"], list)
+    assert main(["compare", str(run_folder), str(run_folder), "--resamples", "20", "--json"]) == 0
+    comparison = json.loads(capsys.readouterr().out)
+    assert comparison["a"] == comparison["b"] and comparison["a"]["step"] == 12 and comparison["images"] == 5
+    assert comparison["differences"]["all"]["difference"] == 0 and comparison["differences"]["all"]["significant"] is False
+    assert {f"class {name}" for name in CLASSES} <= set(comparison["differences"])
+
+
+def test_what_evaluate_says_where_a_stop_was_requested(run_folder, monkeypatch, capsys):
+    monkeypatch.setattr("detector.evaluation.evaluate_run.evaluate_run", lambda *_: False)
+    assert main(["evaluate", str(run_folder)]) == 75
+    assert "nothing was written" in capsys.readouterr().out
+
+
+def test_json_without_an_evaluation_of_a_run_is_refused(capsys):
+    assert main(["evaluate", "some", "--json", "--time"]) == 2
+    assert "--json with --time" in capsys.readouterr().err

@@ -179,6 +179,12 @@ def test_what_a_format_cannot_have_is_refused_before_anything_is_written(untrain
     assert not (Path(untrained_run) / "export").exists()
 
 
+def test_a_padded_size_that_no_image_fits_is_refused(untrained_run):
+    with pytest.raises(BadInput, match="--padded-size 32x32: none of the .* fits"):
+        export(untrained_run, "pt2", padded_size=(32, 32))
+    assert not list((Path(untrained_run) / "export").glob("*detector.pt2"))
+
+
 def test_a_file_that_disagrees_is_deleted(untrained_run, monkeypatch):
     original = export_module.write_weights
 

@@ -77,9 +77,9 @@ def test_no_step_occurs_twice_after_a_resume(saved, tmp_path):
     run_from(tmp_path, saved, 8, offset=0.25)
     assert lines(tmp_path) == expected(8)
     steps = [(step, step + 0.25 * (step > saved)) for step in range(1, 9)]
-    assert tensorboard_scalars(tmp_path, "train/loss") == steps
-    assert [step for step, _ in tensorboard_scalars(tmp_path, "evaluation/AP")] == [2, 4, 6, 8]
-    assert [step for step, _ in tensorboard_scalars(tmp_path, "AP by class/cat")] == [2, 4, 6, 8]
+    assert tensorboard_scalars(tmp_path, "loss/train") == steps
+    assert [step for step, _ in tensorboard_scalars(tmp_path, "metrics/AP")] == [2, 4, 6, 8]
+    assert [step for step, _ in tensorboard_scalars(tmp_path, "per class AP/cat")] == [2, 4, 6, 8]
     assert [line["loss"] for line in read_json_lines(tmp_path / "metrics.jsonl") if line["kind"] == "train"] == [
         loss for _, loss in steps]
 
@@ -88,7 +88,7 @@ def test_a_second_resume_is_as_good_as_the_first(tmp_path):
     for first, last in ((0, 3), (2, 5), (2, 4), (4, 7)):
         run_from(tmp_path, first, last)
     assert lines(tmp_path) == expected(7)
-    assert [step for step, _ in tensorboard_scalars(tmp_path, "train/loss")] == list(range(1, 8))
+    assert [step for step, _ in tensorboard_scalars(tmp_path, "loss/train")] == list(range(1, 8))
 
 
 @pytest.mark.parametrize("partial", ['{"kind": "train", "st', "{", "\0\0\0\0", '{"kind": "train", "step": 4}garbage'])
@@ -162,7 +162,7 @@ def test_a_logged_step_on_a_gpu_tells_how_busy_it_is(tmp_path, capsys):
     run_log.train_step(20, {**values(1.25), "gpu_utilization": 0.934, "gpu_power_w": 350.0})
     run_log.close()
     assert " 10.0 images/s, waiting 10%, GPU 93%, " in capsys.readouterr().out
-    assert tensorboard_scalars(tmp_path, "train/gpu_power_w") == [(20, 350.0)]
+    assert tensorboard_scalars(tmp_path, "speed and memory/gpu_power_w") == [(20, 350.0)]
 
 
 def test_the_cost_is_in_tensorboard_and_not_in_metrics_jsonl(tmp_path):
@@ -173,9 +173,10 @@ def test_the_cost_is_in_tensorboard_and_not_in_metrics_jsonl(tmp_path):
     run_log.cost(30, cost)
     run_log.close()
     RunLog(tmp_path / "rank 1", 0, 100, is_main=False).cost(30, cost)
-    assert tensorboard_scalars(tmp_path, "cost/gpu_hours") == [(20, 8.0), (30, 8.0)]
-    tags = {tag for tag in events(tmp_path).Tags()["scalars"] if tag.startswith("cost/")}
-    assert tags == {f"cost/{name}" for name in ("hours", "gpu_hours", "images", "images_per_s", "restarts", "share_steps", "share_waiting")}
+    assert tensorboard_scalars(tmp_path, "total cost/gpu_hours") == [(20, 8.0), (30, 8.0)]
+    tags = {tag for tag in events(tmp_path).Tags()["scalars"] if tag.startswith("total cost/")}
+    assert {tag.removeprefix("total cost/") for tag in tags} == {
+        "hours", "gpu_hours", "images", "images_per_s", "restarts", "share_steps", "share_waiting"}
     assert lines(tmp_path) == [("train", 20)] and set(read_json_lines(tmp_path / "metrics.jsonl")[0]) == {"kind", "step", *values(1.25)}
 
 
@@ -189,8 +190,9 @@ def test_an_evaluation_and_its_classes_are_in_the_record_and_in_tensorboard(tmp_
     assert read_json_lines(tmp_path / "metrics.jsonl") == [{"kind": "evaluation", "step": 20, "AP": 0.123456, "loss": 2.0,
                                                            "per_class": per_class}]
     assert {tag: tensorboard_scalars(tmp_path, tag) for tag in events(tmp_path).Tags()["scalars"]} == {
-        "evaluation/AP": [(20, pytest.approx(0.123456))], "evaluation/loss": [(20, 2.0)],
-        "AP by class/cat": [(20, 0.5)], "AP50 by class/cat": [(20, 0.75)], "AP by class/dog": [(20, 0.25)]}
+        "metrics/AP": [(20, pytest.approx(0.123456))], "metrics/best so far": [(20, pytest.approx(0.123456))],
+        "loss/validation": [(20, 2.0)],
+        "per class AP/cat": [(20, 0.5)], "per class AP50/cat": [(20, 0.75)], "per class AP/dog": [(20, 0.25)]}
 
 
 def test_drawings_and_curves_are_in_tensorboard(tmp_path):

@@ -61,7 +61,7 @@ def test_the_end_fits_the_terminal_but_for_commands_that_are_to_be_copied(width,
 
 
 def test_every_command_is_one_that_exists(tmp_path):
-    from detector.cli import parse
+    from detector.arguments.verbs import parse
     commands = next_commands(tmp_path / "a run", "a photo.jpg", has_evaluation=True)
     verbs = [parse(shlex.split(command)[1:]).verb for command in commands]
     assert verbs == ["evaluate", "predict", "export"]

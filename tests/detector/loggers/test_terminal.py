@@ -65,6 +65,12 @@ def test_a_terminal_has_live_lines_and_log_txt_has_the_steps(screen, tmp_path):
     assert max(len(line) for line in shown.replace("\r", "\n").splitlines() if str(tmp_path) not in line) <= 80
 
 
+def test_a_short_evaluation_is_shown_though_lines_are_renewed_seldom(screen, tmp_path, monkeypatch):
+    monkeypatch.setattr(terminal, "REFRESH_S", 3600.0)
+    log_a_run(tmp_path, screen)
+    assert "evaluating  batch 0/3" in without_escapes(screen.getvalue())
+
+
 def test_log_txt_is_what_a_pipe_gets(screen, tmp_path):
     pipe = io.StringIO()
     log_a_run(tmp_path / "a", screen)

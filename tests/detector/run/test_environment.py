@@ -8,6 +8,7 @@ import torch
 from detector.run import environment
 from detector.run.environment import (
     RankInfo,
+    fast_precision,
     processor,
     versions,
     warn_few_cores,
@@ -42,6 +43,9 @@ def test_a_precision_that_the_cpu_emulates_gives_a_warning(precision, cpuinfo, s
     if cpuinfo is not None:
         (tmp_path / "cpuinfo").write_text(cpuinfo)
     warning = warn_slow_precision(precision, torch.device("cpu"), str(tmp_path / "cpuinfo"))
+    if precision == "bf16":  # where the instructions are not known, auto stays with fp32
+        known = "flags" in (cpuinfo or "").lower() or "features" in (cpuinfo or "").lower()
+        assert fast_precision(torch.device("cpu"), str(tmp_path / "cpuinfo")) == ("bf16" if known and not slow else "fp32")
     assert bool(warning) is slow and (not slow or f"no instructions for {precision}" in warning and "set run.precision=fp32" in warning)
 
 

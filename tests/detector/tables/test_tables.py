@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from detector.__main__ import main
-from detector.config.load import load_config, shipped_folder, to_yaml
+from detector.config.load import load_config, to_yaml
+from detector.config.names import shipped_folder
 from detector.config.options import all_options, auto_options
 from detector.errors import BadInput
 from detector.tables.html import as_html

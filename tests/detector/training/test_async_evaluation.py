@@ -33,7 +33,7 @@ def perfect_predictions(val, step: int = 3) -> Predictions:
 
 
 def scorer_of(val, config, folder, workers: int) -> BackgroundScorer:
-    return BackgroundScorer(val, replace(config, run=replace(config.run, num_workers=workers)), folder)
+    return BackgroundScorer(val, replace(config, run=replace(config.run, num_workers=workers, plots=True)), folder)
 
 
 def wait_for_drawings(scorer: BackgroundScorer) -> Drawings:
@@ -61,7 +61,7 @@ def test_a_process_of_its_own_gives_the_same_results(val, config, tmp_path):
     (scored, drawings), (scored_there, drawings_there) = results
     assert scored.metrics["AP"] == 1 and drawings.step == drawings_there.step == 3
     assert replace(scored, elapsed_s=0) == replace(scored_there, elapsed_s=0)
-    assert drawings.images == drawings_there.images and [image.name for image in drawings.images][-1] == "analysis/confusion"
+    assert drawings.images == drawings_there.images and [image.name for image in drawings.images][-1] == "plots/confusion"
     assert all(a[0] == b[0] and np.array_equal(a[1], b[1]) for a, b in zip(drawings.pr_curves, drawings_there.pr_curves, strict=True))
     for name in ("results.json", "detections.json"):
         assert (tmp_path / "1" / name).is_file()

@@ -4,13 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from detector.config.load import from_dict, load_config, shipped_folder, to_dict, to_yaml
+from detector.config.load import from_dict, load_config, to_dict, to_yaml
+from detector.config.names import shipped_folder
 from detector.config.options import auto_options, fill_auto, replace_options
 from detector.config.schema import Config
 from detector.errors import BadInput
 from detector.structures import build_dataset
-from detector.training.auto_options import MIN_STEPS, resolve_auto
+from detector.training import auto_options as auto_module
+from detector.training.auto_options import MIN_STEPS, resolve_auto, resolve_precision
 from detector.training.optimizer import OPTIMIZERS, Optimizer
 from detector.training.schedule import plan_run
 
@@ -27,6 +30,23 @@ def images_with_squares(count: int, side: float, size: tuple[int, int] = (480, 6
 
 def resolve(config: Config, count: int, side: float = 100, processes: int = 1, stored: Config | None = None) -> Config:
     return resolve_auto(config, images_with_squares(count, side), processes, stored)[0]
+
+
+@pytest.mark.parametrize("precisions, expected", [(["bf16", "bf16"], "bf16"), (["bf16", "fp32"], "fp32"), (["fp32"], "fp32")])
+def test_precision_is_what_all_ranks_compute_fast(precisions, expected, monkeypatch):
+    monkeypatch.setattr(auto_module, "all_gather_texts", lambda texts: precisions)
+    config = replace_options(Config(), {"run.precision": "auto"})
+    assert resolve_precision(config, torch.device("cpu")).run.precision == expected
+
+
+def test_a_stated_precision_and_that_of_a_checkpoint_stay(monkeypatch):
+    monkeypatch.setattr(auto_module, "all_gather_texts", lambda texts: pytest.fail("asked the ranks"))
+    config = replace_options(Config(), {"run.precision": "auto"})
+    for stored in ("fp32", "bf16", "fp16"):
+        stated = replace_options(Config(), {"run.precision": stored})
+        assert resolve_precision(stated, torch.device("cpu")) == stated
+        assert resolve_precision(config, torch.device("cpu"), stated).run.precision == stored
+    assert to_dict(config)["run"]["precision"] == "auto" and from_dict(to_dict(config), "as written") == config
 
 
 def test_these_options_are_auto_by_default_and_none_is_left_after_resolving():
@@ -148,4 +168,4 @@ def test_shipped_configs_state_every_value_that_their_figures_depend_on():
             config = load_config(str(path), ["data.root=/d"])
             free = auto_options(replace(config, schedule=replace(config.schedule, milestones=(8,)))
                                 if config.schedule.lr_schedule == "cosine" else config)
-            assert free == [], path
+            assert set(free) <= {"run.precision"}, path

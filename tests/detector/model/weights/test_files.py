@@ -12,7 +12,7 @@ from torchvision.models import WeightsEnum
 from detector.config.model_schema import Model
 from detector.errors import BadInput
 from detector.model.weights.files import read_pickle, read_weights, verify_download
-from detector.run.checkpoint_files import FORMAT, write_checkpoint
+from detector.run.checkpoint_files import FORMAT, checkpoint_path, mark_best, write_checkpoint
 
 ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros((0, 4), np.float32),
           "c": np.asfortranarray(np.arange(4.0).reshape(2, 2)), "d": np.array(3, np.int64)}
@@ -128,6 +128,19 @@ def test_a_checkpoint_of_a_run_is_verified_by_its_digest(tmp_path):
     path.write_bytes(data)
     with pytest.raises(BadInput, match="is damaged: its .* bytes are not those"):
         read_weights(str(path))
+
+
+def test_a_run_folder_names_its_best_checkpoint_or_else_the_newest(tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(BadInput, match="no such file.*or a run folder"):
+        read_weights(str(run))
+    for step in (10, 20):
+        write_checkpoint(run, {"format": FORMAT, "step": step, "model": {"weight": torch.full((1,), float(step))}, "config": {},
+                               "classes": ["cat"]})
+    assert read_weights(str(run)).tensors["weight"].item() == 20
+    mark_best(run, checkpoint_path(run, 10))
+    assert read_weights(str(run)).tensors["weight"].item() == 10
+    assert read_weights(str(run)).class_names == ["__background__", "cat"]
 
 
 def test_a_damaged_download_is_named_with_what_to_do(tmp_path, monkeypatch):

@@ -1,0 +1,1 @@
+"""Labels images in the browser and writes them in place."""

@@ -1,0 +1,86 @@
+"""`annotate`: label images in the browser, helped by a run."""
+
+import socket
+from collections.abc import Sequence
+
+from detector.annotation.open_source import open_source
+from detector.annotation.server import LOOPBACK, Site, open_server
+from detector.annotation.suggester import Suggester
+from detector.errors import BadInput
+from detector.inference.predictor import Predictor, load_predictor
+
+ANY_HOST = ("0.0.0.0", "::")
+
+
+def annotate(source: str, classes: str, split: str, run: str, score: float, host: str, port: int,
+             follow_links: bool) -> None:
+    """Serves the page until Ctrl-C.
+
+    Args:
+        source: a folder of images, or a data set.
+        classes: names, separated by commas.
+        split: "": the only one.
+        run: a run folder whose detections are suggested; "": none.
+        score: at which the slider of the suggestions stands at first.
+        host: the address that the server listens on.
+        port: 0: any free one.
+        follow_links: take files outside the folder, too.
+
+    Raises:
+        BadInput: a mistake in the options, or a source or a run that cannot be read.
+    """
+    if not 0 <= score <= 1:
+        raise BadInput(f"--score {score:g}: a number from 0 to 1")
+    names = [name.strip() for name in classes.split(",") if name.strip()]
+    labels, notes = open_source(source, names, split, follow_links)
+    predictor = load_predictor(run, "best", "auto") if run else None
+    notes += _add_classes(labels.classes, predictor)
+    if not labels.classes:
+        raise BadInput(f"{source} has no annotations yet: name the classes, such as --classes head,eye")
+    suggester = Suggester(predictor, labels) if predictor else None
+    is_open = host not in LOOPBACK
+    machine = socket.gethostname()
+    hosts = frozenset({host.lower(), machine.lower(), socket.getfqdn().lower()}) if is_open else frozenset()
+    site = Site(labels, suggester, score, hosts, is_open)
+    with open_server(site, host, port) as server:
+        number = server.server_address[1]
+        for note in notes:
+            print(f"note: {note}")
+        print("\n".join(describe(site, host, number, machine)), flush=True)
+        if suggester:
+            suggester.start()
+        try:
+            server.serve_forever(poll_interval=0.2)
+        except KeyboardInterrupt:
+            print("\n" + train_hint(site), flush=True)
+
+
+def _add_classes(classes: list[str], predictor: Predictor | None) -> Sequence[str]:
+    """Takes the classes of a run where the images have none; returns a sentence where none of them is the same."""
+    if not predictor:
+        return []
+    if not classes:
+        classes += predictor.classes
+    common = [name for name in predictor.classes if name in classes]
+    return [] if common else [f"the run detects {', '.join(predictor.classes)}, of which none is a class of these "
+                              f"images ({', '.join(classes)}): it suggests nothing"]
+
+
+def describe(site: Site, host: str, port: int, machine: str) -> list[str]:
+    """Returns the lines that are printed at the start."""
+    shown = f"[{host}]" if ":" in host else machine if host in ANY_HOST else host
+    lines = [f"{len(site.labels.shown)} images of {site.labels.root}, written as {site.labels.layout}",
+             f"open http://{shown}:{port}/?token={site.token}"]
+    if not site.is_open:
+        lines.append(f"from another machine: ssh -L {port}:{shown}:{port} {machine}, and the same address")
+    else:
+        lines.append("anybody who can reach this machine and knows the token can write the labels; traffic is not "
+                     "encrypted")
+    return [*lines, "Ctrl-C ends it; all changes are saved as they are made"]
+
+
+def train_hint(site: Site) -> str:
+    """Returns how to train on the labels."""
+    labels = site.labels
+    return (f"train on it: data.root={labels.root} data.format={labels.layout} data.train={labels.split} "
+            "data.val=0.2")

@@ -1,0 +1,140 @@
+"""A COCO file that is written in place: an annotation that is not changed keeps its bytes, and all else in the file."""
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+
+from detector.annotation.layouts import Box
+from detector.annotation.texts import JsonArray, json_like, read_exactly, split_array, write_whole
+from detector.data.formats import coco
+from detector.data.formats.coco_ids import IdTable, text_id
+from detector.data.formats.segmentation_boxes import segmentation_box
+from detector.data.text_files import read_bytes
+from detector.errors import BadInput
+
+SEEN = "annotated"  # of an image without objects: somebody has looked at it
+MARK = re.compile(rf'\s*,\s*"{SEEN}"\s*:\s*(true|false)')
+
+
+@dataclass
+class CocoFiles:
+    """One JSON file for all images. It is read again when another program has changed it."""
+
+    path: str
+    grid: float = 0.1
+    array: JsonArray = field(init=False)    # the annotations
+    owners: list[int | None] = field(init=False)  # index of the image of each annotation
+    stamp: tuple = ()                       # of the file that was read
+    new_names: dict[str, int] = field(default_factory=dict)  # classes that the file does not have yet -> id
+
+    def read(self) -> None:
+        """Reads the file if it has changed. Raises BadInput."""
+        stamp = self._stamp()
+        if stamp == self.stamp:
+            return
+        mistakes: list[str] = []
+        content = coco.parse_file(self.path, mistakes)
+        if mistakes:
+            raise BadInput(f"{self.path}: {mistakes[0]}")
+        data = read_bytes(self.path)
+        self.encoding = "utf-8" if json.detect_encoding(data) == "utf-8-sig" else json.detect_encoding(data)
+        self._take(read_exactly(self.path, data, self.encoding), content.images.ids)
+        self.image_ids = [entry["id"] for entry in content.images.entries]
+        self.seen = [entry.get(SEEN) is True for entry in content.images.entries]
+        categories = content.categories
+        self.name_of = {text_id(entry["id"]): str(entry["name"]).strip() for entry in categories.entries}
+        used = content.used_categories().tolist()
+        by_use = sorted(zip(used, categories.entries), key=lambda pair: pair[0])
+        self.id_of = {str(entry["name"]).strip(): entry["id"] for _, entry in by_use}
+        self.stamp, self.new_names = stamp, {}
+
+    def _stamp(self) -> tuple:
+        status = os.stat(self.path)
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+    def _take(self, text: str, ids: IdTable) -> None:
+        self.ids, self.array = ids, split_array(text, "annotations")
+        entries = [json.loads(element) for element in self.array.elements]
+        self.owners = [ids.find(entry.get("image_id")) for entry in entries]
+        self.largest_id = max((entry["id"] for entry in entries if isinstance(entry.get("id"), int)), default=0)
+
+    def texts(self, index: int) -> list[str] | None:
+        self.read()
+        texts = [self.array.elements[i] for i, owner in enumerate(self.owners) if owner == index]
+        return texts if texts or self.seen[index] else None
+
+    def parse(self, index: int, text: str) -> tuple[str, Box]:
+        entry = json.loads(text)
+        x, y, width, height = map(float, entry.get("bbox") or segmentation_box(entry.get("segmentation")) or ())
+        return self.name_of[text_id(entry["category_id"]) or ""], [x, y, x + width, y + height]
+
+    def edit(self, index: int, text: str, name: str, box: Box) -> str:
+        bbox = [*box[:2], round(box[2] - box[0], 2), round(box[3] - box[1], 2)]
+        if name not in self.id_of:
+            numbers = [value for value in self.id_of.values() if isinstance(value, int)]
+            self.id_of[name] = self.new_names[name] = max(numbers, default=0) + 1
+            self.name_of[str(self.id_of[name])] = name
+        if not text:
+            self.largest_id += 1
+            new = {"id": self.largest_id, "image_id": self.image_ids[index], "category_id": self.id_of[name],
+                   "bbox": bbox, "area": round(bbox[2] * bbox[3], 2), "iscrowd": 0}
+            return json_like(new, next(iter(self.array.elements), ""))
+        entry, (old_name, old) = json.loads(text), self.parse(index, text)
+        if name != old_name:
+            entry["category_id"] = self.id_of[name]
+        if list(box) != [round(value, 2) for value in old]:
+            was_box_area = abs(float(entry.get("area") or 0) - (old[2] - old[0]) * (old[3] - old[1])) < 1
+            entry["bbox"] = bbox
+            if "area" in entry and was_box_area:  # else it is that of a mask
+                entry["area"] = round(bbox[2] * bbox[3], 2)
+        return json_like(entry, text)
+
+    def write(self, index: int, texts: list[str] | None) -> None:
+        try:
+            self._replace(index, texts or [])
+            text = self.array.join()
+            if self.new_names or self.seen[index] != (texts == []):
+                text = self._with_mark(self._with_categories(text), index, texts == [])
+                self._take(text, self.ids)
+            write_whole(self.path, text.encode(self.encoding))
+            self.seen[index], self.new_names = texts == [], {}
+            self.stamp = self._stamp()
+        except BaseException:
+            self.stamp = ()  # the file is as before, and is read again
+            raise
+
+    def _replace(self, index: int, texts: list[str]) -> None:
+        """Replaces the annotations of an image; those that stay keep their places in the file."""
+        places = [i for i, owner in enumerate(self.owners) if owner == index]
+        old = [self.array.elements[i] for i in places]
+        for kind, i1, i2, j1, j2 in reversed(SequenceMatcher(None, old, texts, False).get_opcodes()):
+            paired = i1 + min(i2 - i1, j2 - j1)
+            if kind == "equal":
+                continue
+            for place, text in zip(places[i1:paired], texts[j1:j2]):
+                self.array.elements[place] = text
+            for place in reversed(places[paired:i2]):
+                self.array.remove(place)
+                del self.owners[place]
+            behind = places[paired - 1] + 1 if paired else places[0] if places else len(self.owners)
+            for text in reversed(texts[j1 + paired - i1:j2]):
+                self.array.insert(behind, text)
+                self.owners.insert(behind, index)
+
+    def _with_categories(self, text: str) -> str:
+        array = split_array(text, "categories")
+        for name, number in self.new_names.items():
+            array.insert(len(array.elements), json_like({"id": number, "name": name}, array.elements[0]
+                                                        if array.elements else ""))
+        return array.join()
+
+    def _with_mark(self, text: str, index: int, is_seen: bool) -> str:
+        array = split_array(text, "images")
+        for position, element in enumerate(array.elements):
+            if self.ids.find(json.loads(element).get("id")) == index:
+                element = MARK.sub("", element)
+                end = len(element[:-1].rstrip())
+                array.elements[position] = f'{element[:end]}, "{SEEN}": true{element[end:]}' if is_seen else element
+        return array.join()

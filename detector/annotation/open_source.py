@@ -1,0 +1,181 @@
+"""Opens SOURCE of `annotate`: a data set of a layout that can be written in place, or a folder of photographs."""
+
+import os
+from collections.abc import Sequence
+
+from detector.annotation.coco_layout import CocoFiles
+from detector.annotation.label_set import LabelSet
+from detector.annotation.layouts import AnnotationFiles, JsonFiles, VocFiles, YoloFiles
+from detector.config.schema import Data
+from detector.data.formats import coco, per_image_json, voc, yolo
+from detector.data.formats.detect import detect_layout
+from detector.data.formats.layouts import LAYOUTS
+from detector.data.formats.listing import forget_folders
+from detector.data.formats.unusable import unusable_splits
+from detector.data.formats.yolo_data_file import find_split, name_file, unique_names
+from detector.data.formats.yolo_folders import LabelFiles, images_of
+from detector.data.image_io import image_files, image_size
+from detector.data.text_files import read_lines
+from detector.errors import BadInput, combine_mistakes, shorten
+
+# images, their annotation files, classes, height and width of each image as annotated
+Opened = tuple[list[str], AnnotationFiles, Sequence[str], Sequence[Sequence[int]] | None]
+PREFERRED = (".jpg", ".jpeg")  # of images that differ in their ending alone
+
+
+def open_source(source: str, classes: Sequence[str], split: str, follow_links: bool) -> tuple[LabelSet, list[str]]:
+    """Returns the labels of SOURCE, and sentences about what was left out.
+
+    Args:
+        classes: that may be given to objects, besides those of the annotations.
+        split: "": the only one that is there.
+        follow_links: also take files that lie outside the folder, to which links or annotations lead.
+
+    Raises:
+        BadInput: the source cannot be read, its layout cannot be written, or there is no class.
+    """
+    if not os.path.exists(source):
+        raise BadInput(f"no such file or folder: {source}. Name a folder of images, or of a data set")
+    if os.path.basename(os.path.abspath(source)) in per_image_json.IMAGE_FOLDERS and _is_plain(source):
+        source = os.path.dirname(os.path.abspath(source))
+    if _is_plain(source):
+        layout, root = "per_image_json", source
+        split, opened = "all", _open_photographs(os.path.normpath(root))
+    else:
+        data, splits = detect_layout(Data(root=source), (split,) if split else ())
+        layout, root, split = data.format, data.root, _one_split(splits)
+        if layout not in OPEN:
+            raise BadInput(f"{source} is read as {layout}, which cannot be written. Convert it first: fleet-rcnn "
+                           f"convert {source} --to coco OUT")
+        opened = OPEN[layout](root, split)
+    images, files, names, sizes = opened
+    names = list(dict.fromkeys([*names, *classes]))
+    if layout == "yolo" and len(names) > len(opened[2]):
+        raise BadInput(f"--classes {','.join(classes)}: the classes of this data set are {', '.join(opened[2])}. Add "
+                       "others to its data.yaml or list of names")
+    labels = LabelSet(layout, root, split, images, files, names, sizes)
+    notes = [] if follow_links else _leave_out_links(labels)
+    _read_all(labels)
+    return labels, notes
+
+
+def _is_plain(source: str) -> bool:
+    """Returns whether a folder holds images and no annotations of any layout."""
+    forget_folders()
+    return os.path.isdir(source) and not any(layout.splits(source) for layout in LAYOUTS.values()) \
+        and not any(unusable_splits(name, source) for name in LAYOUTS)
+
+
+def _one_split(splits: Sequence[str]) -> str:
+    if len(splits) > 1 and "all" not in splits:
+        raise BadInput(f"several splits: {', '.join(splits)}. Name one with --split, such as --split {splits[0]}")
+    return "all" if "all" in splits else splits[0]
+
+
+def _open_coco(root: str, split: str) -> Opened:
+    data = coco.read(root, split)
+    files = CocoFiles(coco.annotation_file(root, split))
+    files.read()
+    return [data.path(i) for i in range(len(data))], files, data.classes, data.sizes.tolist()
+
+
+def _open_voc(root: str, split: str) -> Opened:
+    data, tree = voc.read(root, split), voc.find_tree(root, split, "")
+    images = [data.path(i) for i in range(len(data))]
+    paths = [voc.annotation_file(tree, stem) for stem in voc.listed_stems(tree)]
+    sizes = data.sizes.tolist()
+    if not tree.list_file:  # then images without an annotation file belong to the split, too
+        for stem in tree.images.stems(tree.recursive):
+            image = os.path.join(root, tree.images.find(stem)[0])
+            if not tree.annotations.find(stem) and image not in images:
+                images.append(image)
+                paths.append(os.path.join(root, tree.annotations.folder, f"{stem}.xml"))
+                sizes.append(list(image_size(image)))
+    return images, VocFiles(paths, images, sizes), data.classes, sizes
+
+
+def _open_yolo(root: str, split: str) -> Opened:
+    data, name = find_split(root, split)
+    labels = LabelFiles(root, name)
+    images = _one_per_stem(images_of(root, split))
+    listed = data.names or (unique_names(read_lines(name_file(root)), name_file(root)) if name_file(root) else None)
+    names = listed or yolo.read(root, split).classes
+    sizes = [image_size(image) for image in images]
+    paths = [labels.find(image) or labels.new_path(image) for image in images]
+    return images, YoloFiles(paths, sizes, list(names), data.keypoints), names, None
+
+
+def _open_photographs(root: str) -> Opened:
+    """Returns the images of a folder without annotations; their files will be in its sub-folder labels."""
+    folders = [path for path in (os.path.join(root, name) for name in per_image_json.IMAGE_FOLDERS)
+               if os.path.isdir(path)]
+    folder = folders[0] if folders else root
+    every = image_files(folder)
+    images = _one_per_stem([path for path in every if os.path.dirname(path) == os.path.normpath(folder)])
+    if not images:
+        raise BadInput(f"{folder} itself holds no image: name the folder with the images, such as "
+                       f"{os.path.dirname(every[0])}")
+    stems = [os.path.splitext(os.path.basename(path))[0] for path in images]
+    return images, JsonFiles([os.path.join(root, "labels", f"{stem}.json") for stem in stems]), [], None
+
+
+def _open_json(root: str, split: str) -> Opened:
+    annotations, pictures = per_image_json.find_folders(root, split, "")
+    image_folder, label_folder = (os.path.join(root, index.folder) for index in (pictures, annotations))
+    images = _one_per_stem(image_files(image_folder))
+    stems = [os.path.splitext(os.path.relpath(path, image_folder))[0] for path in images]
+    if split != "all" and f"/{split}/" not in f"/{annotations.folder}/":  # a list, or a range
+        listed = set(per_image_json.listed_stems(root, split, annotations))
+        images, stems = zip(*[pair for pair in zip(images, stems) if pair[1] in listed])
+    known = [annotations.find(stem) for stem in stems]
+    paths = [os.path.join(root, files[0]) if files else os.path.join(label_folder, f"{stem}.json")
+             for stem, files in zip(stems, known)]
+    names = {name for path in paths if os.path.exists(path) for name, _, _ in per_image_json.read_objects(path)}
+    return list(images), JsonFiles(paths), sorted(names), None
+
+
+# Layout -> (root, split) -> Opened.
+OPEN = {"coco": _open_coco, "voc": _open_voc, "yolo": _open_yolo, "per_image_json": _open_json}
+
+
+def _one_per_stem(images: list[str]) -> list[str]:
+    """Returns the images without those that differ from another one in their ending alone; of these the JPEG counts."""
+    by_stem: dict[str, str] = {}
+    for image in sorted(images, key=lambda path: not path.lower().endswith(PREFERRED)):
+        by_stem.setdefault(os.path.splitext(image)[0], image)
+    kept = set(by_stem.values())
+    return [image for image in dict.fromkeys(images) if image in kept]
+
+
+def _leave_out_links(labels: LabelSet) -> list[str]:
+    """Removes images that lie outside the folder, and returns a sentence about them.
+
+    Raises:
+        BadInput: an annotation file lies outside, or all images do.
+    """
+    root = os.path.join(os.path.realpath(labels.root), "")
+    files = getattr(labels.files, "paths", None) or [labels.files.path]
+    outside = [path for path in files if not os.path.realpath(path).startswith(root)]
+    kept = [i for i, path in enumerate(labels.images) if os.path.realpath(path).startswith(root)]
+    remedy = "Add --follow-links to take it all the same, or name the folder that holds everything"
+    if outside:
+        raise BadInput(f"the annotations {shorten(outside, 1)} lie outside {labels.root}. {remedy}")
+    if not kept and labels.images:
+        raise BadInput(f"all {len(labels.images)} images lie outside {labels.root}, such as "
+                       f"{os.path.realpath(labels.images[0])}. {remedy}")
+    left_out = [labels.name(i) for i in range(len(labels.images)) if i not in set(kept)]
+    labels.shown = kept
+    return [f"{len(left_out)} images lie outside {labels.root} and are left out: {shorten(left_out)}. {remedy}"] \
+        if left_out else []
+
+
+def _read_all(labels: LabelSet) -> None:
+    """Reads the labels of all images once, for their states. Raises BadInput that lists what cannot be read."""
+    mistakes = []
+    for index in labels.shown:
+        try:
+            labels.load(index)
+        except BadInput as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise combine_mistakes(f"labels of {labels.root}", mistakes)

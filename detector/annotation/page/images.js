@@ -1,0 +1,153 @@
+"use strict";
+// The labels of the images: what this page shows, what is saved, and what has changed elsewhere.
+
+const token = new URLSearchParams(location.search).get("token");
+const RETRY_MS = 2500, POLL_MS = 1200;
+const rowOf = new Map(data.images.map(row => [row.index, row]));
+const labelsOf = new Map();  // index -> labels, see `take`
+const keyOf = new Map();     // id of an object on this page -> the key by which the server knows its text
+let lastId = 0, serial = data.serial;
+const listeners = [];        // called with the index of an image whose labels, state or saving have changed
+const notify = index => listeners.forEach(listener => listener(index));
+
+const request = (path, options = {}) =>
+  fetch(path, {cache: "no-store", ...options, headers: {"X-Token": token, ...options.headers}});
+
+function newObject(name, box, key = "") {
+  const object = {id: ++lastId, name, box};
+  if (key) keyOf.set(object.id, key);
+  return object;
+}
+
+// Objects are never changed in place, so that undo and redo keep lists of them.
+function take(index, answer) {
+  const old = labelsOf.get(index);
+  const labels = {version: answer.version, labelled: answer.labelled, suggestions: answer.suggestions,
+    objects: answer.objects.map(object => newObject(object.name, object.box, object.key)),
+    refused: old ? old.refused : new Set(), undo: [], redo: [], dirty: false, saving: false, error: "", changes: 0};
+  labelsOf.set(index, labels);
+  return labels;
+}
+
+// Returns the labels of an image as they are in the file; where they are those that the page has, undo stays possible.
+async function load(index) {
+  const labels = labelsOf.get(index);
+  if (labels && (labels.dirty || labels.saving)) return labels;
+  const changes = labels ? labels.changes : 0, answer = await request(`/labels/${index}`);
+  if (!answer.ok) throw new Error(await answer.text());
+  const content = await answer.json();
+  if (labels && (labels.changes !== changes || labels.version === content.version)) {
+    labels.suggestions = content.suggestions;
+    return labels;
+  }
+  return take(index, content);
+}
+
+const stateOf = labels => labels.objects.length ? "labelled" : labels.labelled ? "empty" : "unlabelled";
+
+// Sets the objects of an image, and saves them.
+function change(index, objects, labelled = true) {
+  const labels = labelsOf.get(index);
+  labels.undo.push({objects: labels.objects, labelled: labels.labelled});
+  labels.redo = [];
+  put(index, {objects, labelled});
+}
+
+function put(index, snapshot) {
+  const labels = labelsOf.get(index);
+  Object.assign(labels, snapshot, {dirty: true, changes: labels.changes + 1});
+  rowOf.get(index).state = stateOf(labels);
+  notify(index);
+  save(index);
+}
+
+// Takes back the last change of an image, or makes it again.
+function step(index, from, to) {
+  const labels = labelsOf.get(index);
+  if (!labels || !labels[from].length) return false;
+  labels[to].push({objects: labels.objects, labelled: labels.labelled});
+  put(index, labels[from].pop());
+  return true;
+}
+
+async function save(index) {
+  const labels = labelsOf.get(index);
+  if (labels.saving) return;
+  labels.saving = true;
+  while (labels.dirty) {
+    labels.dirty = false;
+    const {objects, labelled, version} = labels;
+    try {
+      const sent = objects.map(({id, name, box}) => ({key: keyOf.get(id) || "", name, box}));
+      const answer = await request(`/labels/${index}`,
+        {method: "PUT", body: JSON.stringify({version, labelled, objects: sent})});
+      if (!answer.ok && answer.status !== 409) throw new Error(await answer.text());
+      const content = await answer.json();
+      if (answer.status === 409) {
+        const mine = {objects: labels.objects, labelled: labels.labelled};
+        take(index, content).redo = [mine];
+        rowOf.get(index).state = stateOf(labelsOf.get(index));
+        tell("Another page has changed this image: it is shown as it is now. Redo brings back yours.");
+        break;
+      }
+      labels.version = content.version;
+      objects.forEach((object, i) => keyOf.set(object.id, content.objects[i].key));
+      labels.error = "";
+    } catch (error) {
+      labels.dirty = true;
+      labels.error = error instanceof TypeError ? "no connection to the server" : error.message;
+      break;
+    }
+  }
+  labels.saving = false;
+  notify(index);
+}
+
+const unsaved = () => [...labelsOf].filter(([, labels]) => labels.dirty || labels.saving).map(([index]) => index);
+setInterval(() => unsaved().forEach(save), RETRY_MS);
+addEventListener("beforeunload", event => { if (unsaved().length) event.preventDefault(); });
+
+// Learns what has changed: states, suggestions, and the labels of the image that is shown.
+async function poll(shown) {
+  const labels = labelsOf.get(shown), changes = labels && labels.changes;
+  let content;
+  try {
+    const answer = await request(`/changes?since=${serial}&image=${shown}`);
+    if (!answer.ok) return;
+    content = await answer.json();
+  } catch { return; }  // the next save says that there is no connection
+  serial = content.serial;
+  for (const [key, summary] of Object.entries(content.images)) {
+    const index = Number(key), known = labelsOf.get(index);
+    const state = known && (known.dirty || known.saving) ? rowOf.get(index).state : summary.state;
+    Object.assign(rowOf.get(index), summary, {state});
+    notify(index);
+  }
+  if (!labels || labels.dirty || labels.saving || labels.changes !== changes) return;
+  const isOther = content.version && content.version !== labels.version;
+  if (!isOther && (labels.suggestions || rowOf.get(shown).top === null)) return;
+  if (await load(shown) !== labels) tell("Another page has changed this image: it is shown as it is now.");
+  notify(shown);
+}
+
+// The pixels of an image at full, half, quarter ... size; those of the last few images are kept.
+const pixelsOf = new Map();
+function loadPixels(index) {
+  if (!pixelsOf.has(index)) {
+    pixelsOf.set(index, fetchPixels(index));
+    for (const key of [...pixelsOf.keys()].slice(0, -6)) pixelsOf.delete(key);
+  }
+  return pixelsOf.get(index);
+}
+async function fetchPixels(index) {
+  const answer = await request(`/image/${index}`);
+  if (!answer.ok) {
+    pixelsOf.delete(index);
+    throw new Error(await answer.text());
+  }
+  const levels = [await createImageBitmap(await answer.blob(), {colorSpaceConversion: "none"})];
+  for (let last = levels[0]; Math.max(last.width, last.height) > 1200; last = levels.at(-1))
+    levels.push(await createImageBitmap(last, {resizeWidth: Math.ceil(last.width / 2),
+      resizeHeight: Math.ceil(last.height / 2), resizeQuality: "medium"}));
+  return levels;
+}

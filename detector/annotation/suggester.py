@@ -1,0 +1,62 @@
+"""Detections of a trained detector as suggestions: a thread predicts beside the page, first where one looks."""
+
+import threading
+from dataclasses import dataclass, field
+
+from detector.annotation.label_set import LabelSet
+from detector.data.image_io import read_image
+from detector.errors import BadInput
+from detector.inference.predictor import Predictor
+
+LOWEST_SCORE = 0.05  # of a suggestion that a page gets; its slider starts there
+MAX_SUGGESTIONS = 300
+
+
+@dataclass
+class Suggester:
+    """Predicts all images of a label set once, the nearest to `focus` first: those that follow before those before.
+
+    suggestions: by image, best score first: {"name", "score", "box"}. Of an image that cannot be read: [].
+    """
+
+    predictor: Predictor
+    labels: LabelSet
+    focus: int = 0  # position in `labels.shown` of the image that somebody looks at
+    suggestions: dict[int, list[dict]] = field(default_factory=dict)
+
+    def start(self) -> None:
+        self.pending = list(range(len(self.labels.shown)))
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def look_at(self, index: int) -> None:
+        """Notes which image somebody looks at."""
+        self.focus = self.labels.shown.index(index)
+
+    def _run(self) -> None:
+        while self.pending:
+            focus = self.focus
+            position = min(self.pending, key=lambda other: abs(other - focus) * 2 - (other > focus))
+            self.pending.remove(position)
+            index = self.labels.shown[position]
+            self.suggestions[index] = self._predict(index)
+            self.labels.touch(index)
+
+    def _predict(self, index: int) -> list[dict]:
+        try:
+            height, width = self.labels.size(index)
+            image = read_image(self.labels.images[index], (height, width))
+        except BadInput:  # the page says so where it shows the image
+            return []
+        detections = self.predictor.detect([image], LOWEST_SCORE)[0]
+        limits = (width, height, width, height)
+        rows = [{"name": name, "score": round(float(score), 3),
+                 "box": [min(max(round(float(value), 1), 0.0), float(limit)) for value, limit in zip(box, limits)]}
+                for name, score, box in zip(detections.names, detections.scores, detections.boxes)]
+        return [row for row in rows if row["name"] in self.labels.classes and row["box"][2] - row["box"][0] >= 1
+                and row["box"][3] - row["box"][1] >= 1][:MAX_SUGGESTIONS]
+
+    def unsure(self, index: int) -> float | None:
+        """Returns how unsure the detector is of an image: the variance of its number of objects, where scores are
+        probabilities. None: it is not predicted yet."""
+        rows = self.suggestions.get(index)
+        return None if rows is None else round(sum(row["score"] * (1 - row["score"]) for row in rows), 3)

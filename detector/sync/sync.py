@@ -1,0 +1,115 @@
+"""`sync`: sends what a tracker does not have yet of a run."""
+
+import contextlib
+import fcntl
+import importlib.util
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from detector.errors import BadInput, shorten
+from detector.sync.mlflow_run import sync_to_mlflow
+from detector.sync.progress import Progress, read_progress, write_progress
+from detector.sync.record import Record, read_record
+from detector.sync.wandb_run import is_offline, sync_to_wandb
+
+PROJECT = "fleet-rcnn"
+TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """An experiment tracker.
+
+    send: sends what is new and saves the progress after each part; returns the progress, and lines for the user.
+    """
+
+    send: Callable[[Record, Progress, Callable[[Progress], None]], tuple[Progress, list[str]]]
+    package: str        # that is imported
+    install: str        # what pip installs
+    url_variable: str
+    project_variable: str
+    default_url: str = ""
+    without_server: str = ""  # a sentence on what one may do without a server
+
+
+TARGETS = {
+    "mlflow": Target(sync_to_mlflow, "mlflow", "mlflow-skinny", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"),
+    "wandb": Target(sync_to_wandb, "wandb", "wandb", "WANDB_BASE_URL", "WANDB_PROJECT", "https://api.wandb.ai",
+                    "; WANDB_MODE=offline writes to this disk only"),
+}
+
+
+def sync(run: str, to: str, url: str = "", project: str = "") -> list[str]:
+    """Sends the record of a run to a tracker: the first time all, later what is new. Returns lines for the user.
+
+    Args:
+        to: a key of TARGETS.
+        url: of the server; empty: that of the tracker's environment variable.
+        project: of W&B, or the experiment of MLflow; empty: by environment variable, or "fleet-rcnn".
+
+    Raises:
+        BadInput: there is no such run, the package is missing, or the server cannot be used.
+    """
+    target, folder = TARGETS[to], Path(run)
+    record = read_record(folder)
+    if importlib.util.find_spec(target.package) is None:
+        raise BadInput(f"sync --to {to} needs {target.package}, which is not installed: pip install {target.install}")
+    url = url or os.environ.get(target.url_variable, "")
+    project = project or os.environ.get(target.project_variable, "") or PROJECT
+    if not (url or target.default_url):
+        raise BadInput(f"sync --to {to} needs a server: --url http://localhost:5000, or the environment variable "
+                       f"{target.url_variable}; `mlflow server --port 5000` starts one")
+    if not (to == "wandb" and is_offline()):
+        ensure_reachable(url or target.default_url, target.without_server)
+    with only_sync_of(folder):
+        progress, notes = read_progress(folder, to, url, project, record.name), []
+        if not progress.is_start_of(record):
+            notes = [f"the run was trained again from an earlier step than was sent: {to} gets a new run, and the old "
+                     f"one ({progress.run}) can be deleted there"]
+            progress = Progress(to, url, project, record.name)
+        before = progress
+        progress, lines = target.send(record, progress, lambda part: write_progress(folder, part))
+        write_progress(folder, progress)
+    return [*notes, summary(record, before if before.run == progress.run else Progress(to, url, project, ""),
+                            progress), *lines]
+
+
+def summary(record: Record, before: Progress, after: Progress) -> str:
+    """Returns what was sent, as one sentence."""
+    changed = [path for path, digest in after.files.items() if before.files.get(path) != digest]
+    later = f"; {record.num_later} later lines follow with the next checkpoint" if record.num_later else ""
+    return (f"{record.name}: {after.lines - before.lines} new lines of {len(record.lines)} and {len(changed)} files"
+            + (f" ({shorten(changed, 3)})" if changed else "") + f" are in project {after.project}{later}")
+
+
+def ensure_reachable(url: str, advice: str) -> None:
+    """Raises BadInput with this advice if no server answers at an http(s) address: trackers would try for minutes."""
+    if not url.startswith(("http://", "https://")):
+        return
+    try:
+        urllib.request.urlopen(url, timeout=TIMEOUT_S).close()
+    except urllib.error.HTTPError:  # a server that answers
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise BadInput(f"{url} cannot be reached: {reason}. Start the server, or name another one with --url{advice}"
+                       ) from error
+
+
+@contextlib.contextmanager
+def only_sync_of(folder: Path) -> Iterator[None]:
+    """Holds a lock on a run folder, which only `sync` takes. Raises BadInput if another `sync` holds it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a disk without locks
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BadInput(f"another process syncs {folder}: wait for it") from error
+        yield
+    finally:
+        os.close(handle)
