@@ -18,7 +18,7 @@ from detector.data.image_io import array_to_tensor, pil_to_tensor, read_image
 from detector.distributed.process_group import choose_device
 from detector.errors import BadInput, count_of, shorten
 from detector.inference.slicing import Slicing, search_tiles
-from detector.inference.weights_file import WEIGHT_SUFFIXES, is_coco_name, open_weights
+from detector.inference.weights_file import COCO, WEIGHT_SUFFIXES, is_coco_name, open_weights
 from detector.model.faster_rcnn import Detector, build_model, to_device_and_layout
 from detector.model.precision import autocast, to_device
 from detector.run.checkpoint_files import best_path, names_not_finite, read_checkpoint, step_files, whole_beside
@@ -88,8 +88,8 @@ def open_detector(name: str, which: str, device: torch.device,
     """Loads a detector by its name, in evaluation mode.
 
     Args:
-        name: a run folder; a checkpoint of a run; `coco` or `coco:BUILDER`, torchvision's detectors; or another file of
-            weights, which needs `config_name`.
+        name: a run, by folder or name; a checkpoint of a run; `coco` or `coco:BUILDER`, torchvision's detectors;
+            or another file of weights, which needs `config_name`.
         which: checkpoint of a run folder, see find_checkpoint.
         config_name: the config that a file of weights belongs to: a row of the tables, a shipped config or a file.
 
@@ -99,6 +99,7 @@ def open_detector(name: str, which: str, device: torch.device,
     Raises:
         BadInput: there is no such detector, or its weights cannot be read or do not fit.
     """
+    name = named_run(name)
     is_file = os.path.isfile(os.path.expanduser(name)) or name.endswith(WEIGHT_SUFFIXES) and not os.path.isdir(name)
     if is_coco_name(name) or is_file and config_name:
         detector = open_weights(name, config_name)
@@ -107,6 +108,8 @@ def open_detector(name: str, which: str, device: torch.device,
     if config_name:
         raise BadInput(f"--config {config_name}: {name} is a run folder, which has a config of its own; leave --config "
                        "out" if os.path.isdir(name) else f"no such file of weights: {name}")
+    if not is_file and not os.path.isdir(name):
+        raise BadInput(f"{no_such_run(name)}; {COCO} is a detector that needs no run")
     if not is_file:
         return load_detector(find_checkpoint(name, which), device)
     try:

@@ -168,6 +168,17 @@ def test_classes_of_another_number_are_listed_in_the_config(tmp_path, photo):
     assert detect.classes == ("hen", "egg") and set(detect(photo, score=0.0).names) <= {"hen", "egg"}
 
 
+def test_a_run_that_is_called_coco_comes_before_torchvisions_detector(untrained_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "coco").mkdir()  # a folder of data is no run
+    (tmp_path / "runs").mkdir()
+    Path(untrained_run).rename(tmp_path / "runs" / "mine")
+    assert load("mine", device="cpu").classes == ("cat", "dog")
+    (tmp_path / "coco").rmdir()
+    (tmp_path / "runs" / "mine").rename(tmp_path / "runs" / "coco")
+    assert load("coco", device="cpu").classes == ("cat", "dog")
+
+
 def test_a_checkpoint_of_a_run_needs_no_config(untrained_run, photo):
     checkpoint = Path(untrained_run) / "checkpoints" / "step-00000007.pt"
     detections, expected = (load(name, device="cpu")(photo, score=0.0) for name in (checkpoint, untrained_run))
@@ -177,6 +188,7 @@ def test_a_checkpoint_of_a_run_needs_no_config(untrained_run, photo):
 @pytest.mark.parametrize("arguments, message", [
     (["coco:fasterrcnn_resnet50"], "coco:fasterrcnn_resnet50: torchvision has no such Faster R-CNN (did you mean"),
     (["coco", "--config", "coco/resnet50_fpn"], "leave --config out"), (["{run}", "--config", "coco/resnet50_fpn"], "leave --config out"),
+    (["coc"], "no such run folder: coc. Name the folder"), (["coc"], "coco is a detector that needs no run"),
     (["{weights}"], "need the config that they belong to: --config"),
     (["{weights}", "--config", "coco/resnet51"], "no such config"),
     (["{weights}", "--config", "coco/resnet50_fpn"], "does not fill"), (["{tmp}/none.pth"], "no such checkpoint"),
