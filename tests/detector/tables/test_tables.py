@@ -237,6 +237,14 @@ def test_text_lines_up(rows):
     assert "\n  8 x NVIDIA H100 80GB HBM3, fp32; commit 012345678; 2026-11-25" in as_text(rows)
 
 
+@pytest.mark.parametrize("columns", [60, 80, 140])
+def test_text_fits_a_terminal_and_names_what_is_left_out(rows, columns):
+    text = as_text(rows, columns)
+    assert max(map(len, text.splitlines())) <= columns and "mAP" in text and "+0.1" in text
+    assert "\n(not shown: seed" in text and "--csv" in text
+    assert "not shown" not in as_text(rows, 300) and as_text(rows, 300).splitlines()[2] == as_text(rows).splitlines()[2]
+
+
 class Reader(html.parser.HTMLParser):
     """Collects the elements that are open at the end, and every address that the page would load."""
 
