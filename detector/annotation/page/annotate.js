@@ -1,7 +1,7 @@
 "use strict";
 // The page: what pointers and keys do, and the panels around the image.
 
-const page = {shown: -1, name: data.classes[0], selected: null, score: data.score, hidden: new Set(), isPanning: false,
+const page = {shown: -1, name: data.classes[0], selected: null, score: data.score, hidden: new Set(), isPanning: false, isCopying: false,
   order: "name", filter: "all", cursor: null};
 const current = () => labelsOf.get(page.shown);
 const byId = id => document.getElementById(id);
@@ -64,8 +64,9 @@ function refuseAll() {
 }
 async function copyFromBefore() {
   const rows = ordered(), before = rows[rows.findIndex(row => row.index === page.shown) - 1], target = page.shown;
-  if (!before || !shown()) return;
-  const {objects} = await load(before.index);
+  if (!before || !shown() || page.isCopying) return;
+  page.isCopying = true;
+  const {objects} = await load(before.index).finally(() => { page.isCopying = false; });
   if (page.shown !== target || !objects.length) return;
   const [width, height] = imageSize();
   const inside = objects.filter(({box}) => box[0] < width - 1 && box[1] < height - 1);
@@ -198,7 +199,7 @@ function dragged({kind, from, item, handle}, at, dx, dy) {
   return fitBox(item.box.map((value, i) => EDGES[handle].includes(i) ? value + [dx, dy][i % 2] : value));
 }
 function finish({kind, moved, at, item, box}) {
-  if (kind === "pan") return;
+  if (kind === "pan" || kind === "pinch") return;
   if (!moved) return selectAt(at);
   if (kind === "draw") add(page.name, box);
   else if (box.some((value, i) => value !== item.box[i])) edit(item, {box});
@@ -239,14 +240,15 @@ function acceptChosen() {
 }
 const KEYS = {n: () => go(1), b: () => go(-1), u: goToUnlabelled, e: markEmpty, c: copyFromBefore, d: drawInTheMiddle,
   a: acceptChosen, r: () => isObject(selectedItem()) || !selectedItem() ? refuseAll() : remove(), x: remove,
-  Delete: remove, Backspace: remove, z: () => undoOrRedo("undo", "redo"), y: () => undoOrRedo("redo", "undo"),
+  Enter: () => { accept(suggestions()); go(1); }, Delete: remove, Backspace: remove, z: () => undoOrRedo("undo", "redo"), y: () => undoOrRedo("redo", "undo"),
   ".": () => selectNext(1), ",": () => selectNext(-1), "+": () => zoomTo(view.scale * 1.3), "=": () => zoomTo(view.scale * 1.3),
   "-": () => zoomTo(view.scale / 1.3), f: zoomToFit, h: () => hide(page.name), Escape: () => select(null),
   "?": () => byId("help").showModal()};
-const NEEDS_IMAGE = "ecdarxzy.,+=-fDeleteBackspace";
+const NEEDS_IMAGE = "ecdarxzy.,+=-fDeleteBackspaceEnter";
 
 document.addEventListener("keydown", event => {
-  const isField = event.target.matches("select, input:not([type=checkbox])");
+  const isField = event.target.matches("select, input:not([type=checkbox])") ||
+    event.key === "Enter" && event.target.matches("button, input");
   if (byId("help").open || isField && event.key !== "Escape" || event.metaKey) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (ARROWS[key] || ARROWS[event.key]) {
@@ -337,7 +339,8 @@ function buildPage() {
     ["click . ,", "selects a box; again: the next one below"], ["d", "draws a box in the middle"],
     ["arrows", "move the selected box, with Shift by 10 pixels"], ["Alt or Ctrl + arrows", "change its width and height"],
     ["x Delete", "deletes the selected box"], ["z y", "undo, redo"], ["c", "copies the boxes of the image before"],
-    ["e", "nothing to label here; with Shift, also where there are boxes"], ["a", "accepts the selected suggestion, or all"], ["r", "refuses it, or all"],
+    ["e", "nothing to label here; with Shift, also where there are boxes"], ["a", "accepts the selected suggestion, or all"],
+    ["Enter", "accepts all suggestions, and goes to the next image"], ["r", "refuses it, or all"],
     ["wheel + - f", "zoom; the whole image"], ["right button, two fingers, Shift + arrows", "move the image"], ["h", "shows or hides the class"],
     ["Esc", "selects nothing"]].map(([keys, text]) => [h("dt", {}, keys), h("dd", {}, text)])),
   h("form", {method: "dialog"}, h("button", {class: "plain"}, "close")));

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import threading
 import time
 
@@ -10,19 +11,27 @@ from chromium import Browser
 from detector.annotation.server import Site, open_server
 
 SHIFT, CTRL = 8, 2
+CODES = {"ArrowLeft": 37, "ArrowRight": 39, "ArrowUp": 38, "ArrowDown": 40, "Delete": 46, "Escape": 27, "Enter": 13}
 
 
 class AnnotationPage:
     """One tab with the page. Counts the actions of its user: drags, clicks and keys."""
 
     def __init__(self, browser: Browser, url: str):
-        self.browser, self.actions = browser, 0
-        self.visit(url)
+        self.browser, self.actions, self.may_be_refused = browser, 0, False
+        self.load("Page.navigate", url=url)
 
-    def visit(self, url: str) -> None:
-        self.url = url
-        self.browser.call("Page.navigate", url="about:blank")
-        self.browser.call("Page.navigate", url=url)
+    def reload(self) -> None:
+        self.load("Page.reload")
+
+    def load(self, method: str, **parameters) -> None:
+        """Loads a page. No script is run before it is there: the answer could be lost with the page before."""
+        browser = self.browser
+        browser.number += 1
+        message = {"id": browser.number, "method": method, "params": parameters, "sessionId": browser.session}
+        os.write(browser.requests, json.dumps(message).encode() + b"\0")
+        while browser.read().get("method") != "Page.loadEventFired":
+            pass
         self.wait("document.documentElement.dataset.ready === 'yes' && saved()", "document.documentElement.dataset.ready")
 
     def run(self, script: str):
@@ -38,12 +47,14 @@ class AnnotationPage:
 
     def settled(self) -> None:
         """Waits until everything is shown and saved."""
-        self.wait("root.dataset.shown === String(page.shown) && !isUpdating && !isPending && saved()")
+        self.wait("root.dataset.shown === String(page.shown) && !isUpdating && !isPending && !page.isCopying && saved()")
+        if self.may_be_refused:
+            self.browser.messages[:] = [text for text in self.browser.messages if "409 (Conflict)" not in text]
         assert "failure" not in self.browser.dataset(), self.browser.dataset()
 
     def key(self, key: str, modifiers: int = 0) -> None:
         self.actions += 1
-        code = {"ArrowLeft": 37, "ArrowRight": 39, "ArrowUp": 38, "ArrowDown": 40, "Delete": 46, "Escape": 27}.get(key, ord(key[0].upper()))
+        code = CODES.get(key, ord(key[0].upper()))
         text = {"text": key} if len(key) == 1 and not modifiers & CTRL else {}
         for kind in ("keyDown" if text else "rawKeyDown", "keyUp"):
             extra = text if kind == "keyDown" else {}
@@ -80,7 +91,8 @@ class AnnotationPage:
 
     def press_button(self, text: str) -> None:
         """Clicks a button by its text, with the mouse."""
-        x, y = self.run("(() => { const b = [...document.querySelectorAll('button')].find(b => b.textContent === "
+        self.settled()
+        x, y = self.run("(() => { const b = [...document.querySelectorAll('button, .text')].find(b => b.textContent === "
                         f"{json.dumps(text)}); b.scrollIntoView(); const r = b.getBoundingClientRect(); "
                         "return [r.left + r.width / 2, r.top + r.height / 2]; })()")
         self.click((x, y))
@@ -94,6 +106,8 @@ def served(site: Site):
         thread.start()
         if site.suggester:
             site.suggester.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/?token={site.token}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/?token={site.token}"
+        finally:
+            server.shutdown()
+            thread.join()
