@@ -44,7 +44,8 @@ def add_export(parser: argparse.ArgumentParser) -> None:
                         "torchvision's names; safetensors: the same without pickle; default: onnx")
     parser.add_argument("--padded-size", default="", metavar="HEIGHTxWIDTH", help="of onnx and pt2: size of the "
                         "network's input, such as 800x1333 for landscape images; default: a square that all fit in")
-    add_path(parser, "--out", "FILE", "file to write, such as bccd.onnx; default: RUN/export/detector.* by format")
+    add_path(parser, "--out", "FILE", "file to write, such as bccd.onnx; default: export/detector.* in the "
+             "run folder, or in the current one where there is no run")
     add_checkpoint(parser)
     add_path(parser, "--images", "PATH", "image or folder on which file and model are compared, such as photos; "
              "default: the validation data")
@@ -65,7 +66,7 @@ INFERENCE = {
     "predict": Verb("DETECTOR SOURCE", "draw the detections in an image, a folder, a video or camera:0",
                     ("predict coco photo.jpg", "predict bccd photo.jpg",
                      "predict runs/bccd photos/ --score 0.3 --report",
-                     "predict runs/bccd large.png --slice 640"), add_predict),
+                     "predict bccd video.mp4 --out out", "predict bccd large.png --slice 640"), add_predict),
     "export": Verb("DETECTOR", "write a detector for other programs, and compare it with the model",
                    ("export bccd --format onnx", "export runs/bccd --format pt2 --padded-size 800x1333"), add_export),
     "sync": Verb("RUN --to mlflow|wandb", "send a run's numbers, options, plots and pictures to an experiment tracker",
