@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from detector.config.model_schema import Model
-from detector.errors import BadInput
+from detector.errors import BadInput, count_of
 from detector.model.backbones import BACKBONES, find_backbone
 from detector.model.weights.files import StoredWeights, read_weights
 from detector.model.weights.name_maps import to_model_names
@@ -29,7 +29,7 @@ class LoadReport:
     def __str__(self) -> str:
         lines = [f"{len(self.loaded)} tensors loaded", *self.notes]
         if self.matched_classes:
-            lines.append(f"{self.matched_classes} classes matched by name")
+            lines.append(f"{count_of(self.matched_classes, 'class', 'classes')} matched by name")
         for label, names in (("unused", self.unused), ("different shape", self.mismatched),
                              ("not loaded", self.not_loaded)):
             if names:
