@@ -85,9 +85,10 @@ def _open_voc(root: str, split: str) -> Opened:
     paths = [voc.annotation_file(tree, stem) for stem in voc.listed_stems(tree)]
     sizes = data.sizes.tolist()
     if not tree.list_file:  # then images without an annotation file belong to the split, too
+        known = set(images)
         for stem in tree.images.stems(tree.recursive):
             image = os.path.join(root, tree.images.find(stem)[0])
-            if not tree.annotations.find(stem) and image not in images:
+            if not tree.annotations.find(stem) and image not in known:
                 images.append(image)
                 paths.append(os.path.join(root, tree.annotations.folder, f"{stem}.xml"))
                 sizes.append(list(image_size(image)))

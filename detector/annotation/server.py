@@ -34,7 +34,7 @@ JPEG_QUALITY = 93
 FOLDER = Path(__file__).resolve().parent / "page"
 REPORT_PAGE = FOLDER.parent.parent / "report" / "page"  # style and helpers of all pages
 SCRIPTS = (*(REPORT_PAGE / name for name in ("charts.js", "theme.js", "boxes.js")),
-           *(FOLDER / name for name in ("view.js", "images.js", "annotate.js")))
+           *(FOLDER / name for name in ("view.js", "images.js", "panels.js", "annotate.js")))
 
 
 @dataclass(frozen=True)
