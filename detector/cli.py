@@ -93,7 +93,8 @@ def run_predict(args: argparse.Namespace) -> int:
 
 def run_export(args: argparse.Namespace) -> None:
     from detector.inference.export import export
-    export(args.run, args.format, args.out, args.checkpoint, args.images, parse_padded_size(args.padded_size))
+    export(args.run, args.format, args.out, args.checkpoint, args.images, parse_padded_size(args.padded_size),
+           args.config)
 
 
 def parse_padded_size(text: str) -> tuple[int, int] | None:

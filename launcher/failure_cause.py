@@ -114,7 +114,8 @@ def cause_of_failure(run: Path, state: RunState, past: JobState | None, log: Pat
         error = first_error(log)
         if not error and owner.liveness is Liveness.DEAD:
             error = f"process {owner.pid} on {owner.host} was killed, or the machine was restarted"
-        return Cause(error=error or (last_line(log) if state.job else ""), scheduler=scheduler,
+        last = last_line(log) if state.job else ""
+        return Cause(error=error or (f"the last line of its log: {last}" if last else ""), scheduler=scheduler,
                      remedy=remedy_of(error, "SIGKILL" if "was killed" in error else "", past, memory), command=command)
     error = first.error
     if not error and not first.end.startswith("signal") and state.job:

@@ -1,5 +1,6 @@
 """Detections of a trained detector as suggestions: a thread predicts beside the page, first where one looks."""
 
+import sys
 import threading
 from dataclasses import dataclass, field
 
@@ -38,7 +39,11 @@ class Suggester:
             position = min(self.pending, key=lambda other: abs(other - focus) * 2 - (other > focus))
             self.pending.remove(position)
             index = self.labels.shown[position]
-            self.suggestions[index] = self._predict(index)
+            try:
+                self.suggestions[index] = self._predict(index)
+            except Exception as error:  # of any library, such as of too little memory: labelling goes on
+                print(f"no more suggestions, from {self.labels.name(index)} on: {error}", file=sys.stderr, flush=True)
+                return
             self.labels.touch(index)
 
     def _predict(self, index: int) -> list[dict]:

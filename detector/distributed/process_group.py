@@ -154,18 +154,19 @@ def _leave() -> None:
     dist.destroy_process_group()
 
 
-def choose_device(device: str) -> torch.device:
+def choose_device(device: str, remedy: str = "set run.device=cpu") -> torch.device:
     """Returns the device of this rank and makes it the current one: the GPU of the local rank, or the CPU.
 
     Args:
         device: cpu, cuda, or auto: a GPU if the machine has any.
+        remedy: for the error where there is no GPU.
 
     Raises:
         BadInput: there is no GPU, or there are more processes than GPUs.
     """
     count = torch.cuda.device_count() if device != "cpu" else 0
     if device == "cuda" and count == 0:
-        raise BadInput("run.device=cuda: this machine has no GPU that PyTorch can use; set run.device=cpu")
+        raise BadInput(f"device cuda: this machine has no GPU that PyTorch can use; {remedy}")
     if count == 0:
         return torch.device("cpu")
     stated = os.environ.get("LOCAL_WORLD_SIZE", "")

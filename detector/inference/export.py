@@ -29,7 +29,7 @@ from detector.inference.export_check import (
     refuse_disagreement,
 )
 from detector.inference.fixed_size_model import FixedSizeDetector
-from detector.inference.predictor import find_checkpoint, load_detector
+from detector.inference.predictor import open_detector
 from detector.inference.traced_model import TracedDetector
 from detector.model.backbones import find_backbone
 from detector.model.faster_rcnn import Detector, build_model
@@ -53,15 +53,17 @@ UNTRACEABLE = ("model.inclusive_boxes", "model.legacy_anchors", "model.clamp_del
 
 
 def export(run: str, kind: str, out: str = "", which: str = "best", source: str = "",
-           padded_size: tuple[int, int] | None = None) -> Path:
-    """Exports the detector of a run, with its class names and image size; returns the path of the file.
+           padded_size: tuple[int, int] | None = None, config_name: str = "") -> Path:
+    """Exports a detector, with its class names and image size; returns the path of the file.
 
     Args:
+        run: a run folder, or another name of a detector; see open_detector.
         kind: onnx, pt2, torchscript, weights or safetensors.
-        out: path of the file; empty: RUN/export/detector.SUFFIX.
+        out: path of the file; empty: export/detector.SUFFIX in the run folder, or in the current folder without a run.
         which: checkpoint, see find_checkpoint.
         source: images for the comparison with the model; empty: the run's validation images.
         padded_size: of onnx and pt2: height and width of the network's input; default: see default_padded_size.
+        config_name: of a file of weights, see open_detector.
 
     Raises:
         BadInput: the format cannot express the model, or the file does not agree with the model; no file is left.
@@ -69,14 +71,14 @@ def export(run: str, kind: str, out: str = "", which: str = "best", source: str 
     if padded_size and kind not in FIXED_SIZE_WRITERS:
         raise BadInput(f"--padded-size is for --format {' and '.join(FIXED_SIZE_WRITERS)}, not for {kind}: "
                        "leave it out")
-    model, config, classes, step = load_detector(find_checkpoint(run, which), torch.device("cpu"))
+    model, config, classes, step = open_detector(run, which, torch.device("cpu"), config_name)
     model.preprocessing = replace(model.preprocessing, channels_last=False)
     if kind == "torchscript":
         refuse_untraceable_options(config.model, kind)
     if kind == "onnx" and config.model.roi_pooling == "pool":
         raise BadInput("--format onnx cannot express model.roi_pooling=pool: PyTorch's exporter fails to translate "
                        "torchvision's roi_pool. Export with --format pt2 or torchscript")
-    path = Path(out) if out else Path(run) / "export" / f"detector{SUFFIXES[kind]}"
+    path = Path(out) if out else Path(run if os.path.isdir(run) else ".") / "export" / f"detector{SUFFIXES[kind]}"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"part.{path.name}")  # torch.export accepts names that end in .pt2 alone
     images, description = load_check_images(run, source)

@@ -81,7 +81,7 @@ def load_check_images(run: str, source: str) -> tuple[list[Tensor], str]:
             paths = [val.path(index) for index in evenly_spaced(len(val), NUM_IMAGES)]
             description = f"images of {val.name}"
         except BadInput:
-            paths, description = [], "drawn images, as the run's own data cannot be read"
+            paths, description = [], "drawn images, as there is no validation data"
     if paths:
         images = [read_image(paths[number % len(paths)]) for number in range(NUM_IMAGES)]
     else:

@@ -34,7 +34,7 @@ def predict(detector: str, source: str, device: str = "auto", score: float = 0.5
         detector: a run folder, `coco`, `coco:BUILDER`, or a file of weights; see open_detector.
         source: an image, a folder, a video or camera:NUMBER.
         score: minimum score of a detection.
-        out: folder of the results; empty: `predictions` in the run folder, or without a run in the current folder.
+        out: folder of the results; empty: see default_folder. What an earlier call has written there is removed.
         which: checkpoint, see find_checkpoint.
         limit: maximum number of frames; 0: all.
         report: also write report.html.
@@ -48,7 +48,7 @@ def predict(detector: str, source: str, device: str = "auto", score: float = 0.5
         raise BadInput(f"--score {score:g} --batch {batch_size} --frames {limit}: --score must lie in 0 ... 1, --batch "
                        "must be 1 or more, --frames 0 (all) or more")
     slicing = Slicing(tile, overlap) if tile else None
-    folder = Path(out) if out else Path(detector if os.path.isdir(detector) else ".") / "predictions"
+    folder = Path(out) if out else default_folder(detector, source)
     if os.path.isdir(source) and folder.resolve() == Path(source).resolve():
         raise BadInput(f"--out {folder}: this is the folder of the images, which would be replaced by images with "
                        "boxes. Name another folder")
@@ -75,6 +75,16 @@ def predict(detector: str, source: str, device: str = "auto", score: float = 0.5
     if frames.unreadable_folders:
         print(f"{len(frames.unreadable_folders)} folders could not be read and were left out")
     return FAILED if errors or frames.unreadable_folders else OK
+
+
+def default_folder(detector: str, source: str) -> Path:
+    """Returns predictions/NAME in the run folder, or in the current folder where there is no run.
+
+    NAME is that of the source, so that the results of one source do not mix with those of another.
+    """
+    name = source.replace(":", "") if is_camera(source) else Path(source).resolve().name
+    name = name if is_camera(source) or os.path.isdir(source) else Path(name).stem
+    return Path(detector if os.path.isdir(detector) else ".") / "predictions" / (name or "images")
 
 
 def print_summary(writer: PredictionWriter, source: str, elapsed_s: float) -> None:

@@ -17,8 +17,8 @@ from detector.config.schema import Config
 from detector.data.image_io import array_to_tensor, pil_to_tensor, read_image
 from detector.distributed.process_group import choose_device
 from detector.errors import BadInput, shorten
-from detector.inference.slicing import Slicing, is_cut, merge, tile_boxes
-from detector.inference.weights_file import WEIGHT_SUFFIXES, is_coco_name, open_weights
+from detector.inference.slicing import Slicing, search_tiles
+from detector.inference.weights_file import COCO, WEIGHT_SUFFIXES, is_coco_name, open_weights
 from detector.model.faster_rcnn import Detector, build_model, to_device_and_layout
 from detector.model.precision import autocast, to_device
 from detector.run.checkpoint_files import best_path, names_not_finite, read_checkpoint, step_files, whole_beside
@@ -88,8 +88,8 @@ def open_detector(name: str, which: str, device: torch.device,
     """Loads a detector by its name, in evaluation mode.
 
     Args:
-        name: a run folder; a checkpoint of a run; `coco` or `coco:BUILDER`, torchvision's detectors; or another file of
-            weights, which needs `config_name`.
+        name: a run, by folder or name; a checkpoint of a run; `coco` or `coco:BUILDER`, torchvision's detectors;
+            or another file of weights, which needs `config_name`.
         which: checkpoint of a run folder, see find_checkpoint.
         config_name: the config that a file of weights belongs to: a row of the tables, a shipped config or a file.
 
@@ -99,6 +99,7 @@ def open_detector(name: str, which: str, device: torch.device,
     Raises:
         BadInput: there is no such detector, or its weights cannot be read or do not fit.
     """
+    name = named_run(name)
     is_file = os.path.isfile(os.path.expanduser(name)) or name.endswith(WEIGHT_SUFFIXES) and not os.path.isdir(name)
     if is_coco_name(name) or is_file and config_name:
         detector = open_weights(name, config_name)
@@ -107,6 +108,8 @@ def open_detector(name: str, which: str, device: torch.device,
     if config_name:
         raise BadInput(f"--config {config_name}: {name} is a run folder, which has a config of its own; leave --config "
                        "out" if os.path.isdir(name) else f"no such file of weights: {name}")
+    if not is_file and not os.path.isdir(name):
+        raise BadInput(f"{no_such_run(name)}; {COCO} is a detector that needs no run")
     if not is_file:
         return load_detector(find_checkpoint(name, which), device)
     try:
@@ -223,7 +226,9 @@ class Predictor:
             slicing: also search overlapping tiles of each image; the number of detections then has no limit.
         """
         if slicing:
-            return [self._detect_in_tiles(image, score, batch_size, slicing) for image in images]
+            nms_thresh = self.config.evaluate.nms_thresh
+            return [self._with_names(*search_tiles(lambda parts: self.detect(parts, score, batch_size), image, slicing,
+                                                   nms_thresh)) for image in images]
         by_padded_size: dict[tuple[int, int], list[int]] = {}
         for index, image in enumerate(images):
             size = padded_size(image, self.resize, self.model.preprocessing.size_divisor)
@@ -236,19 +241,6 @@ class Predictor:
                 for index, of_image in zip(batch, detections):
                     results[index] = self._above_score(of_image, score)
         return results
-
-    def _detect_in_tiles(self, image: Tensor, score: float, batch_size: int, slicing: Slicing) -> ImageDetections:
-        height, width = image.shape[-2:]
-        tiles = tile_boxes(height, width, slicing)
-        crops = [image[:, y1:y2, x1:x2] for x1, y1, x2, y2 in tiles.tolist()]
-        tiles = np.concatenate([tiles, [[0, 0, width, height]]])
-        parts = self.detect([*crops, image], score, batch_size)
-        boxes = [part.boxes + np.tile(tile[:2], 2).astype(np.float32) for part, tile in zip(parts, tiles)]
-        cut = [is_cut(of_tile, tile, height, width) for of_tile, tile in zip(boxes, tiles)]
-        arrays = (np.concatenate(boxes), *(np.concatenate([getattr(part, key) for part in parts])
-                                           for key in ("scores", "labels")))
-        keep = merge(*arrays, np.concatenate(cut), self.config.evaluate.nms_thresh)
-        return self._with_names(*(array[keep] for array in arrays))
 
     def _predict_batch(self, images: list[Tensor], score: float) -> list[dict[str, Tensor]]:
         """Returns the detections of one batch, those below the score of the config too if `score` is lower."""
@@ -270,7 +262,7 @@ class Predictor:
 
 def load_predictor(name: str, which: str, device_name: str, config_name: str = "") -> Predictor:
     """Returns the Predictor of a detector, see `open_detector`. `device_name`: auto, cpu or cuda."""
-    device = choose_device(device_name)
+    device = choose_device(device_name, "name the device cpu or auto")
     model, config, classes, step = open_detector(name, which, device, config_name)
     return Predictor(model, config, classes, step, device)
 
@@ -278,6 +270,8 @@ def load_predictor(name: str, which: str, device_name: str, config_name: str = "
 def to_image_tensor(image) -> Tensor:
     """Converts an image of any accepted kind (see Predictor) to uint8 [3, H, W], RGB. Raises BadInput for others."""
     if isinstance(image, (str, os.PathLike)):
+        if os.path.isdir(image):
+            raise BadInput(f"{image} is a folder: pass a list of its images, or run `fleet-rcnn predict` on it")
         return read_image(os.fspath(image), remedy="Replace it")
     if isinstance(image, Image.Image):
         return pil_to_tensor(image)

@@ -1,9 +1,11 @@
 """Tiles of large images, and merging the detections of tiles and of the whole image."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 from torchvision.ops import batched_nms
 
 from detector.errors import BadInput
@@ -26,6 +28,27 @@ class Slicing:
         if self.tile < MIN_TILE or not 0 <= self.overlap <= MAX_OVERLAP:
             raise BadInput(f"slice {self.tile}, overlap {self.overlap:g}: tiles need a side of {MIN_TILE} pixels or "
                            f"more, and an overlap from 0 to {MAX_OVERLAP:g} of it")
+
+
+def search_tiles(detect: Callable[[list[Tensor]], Sequence], image: Tensor, slicing: Slicing,
+                 nms_thresh: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns boxes [K, 4], scores [K] and labels [K] of an image, detected in its tiles and in the whole of it.
+
+    Args:
+        detect: returns the detections of each of a list of images: arrays `boxes`, `scores` and `labels`.
+        image: uint8 [3, H, W].
+    """
+    height, width = image.shape[-2:]
+    tiles = tile_boxes(height, width, slicing)
+    crops = [image[:, y1:y2, x1:x2] for x1, y1, x2, y2 in tiles.tolist()]
+    tiles = np.concatenate([tiles, [[0, 0, width, height]]])
+    parts = detect([*crops, image])
+    boxes = [part.boxes + np.tile(tile[:2], 2).astype(np.float32) for part, tile in zip(parts, tiles)]
+    cut = [is_cut(of_tile, tile, height, width) for of_tile, tile in zip(boxes, tiles)]
+    arrays = (np.concatenate(boxes), np.concatenate([part.scores for part in parts]),
+              np.concatenate([part.labels for part in parts]))
+    keep = merge(*arrays, np.concatenate(cut), nms_thresh)
+    return arrays[0][keep], arrays[1][keep], arrays[2][keep]
 
 
 def tile_boxes(height: int, width: int, slicing: Slicing) -> np.ndarray:

@@ -46,6 +46,7 @@ class FrameSource:
     fps: float         # frames per second of a video; 0 for images
     name: str          # of the video; empty for images
     image_names: frozenset[str] = frozenset()  # Frame.name of all images; empty for a video
+    folder: str = ""                           # that the image names are relative to
     unreadable_folders: tuple[str, ...] = ()   # a message for each
     skipped_folders: tuple[str, ...] = ()      # below the source, with results of `predict`
 
@@ -87,7 +88,7 @@ def open_frames(source: str, limit: int = 0, out: str = "") -> Iterator[FrameSou
     folder = source if os.path.isdir(source) else os.path.dirname(source)
     names = [os.path.relpath(path, folder or ".") for path in paths]
     with ThreadPoolExecutor(READERS) as pool:  # decoding releases the GIL
-        yield FrameSource(_read_ahead(pool, paths, names), len(paths), 0.0, "", frozenset(names),
+        yield FrameSource(_read_ahead(pool, paths, names), len(paths), 0.0, "", frozenset(names), folder,
                           tuple(listing.unreadable), tuple(listing.skipped))
 
 

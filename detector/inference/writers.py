@@ -1,5 +1,6 @@
 """Writes predictions: COCO results and the ids of their images, a CSV table, and images or a video with boxes."""
 
+import contextlib
 import csv
 import io
 import json
@@ -15,13 +16,14 @@ from detector.inference.predictor import ImageDetections
 from detector.inference.sources import IMAGES_FILE, TABLE_FILE, Frame, FrameSource, import_opencv
 from detector.report.image_budget import JpegBudget
 from detector.report.report import PageInfo, write_prediction_report
-from detector.run.files import DETECTIONS_FILE, write_whole
+from detector.run.files import DETECTIONS_FILE, REPORT_FILE, write_whole
 from detector.structures import Dataset, Detections, build_dataset, concat_detections, to_xywh
 from detector.visualization.draw_boxes import draw_boxes, limit_side
 
 COLUMNS = ("image_id", "image", "class", "score", "x1", "y1", "x2", "y2")
 JPEG_QUALITY = 92
 MAX_JPEG_SIDE = 65_500  # pixels; libjpeg's limit
+WRITTEN = "written"     # key of images.json: names of the pictures, the video and the report beside it
 MAX_NAME_BYTES = 255    # of a file's name on most file systems
 
 
@@ -34,8 +36,11 @@ class PredictionWriter:
             source: whose frames are predicted.
             jpegs: collects the images of a report; None: no report.
         """
-        self.folder, self.classes, self.jpegs, self.image_names = folder, classes, jpegs, source.image_names
+        self.folder, self.classes, self.jpegs, self.source = folder, classes, jpegs, source
+        self.written: list[str] = []  # names of all files but the tables
         self.video = AnnotatedVideo(folder / f"{Path(source.name).stem}.mp4", source.fps) if source.name else None
+        if self.video:
+            self.written.append(self.video.path.name)
         self.results: dict[int, tuple[str, int, int, ImageDetections]] = {}  # by frame number: name, height, width
 
     @property
@@ -48,6 +53,13 @@ class PredictionWriter:
         Raises:
             BadInput: the drawn image would replace the original one.
         """
+        name = "" if self.video else picture_name(frame, self.source.image_names)
+        path = self.folder / name
+        if frame.path and path.resolve() == Path(frame.path).resolve():
+            raise BadInput(f"--out {self.folder}: this is the folder of {frame.path}, which would be replaced by the "
+                           "image with boxes. Name another folder")
+        if not self.results:
+            remove_earlier_results(self.folder, self.source)
         pixels = frame.image.permute(1, 2, 0).contiguous().numpy()
         self.results[frame.number] = (printable(frame.name), *pixels.shape[:2], detections)
         if self.jpegs:
@@ -57,18 +69,19 @@ class PredictionWriter:
         if self.video:
             self.video.add(np.asarray(drawn))
             return drawn
-        path = self.folder / picture_name(frame, self.image_names)
-        if path.resolve() == Path(frame.path).resolve():
-            raise BadInput(f"--out {self.folder}: this is the folder of {frame.path}, which would be replaced by the "
-                           "image with boxes. Name another folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         drawn.save(path, quality=JPEG_QUALITY)
+        self.written.append(name)
         return drawn
 
     def close(self) -> None:
-        """Writes detections.json (COCO results), images.json (images and categories by id) and detections.csv."""
+        """Writes detections.json (COCO results), images.json (images and categories by id) and detections.csv.
+
+        images.json also lists the other files that were written, for `remove_earlier_results`.
+        """
         if self.video:
             self.video.close()
+        report = [REPORT_FILE] if self.jpegs else []
         ordered = dict(sorted(self.results.items()))
         rows = [json.dumps(row) for number, (name, _, _, detections) in ordered.items()
                 for row in coco_rows(number, name, detections)]
@@ -76,7 +89,8 @@ class PredictionWriter:
         write_whole(self.folder / IMAGES_FILE, json.dumps(
             {"images": [{"id": number, "file_name": name, "height": height, "width": width}
                         for number, (name, height, width, _) in ordered.items()],
-             "categories": [{"id": label, "name": name} for label, name in enumerate(self.classes, start=1)]}) + "\n")
+             "categories": [{"id": label, "name": name} for label, name in enumerate(self.classes, start=1)],
+             WRITTEN: [*self.written, *report]}) + "\n")
         table = io.StringIO()
         writer = csv.writer(table)
         writer.writerow(COLUMNS)
@@ -87,7 +101,7 @@ class PredictionWriter:
 
     def report(self, info: PageInfo) -> str:
         """Writes report.html; returns a sentence about it."""
-        return write_prediction_report(self.folder / "report.html", info, *self.to_dataset(), self.jpegs)
+        return write_prediction_report(self.folder / REPORT_FILE, info, *self.to_dataset(), self.jpegs)
 
     def to_dataset(self) -> tuple[Dataset, Detections]:
         """Returns the images in the order in which they were added, without objects, and all their detections."""
@@ -99,6 +113,28 @@ class PredictionWriter:
         labels = list(range(1, len(self.classes) + 1))
         return (build_dataset("predictions", "", list(self.classes), labels, images, np.zeros((0, 8))),
                 concat_detections(parts))
+
+
+def remove_earlier_results(folder: Path, source: FrameSource) -> None:
+    """Removes what an earlier call of `predict` has written into a folder, and folders that are empty then.
+
+    The list in images.json tells which files these are. All others stay, and so do the images that are predicted now.
+    """
+    tables = [DETECTIONS_FILE, TABLE_FILE, IMAGES_FILE]
+    try:
+        content = json.loads((folder / IMAGES_FILE).read_text(encoding="utf-8"))
+        names = [str(name) for name in content[WRITTEN]]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or that of another program
+        return
+    top = Path(os.path.realpath(folder))
+    images = {os.path.realpath(os.path.join(source.folder, name)) for name in source.image_names}
+    for name in [*names, *tables]:
+        path = Path(os.path.realpath(folder / name))
+        if top in path.parents and str(path) not in images:
+            path.unlink(missing_ok=True)
+            for parent in path.parents[:len(path.parents) - len(top.parents) - 1]:
+                with contextlib.suppress(OSError):  # not empty
+                    parent.rmdir()
 
 
 def picture_name(frame: Frame, image_names: frozenset[str]) -> str:

@@ -50,7 +50,8 @@ def sync_to_mlflow(record: Record, progress: Progress,
 def experiment_of(client: "MlflowClient", progress: Progress) -> str:
     """Returns the id of the experiment, which is made if there is none."""
     experiment = client.get_experiment_by_name(progress.project)
-    return experiment.experiment_id if experiment else client.create_experiment(progress.project)
+    return experiment.experiment_id if experiment else client.create_experiment(
+        progress.project, tags={"mlflow.experimentKind": "custom_model_development"})  # what its pages show first
 
 
 def ensure_run(client: "MlflowClient", record: Record, progress: Progress) -> Progress:

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from detector.run.files import SYNC_FILE, read_json, write_json
-from detector.sync.record import Record, digest_of
+from detector.sync.record import Record
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Progress:
 
     def with_lines(self, record: Record, count: int) -> "Progress":
         """Returns the progress when the first `count` lines are sent."""
-        return replace(self, lines=count, begun=count, digest=digest_of(record.lines[:count]))
+        return replace(self, lines=count, begun=count, digest=record.digests[count])
 
     def is_start_of(self, record: Record) -> bool:
         """Returns whether the lines that were sent are the first ones of the record: not so if it was taken back."""
-        return digest_of(record.lines[:self.lines]) == self.digest if self.lines else True
+        return self.lines <= len(record.lines) and record.digests[self.lines] == self.digest
 
 
 def read_progress(folder: Path, to: str, url: str, project: str, name: str) -> Progress:

@@ -5,6 +5,7 @@ import math
 import re
 import socket
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from detector.config.load import flatten, read_options
@@ -40,6 +41,15 @@ class Record:
     def name(self) -> str:
         return self.folder.name
 
+    @cached_property
+    def digests(self) -> list[str]:
+        """The digest of the first N lines for each N from 0 on."""
+        digest, texts = hashlib.sha256(), [""]
+        for line in self.lines:
+            digest.update(f"{to_json(line)}\n".encode())
+            texts.append(digest.hexdigest()[:16])
+        return texts
+
     def time_of(self, step: int) -> float:
         """Returns when a step was done, in seconds since 1970, at an even pace within the start that did it."""
         start = next((start for start in reversed(self.starts) if start.first_step < step), None)
@@ -74,11 +84,6 @@ def is_trained(folder: Path) -> bool:
         return False
     is_elsewhere = owner.liveness is Liveness.ELSEWHERE and owner.host != socket.gethostname()
     return owner.liveness is Liveness.ALIVE or is_elsewhere and has_live_heartbeat(folder)
-
-
-def digest_of(lines: list[dict]) -> str:
-    """Returns a digest of logged lines."""
-    return hashlib.sha256("\n".join(map(to_json, lines)).encode()).hexdigest()[:16]
 
 
 def rows_of(lines: list[dict], best_metric: str) -> list[dict[str, float]]:

@@ -64,7 +64,10 @@ def sync(run: str, to: str, url: str = "", project: str = "") -> list[str]:
         raise BadInput(f"sync --to {to} needs a server: --url http://localhost:5000, or the environment variable "
                        f"{target.url_variable}; `mlflow server --port 5000` starts one")
     if not (to == "wandb" and is_offline()):
-        ensure_reachable(url or target.default_url, target.without_server)
+        ensure_reachable(url or target.default_url, target)
+    if not os.access(folder, os.W_OK):
+        raise BadInput(f"{folder} cannot be written, and sync.json in it keeps what was sent: ask its owner to sync it,"
+                       " or sync a copy of the folder")
     with only_sync_of(folder):
         progress, notes = read_progress(folder, to, url, project, record.name), []
         if not progress.is_start_of(record):
@@ -86,18 +89,23 @@ def summary(record: Record, before: Progress, after: Progress) -> str:
             + (f" ({shorten(changed, 3)})" if changed else "") + f" are in project {after.project}{later}")
 
 
-def ensure_reachable(url: str, advice: str) -> None:
-    """Raises BadInput with this advice if no server answers at an http(s) address: trackers would try for minutes."""
+def ensure_reachable(url: str, target: Target) -> None:
+    """Raises BadInput if no server answers at an http(s) address: trackers would try for minutes.
+
+    MLflow also has addresses of other kinds, such as databricks or sqlite:///mlflow.db.
+    """
     if not url.startswith(("http://", "https://")):
-        return
+        if target.package == "mlflow" and ("://" in url or url.startswith("databricks")):
+            return
+        raise BadInput(f"--url {url}: an address is expected, such as http://localhost:5000")
     try:
         urllib.request.urlopen(url, timeout=TIMEOUT_S).close()
     except urllib.error.HTTPError:  # a server that answers
         return
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise BadInput(f"{url} cannot be reached: {reason}. Start the server, or name another one with --url{advice}"
-                       ) from error
+        raise BadInput(f"{url} cannot be reached: {reason}. Start the server, or name another one with --url"
+                       f"{target.without_server}") from error
 
 
 @contextlib.contextmanager

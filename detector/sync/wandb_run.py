@@ -33,13 +33,15 @@ def sync_to_wandb(record: Record, progress: Progress,
     changed = [path for path, digest in digests.items() if progress.files.get(path) != digest]
     if progress.run and progress.lines == len(record.lines) and not changed:
         return progress, []
+    if os.environ.get("WANDB_MODE", "").lower() == "disabled":
+        raise BadInput("WANDB_MODE=disabled sends nothing: unset it, or set WANDB_MODE=offline")
     progress = replace(progress, run=progress.run or uuid.uuid4().hex[:8])
     save(progress)
     import wandb
     try:
         run = open_run(record, progress)
         rows = send(run, record, progress, changed)
-        place = f"upload it with: wandb sync {os.path.dirname(run.dir)}" if is_offline() else run.url or ""
+        place = f"upload it with: wandb sync {os.path.dirname(run.dir)}" if run.offline else run.url or ""
         run.finish(exit_code=0 if record.is_running or record.state in ("finished", "stopped") else 1)
         wandb.teardown()  # waits until W&B's own process has written everything
     except (wandb.errors.Error, TimeoutError) as error:

@@ -136,3 +136,9 @@ def test_a_local_run_that_failed_tells_its_error(tmp_path):
     run = make_run(tmp_path, "a", state="failed")
     write_beat(run, 0, 7, "ValueError: no box", failed_ago_s=3)
     assert lines_of(run) == ["rank 0 on n0 failed at step 7: ValueError: no box"]
+
+
+def test_a_log_without_an_error_gives_its_last_line_and_says_that_it_is_one(slurm, tmp_path):
+    run = make_run(tmp_path, "a", "7", "rank  host  device  cores\n0     vm    cpu     2\n", state="failed")
+    slurm.set("7", "FAILED", Reason="NonZeroExitCode", ExitCode="1:0")
+    assert lines_of(run)[0] == "the last line of its log: 0     vm    cpu     2"

@@ -18,7 +18,7 @@ from launcher.arguments import GROUPS
 
 pytestmark = pytest.mark.whole
 READMES = [REPO / folder / "README.md"
-           for folder in ("", "detector", "launcher", "slurm", "configs", "tests", "tests/benchmarks")]
+           for folder in ("", "detector", "detector/inference", "launcher", "slurm", "configs", "tests", "tests/benchmarks")]
 PROGRAMS = ("fleet-rcnn", "torchrun", "make", "tensorboard", "python", "pytest", "slurm/local-cluster")
 LINE = re.compile(rf"^    ((?:{'|'.join(PROGRAMS)}) .*)$", re.MULTILINE)
 INLINE = re.compile(rf"`((?:{'|'.join(PROGRAMS)}) [^`]+)`")
@@ -114,8 +114,9 @@ def test_check_train_evaluate_predict_one_after_another(tiny, tmp_path, shapes_r
 
     assert "AP50" in run(*fleet, "evaluate", str(folder))
     assert "5 images" in run(*fleet, "predict", str(folder), str(shapes_root / "val"), "--score", "0.01")
-    names = [image["file_name"] for image in json.loads((folder / "predictions" / "images.json").read_text())["images"]]
-    assert len(names) == 5 and all((folder / "predictions" / name).is_file() for name in names)
+    predictions = folder / "predictions" / "val"
+    names = [image["file_name"] for image in json.loads((predictions / "images.json").read_text())["images"]]
+    assert len(names) == 5 and all((predictions / name).is_file() for name in names)
     image = next(iter((shapes_root / "val").iterdir()))
     run(*fleet, "predict", str(folder), str(image), "--score", "1", "--out", str(tmp_path / "out"))  # no detection
     assert Image.open(tmp_path / "out" / image.name).size == Image.open(image).size

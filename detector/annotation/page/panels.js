@@ -36,7 +36,8 @@ function buildPage() {
   byId("work").append(stage, h("p", {id: "notice", role: "status"}));
   byId("top").append(
     h("div", {class: "line"}, h("b", {id: "name"}), h("span", {id: "saved", role: "status"}),
-      h("span", {class: "push"}), themeButton(), button("keys ?", () => byId("help").showModal(), "all keys", {}, false)),
+      h("span", {class: "push"}), themeButton(),
+      button("keys ?", () => byId("help").showModal(), "all keys", {}, false)),
     h("div", {class: "line tools"}, buildTools()));
   byId("help").append(h("h2", {}, "Keys"),
     h("dl", {}, HELP.map(([keys, text]) => [h("dt", {}, keys), h("dd", {}, text)])),

@@ -103,8 +103,7 @@ def read_file(path: str) -> StoredWeights:
     except Damaged as error:
         raise BadInput(f"model.weights={path} is damaged: {error}. Copy or download it again") from error
     except Exception as error:  # torch.load documents no common base class of its errors for foreign files
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise BadInput(f"model.weights={path} is no file of tensors: {reason}") from error
+        raise BadInput(f"model.weights={path} is no file of tensors: {reason_of(error)}") from error
     outer = content if isinstance(content, dict) else {}
     class_names = ["__background__", *outer["classes"]] if "classes" in outer else []
     while isinstance(content, dict) and any(isinstance(content.get(key), dict) for key in NESTED):
@@ -115,6 +114,16 @@ def read_file(path: str) -> StoredWeights:
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise BadInput(f"model.weights={path}: a dict of tensors expected, or one below {', '.join(NESTED)}")
     return StoredWeights(content, class_names, settings_of_file(outer, content))
+
+
+def reason_of(error: Exception) -> str:
+    """Returns why a file of weights cannot be read, without the advice of PyTorch to run its code."""
+    message = str(error) or type(error).__name__
+    code = re.search(r"(?:Unsupported (?:global|class)|GLOBAL) ?:?(?: GLOBAL)? ([\w.]+)", message)
+    if code:
+        return (f"it asks for {code[1]}, which tensors do not need. Save the state dict alone, by "
+                "torch.save(model.state_dict(), FILE)")
+    return "torch.save has not written it" if "weights_only" in message else message.splitlines()[0]
 
 
 def settings_of_file(outer: dict, tensors: dict[str, Tensor]) -> dict[str, object]:

@@ -168,12 +168,12 @@ def test_options_that_cannot_be_traced_are_refused(tiny, config_file, change, op
     ("onnx", None, "cannot express model.roi_pooling=pool: .* roi_pool. Export with --format pt2"),
     ("weights", (64, 64), "--padded-size is for --format onnx and pt2, not for weights")])
 def test_what_a_format_cannot_have_is_refused_before_anything_is_written(untrained_run, monkeypatch, kind, padded_size, error):
-    original = export_module.load_detector
+    original = export_module.open_detector
 
-    def load_with_max_pooling(path, device):
-        model, config, *rest = original(path, device)
+    def load_with_max_pooling(*arguments):
+        model, config, *rest = original(*arguments)
         return model, replace(config, model=replace(config.model, roi_pooling="pool")), *rest
-    monkeypatch.setattr(export_module, "load_detector", load_with_max_pooling)
+    monkeypatch.setattr(export_module, "open_detector", load_with_max_pooling)
     with pytest.raises(BadInput, match=error):
         export(untrained_run, kind, padded_size=padded_size)
     assert not (Path(untrained_run) / "export").exists()
@@ -199,13 +199,13 @@ def test_a_file_that_disagrees_is_deleted(untrained_run, monkeypatch):
 
 def test_without_any_detection_to_compare_the_export_fails(untrained_run, monkeypatch):
     silent = replace(load_detector(find_checkpoint(untrained_run), CPU)[1].evaluate, score_thresh=1.0)
-    original = export_module.load_detector
+    original = export_module.open_detector
 
-    def load_silent(path, device):
-        model, config, classes, step = original(path, device)
+    def load_silent(*arguments):
+        model, config, classes, step = original(*arguments)
         model.roi_heads.score_thresh = 1.0
         return model, replace(config, evaluate=silent), classes, step
-    monkeypatch.setattr(export_module, "load_detector", load_silent)
+    monkeypatch.setattr(export_module, "open_detector", load_silent)
     with pytest.raises(BadInput, match="the model detects nothing .* --images FOLDER"):
         export(untrained_run, "torchscript")
 

@@ -28,7 +28,7 @@ def run(untrained_run) -> str:
 def predict_to_folder(run: str, source, score: float = 0.0, out="", which: str = "best", status: int = 0, **options) -> Path:
     """Predicts on the CPU, asserts the exit status and returns the folder of the results."""
     assert predict(run, str(source), "cpu", score, str(out), which, **options) == status
-    return Path(out) if out else Path(run) / "predictions"
+    return Path(out) if out else Path(run) / "predictions" / Path(source).name
 
 
 def save_gradient(path: Path, height: int = 80, width: int = 60) -> Path:
@@ -221,6 +221,40 @@ def test_coco_rows_by_hand():
                                              "score": 0.98764, "file_name": "a.jpg", "category": "dog"}]
     none = ImageDetections(detections.boxes[:0], detections.scores[:0], detections.labels[:0], ())
     assert coco_rows(3, "a.jpg", none) == []
+
+
+def test_each_source_has_a_folder_and_predicting_it_again_renews_that(run, tmp_path):
+    for name in ("one/a.jpg", "one/deep/er/b.png", "two/c.jpg", "two.jpg"):
+        save_gradient(tmp_path / name)
+    folders = {predict_to_folder(run, tmp_path / source): source for source in ("one", "two")}
+    assert predict(run, str(tmp_path / "two.jpg"), "cpu", 1.0) == 0  # two once more, but a file: the same folder
+    one, two = folders
+    assert {path.name for path in jpegs(one)} == {"a.jpg", "b.png.jpg"} and {path.name for path in jpegs(two)} == {"two.jpg"}
+    (one / "notes.txt").write_text("of the user")
+    (tmp_path / "one" / "deep" / "er" / "b.png").unlink()
+    predict_to_folder(run, tmp_path / "one", report=True)
+    assert sorted(path.name for path in one.iterdir()) == ["a.jpg", "detections.csv", "detections.json", "images.json", "notes.txt",
+                                                          "report.html"]
+    predict_to_folder(run, tmp_path / "one")
+    assert not (one / "report.html").exists() and (one / "notes.txt").exists()
+
+
+def test_only_files_that_predict_has_written_are_removed(run, tmp_path):
+    """Not images that are predicted now, nor what lies elsewhere, nor anything beside the images.json of another program."""
+    out, first = tmp_path / "out", save_gradient(tmp_path / "images" / "a.png")
+    predict_to_folder(run, first, out=out)
+    for _ in range(2):  # refused: the picture would replace the image of this name
+        with pytest.raises(BadInput, match="Name another folder"):
+            predict_to_folder(run, out / "a.png.jpg", out=out)
+    listed, mine = json.loads((out / "images.json").read_text()), save_gradient(out / "mine.png")
+    assert listed["written"] == ["a.png.jpg"]
+    (out / "images.json").write_text(json.dumps(listed | {"written": ["mine.png", "../images/a.png", "gone.jpg", "."]}))
+    predict_to_folder(run, mine, out=out)
+    assert first.is_file() and mine.is_file() and (out / "a.png.jpg").is_file() and (out / "mine.png.jpg").is_file()
+    (out / "images.json").write_text("[1]")
+    before = sorted(out.iterdir())
+    predict_to_folder(run, first, out=out)
+    assert set(before) <= set(out.iterdir())
 
 
 # Folders as people have them

@@ -83,6 +83,22 @@ def test_a_value_that_is_no_image_is_bad_input(image, message):
         to_image_tensor(image)
 
 
+def test_a_folder_is_no_image_and_the_error_says_what_to_pass(tmp_path):
+    with pytest.raises(BadInput, match="is a folder: pass a list of its images, or run `fleet-rcnn predict`"):
+        to_image_tensor(tmp_path)
+
+
+def test_an_array_that_may_not_be_written_is_read_without_a_warning(pixels, recwarn):
+    pixels.flags.writeable = False
+    assert to_image_tensor(pixels).shape == (3, 40, 56) and not recwarn.list
+
+
+def test_without_a_gpu_the_error_names_an_argument_of_load(untrained_run, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(BadInput, match="no GPU that PyTorch can use; name the device cpu or auto"):
+        load(untrained_run, device="cuda")
+
+
 def test_no_such_run_is_bad_input(tmp_path):
     with pytest.raises(BadInput, match="no such run folder"):
         load(tmp_path / "none")

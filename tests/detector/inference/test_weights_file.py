@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from torchvision import models
 from torchvision.models import detection
 
@@ -125,10 +126,20 @@ def test_predict_without_a_run_writes_into_the_current_folder(torch_home, photo,
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert main(["predict", f"coco:{SMALLEST}", str(photo), "--score", "0.05"]) == 0, capsys.readouterr().err
-    assert "are in predictions" in capsys.readouterr().out
-    categories = json.loads((tmp_path / "here" / "predictions" / "images.json").read_text())["categories"]
+    assert "are in predictions/photo" in capsys.readouterr().out
+    categories = json.loads((tmp_path / "here" / "predictions" / "photo" / "images.json").read_text())["categories"]
     assert [category["name"] for category in categories][:3] == ["person", "bicycle", "car"] and len(categories) == 80
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["predictions"]
+
+
+def test_a_coco_detector_is_exported_with_its_class_names(torch_home, photo, tmp_path, monkeypatch, capsys):
+    save_as_download(SMALLEST, torch_home)
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", f"coco:{SMALLEST}", "--format", "safetensors", "--images", str(photo)]) == 0, capsys.readouterr().err
+    with safe_open(tmp_path / "export" / "detector.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["labels"])["1"] == "person"
+    detect = load("export/detector.safetensors", device="cpu", config="coco/mobilenet_v3_large_fpn")
+    assert len(detect.classes) == 80 and len(detect(photo, score=0.05)) > 0
 
 
 def test_an_original_checkpoint_with_its_row_has_the_classes_of_voc_and_the_pooling_of_the_file(tmp_path, photo):
@@ -157,6 +168,17 @@ def test_classes_of_another_number_are_listed_in_the_config(tmp_path, photo):
     assert detect.classes == ("hen", "egg") and set(detect(photo, score=0.0).names) <= {"hen", "egg"}
 
 
+def test_a_run_that_is_called_coco_comes_before_torchvisions_detector(untrained_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "coco").mkdir()  # a folder of data is no run
+    (tmp_path / "runs").mkdir()
+    Path(untrained_run).rename(tmp_path / "runs" / "mine")
+    assert load("mine", device="cpu").classes == ("cat", "dog")
+    (tmp_path / "coco").rmdir()
+    (tmp_path / "runs" / "mine").rename(tmp_path / "runs" / "coco")
+    assert load("coco", device="cpu").classes == ("cat", "dog")
+
+
 def test_a_checkpoint_of_a_run_needs_no_config(untrained_run, photo):
     checkpoint = Path(untrained_run) / "checkpoints" / "step-00000007.pt"
     detections, expected = (load(name, device="cpu")(photo, score=0.0) for name in (checkpoint, untrained_run))
@@ -166,6 +188,7 @@ def test_a_checkpoint_of_a_run_needs_no_config(untrained_run, photo):
 @pytest.mark.parametrize("arguments, message", [
     (["coco:fasterrcnn_resnet50"], "coco:fasterrcnn_resnet50: torchvision has no such Faster R-CNN (did you mean"),
     (["coco", "--config", "coco/resnet50_fpn"], "leave --config out"), (["{run}", "--config", "coco/resnet50_fpn"], "leave --config out"),
+    (["coc"], "no such run folder: coc. Name the folder"), (["coc"], "coco is a detector that needs no run"),
     (["{weights}"], "need the config that they belong to: --config"),
     (["{weights}", "--config", "coco/resnet51"], "no such config"),
     (["{weights}", "--config", "coco/resnet50_fpn"], "does not fill"), (["{tmp}/none.pth"], "no such checkpoint"),

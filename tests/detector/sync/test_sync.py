@@ -54,6 +54,19 @@ def test_mlflow_without_a_server_is_told_how_to_name_one(installed, tmp_path):
         sync(str(make_run(tmp_path / "run")), "mlflow")
 
 
+@pytest.mark.parametrize("to, url", [("mlflow", "localhost:5000"), ("wandb", "localhost"), ("wandb", "sqlite:///a.db")])
+def test_an_address_that_is_none_is_refused(to, url, installed, tmp_path):
+    with pytest.raises(BadInput, match=f"--url {url}: an address is expected, such as http://localhost:5000"):
+        sync(str(make_run(tmp_path / "run")), to, url)
+
+
+def test_a_run_folder_that_cannot_be_written_is_refused_before_anything_is_sent(installed, tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(BadInput, match="run cannot be written, and sync.json in it keeps what was sent"):
+        sync(str(run), "mlflow", "sqlite:///not-opened.db")
+
+
 def test_two_syncs_of_one_run_do_not_send_the_same_at_once(tmp_path):
     with only_sync_of(tmp_path):
         with pytest.raises(BadInput, match="another process syncs"), only_sync_of(tmp_path):

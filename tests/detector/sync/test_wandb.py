@@ -3,16 +3,15 @@
 import importlib.util
 import json
 import math
-import struct
-from pathlib import Path
 
 import pytest
 from recorded_run import LINES, evaluation_line, make_run, train_line, write_lines
+from wandb_files import history, offline_files, records_of
 
+from detector.errors import BadInput
 from detector.sync.sync import sync
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not importlib.util.find_spec("wandb"), reason="no W&B: pip install wandb")]
-BLOCK, MAGIC = 32768, b":W&B"  # of LevelDB's log format, in which W&B keeps the records of a run
 
 
 @pytest.fixture(autouse=True)
@@ -21,35 +20,6 @@ def offline(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-
-
-def records_of(path: Path) -> list:
-    """Returns the records of an offline run."""
-    from wandb.proto.wandb_internal_pb2 import Record
-    data, position, part, records = path.read_bytes(), 7, b"", []
-    assert data.startswith(MAGIC)
-    while position + 7 <= len(data):
-        left = BLOCK - position % BLOCK
-        if left < 7:
-            position += left
-            continue
-        _checksum, length, kind = struct.unpack_from("<IHB", data, position)
-        part += data[position + 7:position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # the only part, or the last one
-            records.append(Record.FromString(part))
-            part = b""
-    return records
-
-
-def history(path: Path) -> list[dict]:
-    """Returns the rows that an offline run logged."""
-    return [{"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
-            for record in records_of(path) if record.WhichOneof("record_type") == "history"]
-
-
-def offline_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)
 
 
 def test_a_run_is_written_once_and_a_second_sync_writes_what_is_new(tmp_path, capfd):
@@ -91,3 +61,12 @@ def test_a_run_that_was_trained_again_from_an_earlier_step_is_a_new_run(tmp_path
     first, second, third = offline_files(folder)
     assert first.name == second.name != third.name
     assert [row["step"] for row in history(third) if "loss/train" in row] == [1, 2, 3] and history(third)[3]["loss/train"] == 7.0
+
+
+def test_a_disabled_tracker_is_refused_and_nothing_counts_as_sent(tmp_path, monkeypatch):
+    folder = make_run(tmp_path / "run")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setattr("detector.sync.sync.ensure_reachable", lambda *_: None)
+    with pytest.raises(BadInput, match="WANDB_MODE=disabled sends nothing"):
+        sync(str(folder), "wandb")
+    assert not (folder / "sync.json").exists()

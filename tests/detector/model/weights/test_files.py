@@ -157,3 +157,18 @@ def test_a_damaged_download_is_named_with_what_to_do(tmp_path, monkeypatch):
     verify_download(str(tmp_path / "none-f37072fd.pth"))
     path.with_name("a-2cf24dba.pth").write_text("hello")  # the start of its SHA-256
     verify_download(str(path.with_name("a-2cf24dba.pth")))
+
+
+class Custom:
+    """An object that a file of tensors does not hold."""
+
+
+def test_a_file_of_another_kind_is_refused_without_the_advice_to_run_its_code(tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(300))
+    (tmp_path / "text.pth").write_text("no weights")
+    torch.save({"model": Custom()}, tmp_path / "code.pth")
+    for name, message in (("photo.jpg", "torch.save has not written it"), ("text.pth", "torch.save has not written it"),
+                          ("code.pth", r"it asks for \S*Custom, which tensors do not need. Save the state dict alone")):
+        with pytest.raises(BadInput, match=message) as caught:
+            read_weights(str(tmp_path / name))
+        assert "weights_only" not in str(caught.value) and "\n" not in str(caught.value)
