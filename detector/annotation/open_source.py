@@ -165,7 +165,7 @@ def _leave_out_links(labels: LabelSet) -> list[str]:
         raise BadInput(f"all {len(labels.images)} images lie outside {labels.root}, such as "
                        f"{os.path.realpath(labels.images[0])}. {remedy}")
     left_out = [labels.name(i) for i in range(len(labels.images)) if i not in set(kept)]
-    labels.shown = kept
+    labels.shown, labels.inside = kept, root
     return [f"{len(left_out)} images lie outside {labels.root} and are left out: {shorten(left_out)}. {remedy}"] \
         if left_out else []
 

@@ -49,7 +49,7 @@ class Suggester:
     def _predict(self, index: int) -> list[dict]:
         try:
             height, width = self.labels.size(index)
-            image = read_image(self.labels.images[index], None if self.labels.sizes is None else (height, width))
+            image = read_image(self.labels.image_path(index), None if self.labels.sizes is None else (height, width))
         except BadInput:  # the page says so where it shows the image
             return []
         detections = self.predictor.detect([image], LOWEST_SCORE)[0]

@@ -9,11 +9,12 @@ const shown = () => levels !== null && current() !== undefined;
 
 // --- what is selected, and suggestions
 
+const textOf = row => `${row.name} ${row.box}`;  // of a suggestion: the server sends new ones each time
 // A suggestion is left out where it is refused, or an object of its class is already there.
 function suggestions() {
   const labels = current();
   return !labels || !labels.suggestions ? [] : labels.suggestions.filter(row => row.score >= page.score &&
-    !page.hidden.has(row.name) && !labels.refused.has(row) &&
+    !page.hidden.has(row.name) && !labels.refused.has(textOf(row)) &&
     !labels.objects.some(object => object.name === row.name && iou(object.box, row.box) >= .5));
 }
 const visibleObjects = () => current() ? current().objects.filter(object => !page.hidden.has(object.name)) : [];
@@ -33,6 +34,7 @@ function select(item) {
 const setObjects = objects => change(page.shown, objects);
 function add(name, box) {
   const object = newObject(name, fitBox(box));
+  page.hidden.delete(name);
   setObjects([...current().objects, object]);
   select(object);
 }
@@ -40,7 +42,7 @@ function add(name, box) {
 function edit(item, changes) {
   const object = {...item, ...changes};
   if (!isObject(item)) {
-    current().refused.add(item);
+    current().refused.add(textOf(item));
     return add(object.name, object.box);
   }
   setObjects(current().objects.map(other => other.id === item.id ? object : other));
@@ -50,7 +52,7 @@ function remove() {
   const item = selectedItem();
   if (!item) return;
   if (isObject(item)) setObjects(current().objects.filter(other => other.id !== item.id));
-  else current().refused.add(item);
+  else current().refused.add(textOf(item));
   select(null);
 }
 function accept(items) {
@@ -59,7 +61,7 @@ function accept(items) {
   select(null);
 }
 function refuseAll() {
-  for (const row of suggestions()) current().refused.add(row);
+  for (const row of suggestions()) current().refused.add(textOf(row));
   select(null);
 }
 async function copyFromBefore() {
@@ -109,10 +111,10 @@ function go(by) {
   if (row) show(row.index);
 }
 function goToUnlabelled() {
-  const rows = ordered(), at = rows.findIndex(row => row.index === page.shown);
-  const row = [...rows.slice(at + 1), ...rows.slice(0, at + 1)].find(other => other.state === "unlabelled");
+  const rows = ordered().filter(row => row.state === "unlabelled");
+  const row = rows[0]?.index === page.shown ? rows[1] : rows[0];
   if (row) show(row.index);
-  else tell("Every image is labelled.");
+  else tell(rows.length ? "This is the only image that is not labelled." : "Every image is labelled.");
 }
 async function show(index) {
   Object.assign(page, {shown: index, selected: null});

@@ -1,7 +1,7 @@
 "use strict";
 // The panels around the image: tools, the list of images, classes, suggestions, keys; and what is drawn.
 
-const HELP = [["n b → ←", "next image, image before"], ["u", "next unlabelled image"],
+const HELP = [["n b → ←", "next image, image before"], ["u", "first image that is not labelled"],
   ["1 … 9 0", "class of new boxes and of the selected one"],
   ["drag", "draws; in the selected box moves it; with Shift always draws"],
   ["click . ,", "selects a box; again: the next one below"], ["d", "draws a box in the middle"],
@@ -52,7 +52,7 @@ function buildTools() {
   };
   return [button("◀", () => go(-1), "the image before (b)", {"aria-label": "the image before"}, false),
     button("▶", () => go(1), "the next image (n)", {"aria-label": "the next image"}, false),
-    button("next unlabelled", goToUnlabelled, "u", {}, false),
+    button("first unlabelled", goToUnlabelled, "u", {}, false),
     button("undo", KEYS.z, "z", {id: "undo"}), button("redo", KEYS.y, "y", {id: "redo"}),
     button("delete", remove, "x", {id: "delete"}), button("copy from before", copyFromBefore, "c"),
     button("empty", markEmpty, "nothing to label in this image (e)"),
