@@ -58,11 +58,17 @@ class CocoFiles:
         self.ids, self.array = ids, split_array(text, "annotations")
         entries = [json.loads(element) for element in self.array.elements]
         self.owners = [ids.find(entry.get("image_id")) for entry in entries]
+        self._index()
         self.largest_id = max((entry["id"] for entry in entries if isinstance(entry.get("id"), int)), default=0)
+
+    def _index(self) -> None:
+        self.places: dict[int | None, list[int]] = {}  # of the annotations of each image
+        for place, owner in enumerate(self.owners):
+            self.places.setdefault(owner, []).append(place)
 
     def texts(self, index: int) -> list[str] | None:
         self.read()
-        texts = [self.array.elements[i] for i, owner in enumerate(self.owners) if owner == index]
+        texts = [self.array.elements[place] for place in self.places.get(index, [])]
         return texts if texts or self.seen[index] else None
 
     def parse(self, index: int, text: str) -> tuple[str, Box]:
@@ -107,7 +113,7 @@ class CocoFiles:
 
     def _replace(self, index: int, texts: list[str]) -> None:
         """Replaces the annotations of an image; those that stay keep their places in the file."""
-        places = [i for i, owner in enumerate(self.owners) if owner == index]
+        places = self.places.get(index, [])
         old = [self.array.elements[i] for i in places]
         for kind, i1, i2, j1, j2 in reversed(SequenceMatcher(None, old, texts, False).get_opcodes()):
             paired = i1 + min(i2 - i1, j2 - j1)
@@ -122,6 +128,7 @@ class CocoFiles:
             for text in reversed(texts[j1 + paired - i1:j2]):
                 self.array.insert(behind, text)
                 self.owners.insert(behind, index)
+        self._index()
 
     def _with_categories(self, text: str) -> str:
         array = split_array(text, "categories")

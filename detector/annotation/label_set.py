@@ -47,6 +47,7 @@ class LabelSet:
     files: AnnotationFiles
     classes: list[str]
     sizes: Sequence[Sequence[int]] | None = None
+    inside: str = ""  # the folder, with a slash at its end, that no image may lie outside of; "": any place
     shown: Sequence[int] = ()  # indices of the images that pages may ask for
     texts: dict[str, str] = field(default_factory=dict)  # of objects that pages have seen, by key
     serial: int = 0
@@ -64,6 +65,13 @@ class LabelSet:
             return image_size(self.images[index])
         height, width = self.sizes[index]
         return int(height), int(width)
+
+    def image_path(self, index: int) -> str:
+        """Returns the path of an image. Raises BadInput if it now is a link out of `inside`."""
+        path = self.images[index]
+        if not os.path.realpath(path).startswith(self.inside):
+            raise BadInput(f"{self.name(index)} lies outside {self.root}")
+        return path
 
     def name(self, index: int) -> str:
         """Returns the name of an image as pages show it, below the folder that all images are in."""

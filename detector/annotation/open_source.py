@@ -85,9 +85,10 @@ def _open_voc(root: str, split: str) -> Opened:
     paths = [voc.annotation_file(tree, stem) for stem in voc.listed_stems(tree)]
     sizes = data.sizes.tolist()
     if not tree.list_file:  # then images without an annotation file belong to the split, too
+        known = set(images)
         for stem in tree.images.stems(tree.recursive):
             image = os.path.join(root, tree.images.find(stem)[0])
-            if not tree.annotations.find(stem) and image not in images:
+            if not tree.annotations.find(stem) and image not in known:
                 images.append(image)
                 paths.append(os.path.join(root, tree.annotations.folder, f"{stem}.xml"))
                 sizes.append(list(image_size(image)))
@@ -164,7 +165,7 @@ def _leave_out_links(labels: LabelSet) -> list[str]:
         raise BadInput(f"all {len(labels.images)} images lie outside {labels.root}, such as "
                        f"{os.path.realpath(labels.images[0])}. {remedy}")
     left_out = [labels.name(i) for i in range(len(labels.images)) if i not in set(kept)]
-    labels.shown = kept
+    labels.shown, labels.inside = kept, root
     return [f"{len(left_out)} images lie outside {labels.root} and are left out: {shorten(left_out)}. {remedy}"] \
         if left_out else []
 

@@ -14,6 +14,8 @@ import json
 import re
 import secrets
 import socket
+import sys
+import traceback
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -34,7 +36,7 @@ JPEG_QUALITY = 93
 FOLDER = Path(__file__).resolve().parent / "page"
 REPORT_PAGE = FOLDER.parent.parent / "report" / "page"  # style and helpers of all pages
 SCRIPTS = (*(REPORT_PAGE / name for name in ("charts.js", "theme.js", "boxes.js")),
-           *(FOLDER / name for name in ("view.js", "images.js", "annotate.js")))
+           *(FOLDER / name for name in ("view.js", "images.js", "panels.js", "annotate.js")))
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,20 @@ class Site:
 def open_server(site: Site, host: str, port: int) -> ThreadingHTTPServer:
     """Returns a server that is bound to an address. Raises BadInput if that is impossible."""
     server_class = type("Server", (ThreadingHTTPServer,), {
-        "address_family": socket.AF_INET6 if ":" in host else socket.AF_INET, "daemon_threads": True})
+        "address_family": socket.AF_INET6 if ":" in host else socket.AF_INET, "daemon_threads": True,
+        "handle_error": report_error})
     try:
         return server_class((host, port), handler_class(site))
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadInput(f"cannot listen on {host}, port {port}: {reason}. Name another --port (0: any free one), or "
                        "another --host") from error
+
+
+def report_error(*_) -> None:
+    """Prints an unexpected error of a request; the server goes on. A page that was closed is none."""
+    if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
+        traceback.print_exc()
 
 
 def render_page(site: Site) -> tuple[bytes, str]:
@@ -234,7 +243,7 @@ def changes(site: Site, query: dict) -> dict:
 def encode_image(labels: LabelSet, index: int) -> bytes:
     """Returns an image as JPEG, with the pixels that a training reads: turned as EXIF says, 8 bits, RGB."""
     size = None if labels.sizes is None else labels.size(index)
-    pixels = read_image(labels.images[index], size, remedy="Replace it").permute(1, 2, 0).contiguous().numpy()
+    pixels = read_image(labels.image_path(index), size, remedy="Replace it").permute(1, 2, 0).contiguous().numpy()
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()

@@ -1,5 +1,6 @@
 """Detections of a trained detector as suggestions: a thread predicts beside the page, first where one looks."""
 
+import sys
 import threading
 from dataclasses import dataclass, field
 
@@ -38,13 +39,17 @@ class Suggester:
             position = min(self.pending, key=lambda other: abs(other - focus) * 2 - (other > focus))
             self.pending.remove(position)
             index = self.labels.shown[position]
-            self.suggestions[index] = self._predict(index)
+            try:
+                self.suggestions[index] = self._predict(index)
+            except Exception as error:  # of any library, such as of too little memory: labelling goes on
+                print(f"no more suggestions, from {self.labels.name(index)} on: {error}", file=sys.stderr, flush=True)
+                return
             self.labels.touch(index)
 
     def _predict(self, index: int) -> list[dict]:
         try:
             height, width = self.labels.size(index)
-            image = read_image(self.labels.images[index], (height, width))
+            image = read_image(self.labels.image_path(index), None if self.labels.sizes is None else (height, width))
         except BadInput:  # the page says so where it shows the image
             return []
         detections = self.predictor.detect([image], LOWEST_SCORE)[0]

@@ -54,8 +54,8 @@ def add_annotate(parser: argparse.ArgumentParser) -> None:
                         "such as head,eye; default: none")
     parser.add_argument("--split", default="", metavar="NAME", help="of a data set with several splits, such as train; "
                         "default: the only one")
-    parser.add_argument("--run", default="", type=os.path.expanduser, metavar="RUN", help="a run whose detections are "
-                        "suggested, by its folder or its name, such as heads; default: no suggestions")
+    parser.add_argument("--run", default="", type=os.path.expanduser, metavar="RUN", help="what suggests boxes: a "
+                        "run, by its folder or its name, such as heads, or coco; default: no suggestions")
     parser.add_argument("--score", type=float, default=0.5, help="lowest score of suggestions, at first, such as 0.3; "
                         "default: 0.5")
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on, such as 0.0.0.0; "

@@ -29,8 +29,8 @@ cli.SINGLE["{verb}"] = wait
 end_process(main(sys.argv[1:]))
 """
 ARGUMENTS = {"check": ["shapes/demo"], "evaluate": ["runs/a", "--time"], "score": ["a", "b"], "compare": ["a", "b"],
-             "view": ["shapes/demo"], "anchors": ["shapes/demo"], "predict": ["a", "b"], "export": ["a"], "annotate": ["a"],
-             "data": ["list"], "sync": ["a", "--to", "wandb"], "convert": ["a", "--to", "coco", "b"]}
+             "view": ["shapes/demo"], "anchors": ["shapes/demo"], "predict": ["a", "b"], "export": ["a"],
+             "data": ["list"], "annotate": ["photos"], "sync": ["a", "--to", "wandb"], "convert": ["a", "--to", "coco", "b"]}
 
 
 def lines_of(terminal: TerminalProcess) -> list[str]:

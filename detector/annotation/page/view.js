@@ -63,15 +63,15 @@ function draw() {
   });
   inSight.forEach(drawBox);
   for (const {box, name, tag, isSelected} of inSight)
-    if (isSelected || !many && (box[2] - box[0]) * view.scale > 26) drawTag(tag, ...onStage(box), colorOf(name));
+    if (isSelected || !many && (box[2] - box[0]) * view.scale > 44) drawTag(tag, ...onStage(box), colorOf(name));
   if (scene.guide) {
     paint.strokeStyle = "rgb(255 255 255 / .45)";
     paint.lineWidth = 1;
     paint.beginPath();
-    for (const [a, b] of [[[scene.guide[0], 0], [scene.guide[0], height]], [[0, scene.guide[1]], [width, scene.guide[1]]]]) {
-      paint.moveTo(...a);
-      paint.lineTo(...b);
-    }
+    paint.moveTo(scene.guide[0], 0);
+    paint.lineTo(scene.guide[0], height);
+    paint.moveTo(0, scene.guide[1]);
+    paint.lineTo(width, scene.guide[1]);
     paint.stroke();
   }
 }

@@ -118,7 +118,7 @@ def test_by_mouse_alone(browser, root):
         page.drag(page.at(300, 300), page.at(250, 280), button="right")
         page.settled()
         assert page.run("view.scale") > scale and len(stored(root, 0)) == 2
-        for text in ("fit", "▶", "empty", "next unlabelled", "copy from before", "◀"):
+        for text in ("fit", "▶", "empty", "first unlabelled", "copy from before", "◀"):
             page.press_button(text)
             page.settled()
         assert page.run("page.shown") == 1 and page.run("data.images.map(row => row.state)") == ["labelled", "empty", *["unlabelled"] * 2]

@@ -175,6 +175,14 @@ def test_many_writers_lose_no_change(client, site):
     assert [names.count(name) for name in site.labels.classes] == [10, 10]
 
 
+def test_an_image_that_becomes_a_link_out_of_the_folder_is_not_served(client, site, tmp_path):
+    Image.new("RGB", (60, 40)).save(tmp_path / "secret.png")
+    assert client.send("GET", "/image/0")[0] == 200
+    os.unlink(site.labels.images[0])
+    os.symlink(tmp_path / "secret.png", site.labels.images[0])
+    assert client.send("GET", "/image/0")[0] == 422
+
+
 def test_images_are_shown_as_training_sees_them(tmp_path):
     root = tmp_path / "odd"
     root.mkdir()
