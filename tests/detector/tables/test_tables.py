@@ -118,7 +118,7 @@ def test_seeds_give_mean_and_spread(tmp_path):
 
 def test_a_file_may_stand_for_torchvisions_weights_and_is_named(tmp_path):
     row = "deeppcb-resnet18-fpn"
-    make_run(tmp_path, row, 0.5, row=row, processes=1, gpus=(), overrides=("model.weights=/w/part_of_resnet18.pth",))
+    make_run(tmp_path, row, 0.5, row=row, processes=1, gpus=(), overrides=("model.weights=/w/part_of_resnet18.pth", "run.precision=bf16"))
     assert table_row(tmp_path, row).hardware == "1 process on 2 CPU cores, bf16, from part_of_resnet18.pth"
     make_run(tmp_path, row + "-seed1", 0.5, 1, row=row, processes=1, gpus=(), overrides=("model.weights=coco",))
     assert table_row(tmp_path, row).seeds == "0"
