@@ -55,7 +55,8 @@ def options_as_text(options: Mapping[str, Field], width: int = 0) -> str:
         allowed = allowed_values(field.metadata)
         about = field.metadata["description"] + (f" [{allowed}]" if allowed else "")
         lines.append(f"{path}={dump_value(default_of(field))}")
-        lines += [f"    {line}" for line in textwrap.wrap(about, width - 4 if width else len(about))]
+        wrapped = textwrap.wrap(about, width - 4 if width else len(about), break_on_hyphens=False)
+        lines += [f"    {line}" for line in wrapped]
     return "\n".join(lines)
 
 
