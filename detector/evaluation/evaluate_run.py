@@ -166,33 +166,47 @@ def write_and_print(run: Path, result: CheckpointEvaluation, changes: dict[str, 
         changes: the options that were changed from those of the run, and change what is measured.
         trained_on: see `trained_images`.
         as_json: see `evaluate_run`.
+
+    Raises:
+        BadInput: the files cannot be written. The metrics were printed, except as JSON.
     """
     evaluation, analysis, config = result.evaluation, result.analysis, result.config
     assert evaluation is not None and analysis is not None  # this is rank 0
-    folder = record_folder(run, changes)
+    folder, page, refusal = record_folder(run, changes), [], None
+    try:
+        page = write_files(run, folder, result, changes, report)
+    except OSError as error:
+        refusal = BadInput(f"{error.filename or folder}: {error.strerror}: the results are not written. Free space on "
+                           "its disk, or copy the run to a folder that this user can write, and evaluate it there")
+    notes = [not_finite_note(evaluation.not_finite, len(result.dataset)),
+             unreadable_note(evaluation.unreadable, len(result.dataset)), *result.dataset.warnings, *trained_on,
+             *evaluation_notes(result.detections, result.dataset, config.evaluate.metric, evaluation.metrics["AP"],
+                               config.evaluate.max_detections)]
+    if as_json and not refusal:
+        print(to_json({"run": str(run), "folder": str(folder), "notes": list(filter(None, notes)),
+                       **read_results(str(folder))}, 1))
+    elif not as_json:
+        files_text = "" if refusal else f"; {files.RESULTS_FILE} and {files.DETECTIONS_FILE} are in {folder}" + (
+            f"; those in {run} stay: this evaluation has other values of {', '.join(changes)}" if changes else "")
+        show(f"{result.checkpoint}, step {evaluation.step}, on {describe(result.dataset)}",
+             evaluated_metrics(evaluation.metrics, analysis.per_class), "", describe_errors(analysis),
+             *(f"note: {note}" for note in notes if note), f"{evaluation.images_per_s:.1f} images/s{files_text}", *page)
+    if refusal:
+        raise refusal
+
+
+def write_files(run: Path, folder: Path, result: CheckpointEvaluation, changes: dict[str, object],
+                report: bool) -> list[str]:
+    """Writes the files of an evaluation into `folder`; returns a sentence about the report, if there is one."""
+    evaluation, config = result.evaluation, result.config
+    assert evaluation is not None
     if folder != run:
         write_whole(folder / files.CONFIG_FILE, to_yaml(config))
         if val_share(config.data.val):
             write_whole(folder / files.HELD_OUT_FILE, json.dumps(relative_paths(result.dataset)))
     write_results(folder, evaluation, result.detections, result.dataset, config.evaluate.metric,
                   str(result.checkpoint), [f"{key}={value}" for key, value in changes.items()])
-    notes = [not_finite_note(evaluation.not_finite, len(result.dataset)),
-             unreadable_note(evaluation.unreadable, len(result.dataset)), *result.dataset.warnings, *trained_on,
-             *evaluation_notes(result.detections, result.dataset, config.evaluate.metric, evaluation.metrics["AP"],
-                               config.evaluate.max_detections)]
-    page = write_report(run, folder, result, changes) if report else ""
-    if as_json:
-        print(to_json({"run": str(run), "folder": str(folder), "notes": list(filter(None, notes)),
-                       **read_results(str(folder))}, 1))
-        return
-    show(
-        f"{result.checkpoint}, step {evaluation.step}, on {describe(result.dataset)}",
-        evaluated_metrics(evaluation.metrics, analysis.per_class), "", describe_errors(analysis),
-        *(f"note: {note}" for note in notes if note),
-        f"{evaluation.images_per_s:.1f} images/s; {files.RESULTS_FILE} and {files.DETECTIONS_FILE} are in {folder}"
-        + (f"; those in {run} stay: this evaluation has other values of {', '.join(changes)}" if changes else ""))
-    if page:
-        print(page)
+    return [write_report(run, folder, result, changes)] if report else []
 
 
 def write_report(run: Path, folder: Path, result: CheckpointEvaluation, changes: dict[str, object]) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import textwrap
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -103,6 +104,8 @@ def why_not_counted(run: RunFigures) -> str:
 
 
 COLUMNS = ["row", "", *HEADER.values(), "gap", "speed-up", "tolerance", "seed", "commit", "hardware", "date"]
+LEFT_OUT_FIRST = ["seed", "tolerance", "speed-up", "mem/GPU", "time/epoch", "lr decay", "lr",
+                  "batch", "epochs", "#GPUs", "model"]  # on a narrow terminal
 
 
 def printed_and_measured(row: TableRow) -> tuple[list[str], list[str]]:
@@ -125,23 +128,53 @@ def by_table(rows: list[TableRow]) -> dict[str, list[TableRow]]:
     return tables
 
 
-def as_text(rows: list[TableRow]) -> str:
-    """Returns the tables for a terminal: aligned columns; hardware, commit and date on a line of their own."""
-    parts, width = [], COLUMNS.index("commit")
+def as_text(rows: list[TableRow], columns: int | None = None) -> str:
+    """Returns the tables for a terminal: aligned columns; hardware, commit and date on a line of their own.
+
+    Args:
+        columns: of the terminal: columns of the tables that do not fit are left out and named; None: no limit.
+    """
+    parts, names = [], COLUMNS[:COLUMNS.index("commit")]
+    hidden: list[str] = []
     for title, members in by_table(rows).items():
-        lines = []  # (row, kind, cells)
+        lines = []  # (row, kind, cells by column)
         for row in members:
             printed, measured = printed_and_measured(row)
-            lines += [(row, "printed", printed[:width]), (row, "measured", ["", *measured[1:width]])]
-        widths = [max(len(cells[n]) for cells in [COLUMNS, *(cells for _, _, cells in lines)]) for n in range(width)]
-        text = [title, "", align(COLUMNS[:width], widths), "-" * (sum(widths) + 2 * (width - 1))]
+            lines += [(row, "printed", dict(zip(names, printed))),
+                      (row, "measured", {**dict(zip(names, measured)), names[0]: ""})]
+        widths = {name: max(len(cells[name]) for cells in [{name: name}, *(cells for _, _, cells in lines)])
+                  for name in names}
+        left_out = columns_to_leave_out(widths, columns)
+        hidden += [name for name in left_out if name not in hidden]
+        shown = {name: width for name, width in widths.items() if name not in left_out}
+        text = [title, "", align([*shown], [*shown.values()]), "-" * total_width(shown)]
         for row, kind, cells in lines:
-            text.append(align(cells, widths))
+            text.append(align([cells[name] for name in shown], [*shown.values()]))
             if kind == "measured" and row.measured:
                 remark = f"; does not count: {row.remark}" if row.remark else ""
-                text.append(f"  {row.hardware}; commit {row.commit or 'unknown'}; {row.date}{remark}")
+                about = f"{row.hardware}; commit {row.commit or 'unknown'}; {row.date}{remark}"
+                text += textwrap.wrap(about, columns or max(80, len(about) + 2), initial_indent="  ",
+                                      subsequent_indent="  ")
         parts.append("\n".join(text))
+    if hidden:
+        note = f"(not shown: {', '.join(hidden)}; a wider terminal, --csv or --html shows them)"
+        parts.append(textwrap.fill(note, columns or len(note), break_on_hyphens=False))
     return "\n\n\n".join(parts)
+
+
+def columns_to_leave_out(widths: dict[str, int], columns: int | None) -> list[str]:
+    """Returns the columns without which a table fits into a terminal, those of LEFT_OUT_FIRST in their order."""
+    left_out: list[str] = []
+    for name in LEFT_OUT_FIRST if columns else ():
+        if total_width({other: width for other, width in widths.items() if other not in left_out}) <= columns:
+            break
+        left_out.append(name)
+    return left_out
+
+
+def total_width(widths: dict[str, int]) -> int:
+    """Returns the width of a table with columns of these widths."""
+    return sum(widths.values()) + 2 * (len(widths) - 1)
 
 
 def align(cells: list[str], widths: list[int]) -> str:

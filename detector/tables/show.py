@@ -1,5 +1,7 @@
 """The verb `tables`: prints or writes the published tables beside what was measured."""
 
+import shutil
+import sys
 from pathlib import Path
 
 from detector.report.page.build import new_page_path
@@ -39,4 +41,4 @@ def show(row: str, runs: str, html: str | None, markdown: bool, csv: bool, model
     elif csv:
         print(as_csv(rows).rstrip())
     else:
-        print(as_text(rows))
+        print(as_text(rows, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))

@@ -1,5 +1,6 @@
 """The verb evaluate: from a run folder to results.json, which stays the run's own whatever else is evaluated."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -206,3 +207,13 @@ def test_what_evaluate_says_where_a_stop_was_requested(run_folder, monkeypatch, 
 def test_json_without_an_evaluation_of_a_run_is_refused(capsys):
     assert main(["evaluate", "some", "--json", "--time"]) == 2
     assert "--json with --time" in capsys.readouterr().err
+
+
+def test_metrics_are_printed_also_where_the_run_cannot_be_written(run_folder, monkeypatch, capsys):
+    def fail(path, *_arguments):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+    monkeypatch.setattr("detector.evaluation.results.write_whole", fail)
+    assert main(["evaluate", str(run_folder)]) == 2
+    out, err = capsys.readouterr()
+    assert "AP50" in out and "results.json and" not in out and "detections.json: Permission denied: the results are not written" in err
+    assert "copy the run to a folder that this user can write" in err and not (run_folder / "results.json").exists()

@@ -118,7 +118,7 @@ def test_seeds_give_mean_and_spread(tmp_path):
 
 def test_a_file_may_stand_for_torchvisions_weights_and_is_named(tmp_path):
     row = "deeppcb-resnet18-fpn"
-    make_run(tmp_path, row, 0.5, row=row, processes=1, gpus=(), overrides=("model.weights=/w/part_of_resnet18.pth",))
+    make_run(tmp_path, row, 0.5, row=row, processes=1, gpus=(), overrides=("model.weights=/w/part_of_resnet18.pth", "run.precision=bf16"))
     assert table_row(tmp_path, row).hardware == "1 process on 2 CPU cores, bf16, from part_of_resnet18.pth"
     make_run(tmp_path, row + "-seed1", 0.5, 1, row=row, processes=1, gpus=(), overrides=("model.weights=coco",))
     assert table_row(tmp_path, row).seeds == "0"
@@ -235,6 +235,14 @@ def test_text_lines_up(rows):
         for line in (line for line in rest if " printed " in line or " measured " in line):
             assert line[starts[0]] != " " and all(line[start - 2:start].strip() == "" for start in starts)
     assert "\n  8 x NVIDIA H100 80GB HBM3, fp32; commit 012345678; 2026-11-25" in as_text(rows)
+
+
+@pytest.mark.parametrize("columns", [60, 80, 140])
+def test_text_fits_a_terminal_and_names_what_is_left_out(rows, columns):
+    text = as_text(rows, columns)
+    assert max(map(len, text.splitlines())) <= columns and "mAP" in text and "+0.1" in text
+    assert "\n(not shown: seed" in text and "--csv" in text
+    assert "not shown" not in as_text(rows, 300) and as_text(rows, 300).splitlines()[2] == as_text(rows).splitlines()[2]
 
 
 class Reader(html.parser.HTMLParser):
