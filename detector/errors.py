@@ -63,6 +63,11 @@ def interrupted_line(text: str = "interrupted") -> str:
     return f"\n{text}" if sys.stderr is not None and sys.stderr.isatty() else text
 
 
+def count_of(count: int, singular: str, plural: str = "") -> str:
+    """Returns a number with its noun, and what agrees with it: "1 node", "2 nodes", "1 image is", "2 images are"."""
+    return f"{count} {singular if count == 1 else plural or singular + 's'}"
+
+
 def shorten(items: Sequence[str], limit: int = 5, separator: str = ", ") -> str:
     """Joins items; of many, the first `limit` and the number of the others."""
     rest = f" and {len(items) - limit} more" if len(items) > limit else ""

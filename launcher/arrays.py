@@ -13,11 +13,11 @@ from pathlib import Path
 from detector.config.load import apply_override, config_of, dump, find_config, read_with_base, run_folder
 from detector.config.paths import escape, path_options
 from detector.config.schema import Config
-from detector.errors import BadInput, combine_mistakes, shorten
+from detector.errors import BadInput, combine_mistakes, count_of, shorten
 from detector.run.lock import refuse_second_start
 from detector.run.status import read_status
 from launcher.backends import JobState
-from launcher.job import Job, count_of
+from launcher.job import Job
 from launcher.preflight import cluster_problems, cores_per_process, job_problems, run_folder_problems
 from launcher.run_info import job_records
 from launcher.slurm_commands import slurm

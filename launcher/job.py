@@ -93,8 +93,3 @@ def package_arguments(code: Path, package: str) -> list[str]:
     A code snapshot is run by its folder, because `-m package` would prefer a package in the current folder.
     """
     return [str(code)] if (code / "__main__.py").is_file() else ["-m", package]
-
-
-def count_of(count: int, singular: str, plural: str = "") -> str:
-    """Returns a number with its noun: "1 node", "2 nodes", "2 processes"."""
-    return f"{count} {singular if count == 1 else plural or singular + 's'}"

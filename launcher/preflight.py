@@ -11,9 +11,9 @@ from pathlib import Path
 
 from detector.checks.problems import Problem, split_mistakes
 from detector.config.schema import Config
-from detector.errors import BadInput
+from detector.errors import BadInput, count_of
 from launcher.clean_environment import submission_environment, unused_notes
-from launcher.job import Job, Resources, count_of
+from launcher.job import Job, Resources
 from launcher.option_fields import parse_minutes
 from launcher.rank_env import FIRST_PORT, PORTS
 from launcher.slurm_commands import has_slurm, run_once, slurm

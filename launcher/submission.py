@@ -15,15 +15,15 @@ from detector.config.load import load_config, to_yaml
 from detector.config.names import shipped_folder
 from detector.config.options import auto_options, replace_options
 from detector.config.schema import Config
-from detector.errors import OK, BadInput, combine_mistakes
+from detector.errors import OK, BadInput, combine_mistakes, count_of
 from detector.run.files import CONFIG_FILE, write_text
 from detector.run.lock import refuse_second_start
 from detector.run.status import read_status
 from launcher.backends import load_backend
 from launcher.clean_environment import foreign_variables
 from launcher.code_snapshot import take_snapshot
-from launcher.job import CODE, Job, Launch, count_of, package_arguments, python_command
-from launcher.preflight import cores_per_process, run_folder_problems, slurm_problems
+from launcher.job import CODE, Job, Launch, package_arguments, python_command
+from launcher.preflight import cores_per_process, job_problems, run_folder_problems, slurm_problems
 from launcher.rank_env import LOG_PATTERNS
 from launcher.run_info import add_job_record, backend_of, job_records, resolve_run
 from launcher.submission_lock import lock_run, missing_folders, remove_if_failed
@@ -119,14 +119,18 @@ class Submission:
         return [*([] if is_snapshot else [path]), *([*BEFORE_SETUP, *commands, AFTER_SETUP] if commands else [])]
 
 
-def plan_submission(job: Job, command_line: str) -> Submission:
+def plan_submission(job: Job, command_line: str, has_cluster: bool = True) -> Submission:
     """Returns what would be submitted; writes nothing.
+
+    Args:
+        has_cluster: ask the cluster for its partitions; without it, the script is for another machine.
 
     Raises:
         BadInput: with every reason why the job could not run.
     """
     run, config = resolve_run(job.verb, job.arguments)
-    problems = [*run_folder_problems(run), *slurm_problems(job, run, config)]
+    problems_of = slurm_problems if has_cluster else job_problems
+    problems = [*run_folder_problems(run), *problems_of(job, run, config)]
     if problems:
         raise combine_mistakes("this cannot be submitted", [str(problem) for problem in problems])
     return Submission(job, run, cores_per_process(job.resources, config), command_line,

@@ -85,7 +85,7 @@ def test_an_option_that_is_advised_exists(file, flag):
 
 @pytest.mark.parametrize("file, path, value", occurrences(SETTING), ids=str)
 def test_a_setting_that_is_advised_is_allowed(file, path, value):
-    value = value.rstrip(":.")
+    value = ANY if value.startswith("...") else value.rstrip(":.")
     tree, is_known = {}, ANY not in value and "{" not in value and value != "["
     mistakes = apply_override(tree, f"{path}={value if is_known else ''}")
     config = build(Config, tree, "", [] if not is_known else mistakes)

@@ -26,6 +26,11 @@ FLAG_HABITS = {"conf": "--score", "conf-thres": "--score", "threshold": "--score
 # Options of other tools that are positional arguments here -> the argument, of the verbs that have it.
 ARGUMENT_HABITS = {"source": "source", "input": "source", "image": "source", "weights": "run", "model": "run",
                    "checkpoint-dir": "run", "data": "config"}
+# Options of other tools -> the option of a config that means the same in an evaluation.
+EVALUATION_HABITS = {"batch-size": "evaluate.batch_size", "batch": "evaluate.batch_size", "imgsz": "evaluate.min_size",
+                     "conf": "evaluate.score_thresh", "conf-thres": "evaluate.score_thresh",
+                     "metric": "evaluate.metric", "iou": "evaluate.nms_thresh", "max-det": "evaluate.max_detections",
+                     "split": "data.val"}
 # Options of other tools that are no option here -> what does the same.
 WITHOUT_OPTION = {"all": "the names of the runs"}
 
@@ -79,6 +84,8 @@ def advice_of_detector(name: str, value: str, parser: argparse.ArgumentParser) -
     if FLAG_HABITS.get(dashed) in flags:
         return f" (did you mean {FLAG_HABITS[dashed]}?)"
     takes_options = "overrides" in arguments
+    if takes_options and "run" in arguments and dashed in EVALUATION_HABITS:
+        return f"; write {EVALUATION_HABITS[dashed]}={value or '...'}"
     if takes_options and (answer := option_instead(name, value)):
         return f"; {answer}"
     if "config" in arguments and dashed in CONFIG_FLAGS:

@@ -46,15 +46,25 @@ def check_images(dataset: Dataset, config: Data, report: CheckReport) -> None:
         facts[f"images that {problem}"] = causes
         if causes and is_refused:
             report.problems.append(
-                Problem(f"{len(causes)} images of {dataset.name} {problem}", shorten(causes), remedy))
+                Problem(agree(len(causes), dataset.name, problem), shorten(causes), remedy))
         elif causes:
-            report.notes.append(f"{len(causes)} images of {dataset.name} {problem} and count as grey images without "
-                                f"objects (data.unreadable_images=grey): {shorten(causes)}")
+            report.notes.append(agree(len(causes), dataset.name, f"{problem} and count as grey, without objects")
+                                + f" (data.unreadable_images=grey): {shorten(causes)}")
     for note, text in NOTES.items():
         paths = [dataset.path(index) for index, result in enumerate(results) if note in result.notes]
         facts[f"images {note}"] = paths
         if paths:
-            report.notes.append(f"{len(paths)} images of {dataset.name} {text}: {shorten(paths)}")
+            report.notes.append(f"{agree(len(paths), dataset.name, text)}: {shorten(paths)}")
+
+
+def agree(count: int, name: str, text: str) -> str:
+    """Returns a number of images of a data set with what is said of them in the plural: "1 image of train is blank"."""
+    if count != 1:
+        return f"{count} images of {name} {text}"
+    for plural, singular in (("are ", "is "), (" and count as ", " and counts as "), ("Their boxes", "Its boxes"),
+                             ("their ", "its "), ("some of them", "it")):
+        text = text.replace(plural, singular)
+    return f"1 image of {name} {text}"
 
 
 def check_image(dataset: Dataset, index: int) -> ImageResult:

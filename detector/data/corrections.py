@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from detector import structures
-from detector.errors import BadInput
+from detector.errors import BadInput, count_of
 from detector.structures import Dataset, offsets_from_counts, select_boxes, select_images
 
 MIN_BOX_SIZE = 0.1         # pixels; corners of a thinner box may become equal when flipped or scaled in float32
@@ -58,8 +58,10 @@ def _to_pixels(dataset: Dataset) -> Dataset:
     areas = dataset.areas * sizes.prod(axis=1, dtype=np.float64) if dataset.areas.max() <= LARGEST_FRACTION \
         else dataset.areas
     inside = _in_first_pixel(dataset)
-    warning = (f"{len(sizes)} boxes lie in the first pixel of their image: they were read as fractions of width and "
-               f"height; first: {describe_first(dataset, inside if inside.any() else ~inside)}")
+    first = describe_first(dataset, inside if inside.any() else ~inside)
+    warning = (count_of(len(sizes), "box lies in the first pixel of its image: it was",
+                        "boxes lie in the first pixel of their image: they were")
+               + f" read as fractions of width and height; first: {first}")
     return replace(dataset, boxes=dataset.boxes * sizes[:, [1, 0, 1, 0]].astype(np.float32),
                    areas=areas.astype(np.float32), warnings=(*dataset.warnings, warning))
 
@@ -92,10 +94,11 @@ def fix_swapped_corners(dataset: Dataset, policy: str) -> Dataset:
         return dataset
     count, first = int(swapped.sum()), describe_first(dataset, swapped)
     if policy == "refuse":
-        raise BadInput(f"{count} boxes with swapped corners in {dataset.name} (data.invalid_boxes=refuse); first: "
-                       f"{first}. Fix them, or set data.invalid_boxes=clip or drop")
+        raise BadInput(f"{count_of(count, 'box', 'boxes')} with swapped corners in {dataset.name} "
+                       f"(data.invalid_boxes=refuse); first: {first}. Fix them, or set data.invalid_boxes=clip or drop")
     action = "left out" if policy == "drop" else "corrected"
-    warnings = (*dataset.warnings, f"{count} boxes with swapped corners were {action}; first: {first}")
+    swaps = count_of(count, "box with swapped corners was", "boxes with swapped corners were")
+    warnings = (*dataset.warnings, f"{swaps} {action}; first: {first}")
     if policy == "drop":
         return replace(select_boxes(dataset, ~swapped), warnings=warnings)
     ordered = np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)
@@ -125,14 +128,18 @@ def fix_invalid_boxes(dataset: Dataset, policy: str) -> Dataset:
     if not invalid.any():
         return dataset
     if policy == "refuse":
-        raise BadInput(f"{int(invalid.sum())} invalid boxes in {dataset.name} (data.invalid_boxes=refuse); first: "
+        raise BadInput(f"{count_of(int(invalid.sum()), 'invalid box', 'invalid boxes')} in {dataset.name} "
+                       "(data.invalid_boxes=refuse); first: "
                        + describe_first(dataset, invalid) + ". Fix them, or set data.invalid_boxes=clip or drop")
     drop = thin if policy == "clip" else invalid
-    kinds = [(outside & ~drop, "boxes exceed their image and were cut to it"),
-             (outside & drop & ~thin, "boxes exceed their image and were left out"),
-             (thin, "boxes without area inside their image were left out")]
-    warnings = tuple(f"{int(mask.sum())} {text}; first: {describe_first(dataset, mask)}"
-                     for mask, text in kinds if mask.any())
+    kinds = [(outside & ~drop, "box exceeds its image and was cut to it",
+              "boxes exceed their image and were cut to it"),
+             (outside & drop & ~thin, "box exceeds its image and was left out",
+              "boxes exceed their image and were left out"),
+             (thin, "box without area inside its image was left out",
+              "boxes without area inside their image were left out")]
+    warnings = tuple(f"{count_of(int(mask.sum()), singular, plural)}; first: {describe_first(dataset, mask)}"
+                     for mask, singular, plural in kinds if mask.any())
     return replace(select_boxes(replace(dataset, boxes=fixed), ~drop), warnings=dataset.warnings + warnings)
 
 
@@ -159,10 +166,11 @@ def fix_duplicates(dataset: Dataset, policy: str) -> Dataset:
     messages = []
     if repeated is not None:
         others = f"; in {different} of them the entries have different objects, which all count" if different else ""
-        messages.append(f"{int(repeated.sum())} images are listed again{others}; first: "
+        messages.append(f"{count_of(int(repeated.sum()), 'image is', 'images are')} listed again{others}; first: "
                         f"{dataset.path(int(np.flatnonzero(repeated)[0]))}")
     if count:
-        messages.append(f"{count} objects are annotated again, exactly equal; first: {describe_first(dataset, rows)}")
+        messages.append(f"{count_of(count, 'object is', 'objects are')} annotated again, exactly equal; first: "
+                        f"{describe_first(dataset, rows)}")
     if not messages:
         return dataset
     if policy == "refuse":

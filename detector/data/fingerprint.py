@@ -4,6 +4,7 @@ import zlib
 
 import numpy as np
 
+from detector.errors import count_of
 from detector.structures import Dataset
 
 NAMES, SIZES, OBJECTS = "names", "sizes", "objects_crc"  # fields that are checksums
@@ -50,7 +51,8 @@ def describe_change(part: str, before: dict[str, int] | None, now: dict[str, int
     """
     if not before or not now or before == now:
         return ""
-    numbers = [f"{data['images']} images with {data['objects']} objects" for data in (before, now)]
+    numbers = [f"{count_of(data['images'], 'image')} with {count_of(data['objects'], 'object')}"
+               for data in (before, now)]
     counts = f"{numbers[0]} before, {numbers[1]} now" if numbers[0] != numbers[1] else f"still {numbers[0]}, but " + (
         " and ".join(text for field, text in CHANGES.items() if before[field] != now[field]))
     order = ""

@@ -18,7 +18,7 @@ from detector.data.split import hold_out, val_share
 from detector.data.text_files import read_text
 from detector.distributed import collectives
 from detector.distributed.collectives import run_on_local_main_first
-from detector.errors import BadInput
+from detector.errors import BadInput, count_of
 from detector.run.files import HELD_OUT_FILE
 from detector.structures import CROWD, DIFFICULT, Dataset, offsets_from_counts, select_boxes, select_images
 
@@ -215,7 +215,8 @@ def relabel(dataset: Dataset, classes: tuple[str, ...], strict: bool) -> Dataset
                        "data.classes=[...]")
     warnings = dataset.warnings
     if other:
-        warnings += (f"{int((labels == 0).sum())} objects of other classes were left out: {', '.join(other)}",)
+        warnings += (count_of(int((labels == 0).sum()), "object of another class was", "objects of other classes were")
+                     + f" left out: {', '.join(other)}",)
     ids = dict(zip(dataset.classes, dataset.category_ids))
     unused_ids = itertools.count(int(max(dataset.category_ids, default=0)) + 1)  # for classes that the file lacks
     category_ids = np.array([ids[name] if name in ids else next(unused_ids) for name in classes], np.int64)
@@ -248,5 +249,5 @@ def select_for_training(dataset: Dataset, config: Data) -> Dataset:
 def describe(dataset: Dataset) -> str:
     """Returns one line with the numbers of images, images without objects, objects and classes."""
     empty = int((dataset.boxes_per_image() == 0).sum())
-    return (f"{dataset.name}: {len(dataset)} images ({empty} without objects), {len(dataset.boxes)} objects, "
-            f"{len(dataset.classes)} classes")
+    return (f"{dataset.name}: {count_of(len(dataset), 'image')} ({empty} without objects), "
+            f"{count_of(len(dataset.boxes), 'object')}, {count_of(len(dataset.classes), 'class', 'classes')}")

@@ -18,7 +18,7 @@ from detector.config.schema import Evaluate
 from detector.data.formats.shapes import draw_image
 from detector.data.image_io import image_files, read_image
 from detector.data.read import read_part
-from detector.errors import BadInput
+from detector.errors import BadInput, count_of
 from detector.model.faster_rcnn import Detector
 from detector.run.files import CONFIG_FILE
 from detector.seeding import derive_seed, numpy_random_state
@@ -46,7 +46,8 @@ class Agreement:
     num_unmatched: int           # boxes that only one of the two detected
 
     def __str__(self) -> str:
-        return (f"{self.num_boxes} boxes in {self.num_images} images of {self.num_sizes} sizes: boxes differ by at "
+        return (f"{count_of(self.num_boxes, 'box', 'boxes')} in {count_of(self.num_images, 'image')} of "
+                f"{count_of(self.num_sizes, 'size')}: boxes differ by at "
                 f"most {self.max_box_difference:.1e} pixels of the resized image, scores by at most "
                 f"{self.max_score_difference:.1e}")
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from detector.data.image_io import decoder_note
 from detector.data.text_files import printable
-from detector.errors import FAILED, OK, BadInput
+from detector.errors import FAILED, OK, BadInput, count_of
 from detector.inference.predictor import BATCH_SIZE, Predictor, load_predictor
 from detector.inference.slicing import Slicing
 from detector.inference.sources import FrameSource, batch_frames, is_camera, is_video, open_frames
@@ -71,9 +71,11 @@ def predict(detector: str, source: str, device: str = "auto", score: float = 0.5
                    *(["--slice", str(tile)] if tile else []), "--report"]
         print(write_report(writer, predictor, " ".join(command), detector, source, score))
     if errors:
-        print(f"{len(errors)} images could not be read and were left out")
+        print(count_of(len(errors), "image could not be read and was left out",
+                       "images could not be read and were left out"))
     if frames.unreadable_folders:
-        print(f"{len(frames.unreadable_folders)} folders could not be read and were left out")
+        print(count_of(len(frames.unreadable_folders), "folder could not be read and was left out",
+                       "folders could not be read and were left out"))
     return FAILED if errors or frames.unreadable_folders else OK
 
 
@@ -90,15 +92,16 @@ def default_folder(detector: str, source: str) -> Path:
 def print_summary(writer: PredictionWriter, source: str, elapsed_s: float) -> None:
     """Prints what was detected, how fast, and where it was written."""
     num_images = len(writer.results)
-    unit, drawn = ("frames", "the video") if is_video(source) else ("images", "images with boxes")
-    print(f"{writer.num_objects} objects in {num_images} {unit}, {num_images / elapsed_s:.1f} a second: {drawn}, "
+    unit, drawn = ("frame", "the video") if is_video(source) else ("image", "images with boxes")
+    print(f"{count_of(writer.num_objects, 'object')} in {count_of(num_images, unit)}, "
+          f"{num_images / elapsed_s:.1f} a second: {drawn}, "
           f"detections.json, images.json and detections.csv are in {printable(str(writer.folder))}")
 
 
 def write_report(writer: PredictionWriter, predictor: Predictor, command: str, detector: str, source: str,
                  score: float) -> str:
     """Writes report.html; returns a sentence about it."""
-    facts = (predictor.description, f"{writer.num_objects} objects of score {score:g} or more")
+    facts = (predictor.description, f"{count_of(writer.num_objects, 'object')} of score {score:g} or more")
     return printable(writer.report(PageInfo(f"{Path(source).name or source} by {Path(detector).resolve().name}", facts,
                                             command, predictor.config.evaluate.nms_thresh, score=score)))
 

@@ -16,7 +16,7 @@ from detector.config.options import fill_auto
 from detector.config.schema import Config
 from detector.data.image_io import array_to_tensor, pil_to_tensor, read_image
 from detector.distributed.process_group import choose_device
-from detector.errors import BadInput, shorten
+from detector.errors import BadInput, count_of, shorten
 from detector.inference.slicing import Slicing, search_tiles
 from detector.inference.weights_file import COCO, WEIGHT_SUFFIXES, is_coco_name, open_weights
 from detector.model.faster_rcnn import Detector, build_model, to_device_and_layout
@@ -160,7 +160,7 @@ class ImageDetections:
     def __repr__(self) -> str:
         lines = [f"  {name} {score:.2f} at " + " ".join(f"{corner:.0f}" for corner in box)
                  for name, score, box in zip(self.names, self.scores, self.boxes)]
-        return "\n".join([f"{len(self)} objects", *lines])
+        return "\n".join([count_of(len(self), "object"), *lines])
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,5 +1,6 @@
 """Detectors without a run: torchvision's COCO detectors by name, and files of weights with their config."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +13,9 @@ from detector.config.parsing import did_you_mean
 from detector.config.schema import Config
 from detector.data.formats import voc
 from detector.errors import BadInput
+from detector.model.backbones import find_backbone
 from detector.model.faster_rcnn import Detector, build_model
-from detector.model.weights.files import read_weights
+from detector.model.weights.files import StoredWeights, find_download, read_weights
 from detector.model.weights.load import PREDICTOR, LoadReport, load_weights, weights_name
 from detector.model.weights.name_maps import to_model_names
 
@@ -88,18 +90,19 @@ def config_with_weights(weights: str, config_name: str, overrides: Sequence[str]
     return replace(config, model=replace(config.model, **settings))
 
 
-def build_from_weights(config: Config, classes: tuple[str, ...], class_names: Sequence[str] = ()) -> WeightsDetector:
+def build_from_weights(config: Config, classes: tuple[str, ...],
+                       stored: StoredWeights | None = None) -> WeightsDetector:
     """Returns the detector of a config, filled with model.weights.
 
     Args:
         classes: of the detector.
-        class_names: of the weights, see `load_weights`.
+        stored: the content of model.weights; None: it is read.
 
     Raises:
         BadInput: the weights cannot be read, or leave a part of the model without weights.
     """
     model = build_model(config.model, config.evaluate, len(classes))
-    report = load_weights(model, config.model, classes, class_names)
+    report = load_weights(model, config.model, classes, stored)
     if report.not_loaded:
         names = ", ".join(report.not_loaded[:NAMES_IN_ERROR])
         raise BadInput(f"{config.model.weights} does not fill {len(report.not_loaded)} tensors of "
@@ -120,19 +123,27 @@ def open_weights(name: str, config_name: str = "") -> WeightsDetector:
         config = coco_config(name)
     else:
         config = config_with_weights(name, config_name)
-    class_names = names_of_classes(config)
-    return build_from_weights(config, tuple(name for name in class_names[1:] if name != NO_CLASS), class_names)
+    stored = read_weights(weights_name(config.model))
+    stored = replace(stored, class_names=names_of_classes(config, stored))
+    if is_coco_download(name, config):
+        config = replace(config, model=replace(config.model, weights="coco"))  # its norms need another epsilon
+    return build_from_weights(config, tuple(name for name in stored.class_names[1:] if name != NO_CLASS), stored)
 
 
-def names_of_classes(config: Config) -> list[str]:
-    """Returns the classes of the weights of a config from label 0 (background) on.
+def is_coco_download(path: str, config: Config) -> bool:
+    """Returns whether a file has the name of torchvision's COCO weights of the backbone."""
+    coco_weights = find_backbone(config.model).coco_weights
+    return bool(coco_weights) and os.path.basename(path) == os.path.basename(find_download(coco_weights)[1])
+
+
+def names_of_classes(config: Config, stored: StoredWeights) -> list[str]:
+    """Returns the classes of weights from label 0 (background) on.
 
     They are those that the file states, or data.classes, or else those of VOC or COCO, by the number of classes.
 
     Raises:
         BadInput: the classes are not known.
     """
-    stored = read_weights(weights_name(config.model))
     if stored.class_names:
         return stored.class_names
     if config.data.classes:

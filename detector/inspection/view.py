@@ -9,7 +9,7 @@ from detector.config.schema import Config
 from detector.data.image_io import read_image
 from detector.data.read import describe, read_part, select_for_training
 from detector.data.text_files import printable
-from detector.errors import BadInput
+from detector.errors import BadInput, count_of
 from detector.inspection.anchor_coverage import AnchorCoverage, compute_coverage, propose_anchors
 from detector.inspection.dataset_stats import MEASURES, build_histograms, compute_measures, quantile_table
 from detector.inspection.network_input import TrainInput, first_train_batches, padding_fraction
@@ -46,7 +46,8 @@ def view(source: str, overrides: list[str], out: str = "") -> Path:
     inputs = [entry for batch in batches for entry in batch]
     errors = [printable(entry.error) for entry in inputs if entry.error]
     if errors:
-        print(f"note: {len(errors)} images could not be read and are shown grey, without objects; first: {errors[0]}")
+        count = count_of(len(errors), "image could not be read and is", "images could not be read and are")
+        print(f"note: {count} shown grey, without objects; first: {errors[0]}")
     before = compute_measures(data.sizes, data.boxes, data.boxes_per_image())
     after = compute_measures(np.array([entry.size for entry in inputs]),
                              np.concatenate([entry.boxes for entry in inputs]),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.text import Text
 
+from detector.errors import count_of
 from detector.loggers.metric_tables import class_table, format_number, short_loss_name
 from detector.loggers.progress import format_duration
 from detector.loggers.styled_lines import BEST, DIM, TITLE, Block, flow, labelled, wrap
@@ -86,7 +87,7 @@ def describe_time(folder: Path) -> list[str]:
     if cost is None:
         return ["unknown"]
     starts = f"in {cost.restarts + 1} starts" if cost.restarts else ""
-    return [field for field in (format_duration(3600 * cost.hours), starts, f"{cost.images} images",
+    return [field for field in (format_duration(3600 * cost.hours), starts, count_of(cost.images, "image"),
                                 f"{cost.images_per_s:.1f} images/s over all") if field]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from detector.config.schema import Batch, Config, Optim, Schedule
 from detector.data.repeat_factors import repeat_factors
 from detector.data.samplers import epoch_sizes, micro_batches, steps_per_epoch
-from detector.errors import BadInput
+from detector.errors import BadInput, count_of
 from detector.structures import Dataset
 
 
@@ -65,7 +65,7 @@ def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, 
            f"{stated_warmup})") if reason else ""
     summary = describe_batch(batch, size, splits) + (
         f"; lr {optim.lr:g} x {size}/{optim.reference_batch_size} = {optim.lr * scale:g} after {warmup_steps} steps of "
-        f"warm-up{cut}; {steps} steps an epoch")
+        f"warm-up{cut}; {count_of(steps, 'step')} an epoch")
     unused = len(sizes) - steps * size
     if batch.aspect_ratio_groups == "static" and unused:
         summary += f"; the {unused} widest of {len(sizes)} images are never trained on"
@@ -92,7 +92,7 @@ def describe_batch(batch: Batch, size: int, splits: list[list[range]]) -> str:
     images = max(sum(map(len, micro)) for micro in splits)
     forward_passes = max(map(len, splits))
     accumulated = f", accumulated over {forward_passes} micro-batches of {batch.micro_batch_size}"
-    return (f"a step is {size} images: {len(splits)} process{'es' if len(splits) > 1 else ''} x {images}"
+    return (f"a step is {count_of(size, 'image')}: {count_of(len(splits), 'process', 'processes')} x {images}"
             + (accumulated if forward_passes > 1 else ""))
 
 
@@ -119,7 +119,7 @@ def describe_schedule(plan: RunPlan, schedule: Schedule) -> str:
         decay = f"lr times {schedule.gamma:g} at step {listed}"
     else:
         decay = "lr stays constant"
-    return f"{plan.total_steps} steps ({plan.total_steps / plan.steps_per_epoch:.3g} epochs), {decay}"
+    return f"{count_of(plan.total_steps, 'step')} ({plan.total_steps / plan.steps_per_epoch:.3g} epochs), {decay}"
 
 
 def learning_rate(step: int, plan: RunPlan, schedule: Schedule) -> float:

@@ -203,6 +203,7 @@ def build_state(config: Config, classes: tuple[str, ...], plan: RunPlan, content
             raise BadInput(f"{run_folder(config)} was trained with another config: " + "; ".join(forbidden)
                            + ". Undo the change, or start a new run with run.name=...")
         messages += [f"changed since the last start: {line}" for line in allowed]
+        messages += without_effect(allowed, content["step"], plan.total_steps)
     seed_torch(derive_seed(config.seed, "weights"))
     model = build_model(config.model, config.evaluate, len(classes))
     if not content and config.model.weights:
@@ -217,6 +218,14 @@ def build_state(config: Config, classes: tuple[str, ...], plan: RunPlan, content
     if content:
         restore_state(state, content)
     return state, messages
+
+
+def without_effect(changes: list[str], step: int, total_steps: int) -> list[str]:
+    """Returns the note that changed options of a finished run change nothing; [] for other runs."""
+    if not changes or step < total_steps:
+        return []
+    return [f"note: all {total_steps} steps are done, so that no change has an effect on the weights. Train longer "
+            "with schedule.steps=..., or start a new run with run.name=..."]
 
 
 def open_run_folder(setup: Setup, step: int, heartbeat: Heartbeat, lock: RunLock) -> RunLog:

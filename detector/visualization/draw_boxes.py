@@ -1,6 +1,8 @@
 """Draws boxes, class names and scores on images."""
 
 import colorsys
+import os
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -13,6 +15,13 @@ def box_color(label: int) -> tuple[int, int, int]:
     """Returns the RGB color of a class, 0 ... 255: neighboring labels differ in hue by the golden angle."""
     red, green, blue = colorsys.hsv_to_rgb((label * 0.381966) % 1, 0.6, 1.0)
     return int(255 * red), int(255 * green), int(255 * blue)
+
+
+@cache
+def load_font(size: int) -> ImageFont.FreeTypeFont:
+    """Returns matplotlib's DejaVu Sans: it has Latin, Greek and Cyrillic letters, Pillow's own font ASCII alone."""
+    import matplotlib
+    return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
 
 
 def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, classes: tuple[str, ...],
@@ -32,7 +41,7 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, classes
     drawing = Image.fromarray(image).convert("RGB")
     draw = ImageDraw.Draw(drawing)
     font_size = max(11, min(drawing.size) // 32)
-    font = ImageFont.load_default(font_size)
+    font = load_font(font_size)
     order = np.arange(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
     corners = np.asarray(boxes, np.float64).reshape(-1, 4)
     last_pixels = np.maximum(corners[:, 2:] - 1, corners[:, :2])  # exclusive corner -> last pixel
@@ -104,7 +113,7 @@ def limit_side(image: np.ndarray, boxes: np.ndarray, max_side: int) -> tuple[np.
 
 def side_by_side(left: Image.Image, right: Image.Image, captions: tuple[str, str]) -> Image.Image:
     """Returns two images of equal height beside each other, with a caption above each."""
-    font = ImageFont.load_default(14)
+    font = load_font(14)
     sheet = Image.new("RGB", (left.width + GAP + right.width, left.height + 22), (255, 255, 255))
     draw = ImageDraw.Draw(sheet)
     for image, caption, x in ((left, captions[0], 0), (right, captions[1], left.width + GAP)):

@@ -128,6 +128,8 @@ def with_process_count(job: Job) -> Job:
     count = requested
     if positional and (job.verb == "train" or job.verb == "evaluate" and Path(named_run(positional[0])).is_dir()):
         _, config = resolve_run(job.verb, job.arguments)
+        if job.resources.gpus and not job.resources.processes:
+            refuse_missing_gpus(job.resources.gpus, config.run.device)
         is_limited = job.verb == "train" and config.batch.size > 0  # a size that is auto has an image for each process
         count = choose_process_count(requested, config.run.device, config.batch.size if is_limited else 0)
     return replace(job, resources=Resources(count))
@@ -151,6 +153,13 @@ def choose_process_count(requested: int, device: str, max_processes: int) -> int
         raise BadInput(f"--processes {requested}: more processes than GPUs, of which this machine has {gpus}. Start at "
                        f"most {gpus}, or set run.device=cpu")
     return requested or min(gpus or 1, max_processes or gpus or 1)
+
+
+def refuse_missing_gpus(gpus: int, device: str) -> None:
+    """Raises BadInput if --gpus asks for GPUs on a machine without one that PyTorch can use."""
+    if device != "cpu" and not count_gpus():
+        raise BadInput(f"--gpus {gpus}: this machine has no GPU that PyTorch can use. Leave it out, or start processes "
+                       f"on the CPU with --processes {gpus} run.device=cpu")
 
 
 def count_gpus() -> int:

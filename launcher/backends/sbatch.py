@@ -6,12 +6,13 @@ import itertools
 import math
 import re
 import shlex
+import sys
 import time
 from pathlib import Path
 
 from detector.config.load import dump
 from detector.config.names import shipped_folder
-from detector.errors import OK, BadInput
+from detector.errors import OK, BadInput, count_of
 from detector.run.files import write_text
 from launcher.arrays import (
     Row,
@@ -27,12 +28,12 @@ from launcher.arrays import (
 from launcher.backends import Backend
 from launcher.clean_environment import submission_environment
 from launcher.code_snapshot import take_snapshot
-from launcher.job import Launch, count_of
+from launcher.job import Launch
 from launcher.option_fields import format_memory
 from launcher.preflight import rehearse_script, slurm_notes, slurm_problems
 from launcher.run_info import add_job_record
 from launcher.sbatch_options import option_text, quote_value
-from launcher.slurm_commands import cancel_job, job_state, past_job_state, queued_jobs, slurm
+from launcher.slurm_commands import cancel_job, has_slurm, job_state, past_job_state, queued_jobs, slurm
 from launcher.submission import Submission, plan_submission, submit_run
 from launcher.submission_lock import lock_run, missing_folders, remove_if_failed
 
@@ -40,7 +41,10 @@ from launcher.submission_lock import lock_run, missing_folders, remove_if_failed
 def script(launch: Launch) -> str:
     """Returns the batch script; nothing is written. Raises BadInput if the job could not run."""
     if not launch.array_file:
-        return fill_template(launch.template, template_values(plan_submission(launch.job, launch.command_line)))
+        if not has_slurm():
+            print("note: this machine has no Slurm: no partition was asked whether it takes the job", file=sys.stderr)
+        planned = plan_submission(launch.job, launch.command_line, has_slurm())
+        return fill_template(launch.template, template_values(planned))
     rows = rows_to_submit(launch)
     return array_script(array_submissions(launch, rows, Path.cwd()), launch.array_limit) if rows else ""
 

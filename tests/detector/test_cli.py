@@ -37,6 +37,7 @@ def test_overrides_may_stand_before_and_behind_flags(command, overrides):
     ("train --config-file c.yaml", "write the config file without an option: fleet-rcnn train c.yaml"),
     ("train c --lr=0.1", "--lr=0.1: no such option; write optim.lr=0.1"),
     ("train c --lr 0.1", "--lr: no such option; write optim.lr=0.1"),
+    ("evaluate r --batch-size 8", "write evaluate.batch_size=8"), ("evaluate r --conf", "write evaluate.score_thresh=..."),
     ("train c --resume", "--resume: no such option; nothing needs to be set; the same command"),
     ("train", "train: the following arguments are required: CONFIG"),
     ("predict r s --score high", "predict: argument --score: invalid float value: 'high'"),

@@ -198,6 +198,14 @@ def test_more_processes_than_gpus_are_refused(config, started, monkeypatch, caps
     assert cli.main(["train", "mine.yaml", "--processes", "3", "run.device=cpu"]) == 0 and len(started) == 1
 
 
+def test_gpus_of_a_machine_without_one_are_refused_with_a_remedy_that_works(config, started, monkeypatch, capsys):
+    monkeypatch.setattr(local, "count_gpus", lambda: 0)
+    for backend in ("local", "torchrun"):
+        assert cli.main(["train", "mine.yaml", "--gpus", "2", "--on", backend]) == 2
+    assert started == [] and "start processes on the CPU with --processes 2 run.device=cpu" in capsys.readouterr().err
+    assert cli.main(["train", "mine.yaml", "--processes", "2", "run.device=cpu"]) == 0 and len(started) == 1
+
+
 def test_dry_run_prints_the_command_and_starts_nothing(config, started, monkeypatch, capsys):
     monkeypatch.setattr(local, "count_gpus", lambda: 2)
     assert cli.main(["train", config, "--dry-run"]) == 0

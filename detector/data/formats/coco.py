@@ -23,7 +23,7 @@ from detector.data.formats.json_text import gc_paused, read_annotations
 from detector.data.formats.split_names import SPLIT_NAMES, same_splits
 from detector.data.image_sizes import annotated_size, read_missing_sizes
 from detector.data.text_files import cannot_read
-from detector.errors import BadInput, combine_mistakes, shorten
+from detector.errors import BadInput, combine_mistakes, count_of, shorten
 from detector.structures import Dataset, build_dataset
 
 FILES = ("annotations/instances_{}.json", "annotations/{}.json", "{}.json", "{}/_annotations.coco.json",
@@ -93,7 +93,8 @@ def read(root: str, split: str, images: str = "") -> Dataset:
     sized_rows, unsized = read_missing_sizes(root, rows, path)
     content.warnings.extend(files.warnings)
     if unsized:
-        content.warnings.append(f"{len(unsized)} images have no annotated size; it is read from the image files")
+        content.warnings.append(count_of(len(unsized), "image has", "images have")
+                                + " no annotated size; it is read from the image files")
     sizes = np.array([row[2:4] for row in sized_rows], np.float64).reshape(-1, 2)
     content.warnings.extend(filter(None, [corner_warning(content.objects, sizes)]))
     return to_dataset(f"coco {split}", root, content, class_names, unused, sized_rows, unsized)
@@ -122,13 +123,15 @@ def read_ground_truth(path: str) -> GroundTruth:
     if mistakes:
         raise combine_mistakes(path, mistakes)
     if content.unlisted:
-        content.warnings.append(f"{len(content.unlisted)} annotations were left out, because the file does not list "
-                                f"their image or category: {shorten(content.unlisted)}")
+        content.warnings.append(count_of(len(content.unlisted), "annotation was", "annotations were")
+                                + " left out, because the file does not list its image or category: "
+                                f"{shorten(content.unlisted)}")
     images, categories = content.images, content.categories
     infinite = ~np.isfinite(content.objects[:, 4:]).all(axis=1)
     if infinite.any():
         content.objects[infinite, 4:] = 0
-        content.warnings.append(f"{int(infinite.sum())} objects have a box that is not finite: none is found")
+        content.warnings.append(count_of(int(infinite.sum()), "object has", "objects have")
+                                + " a box that is not finite: none is found")
     written = [str(category.get("name") or category["id"]).strip().encode("utf-8", "replace").decode()
                for category in categories.entries]
     names = [name if written.count(name) == 1 else f"{name} (id {category['id']})"

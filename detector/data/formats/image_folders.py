@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from detector.data.text_files import cannot_read
-from detector.errors import shorten
+from detector.errors import count_of, shorten
 
 DEPTH, MAX_FOLDERS = 2, 500  # of the search for a folder of images, below the folder of the data set
 EXAMPLES = 3                 # names in a warning
@@ -258,7 +258,8 @@ def match_names(listings: Listings, names: list[str], variant: list[str], folder
     renamed = [index for index in renamed if index not in missing_names]
     if renamed:
         first = "; ".join(f"{names[index]!r} is {paths[index]}" for index in renamed[:EXAMPLES])
-        warnings.append(f"{len(renamed)} images have another name than in the annotation file; first: {first}")
+        warnings.append(count_of(len(renamed), "image has", "images have")
+                        + f" another name than in the annotation file; first: {first}")
     text = f"{describe_missing(listings, names, variant, missing, folder, folders)}. Add them, or set {remedy}" \
         if missing else ""
     return ImageFiles(paths, missing, text, tuple([*warnings, text] if text else warnings))

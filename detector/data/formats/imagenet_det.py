@@ -16,7 +16,7 @@ from detector.data.formats.voc_xml import read_xml
 from detector.data.image_io import IMAGE_EXTENSIONS
 from detector.data.image_sizes import read_missing_sizes
 from detector.data.text_files import read_lines
-from detector.errors import BadInput, shorten
+from detector.errors import BadInput, count_of, shorten
 from detector.structures import Dataset, build_dataset
 
 CLASS_FILES = ("devkit/data/map_det.txt", "../devkit/data/map_det.txt", "map_det.txt")
@@ -66,7 +66,8 @@ def read(root: str, split: str, images: str = "") -> Dataset:
     label = {wnid: number for number, wnid in enumerate(names, start=1)}
     boxes = _exclusive_corners(np.array([row[2:] for row in objects], np.float64))
     columns = np.array([(row[0], label[row[1]], 0) for row in objects], np.float64).reshape(-1, 3)
-    warnings = (f"{len(unannotated)} images have no annotation file; they count as images without objects",) \
+    warnings = (count_of(len(unannotated), "image has no annotation file; it counts as an image without objects",
+                         "images have no annotation file; they count as images without objects"),) \
         if unannotated else ()
     return build_dataset(f"imagenet det {split}", root, list(names.values()), list(range(1, len(names) + 1)), rows,
                          np.column_stack([columns, structures.area(boxes), boxes]), warnings, unsized)

@@ -22,7 +22,7 @@ from detector.data.formats.voc_xml import read_xml
 from detector.data.image_io import IMAGE_EXTENSIONS
 from detector.data.image_sizes import read_missing_sizes
 from detector.data.text_files import read_lines
-from detector.errors import BadInput, combine_mistakes, shorten
+from detector.errors import BadInput, combine_mistakes, count_of, shorten
 from detector.structures import Dataset, build_dataset
 
 # Name of a split -> the list that contains it, and how many of its first lines; None: all. (lib/datasets/factory.py)
@@ -210,7 +210,7 @@ def _from_json(root: str, lines: list[tuple[str, str]], label: dict[str, int]) -
             name = next((name for name in map(normalize_name, names) if name in label), None)
             if name is not None:
                 rows += [(i, label[name], *box) for i in index[number]]
-    return sizes, rows, mistakes, _missing_warning(len(index) - len(seen), "are not in objects.json")
+    return sizes, rows, mistakes, _missing_warning(len(index) - len(seen), "is", "are", "not in objects.json")
 
 
 def _from_xml(root: str, lines: list[tuple[str, str]], label: dict[str, int]) -> Contents:
@@ -230,8 +230,9 @@ def _from_xml(root: str, lines: list[tuple[str, str]], label: dict[str, int]) ->
         sizes[index] = annotation.size
         rows += [(index, label[normalize_name(name)], *corners) for name, _, *corners in annotation.objects
                  if normalize_name(name) in label]
-    return sizes, rows, mistakes, _missing_warning(missing, "have no file in xml/")
+    return sizes, rows, mistakes, _missing_warning(missing, "has", "have", "no file in xml/")
 
 
-def _missing_warning(count: int, reason: str) -> tuple[str, ...]:
-    return (f"{count} images {reason}; they count as images without objects",) if count else ()
+def _missing_warning(count: int, singular: str, plural: str, reason: str) -> tuple[str, ...]:
+    return (count_of(count, f"image {singular} {reason}; it counts as an image without objects",
+                     f"images {plural} {reason}; they count as images without objects"),) if count else ()

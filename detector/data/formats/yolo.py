@@ -18,7 +18,7 @@ from detector.data.formats.yolo_data_file import DataFile, find_split, name_file
 from detector.data.formats.yolo_folders import LabelFiles, image_sources, images_of
 from detector.data.image_sizes import read_missing_sizes
 from detector.data.text_files import read_lines, read_text
-from detector.errors import BadInput, combine_mistakes, shorten
+from detector.errors import BadInput, combine_mistakes, count_of, shorten
 from detector.structures import Dataset, build_dataset
 
 # By how much a value may exceed 0 ... 1, the larger of both counts; boxes are cut to their image later.
@@ -85,7 +85,8 @@ def _columns(objects: list[tuple], images: list[tuple]) -> np.ndarray:
 
 def _warnings(files: list[str], names: tuple[str, ...] | None, no_scores: list[str]) -> tuple[str, ...]:
     missing = sum(not file for file in files)
-    warnings = (f"{missing} images have no label file; they count as images without objects",) if missing else ()
+    warnings = (count_of(missing, "image has no label file; it counts as an image without objects",
+                         "images have no label file; they count as images without objects"),) if missing else ()
     if names is None:
         warnings += ("no class names: neither data.yaml nor classes.txt states them; the classes are called class 0, "
                      "class 1, ...",)

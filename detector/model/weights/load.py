@@ -1,14 +1,13 @@
 """Fills a model with weights of torchvision or of a file, and reports by name what became of each tensor."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from detector.config.model_schema import Model
-from detector.errors import BadInput
+from detector.errors import BadInput, count_of
 from detector.model.backbones import BACKBONES, find_backbone
-from detector.model.weights.files import read_weights
+from detector.model.weights.files import StoredWeights, read_weights
 from detector.model.weights.name_maps import to_model_names
 from detector.py_faster_rcnn.rpn import softmax_logit, two_scores
 
@@ -30,7 +29,7 @@ class LoadReport:
     def __str__(self) -> str:
         lines = [f"{len(self.loaded)} tensors loaded", *self.notes]
         if self.matched_classes:
-            lines.append(f"{self.matched_classes} classes matched by name")
+            lines.append(f"{count_of(self.matched_classes, 'class', 'classes')} matched by name")
         for label, names in (("unused", self.unused), ("different shape", self.mismatched),
                              ("not loaded", self.not_loaded)):
             if names:
@@ -62,20 +61,20 @@ def frozen_norm_eps(config: Model) -> float | None:
 
 
 def load_weights(model: nn.Module, config: Model, classes: tuple[str, ...],
-                 class_names: Sequence[str] = ()) -> LoadReport:
+                 stored: StoredWeights | None = None) -> LoadReport:
     """Fills a model from model.weights.
 
     Args:
-        class_names: of the weights, from label 0 (background) on, where the file does not tell; empty: not known.
+        stored: the content of model.weights; None: it is read.
 
     Raises:
         BadInput: there is no such file or entry, it cannot be read, or no tensor in it fits.
     """
     name = weights_name(config)
-    stored = read_weights(name)
+    stored = stored or read_weights(name)
     not_finite = [key for key, value in stored.tensors.items() if not value.isfinite().all()]
     tensors = {key: value for key, value in stored.tensors.items() if key not in not_finite}
-    report = fill(model, to_model_names(tensors, config), stored.class_names or list(class_names), classes)
+    report = fill(model, to_model_names(tensors, config), stored.class_names, classes)
     if not report.loaded:
         raise BadInput(f"model.weights={name}: no tensor in it fits {config.backbone}; it holds "
                        + ", ".join(list(stored.tensors)[:5]) + ", ...")

@@ -68,7 +68,7 @@ def test_data_without_problems_are_counted_and_tried(run_check, tmp_path):
     status, text = run_check()
     assert status == OK and "no problem found" in text and not problems(text), text
     assert "train: 8 images (1 without objects), 7 objects, 2 classes" in text
-    assert "val: 2 images (1 without objects), 1 objects, 2 classes" in text
+    assert "val: 2 images (1 without objects), 1 object, 2 classes" in text
     assert "objects of each class: cat 3, dog 4" in text and "objects of each class: cat 0, dog 1" in text
     assert "note: coco val: no object of class cat" in text
     assert "a step is 2 images" in text and "4 steps an epoch" in text and "48 steps (12 epochs)" in text
@@ -139,14 +139,14 @@ def test_a_missing_image_is_named(run_check, root):
     (root / "train" / "3.png").unlink()
     status, text = run_check()
     line, = problems(text)
-    assert status == BAD_INPUT and "1 images of coco train are missing" in line
+    assert status == BAD_INPUT and "1 image of coco train is missing" in line
     assert str(root / "train" / "3.png") in line and "Add them" in line
 
 
 def test_an_image_that_cannot_be_opened_is_named(run_check, root):
     (root / "val" / "1.png").write_text("no image")
     status, text = run_check()
-    assert status == BAD_INPUT and "1 images of coco val cannot be used" in text and str(root / "val" / "1.png") in text
+    assert status == BAD_INPUT and "1 image of coco val cannot be used" in text and str(root / "val" / "1.png") in text
     assert "data.unreadable_images=grey" in text
 
 
@@ -164,14 +164,14 @@ def test_exif_orientation_is_noted_only_where_the_image_size_does_not_reveal_it(
     exif[0x0112] = orientation  # 6: shown as 30 x 40, stored and annotated as 40 x 30; 3: upside down
     Image.new("RGB", (40, 30)).save(root / "train" / "2.png", exif=exif)
     status, text = run_check()
-    assert status == OK and ("1 images of coco train are turned by their EXIF orientation" in text) is noted
+    assert status == OK and ("1 image of coco train is turned by its EXIF orientation" in text) is noted
 
 
 def test_a_truncated_image_is_named(run_check, root):
     path = root / "train" / "2.png"
     path.write_bytes(path.read_bytes()[:-20])  # its header can still be read
     status, text = run_check()
-    assert status == BAD_INPUT and "1 images of coco train cannot be used" in text and str(path) in text
+    assert status == BAD_INPUT and "1 image of coco train cannot be used" in text and str(path) in text
 
 
 def test_all_kinds_of_problems_of_both_splits_are_reported_at_once_and_long_lists_are_cut(run_check, root):
@@ -195,7 +195,7 @@ def test_boxes_fixed_while_reading_are_noted_by_annotation_id_and_are_no_problem
                                       for n, box in enumerate(boxes)])
     status, text = run_check(quick=True)
     assert status == OK
-    notes = [line for line in text.splitlines() if line.startswith("note: coco train: 1 boxes")]
+    notes = [line for line in text.splitlines() if line.startswith("note: coco train: 1 box ")]
     assert len(notes) == 2 and "cut to it" in notes[0] and "without area" in notes[1]
     assert f"{root / 'train.json'}: boxes outside their image, without area or with swapped corners: annotations 11, " \
         "12. Fix their bbox" in text
@@ -290,7 +290,7 @@ def test_one_image_of_one_class_is_enough(run_check, root):
           annotations=[{"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 5, 9, 9]}], categories=[{"id": 1, "name": "cat"}])
     status, text = run_check("data.val=[]", "batch.size=auto", "schedule.epochs=auto", "augment.min_size=auto",
                              "evaluate.min_size=auto", "augment.max_size=64", "evaluate.max_size=64", processes=1)
-    assert status == OK and "1 images (0 without objects), 1 objects, 1 classes" in text
+    assert status == OK and "1 image (0 without objects), 1 object, 1 class" in text
 
 
 def test_options_that_the_backbone_contradicts_are_a_problem(overrides, config_file):

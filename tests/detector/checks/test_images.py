@@ -61,7 +61,7 @@ def test_an_image_that_may_not_be_read_is_not_corrupt(data, tmp_path, monkeypatc
         return real(path, *args, **kwargs)
     monkeypatch.setattr(builtins, "open", denied)
     problem, = checked(data).problems
-    assert problem.subject == "1 images of coco train may not be read"
+    assert problem.subject == "1 image of coco train may not be read"
     assert problem.cause == f"cannot read {tmp_path / '1.png'}: Permission denied" and "chmod u+r" in problem.remedy
 
 
@@ -76,7 +76,7 @@ def test_one_remedy_is_stated_for_all_corrupt_images(data, tmp_path):
 def test_grey_images_instead_are_a_note_unless_no_image_can_be_used(data, tmp_path):
     (tmp_path / "0.png").unlink()
     report = checked(data, unreadable_images="grey")
-    assert report.problems == [] and "1 images of coco train are missing and count as grey images" in report.notes[0]
+    assert report.problems == [] and "1 image of coco train is missing and counts as grey" in report.notes[0]
     for index in (1, 2):
         (tmp_path / f"{index}.png").unlink()
     assert len(checked(data, unreadable_images="grey").problems) == 1
@@ -95,14 +95,14 @@ def test_blank_images_are_noted(value, data, tmp_path):
     Image.fromarray(np.full((30, 40, 3), value, np.uint8)).save(tmp_path / "1.png")
     report = checked(data)
     note, = report.notes
-    assert report.problems == [] and note.startswith("1 images of coco train are blank") and str(tmp_path / "1.png") in note
+    assert report.problems == [] and note.startswith("1 image of coco train is blank") and str(tmp_path / "1.png") in note
 
 
 def test_a_folder_in_place_of_an_image_is_a_problem(data, tmp_path):
     (tmp_path / "1.png").unlink()
     (tmp_path / "1.png").mkdir()
     problem, = checked(data).problems
-    assert problem.subject == "1 images of coco train cannot be used" and "1.png" in problem.cause
+    assert problem.subject == "1 image of coco train cannot be used" and "1.png" in problem.cause
 
 
 def test_a_name_in_another_encoding_is_read(data, tmp_path):

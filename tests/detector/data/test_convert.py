@@ -95,7 +95,7 @@ def test_every_readable_layout_is_converted(tmp_path, write, splits, target):
     for split in splits:
         name = {"all": "all_split"}.get(split, split.replace("/", "_"))
         assert_same(read(tmp_path / "source", split), read(tmp_path / "out", name))
-        assert f"{name}: 1 images" in message or f"{name}: 2 images" in message
+        assert f"{name}: 1 image (" in message or f"{name}: 2 images" in message
 
 
 def test_the_printed_config_reads_what_was_written(tmp_path):
@@ -253,4 +253,4 @@ def test_the_command_line(tmp_path, capsys):
     yolo(tmp_path / "source")
     args = parse(["convert", str(tmp_path / "source"), "--to", "coco", str(tmp_path / "out"), "--split", "train", "--copy"])
     assert cli.run_single(args) == 0
-    assert "out: coco from yolo, train: 1 images" in capsys.readouterr().out
+    assert "out: coco from yolo, train: 1 image " in capsys.readouterr().out

@@ -65,9 +65,9 @@ def test_an_image_that_is_listed_again_counts_once():
     dataset = drawn(boxes, ("a.jpg", "b.jpg", "./x/../a.jpg"), [0, 0, 2, 2])
     fixed = fix_duplicates(dataset, "drop")
     assert fixed.paths.tolist() == [b"a.jpg", b"b.jpg"] and fixed.boxes.tolist() == boxes[:2]
-    assert fixed.warnings == ("1 images are listed again; first: /data/./x/../a.jpg; each counts once",)
+    assert fixed.warnings == ("1 image is listed again; first: /data/./x/../a.jpg; each counts once",)
     assert fix_duplicates(dataset, "keep") is dataset
-    with pytest.raises(BadInput, match=r"duplicates in drawn \(data.duplicates=refuse\): 1 images are listed again"):
+    with pytest.raises(BadInput, match=r"duplicates in drawn \(data.duplicates=refuse\): 1 image is listed again"):
         fix_duplicates(dataset, "refuse")
 
 
@@ -126,7 +126,7 @@ def test_swapped_corners_of_voc_keep_every_pixel(tmp_path):
     file = tmp_path / "Annotations/a.xml"
     text(file, file.read_text().replace("<xmin>2<", "<xmin>30<").replace("<xmax>30<", "<xmax>2<"))
     dataset = read_splits(options(tmp_path, format="voc"), ("train",))
-    assert dataset.boxes.tolist() == [[1, 2, 30, 40]] and "swapped corners were corrected" in dataset.warnings[0]
+    assert dataset.boxes.tolist() == [[1, 2, 30, 40]] and "swapped corners was corrected" in dataset.warnings[0]
 
 
 @pytest.mark.parametrize("splits", [("train", "val"), ("val", "train")])
@@ -160,12 +160,12 @@ def test_lines_that_name_an_image_again_follow_the_option(tmp_path, lines, polic
     text(tmp_path / "ImageSets/Main/train.txt", lines)
     config = options(tmp_path, format="voc", duplicates=policy)
     if policy == "refuse":
-        with pytest.raises(BadInput, match="data.duplicates=refuse.: 1 images are listed again; first: .*a.jpg"):
+        with pytest.raises(BadInput, match="data.duplicates=refuse.: 1 image is listed again; first: .*a.jpg"):
             read_splits(config, ("train",))
         return
     dataset = read_splits(config, ("train",))
     assert len(dataset) == len(dataset.boxes) == count
-    assert [warning[:26] for warning in dataset.warnings] == ["1 images are listed again;"] * (policy == "drop")
+    assert [warning[:24] for warning in dataset.warnings] == ["1 image is listed again;"] * (policy == "drop")
 
 
 def test_a_label_line_that_is_there_twice_counts_once(tmp_path):

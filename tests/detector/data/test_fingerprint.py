@@ -35,7 +35,7 @@ def test_no_image_and_one_image_have_fingerprints():
     (dataset(("a.jpg", "b.jpg", "c.jpg")),
      "still 3 images with 2 objects, but other images, or the same in another order; the batches hold other images"),
     (dataset(("b.jpg", "a.jpg", "long name.jpg")), "still 3 images .* in another order"),
-    (dataset(("a.jpg", "b.jpg"), ((0, 1, 5),)), "3 images with 2 objects before, 2 images with 1 objects now; the batches hold other"),
+    (dataset(("a.jpg", "b.jpg"), ((0, 1, 5),)), "3 images with 2 objects before, 2 images with 1 object now; the batches hold other"),
     (dataset(boxes=((0, 1, 5), (2, 2, 6))), "but other boxes or labels; the batches hold the same images, but the weights will not"),
     (dataset(boxes=((0, 2, 5), (2, 2, 7))), "but other boxes or labels"),
     (dataset(boxes=((0, 1, 5), (1, 2, 7))), "but other boxes or labels"),
@@ -49,4 +49,4 @@ def test_a_change_is_told_as_what_it_is(changed, words):
 
 def test_changed_validation_data_is_about_evaluations():
     text = describe_change("validation", fingerprint(dataset()), fingerprint(dataset(("a.jpg",), ())), 7)
-    assert "1 images with 0 objects now; evaluations up to now, and the choice of best.pt, are of other data" in text
+    assert "1 image with 0 objects now; evaluations up to now, and the choice of best.pt, are of other data" in text

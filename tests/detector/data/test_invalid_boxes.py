@@ -48,7 +48,7 @@ def test_an_invalid_box_is_clipped_dropped_or_refused(box, clipped, valid):
     if valid:
         assert fix_invalid_boxes(dataset, "clip") is fix_invalid_boxes(dataset, "drop") is fix_invalid_boxes(dataset, "refuse") is dataset
     else:
-        with pytest.raises(BadInput, match="1 invalid boxes in some"):
+        with pytest.raises(BadInput, match="1 invalid box in some"):
             fix_invalid_boxes(dataset, "refuse")
 
 
@@ -68,8 +68,8 @@ def test_warnings_name_the_first_example_of_each_kind():
     dataset = boxes_in_image([[1, 1, 2, 2], [90, 40, 120, 60], [-9, 0, 5, 5], [7, 7, 7, 7]])
     cut, thin = fix_invalid_boxes(dataset, "clip").warnings
     assert cut.startswith("2 boxes") and "[90, 40, 120, 60] (dog) in /data/a.jpg, 100x50 pixels" in cut
-    assert thin.startswith("1 boxes without area") and "[7, 7, 7, 7] (dog)" in thin
+    assert thin.startswith("1 box without area") and "[7, 7, 7, 7] (dog)" in thin
     outside, thin = fix_invalid_boxes(dataset, "drop").warnings
-    assert outside.startswith("2 boxes") and "left out" in outside and thin.startswith("1 boxes without area")
+    assert outside.startswith("2 boxes") and "left out" in outside and thin.startswith("1 box without area")
     with pytest.raises(BadInput, match=r"3 invalid boxes in some .*100x50 pixels\. .*data\.invalid_boxes=clip or drop"):
         fix_invalid_boxes(dataset, "refuse")

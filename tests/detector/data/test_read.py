@@ -277,8 +277,8 @@ def test_chosen_classes_are_in_the_order_of_the_choice_and_others_are_counted(tm
     assert train.classes == val.classes == ("emu", "cat")
     assert names(train) == ["cat", "emu", "emu"] and names(val) == ["emu", "cat", "cat"]
     assert len(train) == 2 and train.category_ids.tolist() == [3, 1] and val.category_ids.tolist() == [1, 3]
-    assert train.warnings == ("1 objects of other classes were left out: dog",)
-    assert val.warnings == ("1 objects of other classes were left out: fox",)
+    assert train.warnings == ("1 object of another class was left out: dog",)
+    assert val.warnings == ("1 object of another class was left out: fox",)
 
 
 def test_voc_stands_for_its_twenty_classes(tmp_path):
@@ -287,7 +287,7 @@ def test_voc_stands_for_its_twenty_classes(tmp_path):
     train, val = read_datasets(settings(tmp_path, format="voc", classes=("voc",)))
     assert train.classes == val.classes == voc.CLASSES
     assert names(train) == ["dog"] and names(val) == ["cat"]
-    assert train.warnings == ("1 objects of other classes were left out: wolf",)
+    assert train.warnings == ("1 object of another class was left out: wolf",)
 
 
 def test_a_model_is_evaluated_with_the_classes_that_it_knows(tmp_path):
@@ -370,7 +370,7 @@ def test_images_without_objects_are_kept_or_dropped_as_the_config_says(tmp_path,
     objects = np.array([(1, 1, 0, 1, *ANY), (2, 1, CROWD, 1, *ANY)])
     dataset = build_dataset("some", "", ["cat"], [1], [(str(i), i, 50, 100) for i in range(4)], objects)
     assert select_for_training(dataset, settings(tmp_path, **options)).image_ids.tolist() == ids
-    assert describe(dataset) == "some: 4 images (2 without objects), 2 objects, 1 classes"
+    assert describe(dataset) == "some: 4 images (2 without objects), 2 objects, 1 class"
     refused = pytest.raises(BadInput, match="no image of some is left to train on .*data.empty_images")
     with refused if options else contextlib.nullcontext():
         assert len(select_for_training(boxes_in_image([]), settings(tmp_path, **options))) == 1

@@ -112,7 +112,7 @@ def test_without_detections_the_image_and_empty_tables_are_written(run, tmp_path
     assert rows_by_image(folder) == {"one.png": []} and (folder / "detections.csv").read_text().count("\n") == 1
     drawn = np.asarray(Image.open(jpegs(folder)[0])).astype(int)
     assert np.abs(drawn - np.asarray(Image.open(path)).astype(int)).mean() < 2
-    assert "0 objects in 1 images" in capsys.readouterr().out
+    assert "0 objects in 1 image," in capsys.readouterr().out
 
 
 def test_only_detections_of_the_minimum_score_are_written(run, tmp_path):
@@ -130,7 +130,7 @@ def test_an_unreadable_image_is_reported_and_skipped_and_the_exit_status_is_1(ru
     folder = predict_to_folder(run, tmp_path / "images", status=1)
     assert list(rows_by_image(folder)) == ["a.png", "c.png"] and len(jpegs(folder)) == 2
     output = capsys.readouterr()
-    assert "left out" in output.out + output.err and "b.png" in output.out + output.err and "1 images could not" in output.out
+    assert "left out" in output.out + output.err and "b.png" in output.out + output.err and "1 image could not" in output.out
 
 
 def test_the_detections_of_an_image_do_not_depend_on_the_other_images(run, tmp_path):
@@ -297,7 +297,7 @@ def test_a_folder_that_may_not_be_read_is_named_and_the_exit_status_is_1(run, tm
     monkeypatch.setattr(os, "scandir", denied)
     folder = predict_to_folder(run, tmp_path / "images", 1.0, tmp_path / "out", status=1)
     assert list(rows_by_image(folder)) == ["a.jpg"]
-    assert "secret: Permission denied" in (output := capsys.readouterr().out) and "1 folders could not be read" in output
+    assert "secret: Permission denied" in (output := capsys.readouterr().out) and "1 folder could not be read" in output
 
 
 def test_names_that_are_not_utf_8_are_written_in_one_representation(run, tmp_path):

@@ -17,9 +17,10 @@ from detector import load
 from detector.__main__ import main
 from detector.config.load import load_config
 from detector.errors import BadInput
+from detector.inference import weights_file
 from detector.inference.weights_file import COCO_DETECTORS, coco_config
 from detector.model.faster_rcnn import build_model
-from detector.model.weights.load import weights_name
+from detector.model.weights.load import frozen_norm_eps, weights_name
 
 SMALLEST = "fasterrcnn_mobilenet_v3_large_320_fpn"
 CATEGORIES = detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]  # by the row of torchvision's predictor
@@ -157,6 +158,16 @@ def test_classes_of_a_file_that_names_none_follow_from_their_number(num_classes,
     weights = released_weights(tmp_path / "w.pth", "coco/mobilenet_v3_large_fpn", num_classes)
     classes = load(weights, device="cpu", config="coco/mobilenet_v3_large_fpn").classes
     assert (classes[0], len(classes)) == (first, count)
+
+
+def test_torchvisions_file_of_coco_weights_is_run_as_coco_is(tmp_path, monkeypatch):
+    """The weights were trained with an epsilon of 0 in frozen norms."""
+    monkeypatch.setattr(weights_file, "build_from_weights", lambda config, classes, stored: (config.model, stored.class_names))
+    name = os.path.basename(detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1.url)
+    for path, expected in ((tmp_path / name, 0.0), (tmp_path / "mine.pth", None)):
+        torch.save({"roi_heads.box_predictor.cls_score.bias": torch.zeros(91)}, path)
+        model, class_names = weights_file.open_weights(str(path), "coco/resnet50_fpn")
+        assert frozen_norm_eps(model) == expected and class_names == CATEGORIES
 
 
 def test_classes_of_another_number_are_listed_in_the_config(tmp_path, photo):

@@ -8,6 +8,7 @@ import torch
 from detector.config.schema import Batch, Config, Model, Schedule
 from detector.training import setup, start_messages
 from detector.training.schedule import RunPlan, describe_schedule
+from detector.training.setup import without_effect
 
 
 def content(size: int = 8, processes: int = 2, micro_batch_size: int = 2,
@@ -64,3 +65,9 @@ def test_a_first_start_and_a_checkpoint_without_processes_log_nothing():
 def test_the_schedule_in_a_line(schedule, said):
     assert describe_schedule(RunPlan(4, [], 30, 90, 0.1, 0, (30, 60, 90), ""), schedule) == said
     assert describe_schedule(RunPlan(4, [], 30, 20, 0.1, 0, (30,), ""), Schedule()) == "20 steps (0.667 epochs), lr stays constant"
+
+
+@pytest.mark.parametrize("changes, step, notes", [([], 6, 0), (["optim.lr: 0.02 -> 0.5"], 5, 0), (["optim.lr: 0.02 -> 0.5"], 6, 1)])
+def test_a_change_of_a_finished_run_is_said_to_have_no_effect(changes, step, notes):
+    messages = without_effect(changes, step, 6)
+    assert len(messages) == notes and all("all 6 steps are done" in message for message in messages)

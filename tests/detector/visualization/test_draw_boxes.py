@@ -150,6 +150,13 @@ def test_without_scores_the_later_box_lies_on_top():
     assert tuple(drawn(background("white"), (box, 1), (box, 2))[85, 31]) == box_color(2)
 
 
+def test_letters_of_other_alphabets_are_drawn():
+    """Not each as the box of a missing letter."""
+    image, box = background("white"), np.array([[30, 60, 130, 110]], np.float32)
+    plates = [np.asarray(draw_boxes(image, box, np.ones(1, np.int32), (name,)))[40:60, 30:50] for name in ("äé", "Жш", "Ωπ")]
+    assert not any(np.array_equal(plates[first], plates[second]) for first, second in ((0, 1), (0, 2), (1, 2)))
+
+
 def test_a_score_makes_the_plate_wider():
     assert plate_of(1, 0.5).shape[1] > plate_of(1, None).shape[1]
     assert np.array_equal(plate_of(1, 0.501), plate_of(1, 0.499)) and not np.array_equal(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher import cli, preflight
 from launcher.backends import sbatch, submitit
 from launcher.job import TEMPLATES, Job, Resources
 from launcher.submission import Submission
@@ -102,6 +103,18 @@ def test_options_of_srun_typed_gpus_and_memory_per_core_are_in_every_script(monk
                 "--comment='a \\\\ b'", "--time=UNLIMITED"} <= set(lines) and "--requeue" not in names and "--mem" not in names
         assert re.search(r"^srun .*--container-image='?nvcr.io#torch'? --mpi=none", text, re.MULTILINE)
     assert "#SBATCH --array=0-1%4\n" in texts[2]
+
+
+def test_dry_run_prints_the_script_where_there_is_no_slurm(tmp_path, monkeypatch, capsys):
+    for module in (sbatch, preflight):
+        monkeypatch.setattr(module, "has_slurm", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("data: {root: /data}\n")
+    assert cli.main(["train", "mine.yaml", "--on", "sbatch", "--gpus", "2", "--dry-run"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("#!/bin/bash") and "#SBATCH --gpus-per-node=2" in out and err.startswith("note: this machine has no Slurm")
+    assert cli.main(["train", "mine.yaml", "--on", "sbatch", "--gpus", "2"]) == 2
+    assert "there is none on" in capsys.readouterr().err and not (tmp_path / "runs").exists()
 
 
 if __name__ == "__main__":

@@ -228,7 +228,7 @@ def test_the_ground_truth_of_a_score_needs_no_image_no_size_and_no_name(tmp_path
     assert truth.dataset.classes == ("dog (id 7)", "dog (id 8)", "x") and truth.dataset.labels.tolist() == [1, 2, 3]
     assert [truth.image_ids.find(value) for value in ("a", "b", 1)] == [0, 1, None]
     assert [truth.labels.find(value) for value in (7, "8", "x")] == [1, 2, 3]
-    assert "1 annotations were left out" in " ".join(truth.dataset.warnings)
+    assert "1 annotation was left out" in " ".join(truth.dataset.warnings)
     assert not Path(truth.dataset.path(0)).exists()
 
 
@@ -238,7 +238,7 @@ def test_boxes_that_are_not_finite_and_names_that_are_no_text_do_not_end_a_score
     content["annotations"][0]["bbox"] = [float("nan"), 0, 1e300, 5]
     write(tmp_path, content, "gt.json")
     dataset = coco.read_ground_truth(str(tmp_path / "gt.json")).dataset
-    assert dataset.classes == ("cat", "?") and np.isfinite(dataset.boxes).all() and "1 objects have a box that" in dataset.warnings[0]
+    assert dataset.classes == ("cat", "?") and np.isfinite(dataset.boxes).all() and "1 object has a box that" in dataset.warnings[0]
 
 
 def test_ids_of_categories_that_are_no_integers_are_named_so(tmp_path):

@@ -47,7 +47,7 @@ def test_a_name_from_elsewhere_is_found(tmp_path, name, path):
     files = find_images(str(tmp_path), [name], ["val", "", "images"], no_others)
     assert os.path.normpath(files.paths[0]) == os.path.normpath(path) and not files.missing
     if path != name:
-        assert "1 images have another name than in the annotation file" in files.warnings[-1] and repr(name) in files.warnings[-1]
+        assert "1 image has another name than in the annotation file" in files.warnings[-1] and repr(name) in files.warnings[-1]
 
 
 def test_a_name_stands_for_itself_before_it_is_changed(tmp_path):

@@ -51,7 +51,7 @@ def test_a_split_is_read(root):
     assert dataset.labels.tolist() == [1, 3, 4] and dataset.areas.tolist() == [2000, 190, 1]
     assert dataset.sizes.tolist() == [[40, 50], [50, 40], [30, 30]] and dataset.boxes_per_image().tolist() == [1, 2, 0]
     assert all(Path(dataset.path(n)).is_file() for n in range(3))
-    assert dataset.warnings == ("1 images have no annotation file; they count as images without objects",)
+    assert dataset.warnings == ("1 image has no annotation file; it counts as an image without objects",)
     val = read(str(root), "val")
     assert len(val) == 2 and val.classes == dataset.classes and val.labels.tolist() == [3]
 

@@ -107,7 +107,7 @@ def test_lines_that_repeat_an_image_stay_with_ids_of_their_own_for_the_option_th
     dataset = visual_genome.read(str(root), "v/val")
     assert dataset.image_ids.tolist() == [1, 2] and dataset.boxes_per_image().tolist() == [1, 1]
     fixed = fix_duplicates(dataset, "drop")
-    assert fixed.image_ids.tolist() == [1] and len(fixed.boxes) == 1 and fixed.warnings[0].startswith("1 images are listed again")
+    assert fixed.image_ids.tolist() == [1] and len(fixed.boxes) == 1 and fixed.warnings[0].startswith("1 image is listed again")
 
 
 @pytest.mark.parametrize("name", ["val.txt", "v/objects_vocab.txt"])
