@@ -18,7 +18,8 @@ from launcher.arguments import GROUPS
 
 pytestmark = pytest.mark.whole
 READMES = [REPO / folder / "README.md"
-           for folder in ("", "detector", "detector/annotation", "detector/inference", "launcher", "slurm", "configs", "tests", "tests/benchmarks")]
+           for folder in ("", "detector", "detector/annotation", "detector/inference", "launcher", "slurm", "configs", "tests",
+                          "tests/benchmarks")]
 PROGRAMS = ("fleet-rcnn", "torchrun", "make", "tensorboard", "python", "pytest", "slurm/local-cluster")
 LINE = re.compile(rf"^    ((?:{'|'.join(PROGRAMS)}) .*)$", re.MULTILINE)
 INLINE = re.compile(rf"`((?:{'|'.join(PROGRAMS)}) [^`]+)`")
