@@ -69,7 +69,7 @@ def _add_classes(classes: list[str], predictor: Predictor | None) -> Sequence[st
 def describe(site: Site, host: str, port: int, machine: str) -> list[str]:
     """Returns the lines that are printed at the start."""
     shown = f"[{host}]" if ":" in host else machine if host in ANY_HOST else host
-    lines = [f"{len(site.labels.shown)} images of {site.labels.root}, written as {site.labels.layout}",
+    lines = [f"images: {len(site.labels.shown)} of {site.labels.root}, written as {site.labels.layout}",
              f"open http://{shown}:{port}/?token={site.token}"]
     if not site.is_open:
         lines.append(f"from another machine: ssh -L {port}:{shown}:{port} {machine}, and the same address")

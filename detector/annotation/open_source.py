@@ -162,12 +162,10 @@ def _leave_out_links(labels: LabelSet) -> list[str]:
     if outside:
         raise BadInput(f"the annotations {shorten(outside, 1)} lie outside {labels.root}. {remedy}")
     if not kept and labels.images:
-        raise BadInput(f"all {len(labels.images)} images lie outside {labels.root}, such as "
-                       f"{os.path.realpath(labels.images[0])}. {remedy}")
-    left_out = [labels.name(i) for i in range(len(labels.images)) if i not in set(kept)]
+        raise BadInput(f"all images lie outside {labels.root}, such as {os.path.realpath(labels.images[0])}. {remedy}")
+    left_out = [labels.name(i) for i in sorted({*range(len(labels.images))} - {*kept})]
     labels.shown, labels.inside = kept, root
-    return [f"{len(left_out)} images lie outside {labels.root} and are left out: {shorten(left_out)}. {remedy}"] \
-        if left_out else []
+    return [f"left out, outside {labels.root}: {shorten(left_out)}. {remedy}"] if left_out else []
 
 
 def _read_all(labels: LabelSet) -> None:

@@ -1,4 +1,4 @@
-"""The commands of detector/annotation/README.md: photographs are labelled, trained on, and labelled with suggestions."""
+"""The commands of README.md, From photographs to a detector: photographs are labelled, trained on, and labelled with suggestions."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.whole, pytest.mark.slow,
               pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed: nothing was labelled in a browser")]
 FLEET = [sys.executable, "-m", "launcher.cli"]
 LABELLED = 12
-README = (REPO / "detector" / "annotation" / "README.md").read_text()
+README = (REPO / "README.md").read_text().partition("## From photographs to a detector")[2]
 QUICK = [*TINY, "schedule.steps=30", "optim.lr=0.01", "evaluate.every_epochs=100", "data.cache="]
 
 
@@ -50,7 +50,7 @@ def annotating(folder: Path, browser: Browser, *words: str):
 
 
 def commands() -> list[list[str]]:
-    """Returns the commands of the first block of the README."""
+    """Returns the commands of the first block of the section."""
     block = re.search(r"\n\n((?:    .*\n)+)", README)[1]
     return [shlex.split(line, comments=True) for line in block.splitlines()]
 
@@ -70,7 +70,7 @@ def test_from_photographs_to_a_detector_that_helps_to_label(heads, tmp_path):
     photos.mkdir()
     for path in images:
         shutil.copy(path, photos)
-    first, *echoes, check, train, second, _ = commands()
+    first, *echoes, check, train, second, _, predict = commands()
     for words in echoes:
         subprocess.run(["bash", "-c", shlex.join(words).replace("'>'", ">").replace("'>>'", ">>")], cwd=tmp_path, check=True)
     with Browser() as browser, annotating(tmp_path, browser, *first[1:]) as page:
@@ -95,3 +95,7 @@ def test_from_photographs_to_a_detector_that_helps_to_label(heads, tmp_path):
         saved = json.loads((photos / "labels" / f"{images[LABELLED].stem}.json").read_text())
         assert len(saved["boxes"]) == count and page.run("page.shown") == LABELLED + 1
     assert "no problem found" in run(tmp_path, *check[1:], *QUICK)
+    (tmp_path / "runs" / "heads").rename(tmp_path / "runs" / "heads2")
+    shutil.copytree(photos, tmp_path / "more-photos")
+    run(tmp_path, *predict[1:])
+    assert len(list((tmp_path / "runs" / "heads2" / "predictions" / "more-photos").glob("*.jpg"))) == len(images)

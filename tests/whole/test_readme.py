@@ -18,7 +18,8 @@ from launcher.arguments import GROUPS
 
 pytestmark = pytest.mark.whole
 READMES = [REPO / folder / "README.md"
-           for folder in ("", "detector", "detector/inference", "launcher", "slurm", "configs", "tests", "tests/benchmarks")]
+           for folder in ("", "detector", "detector/annotation", "detector/inference", "launcher", "slurm", "configs", "tests",
+                          "tests/benchmarks")]
 PROGRAMS = ("fleet-rcnn", "torchrun", "make", "tensorboard", "python", "pytest", "slurm/local-cluster")
 LINE = re.compile(rf"^    ((?:{'|'.join(PROGRAMS)}) .*)$", re.MULTILINE)
 INLINE = re.compile(rf"`((?:{'|'.join(PROGRAMS)}) [^`]+)`")
@@ -32,12 +33,19 @@ def commands_of(text: str) -> list[str]:
 COMMANDS = sorted({command for path in READMES for command in commands_of(path.read_text())})
 
 
+# Lines that write a config, which later commands name.
+ECHOES = [line for path in READMES for line in re.findall(r"^    (echo .* > .*|echo .* >> .*)$", path.read_text(), re.MULTILINE)]
+
+
 def test_there_are_commands_of_every_program():
     assert {command.split()[0] for command in COMMANDS} == set(PROGRAMS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_are_understood(command):
+def test_commands_are_understood(command, tmp_path, monkeypatch):
+    if written := [line for line in ECHOES if line.rpartition("> ")[2] in command]:
+        monkeypatch.chdir(tmp_path)
+        subprocess.run(["bash", "-c", "\n".join(written)], check=True)
     program, *words = shlex.split(command.partition(" > ")[0])
     if program == "make":
         assert re.search(rf"^{words[0]}:", (REPO / "Makefile").read_text(), re.MULTILINE)

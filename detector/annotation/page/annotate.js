@@ -9,12 +9,12 @@ const shown = () => levels !== null && current() !== undefined;
 
 // --- what is selected, and suggestions
 
-const textOf = row => `${row.name} ${row.box}`;  // of a suggestion: the server sends new ones each time
+const suggestionText = row => `${row.name} ${row.box}`;  // of a suggestion: the server sends new ones each time
 // A suggestion is left out where it is refused, or an object of its class is already there.
 function suggestions() {
   const labels = current();
   return !labels || !labels.suggestions ? [] : labels.suggestions.filter(row => row.score >= page.score &&
-    !page.hidden.has(row.name) && !labels.refused.has(textOf(row)) &&
+    !page.hidden.has(row.name) && !labels.refused.has(suggestionText(row)) &&
     !labels.objects.some(object => object.name === row.name && iou(object.box, row.box) >= .5));
 }
 const visibleObjects = () => current() ? current().objects.filter(object => !page.hidden.has(object.name)) : [];
@@ -42,7 +42,7 @@ function add(name, box) {
 function edit(item, changes) {
   const object = {...item, ...changes};
   if (!isObject(item)) {
-    current().refused.add(textOf(item));
+    current().refused.add(suggestionText(item));
     return add(object.name, object.box);
   }
   setObjects(current().objects.map(other => other.id === item.id ? object : other));
@@ -52,7 +52,7 @@ function remove() {
   const item = selectedItem();
   if (!item) return;
   if (isObject(item)) setObjects(current().objects.filter(other => other.id !== item.id));
-  else current().refused.add(textOf(item));
+  else current().refused.add(suggestionText(item));
   select(null);
 }
 function accept(items) {
@@ -61,7 +61,7 @@ function accept(items) {
   select(null);
 }
 function refuseAll() {
-  for (const row of suggestions()) current().refused.add(textOf(row));
+  for (const row of suggestions()) current().refused.add(suggestionText(row));
   select(null);
 }
 async function copyFromBefore() {

@@ -24,7 +24,8 @@ function take(index, answer) {
   const old = labelsOf.get(index);
   const labels = {version: answer.version, labelled: answer.labelled, suggestions: answer.suggestions,
     objects: answer.objects.map(object => newObject(object.name, object.box, object.key)),
-    refused: old ? old.refused : new Set(), undo: [], redo: [], dirty: false, saving: false, error: "", changes: 0};
+    refused: old ? old.refused : new Set(), undo: [], redo: [], changes: 0,
+    dirty: false, saving: false, error: "", sent: []};  // sent: what may have been written, where no answer came
   labelsOf.set(index, labels);
   return labels;
 }
@@ -70,30 +71,37 @@ function step(index, from, to) {
   return true;
 }
 
+const textOf = ({labelled, objects}) => JSON.stringify([labelled, objects.map(({name, box}) => [name, box])]);
+
+const toSend = ({id, name, box}) => ({key: keyOf.get(id) || "", name, box});
+
 async function save(index) {
   const labels = labelsOf.get(index);
   if (labels.saving) return;
   labels.saving = true;
   while (labels.dirty) {
+    const sent = {objects: labels.objects, labelled: labels.labelled};
     labels.dirty = false;
-    const {objects, labelled, version} = labels;
     try {
-      const sent = objects.map(({id, name, box}) => ({key: keyOf.get(id) || "", name, box}));
-      const answer = await request(`/labels/${index}`,
-        {method: "PUT", body: JSON.stringify({version, labelled, objects: sent})});
+      const answer = await request(`/labels/${index}`, {method: "PUT", body: JSON.stringify({version: labels.version,
+        labelled: sent.labelled, objects: sent.objects.map(toSend)})});
       if (!answer.ok && answer.status !== 409) throw new Error(await answer.text());
       const content = await answer.json();
-      if (answer.status === 409) {
+      // An answer may have been lost: then the file has what was sent before.
+      const written = answer.ok ? sent : [sent, ...labels.sent].find(other => textOf(other) === textOf(content));
+      if (!written) {
         const mine = {objects: labels.objects, labelled: labels.labelled};
         take(index, content).redo = [mine];
         rowOf.get(index).state = stateOf(labelsOf.get(index));
-        tell("Another page has changed this image: it is shown as it is now. Redo brings back yours.");
+        tell(`Another page has changed ${rowOf.get(index).name}: it is shown as it is now. Redo brings back yours.`);
         break;
       }
       labels.version = content.version;
-      objects.forEach((object, i) => keyOf.set(object.id, content.objects[i].key));
-      labels.error = "";
+      written.objects.forEach((object, i) => keyOf.set(object.id, content.objects[i].key));
+      labels.dirty ||= written !== sent;
+      Object.assign(labels, {error: "", sent: []});
     } catch (error) {
+      if (labels.sent.at(-1)?.objects !== sent.objects) labels.sent.push(sent);
       labels.dirty = true;
       labels.error = error instanceof TypeError ? "no connection to the server" : error.message;
       break;

@@ -256,6 +256,31 @@ def test_suggestions_are_accepted_changed_and_refused_and_order_the_images(brows
         assert page.run("suggestions().length") == 0 and not (root / "labels" / "1.json").exists()
 
 
+def test_actions_faster_than_they_are_saved_and_answers_that_are_lost_lose_nothing(browser, root, monkeypatch):
+    labels = opened(root, ["cat", "dog"])
+    save, calls = labels.save, []
+
+    def slow(*arguments):
+        calls.append(arguments)
+        time.sleep(0.05)
+        saved = save(*arguments)
+        if len(calls) % 3 == 0:
+            raise OSError(errno.EIO, "the answer is lost")  # the labels have been written
+        return saved
+    monkeypatch.setattr(labels, "save", slow)
+    with served(Site(labels)) as url:
+        page = AnnotationPage(browser, url)
+        for key in "d2ddz1d.x.2zzyyddxnnbd1d2bzydd.1x" * 2:
+            page.key(key)
+            time.sleep(0.04)  # less than a save takes
+        page.wait("saved()", "JSON.stringify([...labelsOf])", 60)
+        browser.messages.clear()  # answers with an error are in the console
+        assert len(calls) > 8 and "Another page" not in page.run("byId('notice').textContent")
+        for index in (0, 1):
+            shown = page.run(f"labelsOf.get({index}).objects.map(o => [o.name, o.box])")
+            assert shown and shown == [list(pair) for pair in stored(root, index)]
+
+
 @dataclass
 class Kept:
     """The labels of an image as a page has them: (is labelled, objects), and what undo and redo lead to."""
