@@ -50,19 +50,22 @@ def find_doubtful_labels(dataset: Dataset, detections: Detections, limit: int = 
     Crowd regions and difficult objects explain detections, and are never doubted themselves.
 
     The evidence against a label is a score, or the lack of one, weighted by how often such evidence is right on this
-    data set: MISSING and WRONG by the fraction of the detections of the class, with this score or more, that lie on an
-    object of the class; STRAY by the mean support of the objects of its class, so that a class which the detector
-    rarely finds raises few doubts.
+    data set: MISSING by the fraction of the detections of the class, with this score or more, that lie on an object of
+    the class; WRONG by the same fraction of those that lie on an object of any class; STRAY by the mean support of the
+    objects of its class, so that a class which the detector rarely finds raises few doubts.
     """
     if not len(detections):
         return []
     pairs = overlapping_pairs(detections, dataset, MIN_PAIR_IOU, crowd_iou=True)
     same_class = detections.labels[pairs.detection] == dataset.labels[pairs.object]
-    confidence = detections.scores * precision_from_score(detections, pairs.select(same_class), len(dataset.classes))
+    on_class = best_overlaps(pairs.select(same_class), len(detections))[0] >= EXPLAINED_IOU
+    on_object = best_overlaps(pairs, len(detections))[0] >= EXPLAINED_IOU
+    is_there, is_class = (detections.scores * precision_from_score(detections, on_class, counted, len(dataset.classes))
+                          for counted in (np.ones(len(detections), bool), on_object))
     own = strongest(pairs.select(same_class), detections.scores, len(dataset.boxes))[0]
-    missing = missing_labels(dataset, detections, pairs, confidence)
+    missing = missing_labels(dataset, detections, pairs, is_there)
     stray = stray_labels(dataset, strongest(pairs, detections.scores, len(dataset.boxes))[0], own)
-    labels = [*wrong_labels(dataset, pairs.select(~same_class), confidence, own),
+    labels = [*wrong_labels(dataset, pairs.select(~same_class), is_class, own),
               *merge_misplaced(missing, stray, pairs.select(same_class))]
     labels.sort(key=lambda label: (-label.doubt, label.image, label.kind, label.object, label.detection))
     objects = np.array([label.object for label in labels], np.int64)
@@ -77,20 +80,22 @@ def explained_fraction(iou: np.ndarray) -> np.ndarray:
     return ((iou - APART_IOU) / (EXPLAINED_IOU - APART_IOU)).clip(0, 1)
 
 
-def precision_from_score(detections: Detections, pairs: Pairs, classes: int) -> np.ndarray:
-    """Returns for each detection the fraction of those of its class, with its score or more, that lie on an object.
+def precision_from_score(detections: Detections, is_right: np.ndarray, is_counted: np.ndarray,
+                         classes: int) -> np.ndarray:
+    """Returns for each detection the fraction of right ones among those of its class, with its score or more.
 
     Args:
-        pairs: those of equal class.
+        is_right: bool [K].
+        is_counted: bool [K], the detections of which the fraction is taken.
         classes: C.
 
     Returns:
-        float64 [K].
+        float64 [K]; 0 where none is counted.
     """
-    explained = best_overlaps(pairs, len(detections))[0] >= EXPLAINED_IOU
     precision = np.empty(len(detections))
     for rows in rows_by_class(detections.labels, detections.scores, classes):
-        precision[rows] = np.cumsum(explained[rows]) / np.arange(1, len(rows) + 1)
+        counted = is_counted[rows]
+        precision[rows] = np.cumsum(is_right[rows] & counted) / np.maximum(np.cumsum(counted), 1)
     return precision
 
 

@@ -11,7 +11,6 @@ from detector.metrics.label_review import (
     find_doubtful_labels,
     precision_from_score,
 )
-from detector.metrics.matching import overlapping_pairs
 from detector.structures import CROWD, Dataset, Detections, build_dataset
 
 CLASSES = ["cell", "platelet", "white"]
@@ -74,11 +73,11 @@ def test_crowd_regions_explain_detections_and_are_not_doubted():
 
 
 def test_the_precision_of_a_score_is_that_of_its_class():
-    data = dataset_of((0, 1, A, 0), (0, 2, B, 0))
     detections = detections_of((0, 2, A, .2), (0, 1, A, .9), (0, 1, FAR, .8), (0, 2, B, .7))
-    pairs = overlapping_pairs(detections, data, 0.1, crowd_iou=True)
-    same = pairs.select(detections.labels[pairs.detection] == data.labels[pairs.object])
-    assert precision_from_score(detections, same, 3).tolist() == [.5, 1, .5, 1]
+    is_right, everywhere = np.array([False, True, False, True]), np.ones(4, bool)
+    assert precision_from_score(detections, is_right, everywhere, 3).tolist() == [.5, 1, .5, 1]
+    assert precision_from_score(detections, is_right, np.array([False, True, False, True]), 3).tolist() == [1, 1, 1, 1]
+    assert precision_from_score(detections, is_right, ~everywhere, 3).tolist() == [0, 0, 0, 0]
 
 
 def detect(data: Dataset, draw: np.random.Generator) -> Detections:
