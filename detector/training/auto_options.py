@@ -59,7 +59,8 @@ def resolve_auto(config: Config, train: Dataset, world_size: int, stored: Config
         else:
             paths.remove(MEASURED)
         config = replace_options(config, {MEASURED: size})
-    values = [f"{path}={_format(attrgetter(path)(config))}" for path in paths]
+    values = [f"{path}={_format(attrgetter(path)(config))}" for path in paths
+              if path != "schedule.milestones" or config.schedule.lr_schedule == "milestones"]
     line = f"auto, for {len(train)} training images: {', '.join(values)}" if values else ""
     return config, f"{line}; {remark}" if remark else line
 
