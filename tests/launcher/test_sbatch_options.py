@@ -8,7 +8,8 @@ import subprocess
 import pytest
 
 from detector.errors import BadInput
-from launcher import cli, sbatch_options
+from launcher import sbatch_options
+from launcher.arguments import launch_parser
 from launcher.job import Resources
 from launcher.resources import attach_option_values, build_resources
 from launcher.sbatch_options import OPTIONS, SHORT, parse_help, parse_options, quote_value
@@ -24,7 +25,7 @@ def no_site(monkeypatch, tmp_path):
 
 
 def parse(*options: str) -> Resources:
-    return build_resources(cli.parser().parse_args(attach_option_values(["train", *options])), is_cluster=True)
+    return build_resources(launch_parser().parse_args(attach_option_values(["train", *options])), is_cluster=True)
 
 
 def error_of(*options: str) -> str:
