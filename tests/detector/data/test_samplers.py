@@ -143,12 +143,12 @@ def test_an_image_without_width_is_no_division_by_zero():
 
 def test_the_largest_public_data_set_is_planned_in_under_a_second():
     sizes = np.tile(photographs(0, 1000), (1200, 1))  # 1.2 million images
-    elapsed_s = []
+    cpu_s = []
     for epoch in range(3):
-        started_at = time.perf_counter()
+        started_at = time.process_time()
         plan_epoch(0, epoch, sizes, 16)
-        elapsed_s.append(time.perf_counter() - started_at)
-    assert min(elapsed_s) < 1  # the best of three, since other work may take the machine's time
+        cpu_s.append(time.process_time() - started_at)
+    assert min(cpu_s) < 1
 
 
 # Parts of ranks and micro-batches
