@@ -87,14 +87,14 @@ def evaluate(run: str | os.PathLike, overrides: Sequence[str] = (), checkpoint: 
     return result.evaluation if result else None
 
 
-def load(run: str | os.PathLike, checkpoint: str = "best", device: str = "auto", config: str = "") -> Predictor:
+def load(run: str | os.PathLike, checkpoint: str = "", device: str = "auto", config: str = "") -> Predictor:
     """Returns a trained detector, to be called with images: `load("runs/bccd")("photo.jpg", score=0.5)`.
 
     Args:
         run: a run folder, its name below runs/, or a checkpoint of a run; "coco" or "coco:BUILDER" for torchvision's
             detectors trained on COCO, such as "coco:fasterrcnn_mobilenet_v3_large_fpn"; or another file of weights,
             with its `config`.
-        checkpoint: of a run folder: best, last, or a file.
+        checkpoint: of a run folder: best, last, or a file; empty: best.
         device: auto, cpu or cuda.
         config: the config that a file of weights belongs to: a row of the tables, a shipped config or a YAML file.
 

@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run_command_line(arguments: list[str]) -> int:
     """Runs one command line and returns its exit status. Raises BadInput if it has a mistake."""
     attached = attach_option_values(arguments)
-    if {"-h", "--help", "--version"} & set(attached) or not attached:
+    if {"-h", "--help", "--version"} & set(attached) or attached[:1] in ([], ["help"]):
         parse(attached, GROUPS)  # prints it
     if attached[0] in run_verbs.RUN_VERBS:
         return run_verbs.run(attached[0], attached[1:])

@@ -33,7 +33,7 @@ def annotate(source: str, classes: str, split: str, run: str, score: float, host
         raise BadInput(f"--score {score:g}: a number from 0 to 1")
     names = [name.strip() for name in classes.split(",") if name.strip()]
     labels, notes = open_source(source, names, split, follow_links)
-    predictor = load_predictor(run, "best", "auto") if run else None
+    predictor = load_predictor(run, "", "auto") if run else None
     notes += _add_classes(labels.classes, predictor)
     if not labels.classes:
         raise BadInput(f"{source} has no annotations yet: name the classes, such as --classes head,eye")

@@ -32,8 +32,8 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
                         " default: 0, which is all")
     parser.add_argument("--slice", type=int, default=0, metavar="PIXELS", help="also search overlapping tiles of this "
                         "size, for small objects in large images, such as 640; default: 0, only the whole image")
-    parser.add_argument("--overlap", type=float, default=0.2, metavar="FRACTION", help="of neighboring tiles, 0 to "
-                        "0.9, such as 0.3; default: 0.2")
+    parser.add_argument("--overlap", type=float, default=None, metavar="FRACTION", help="of --slice: overlap of "
+                        "neighboring tiles, 0 to 0.9, such as 0.3; default: 0.2")
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:

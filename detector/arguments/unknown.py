@@ -14,7 +14,7 @@ Advice = Callable[[str, str, argparse.ArgumentParser], str]  # (option, value or
 # Verbs of other tools -> the command here.
 VERB_HABITS = {"val": "evaluate", "eval": "evaluate", "test": "evaluate", "validate": "evaluate", "detect": "predict",
                "infer": "predict", "inference": "predict", "fit": "train", "resume": "train", "status": "jobs",
-               "list": "jobs", "kill": "cancel", "stop": "cancel", "help": "--help", "version": "--version",
+               "list": "jobs", "kill": "cancel", "stop": "cancel", "version": "--version",
                "config": "options", "settings": "options", "download": "data get"}
 # Options of other tools that name the config file or the image; here it is an argument.
 CONFIG_FLAGS = ("config", "config-file", "cfg")

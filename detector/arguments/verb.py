@@ -116,5 +116,5 @@ def add_path(parser: argparse.ArgumentParser, flag: str, metavar: str, about: st
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Adds the option --checkpoint."""
-    parser.add_argument("--checkpoint", default="best", metavar="NAME", help="best, last, or a file such as "
-                        "runs/bccd/checkpoints/best.pt; default: best")
+    parser.add_argument("--checkpoint", default="", metavar="NAME", help="of a run: best, last, or a file such "
+                        "as runs/bccd/checkpoints/best.pt; default: best")

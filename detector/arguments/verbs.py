@@ -62,6 +62,8 @@ def parse(arguments: list[str], groups: Mapping[str, Mapping[str, Verb]] = GROUP
         BadInput: with every unknown option at once; a verb or an argument is missing or wrong.
     """
     verbs = {name: verb for group in groups.values() for name, verb in group.items()}
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
     if {"-h", "--help", "--version"} & set(arguments[:1]):
         build_parser(groups).parse_args(arguments[:1])
     if not arguments:

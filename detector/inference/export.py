@@ -31,6 +31,7 @@ from detector.inference.export_check import (
 from detector.inference.fixed_size_model import FixedSizeDetector
 from detector.inference.predictor import open_detector
 from detector.inference.traced_model import TracedDetector
+from detector.inference.weights_file import named_detector, results_folder
 from detector.model.backbones import find_backbone
 from detector.model.faster_rcnn import Detector, build_model
 from detector.seeding import derive_seed, numpy_random_state
@@ -52,7 +53,7 @@ UNTRACEABLE = ("model.inclusive_boxes", "model.legacy_anchors", "model.clamp_del
                "model.rpn.post_nms_top_n_per")
 
 
-def export(run: str, kind: str, out: str = "", which: str = "best", source: str = "",
+def export(run: str, kind: str, out: str = "", which: str = "", source: str = "",
            padded_size: tuple[int, int] | None = None, config_name: str = "") -> Path:
     """Exports a detector, with its class names and image size; returns the path of the file.
 
@@ -78,10 +79,10 @@ def export(run: str, kind: str, out: str = "", which: str = "best", source: str 
     if kind == "onnx" and config.model.roi_pooling == "pool":
         raise BadInput("--format onnx cannot express model.roi_pooling=pool: PyTorch's exporter fails to translate "
                        "torchvision's roi_pool. Export with --format pt2 or torchscript")
-    path = Path(out) if out else Path(run if os.path.isdir(run) else ".") / "export" / f"detector{SUFFIXES[kind]}"
+    path = Path(out) if out else results_folder(run) / "export" / f"detector{SUFFIXES[kind]}"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"part.{path.name}")  # torch.export accepts names that end in .pt2 alone
-    images, description = load_check_images(run, source)
+    images, description = load_check_images(named_detector(run), source)
     metadata = {"labels": json.dumps(dict(enumerate(classes, start=1))), "step": str(step),
                 "min_size": str(config.evaluate.min_size), "max_size": str(config.evaluate.max_size)}
     try:

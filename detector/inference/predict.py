@@ -14,6 +14,7 @@ from detector.errors import FAILED, OK, BadInput, count_of
 from detector.inference.predictor import BATCH_SIZE, Predictor, load_predictor
 from detector.inference.slicing import Slicing
 from detector.inference.sources import FrameSource, batch_frames, is_camera, is_video, open_frames
+from detector.inference.weights_file import results_folder
 from detector.inference.window import ShowFrame, camera_window
 from detector.inference.writers import PredictionWriter
 from detector.report.image_budget import JpegBudget
@@ -22,9 +23,9 @@ from detector.report.report import PageInfo
 REPORT_FRAMES = 2000  # the number of frames that a report plans for if the source does not know its own, as a camera
 
 
-def predict(detector: str, source: str, device: str = "auto", score: float = 0.5, out: str = "", which: str = "best",
+def predict(detector: str, source: str, device: str = "auto", score: float = 0.5, out: str = "", which: str = "",
             batch_size: int = BATCH_SIZE, limit: int = 0, report: bool = False, config_name: str = "",
-            tile: int = 0, overlap: float = 0.2) -> int:
+            tile: int = 0, overlap: float | None = None) -> int:
     """Writes images with boxes, COCO results and a table into a folder; returns the exit status.
 
     An image or a folder that cannot be read is reported and skipped; the exit status is then 1. Ctrl-C ends a camera or
@@ -39,7 +40,7 @@ def predict(detector: str, source: str, device: str = "auto", score: float = 0.5
         limit: maximum number of frames; 0: all.
         report: also write report.html.
         config_name: of a file of weights, see open_detector.
-        tile, overlap: see Slicing; tile 0: no tiles.
+        tile, overlap: see Slicing; tile 0: no tiles; overlap None: the default.
 
     Raises:
         BadInput: an argument is invalid, or no image can be read.
@@ -47,7 +48,9 @@ def predict(detector: str, source: str, device: str = "auto", score: float = 0.5
     if not 0 <= score <= 1 or batch_size < 1 or limit < 0:
         raise BadInput(f"--score {score:g} --batch {batch_size} --frames {limit}: --score must lie in 0 ... 1, --batch "
                        "must be 1 or more, --frames 0 (all) or more")
-    slicing = Slicing(tile, overlap) if tile else None
+    if overlap is not None and not tile:
+        raise BadInput(f"--overlap {overlap:g} is of the tiles of --slice: add --slice 640, or leave --overlap out")
+    slicing = Slicing(tile, *([] if overlap is None else [overlap])) if tile else None
     folder = Path(out) if out else default_folder(detector, source)
     if os.path.isdir(source) and folder.resolve() == Path(source).resolve():
         raise BadInput(f"--out {folder}: this is the folder of the images, which would be replaced by images with "
@@ -86,7 +89,7 @@ def default_folder(detector: str, source: str) -> Path:
     """
     name = source.replace(":", "") if is_camera(source) else Path(source).resolve().name
     name = name if is_camera(source) or os.path.isdir(source) else Path(name).stem
-    return Path(detector if os.path.isdir(detector) else ".") / "predictions" / (name or "images")
+    return results_folder(detector) / "predictions" / (name or "images")
 
 
 def print_summary(writer: PredictionWriter, source: str, elapsed_s: float) -> None:

@@ -18,7 +18,7 @@ from detector.data.image_io import array_to_tensor, pil_to_tensor, read_image
 from detector.distributed.process_group import choose_device
 from detector.errors import BadInput, count_of, shorten
 from detector.inference.slicing import Slicing, search_tiles
-from detector.inference.weights_file import COCO, WEIGHT_SUFFIXES, is_coco_name, open_weights
+from detector.inference.weights_file import COCO, WEIGHT_SUFFIXES, is_coco_name, named_detector, open_weights
 from detector.model.faster_rcnn import Detector, build_model, to_device_and_layout
 from detector.model.precision import autocast, to_device
 from detector.run.checkpoint_files import best_path, names_not_finite, read_checkpoint, step_files, whole_beside
@@ -29,23 +29,23 @@ AnyImage = str | os.PathLike | Image.Image | np.ndarray | Tensor  # a path, or p
 BATCH_SIZE = 4  # images in one forward pass, unless the caller sets another number
 
 
-def find_checkpoint(run: str, which: str = "best") -> Path:
+def find_checkpoint(run: str, which: str = "") -> Path:
     """Returns the path of a checkpoint.
 
     Args:
         run: the run folder.
-        which: best (the newest checkpoint if there has been no evaluation yet), last, or the path of a file.
+        which: best or empty (the newest checkpoint if there has been no evaluation yet), last, or the path of a file.
 
     Raises:
         BadInput: there is no such run folder, or no checkpoint in it.
     """
-    if which not in ("best", "last"):
+    if which not in ("", "best", "last"):
         return Path(which)
     folder = Path(named_run(run))
     if not folder.is_dir():
         raise no_such_run(run)
     best, steps = best_path(folder), step_files(folder)
-    if which == "best" and best.is_file():
+    if which != "last" and best.is_file():
         return best
     if not steps:
         raise BadInput(f"no checkpoint in {folder / 'checkpoints'}: has this run trained?")
@@ -90,7 +90,7 @@ def open_detector(name: str, which: str, device: torch.device,
     Args:
         name: a run, by folder or name; a checkpoint of a run; `coco` or `coco:BUILDER`, torchvision's detectors;
             or another file of weights, which needs `config_name`.
-        which: checkpoint of a run folder, see find_checkpoint.
+        which: checkpoint of a run folder, see find_checkpoint; others have none, and it is empty.
         config_name: the config that a file of weights belongs to: a row of the tables, a shipped config or a file.
 
     Returns:
@@ -99,8 +99,10 @@ def open_detector(name: str, which: str, device: torch.device,
     Raises:
         BadInput: there is no such detector, or its weights cannot be read or do not fit.
     """
-    name = named_run(name)
+    name = named_detector(name)
     is_file = os.path.isfile(os.path.expanduser(name)) or name.endswith(WEIGHT_SUFFIXES) and not os.path.isdir(name)
+    if which and (is_file or is_coco_name(name)):
+        raise BadInput(f"--checkpoint {which}: is of a run folder, and {name} is none; leave --checkpoint out")
     if is_coco_name(name) or is_file and config_name:
         detector = open_weights(name, config_name)
         model = to_device_and_layout(detector.model, detector.config.run.channels_last, device).eval()

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
+from detector.config.aliases import print_once
 from detector.config.load import find_config, load_config
+from detector.config.names import RUNS_FOLDER, named_run
 from detector.config.options import auto_options
 from detector.config.parsing import did_you_mean
 from detector.config.schema import Config
@@ -48,6 +50,21 @@ class WeightsDetector:
 def is_coco_name(name: str) -> bool:
     """Returns whether a detector is named as one of torchvision's: `coco` or `coco:BUILDER`."""
     return name == COCO or name.startswith(f"{COCO}:")
+
+
+def named_detector(name: str) -> str:
+    """Returns the folder of the run that a detector's name stands for; other names unchanged.
+
+    The run runs/coco comes before torchvision's detectors, and these before a folder ./coco, which may hold a data set.
+    """
+    inside = os.path.join(RUNS_FOLDER, name)
+    return inside if is_coco_name(name) and os.path.isdir(inside) else named_run(name)
+
+
+def results_folder(name: str) -> Path:
+    """Returns the folder for the results of a detector: that of the run, or the current one where there is no run."""
+    folder = named_detector(name)
+    return Path(folder if os.path.isdir(folder) and not is_coco_name(folder) else ".")
 
 
 def coco_config(name: str) -> Config:
@@ -139,7 +156,8 @@ def is_coco_download(path: str, config: Config) -> bool:
 def names_of_classes(config: Config, stored: StoredWeights) -> list[str]:
     """Returns the classes of weights from label 0 (background) on.
 
-    They are those that the file states, or data.classes, or else those of VOC or COCO, by the number of classes.
+    They are those that the file states, or data.classes, or else those of VOC or COCO, by the number of classes; a
+    note says so.
 
     Raises:
         BadInput: the classes are not known.
@@ -149,11 +167,15 @@ def names_of_classes(config: Config, stored: StoredWeights) -> list[str]:
     if config.data.classes:
         return ["__background__", *(voc.CLASSES if config.data.classes == ("voc",) else config.data.classes)]
     coco = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
-    known = (["__background__", *voc.CLASSES], [name for name in coco if name != NO_CLASS], list(coco))
+    known = (("PASCAL VOC", ["__background__", *voc.CLASSES]), ("COCO", [name for name in coco if name != NO_CLASS]),
+             ("COCO", list(coco)))
     scores = to_model_names(stored.tensors, config.model).get(f"{PREDICTOR}cls_score.bias")
     num_classes = 0 if scores is None else len(scores)
-    for names in known:
+    for dataset, names in known:
         if len(names) == num_classes:
+            if not is_coco_download(config.model.weights, config):
+                print_once([f"{config.model.weights} does not name its {num_classes - 1} classes: those of {dataset} "
+                            "are taken; data.classes in the config file of --config states others"])
             return names
     raise BadInput(f"{config.model.weights} does not name its {max(num_classes - 1, 0)} classes. List them in order "
                    "as data.classes in the config file of --config")

@@ -1,14 +1,19 @@
 """A window that shows the frames of a camera with their boxes, through OpenCV."""
 
 import os
+import re
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
 from detector.inference.sources import import_opencv
 
+X_PORT = 6000  # of display 0
+TIMEOUT_S = 5.0
 KEYS = (ord("q"), 27)  # end the camera: q, Escape
 ShowFrame = Callable[[np.ndarray], bool]  # uint8 [H, W, 3], RGB -> whether to go on
 
@@ -37,8 +42,8 @@ def camera_window(title: str) -> Iterator[ShowFrame | None]:
 
 def why_no_window(title: str) -> str:
     """Opens a window and returns "", or returns why that cannot be done."""
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        return "there is no display"  # asked first, as OpenCV with Qt would end the process
+    if sys.platform.startswith("linux") and (reason := why_no_display()):
+        return reason  # asked first, as OpenCV with Qt would end the process
     cv2 = import_opencv()
     try:
         cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
@@ -46,3 +51,45 @@ def why_no_window(title: str) -> str:
         return ("this OpenCV has none (pip uninstall opencv-python-headless, then pip install opencv-python, which has "
                 "windows)")
     return ""
+
+
+def why_no_display() -> str:
+    """Returns "" if a display that the environment names answers, or why there is none."""
+    displays = {name: os.environ[name] for name in ("DISPLAY", "WAYLAND_DISPLAY") if os.environ.get(name)}
+    if not displays:
+        return "there is no display"
+    if any(answers(address) for name, value in displays.items() for address in addresses_of(name, value)):
+        return ""
+    return "the display does not answer (" + " ".join(f"{name}={value}" for name, value in displays.items()) + ")"
+
+
+def addresses_of(name: str, value: str) -> list[str | tuple[str, int]]:
+    """Returns the sockets of a display, any of which may be there: paths, names that begin with a zero byte, or hosts
+    and ports.
+
+    Args:
+        name, value: of the environment variable: DISPLAY, such as :0 or localhost:10.0, or WAYLAND_DISPLAY.
+    """
+    if name == "WAYLAND_DISPLAY":
+        return [str(Path(os.environ.get("XDG_RUNTIME_DIR", "")) / value)]
+    match = re.fullmatch(r"(.*):(\d+)(\.\d+)?", value)
+    if not match:
+        return []
+    host, number = match[1], int(match[2])
+    if host in ("", "unix"):
+        return [f"/tmp/.X11-unix/X{number}", f"\0/tmp/.X11-unix/X{number}"]
+    return [(host.removeprefix("[").removesuffix("]"), X_PORT + number)]
+
+
+def answers(address: str | tuple[str, int]) -> bool:
+    """Returns whether a process listens at a socket."""
+    try:
+        if isinstance(address, tuple):
+            socket.create_connection(address, TIMEOUT_S).close()
+        else:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(TIMEOUT_S)
+                client.connect(address)
+    except (OSError, OverflowError):  # OverflowError: there is no such port
+        return False
+    return True

@@ -104,7 +104,11 @@ def send_lines(client: "MlflowClient", record: Record, progress: Progress,
 
 
 def arrived(client: "MlflowClient", record: Record, progress: Progress, rows: list[dict[str, float]]) -> int:
-    """Returns how many lines the server has. After a sync that was cut short the server knows."""
+    """Returns how many lines the server has.
+
+    After a sync that was cut short, the last begun batch of lines counts as sent if its last metric is in the server's
+    history.
+    """
     last = min(progress.begun, len(rows)) - 1
     if last < progress.lines or not rows[last]:
         return progress.lines
@@ -114,7 +118,12 @@ def arrived(client: "MlflowClient", record: Record, progress: Progress, rows: li
 
 
 def batch_ends(rows: list[dict[str, float]], start: int) -> Iterator[int]:
-    """Yields up to which line each request goes: as many lines as fit, at least one."""
+    """Yields, for each request, the index behind its last line. It holds as many lines as fit, at least one.
+
+    Args:
+        rows: the metrics of each line by tag.
+        start: index of the first line to send.
+    """
     size = 0
     for index in range(start, len(rows)):
         if size and size + len(rows[index]) > MAX_METRICS:

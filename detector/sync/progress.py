@@ -6,6 +6,8 @@ from pathlib import Path
 from detector.run.files import SYNC_FILE, read_json, write_json
 from detector.sync.record import Record
 
+WANDB_SERVER = "https://api.wandb.ai"  # of W&B itself
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -18,7 +20,8 @@ class Progress:
     run: str = ""       # id of the remote run; empty: there is none yet
     lines: int = 0      # of metrics.jsonl that were sent
     digest: str = ""    # of these lines
-    begun: int = 0      # lines that were sent or begun to be sent; more than `lines` after a sync that was cut short
+    begun: int = 0      # of MLflow: lines that were sent or begun to be sent; more than `lines` after a sync that was
+                        # cut short
     rows: int = 0       # steps of W&B's own that were used
     files: dict[str, str] = field(default_factory=dict)  # digest of each file that was sent, by its path
 
@@ -34,7 +37,7 @@ class Progress:
 def read_progress(folder: Path, to: str, url: str, project: str, name: str) -> Progress:
     """Returns what a tracker has of a run; that of a run that was never sent if there is no such entry."""
     new = Progress(to, url, project, name)
-    return next((entry for entry in read_entries(folder) if key_of(entry) == key_of(new)), new)
+    return next((replace(entry, url=url) for entry in read_entries(folder) if key_of(entry) == key_of(new)), new)
 
 
 def write_progress(folder: Path, progress: Progress) -> None:
@@ -51,4 +54,6 @@ def read_entries(folder: Path) -> list[Progress]:
 
 
 def key_of(progress: Progress) -> tuple[str, str, str, str]:
-    return progress.to, progress.url, progress.project, progress.name
+    """Returns what makes two entries the same; one server has several addresses."""
+    url = progress.url.rstrip("/")
+    return progress.to, "" if url == WANDB_SERVER else url, progress.project, progress.name

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from detector.config.load import flatten, read_options
+from detector.config.names import no_such_run
 from detector.errors import BadInput
 from detector.run import files
 from detector.run.checkpoint_files import last_checkpoint_step
@@ -65,6 +66,8 @@ def read_record(folder: Path) -> Record:
     A process that trains the run may be killed, and the run then resumes at its newest checkpoint: while it is trained,
     later lines are left out.
     """
+    if not folder.is_dir():
+        raise no_such_run(str(folder))
     if not (folder / files.CONFIG_FILE).is_file():
         raise BadInput(f"{folder} is no run folder: {files.CONFIG_FILE} is missing. Name the folder of a run, such as "
                        "runs/bccd; `fleet-rcnn jobs` lists the runs")

@@ -2,8 +2,11 @@
 
 import contextlib
 import fcntl
+import http.client
 import importlib.util
 import os
+import re
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -12,12 +15,13 @@ from pathlib import Path
 
 from detector.errors import BadInput, shorten
 from detector.sync.mlflow_run import sync_to_mlflow
-from detector.sync.progress import Progress, read_progress, write_progress
-from detector.sync.record import Record, read_record
+from detector.sync.progress import WANDB_SERVER, Progress, read_progress, write_progress
+from detector.sync.record import Record, first_line, read_record
 from detector.sync.wandb_run import is_offline, sync_to_wandb
 
 PROJECT = "fleet-rcnn"
 TIMEOUT_S = 10.0
+DATABASE_SERVER = re.compile(r"(postgres|postgresql|mysql|mssql)(\+\w+)?:")
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Target:
 
 TARGETS = {
     "mlflow": Target(sync_to_mlflow, "mlflow", "mlflow-skinny", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"),
-    "wandb": Target(sync_to_wandb, "wandb", "wandb", "WANDB_BASE_URL", "WANDB_PROJECT", "https://api.wandb.ai",
+    "wandb": Target(sync_to_wandb, "wandb", "wandb", "WANDB_BASE_URL", "WANDB_PROJECT", WANDB_SERVER,
                     "; WANDB_MODE=offline writes to this disk only"),
 }
 
@@ -59,6 +63,7 @@ def sync(run: str, to: str, url: str = "", project: str = "") -> list[str]:
     if importlib.util.find_spec(target.package) is None:
         raise BadInput(f"sync --to {to} needs {target.package}, which is not installed: pip install {target.install}")
     url = url or os.environ.get(target.url_variable, "")
+    refuse_secrets(url)
     project = project or os.environ.get(target.project_variable, "") or PROJECT
     if not (url or target.default_url):
         raise BadInput(f"sync --to {to} needs a server: --url http://localhost:5000, or the environment variable "
@@ -89,6 +94,16 @@ def summary(record: Record, before: Progress, after: Progress) -> str:
             + (f" ({shorten(changed, 3)})" if changed else "") + f" are in project {after.project}{later}")
 
 
+def refuse_secrets(url: str) -> None:
+    """Raises BadInput, without the address in it, for one that holds a password, or that is a database."""
+    if DATABASE_SERVER.match(url.strip()):
+        raise BadInput("the address of the server is that of a database: start `mlflow server --port 5000 "
+                       "--backend-store-uri DATABASE`, and name that server: --url http://localhost:5000")
+    if "@" in url and not url.startswith(("sqlite:", "file:")):
+        raise BadInput("leave name and password out of the address, which is kept in sync.json: set "
+                       "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or WANDB_API_KEY")
+
+
 def ensure_reachable(url: str, target: Target) -> None:
     """Raises BadInput if no server answers at an http(s) address: trackers would try for minutes.
 
@@ -102,8 +117,11 @@ def ensure_reachable(url: str, target: Target) -> None:
         urllib.request.urlopen(url, timeout=TIMEOUT_S).close()
     except urllib.error.HTTPError:  # a server that answers
         return
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
+        if isinstance(error, ssl.SSLError) or isinstance(reason, ssl.SSLError):
+            return  # a server that answers; trackers have certificates of their own to check it, or none
+        reason = first_line(reason) if isinstance(reason, Exception) else reason
         raise BadInput(f"{url} cannot be reached: {reason}. Start the server, or name another one with --url"
                        f"{target.without_server}") from error
 

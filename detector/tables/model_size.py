@@ -65,14 +65,14 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def describe_sizes(rows: list[PublishedRow]) -> str:
-    """Returns a text table with the model size of each row."""
-    lines = [f"{'row':26} {'backbone':24} {'classes':>7} {'parameters':>12} {'trainable':>12} {'image':>9} "
-             f"{'backbone':>8} {'rpn':>7} {'head':>9} {'total':>9}  GFLOPs"]
+    """Returns a text table with the model size of each row, in two lines."""
+    lines = [f"{'row':32} {'backbone':24} {'classes':>7} {'image':>9}",
+             f"  {'parameters':>12} {'trainable':>12}   GFLOPs: {'backbone':>8} {'rpn':>7} {'head':>9} {'total':>9}"]
     for row in rows:
         config = load_config(f"tables/{row.row}")
         size = size_of_model(config)
         gflops = [value / 1e9 for value in (*size.flops.values(), sum(size.flops.values()))]
-        lines.append(f"{row.row:26} {config.model.backbone:24} {size.classes:7} {size.parameters:12,} "
-                     f"{size.trainable:12,} {f'{size.height}x{size.width}':>9} {gflops[0]:8.1f} {gflops[1]:7.1f} "
-                     f"{gflops[2]:9.1f} {gflops[3]:9.1f}")
+        lines += [f"{row.row:32} {config.model.backbone:24} {size.classes:7} {f'{size.height}x{size.width}':>9}",
+                  f"  {size.parameters:12,} {size.trainable:12,} {' ':9} {gflops[0]:8.1f} {gflops[1]:7.1f} "
+                  f"{gflops[2]:9.1f} {gflops[3]:9.1f}"]
     return "\n".join(lines)

@@ -27,8 +27,8 @@ def show(row: str, runs: str, html: str | None, markdown: bool, csv: bool, model
     """
     published = select_rows(read_published_rows(), row)
     if models:
-        print(f"{describe_sizes(published)}\n\nFor one image, with all proposals that evaluation keeps. A "
-              "multiplication and an addition are two operations.\nPooling, NMS and box decoding are not counted.")
+        print(f"{describe_sizes(published)}\n\nFor one image, with all proposals that evaluation keeps. "
+              "A multiplication and an\naddition are two operations. Pooling, NMS and box decoding are not counted.")
         return
     rows = build_rows(published, Path(runs))
     if html is not None:

@@ -67,6 +67,13 @@ def test_view_anchors_is_the_verb_anchors_and_says_so_once(capsys, monkeypatch):
         assert "view anchors: a config is missing" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command, usage", [("help", "fleet-rcnn VERB ..."), ("help train", "fleet-rcnn train CONFIG")])
+def test_help_is_also_a_verb(command, usage, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(command.split())
+    assert not end.value.code and capsys.readouterr().out.startswith(f"usage: {usage}")
+
+
 def test_every_verb_is_either_collective_or_has_a_function():
     assert {*SINGLE, "train"} == set(VERBS)
 

@@ -57,7 +57,17 @@ def test_each_verb_has_help_of_its_own(monkeypatch, capfd):
         assert ("  --on {local,torchrun,slurm,sbatch}" in out and "  --processes N" in out) == launches, verb
 
 
+@pytest.mark.parametrize("arguments, usage", [
+    (["help"], "fleet-rcnn VERB ..."), (["help", "train"], "fleet-rcnn train CONFIG"), (["help", "jobs"], "fleet-rcnn jobs [FOLDER]"),
+    (["help", "reproduce"], "fleet-rcnn reproduce ROW"), (["help", "--help"], "fleet-rcnn VERB ...")])
+def test_help_is_also_a_verb(arguments, usage, capsys):
+    assert cli.main(arguments) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"usage: {usage}") and captured.err == ""
+
+
 @pytest.mark.parametrize("arguments, messages", [
+    (["help", "trian"], ["no such verb: trian (did you mean `fleet-rcnn train`?)"]),
     (["trian"], ["no such verb: trian (did you mean `fleet-rcnn train`?)", "train, check"]), ([], ["VERB"]),
     (["--processes", "two", "train", "x"], ["processes='two': a whole number expected"])])
 def test_an_invalid_command_line_is_status_2(arguments, messages):
@@ -68,7 +78,7 @@ def test_an_invalid_command_line_is_status_2(arguments, messages):
 
 @pytest.mark.parametrize("verb, answer", [
     ("val", "(did you mean `fleet-rcnn evaluate`?)"), ("detect", "(did you mean `fleet-rcnn predict`?)"),
-    ("help", "(did you mean `fleet-rcnn --help`?)"), ("jbos", "(did you mean `fleet-rcnn jobs`?)"),
+    ("version", "(did you mean `fleet-rcnn --version`?)"), ("jbos", "(did you mean `fleet-rcnn jobs`?)"),
     ("xyzzy", "no such verb: xyzzy. Verbs")])
 def test_verbs_of_other_tools_and_typos_get_an_answer(verb, answer, config, started, capsys):
     assert cli.main([verb, config]) == 2 and started == []

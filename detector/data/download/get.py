@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import textwrap
 from pathlib import Path
 from typing import Callable, Iterator
 
@@ -15,6 +16,7 @@ from detector.data.formats.visual_genome import write_vocabulary
 from detector.errors import BadInput
 
 DOWNLOADS = "downloads"  # below --root: archives during their download, and a receipt for each unpacked one
+COLUMNS = 80             # of `data list`; only paths and commands are longer
 DISK_MARGIN = 1.05       # small files take whole blocks of the disk; packed JPEGs are as large as unpacked ones
 
 
@@ -41,17 +43,23 @@ def describe_entry(name: str, entry: CatalogEntry, root: Path) -> str:
         state = "complete"
     else:
         state = "missing" if len(missing) == len(entry.expected) and not unpacked else "incomplete"
-    lines = [f"{name}: {state}", entry.description]
+    lines = [f"{name}: {state}", fold(entry.description)]
     if state == "incomplete":
         lines += [f"lacks {part}" for part in missing]
     size = sum(remote.megabytes for remote in entry.files)
     lines += [f"folder: {folder.resolve()}" + (f", {size / 1000:.1f} GB to download" if size else ""),
-              f"licence: {entry.licence}", entry.config_line.replace("ROOT", str(root))]
+              fold(f"licence: {entry.licence}"), fold(entry.config_line.replace("ROOT", str(root)))]
     if missing and entry.files:
         lines.append(f"to download it: fleet-rcnn data get {name} --root {root}")
     elif missing:
-        lines.append(entry.instructions.replace("FOLDER", str(folder)))
+        lines.append(fold(entry.instructions.replace("FOLDER", str(folder))))
     return "\n  ".join(lines)
+
+
+def fold(text: str) -> str:
+    """Returns a text, for an indent of 2, in lines of at most COLUMNS: also YAML, which stays the same."""
+    return "\n".join(textwrap.wrap(text, COLUMNS - 2, subsequent_indent="    ", break_long_words=False,
+                                   break_on_hyphens=False))
 
 
 def missing_parts(entry: CatalogEntry, root: Path) -> list[str]:
@@ -115,7 +123,7 @@ def download_entry(name: str, entry: CatalogEntry, root: Path, keep: bool = Fals
     if missing := missing_parts(entry, root):
         raise BadInput(f"{name} was unpacked, but is incomplete: it lacks {'; '.join(missing)}. Remove "
                        f"{root / DOWNLOADS} and start again")
-    print(f"{name} is complete in {folder}\n  {entry.config_line.replace('ROOT', str(root))}")
+    print(f"{name} is complete in {folder}\n  {fold(entry.config_line.replace('ROOT', str(root)))}")
 
 
 def install(archive: Path, folder: Path, keep: bool) -> None:

@@ -15,10 +15,12 @@ from torchvision.models import detection
 
 from detector import load
 from detector.__main__ import main
+from detector.config.aliases import PRINTED_NOTES
 from detector.config.load import load_config
 from detector.errors import BadInput
 from detector.inference import weights_file
-from detector.inference.weights_file import COCO_DETECTORS, coco_config
+from detector.inference.predict import default_folder
+from detector.inference.weights_file import COCO_DETECTORS, coco_config, results_folder
 from detector.model.faster_rcnn import build_model
 from detector.model.weights.load import frozen_norm_eps, weights_name
 
@@ -154,28 +156,34 @@ def test_an_original_checkpoint_with_its_row_has_the_classes_of_voc_and_the_pool
 
 
 @pytest.mark.parametrize("num_classes, first, count", [(80, "person", 80), (20, "aeroplane", 20), (90, "person", 80)])
-def test_classes_of_a_file_that_names_none_follow_from_their_number(num_classes, first, count, tmp_path):
+def test_classes_of_a_file_that_names_none_follow_from_their_number(num_classes, first, count, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(PRINTED_NOTES, "")
     weights = released_weights(tmp_path / "w.pth", "coco/mobilenet_v3_large_fpn", num_classes)
     classes = load(weights, device="cpu", config="coco/mobilenet_v3_large_fpn").classes
     assert (classes[0], len(classes)) == (first, count)
+    dataset = "PASCAL VOC" if num_classes == 20 else "COCO"
+    assert f"w.pth does not name its {num_classes} classes: those of {dataset} are taken; data.classes" in capsys.readouterr().err
 
 
-def test_torchvisions_file_of_coco_weights_is_run_as_coco_is(tmp_path, monkeypatch):
+def test_torchvisions_file_of_coco_weights_is_run_as_coco_is(tmp_path, monkeypatch, capsys):
     """The weights were trained with an epsilon of 0 in frozen norms."""
+    monkeypatch.setenv(PRINTED_NOTES, "")
     monkeypatch.setattr(weights_file, "build_from_weights", lambda config, classes, stored: (config.model, stored.class_names))
     name = os.path.basename(detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1.url)
     for path, expected in ((tmp_path / name, 0.0), (tmp_path / "mine.pth", None)):
         torch.save({"roi_heads.box_predictor.cls_score.bias": torch.zeros(91)}, path)
         model, class_names = weights_file.open_weights(str(path), "coco/resnet50_fpn")
         assert frozen_norm_eps(model) == expected and class_names == CATEGORIES
+        assert ("are taken" in capsys.readouterr().err) == (path.name != name)
 
 
-def test_classes_of_another_number_are_listed_in_the_config(tmp_path, photo):
+def test_classes_of_another_number_are_listed_in_the_config(tmp_path, photo, capsys):
     weights = released_weights(tmp_path / "w.pth", "coco/mobilenet_v3_large_fpn", 2)
     with pytest.raises(BadInput, match="does not name its 2 classes. List them in order as data.classes"):
         load(weights, device="cpu", config="coco/mobilenet_v3_large_fpn")
     (tmp_path / "mine.yaml").write_text("base: coco/mobilenet_v3_large_fpn\ndata: {classes: [hen, egg]}\n" + SMALL)
     detect = load(weights, device="cpu", config=str(tmp_path / "mine.yaml"))
+    assert "are taken" not in capsys.readouterr().err
     assert detect.classes == ("hen", "egg") and set(detect(photo, score=0.0).names) <= {"hen", "egg"}
 
 
@@ -185,9 +193,19 @@ def test_a_run_that_is_called_coco_comes_before_torchvisions_detector(untrained_
     (tmp_path / "runs").mkdir()
     Path(untrained_run).rename(tmp_path / "runs" / "mine")
     assert load("mine", device="cpu").classes == ("cat", "dog")
-    (tmp_path / "coco").rmdir()
+    assert results_folder("coco") == results_folder("coco:fasterrcnn_resnet50_fpn_v2") == Path(".")
     (tmp_path / "runs" / "mine").rename(tmp_path / "runs" / "coco")
-    assert load("coco", device="cpu").classes == ("cat", "dog")
+    assert load("coco", device="cpu").classes == ("cat", "dog") and results_folder("coco") == Path("runs/coco")
+    (tmp_path / "coco").rmdir()
+    assert load("coco", device="cpu").classes == ("cat", "dog") and results_folder("coco") == Path("runs/coco")
+
+
+@pytest.mark.parametrize("name", ["coco", "coco:fasterrcnn_resnet50_fpn_v2"])
+def test_a_data_set_in_a_folder_coco_gets_no_results(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    assert default_folder(name, "a.jpg") == Path("predictions/a")
+    assert default_folder(str(tmp_path / name), "a.jpg") == tmp_path / name / "predictions/a"  # a run by its path
 
 
 def test_a_checkpoint_of_a_run_needs_no_config(untrained_run, photo):
@@ -204,6 +222,9 @@ def test_a_checkpoint_of_a_run_needs_no_config(untrained_run, photo):
     (["{weights}", "--config", "coco/resnet51"], "no such config"),
     (["{weights}", "--config", "coco/resnet50_fpn"], "does not fill"), (["{tmp}/none.pth"], "no such checkpoint"),
     (["{tmp}/none.pth", "--config", "coco/resnet50_fpn"], "no such file of weights"),
+    (["coco", "--checkpoint", "last"], "--checkpoint last: is of a run folder, and coco is none; leave --checkpoint out"),
+    (["{weights}", "--config", "coco/resnet50_fpn", "--checkpoint", "best"], "w.pth is none; leave --checkpoint out"),
+    (["{run}", "--overlap", "0.5"], "--overlap 0.5 is of the tiles of --slice: add --slice 640, or leave --overlap out"),
     (["{weights}", "--config", "{tmp}/auto.yaml"], "evaluate.min_size=auto")])
 def test_names_that_are_no_detector_are_bad_input(arguments, message, untrained_run, tmp_path, photo, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

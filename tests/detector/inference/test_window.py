@@ -2,13 +2,15 @@
 
 import itertools
 import json
+import socket
 import sys
+import tempfile
 
 import numpy as np
 import pytest
 
 from detector.inference.predict import predict
-from detector.inference.window import camera_window
+from detector.inference.window import X_PORT, addresses_of, camera_window, why_no_display
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV, of the extra video, is not installed")
 NUM_FRAMES = 4  # of the camera
@@ -39,9 +41,11 @@ class Screen:
 
     def __init__(self):
         self.shown, self.titles, self.keys, self.visible = [], [], {}, True
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.display = f"127.0.0.1:{self.server.getsockname()[1] - X_PORT}.0"
 
     def install(self, monkeypatch) -> "Screen":
-        monkeypatch.setenv("DISPLAY", ":0")
+        monkeypatch.setenv("DISPLAY", self.display)
         for name, function in (("namedWindow", lambda title, flags: self.titles.append(title)),
                                ("imshow", lambda title, pixels: self.shown.append(pixels)),
                                ("waitKey", lambda delay: self.keys.get(len(self.shown), -1)),
@@ -90,6 +94,43 @@ def test_without_a_display_one_line_says_so_and_the_video_is_written(untrained_r
     assert predict(untrained_run, "camera:0", "cpu", 0.0, str(tmp_path / "out")) == 0
     assert "no window: there is no display" in capsys.readouterr().out and not screen.shown
     assert len(images_of(tmp_path / "out")) == NUM_FRAMES
+
+
+def test_a_display_that_does_not_answer_is_no_display(monkeypatch, capsys):
+    screen = Screen().install(monkeypatch)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with camera_window("camera:0") as show:
+        assert show is not None
+    screen.server.close()
+    for display in (screen.display, ":987654", "nonsense", "127.0.0.1:99999"):
+        monkeypatch.setenv("DISPLAY", display)
+        with camera_window("camera:0") as show:
+            assert show is None
+        assert f"no window: the display does not answer (DISPLAY={display}); only the video" in capsys.readouterr().out
+    assert not screen.titles
+
+
+def test_a_wayland_display_is_a_socket_in_the_folder_of_the_user(monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:  # tmp_path may be too long
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-7")
+        assert "does not answer (WAYLAND_DISPLAY=wayland-7)" in why_no_display()
+        server.bind(f"{folder}/wayland-7")
+        server.listen()
+        assert why_no_display() == ""
+        monkeypatch.setenv("WAYLAND_DISPLAY", f"{folder}/wayland-7")
+        assert why_no_display() == ""
+        monkeypatch.setenv("DISPLAY", ":987654")  # one of the two is enough
+        assert why_no_display() == ""
+
+
+@pytest.mark.parametrize("display, addresses", [
+    (":0", ["/tmp/.X11-unix/X0", "\0/tmp/.X11-unix/X0"]), ("unix:1.0", ["/tmp/.X11-unix/X1", "\0/tmp/.X11-unix/X1"]),
+    ("localhost:10.0", [("localhost", 6010)]), ("[::1]:2", [("::1", 6002)]), ("", []), ("none", [])])
+def test_the_sockets_of_a_display(display, addresses):
+    assert addresses_of("DISPLAY", display) == addresses
 
 
 def test_an_opencv_without_windows_says_what_to_install(monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """What a tracker gets of a run folder: final lines, names, times, files."""
 
 import math
+from pathlib import Path
 
 import pytest
 from recorded_run import CLASSES, LINES, evaluation_line, make_run, train_line
@@ -26,6 +27,14 @@ def test_a_finished_run_is_sent_whole_and_a_run_in_training_up_to_its_newest_che
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(BadInput, match="is no run folder: config.yaml is missing. Name the folder"):
         read_record(tmp_path)
+
+
+def test_a_name_that_is_no_run_leads_to_a_similar_one(tmp_path, monkeypatch):
+    make_run(tmp_path / "runs" / "bccd")
+    monkeypatch.chdir(tmp_path)
+    for name in ("bcd", "runs/bcd"):
+        with pytest.raises(BadInput, match=rf"no such run folder: {name} \(did you mean bccd\?\)"):
+            read_record(Path(name))
 
 
 def test_a_run_that_logged_nothing_is_a_record_too(tmp_path):

@@ -1,16 +1,22 @@
 """`sync` without a tracker: errors before anything is sent."""
 
+import contextlib
 import fcntl
 import importlib.util
 import os
+import shutil
 import socket
+import ssl
+import subprocess
+import threading
 
 import pytest
 from recorded_run import make_run
 
 from detector.__main__ import main
 from detector.errors import BadInput
-from detector.sync.sync import TARGETS, only_sync_of, sync
+from detector.sync.progress import Progress, read_entries, read_progress, write_progress
+from detector.sync.sync import TARGETS, ensure_reachable, only_sync_of, sync
 
 
 @pytest.fixture(autouse=True)
@@ -74,3 +80,77 @@ def test_two_syncs_of_one_run_do_not_send_the_same_at_once(tmp_path):
     handle = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it is free again
     os.close(handle)
+
+
+@pytest.mark.parametrize("to, url, message", [
+    ("mlflow", "http://me:s3cret@127.0.0.1:1", "leave name and password out of the address"),
+    ("wandb", "https://s3cret@127.0.0.1:1/", "or WANDB_API_KEY"), ("mlflow", "me:s3cret@host:5000", "leave name and password out"),
+    ("mlflow", "postgresql://u:s3cret@127.0.0.1:1/db", "start `mlflow server"),
+    ("mlflow", "mysql+pymysql://127.0.0.1:1/db?password=s3cret", "name that server: --url http://localhost:5000")])
+@pytest.mark.parametrize("is_option", [True, False])
+def test_a_password_is_neither_printed_nor_kept(is_option, to, url, message, installed, tmp_path, monkeypatch, capsys):
+    run = make_run(tmp_path / "run")
+    if not is_option:
+        monkeypatch.setenv(TARGETS[to].url_variable, url)
+    assert main(["sync", str(run), "--to", to, *(["--url", url] if is_option else [])]) == 2
+    error, = capsys.readouterr().err.splitlines()
+    assert message in error and "s3cret" not in error and not (run / "sync.json").exists()
+
+
+@pytest.fixture
+def listener():
+    """A socket that waits for one connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+def answer_once(listener: socket.socket, wrap=lambda connection: connection, answer: bytes = b"SSH-2.0-OpenSSH_9.6\r\n") -> None:
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            connection = listener.accept()[0]
+            with wrap(connection) as connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+    threading.Thread(target=serve, daemon=True).start()
+
+
+def test_a_server_of_another_kind_is_one_error(listener, tmp_path, installed, capsys):
+    answer_once(listener)
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    assert main(["sync", str(make_run(tmp_path / "run")), "--to", "mlflow", "--url", address]) == 2
+    error, = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"error: {address} cannot be reached: SSH-2.0-OpenSSH_9.6. Start the server")
+
+
+@pytest.mark.parametrize("url", ["http://localhost:port", "http://local host:5000", "http://[::1", "http://"])
+def test_an_address_that_cannot_be_read_is_one_error(url):
+    with pytest.raises(BadInput, match="cannot be reached: .*Start the server"):
+        ensure_reachable(url, TARGETS["mlflow"])
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl, which makes a certificate, is not installed")
+def test_a_server_whose_certificate_only_the_tracker_knows_is_reachable(listener, tmp_path):
+    """MLflow may be given the certificate by REQUESTS_CA_BUNDLE."""
+    names = {"-keyout": str(tmp_path / "key.pem"), "-out": str(tmp_path / "certificate.pem"), "-subj": "/CN=localhost"}
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *(word for pair in names.items() for word in pair)],
+                   check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(names["-out"], names["-keyout"])
+    answer_once(listener, lambda connection: context.wrap_socket(connection, server_side=True))
+    address = f"https://127.0.0.1:{listener.getsockname()[1]}"
+    ensure_reachable(address, TARGETS["mlflow"])
+    listener.close()
+    with pytest.raises(BadInput, match="cannot be reached"):
+        ensure_reachable(address, TARGETS["mlflow"])
+
+
+@pytest.mark.parametrize("to, sent, again", [
+    ("mlflow", "http://h:5000", "http://h:5000/"), ("mlflow", "http://h:5000/", "http://h:5000"),
+    ("wandb", "", "https://api.wandb.ai"), ("wandb", "https://api.wandb.ai/", "")])
+def test_one_server_has_one_entry_however_its_address_is_written(to, sent, again, tmp_path):
+    write_progress(tmp_path, Progress(to, sent, "cells", "bccd", "id1"))
+    progress = read_progress(tmp_path, to, again, "cells", "bccd")
+    assert (progress.run, progress.url) == ("id1", again)
+    write_progress(tmp_path, progress)
+    assert read_entries(tmp_path) == [progress]
+    assert read_progress(tmp_path, to, "http://other:5000", "cells", "bccd").run == ""

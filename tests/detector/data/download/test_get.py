@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 
 import pytest
+import yaml
 from loopback import serve
 
 from detector.__main__ import main
@@ -15,6 +16,7 @@ from detector.config.schema import Data
 from detector.data.cache import read_cached
 from detector.data.download import get as get_module
 from detector.data.download.catalog import CATALOG, CatalogEntry, RemoteFile
+from detector.data.download.get import fold
 from detector.errors import BadInput
 
 IMAGES = {f"train/{n}.jpg": bytes([n]) * 3000 for n in range(5)}
@@ -187,9 +189,19 @@ def test_the_list_shows_the_state_of_each_data_set_and_how_to_get_it(tmp_path, c
     for name, text in paragraphs.items():
         assert "licence: " in text and f"{tmp_path}" in text
         assert name == "imagenet_det" or f"data get {name} --root {tmp_path}" in text
+        assert all(len(line) <= 80 or str(tmp_path) in line for line in text.splitlines())
     assert "voc2007: missing" in paragraphs["voc2007"] and "lacks" not in paragraphs["voc2007"]
     assert "incomplete" in paragraphs["coco2017"] and "lacks " + str(tmp_path / "coco" / "train2017") in paragraphs["coco2017"]
     assert "Register" in paragraphs["imagenet_det"] and "map_det.txt" in paragraphs["imagenet_det"]
+
+
+@pytest.mark.parametrize("root", ["data", "/a rather long folder/" + "of-data/" * 5])
+def test_the_config_of_a_data_set_stays_yaml_in_several_lines(root):
+    for entry in CATALOG.values():
+        line = entry.config_line.replace("ROOT", root)
+        folded = "  " + fold(line)
+        assert yaml.safe_load(folded) == yaml.safe_load(line)
+        assert max(map(len, folded.splitlines())) <= 80 and (len(line) < 79 or "\n" in folded)
 
 
 @pytest.mark.parametrize("name, pattern", [("voc2008", "Data sets: voc2007, "), ("imagenet_det", "Register at")])
