@@ -37,9 +37,10 @@ async function load(index) {
   const changes = labels ? labels.changes : 0, answer = await request(`/labels/${index}`);
   if (!answer.ok) throw new Error(await answer.text());
   const content = await answer.json();
-  if (labels && (labels.changes !== changes || labels.version === content.version)) {
-    labels.suggestions = content.suggestions;
-    return labels;
+  const now = labelsOf.get(index);  // another call may have come first
+  if (now && (now !== labels || now.changes !== changes || now.version === content.version)) {
+    now.suggestions = content.suggestions;
+    return now;
   }
   return take(index, content);
 }
