@@ -13,6 +13,8 @@ const notify = index => listeners.forEach(listener => listener(index));
 const request = (path, options = {}) =>
   fetch(path, {cache: "no-store", ...options, headers: {"X-Token": token, ...options.headers}});
 
+const reasonOf = error => error instanceof TypeError ? "no connection to the server" : error.message;
+
 function newObject(name, box, key = "") {
   const object = {id: ++lastId, name, box};
   if (key) keyOf.set(object.id, key);
@@ -104,7 +106,7 @@ async function save(index) {
     } catch (error) {
       if (labels.sent.at(-1)?.objects !== sent.objects) labels.sent.push(sent);
       labels.dirty = true;
-      labels.error = error instanceof TypeError ? "no connection to the server" : error.message;
+      labels.error = reasonOf(error);
       break;
     }
   }
@@ -135,7 +137,10 @@ async function poll(shown) {
   if (!labels || labels.dirty || labels.saving || labels.changes !== changes) return;
   const isOther = content.version && content.version !== labels.version;
   if (!isOther && (labels.suggestions || rowOf.get(shown).top === null)) return;
-  if (await load(shown) !== labels) tell("Another page has changed this image: it is shown as it is now.");
+  const {name} = rowOf.get(shown);
+  try {
+    if (await load(shown) !== labels) tell(`Another page has changed ${name}: it is shown as it is now.`);
+  } catch (error) { tell(`${name} cannot be read again: ${reasonOf(error)}`); }
   notify(shown);
 }
 
