@@ -1,8 +1,12 @@
 """`annotate`: label images in the browser, helped by a run."""
 
+import json
+import os
+import shlex
 import socket
 from collections.abc import Sequence
 
+from detector.annotation.label_set import LABELLED
 from detector.annotation.open_source import open_source
 from detector.annotation.server import LOOPBACK, Site, open_server
 from detector.annotation.suggester import Suggester
@@ -14,7 +18,7 @@ ANY_HOST = ("0.0.0.0", "::")
 
 def annotate(source: str, classes: str, split: str, run: str, score: float, host: str, port: int,
              follow_links: bool) -> None:
-    """Serves the page until Ctrl-C.
+    """Serves the page until Ctrl-C, then tells how to train on the labels.
 
     Args:
         source: a folder of images, or a data set.
@@ -28,6 +32,7 @@ def annotate(source: str, classes: str, split: str, run: str, score: float, host
 
     Raises:
         BadInput: a mistake in the options, or a source or a run that cannot be read.
+        KeyboardInterrupt: at the end.
     """
     if not 0 <= score <= 1:
         raise BadInput(f"--score {score:g}: a number from 0 to 1")
@@ -52,7 +57,10 @@ def annotate(source: str, classes: str, split: str, run: str, score: float, host
         try:
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
-            print("\n" + train_hint(site), flush=True)
+            hint = train_hint(site)
+            if hint:
+                print(f"\n{hint}", flush=True)
+            raise
 
 
 def _add_classes(classes: list[str], predictor: Predictor | None) -> Sequence[str]:
@@ -68,7 +76,7 @@ def _add_classes(classes: list[str], predictor: Predictor | None) -> Sequence[st
 
 def describe(site: Site, host: str, port: int, machine: str) -> list[str]:
     """Returns the lines that are printed at the start."""
-    shown = f"[{host}]" if ":" in host else machine if host in ANY_HOST else host
+    shown = machine if host in ANY_HOST else f"[{host}]" if ":" in host else host
     lines = [f"images: {len(site.labels.shown)} of {site.labels.root}, written as {site.labels.layout}",
              f"open http://{shown}:{port}/?token={site.token}"]
     if not site.is_open:
@@ -80,7 +88,12 @@ def describe(site: Site, host: str, port: int, machine: str) -> list[str]:
 
 
 def train_hint(site: Site) -> str:
-    """Returns how to train on the labels."""
+    """Returns the commands that train on the labels; "" where there are none."""
     labels = site.labels
-    return (f"train on it: data.root={labels.root} data.format={labels.layout} data.train={labels.split} "
-            "data.val=0.2")
+    if LABELLED not in labels.states.values():
+        return ""
+    config = {"data": {"root": labels.root, "format": labels.layout, "train": labels.split, "val": 0.2},
+              "model": {"backbone": "resnet50_fpn", "weights": "coco"}}
+    file = shlex.quote(f"{os.path.basename(os.path.abspath(labels.root))}.yaml")
+    text = shlex.quote(json.dumps(config, ensure_ascii=False))
+    return f"train on it: echo {text} > {file} && fleet-rcnn train {file}"

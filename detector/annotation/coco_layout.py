@@ -4,7 +4,6 @@ import json
 import os
 import re
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 
 from detector.annotation.layouts import Box
 from detector.annotation.texts import JsonArray, json_like, read_exactly, split_array, write_whole
@@ -26,6 +25,8 @@ class CocoFiles:
     grid: float = 0.1
     array: JsonArray = field(init=False)    # the annotations
     owners: list[int | None] = field(init=False)  # index of the image of each annotation
+    image_ids: list = field(default_factory=list)  # as the file lists them; pages know images by their place in it
+    largest_id: int = 0                     # of all annotations that there were, so that undo brings back no taken id
     stamp: tuple = ()                       # of the file that was read
     new_names: dict[str, int] = field(default_factory=dict)  # classes that the file does not have yet -> id
 
@@ -38,10 +39,13 @@ class CocoFiles:
         content = coco.parse_file(self.path, mistakes)
         if mistakes:
             raise BadInput(f"{self.path}: {mistakes[0]}")
+        image_ids = [entry["id"] for entry in content.images.entries]
+        if self.image_ids and image_ids != self.image_ids:
+            raise BadInput(f"another program has changed the list of images in {self.path}: start annotate again")
         data = read_bytes(self.path)
         self.encoding = "utf-8" if json.detect_encoding(data) == "utf-8-sig" else json.detect_encoding(data)
         self._take(read_exactly(self.path, data, self.encoding), content.images.ids)
-        self.image_ids = [entry["id"] for entry in content.images.entries]
+        self.image_ids = image_ids
         self.seen = [entry.get(SEEN) is True for entry in content.images.entries]
         categories = content.categories
         self.name_of = {text_id(entry["id"]): str(entry["name"]).strip() for entry in categories.entries}
@@ -59,7 +63,8 @@ class CocoFiles:
         entries = [json.loads(element) for element in self.array.elements]
         self.owners = [ids.find(entry.get("image_id")) for entry in entries]
         self._index()
-        self.largest_id = max((entry["id"] for entry in entries if isinstance(entry.get("id"), int)), default=0)
+        self.largest_id = max([self.largest_id, *(entry["id"] for entry in entries
+                                                  if isinstance(entry.get("id"), int))])
 
     def _index(self) -> None:
         self.places: dict[int | None, list[int]] = {}  # of the annotations of each image
@@ -114,20 +119,15 @@ class CocoFiles:
     def _replace(self, index: int, texts: list[str]) -> None:
         """Replaces the annotations of an image; those that stay keep their places in the file."""
         places = self.places.get(index, [])
-        old = [self.array.elements[i] for i in places]
-        for kind, i1, i2, j1, j2 in reversed(SequenceMatcher(None, old, texts, False).get_opcodes()):
-            paired = i1 + min(i2 - i1, j2 - j1)
-            if kind == "equal":
-                continue
-            for place, text in zip(places[i1:paired], texts[j1:j2]):
-                self.array.elements[place] = text
-            for place in reversed(places[paired:i2]):
-                self.array.remove(place)
-                del self.owners[place]
-            behind = places[paired - 1] + 1 if paired else places[0] if places else len(self.owners)
-            for text in reversed(texts[j1 + paired - i1:j2]):
-                self.array.insert(behind, text)
-                self.owners.insert(behind, index)
+        for place, text in zip(places, texts):
+            self.array.elements[place] = text
+        for place in reversed(places[len(texts):]):
+            self.array.remove(place)
+            del self.owners[place]
+        behind = places[-1] + 1 if places else len(self.owners)
+        for text in reversed(texts[len(places):]):
+            self.array.insert(behind, text)
+            self.owners.insert(behind, index)
         self._index()
 
     def _with_categories(self, text: str) -> str:

@@ -22,11 +22,13 @@ from detector.errors import BadInput
 
 Box = Sequence[float]  # x1, y1, x2, y2 in pixels
 VOC_OBJECT = re.compile(r"\s*<object\b[^>]*>.*?</object\s*>", re.DOTALL)
+PART_OR_BNDBOX = re.compile(r"<part\b.*?</part\s*>|<bndbox\b.*?</bndbox\s*>", re.DOTALL)
 NEW_VOC_FILE = ("<annotation>\n\t<filename>{}</filename>\n\t<size><width>{}</width><height>{}</height><depth>3</depth>"
                 "</size>\n</annotation>\n")
 BNDBOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
 NEW_VOC_OBJECT = ("\n\t<object>\n\t\t<name>{}</name>\n\t\t<pose>Unspecified</pose>\n\t\t<truncated>0</truncated>"
                   f"\n\t\t<difficult>0</difficult>\n\t\t{BNDBOX}\n\t</object>")
+SHAPES_OF_POINTS = ("polygon", "line", "linestrip")  # of labelme
 BLANK = "\ufeff\x00 \t\r\n\x1a"  # around the values of a YOLO line
 
 
@@ -82,16 +84,18 @@ class VocFiles:
             text = _replace_outside_parts(text, "name", f"<name>{escape(name)}</name>")
         if list(box) == _rounded(old_box):
             return text
-        element = next((match for match in re.findall(r"<part\b.*?</part>|<bndbox\b.*?</bndbox\s*>", text, re.DOTALL)
-                        if match.startswith("<bndbox")), "")
-        is_complete = all(f"<{corner}" in element for corner in voc_xml.CORNERS)
-        if not element:
+        match = next((match for match in PART_OR_BNDBOX.finditer(text) if match[0].startswith("<bndbox")), None)
+        if not match:
             return re.sub(r"(\s*</object\s*>)$", lambda match: BNDBOX.format(*new) + match[1], text)
+        element = match[0]
+        is_complete = all(f"<{corner}" in element for corner in voc_xml.CORNERS)
         edited = element if is_complete else BNDBOX.format(*new)
+        x1, y1, x2, y2 = voc_xml.read_object(text)[2:]
+        is_swapped = x1 > x2 or y1 > y2
         for corner, value, before, after in zip(voc_xml.CORNERS, new, _rounded(old_box), box):
-            if before != after:
+            if before != after or is_swapped:
                 edited = re.sub(rf"(<{corner}\b[^>]*>)[^<]*", lambda match: match[1] + value, edited)
-        return text.replace(element, edited)
+        return text[:match.start()] + edited + text[match.end():]
 
     def write(self, index: int, texts: list[str] | None) -> None:
         if texts is None:
@@ -164,9 +168,8 @@ class YoloFiles:
             values = centered + columns[5:]
         else:  # a polygon moves and grows with its box
             old = [old_box[0] / width, old_box[1] / height, old_box[2] / width, old_box[3] / height]
-            scale = [(new[axis + 2] - new[axis]) / max(old[axis + 2] - old[axis], 1e-9) for axis in (0, 1)]
-            values = [_number(new[i % 2] + (float(value) - old[i % 2]) * scale[i % 2], 8)
-                      for i, value in enumerate(columns[1:])]
+            points = _fit_points([*zip(columns[1::2], columns[2::2])], old, new)
+            values = [_number(value, 8) for point in points for value in point]
         ending = text[len(text.rstrip("\r\n")):]
         return " ".join([first, *values]) + ending
 
@@ -214,11 +217,11 @@ class JsonFiles:
             return json.dumps([name, list(box)])
         shape = json.loads(text or '{"points": [], "group_id": null, "shape_type": "rectangle", "flags": {}}')
         old = self.parse(index, text)[1] if text else []
-        if text and list(box) != _rounded(old) and shape.get("shape_type") == "polygon":
-            scale = [(box[axis + 2] - box[axis]) / max(old[axis + 2] - old[axis], 1e-9) for axis in (0, 1)]
-            shape["points"] = [[round(box[axis] + (float(point[axis]) - old[axis]) * scale[axis], 2) for axis in (0, 1)]
-                               for point in shape["points"]]
+        is_flat = not text or old[0] == old[2] or old[1] == old[3]
+        if text and list(box) != _rounded(old) and shape.get("shape_type") in SHAPES_OF_POINTS and not is_flat:
+            shape["points"] = [_rounded(point) for point in _fit_points(shape["points"], old, box)]
         elif not text or list(box) != _rounded(old):
+            shape.pop("mask", None)  # a circle or a mask becomes its box
             shape.update(points=[list(box[:2]), list(box[2:])], shape_type="rectangle")
         return json.dumps({"label": name} | shape | {"label": name})
 
@@ -230,6 +233,7 @@ class JsonFiles:
         if _is_labelme(content):
             content["shapes"] = entries
         else:
+            _check_parallel_lists(content, len(entries), self.paths[index])
             content |= {"labels": [label for label, _ in entries], "boxes": [box for _, box in entries]}
         indent = re.search(r"\n([ \t]+)", old)
         text = json.dumps(content, indent=indent[1] if indent else None, ensure_ascii=old.isascii())
@@ -242,3 +246,19 @@ class JsonFiles:
 
 def _is_labelme(content: dict) -> bool:
     return isinstance(content.get("shapes"), list) and "boxes" not in content
+
+
+def _check_parallel_lists(content: dict, count: int, path: str) -> None:
+    """Raises BadInput if another list has an entry for each object, and the number of objects changes."""
+    known = len(content.get("labels", []))
+    parallel = [key for key, value in content.items()
+                if key not in ("labels", "boxes") and isinstance(value, list) and len(value) == known]
+    if known and count != known and parallel:
+        raise BadInput(f"{path}: the list {parallel[0]!r} has an entry for each of the {known} objects, which a page "
+                       "does not know: objects can be changed, but none added or deleted. Remove the list first")
+
+
+def _fit_points(points: Sequence, old: Box, new: Box) -> list[list[float]]:
+    """Returns points that move and grow with the box around them."""
+    scale = [(new[axis + 2] - new[axis]) / max(old[axis + 2] - old[axis], 1e-9) for axis in (0, 1)]
+    return [[new[axis] + (float(point[axis]) - old[axis]) * scale[axis] for axis in (0, 1)] for point in points]

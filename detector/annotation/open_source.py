@@ -18,8 +18,8 @@ from detector.data.image_io import image_files, image_size
 from detector.data.text_files import read_lines
 from detector.errors import BadInput, combine_mistakes, shorten
 
-# images, their annotation files, classes, height and width of each image as annotated
-Opened = tuple[list[str], AnnotationFiles, Sequence[str], Sequence[Sequence[int]] | None]
+# images, their annotation files, classes, height and width of each image as annotated, sentences about what is left out
+Opened = tuple[list[str], AnnotationFiles, Sequence[str], Sequence[Sequence[int]] | None, list[str]]
 PREFERRED = (".jpg", ".jpeg")  # of images that differ in their ending alone
 
 
@@ -48,13 +48,17 @@ def open_source(source: str, classes: Sequence[str], split: str, follow_links: b
             raise BadInput(f"{source} is read as {layout}, which cannot be written. Convert it first: fleet-rcnn "
                            f"convert {source} --to coco OUT")
         opened = OPEN[layout](root, split)
-    images, files, names, sizes = opened
-    names = list(dict.fromkeys([*names, *classes]))
+    images, files, names, sizes, notes = opened
+    if not images:
+        raise BadInput(f"the split {split} of {source} has no image. Add images, or name another --split")
+    own_order = layout in ("coco", "yolo")  # else that of the command: so a class keeps its number and color
+    names = list(dict.fromkeys([*names, *classes] if own_order else [*classes, *names]))
     if layout == "yolo" and len(names) > len(opened[2]):
         raise BadInput(f"--classes {','.join(classes)}: the classes of this data set are {', '.join(opened[2])}. Add "
                        "others to its data.yaml or list of names")
     labels = LabelSet(layout, root, split, images, files, names, sizes)
-    notes = [] if follow_links else _leave_out_links(labels)
+    notes = notes if follow_links else notes + _leave_out_links(labels)
+    _resolve_links(files)
     _read_all(labels)
     return labels, notes
 
@@ -76,7 +80,7 @@ def _open_coco(root: str, split: str) -> Opened:
     data = coco.read(root, split)
     files = CocoFiles(coco.annotation_file(root, split))
     files.read()
-    return [data.path(i) for i in range(len(data))], files, data.classes, data.sizes.tolist()
+    return [data.path(i) for i in range(len(data))], files, data.classes, data.sizes.tolist(), []
 
 
 def _open_voc(root: str, split: str) -> Opened:
@@ -92,18 +96,18 @@ def _open_voc(root: str, split: str) -> Opened:
                 images.append(image)
                 paths.append(os.path.join(root, tree.annotations.folder, f"{stem}.xml"))
                 sizes.append(list(image_size(image)))
-    return images, VocFiles(paths, images, sizes), data.classes, sizes
+    return images, VocFiles(paths, images, sizes), data.classes, sizes, []
 
 
 def _open_yolo(root: str, split: str) -> Opened:
     data, name = find_split(root, split)
     labels = LabelFiles(root, name)
-    images = _one_per_stem(images_of(root, split))
+    images, notes = _one_per_stem(images_of(root, split))
     listed = data.names or (unique_names(read_lines(name_file(root)), name_file(root)) if name_file(root) else None)
     names = listed or yolo.read(root, split).classes
     sizes = [image_size(image) for image in images]
     paths = [labels.find(image) or labels.new_path(image) for image in images]
-    return images, YoloFiles(paths, sizes, list(names), data.keypoints), names, None
+    return images, YoloFiles(paths, sizes, list(names), data.keypoints), names, None, notes
 
 
 def _open_photographs(root: str) -> Opened:
@@ -112,40 +116,64 @@ def _open_photographs(root: str) -> Opened:
                if os.path.isdir(path)]
     folder = folders[0] if folders else root
     every = image_files(folder)
-    images = _one_per_stem([path for path in every if os.path.dirname(path) == os.path.normpath(folder)])
+    images, notes = _leave_out_sub_folders(every, folder, ())
     if not images:
         raise BadInput(f"{folder} itself holds no image: name the folder with the images, such as "
                        f"{os.path.dirname(every[0])}")
-    stems = [os.path.splitext(os.path.basename(path))[0] for path in images]
-    return images, JsonFiles([os.path.join(root, "labels", f"{stem}.json") for stem in stems]), [], None
+    images, twin_notes = _one_per_stem(images)
+    paths = [os.path.join(root, "labels", f"{_stem(path, folder)}.json") for path in images]
+    return images, JsonFiles(paths), [], None, notes + twin_notes
 
 
 def _open_json(root: str, split: str) -> Opened:
     annotations, pictures = per_image_json.find_folders(root, split, "")
     image_folder, label_folder = (os.path.join(root, index.folder) for index in (pictures, annotations))
-    images = _one_per_stem(image_files(image_folder))
-    stems = [os.path.splitext(os.path.relpath(path, image_folder))[0] for path in images]
-    if split != "all" and f"/{split}/" not in f"/{annotations.folder}/":  # a list, or a range
+    images, notes = image_files(image_folder), []
+    files = {path: annotations.find(_stem(path, image_folder)) for path in images}
+    if split == "all":
+        images, notes = _leave_out_sub_folders(images, image_folder, [path for path in images if files[path]])
+    elif f"/{split}/" not in f"/{annotations.folder}/":  # a list, or a range
         listed = set(per_image_json.listed_stems(root, split, annotations))
-        images, stems = zip(*[pair for pair in zip(images, stems) if pair[1] in listed])
-    known = [annotations.find(stem) for stem in stems]
-    paths = [os.path.join(root, files[0]) if files else os.path.join(label_folder, f"{stem}.json")
-             for stem, files in zip(stems, known)]
+        images = [path for path in images if _stem(path, image_folder) in listed]
+    images, twin_notes = _one_per_stem(images)
+    paths = [os.path.join(root, files[path][0]) if files[path] else
+             os.path.join(label_folder, f"{_stem(path, image_folder)}.json") for path in images]
     names = {name for path in paths if os.path.exists(path) for name, _, _ in per_image_json.read_objects(path)}
-    return list(images), JsonFiles(paths), sorted(names), None
+    return images, JsonFiles(paths), sorted(names), None, notes + twin_notes
 
 
 # Layout -> (root, split) -> Opened.
 OPEN = {"coco": _open_coco, "voc": _open_voc, "yolo": _open_yolo, "per_image_json": _open_json}
 
 
-def _one_per_stem(images: list[str]) -> list[str]:
-    """Returns the images without those that differ from another one in their ending alone; of these the JPEG counts."""
+def _stem(path: str, folder: str) -> str:
+    return os.path.splitext(os.path.relpath(path, folder))[0]
+
+
+def _leave_out_sub_folders(images: list[str], folder: str, labelled: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns the images of a folder itself and the labelled ones, and a sentence about the others.
+
+    A first label below labels/NAME/ would make NAME a split, to which the images of the folder itself do not belong.
+    """
+    known = set(labelled)
+    kept = [path for path in images if path in known or not os.path.dirname(_stem(path, folder))]
+    others = [os.path.relpath(path, folder) for path in sorted({*images} - {*kept})]
+    note = f"left out, in sub-folders: {shorten(others)}. Move them into {os.path.normpath(folder)} to label them"
+    return kept, [note] if others else []
+
+
+def _one_per_stem(images: list[str]) -> tuple[list[str], list[str]]:
+    """Returns the images without those that differ from another one in their ending alone, and a sentence about these.
+
+    Of such images the JPEG counts.
+    """
     by_stem: dict[str, str] = {}
     for image in sorted(images, key=lambda path: not path.lower().endswith(PREFERRED)):
         by_stem.setdefault(os.path.splitext(image)[0], image)
     kept = set(by_stem.values())
-    return [image for image in dict.fromkeys(images) if image in kept]
+    others = [os.path.basename(image) for image in dict.fromkeys(images) if image not in kept]
+    notes = [f"left out, as another image differs in its ending alone: {shorten(others)}"] if others else []
+    return [image for image in dict.fromkeys(images) if image in kept], notes
 
 
 def _leave_out_links(labels: LabelSet) -> list[str]:
@@ -166,6 +194,14 @@ def _leave_out_links(labels: LabelSet) -> list[str]:
     left_out = [labels.name(i) for i in sorted({*range(len(labels.images))} - {*kept})]
     labels.shown, labels.inside = kept, root
     return [f"left out, outside {labels.root}: {shorten(left_out)}. {remedy}"] if left_out else []
+
+
+def _resolve_links(files: AnnotationFiles) -> None:
+    """Puts the files that links lead to in place of the links, which a file that is written would replace."""
+    if isinstance(files, CocoFiles):
+        files.path = os.path.realpath(files.path)
+    else:
+        files.paths[:] = map(os.path.realpath, files.paths)
 
 
 def _read_all(labels: LabelSet) -> None:

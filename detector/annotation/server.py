@@ -194,7 +194,15 @@ def get(site: Site, path: str, query: dict) -> tuple[int, str, bytes, str]:
             return 200, "image/jpeg", encode_image(site.labels, index), ""
         if site.suggester:
             site.suggester.look_at(index)
-        return _json(site.describe(index, site.labels.load(index)))
+        return _json(site.describe(index, _load(site, index)))
+    except (BadInput, OSError) as error:
+        raise Refusal(422, str(error)) from error
+
+
+def _load(site: Site, index: int) -> Labels:
+    """Returns the labels of an image. Raises Refusal if they cannot be read."""
+    try:
+        return site.labels.load(index)
     except (BadInput, OSError) as error:
         raise Refusal(422, str(error)) from error
 
@@ -202,7 +210,8 @@ def get(site: Site, path: str, query: dict) -> tuple[int, str, bytes, str]:
 def put(site: Site, path: str, request: bytes) -> tuple[int, str, bytes, str]:
     """Writes the labels of an image; returns the answer, with the labels as they are then in the file.
 
-    409: the file has other labels than the page knows, which are the answer. 507: the file cannot be written.
+    409: the file has other labels than the page knows, which are the answer. 422: they cannot be read. 507: the file
+    cannot be written.
     """
     kind, index = _route(site, path)
     if kind != "labels":
@@ -213,11 +222,11 @@ def put(site: Site, path: str, request: bytes) -> tuple[int, str, bytes, str]:
                 not isinstance(content.get("labelled"), bool):
             raise BadInput("the request needs version, labelled and objects")
         objects = check_objects(content.get("objects"))
-        saved = site.labels.save(index, content["version"], content["labelled"], objects)
-        return _json(site.describe(index, saved))
-    except Conflict:
-        status, *rest = _json(site.describe(index, site.labels.load(index)))
-        return 409, *rest
+        try:
+            status, labels = 200, site.labels.save(index, content["version"], content["labelled"], objects)
+        except Conflict:
+            status, labels = 409, _load(site, index)
+        return status, *_json(site.describe(index, labels))[1:]
     except OSError as error:
         raise Refusal(507, f"{error.strerror or error}: {site.labels.root}") from error
     except (ValueError, RecursionError, BadInput) as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from annotation_page import AnnotationPage
 from chromium import CHROMIUM, Browser
 from conftest import REPO, TINY
@@ -43,8 +44,10 @@ def annotating(folder: Path, browser: Browser, *words: str):
         address = next(match[1] for line in process.stdout if (match := re.match(r"open (http://127.0.0.1:\S+)", line)))
         yield AnnotationPage(browser, address)
         process.send_signal(signal.SIGINT)
-        assert "train on it: data.root=photos data.format=per_image_json" in process.stdout.read()
-        assert process.wait(30) in (0, 130)
+        hint = re.search(r"train on it: echo (.*) > photos.yaml && fleet-rcnn train photos.yaml", process.stdout.read())
+        config, = shlex.split(hint[1])
+        assert yaml.safe_load(config)["data"] == {"root": "photos", "format": "per_image_json", "train": "all", "val": 0.2}
+        assert process.wait(30) == 130
     finally:
         process.kill()
 

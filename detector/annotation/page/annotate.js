@@ -68,7 +68,14 @@ async function copyFromBefore() {
   const rows = ordered(), before = rows[rows.findIndex(row => row.index === page.shown) - 1], target = page.shown;
   if (!before || !shown() || page.isCopying) return;
   page.isCopying = true;
-  const {objects} = await load(before.index).finally(() => { page.isCopying = false; });
+  let objects;
+  try {
+    objects = (await load(before.index)).objects;
+  } catch (error) {
+    return tell(`${before.name} cannot be read: ${reasonOf(error)}`);
+  } finally {
+    page.isCopying = false;
+  }
   if (page.shown !== target || !objects.length) return;
   const [width, height] = imageSize();
   const inside = objects.filter(({box}) => box[0] < width - 1 && box[1] < height - 1);
@@ -130,7 +137,7 @@ async function show(index) {
     if (page.shown !== index) return;
     levels = pixels;
   } catch (error) {
-    if (page.shown === index) tell(error instanceof TypeError ? "no connection to the server" : error.message);
+    if (page.shown === index) tell(reasonOf(error));
     return;
   }
   zoomToFit();
@@ -201,12 +208,19 @@ function drag(at) {
 }
 function dragged({kind, from, item, handle}, at, dx, dy) {
   if (kind === "move") return moveBox(item.box, dx, dy);
-  if (kind === "draw") return fitBox([...toImage(from), ...toImage(at)]);
+  if (kind === "draw") return drawn([...toImage(from), ...toImage(at)]);
   return fitBox(item.box.map((value, i) => EDGES[handle].includes(i) ? value + [dx, dy][i % 2] : value));
+}
+// Returns the part of a new box that lies in the image, or null where it lies in the margin.
+function drawn(box) {
+  const isInside = [0, 1].every(axis => Math.max(box[axis], box[axis + 2]) > 0 &&
+    Math.min(box[axis], box[axis + 2]) < imageSize()[axis]);
+  return isInside ? fitBox(box) : null;
 }
 function finish({kind, moved, at, item, box}) {
   if (kind === "pan" || kind === "pinch") return;
   if (!moved) return selectAt(at);
+  if (!box) return;
   if (kind === "draw") add(page.name, box);
   else if (box.some((value, i) => value !== item.box[i])) edit(item, {box});
 }
@@ -252,7 +266,7 @@ const KEYS = {n: () => go(1), b: () => go(-1), u: goToUnlabelled, e: markEmpty, 
   ",": () => selectNext(-1), "+": () => zoomTo(view.scale * 1.3), "=": () => zoomTo(view.scale * 1.3),
   "-": () => zoomTo(view.scale / 1.3), f: zoomToFit, h: () => hide(page.name), Escape: () => select(null),
   "?": () => byId("help").showModal()};
-const NEEDS_IMAGE = "ecdarxzy.,+=-fDeleteBackspaceEnter";
+const NEEDS_IMAGE = new Set([..."ecdarxzy.,+=-f", "Delete", "Backspace", "Enter"]);
 
 document.addEventListener("keydown", event => {
   const isField = event.target.matches("select, input:not([type=checkbox])") ||
@@ -265,7 +279,7 @@ document.addEventListener("keydown", event => {
     const name = data.classes[(Number(key) + 9) % 10];
     if (name !== undefined) chooseClass(name);
   } else if (event.ctrlKey ? key === "z" || key === "y" : KEYS[key]) {
-    if (NEEDS_IMAGE.includes(key) && !shown()) return;
+    if (NEEDS_IMAGE.has(key) && !shown()) return;
     if (event.ctrlKey && key === "z" && event.shiftKey) KEYS.y();
     else KEYS[key](event);
   } else return;

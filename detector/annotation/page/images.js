@@ -13,6 +13,8 @@ const notify = index => listeners.forEach(listener => listener(index));
 const request = (path, options = {}) =>
   fetch(path, {cache: "no-store", ...options, headers: {"X-Token": token, ...options.headers}});
 
+const reasonOf = error => error instanceof TypeError ? "no connection to the server" : error.message;
+
 function newObject(name, box, key = "") {
   const object = {id: ++lastId, name, box};
   if (key) keyOf.set(object.id, key);
@@ -37,9 +39,10 @@ async function load(index) {
   const changes = labels ? labels.changes : 0, answer = await request(`/labels/${index}`);
   if (!answer.ok) throw new Error(await answer.text());
   const content = await answer.json();
-  if (labels && (labels.changes !== changes || labels.version === content.version)) {
-    labels.suggestions = content.suggestions;
-    return labels;
+  const now = labelsOf.get(index);  // another call may have come first
+  if (now && (now !== labels || now.changes !== changes || now.version === content.version)) {
+    now.suggestions = content.suggestions;
+    return now;
   }
   return take(index, content);
 }
@@ -103,7 +106,7 @@ async function save(index) {
     } catch (error) {
       if (labels.sent.at(-1)?.objects !== sent.objects) labels.sent.push(sent);
       labels.dirty = true;
-      labels.error = error instanceof TypeError ? "no connection to the server" : error.message;
+      labels.error = reasonOf(error);
       break;
     }
   }
@@ -134,7 +137,10 @@ async function poll(shown) {
   if (!labels || labels.dirty || labels.saving || labels.changes !== changes) return;
   const isOther = content.version && content.version !== labels.version;
   if (!isOther && (labels.suggestions || rowOf.get(shown).top === null)) return;
-  if (await load(shown) !== labels) tell("Another page has changed this image: it is shown as it is now.");
+  const {name} = rowOf.get(shown);
+  try {
+    if (await load(shown) !== labels) tell(`Another page has changed ${name}: it is shown as it is now.`);
+  } catch (error) { tell(`${name} cannot be read again: ${reasonOf(error)}`); }
   notify(shown);
 }
 

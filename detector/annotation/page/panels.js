@@ -79,8 +79,8 @@ function buildList() {
       show(row.index);
       stage.focus({preventScroll: true});
     };
-    rowNodes.set(row.index, h("li", {}, h("button", {type: "button", class: "row", onclick: open}, h("i", {}),
-      h("span", {class: "text"}, row.name), h("span", {class: "state soft"}))));
+    rowNodes.set(row.index, h("li", {}, h("button", {type: "button", class: "row", title: row.name, onclick: open},
+      h("i", {role: "img"}), h("span", {class: "text"}, h("bdi", {dir: "ltr"}, row.name)))));
   }
   fillList();
 }
@@ -170,7 +170,8 @@ function updateRow(row) {
   const node = rowNodes.get(row.index).firstChild, state = stateOfRow(row);
   if (node.dataset.state !== state) {
     node.dataset.state = state;
-    node.querySelector(".state").textContent = state;
+    node.firstChild.title = state;
+    node.firstChild.setAttribute("aria-label", state);
   }
   const isShown = row.index === page.shown;
   if (node.hasAttribute("aria-current") === isShown) return;

@@ -4,6 +4,7 @@ import errno
 import http.client
 import json
 import os
+import subprocess
 import threading
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,9 @@ from PIL import Image
 from test_layouts import files_of, opened, photographs
 
 from detector.annotation import annotate, layouts
+from detector.annotation.label_set import Conflict
 from detector.annotation.server import MAX_BODY, Site, open_server
+from detector.config.load import load_config
 from detector.data.image_io import read_image
 from detector.errors import BadInput
 
@@ -217,11 +220,36 @@ def test_mistakes_in_the_command_are_one_sentence_and_the_address_is_printed(tmp
             run(**changes)
     serve = "http.server.ThreadingHTTPServer.serve_forever"
     monkeypatch.setattr(serve, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-    run()
-    output = capsys.readouterr().out
-    assert "http://127.0.0.1:" in output and "/?token=" in output and "ssh -L" in output and "data.format=per_image_json" in output
-    run(host="0.0.0.0")
-    assert "anybody who can reach this machine" in capsys.readouterr().out
+    def interrupted(**changes) -> str:
+        with pytest.raises(KeyboardInterrupt):
+            run(**changes)
+        return capsys.readouterr().out
+    output = interrupted()
+    assert "http://127.0.0.1:" in output and "/?token=" in output and "ssh -L" in output and "train on it" not in output
+    (tmp_path / "my photos").mkdir()
+    (tmp_path / "0.png").rename(tmp_path / "my photos" / "0.png")
+    labels = opened(tmp_path / "my photos", ["cat"])
+    labels.save(0, labels.load(0).version, True, [BOX])
+    hint = interrupted(source=str(tmp_path / "my photos")).rpartition("train on it: ")[2]
+    subprocess.run(["bash", "-c", hint.partition("&&")[0]], cwd=tmp_path, check=True)
+    config = load_config(str(tmp_path / "my photos.yaml"), [])
+    assert (config.data.root, config.data.format) == (str(tmp_path / "my photos"), "per_image_json")
+    assert hint.strip().endswith("&& fleet-rcnn train 'my photos.yaml'")
+    assert "anybody who can reach this machine" in interrupted(host="0.0.0.0")
+    for host, shown in (("0.0.0.0", "node7"), ("::", "node7"), ("::1", "[::1]"), ("10.0.0.1", "10.0.0.1")):
+        assert f"http://{shown}:80/?token=" in annotate.describe(Site(labels), host, 80, "node7")[1]
+
+
+def test_labels_that_cannot_be_read_when_a_page_saves_over_them_are_told(client, site, tmp_path, monkeypatch):
+    version = client.labels(0)["version"]
+
+    def conflict(*_):
+        (tmp_path / "photos" / "labels").mkdir()
+        (tmp_path / "photos" / "labels" / "0.json").write_text("{")
+        raise Conflict
+    monkeypatch.setattr(site.labels, "save", conflict)
+    status, text, _ = client.send("PUT", "/labels/0", json.dumps({"version": version, "labelled": True, "objects": []}).encode())
+    assert status == 422 and b"0.json" in text
 
 
 def test_with_host_other_machines_may_come_by_address_or_name_only(site):
