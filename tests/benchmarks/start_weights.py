@@ -4,8 +4,8 @@
 
 DIR of the data holds the VOC trees bccd and voc2012_100, DIR of the weights vgg16_caffe_features.pth (Oxford's VGG16 without
 its hidden layers) and resnet18_imagenet_to_layer3.pth. The cases: VGG16 in the original recipe, at a short side of 320;
-ResNet-18 FPN in the modern one. Both trainings have the same data, batches, steps and learning rates. As the documentation
-asks for, random weights are trained in all stages and norms, and stages and norms of ImageNet's stay frozen.
+ResNet-18 FPN in the modern one, with all stages and norms trained. Both trainings have the same data, batches, steps and
+learning rates. VGG16's first two stages stay frozen where they are ImageNet's, as in the original recipe.
 
 The two trainings of a seed run at the same time, each with half of the cores. Appends a JSON line for each case and seed to
 tests/benchmarks/results/start_weights.jsonl as soon as it is measured, so that cases and seeds can be measured one by one.
@@ -31,6 +31,7 @@ class Case:
     data: str      # folder below --data
     weights: str   # file below --weights
     config: dict   # what both trainings have
+    frozen_stages: int = 0  # of the training from weights
 
 
 ORIGINAL = {"base": "recipe/original", "model": {"backbone": "vgg16", "anchor_sizes": [[24, 56, 128]]},
@@ -38,18 +39,18 @@ ORIGINAL = {"base": "recipe/original", "model": {"backbone": "vgg16", "anchor_si
             "schedule": {"steps": 160, "lr_schedule": "milestones", "milestones": [1.2]}}  # an epoch has 102 steps
 MODERN = {"base": "custom/bccd", "evaluate": {"every_epochs": 0}}
 CASES = {
-    "vgg16_bccd": Case("bccd", "vgg16_caffe_features.pth", ORIGINAL),
+    "vgg16_bccd": Case("bccd", "vgg16_caffe_features.pth", ORIGINAL, 2),
     "resnet18_bccd": Case("bccd", "resnet18_imagenet_to_layer3.pth",
                           {**MODERN, "schedule": {"steps": 104, "milestones": [1.5]}}),  # two epochs
     "resnet18_voc2012_100": Case("voc2012_100", "resnet18_imagenet_to_layer3.pth",
                                  {**MODERN, "schedule": {"steps": 208, "milestones": [12]}})}  # 16 epochs of 50 images
-STARTS = {"weights": {"norm": "frozen", "frozen_stages": 2},
-          "random": {"weights": "", "norm": "trained", "frozen_stages": 0}}
+STARTS = ("weights", "random")
 
 
 def write_config(case: Case, start: str, seed: int, data: Path, weights: Path, folder: Path) -> Path:
     """Writes the config of one training into `folder`, and returns its path."""
-    model = {"weights": str(weights / case.weights), **STARTS[start]}
+    model = {"weights": str(weights / case.weights) if start == "weights" else "", "norm": "trained",
+             "frozen_stages": case.frozen_stages if start == "weights" else 0}
     config = {**case.config, "model": {**case.config.get("model", {}), **model}, "seed": seed,
               "data": {"format": "voc", "root": str(data / case.data), "train": "train", "val": "val"},
               "run": {"folder": str(folder), "name": start}}

@@ -87,7 +87,7 @@ def test_what_pycocotools_takes_is_scored_with_its_numbers(tmp_path, capsys):
     output = capsys.readouterr().out
     assert ap_of(output) == pytest.approx(evaluation.stats[0], abs=1e-4)
     assert "cat (id 1)" in output and "no object of class none in coco truth.json: not part of the means" in output
-    assert "annotations were left out, because the file does not list their image or category" in output
+    assert "annotations were left out, because the file does not list its image or category" in output
 
 
 def test_ids_that_are_texts_are_matched_as_written(annotations, tmp_path, capsys):
