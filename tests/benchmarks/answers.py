@@ -96,8 +96,9 @@ def published_row(lines: Lines) -> str:
     seeds = list({line["seed"]: line for line in lines if line["hardware"] == lines[-1]["hardware"]}.values())
     values = [line["metrics"]["AP50"] for line in seeds]
     deviation = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return (f"AP50 {statistics.mean(values):.4f}{deviation}, AP {statistics.mean(line['metrics']['AP'] for line in seeds):.4f} (means of "
-            f"{len(seeds)} seeds); {statistics.mean(line['minutes'] for line in seeds):.0f} minutes a seed, {lines[-1]['hardware']}")
+    count = "1 seed" if len(seeds) == 1 else f"means of {len(seeds)} seeds"
+    return (f"AP50 {statistics.mean(values):.4f}{deviation}, AP {statistics.mean(line['metrics']['AP'] for line in seeds):.4f} ({count}); "
+            f"{statistics.mean(line['minutes'] for line in seeds):.0f} minutes a seed, {lines[-1]['hardware']}")
 
 
 def loader(lines: Lines) -> str:
@@ -223,6 +224,8 @@ QUESTIONS = [
              highlight=True),
     Question("Do training steps keep their pace while an evaluation is scored in the background?", "scoring_beside.py",
              scoring_beside),
+    Question("Do live lines on a terminal and plots after each evaluation slow the steps?", "progress_cost.py",
+             lambda lines: f"{format_spread(lines[-1]['ratio'], 3)} times the speed of the same run in a pipe without plots"),
     Question("How long does a step wait for a checkpoint?", "checkpoint.py", checkpoint, highlight=True),
     Question("Are 1,000 damaged checkpoints found, and what does it cost to verify one?", "bit_flips.py", bit_flips),
     Question("Does a run on Slurm survive preemption, its time limit, a requeue by hand and a lost node, each twice?",

@@ -57,6 +57,14 @@ def test_start_up(tmp_path):
     assert line["kept"]["memory grows less than 5%"] and len(line["memory"]["mib"]) == 50
 
 
+def test_progress_cost(tmp_path):
+    from conftest import TINY
+    tiny = [option for option in TINY if not option.startswith(("run.log", "run.plots", "schedule.", "evaluate.every"))]
+    output, (line,) = run(tmp_path / "out.jsonl", "progress_cost.py", "--rounds", "1", *tiny, "schedule.steps=12", "data.cache=",
+                          status=None)
+    assert len(line["images_per_s"]["shown"]) == 1 and line["ratio"]["median"] > 0 and "times the speed of those without" in output
+
+
 def test_loader(tmp_path):
     output, (line,) = run(tmp_path / "out.jsonl", "loader.py", "--images", "8", "--rounds", "3", "--batch", "4", "--steps", "8",
                         "--workers", "2", "--step-ms", "1", "--short", "200")
