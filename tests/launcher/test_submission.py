@@ -87,7 +87,7 @@ def test_scripts_unset_the_variables_of_other_jobs_and_those_of_arrays_keep_thei
 
 def test_a_stop_signal_to_the_shell_alone_is_passed_on_by_srun_and_the_status_is_that_of_srun(tmp_path):
     program = tmp_path / "srun"
-    program.write_text("#!/bin/bash\ntrap 'echo passed on; exit 7' USR1\necho started\nfor i in $(seq 100); do sleep 0.1; done\n")
+    program.write_text("#!/bin/bash\ntrap 'echo passed on; exit 7' USR1\necho started\nfor i in $(seq 600); do sleep 0.1; done\n")
     program.chmod(0o755)
     code = "\n".join([*submission().functions(), "srun a b", "echo ended with $?", "kill -TERM $$", "echo ignored"])
     process = subprocess.Popen(["bash", "-c", code], stdout=subprocess.PIPE, text=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})

@@ -5,6 +5,7 @@ import fcntl
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -21,7 +22,7 @@ HIDDEN_CURSOR, CURSOR = "\x1b[?25l", "\x1b[?25h"
 
 
 class TerminalProcess:
-    """A program in a terminal of its own, 80 columns wide."""
+    """A program in a terminal of its own, 80 columns wide, where Ctrl-C is not ignored as it is below nohup."""
 
     def __init__(self, command: list[str]):
         self.terminal, end = pty.openpty()
@@ -29,7 +30,7 @@ class TerminalProcess:
         kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")}
         self.process = subprocess.Popen(
             command, cwd=REPO, stdin=end, stdout=end, stderr=end,
-            preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
+            preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0), signal.signal(signal.SIGINT, signal.SIG_DFL)),
             env={**kept, "TERM": "xterm-256color", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)})
         os.close(end)
         self.output = ""
