@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from detector.data.image_io import decoder_note
 from detector.data.text_files import printable
-from detector.errors import FAILED, OK, BadInput, count_of
+from detector.errors import FAILED, INTERRUPTED, OK, BadInput, count_of
 from detector.inference.predictor import BATCH_SIZE, Predictor, load_predictor
 from detector.inference.slicing import Slicing
 from detector.inference.sources import FrameSource, batch_frames, is_camera, is_video, open_frames
@@ -28,8 +28,8 @@ def predict(detector: str, source: str, device: str = "auto", score: float = 0.5
             tile: int = 0, overlap: float | None = None) -> int:
     """Writes images with boxes, COCO results and a table into a folder; returns the exit status.
 
-    An image or a folder that cannot be read is reported and skipped; the exit status is then 1. Ctrl-C ends a camera or
-    a video, and the detections until then are written.
+    An image or a folder that cannot be read is reported and skipped; the exit status is then 1. After Ctrl-C the
+    detections until then are written; the exit status is 130.
 
     Args:
         detector: a run folder, `coco`, `coco:BUILDER`, or a file of weights; see open_detector.
@@ -62,8 +62,8 @@ def predict(detector: str, source: str, device: str = "auto", score: float = 0.5
         jpegs = JpegBudget(frames.count or REPORT_FRAMES) if report else None
         writer = PredictionWriter(folder, predictor.classes, frames, jpegs)
         with camera_window(f"{source}: q ends it") if is_camera(source) else nullcontext() as show:
-            errors, elapsed_s = predict_frames(predictor, frames, writer, score, 1 if show else batch_size, slicing,
-                                               show)
+            errors, elapsed_s, is_whole = predict_frames(predictor, frames, writer, score, 1 if show else batch_size,
+                                                         slicing, show)
     if not writer.results:
         raise BadInput(f"{source}: the video has no frame" if is_video(source) else
                        f"no image below {source} could be read; first: {[*frames.unreadable_folders, *errors][0]}")
@@ -79,6 +79,8 @@ def predict(detector: str, source: str, device: str = "auto", score: float = 0.5
     if frames.unreadable_folders:
         print(count_of(len(frames.unreadable_folders), "folder could not be read and was left out",
                        "folders could not be read and were left out"))
+    if not is_whole:
+        return INTERRUPTED
     return FAILED if errors or frames.unreadable_folders else OK
 
 
@@ -116,11 +118,17 @@ def describe_folders(source: FrameSource) -> str:
 
 
 def predict_frames(predictor: Predictor, source: FrameSource, writer: PredictionWriter, score: float, batch_size: int,
-                   slicing: Slicing | None, show: ShowFrame | None) -> tuple[list[str], float]:
-    """Predicts all frames; returns the errors of unreadable ones and the elapsed seconds. Shows a progress bar.
+                   slicing: Slicing | None, show: ShowFrame | None) -> tuple[list[str], float, bool]:
+    """Predicts all frames. Shows a progress bar.
 
     Args:
         show: is given each drawn frame, uint8 [H, W, 3]; the rest is left out when it returns False.
+
+    Returns:
+        The errors of unreadable frames, the elapsed seconds, and False where Ctrl-C has ended it before the last frame.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C before there is any result.
     """
     started_at, errors = time.monotonic(), []
     divisor = predictor.model.preprocessing.size_divisor
@@ -137,5 +145,8 @@ def predict_frames(predictor: Predictor, source: FrameSource, writer: Prediction
                         break
                 bar.update(len(batch))
         except KeyboardInterrupt:
+            if not writer.results:
+                raise
             tqdm.write("interrupted: the detections until here are written")
-    return errors, time.monotonic() - started_at
+            return errors, time.monotonic() - started_at, False
+    return errors, time.monotonic() - started_at, True

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 
 from detector.errors import BadInput
 from detector.inference.predict import predict
-from detector.inference.predictor import ImageDetections
+from detector.inference.predictor import ImageDetections, Predictor
 from detector.inference.writers import coco_rows
 
 CLASSES = ("cat", "dog")
@@ -331,3 +331,25 @@ def test_the_error_about_an_image_gives_a_remedy_that_predict_has(run, tmp_path,
     predict_to_folder(run, tmp_path / "images", 1.0, tmp_path / "out", status=1)
     output = capsys.readouterr()
     assert "Replace it" in output.out + output.err and "unreadable_images" not in output.out + output.err
+
+
+@pytest.mark.parametrize("whole_batches", [0, 1])
+def test_ctrl_c_writes_what_is_there_and_ends_with_130(run, tmp_path, monkeypatch, capsys, whole_batches):
+    for number in range(3):
+        save_gradient(tmp_path / "photos" / f"{number}.png")
+    detect, batches = Predictor.detect, []
+
+    def interrupted_detect(self, images, *args):
+        batches.append(len(images))
+        if len(batches) > whole_batches:
+            raise KeyboardInterrupt
+        return detect(self, images, *args)
+
+    monkeypatch.setattr(Predictor, "detect", interrupted_detect)
+    if not whole_batches:
+        with pytest.raises(KeyboardInterrupt):
+            predict(run, str(tmp_path / "photos"), score=0.0, out=str(tmp_path / "out"), batch_size=1)
+        return
+    assert predict(run, str(tmp_path / "photos"), score=0.0, out=str(tmp_path / "out"), batch_size=1) == 130
+    assert "interrupted: the detections until here are written" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "out" / "images.json").read_text())["images"]) == 1
