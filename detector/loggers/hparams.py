@@ -36,11 +36,6 @@ def read_options_of(run: Path) -> dict[str, object]:
         return {}
 
 
-def best_metric_of(options: dict[str, object]) -> str:
-    """Returns the metric that decides which evaluation is the best."""
-    return str(options.get("evaluate.best_metric", "AP"))
-
-
 def hyperparameters(options: dict[str, object]) -> dict[str, float | str]:
     """Returns the options that are compared between runs, those that hold a number as numbers."""
     values: dict[str, float | str] = {}

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.loggers.hparams import best_metric_of, read_options_of, write_hparams
+from detector.loggers.hparams import read_options_of, write_hparams
 from detector.loggers.protocol import Logger
 from detector.run.evaluation_history import best_evaluation, read_evaluations
 from detector.run.files import TENSORBOARD_FOLDER
-from detector.run.metric_tags import BEST_NAME, tag_of
+from detector.run.metric_tags import BEST_NAME, best_metric_of, tag_of
 from detector.visualization.validation_images import EncodedImage
 
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -41,8 +42,10 @@ FAILED_RANKS_FOLDER = "slurm/failed"      # folder: a file for each rank that en
 STOPPED_EARLY_FILE = "slurm/stopped"      # exists if a rank has stopped early since the last start
 
 
-def write_whole(path: Path, text: str, flush: bool = True) -> None:
-    """Replaces a file; a reader sees the old or the new content, never a part. One process may write a file at a time.
+def replace_file(path: Path, content: bytes, flush: bool = True) -> None:
+    """Replaces a file, which keeps its permissions; a reader sees the old or the new content, never a part.
+
+    Where several processes write a file at the same time, the last one wins.
 
     Args:
         flush: wait until the content is on the disk. Without it, a power cut can leave an incomplete file.
@@ -51,26 +54,30 @@ def write_whole(path: Path, text: str, flush: bool = True) -> None:
         OSError: the file cannot be written; the old one is left as it is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        if flush:
-            os.fsync(file.fileno())
-    os.replace(partial, path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            if flush:
+                os.fsync(file.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copymode(path, partial)
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: Path, text: str, flush: bool = True) -> None:
+    """Replaces a text file as replace_file does. Raises OSError."""
+    replace_file(path, text.encode("utf-8"), flush)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a file as write_whole does, also where several processes write it at the same time; the last one wins.
-
-    Raises:
-        BadInput: the file cannot be written.
-    """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    """Replaces a text file as replace_file does, without waiting for the disk. Raises BadInput in place of OSError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, text, flush=False)
     except OSError as error:
         raise cannot_write(path, error) from error
 

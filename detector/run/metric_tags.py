@@ -20,3 +20,8 @@ def tag_of(kind: str, name: str) -> str:
     if kind.endswith(BY_CLASS):
         return f"per class {kind.removesuffix(BY_CLASS)}/{name}"
     return f"{SECTIONS.get(kind, kind)}/{name}"
+
+
+def best_metric_of(options: dict[str, object]) -> str:
+    """Returns the metric that decides which evaluation is the best."""
+    return str(options.get("evaluate.best_metric", "AP"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.errors import BadInput, shorten
+from detector.run.metric_tags import best_metric_of
 from detector.sync.progress import Progress
 from detector.sync.record import FILES, PICTURES, Record, files_of, first_line, rows_of
 
@@ -89,7 +90,7 @@ def send_lines(client: "MlflowClient", record: Record, progress: Progress,
                save: Callable[[Progress], None]) -> Progress:
     """Sends the logged lines that are new, and saves the progress before and after each request."""
     from mlflow.entities import Metric
-    rows = rows_of(record.lines, str(record.options.get("evaluate.best_metric", "AP")))
+    rows = rows_of(record.lines, best_metric_of(record.options))
     progress = progress.with_lines(record, arrived(client, record, progress, rows))
     for until in batch_ends(rows, progress.lines):
         metrics = [Metric(tag, value, milliseconds(record, line["step"]), line["step"])

@@ -1,7 +1,5 @@
 """`sync`: sends what a tracker does not have yet of a run."""
 
-import contextlib
-import fcntl
 import http.client
 import importlib.util
 import os
@@ -9,11 +7,12 @@ import re
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from detector.errors import BadInput, shorten
+from detector.run.folder_lock import folder_lock
 from detector.sync.mlflow_run import sync_to_mlflow
 from detector.sync.progress import WANDB_SERVER, Progress, read_progress, write_progress
 from detector.sync.record import Record, first_line, read_record
@@ -73,7 +72,7 @@ def sync(run: str, to: str, url: str = "", project: str = "") -> list[str]:
     if not os.access(folder, os.W_OK):
         raise BadInput(f"{folder} cannot be written, and sync.json in it keeps what was sent: ask its owner to sync it,"
                        " or sync a copy of the folder")
-    with only_sync_of(folder):
+    with folder_lock(folder, f"another process syncs {folder}: wait for it"):
         progress, notes = read_progress(folder, to, url, project, record.name), []
         if not progress.is_start_of(record):
             notes = [f"the run was trained again from an earlier step than was sent: {to} gets a new run, and the old "
@@ -124,18 +123,3 @@ def ensure_reachable(url: str, target: Target) -> None:
         reason = first_line(reason) if isinstance(reason, Exception) else reason
         raise BadInput(f"{url} cannot be reached: {reason}. Start the server, or name another one with --url"
                        f"{target.without_server}") from error
-
-
-@contextlib.contextmanager
-def only_sync_of(folder: Path) -> Iterator[None]:
-    """Holds a lock on a run folder, which only `sync` takes. Raises BadInput if another `sync` holds it."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a disk without locks
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise BadInput(f"another process syncs {folder}: wait for it") from error
-        yield
-    finally:
-        os.close(handle)

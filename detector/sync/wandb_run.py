@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.errors import BadInput
+from detector.run.metric_tags import best_metric_of
 from detector.sync.progress import Progress
 from detector.sync.record import FILES, PICTURES, Record, files_of, first_line, rows_of
 
@@ -72,7 +73,7 @@ def send(run: "wandb.Run", record: Record, progress: Progress, changed: list[str
     The own steps are counted in sync.json, so that the server drops what a sync that was cut short had sent before.
     """
     import wandb
-    rows = rows_of(record.lines, str(record.options.get("evaluate.best_metric", "AP")))
+    rows = rows_of(record.lines, best_metric_of(record.options))
     count, last_step = progress.rows, max((line["step"] for line in record.lines), default=0)
     for line, row in zip(record.lines[progress.lines:], rows[progress.lines:]):
         run.log({"step": line["step"], "_timestamp": record.time_of(line["step"]), **row}, step=count)

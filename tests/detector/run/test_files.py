@@ -31,9 +31,11 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
             patched.setattr(os, step, fail)
             with pytest.raises(OSError):
                 write_whole(path, "second")
-        assert path.read_text() == "first"
+        assert path.read_text() == "first" and os.listdir(path.parent) == ["results.json"]
+    path.chmod(0o604)
     write_whole(path, "third")
     assert path.read_text() == "third" and os.listdir(path.parent) == ["results.json"]
+    assert path.stat().st_mode & 0o777 == 0o604, "it keeps its permissions"
 
 
 def test_a_file_of_several_writers_appears_whole_or_not_at_all(tmp_path, monkeypatch):

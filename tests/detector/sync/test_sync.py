@@ -1,7 +1,6 @@
 """`sync` without a tracker: errors before anything is sent."""
 
 import contextlib
-import fcntl
 import importlib.util
 import os
 import shutil
@@ -15,8 +14,9 @@ from recorded_run import make_run
 
 from detector.__main__ import main
 from detector.errors import BadInput
+from detector.run.folder_lock import folder_lock
 from detector.sync.progress import Progress, read_entries, read_progress, write_progress
-from detector.sync.sync import TARGETS, ensure_reachable, only_sync_of, sync
+from detector.sync.sync import TARGETS, ensure_reachable, sync
 
 
 @pytest.fixture(autouse=True)
@@ -73,13 +73,10 @@ def test_a_run_folder_that_cannot_be_written_is_refused_before_anything_is_sent(
         sync(str(run), "mlflow", "sqlite:///not-opened.db")
 
 
-def test_two_syncs_of_one_run_do_not_send_the_same_at_once(tmp_path):
-    with only_sync_of(tmp_path):
-        with pytest.raises(BadInput, match="another process syncs"), only_sync_of(tmp_path):
-            pass
-    handle = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it is free again
-    os.close(handle)
+def test_two_syncs_of_one_run_do_not_send_the_same_at_once(installed, tmp_path):
+    run = make_run(tmp_path / "run")
+    with folder_lock(run), pytest.raises(BadInput, match=f"another process syncs {run}: wait for it"):
+        sync(str(run), "mlflow", "sqlite:///not-opened.db")
 
 
 @pytest.mark.parametrize("to, url, message", [
