@@ -76,11 +76,11 @@ def _add_classes(classes: list[str], predictor: Predictor | None) -> Sequence[st
 
 def describe(site: Site, host: str, port: int, machine: str) -> list[str]:
     """Returns the lines that are printed at the start."""
-    shown = machine if host in ANY_HOST else f"[{host}]" if ":" in host else host
-    lines = [f"images: {len(site.labels.shown)} of {site.labels.root}, written as {site.labels.layout}",
-             f"open http://{shown}:{port}/?token={site.token}"]
+    name = machine if host in ANY_HOST else f"[{host}]" if ":" in host else host
+    lines = [f"images: {len(site.labels.indices)} of {site.labels.root}, written as {site.labels.layout}",
+             f"open http://{name}:{port}/?token={site.token}"]
     if not site.is_open:
-        lines.append(f"from another machine: ssh -L {port}:{shown}:{port} {machine}, and the same address")
+        lines.append(f"from another machine: ssh -L {port}:{name}:{port} {machine}, and the same address")
     else:
         lines.append("anybody who can reach this machine and knows the token can write the labels; traffic is not "
                      "encrypted")

@@ -4,14 +4,16 @@ import json
 import os
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from detector.annotation.layouts import Box
-from detector.annotation.texts import JsonArray, json_like, read_exactly, split_array, write_whole
+from detector.annotation.texts import JsonArray, json_like, read_exactly, split_array
 from detector.data.formats import coco
 from detector.data.formats.coco_ids import IdTable, text_id
 from detector.data.formats.segmentation_boxes import segmentation_box
 from detector.data.text_files import read_bytes
 from detector.errors import BadInput
+from detector.run.files import replace_file
 
 SEEN = "annotated"  # of an image without objects: somebody has looked at it
 MARK = re.compile(rf'\s*,\s*"{SEEN}"\s*:\s*(true|false)')
@@ -109,7 +111,7 @@ class CocoFiles:
             if self.new_names or self.seen[index] != (texts == []):
                 text = self._with_mark(self._with_categories(text), index, texts == [])
                 self._take(text, self.ids)
-            write_whole(self.path, text.encode(self.encoding))
+            replace_file(Path(self.path), text.encode(self.encoding))
             self.seen[index], self.new_names = texts == [], {}
             self.stamp = self._stamp()
         except BaseException:

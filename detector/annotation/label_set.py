@@ -6,11 +6,12 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from detector.annotation.layouts import AnnotationFiles
-from detector.annotation.texts import folder_lock
 from detector.data.image_io import image_size
 from detector.errors import BadInput
+from detector.run.folder_lock import folder_lock
 
 MAX_OBJECTS = 20_000  # of an image
 UNLABELLED, LABELLED, EMPTY = "unlabelled", "labelled", "empty"
@@ -48,15 +49,15 @@ class LabelSet:
     classes: list[str]
     sizes: Sequence[Sequence[int]] | None = None
     inside: str = ""  # the folder, with a slash at its end, that no image may lie outside of; "": any place
-    shown: Sequence[int] = ()  # indices of the images that pages may ask for
-    texts: dict[str, str] = field(default_factory=dict)  # of objects that pages have seen, by key
+    indices: Sequence[int] = ()  # of the images that pages may ask for
+    text_of_key: dict[str, str] = field(default_factory=dict)  # of objects that pages have seen, by key
     serial: int = 0
     changes: dict[int, int] = field(default_factory=dict)  # index of an image -> the serial number of its last change
     states: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.lock = threading.RLock()
-        self.shown = self.shown or range(len(self.images))
+        self.indices = self.indices or range(len(self.images))
         self.base = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in self.images])
 
     def size(self, index: int) -> tuple[int, int]:
@@ -88,7 +89,7 @@ class LabelSet:
                 except (ValueError, KeyError, TypeError) as error:
                     raise BadInput(f"{self.name(index)}: an object cannot be read: {error}") from error
                 key = _digest(text.strip())
-                self.texts.setdefault(key, text)
+                self.text_of_key.setdefault(key, text)
                 objects.append({"key": key, "name": name, "box": [round(float(value), 2) for value in box]})
             labels = Labels(_digest(str(texts is None), *(entry["key"] for entry in objects)), texts is not None,
                             objects)
@@ -113,7 +114,7 @@ class LabelSet:
             BadInput: an object has an unknown class, or a box without area or outside the image. Nothing is written.
             OSError: the file cannot be written. It is as before.
         """
-        with self.lock, folder_lock(self.root):
+        with self.lock, folder_lock(Path(self.root)):
             old = self.load(index)
             if old.version != version:
                 raise Conflict
@@ -125,7 +126,7 @@ class LabelSet:
             return self.load(index)
 
     def _text(self, index: int, entry: dict) -> str:
-        text, name, box = self.texts.get(entry["key"], ""), entry["name"], entry["box"]
+        text, name, box = self.text_of_key.get(entry["key"], ""), entry["name"], entry["box"]
         if text:
             known_name, known_box = self.files.parse(index, text)
             if name == known_name and box == [round(float(value), 2) for value in known_box]:

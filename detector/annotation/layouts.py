@@ -8,17 +8,19 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 from xml.sax.saxutils import escape
 
 import numpy as np
 
-from detector.annotation.texts import compose, read_exactly, write_whole
+from detector.annotation.texts import compose, read_exactly
 from detector.data.formats import per_image_json, voc, voc_xml, yolo
 from detector.data.layout_writers import NOT_IN_XML
 from detector.data.text_files import decode, read_bytes
 from detector.errors import BadInput
+from detector.run.files import replace_file
 
 Box = Sequence[float]  # x1, y1, x2, y2 in pixels
 VOC_OBJECT = re.compile(r"\s*<object\b[^>]*>.*?</object\s*>", re.DOTALL)
@@ -99,7 +101,7 @@ class VocFiles:
 
     def write(self, index: int, texts: list[str] | None) -> None:
         if texts is None:
-            return write_whole(self.paths[index], None)
+            return Path(self.paths[index]).unlink(missing_ok=True)
         height, width = self.sizes[index]
         text, encoding = self._text(index) if os.path.exists(self.paths[index]) else \
             (NEW_VOC_FILE.format(escape(os.path.basename(self.images[index])), width, height), "utf-8")
@@ -107,7 +109,7 @@ class VocFiles:
         if len(gaps) == 1:
             end = len(text[:text.rindex("</annotation")].rstrip()) if "</annotation" in text else len(text)
             gaps = [text[:end], text[end:]]
-        write_whole(self.paths[index], compose(gaps, texts).encode(encoding, "xmlcharrefreplace"))
+        replace_file(Path(self.paths[index]), compose(gaps, texts).encode(encoding, "xmlcharrefreplace"))
 
     def _text(self, index: int) -> tuple[str, str]:
         content = read_bytes(self.paths[index])
@@ -175,7 +177,7 @@ class YoloFiles:
 
     def write(self, index: int, texts: list[str] | None) -> None:
         if texts is None:
-            return write_whole(self.paths[index], None)
+            return Path(self.paths[index]).unlink(missing_ok=True)
         lines = self._lines(index) if os.path.exists(self.paths[index]) else []
         gaps = [""]
         for line in lines:
@@ -183,7 +185,7 @@ class YoloFiles:
         gaps = gaps if len(gaps) > 1 else [gaps[0], ""]
         texts = [text if text.endswith(("\n", "\r")) or (i == len(texts) and not "".join(gaps[i:])) else f"{text}\n"
                  for i, text in enumerate(texts, start=1)]
-        write_whole(self.paths[index], compose(gaps, texts).encode("utf-8"))
+        replace_file(Path(self.paths[index]), compose(gaps, texts).encode("utf-8"))
 
     def _lines(self, index: int) -> list[str]:
         content = read_bytes(self.paths[index], "label file")
@@ -192,10 +194,14 @@ class YoloFiles:
 
 @dataclass(frozen=True)
 class JsonFiles:
-    """One JSON an image: labels and boxes, or labelme's shapes. An object's text is its shape, or [label, box]."""
+    """One JSON an image: labels and boxes, or labelme's shapes. An object's text is its shape, or [label, box].
+
+    other_lists: keys of lists that in one of the files are not as long as there are objects.
+    """
 
     paths: list[str]
     grid: float = 0.1
+    other_lists: set[str] = field(default_factory=set)
 
     def texts(self, index: int) -> list[str] | None:
         if not os.path.exists(self.paths[index]):
@@ -203,6 +209,8 @@ class JsonFiles:
         per_image_json.read_objects(self.paths[index])  # raises BadInput
         content = self._content(index)[0]
         entries = content["shapes"] if _is_labelme(content) else [*zip(content["labels"], content["boxes"])]
+        self.other_lists.update(key for key, value in content.items()
+                                if isinstance(value, list) and len(value) != len(entries))
         return [json.dumps(entry) for entry in entries]
 
     def parse(self, index: int, text: str) -> tuple[str, Box]:
@@ -227,17 +235,27 @@ class JsonFiles:
 
     def write(self, index: int, texts: list[str] | None) -> None:
         if texts is None:
-            return write_whole(self.paths[index], None)
+            return Path(self.paths[index]).unlink(missing_ok=True)
         content, old = self._content(index) if os.path.exists(self.paths[index]) else ({}, "")
         entries = [json.loads(text) for text in texts]
         if _is_labelme(content):
             content["shapes"] = entries
         else:
-            _check_parallel_lists(content, len(entries), self.paths[index])
+            self._check_parallel_lists(content, len(entries), self.paths[index])
             content |= {"labels": [label for label, _ in entries], "boxes": [box for _, box in entries]}
         indent = re.search(r"\n([ \t]+)", old)
         text = json.dumps(content, indent=indent[1] if indent else None, ensure_ascii=old.isascii())
-        write_whole(self.paths[index], (text + "\n" * old.endswith("\n")).encode("utf-8"))
+        replace_file(Path(self.paths[index]), (text + "\n" * old.endswith("\n")).encode("utf-8"))
+
+    def _check_parallel_lists(self, content: dict, count: int, path: str) -> None:
+        """Raises BadInput if another list has an entry for each object, and the number of objects changes."""
+        known = len(content.get("labels", []))
+        parallel = [key for key, value in content.items() if isinstance(value, list) and len(value) == known
+                    and key not in self.other_lists | {"labels", "boxes"}]
+        if known and count != known and parallel:
+            raise BadInput(f"{path}: the list {parallel[0]!r} has an entry for each of the {known} objects, which a "
+                           "page does not know: objects can be changed, but none added or deleted. Remove the list "
+                           "first")
 
     def _content(self, index: int) -> tuple[dict, str]:
         text = decode(read_bytes(self.paths[index]), self.paths[index])
@@ -246,16 +264,6 @@ class JsonFiles:
 
 def _is_labelme(content: dict) -> bool:
     return isinstance(content.get("shapes"), list) and "boxes" not in content
-
-
-def _check_parallel_lists(content: dict, count: int, path: str) -> None:
-    """Raises BadInput if another list has an entry for each object, and the number of objects changes."""
-    known = len(content.get("labels", []))
-    parallel = [key for key, value in content.items()
-                if key not in ("labels", "boxes") and isinstance(value, list) and len(value) == known]
-    if known and count != known and parallel:
-        raise BadInput(f"{path}: the list {parallel[0]!r} has an entry for each of the {known} objects, which a page "
-                       "does not know: objects can be changed, but none added or deleted. Remove the list first")
 
 
 def _fit_points(points: Sequence, old: Box, new: Box) -> list[list[float]]:

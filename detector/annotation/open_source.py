@@ -192,7 +192,7 @@ def _leave_out_links(labels: LabelSet) -> list[str]:
     if not kept and labels.images:
         raise BadInput(f"all images lie outside {labels.root}, such as {os.path.realpath(labels.images[0])}. {remedy}")
     left_out = [labels.name(i) for i in sorted({*range(len(labels.images))} - {*kept})]
-    labels.shown, labels.inside = kept, root
+    labels.indices, labels.inside = kept, root
     return [f"left out, outside {labels.root}: {shorten(left_out)}. {remedy}"] if left_out else []
 
 
@@ -207,7 +207,7 @@ def _resolve_links(files: AnnotationFiles) -> None:
 def _read_all(labels: LabelSet) -> None:
     """Reads the labels of all images once, for their states. Raises BadInput that lists what cannot be read."""
     mistakes = []
-    for index in labels.shown:
+    for index in labels.indices:
         try:
             labels.load(index)
         except BadInput as error:

@@ -36,7 +36,7 @@ JPEG_QUALITY = 93
 FOLDER = Path(__file__).resolve().parent / "page"
 REPORT_PAGE = FOLDER.parent.parent / "report" / "page"  # style and helpers of all pages
 SCRIPTS = (*(REPORT_PAGE / name for name in ("charts.js", "theme.js", "boxes.js")),
-           *(FOLDER / name for name in ("view.js", "images.js", "panels.js", "annotate.js")))
+           *(FOLDER / name for name in ("view.js", "images.js", "panels.js", "keys.js", "annotate.js")))
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def render_page(site: Site) -> tuple[bytes, str]:
     data = {"folder": str(Path(labels.root).resolve()), "layout": labels.layout, "split": labels.split,
             "classes": labels.classes, "grid": labels.files.grid, "score": site.score,
             "suggests": site.suggester is not None, "serial": labels.serial,
-            "images": [{"index": index, "name": labels.name(index), **site.summary(index)} for index in labels.shown]}
+            "images": [{"index": index, "name": labels.name(index), **site.summary(index)} for index in labels.indices]}
     values = {"STYLE": style, "DATA": to_script_json(data), "SCRIPT": script}
     pieces = (FOLDER / "annotate.html").read_text(encoding="utf-8").split("%%")
     page = "".join(values[piece] if i % 2 else piece for i, piece in enumerate(pieces))
@@ -234,19 +234,19 @@ def put(site: Site, path: str, request: bytes) -> tuple[int, str, bytes, str]:
 
 
 def changes(site: Site, query: dict) -> dict:
-    """Returns the images that have changed since a serial number, and the version of the one that a page shows."""
-    since, shown = (int(query[key]) if re.fullmatch("[0-9]{1,12}", query.get(key, "")) else -1
+    """Returns the images that have changed since a serial number, and the version of the labels of one of them."""
+    since, index = (int(query[key]) if re.fullmatch("[0-9]{1,12}", query.get(key, "")) else -1
                     for key in ("since", "image"))
     labels, version = site.labels, ""
-    if shown in labels.shown:
+    if index in labels.indices:
         try:
-            version = labels.load(shown).version
+            version = labels.load(index).version
         except (BadInput, OSError):
             pass  # the page learns it when it saves or loads the image
     with labels.lock:
-        changed = [index for index, serial in labels.changes.items() if serial > since]
         return {"serial": labels.serial, "version": version,
-                "images": {str(index): site.summary(index) for index in changed}}
+                "images": {str(changed): site.summary(changed)
+                           for changed, serial in labels.changes.items() if serial > since}}
 
 
 def encode_image(labels: LabelSet, index: int) -> bytes:
@@ -260,7 +260,7 @@ def encode_image(labels: LabelSet, index: int) -> bytes:
 
 def _route(site: Site, path: str) -> tuple[str, int]:
     match = re.fullmatch("/(image|labels)/([0-9]{1,9})", path)
-    if not match or int(match[2]) not in site.labels.shown:
+    if not match or int(match[2]) not in site.labels.indices:
         raise Refusal(404, "no such page")
     return match[1], int(match[2])
 

@@ -22,23 +22,23 @@ class Suggester:
 
     predictor: Predictor
     labels: LabelSet
-    focus: int = 0  # position in `labels.shown` of the image that somebody looks at
+    focus: int = 0  # position in `labels.indices` of the image that somebody looks at
     suggestions: dict[int, list[dict]] = field(default_factory=dict)
 
     def start(self) -> None:
-        self.pending = list(range(len(self.labels.shown)))
+        self.pending = list(range(len(self.labels.indices)))
         threading.Thread(target=self._run, daemon=True).start()
 
     def look_at(self, index: int) -> None:
         """Notes which image somebody looks at."""
-        self.focus = self.labels.shown.index(index)
+        self.focus = self.labels.indices.index(index)
 
     def _run(self) -> None:
         while self.pending:
             focus = self.focus
             position = min(self.pending, key=lambda other: abs(other - focus) * 2 - (other > focus))
             self.pending.remove(position)
-            index = self.labels.shown[position]
+            index = self.labels.indices[position]
             try:
                 self.suggestions[index] = self._predict(index)
             except Exception as error:  # of any library, such as of too little memory: labelling goes on

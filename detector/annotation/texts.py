@@ -1,12 +1,8 @@
 """Annotation files as texts of which only the changed objects are replaced; all other bytes stay as they are."""
 
-import contextlib
-import fcntl
 import json
-import os
 import re
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detector.errors import BadInput
@@ -16,7 +12,7 @@ DECODER = json.JSONDecoder()
 
 
 def read_exactly(path: str, content: bytes, encoding: str) -> str:
-    """Returns the text of a file that `write_whole` can write back. Raises BadInput if that would change its bytes."""
+    """Returns the text of a file that can be written back. Raises BadInput if that would change its bytes."""
     try:
         text = content.decode(encoding)
         if text.encode(encoding) == content:
@@ -24,44 +20,6 @@ def read_exactly(path: str, content: bytes, encoding: str) -> str:
     except ValueError:
         pass
     raise BadInput(f"{path} is not text in {encoding.upper()} that can be written back as it is. Save it as UTF-8")
-
-
-def write_whole(path: str, content: bytes | None) -> None:
-    """Replaces a file as a whole, or removes it where `content` is None. Raises OSError; the old file then stays."""
-    if content is None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    partial = f"{path}.{os.getpid()}.part"
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if os.path.exists(path):
-            shutil.copymode(path, partial)
-        os.replace(partial, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
-        raise
-
-
-@contextlib.contextmanager
-def folder_lock(folder: str) -> Iterator[None]:
-    """Holds a lock that other processes with the same folder wait for, where its file system has such locks."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        yield
-        return
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def compose(gaps: Sequence[str], texts: Sequence[str]) -> str:

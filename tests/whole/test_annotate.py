@@ -89,14 +89,14 @@ def test_from_photographs_to_a_detector_that_helps_to_label(heads, tmp_path):
     run(tmp_path, *train[1:], *QUICK)
     files = {path.name: path.read_bytes() for path in (photos / "labels").iterdir()}
     with Browser() as browser, annotating(tmp_path, browser, *second[1:], "--score", "0.05") as page:
-        assert page.run("page.shown") == LABELLED  # the first that is not labelled
+        assert page.run("page.index") == LABELLED  # the first that is not labelled
         page.wait("suggestions().length > 0", "JSON.stringify(current())", 120)
         count = page.run("suggestions().length")
         assert {path.name: path.read_bytes() for path in (photos / "labels").iterdir()} == files
         page.key("Enter")
         page.settled()
         saved = json.loads((photos / "labels" / f"{images[LABELLED].stem}.json").read_text())
-        assert len(saved["boxes"]) == count and page.run("page.shown") == LABELLED + 1
+        assert len(saved["boxes"]) == count and page.run("page.index") == LABELLED + 1
     assert "no problem found" in run(tmp_path, *check[1:], *QUICK)
     (tmp_path / "runs" / "heads").rename(tmp_path / "runs" / "heads2")
     shutil.copytree(photos, tmp_path / "more-photos")

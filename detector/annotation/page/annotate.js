@@ -1,11 +1,11 @@
 "use strict";
-// The page: what pointers and keys do.
+// The page: what is selected and changed, what pointers do, and the start.
 
-const page = {shown: -1, name: data.classes[0], selected: null, score: data.score, hidden: new Set(), isPanning: false,
+const page = {index: -1, newClass: data.classes[0], selected: null, score: data.score, hidden: new Set(), isPanning: false,
   isCopying: false, order: "name", filter: "all", cursor: null};
-const current = () => labelsOf.get(page.shown);
+const current = () => labelsOf.get(page.index);
 const byId = id => document.getElementById(id);
-const shown = () => levels !== null && current() !== undefined;
+const hasImage = () => levels !== null && current() !== undefined;
 
 // --- what is selected, and suggestions
 
@@ -25,13 +25,13 @@ function selectedItem() {
 }
 function select(item) {
   page.selected = item;
-  if (isObject(item)) page.name = item.name;
+  if (isObject(item)) page.newClass = item.name;
   update();
 }
 
 // --- changes
 
-const setObjects = objects => change(page.shown, objects);
+const setObjects = objects => change(page.index, objects);
 function add(name, box) {
   const object = newObject(name, fitBox(box));
   page.hidden.delete(name);
@@ -65,8 +65,8 @@ function refuseAll() {
   select(null);
 }
 async function copyFromBefore() {
-  const rows = ordered(), before = rows[rows.findIndex(row => row.index === page.shown) - 1], target = page.shown;
-  if (!before || !shown() || page.isCopying) return;
+  const rows = ordered(), before = rows[rows.findIndex(row => row.index === page.index) - 1], target = page.index;
+  if (!before || !hasImage() || page.isCopying) return;
   page.isCopying = true;
   let objects;
   try {
@@ -76,7 +76,7 @@ async function copyFromBefore() {
   } finally {
     page.isCopying = false;
   }
-  if (page.shown !== target || !objects.length) return;
+  if (page.index !== target || !objects.length) return;
   const [width, height] = imageSize();
   const inside = objects.filter(({box}) => box[0] < width - 1 && box[1] < height - 1);
   setObjects([...current().objects, ...inside.map(object => newObject(object.name, fitBox(object.box)))]);
@@ -89,10 +89,10 @@ function markEmpty(event) {
   select(null);
 }
 function undoOrRedo(from, to) {
-  if (step(page.shown, from, to)) select(null);
+  if (step(page.index, from, to)) select(null);
 }
 function chooseClass(name) {
-  page.name = name;
+  page.newClass = name;
   const item = selectedItem();
   if (item && item.name !== name) edit(item, {name});
   update();
@@ -100,7 +100,7 @@ function chooseClass(name) {
 function drawInTheMiddle() {
   const [width, height] = imageSize(), [x, y] = toImage([stage.clientWidth / 2, stage.clientHeight / 2]);
   const side = Math.min(stage.clientWidth, stage.clientHeight) / 8 / view.scale;
-  add(page.name, fitBox([Math.min(x, width) - side, Math.min(y, height) - side, x + side, y + side]));
+  add(page.newClass, fitBox([Math.min(x, width) - side, Math.min(y, height) - side, x + side, y + side]));
 }
 
 // --- which image
@@ -110,39 +110,39 @@ const stateOfRow = row =>
   row.state === "unlabelled" && row.top !== null && row.top >= page.score ? "suggested" : row.state;
 function ordered() {
   const rows = data.images.filter(row =>
-    page.filter === "all" || stateOfRow(row) === page.filter || row.index === page.shown);
+    page.filter === "all" || stateOfRow(row) === page.filter || row.index === page.index);
   return page.order === "name" ? rows : rows.sort((a, b) => (b.unsure ?? -1) - (a.unsure ?? -1) || a.index - b.index);
 }
 function go(by) {
-  const rows = ordered(), row = rows[rows.findIndex(other => other.index === page.shown) + by];
+  const rows = ordered(), row = rows[rows.findIndex(other => other.index === page.index) + by];
   if (row) show(row.index);
 }
 function goToUnlabelled() {
   const rows = ordered().filter(row => row.state === "unlabelled");
-  const row = rows[0]?.index === page.shown ? rows[1] : rows[0];
+  const row = rows[0]?.index === page.index ? rows[1] : rows[0];
   if (row) show(row.index);
   else tell(rows.length ? "This is the only image that is not labelled." : "Every image is labelled.");
 }
 async function show(index) {
-  Object.assign(page, {shown: index, selected: null});
+  Object.assign(page, {index, selected: null});
   levels = null;
   action = null;
-  delete root.dataset.shown;
+  delete root.dataset.index;
   history.replaceState(null, "", `${location.search}#${index}`);
   tell("");
   if (page.filter !== "all" || page.order !== "name") fillList();
   update();
   try {
     const [, pixels] = await Promise.all([load(index), loadPixels(index)]);
-    if (page.shown !== index) return;
+    if (page.index !== index) return;
     levels = pixels;
   } catch (error) {
-    if (page.shown === index) tell(reasonOf(error));
+    if (page.index === index) tell(reasonOf(error));
     return;
   }
   zoomToFit();
   update();
-  root.dataset.shown = index;  // for tests
+  root.dataset.index = index;  // for tests
   const rows = ordered(), at = rows.findIndex(row => row.index === index);
   for (const row of [rows[at + 1], rows[at - 1]]) if (row) loadPixels(row.index).catch(() => {});
 }
@@ -154,7 +154,7 @@ let action = null;  // {kind, from, at, item, handle, box}
 const place = event => [event.offsetX, event.offsetY];
 
 stage.addEventListener("pointerdown", event => {
-  if (!shown()) return;
+  if (!hasImage()) return;
   stage.focus({preventScroll: true});
   try { stage.setPointerCapture(event.pointerId); } catch { /* the pointer is gone already */ }
   pointers.set(event.pointerId, place(event));
@@ -180,7 +180,7 @@ for (const type of ["pointerup", "pointercancel"]) stage.addEventListener(type, 
   const done = action;
   if (pointers.size && done && done.kind === "pinch") return;
   action = null;
-  if (done && type === "pointerup" && shown()) finish(done);
+  if (done && type === "pointerup" && hasImage()) finish(done);
   update();
 });
 stage.addEventListener("pointerleave", () => { page.cursor = null; redraw(); });
@@ -221,7 +221,7 @@ function finish({kind, moved, at, item, box}) {
   if (kind === "pan" || kind === "pinch") return;
   if (!moved) return selectAt(at);
   if (!box) return;
-  if (kind === "draw") add(page.name, box);
+  if (kind === "draw") add(page.newClass, box);
   else if (box.some((value, i) => value !== item.box[i])) edit(item, {box});
 }
 // Selects the smallest box at a point; the next larger one where that is selected already.
@@ -238,54 +238,6 @@ function cursorAt(at) {
   return handle >= 0 ? CURSORS[handle] + "-resize" : item && contains(item.box, toImage(at)) ? "move" : "crosshair";
 }
 
-// --- keys
-
-const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
-function arrow(event) {
-  const [x, y] = ARROWS[event.key], item = selectedItem(), far = event.shiftKey ? 10 : 1;
-  if (item && (event.altKey || event.ctrlKey))
-    edit(item, {box: fitBox([item.box[0], item.box[1], Math.max(item.box[2] + x * far, item.box[0] + 1),
-      Math.max(item.box[3] + y * far, item.box[1] + 1)])});
-  else if (item) edit(item, {box: moveBox(item.box, x * far, y * far)});
-  else if (event.shiftKey) pan(-x * 80, -y * 80);
-  else if (x) go(x);
-}
-function selectNext(by) {
-  const items = [...visibleObjects(), ...suggestions()], item = selectedItem();
-  const at = item ? items.indexOf(item) + by : by > 0 ? 0 : -1;
-  if (items.length) select(items[(at + items.length) % items.length]);
-}
-function acceptChosen() {
-  const item = selectedItem();
-  accept(item && !isObject(item) ? [item] : suggestions());
-}
-const KEYS = {n: () => go(1), b: () => go(-1), u: goToUnlabelled, e: markEmpty, c: copyFromBefore, d: drawInTheMiddle,
-  a: acceptChosen, r: () => isObject(selectedItem()) || !selectedItem() ? refuseAll() : remove(), x: remove,
-  Enter: () => { accept(suggestions()); go(1); }, Delete: remove, Backspace: remove,
-  z: () => undoOrRedo("undo", "redo"), y: () => undoOrRedo("redo", "undo"), ".": () => selectNext(1),
-  ",": () => selectNext(-1), "+": () => zoomTo(view.scale * 1.3), "=": () => zoomTo(view.scale * 1.3),
-  "-": () => zoomTo(view.scale / 1.3), f: zoomToFit, h: () => hide(page.name), Escape: () => select(null),
-  "?": () => byId("help").showModal()};
-const NEEDS_IMAGE = new Set([..."ecdarxzy.,+=-f", "Delete", "Backspace", "Enter"]);
-
-document.addEventListener("keydown", event => {
-  const isField = event.target.matches("select, input:not([type=checkbox])") ||
-    event.key === "Enter" && event.target.matches("button, input");
-  if (byId("help").open || isField && event.key !== "Escape" || event.metaKey) return;
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  if (ARROWS[key] || ARROWS[event.key]) {
-    if (shown() || !event.shiftKey) arrow(event);
-  } else if (/^[0-9]$/.test(key) && !event.ctrlKey) {
-    const name = data.classes[(Number(key) + 9) % 10];
-    if (name !== undefined) chooseClass(name);
-  } else if (event.ctrlKey ? key === "z" || key === "y" : KEYS[key]) {
-    if (NEEDS_IMAGE.has(key) && !shown()) return;
-    if (event.ctrlKey && key === "z" && event.shiftKey) KEYS.y();
-    else KEYS[key](event);
-  } else return;
-  event.preventDefault();
-});
-
 // --- seconds an image takes
 
 const time = {seconds: new Map(), helped: new Set(), labelled: new Set(), last: performance.now(),
@@ -295,9 +247,9 @@ for (const type of ["pointerdown", "pointermove", "keydown", "wheel"])
 function tick() {
   const now = performance.now(), passed = now - time.last;
   time.last = now;
-  if (document.hidden || now - time.active > 30000 || !shown()) return;
-  time.seconds.set(page.shown, (time.seconds.get(page.shown) || 0) + passed / 1000);
-  if (suggestions().length) time.helped.add(page.shown);
+  if (document.hidden || now - time.active > 30000 || !hasImage()) return;
+  time.seconds.set(page.index, (time.seconds.get(page.index) || 0) + passed / 1000);
+  if (suggestions().length) time.helped.add(page.index);
 }
 function meanSeconds(isHelped) {
   const indices = [...time.labelled].filter(index => time.helped.has(index) === isHelped);
@@ -311,9 +263,9 @@ listeners.push(index => {
   update();
 });
 buildPage();
-new ResizeObserver(() => { if (shown()) keepInSight(); }).observe(stage);
+new ResizeObserver(() => { if (hasImage()) keepInSight(); }).observe(stage);
 setInterval(tick, 200);
-setInterval(() => { if (!document.hidden) poll(page.shown); }, POLL_MS);
+setInterval(() => { if (!document.hidden) poll(page.index); }, POLL_MS);
 setInterval(() => { if (page.order !== "name" && !action) fillList(); }, 5000);
 const asked = Number(location.hash.slice(1));
 const first = data.images.find(row => location.hash && row.index === asked) ||

@@ -27,7 +27,7 @@ function take(index, answer) {
   const labels = {version: answer.version, labelled: answer.labelled, suggestions: answer.suggestions,
     objects: answer.objects.map(object => newObject(object.name, object.box, object.key)),
     refused: old ? old.refused : new Set(), undo: [], redo: [], changes: 0,
-    dirty: false, saving: false, error: "", sent: []};  // sent: what may have been written, where no answer came
+    dirty: false, saving: false, error: "", isRefused: false, sent: []};  // sent: what may have been written, where no answer came
   labelsOf.set(index, labels);
   return labels;
 }
@@ -88,7 +88,8 @@ async function save(index) {
     try {
       const answer = await request(`/labels/${index}`, {method: "PUT", body: JSON.stringify({version: labels.version,
         labelled: sent.labelled, objects: sent.objects.map(toSend)})});
-      if (!answer.ok && answer.status !== 409) throw new Error(await answer.text());
+      if (!answer.ok && answer.status !== 409)
+        throw Object.assign(new Error(await answer.text()), {isRefused: [400, 413].includes(answer.status)});
       const content = await answer.json();
       // An answer may have been lost: then the file has what was sent before.
       const written = answer.ok ? sent : [sent, ...labels.sent].find(other => textOf(other) === textOf(content));
@@ -102,11 +103,11 @@ async function save(index) {
       labels.version = content.version;
       written.objects.forEach((object, i) => keyOf.set(object.id, content.objects[i].key));
       labels.dirty ||= written !== sent;
-      Object.assign(labels, {error: "", sent: []});
+      Object.assign(labels, {error: "", isRefused: false, sent: []});
     } catch (error) {
       if (labels.sent.at(-1)?.objects !== sent.objects) labels.sent.push(sent);
       labels.dirty = true;
-      labels.error = reasonOf(error);
+      Object.assign(labels, {error: reasonOf(error), isRefused: error.isRefused === true});
       break;
     }
   }
@@ -115,33 +116,33 @@ async function save(index) {
 }
 
 const unsaved = () => [...labelsOf].filter(([, labels]) => labels.dirty || labels.saving).map(([index]) => index);
-setInterval(() => unsaved().forEach(save), RETRY_MS);
+setInterval(() => unsaved().filter(index => !labelsOf.get(index).isRefused).forEach(save), RETRY_MS);
 addEventListener("beforeunload", event => { if (unsaved().length) event.preventDefault(); });
 
 // Learns what has changed: states, suggestions, and the labels of the image that is shown.
-async function poll(shown) {
-  const labels = labelsOf.get(shown), changes = labels && labels.changes;
+async function poll(index) {
+  const labels = labelsOf.get(index), changes = labels && labels.changes;
   let content;
   try {
-    const answer = await request(`/changes?since=${serial}&image=${shown}`);
+    const answer = await request(`/changes?since=${serial}&image=${index}`);
     if (!answer.ok) return;
     content = await answer.json();
   } catch { return; }  // the next save says that there is no connection
   serial = content.serial;
   for (const [key, summary] of Object.entries(content.images)) {
-    const index = Number(key), known = labelsOf.get(index);
-    const state = known && (known.dirty || known.saving) ? rowOf.get(index).state : summary.state;
-    Object.assign(rowOf.get(index), summary, {state});
-    notify(index);
+    const changed = Number(key), known = labelsOf.get(changed);
+    const state = known && (known.dirty || known.saving) ? rowOf.get(changed).state : summary.state;
+    Object.assign(rowOf.get(changed), summary, {state});
+    notify(changed);
   }
   if (!labels || labels.dirty || labels.saving || labels.changes !== changes) return;
   const isOther = content.version && content.version !== labels.version;
-  if (!isOther && (labels.suggestions || rowOf.get(shown).top === null)) return;
-  const {name} = rowOf.get(shown);
+  if (!isOther && (labels.suggestions || rowOf.get(index).top === null)) return;
+  const {name} = rowOf.get(index);
   try {
-    if (await load(shown) !== labels) tell(`Another page has changed ${name}: it is shown as it is now.`);
+    if (await load(index) !== labels) tell(`Another page has changed ${name}: it is shown as it is now.`);
   } catch (error) { tell(`${name} cannot be read again: ${reasonOf(error)}`); }
-  notify(shown);
+  notify(index);
 }
 
 // The pixels of an image at full, half, quarter ... size; those of the last few images are kept.

@@ -1,17 +1,6 @@
 "use strict";
 // The panels around the image: tools, the list of images, classes, suggestions, keys; and what is drawn.
 
-const HELP = [["n b → ←", "next image, image before"], ["u", "first image that is not labelled"],
-  ["1 … 9 0", "class of new boxes and of the selected one"],
-  ["drag", "draws; in the selected box moves it; with Shift always draws"],
-  ["click . ,", "selects a box; again: the next one below"], ["d", "draws a box in the middle"],
-  ["arrows", "move the selected box, with Shift by 10 pixels"], ["Alt or Ctrl + arrows", "change its width and height"],
-  ["x Delete", "deletes the selected box"], ["z y", "undo, redo"], ["c", "copies the boxes of the image before"],
-  ["e", "nothing to label here; with Shift, also where there are boxes"],
-  ["a", "accepts the selected suggestion, or all"], ["Enter", "accepts all suggestions, and goes to the next image"],
-  ["r", "refuses it, or all"], ["wheel + - f", "zoom; the whole image"],
-  ["right button, two fingers, Shift + arrows", "move the image"], ["h", "shows or hides the class"],
-  ["Esc", "selects nothing"]];
 const rowNodes = new Map();
 
 function tell(text) { byId("notice").textContent = text; }
@@ -23,7 +12,7 @@ function hide(name) {
 // A button; one that changes labels does nothing until the image is there.
 function button(text, act, title, attributes = {}, needsImage = true) {
   const press = () => {
-    if (shown() || !needsImage) act();
+    if (hasImage() || !needsImage) act();
     stage.focus({preventScroll: true});
   };
   return h("button", {type: "button", class: "plain", title, onclick: press, ...attributes}, text);
@@ -37,27 +26,24 @@ function buildPage() {
   byId("top").append(
     h("div", {class: "line"}, h("b", {id: "name"}), h("span", {id: "saved", role: "status"}),
       h("span", {class: "push"}), themeButton(),
-      button("keys ?", () => byId("help").showModal(), "all keys", {}, false)),
+      commandButton({...commandOf.get("?"), label: "keys ?"})),
     h("div", {class: "line tools"}, buildTools()));
   byId("help").append(h("h2", {}, "Keys"),
-    h("dl", {}, HELP.map(([keys, text]) => [h("dt", {}, keys), h("dd", {}, text)])),
+    h("dl", {}, [...GESTURES, ...COMMANDS].map(({keys, text}) => [h("dt", {}, keys), h("dd", {}, text)])),
     h("form", {method: "dialog"}, h("button", {class: "plain"}, "close")));
   buildList();
   buildSide();
+}
+function commandButton({keys, label, text, act, anytime}) {
+  const attributes = label.length > 1 ? {id: label.replaceAll(" ", "-")} : {"aria-label": text};
+  return button(label, act, `${text} (${keys})`, attributes, !anytime);
 }
 function buildTools() {
   const turnPan = () => {
     page.isPanning = !page.isPanning;
     update();
   };
-  return [button("◀", () => go(-1), "the image before (b)", {"aria-label": "the image before"}, false),
-    button("▶", () => go(1), "the next image (n)", {"aria-label": "the next image"}, false),
-    button("first unlabelled", goToUnlabelled, "u", {}, false),
-    button("undo", KEYS.z, "z", {id: "undo"}), button("redo", KEYS.y, "y", {id: "redo"}),
-    button("delete", remove, "x", {id: "delete"}), button("copy from before", copyFromBefore, "c"),
-    button("empty", markEmpty, "nothing to label in this image (e)"),
-    button("−", KEYS["-"], "smaller (-)", {"aria-label": "zoom out"}),
-    button("+", KEYS["+"], "larger (+)", {"aria-label": "zoom in"}), button("fit", zoomToFit, "f"),
+  return [...COMMANDS.filter(({label}) => label).map(commandButton),
     button("pan", turnPan, "drags move the image", {id: "pan", "aria-pressed": "false"})];
 }
 function buildList() {
@@ -102,7 +88,7 @@ function buildSide() {
       h("p", {class: "note", id: "waiting"}),
       h("div", {class: "line"}, button("accept all", () => accept(suggestions()), "a", {id: "accept-all"}),
         button("accept", acceptSelected, "a, where one is selected", {id: "accept"}),
-        button("refuse", KEYS.r, "r", {id: "refuse"}))) : null,
+        commandButton({...commandOf.get("r"), label: "refuse"}))) : null,
     h("p", {class: "note"}, `${data.folder}, written as ${data.layout}`)]);
 }
 function buildClass(name, i) {
@@ -121,28 +107,22 @@ function fillList() {
   byId("rows").replaceChildren(...ordered().map(row => rowNodes.get(row.index)));
 }
 
-let isUpdating = false;
-function update() {
-  if (isUpdating) return;
-  isUpdating = true;
-  requestAnimationFrame(() => {
-    isUpdating = false;
-    updatePanels();
-    redraw();
-  });
-}
+const update = onceAFrame(() => {
+  updatePanels();
+  redraw();
+});
 function updatePanels() {
   const labels = current(), rows = data.images, item = selectedItem();
   const done = rows.filter(row => row.state !== "unlabelled").length, pending = unsaved();
-  const broken = pending.map(index => labelsOf.get(index).error).find(Boolean);
-  byId("name").textContent = rowOf.get(page.shown)?.name ?? "";
-  byId("saved").textContent = broken ? `not saved: ${broken}. It is tried again` : pending.length ? "saving …" :
+  const broken = pending.map(index => labelsOf.get(index)).find(({error}) => error);
+  byId("name").textContent = rowOf.get(page.index)?.name ?? "";
+  byId("saved").textContent = broken ? notSaved(broken) : pending.length ? "saving …" :
     "✓ saved";
   byId("saved").dataset.state = broken ? "error" : pending.length ? "saving" : "saved";
   byId("progress").textContent = `${done} of ${rows.length} labelled`;
   byId("bar").value = done;
-  const means = [["with suggestions", meanSeconds(true)], ["without", meanSeconds(false)]]
-    .filter(([, mean]) => mean !== null).map(([text, mean]) => `${mean.toFixed(1)} ${text}`);
+  const means = [["with suggestions", meanSeconds(true)], [data.suggests ? "without" : "", meanSeconds(false)]]
+    .filter(([, mean]) => mean !== null).map(([text, mean]) => `${mean.toFixed(1)} ${text}`.trim());
   byId("clock").textContent = means.length ? "seconds an image: " + means.join(", ") : "";
   byId("pan").setAttribute("aria-pressed", page.isPanning);
   byId("undo").disabled = !labels?.undo.length;
@@ -151,13 +131,15 @@ function updatePanels() {
   for (const node of byId("classes").children) {
     const name = node.firstChild.dataset.name;
     const count = labels ? labels.objects.filter(object => object.name === name).length : 0;
-    node.firstChild.setAttribute("aria-pressed", name === page.name);
+    node.firstChild.setAttribute("aria-pressed", name === page.newClass);
     node.querySelector(".count").textContent = count || "";
     node.lastChild.checked = !page.hidden.has(name);
   }
   if (data.suggests) updateSuggestions(labels, item);
   rows.forEach(updateRow);
 }
+const notSaved = ({error, isRefused}) =>
+  `not saved: ${error.replace(/\.$/, "")}. ${isRefused ? "Undo or change it" : "It is tried again"}`;
 function updateSuggestions(labels, item) {
   const count = suggestions().length;
   byId("score").textContent = page.score.toFixed(2);
@@ -173,7 +155,7 @@ function updateRow(row) {
     node.firstChild.title = state;
     node.firstChild.setAttribute("aria-label", state);
   }
-  const isShown = row.index === page.shown;
+  const isShown = row.index === page.index;
   if (node.hasAttribute("aria-current") === isShown) return;
   node.toggleAttribute("aria-current", isShown);
   if (isShown) byId("rows").scrollTop = node.parentNode.offsetTop - byId("rows").clientHeight / 2;
@@ -186,7 +168,7 @@ function buildScene() {
   const boxes = items.map(item => toDrawn(item, false));
   if (selected && !isDragged) boxes.push(toDrawn(selected, true));
   if (action?.moved && action.box && (isDragged || action.kind === "draw")) {
-    const item = action.kind === "draw" ? {name: page.name, id: 0} : action.item;
+    const item = action.kind === "draw" ? {name: page.newClass, id: 0} : action.item;
     boxes.push({...toDrawn({...item, box: action.box}, true), tag: `${item.name}  ${sides(action.box)}`});
   }
   return {boxes, guide: action || page.isPanning ? null : page.cursor};

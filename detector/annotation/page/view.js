@@ -3,7 +3,7 @@
 
 const stage = document.createElement("canvas"), paint = stage.getContext("2d", {alpha: false});
 const view = {scale: 1, x: 0, y: 0};  // a point of the image lies at (x + scale * px, y + scale * py) on the stage
-let levels = null, isPending = false;
+let levels = null;
 const MIN_SCALE = .02, MAX_SCALE = 64;
 const colors = new Map(data.classes.map((name, i) => [name, classColor(i)]));
 const colorOf = name => colors.get(name) || "#ffffff";
@@ -37,14 +37,18 @@ function zoomToFit() {
   redraw();
 }
 
-function redraw() {
-  if (isPending) return;
-  isPending = true;
-  requestAnimationFrame(() => {
-    isPending = false;
-    draw();
-  });
+// Returns a function that runs an action in the next frame: once, however often it is called until then.
+function onceAFrame(action) {
+  const request = () => {
+    if (!request.isPending) requestAnimationFrame(() => {
+      request.isPending = false;
+      action();
+    });
+    request.isPending = true;
+  };
+  return request;
 }
+const redraw = onceAFrame(draw);
 
 function draw() {
   const ratio = devicePixelRatio || 1, width = stage.clientWidth, height = stage.clientHeight;

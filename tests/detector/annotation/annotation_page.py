@@ -47,7 +47,7 @@ class AnnotationPage:
 
     def settled(self) -> None:
         """Waits until everything is shown and saved."""
-        self.wait("root.dataset.shown === String(page.shown) && !isUpdating && !isPending && !page.isCopying && saved()")
+        self.wait("root.dataset.index === String(page.index) && !update.isPending && !redraw.isPending && !page.isCopying && saved()")
         if self.may_be_refused:
             self.browser.messages[:] = [text for text in self.browser.messages if "409 (Conflict)" not in text]
         assert "failure" not in self.browser.dataset(), self.browser.dataset()

@@ -91,7 +91,7 @@ def test_by_keyboard_alone(browser, root):
         for key, states in (("u", 2), ("e", 2), ("ArrowRight", 3), ("z", 3), ("ArrowLeft", 2), ("z", 2), ("y", 2)):
             page.key(key)
             page.settled()
-            assert page.run("page.shown") == states
+            assert page.run("page.index") == states
         assert page.run("data.images.map(row => row.state)") == ["labelled", "empty", "empty", "unlabelled"]
         assert sorted(path.name for path in (root / "labels").iterdir()) == ["0.json", "1.json", "2.json"]
 
@@ -121,7 +121,7 @@ def test_by_mouse_alone(browser, root):
         for text in ("fit", "▶", "empty", "first unlabelled", "copy from before", "◀"):
             page.press_button(text)
             page.settled()
-        assert page.run("page.shown") == 1 and page.run("data.images.map(row => row.state)") == ["labelled", "empty", *["unlabelled"] * 2]
+        assert page.run("page.index") == 1 and page.run("data.images.map(row => row.state)") == ["labelled", "empty", *["unlabelled"] * 2]
         page.run("hide('dog'); chooseClass('cat')")
         page.press_button("light / dark")
 
@@ -162,7 +162,7 @@ def test_a_full_disk_is_told_nothing_is_lost_and_saving_is_tried_again(browser, 
         page.wait("byId('saved').dataset.state === 'error'")
         assert "No space left" in page.run("byId('saved').textContent") and not stored(root, 0)
         page.key("n")
-        page.wait("root.dataset.shown === '1'")
+        page.wait("root.dataset.index === '1'")
         browser.messages.clear()  # the refused request is one
         monkeypatch.undo()
         page.wait("saved() && byId('saved').dataset.state === 'saved'")

@@ -214,8 +214,8 @@ def test_sources_that_cannot_be_labelled_are_refused_with_a_remedy(tmp_path):
         opened(links, ["cat"])
     Image.new("RGB", (9, 9)).save(links / "own.png")
     labels, notes = open_source(str(links), ["cat"], "", False)
-    assert list(labels.shown) == [labels.images.index(str(links / "own.png"))] and "left out, outside" in notes[0] and "2.png" in notes[0]
-    assert len(open_source(str(links), ["cat"], "", True)[0].shown) == 4
+    assert list(labels.indices) == [labels.images.index(str(links / "own.png"))] and "left out, outside" in notes[0] and "2.png" in notes[0]
+    assert len(open_source(str(links), ["cat"], "", True)[0].indices) == 4
     (outside / "labels").symlink_to(tmp_path)
     with pytest.raises(BadInput, match="the annotations .* lie outside"):
         opened(outside, ["cat"])

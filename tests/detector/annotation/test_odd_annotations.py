@@ -102,6 +102,19 @@ def test_shapes_of_labelme_move_with_their_box_or_become_it(tmp_path, kind, poin
     assert json.loads(files.edit(0, text, "dog", files.parse(0, text)[1])) == shape | {"label": "dog"}
 
 
+def test_a_list_that_is_as_long_by_chance_is_no_list_of_objects(tmp_path):
+    paths = [tmp_path / f"{count}.json" for count in (1, 2)]
+    for path, count in zip(paths, (1, 2)):
+        path.write_text(json.dumps({"labels": ["cat"] * count, "boxes": [[1, 1, 9, 9]] * count, "size": [20, 30]}))
+    files = JsonFiles([str(path) for path in paths])
+    two = files.texts(1)
+    with pytest.raises(BadInput, match="the list 'size' has an entry for each of the 2 objects.*Remove the list first"):
+        files.write(1, two[:1])
+    files.texts(0)  # one object, and the list is as long as before
+    files.write(1, two[:1])
+    assert json.loads(paths[1].read_text()) == {"labels": ["cat"], "boxes": [[1, 1, 9, 9]], "size": [20, 30]}
+
+
 RACE = """
 globalThis.location = {search: "?token=t"}; globalThis.data = {images: [{index: 0, state: "unlabelled"}], serial: 0};
 globalThis.addEventListener = () => {}; globalThis.tell = () => {}; globalThis.setInterval = () => {};

@@ -34,12 +34,12 @@ def test_keys_go_on_from_an_image_that_cannot_be_read(browser, root):
         page.wait("byId('notice').textContent.includes('1.png')")
         page.key("d")
         page.key("Enter")
-        assert page.run("page.shown") == 1 and not (root / "labels").exists()
+        assert page.run("page.index") == 1 and not (root / "labels").exists()
         page.key("n")
-        page.wait("root.dataset.shown === '2'")
+        page.wait("root.dataset.index === '2'")
         page.key("b")
         page.key("b")
-        page.wait("root.dataset.shown === '0'")
+        page.wait("root.dataset.index === '0'")
         browser.messages.clear()  # the refused requests
 
 
@@ -79,6 +79,31 @@ def test_labels_that_another_program_breaks_are_told_with_the_name_of_their_imag
         page.wait("byId('notice').textContent === '1.png cannot be read again: no connection to the server'")
         assert page.run("failures") == []
         browser.messages.clear()  # the refused requests
+
+
+def test_a_save_that_is_refused_is_told_and_not_tried_again_until_something_changes(browser, root):
+    labels = opened(root, ["cat"])
+    labels.save(0, labels.load(0).version, True, [BOX])
+    path = root / "labels" / "0.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "ids": [7]}))
+    content = path.read_bytes()
+    with served(Site(opened(root, ["cat"]))) as url:
+        page = AnnotationPage(browser, url)
+        page.run("show(0)")
+        page.settled()
+        page.run("window.writes = 0; window.fetchBefore = fetch; window.fetch = (path, options) => { "
+                 "writes += options.method === 'PUT'; return fetchBefore(path, options); }")
+        page.key("d")
+        page.wait("byId('saved').dataset.state === 'error'")
+        told = page.run("byId('saved').textContent")
+        assert "the list 'ids' has an entry for each of the 1 objects" in told and told.endswith("first. Undo or change it")
+        page.run("new Promise(resolve => setTimeout(resolve, 1.5 * RETRY_MS)).then(() => { root.dataset.waited = 1; })")
+        page.wait("root.dataset.waited")
+        assert page.run("writes") == 1 and path.read_bytes() == content
+        page.key("z")
+        page.wait("saved() && byId('saved').dataset.state === 'saved'")
+        assert path.read_bytes() == content and len(page.objects()) == 1
+        browser.messages.clear()  # the refused request
 
 
 def test_names_in_the_list_fit_or_are_cut_at_their_start(browser, tmp_path):

@@ -31,7 +31,7 @@ def act(model: PageModel, draw: np.random.Generator) -> str:
         box = None if refused else page.objects()[-1][1]
         assert refused or np.abs(np.array(box) - [x, y, x + w, y + h]).max() < 1
         model.selected = len(objects)
-        model.set((*objects, (page.run("page.name"), tuple(box or (x, y, x + w, y + h)))))
+        model.set((*objects, (page.run("page.newClass"), tuple(box or (x, y, x + w, y + h)))))
         if refused:  # the page keeps its box for redo; the model learns it from there
             mine = page.run("current().redo[0].objects.map(o => [o.name, o.box])")
             model.kept[model.shown].redo = [(True, tuple((name, tuple(box)) for name, box in mine))]
@@ -123,7 +123,7 @@ def test_random_actions_on_two_pages(tmp_path, layout, actions):
             model = models[int(draw.random() < 0.2)]
             is_old = model.kept[model.shown].content != files[model.shown]
             if is_old and draw.random() < 0.7:
-                model.page.run("delete root.dataset.polled; pollNow(page.shown).then(() => { root.dataset.polled = 1; })")
+                model.page.run("delete root.dataset.polled; pollNow(page.index).then(() => { root.dataset.polled = 1; })")
                 model.page.wait("root.dataset.polled")
                 model.sync(model.shown)
                 is_old = False

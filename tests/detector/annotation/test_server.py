@@ -104,7 +104,7 @@ def test_the_page_needs_the_token_in_its_address_and_other_routes_do_not_take_it
     "/image/1e3", "/image/0/", "/image/%30", "/labels/../../x", "/image/%D9%A3", "/labels/999999999999",
     "http://evil.example/labels/0", "/image/0\x00", "//[", "/labels", "/"])
 def test_nothing_outside_the_list_of_images_is_served(client, path, site):
-    site.labels.shown = [0, 1]
+    site.labels.indices = [0, 1]
     assert client.send("GET", path.replace("\x00", "%00"))[0] in (400, 403, 404)
     assert client.send("PUT", path.replace("\x00", "%00"), b"{}")[0] in (400, 403, 404)
 

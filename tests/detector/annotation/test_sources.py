@@ -37,7 +37,7 @@ def test_images_in_sub_folders_that_have_a_json_file_are_shown(tmp_path):
     photographs(tmp_path / "images", 1)
     (tmp_path / "labels" / "0.json").write_text(json.dumps({"labels": [], "boxes": []}))
     labels, notes = open_source(str(tmp_path), [], "", False)
-    assert sorted(map(labels.name, labels.shown)) == ["0.png", "a/b/0.png"] and "a/b/1.png" in notes[0]
+    assert sorted(map(labels.name, labels.indices)) == ["0.png", "a/b/0.png"] and "a/b/1.png" in notes[0]
 
 
 @pytest.mark.parametrize("layout", ["json", "voc"])
