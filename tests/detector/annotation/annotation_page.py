@@ -6,10 +6,14 @@ import os
 import threading
 import time
 
-from chromium import Browser
+import pytest
+from chromium import CHROMIUM, Browser
+from test_layouts import photographs
 
 from detector.annotation.server import Site, open_server
 
+IN_A_BROWSER = [pytest.mark.slow,
+                pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed: the page was not opened in a browser")]
 SHIFT, CTRL = 8, 2
 CODES = {"ArrowLeft": 37, "ArrowRight": 39, "ArrowUp": 38, "ArrowDown": 40, "Delete": 46, "Escape": 27, "Enter": 13}
 
@@ -111,3 +115,21 @@ def served(site: Site):
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as started:
+        yield started
+
+
+@pytest.fixture
+def root(tmp_path):
+    return photographs(tmp_path / "photos", 4, (640, 480))
+
+
+def stored(root, index: int) -> list[tuple[str, list[float]]]:
+    """Returns classes and boxes in the file of an image; [] if there is none."""
+    path = root / "labels" / f"{index}.json"
+    content = json.loads(path.read_text()) if path.exists() else {"labels": [], "boxes": []}
+    return [*zip(content["labels"], content["boxes"])]

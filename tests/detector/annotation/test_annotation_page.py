@@ -7,35 +7,15 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
-import pytest
-from annotation_page import SHIFT, AnnotationPage, served
-from chromium import CHROMIUM, Browser
+from annotation_page import IN_A_BROWSER, SHIFT, AnnotationPage, browser, root, served, stored  # noqa: F401
 from PIL import Image
-from test_layouts import opened, photographs
+from test_layouts import opened
 
 from detector.annotation.server import Site
 from detector.annotation.suggester import Suggester
 from detector.inference.predictor import ImageDetections
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed: the page was not opened in a browser")]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with Browser() as started:
-        yield started
-
-
-@pytest.fixture
-def root(tmp_path):
-    return photographs(tmp_path / "photos", 4, (640, 480))
-
-
-def stored(root, index: int) -> list[tuple[str, list[float]]]:
-    """Returns classes and boxes in the file of an image; [] if there is none."""
-    path = root / "labels" / f"{index}.json"
-    content = json.loads(path.read_text()) if path.exists() else {"labels": [], "boxes": []}
-    return [*zip(content["labels"], content["boxes"])]
+pytestmark = IN_A_BROWSER
 
 
 def test_boxes_drawn_at_any_zoom_are_in_the_file_to_half_a_pixel_and_reload_shows_the_same(browser, tmp_path):

@@ -2,27 +2,13 @@
 
 import json
 
-import pytest
-from annotation_page import SHIFT, AnnotationPage, served
-from chromium import CHROMIUM, Browser
-from test_annotation_page import stored
+from annotation_page import IN_A_BROWSER, SHIFT, AnnotationPage, browser, root, served, stored  # noqa: F401
 from test_layouts import opened, photographs
 
 from detector.annotation.server import Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed: the page was not opened in a browser")]
+pytestmark = IN_A_BROWSER
 BOX = {"key": "", "name": "cat", "box": [1.0, 2.0, 30.0, 39.0]}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with Browser() as started:
-        yield started
-
-
-@pytest.fixture
-def root(tmp_path):
-    return photographs(tmp_path / "photos", 4, (640, 480))
 
 
 def test_keys_go_on_from_an_image_that_cannot_be_read(browser, root):

@@ -4,14 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from annotation_page import SHIFT, AnnotationPage, served
-from chromium import CHROMIUM, Browser
+from annotation_page import IN_A_BROWSER, SHIFT, AnnotationPage, served
+from chromium import Browser
 from test_annotation_page import PageModel
 from test_layouts import opened, photographs
 
 from detector.annotation.server import Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed: the page was not opened in a browser")]
+pytestmark = IN_A_BROWSER
 WIDTH, HEIGHT, IMAGES, CLASSES = 640, 480, 4, ("cat", "dog", "eel")
 
 
