@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 
-from detector.config.load import apply_override, config_of, dump, find_config, read_with_base, run_folder
+from detector.config.load import apply_override, config_of, dump, read_with_base, run_folder
+from detector.config.names import find_config
 from detector.config.paths import escape, path_options
 from detector.config.schema import Config
 from detector.errors import BadInput, combine_mistakes, count_of, shorten

@@ -25,7 +25,7 @@ from detector.evaluation.notes import evaluation_notes, not_finite_note, unreada
 from detector.evaluation.record_folder import changed_options, record_folder
 from detector.evaluation.results import read_results, write_results
 from detector.evaluation.scoring import Evaluation
-from detector.inference.predictor import find_checkpoint, load_detector
+from detector.inference.load_detector import find_checkpoint, load_detector
 from detector.loggers.metric_tables import evaluated_metrics
 from detector.loggers.terminal import show
 from detector.metrics.analysis import Analysis, analyse, describe_errors

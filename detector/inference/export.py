@@ -29,7 +29,7 @@ from detector.inference.export_check import (
     refuse_disagreement,
 )
 from detector.inference.fixed_size_model import FixedSizeDetector
-from detector.inference.predictor import open_detector
+from detector.inference.load_detector import open_detector
 from detector.inference.traced_model import TracedDetector
 from detector.inference.weights_file import named_detector, results_folder
 from detector.model.backbones import find_backbone

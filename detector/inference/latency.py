@@ -16,7 +16,8 @@ from detector.data.read import describe, read_part
 from detector.distributed.collectives import run_on_main
 from detector.distributed.process_group import choose_device
 from detector.errors import BadInput
-from detector.inference.predictor import find_checkpoint, load_detector, predict_batch
+from detector.inference.load_detector import find_checkpoint, load_detector
+from detector.inference.predictor import predict_batch
 from detector.model.faster_rcnn import Detector
 from detector.run.environment import collect_environment
 from detector.run.files import CONFIG_FILE, write_whole

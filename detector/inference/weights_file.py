@@ -8,8 +8,8 @@ from pathlib import Path
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from detector.config.aliases import print_once
-from detector.config.load import find_config, load_config
-from detector.config.names import RUNS_FOLDER, named_run
+from detector.config.load import load_config
+from detector.config.names import RUNS_FOLDER, find_config, named_run
 from detector.config.options import auto_options
 from detector.config.parsing import did_you_mean
 from detector.config.schema import Config

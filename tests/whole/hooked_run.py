@@ -32,8 +32,8 @@ if os.environ.get("SLOW_RANK") == os.environ.get("RANK", "0"):
     detector.data.dataset.DetectionDataset.__getitem__ = load_slowly
 
 if os.environ.get("SLOW_DRAWING"):
-    import detector.training.async_evaluation
-    detector.training.async_evaluation.draw_validation_images = lambda *_: time.sleep(DELAY_S)
+    import detector.training.scoring_process
+    detector.training.scoring_process.draw_validation_images = lambda *_: time.sleep(DELAY_S)
 
 if __name__ == "__main__":
     import detector.evaluation.evaluate

@@ -79,7 +79,7 @@ def test_a_name_like_no_other_is_answered_with_the_list(runs):
 
 
 def test_a_run_that_is_not_there_is_answered_with_a_similar_one(runs):
-    from detector.inference.predictor import find_checkpoint
+    from detector.inference.load_detector import find_checkpoint
     for name in ("cels", "runs/cels"):
         with pytest.raises(BadInput, match=rf"no such run folder: {name} \(did you mean cells\?\)"):
             find_checkpoint(name)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detector.config.load import find_config, load_config, run_folder, to_yaml
+from detector.config.load import load_config, run_folder, to_yaml
+from detector.config.names import find_config
 from detector.config.paths import expand_path
 from detector.errors import BadInput
 

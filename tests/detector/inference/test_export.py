@@ -18,7 +18,7 @@ from detector.inference import export as export_module
 from detector.inference.export import export
 from detector.inference.export_check import compare
 from detector.inference.fixed_size_model import FixedSizeDetector
-from detector.inference.predictor import find_checkpoint, load_detector
+from detector.inference.load_detector import find_checkpoint, load_detector
 from detector.inference.traced_model import TracedDetector
 from detector.model.faster_rcnn import Detector, build_model
 from detector.seeding import numpy_random_state

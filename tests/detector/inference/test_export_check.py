@@ -8,7 +8,7 @@ import torch
 
 from detector.config.schema import Evaluate
 from detector.inference.export_check import compare, load_check_images, match_detections, model_as_function
-from detector.inference.predictor import find_checkpoint, load_detector
+from detector.inference.load_detector import find_checkpoint, load_detector
 from detector.seeding import numpy_random_state
 from detector.structures import Resize
 

@@ -11,7 +11,7 @@ import torch
 from detector.errors import BadInput
 from detector.inference import latency
 from detector.inference.latency import measure_latency, percentiles, time_stages
-from detector.inference.predictor import find_checkpoint, load_detector
+from detector.inference.load_detector import find_checkpoint, load_detector
 from detector.structures import Resize
 
 
