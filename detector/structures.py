@@ -170,10 +170,14 @@ def scale_and_size(height: int, width: int, resize: Resize) -> tuple[float, tupl
     return scale, (max(1, int(height * scale)), max(1, int(width * scale)))
 
 
+def resize_scales(sizes: np.ndarray, resize: Resize) -> np.ndarray:
+    """Returns the scale of many images of sizes int [E, 2]: float64 [E]."""
+    return np.minimum(resize.min_size / sizes.min(axis=1), (resize.max_size or np.inf) / sizes.max(axis=1))
+
+
 def resized_sizes(sizes: np.ndarray, resize: Resize) -> np.ndarray:
     """Returns the resized (height, width) of many images: int [E, 2] -> int64 [E, 2]."""
-    scale = np.minimum(resize.min_size / sizes.min(axis=1), (resize.max_size or np.inf) / sizes.max(axis=1))
-    return np.maximum(1, (sizes * scale[:, None]).astype(np.int64))
+    return np.maximum(1, (sizes * resize_scales(sizes, resize)[:, None]).astype(np.int64))
 
 
 def padded_size(image: Tensor, resize: Resize, divisor: int = SIZE_DIVISOR) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The program fleet-rcnn: runs launcher/cli.py; Ctrl-C is one line also while Python still loads that."""
+"""The program fleet-rcnn: runs launcher/cli.py. Ctrl-C prints one line, also while modules are imported."""
 
 import sys
 

@@ -64,7 +64,7 @@ def annotate(source: str, classes: str, split: str, run: str, score: float, host
 
 
 def _add_classes(classes: list[str], predictor: Predictor | None) -> Sequence[str]:
-    """Takes the classes of a run where the images have none; returns a sentence where none of them is the same."""
+    """Uses the run's classes where the images have none; returns a note if the run and the images share no class."""
     if not predictor:
         return []
     if not classes:
@@ -84,7 +84,7 @@ def describe(site: Site, host: str, port: int, machine: str) -> list[str]:
     else:
         lines.append("anybody who can reach this machine and knows the token can write the labels; traffic is not "
                      "encrypted")
-    return [*lines, "Ctrl-C ends it; all changes are saved as they are made"]
+    return [*lines, "Ctrl-C ends the server; all changes are saved as they are made"]
 
 
 def train_hint(site: Site) -> str:

@@ -1,4 +1,4 @@
-"""A COCO file that is written in place: an annotation that is not changed keeps its bytes, and all else in the file."""
+"""Writes the annotations of a COCO file in place: unchanged annotations, and all else in the file, keep their bytes."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detector.annotation.layouts import Box
+from detector.annotation.layouts import Box, rounded
 from detector.annotation.texts import JsonArray, json_like, read_exactly, split_array
 from detector.data.formats import coco
 from detector.data.formats.coco_ids import IdTable, text_id
@@ -16,14 +16,14 @@ from detector.errors import BadInput
 from detector.run.files import replace_file
 
 SEEN = "annotated"  # of an image without objects: somebody has looked at it
-MARK = re.compile(rf'\s*,\s*"{SEEN}"\s*:\s*(true|false)')
+MARK = re.compile(rf'\s*,\s*"{SEEN}"\s*:\s*(?:true|false)|(?<=^\{{)\s*"{SEEN}"\s*:\s*(?:true|false)\s*,')
 
 
 @dataclass
 class CocoFiles:
     """One JSON file for all images. It is read again when another program has changed it."""
 
-    path: str
+    paths: list[str]  # the one file
     grid: float = 0.1
     array: JsonArray = field(init=False)    # the annotations
     owners: list[int | None] = field(init=False)  # index of the image of each annotation
@@ -31,6 +31,10 @@ class CocoFiles:
     largest_id: int = 0                     # of all annotations that there were, so that undo brings back no taken id
     stamp: tuple = ()                       # of the file that was read
     new_names: dict[str, int] = field(default_factory=dict)  # classes that the file does not have yet -> id
+
+    @property
+    def path(self) -> str:
+        return self.paths[0]
 
     def read(self) -> None:
         """Reads the file if it has changed. Raises BadInput."""
@@ -97,7 +101,7 @@ class CocoFiles:
         entry, (old_name, old) = json.loads(text), self.parse(index, text)
         if name != old_name:
             entry["category_id"] = self.id_of[name]
-        if list(box) != [round(value, 2) for value in old]:
+        if list(box) != rounded(old):
             was_box_area = abs(float(entry.get("area") or 0) - (old[2] - old[0]) * (old[3] - old[1])) < 1
             entry["bbox"] = bbox
             if "area" in entry and was_box_area:  # else it is that of a mask

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detector.annotation.layouts import AnnotationFiles
-from detector.data.image_io import image_size
+from torch import Tensor
+
+from detector.annotation.layouts import AnnotationFiles, rounded
+from detector.data.image_io import image_size, read_image
 from detector.errors import BadInput
 from detector.run.folder_lock import folder_lock
 
@@ -74,6 +76,11 @@ class LabelSet:
             raise BadInput(f"{self.name(index)} lies outside {self.root}")
         return path
 
+    def read_image(self, index: int) -> Tensor:
+        """Returns the pixels of an image, uint8 [3, H, W], as a training reads them. Raises BadInput."""
+        size = None if self.sizes is None else self.size(index)
+        return read_image(self.image_path(index), size, remedy="Replace it")
+
     def name(self, index: int) -> str:
         """Returns the name of an image as pages show it, below the folder that all images are in."""
         return os.path.relpath(self.images[index], self.base)
@@ -90,7 +97,7 @@ class LabelSet:
                     raise BadInput(f"{self.name(index)}: an object cannot be read: {error}") from error
                 key = _digest(text.strip())
                 self.text_of_key.setdefault(key, text)
-                objects.append({"key": key, "name": name, "box": [round(float(value), 2) for value in box]})
+                objects.append({"key": key, "name": name, "box": rounded(box)})
             labels = Labels(_digest(str(texts is None), *(entry["key"] for entry in objects)), texts is not None,
                             objects)
             if self.states.get(index) != labels.state:
@@ -99,7 +106,7 @@ class LabelSet:
             return labels
 
     def touch(self, index: int) -> None:
-        """Notes a change of an image, which pages then learn."""
+        """Gives an image a new serial number, so that pages fetch its state with their next poll."""
         with self.lock:
             self.serial += 1
             self.changes[index] = self.serial
@@ -129,7 +136,7 @@ class LabelSet:
         text, name, box = self.text_of_key.get(entry["key"], ""), entry["name"], entry["box"]
         if text:
             known_name, known_box = self.files.parse(index, text)
-            if name == known_name and box == [round(float(value), 2) for value in known_box]:
+            if name == known_name and box == rounded(known_box):
                 return text
         if name not in self.classes:
             raise BadInput(f"unknown class {name!r}: one of {', '.join(self.classes)}")

@@ -17,7 +17,7 @@ import numpy as np
 
 from detector.annotation.texts import compose, read_exactly
 from detector.data.formats import per_image_json, voc, voc_xml, yolo
-from detector.data.layout_writers import NOT_IN_XML
+from detector.data.layout_writers import NOT_IN_XML, format_number
 from detector.data.text_files import decode, read_bytes
 from detector.errors import BadInput
 from detector.run.files import replace_file
@@ -27,6 +27,7 @@ VOC_OBJECT = re.compile(r"\s*<object\b[^>]*>.*?</object\s*>", re.DOTALL)
 PART_OR_BNDBOX = re.compile(r"<part\b.*?</part\s*>|<bndbox\b.*?</bndbox\s*>", re.DOTALL)
 NEW_VOC_FILE = ("<annotation>\n\t<filename>{}</filename>\n\t<size><width>{}</width><height>{}</height><depth>3</depth>"
                 "</size>\n</annotation>\n")
+NESTED_OR_NAME = re.compile(r"<(part|attributes?)\b.*?</\1\s*>|<name\b[^>]*>.*?</name\s*>", re.DOTALL)
 BNDBOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
 NEW_VOC_OBJECT = ("\n\t<object>\n\t\t<name>{}</name>\n\t\t<pose>Unspecified</pose>\n\t\t<truncated>0</truncated>"
                   f"\n\t\t<difficult>0</difficult>\n\t\t{BNDBOX}\n\t</object>")
@@ -35,8 +36,12 @@ BLANK = "\ufeff\x00 \t\r\n\x1a"  # around the values of a YOLO line
 
 
 class AnnotationFiles(Protocol):
-    """The annotation files of a layout. `grid`: to which fraction of a pixel coordinates are rounded, at most 1."""
+    """The annotation files of a layout.
 
+    paths: of all files. grid: the fraction of a pixel to which coordinates are rounded, at most 1.
+    """
+
+    paths: list[str]
     grid: float
 
     def texts(self, index: int) -> list[str] | None:
@@ -78,13 +83,13 @@ class VocFiles:
     def edit(self, index: int, text: str, name: str, box: Box) -> str:
         if NOT_IN_XML.search(name):
             raise BadInput(f"the class {name!r} cannot be written into XML: rename it")
-        new = [_number(value + 1 if position < 2 else value) for position, value in enumerate(box)]
+        new = [format_number(value + 1 if position < 2 else value, 2) for position, value in enumerate(box)]
         if not text:
             return NEW_VOC_OBJECT.format(escape(name), *new)
         old_name, old_box = self.parse(index, text)
         if name != old_name:
-            text = _replace_outside_parts(text, "name", f"<name>{escape(name)}</name>")
-        if list(box) == _rounded(old_box):
+            text = _replace_name(text, name)
+        if list(box) == rounded(old_box):
             return text
         match = next((match for match in PART_OR_BNDBOX.finditer(text) if match[0].startswith("<bndbox")), None)
         if not match:
@@ -94,7 +99,7 @@ class VocFiles:
         edited = element if is_complete else BNDBOX.format(*new)
         x1, y1, x2, y2 = voc_xml.read_object(text)[2:]
         is_swapped = x1 > x2 or y1 > y2
-        for corner, value, before, after in zip(voc_xml.CORNERS, new, _rounded(old_box), box):
+        for corner, value, before, after in zip(voc_xml.CORNERS, new, rounded(old_box), box):
             if before != after or is_swapped:
                 edited = re.sub(rf"(<{corner}\b[^>]*>)[^<]*", lambda match: match[1] + value, edited)
         return text[:match.start()] + edited + text[match.end():]
@@ -118,19 +123,14 @@ class VocFiles:
         return read_exactly(self.paths[index], content, encoding), encoding
 
 
-def _replace_outside_parts(text: str, tag: str, element: str) -> str:
-    """Returns an <object> with its own element of this tag replaced; those of its <part>s stay."""
-    pattern = re.compile(rf"<part\b.*?</part\s*>|<{tag}\b[^>]*>.*?</{tag}\s*>", re.DOTALL)
-    return pattern.sub(lambda match: match[0] if match[0].startswith("<part") else element, text)
+def _replace_name(text: str, name: str) -> str:
+    """Returns an <object> with another class; names inside of its <part>s and <attributes> stay."""
+    return NESTED_OR_NAME.sub(lambda match: match[0] if match[1] else f"<name>{escape(name)}</name>", text)
 
 
-def _rounded(box: Box) -> list[float]:
+def rounded(box: Box) -> list[float]:
     """Returns a box as pages see it: to a hundredth of a pixel."""
     return [round(float(value), 2) for value in box]
-
-
-def _number(value: float, decimals: int = 2) -> str:
-    return f"{value:.{decimals}f}".rstrip("0").rstrip(".")
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,9 @@ class YoloFiles:
     grid: float = 0.1
 
     def texts(self, index: int) -> list[str] | None:
-        lines = self._lines(index) if os.path.exists(self.paths[index]) else None
-        return None if lines is None else [line for line in lines if line.strip(BLANK)]
+        if not os.path.exists(self.paths[index]):
+            return None
+        return [line for line in self._lines(index) if line.strip(BLANK)]
 
     def parse(self, index: int, text: str) -> tuple[str, Box]:
         height, width = self.sizes[index]
@@ -156,7 +157,7 @@ class YoloFiles:
     def edit(self, index: int, text: str, name: str, box: Box) -> str:
         height, width = self.sizes[index]
         new = [box[0] / width, box[1] / height, box[2] / width, box[3] / height]
-        centered = [_number(value, 8) for value in ((new[0] + new[2]) / 2, (new[1] + new[3]) / 2,
+        centered = [format_number(value, 8) for value in ((new[0] + new[2]) / 2, (new[1] + new[3]) / 2,
                                                            new[2] - new[0], new[3] - new[1])]
         number = str(self.names.index(name))
         if not text:
@@ -164,14 +165,14 @@ class YoloFiles:
         columns = text.strip(BLANK).split()
         old_name, old_box = self.parse(index, text)
         first = columns[0] if name == old_name else number
-        if list(box) == _rounded(old_box):
+        if list(box) == rounded(old_box):
             values = columns[1:]
         elif len(columns) in (5, 6) or self.keypoints and len(columns) == 5 + self.keypoints:
             values = centered + columns[5:]
         else:  # a polygon moves and grows with its box
             old = [old_box[0] / width, old_box[1] / height, old_box[2] / width, old_box[3] / height]
             points = _fit_points([*zip(columns[1::2], columns[2::2])], old, new)
-            values = [_number(value, 8) for point in points for value in point]
+            values = [format_number(value, 8) for point in points for value in point]
         ending = text[len(text.rstrip("\r\n")):]
         return " ".join([first, *values]) + ending
 
@@ -226,9 +227,9 @@ class JsonFiles:
         shape = json.loads(text or '{"points": [], "group_id": null, "shape_type": "rectangle", "flags": {}}')
         old = self.parse(index, text)[1] if text else []
         is_flat = not text or old[0] == old[2] or old[1] == old[3]
-        if text and list(box) != _rounded(old) and shape.get("shape_type") in SHAPES_OF_POINTS and not is_flat:
-            shape["points"] = [_rounded(point) for point in _fit_points(shape["points"], old, box)]
-        elif not text or list(box) != _rounded(old):
+        if text and list(box) != rounded(old) and shape.get("shape_type") in SHAPES_OF_POINTS and not is_flat:
+            shape["points"] = [rounded(point) for point in _fit_points(shape["points"], old, box)]
+        elif not text or list(box) != rounded(old):
             shape.pop("mask", None)  # a circle or a mask becomes its box
             shape.update(points=[list(box[:2]), list(box[2:])], shape_type="rectangle")
         return json.dumps({"label": name} | shape | {"label": name})
@@ -245,7 +246,9 @@ class JsonFiles:
             content |= {"labels": [label for label, _ in entries], "boxes": [box for _, box in entries]}
         indent = re.search(r"\n([ \t]+)", old)
         text = json.dumps(content, indent=indent[1] if indent else None, ensure_ascii=old.isascii())
-        replace_file(Path(self.paths[index]), (text + "\n" * old.endswith("\n")).encode("utf-8"))
+        if old.endswith("\n"):
+            text += "\n"
+        replace_file(Path(self.paths[index]), text.encode("utf-8"))
 
     def _check_parallel_lists(self, content: dict, count: int, path: str) -> None:
         """Raises BadInput if another list has an entry for each object, and the number of objects changes."""

@@ -48,17 +48,17 @@ def open_source(source: str, classes: Sequence[str], split: str, follow_links: b
             raise BadInput(f"{source} is read as {layout}, which cannot be written. Convert it first: fleet-rcnn "
                            f"convert {source} --to coco OUT")
         opened = OPEN[layout](root, split)
-    images, files, names, sizes, notes = opened
+    images, files, known_names, sizes, notes = opened
     if not images:
         raise BadInput(f"the split {split} of {source} has no image. Add images, or name another --split")
     own_order = layout in ("coco", "yolo")  # else that of the command: so a class keeps its number and color
-    names = list(dict.fromkeys([*names, *classes] if own_order else [*classes, *names]))
-    if layout == "yolo" and len(names) > len(opened[2]):
-        raise BadInput(f"--classes {','.join(classes)}: the classes of this data set are {', '.join(opened[2])}. Add "
+    names = list(dict.fromkeys([*known_names, *classes] if own_order else [*classes, *known_names]))
+    if layout == "yolo" and len(names) > len(known_names):
+        raise BadInput(f"--classes {','.join(classes)}: the classes of this data set are {', '.join(known_names)}. Add "
                        "others to its data.yaml or list of names")
     labels = LabelSet(layout, root, split, images, files, names, sizes)
     notes = notes if follow_links else notes + _leave_out_links(labels)
-    _resolve_links(files)
+    files.paths[:] = map(os.path.realpath, files.paths)  # a file that is written would replace a link
     _read_all(labels)
     return labels, notes
 
@@ -78,7 +78,7 @@ def _one_split(splits: Sequence[str]) -> str:
 
 def _open_coco(root: str, split: str) -> Opened:
     data = coco.read(root, split)
-    files = CocoFiles(coco.annotation_file(root, split))
+    files = CocoFiles([coco.annotation_file(root, split)])
     files.read()
     return [data.path(i) for i in range(len(data))], files, data.classes, data.sizes.tolist(), []
 
@@ -115,11 +115,11 @@ def _open_photographs(root: str) -> Opened:
     folders = [path for path in (os.path.join(root, name) for name in per_image_json.IMAGE_FOLDERS)
                if os.path.isdir(path)]
     folder = folders[0] if folders else root
-    every = image_files(folder)
-    images, notes = _leave_out_sub_folders(every, folder, ())
+    all_images = image_files(folder)
+    images, notes = _leave_out_sub_folders(all_images, folder, ())
     if not images:
         raise BadInput(f"{folder} itself holds no image: name the folder with the images, such as "
-                       f"{os.path.dirname(every[0])}")
+                       f"{os.path.dirname(all_images[0])}")
     images, twin_notes = _one_per_stem(images)
     paths = [os.path.join(root, "labels", f"{_stem(path, folder)}.json") for path in images]
     return images, JsonFiles(paths), [], None, notes + twin_notes
@@ -183,8 +183,7 @@ def _leave_out_links(labels: LabelSet) -> list[str]:
         BadInput: an annotation file lies outside, or all images do.
     """
     root = os.path.join(os.path.realpath(labels.root), "")
-    files = getattr(labels.files, "paths", None) or [labels.files.path]
-    outside = [path for path in files if not os.path.realpath(path).startswith(root)]
+    outside = [path for path in labels.files.paths if not os.path.realpath(path).startswith(root)]
     kept = [i for i, path in enumerate(labels.images) if os.path.realpath(path).startswith(root)]
     remedy = "Add --follow-links to take it all the same, or name the folder that holds everything"
     if outside:
@@ -194,14 +193,6 @@ def _leave_out_links(labels: LabelSet) -> list[str]:
     left_out = [labels.name(i) for i in sorted({*range(len(labels.images))} - {*kept})]
     labels.indices, labels.inside = kept, root
     return [f"left out, outside {labels.root}: {shorten(left_out)}. {remedy}"] if left_out else []
-
-
-def _resolve_links(files: AnnotationFiles) -> None:
-    """Puts the files that links lead to in place of the links, which a file that is written would replace."""
-    if isinstance(files, CocoFiles):
-        files.path = os.path.realpath(files.path)
-    else:
-        files.paths[:] = map(os.path.realpath, files.paths)
 
 
 def _read_all(labels: LabelSet) -> None:

@@ -25,9 +25,8 @@ from PIL import Image
 
 from detector.annotation.label_set import Conflict, Labels, LabelSet, check_objects
 from detector.annotation.suggester import Suggester
-from detector.data.image_io import read_image
 from detector.errors import BadInput
-from detector.report.page.build import csp_hash, escape_invalid, to_script_json
+from detector.report.page.build import csp_hash, escape_invalid, fill_template, to_script_json
 
 MAX_BODY = 4 << 20      # bytes of a request
 TIMEOUT_S = 60          # of a connection on which nothing arrives
@@ -95,8 +94,7 @@ def render_page(site: Site) -> tuple[bytes, str]:
             "suggests": site.suggester is not None, "serial": labels.serial,
             "images": [{"index": index, "name": labels.name(index), **site.summary(index)} for index in labels.indices]}
     values = {"STYLE": style, "DATA": to_script_json(data), "SCRIPT": script}
-    pieces = (FOLDER / "annotate.html").read_text(encoding="utf-8").split("%%")
-    page = "".join(values[piece] if i % 2 else piece for i, piece in enumerate(pieces))
+    page = fill_template((FOLDER / "annotate.html").read_text(encoding="utf-8"), values)
     policy = (f"default-src 'none'; script-src '{csp_hash(script)}'; style-src '{csp_hash(style)}'; connect-src 'self';"
               " base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
     return page.encode("utf-8"), policy
@@ -194,7 +192,7 @@ def get(site: Site, path: str, query: dict) -> tuple[int, str, bytes, str]:
             return 200, "image/jpeg", encode_image(site.labels, index), ""
         if site.suggester:
             site.suggester.look_at(index)
-        return _json(site.describe(index, _load(site, index)))
+        return _json(site.describe(index, site.labels.load(index)))
     except (BadInput, OSError) as error:
         raise Refusal(422, str(error)) from error
 
@@ -222,6 +220,7 @@ def put(site: Site, path: str, request: bytes) -> tuple[int, str, bytes, str]:
                 not isinstance(content.get("labelled"), bool):
             raise BadInput("the request needs version, labelled and objects")
         objects = check_objects(content.get("objects"))
+        _load(site, index)  # 422 where the file cannot be read: the page tries again
         try:
             status, labels = 200, site.labels.save(index, content["version"], content["labelled"], objects)
         except Conflict:
@@ -251,8 +250,7 @@ def changes(site: Site, query: dict) -> dict:
 
 def encode_image(labels: LabelSet, index: int) -> bytes:
     """Returns an image as JPEG, with the pixels that a training reads: turned as EXIF says, 8 bits, RGB."""
-    size = None if labels.sizes is None else labels.size(index)
-    pixels = read_image(labels.image_path(index), size, remedy="Replace it").permute(1, 2, 0).contiguous().numpy()
+    pixels = labels.read_image(index).permute(1, 2, 0).contiguous().numpy()
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()

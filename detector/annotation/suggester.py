@@ -1,11 +1,10 @@
-"""Detections of a trained detector as suggestions: a thread predicts beside the page, first where one looks."""
+"""Suggests the detections of a run: a thread predicts all images, those near the shown one first."""
 
 import sys
 import threading
 from dataclasses import dataclass, field
 
 from detector.annotation.label_set import LabelSet
-from detector.data.image_io import read_image
 from detector.errors import BadInput
 from detector.inference.predictor import Predictor
 
@@ -15,7 +14,7 @@ MAX_SUGGESTIONS = 300
 
 @dataclass
 class Suggester:
-    """Predicts all images of a label set once, the nearest to `focus` first: those that follow before those before.
+    """Predicts all images of a label set once, the nearest to `focus` first; of two equally near ones, the later.
 
     suggestions: by image, best score first: {"name", "score", "box"}. Of an image that cannot be read: [].
     """
@@ -48,11 +47,11 @@ class Suggester:
 
     def _predict(self, index: int) -> list[dict]:
         try:
-            height, width = self.labels.size(index)
-            image = read_image(self.labels.image_path(index), None if self.labels.sizes is None else (height, width))
+            image = self.labels.read_image(index)
         except BadInput:  # the page says so where it shows the image
             return []
         detections = self.predictor.detect([image], LOWEST_SCORE)[0]
+        height, width = image.shape[-2:]
         limits = (width, height, width, height)
         rows = [{"name": name, "score": round(float(score), 3),
                  "box": [min(max(round(float(value), 1), 0.0), float(limit)) for value, limit in zip(box, limits)]}

@@ -112,7 +112,8 @@ def _entries(parts: list[Dataset]) -> list[list[tuple[str, int]]]:
             rows, path = part.rows(index), part.path(index)
             content = b"".join(getattr(part, name)[rows].tobytes() for name in ("boxes", "labels", "flags"))
             known = variants.setdefault(path, [])
-            known += [] if content in known else [content]
+            if content not in known:
+                known.append(content)
             entries[-1].append((path, known.index(content)))
     return entries
 

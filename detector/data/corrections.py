@@ -158,11 +158,9 @@ def fix_duplicates(dataset: Dataset, policy: str) -> Dataset:
         return dataset
     merged, repeated, different = _merge_images(dataset)
     objects = _repeated_objects(merged)
-    if repeated is not None:  # objects of a second entry of an image that repeat those of the first are no news
-        own = _repeated_objects(dataset)
-        count, rows = int(own.sum()), own
-    else:
-        count, rows = int(objects.sum()), objects
+    # What a second entry of an image repeats from the first is no news: the sentence on images says so.
+    rows = objects if repeated is None else _repeated_objects(dataset)
+    count = int(rows.sum())
     messages = []
     if repeated is not None:
         others = f"; in {different} of them the entries have different objects, which all count" if different else ""

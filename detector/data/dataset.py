@@ -21,9 +21,9 @@ Example = tuple[Tensor, dict[str, Tensor]]
 class DetectionDataset(TorchDataset):
     """Map-style dataset with keys (epoch, index).
 
-    The same key gives the same example in every worker, on every rank and after every resume. Of n images, an index is
-    that of image index mod n. index // n counts its draws within the epoch, from 0, which differ in augmentation; with
-    augment.mirrored_copies every second one is the mirrored copy.
+    The same key gives the same example in every worker, on every rank and after every resume. With n images,
+    index i is image i mod n; i // n counts the draws of that image within the epoch, from 0, which differ in
+    augmentation; with augment.mirrored_copies every second one is the mirrored copy.
 
     An example is an image, uint8 [3, H, W], and a target:
 

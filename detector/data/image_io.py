@@ -93,9 +93,10 @@ def read_image(path: str, size: tuple[int, int] | None = None, divisor: int = 1,
     except Exception as error:  # decoders raise whatever a damaged file leads them to
         raise unreadable_image(path, error, remedy) from error
     header = decoded.header
-    is_unturned = size is not None and tuple(size) == (header.height, header.width) != header.turned_size()
-    if size is not None and not is_unturned and tuple(size) != header.turned_size():
-        height, width = header.turned_size()
+    stored_size, turned_size = (header.height, header.width), header.turned_size()
+    is_unturned = size is not None and tuple(size) == stored_size and stored_size != turned_size
+    if size is not None and not is_unturned and tuple(size) != turned_size:
+        height, width = turned_size
         raise BadInput(f"image {path} is {width}x{height} pixels (width x height), its annotations say "
                        f"{size[1]}x{size[0]}: fix the annotations, or restore the image that they were made for")
     pixels = decoded.pixels
@@ -164,7 +165,7 @@ def _is_whole_tiff(path: str) -> bool:
             order = {b"II*\0": "<", b"MM\0*": ">"}[start[:4]]
             file.seek(struct.unpack(f"{order}I", start[4:])[0])
             entries = struct.unpack(f"{order}H", file.read(2))[0]
-            return len(file.read(12 * entries)) == 12 * entries > 0
+            return entries > 0 and len(file.read(12 * entries)) == 12 * entries
     except (OSError, KeyError, struct.error):
         return False
 

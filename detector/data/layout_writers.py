@@ -97,7 +97,7 @@ def _voc_xml(split: Split, index: int) -> str:
     for box, label, flags in zip(data.boxes[rows].tolist(), data.labels[rows].tolist(), data.flags[rows].tolist()):
         # Readers subtract 1 from corners of 1 or more; a corner outside the image is written as it is.
         corners = [value + 1 if value >= 0 else value for value in box[:2]] + box[2:]
-        tags = "".join(f"<{tag}>{_number(value)}</{tag}>"
+        tags = "".join(f"<{tag}>{format_number(value)}</{tag}>"
                        for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), corners))
         lines.append(f"  <object><name>{escape(data.classes[label - 1])}</name><difficult>{int(flags > 0)}</difficult>"
                      f"<bndbox>{tags}</bndbox></object>")
@@ -122,7 +122,7 @@ def write_yolo(folder: str, splits: list[Split]) -> None:
             rows, (height, width) = data.rows(index), data.sizes[index]
             boxes = data.boxes[rows].astype(np.float64) / np.array([width, height, width, height], np.float64)
             centers = np.concatenate([boxes[:, :2] + boxes[:, 2:], 2 * (boxes[:, 2:] - boxes[:, :2])], axis=1) / 2
-            text = "".join(f"{label - 1} {' '.join(_number(value, FRACTION_DECIMALS) for value in box)}\n"
+            text = "".join(f"{label - 1} {' '.join(format_number(value, FRACTION_DECIMALS) for value in box)}\n"
                            for label, box in zip(data.labels[rows].tolist(), centers.tolist()))
             _write(folder, f"labels/{split.name}/{os.path.splitext(name)[0]}.txt", text)
 
@@ -143,7 +143,7 @@ def yaml_text(text: str) -> str:
     return NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(text, ensure_ascii=False))
 
 
-def _number(value: float, decimals: int = DECIMALS) -> str:
+def format_number(value: float, decimals: int = DECIMALS) -> str:
     """Returns a number without an exponent and without zeros at its end."""
     text = f"{value:.{decimals}f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text

@@ -22,7 +22,7 @@ from detector.structures import ceil_div
 Batch = tuple[list, list]  # images: uint8 [3, H, W] each; targets: a dict of tensors each, see dataset.py
 
 POLL_S = 0.5   # longest wait of BatchIterator.poll, so that a rank without data can vote in between
-DEATH_S = 1.0  # longest time from the end of a worker's pipes to its own
+DEATH_S = 1.0  # longest time from the closing of a worker's pipes to the end of its process
 GRACE_S = 2.0  # time for workers to exit by themselves before they are killed; a worker on a hanging disk does not exit
 
 
@@ -58,7 +58,8 @@ class BatchIterator:
         except Exception as error:
             if str(error).startswith("DataLoader timed out"):
                 return None
-            dead = None if "DataLoader worker process" in str(error) else self.dead_worker()  # else raised in a worker
+            is_passed_on = "DataLoader worker process" in str(error)  # an exception that a living worker raised
+            dead = None if is_passed_on else self.dead_worker()
             if dead is None:
                 raise
             raise MachineError(self.describe_end(dead)) from error
@@ -83,8 +84,8 @@ class BatchIterator:
     def describe_end(self, number: int) -> str:
         """Returns how a worker ended, what it was reading, and what to do."""
         worker = self.workers()[number]
-        tasks = {batch: task for batch, task in sorted(self.inner._task_info.items())}
-        position = next((position for position, task in enumerate(tasks.values()) if task == (number,)), None)
+        tasks = [task for _, task in sorted(self.inner._task_info.items())]
+        position = tasks.index((number,)) if (number,) in tasks else None
         reading = ""
         if position is not None and position < len(self.requested):
             dataset = self.loader.dataset.dataset

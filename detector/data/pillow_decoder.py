@@ -17,7 +17,7 @@ from PIL import Image
 from detector.data.image_headers import EXIF_ORIENTATION, Header, exif_block_orientation
 from detector.data.pixel_values import rgb_from_array, rgb_from_pil
 
-# Of Pillow's formats those of pixels. Others start programs (EPS), or need a library that is usually absent.
+# Pillow's raster formats. Other formats start programs (EPS), or need a library that is usually absent.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF", "QOI", "PCX", "SGI")
 SWAPPED_BYTES = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
 SIGNED = {"I;16S", "I;16BS", "I;16NS"}  # rawmodes of signed integers of 16 bits

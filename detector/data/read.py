@@ -154,7 +154,8 @@ def _other_splits(data: Data, root: str, names: tuple[str, ...]) -> list[Dataset
     parts = []
     for split in dict.fromkeys((*data.train, *data.val)):
         with contextlib.suppress(BadInput):
-            parts += [] if split in names else [read_cached(data, root, split)]
+            if split not in names:
+                parts.append(read_cached(data, root, split))
     return parts
 
 

@@ -38,8 +38,8 @@ def val_share(val: tuple[str, ...]) -> float | None:
 def hold_out(dataset: Dataset, share: float, seed: int) -> np.ndarray:
     """Returns the images that are held out for validation, bool [I]: round(share * I) of them, but at least one.
 
-    The choice depends on the images' paths below the folder that holds them all, on which are equal, and on the seed,
-    not on their order or on where the folder is.
+    The choice depends on the images' paths below the folder that holds them all, on which images have equal content,
+    and on the seed. The order of the images and the place of the folder do not matter.
     Images of equal content are all held out, or none of them: the number may then differ a little. An image that is
     listed several times counts once.
 
@@ -89,10 +89,8 @@ def group_equal_files(names: list[str], root: str) -> list[tuple[int, ...]]:
             for index, key in zip(candidates, pool.map(describe, paths)):
                 keys[index] = (*keys.get(index, ()), -1 - index if key is None else key)
             candidates = [index for group in _groups(candidates, keys) if len(group) > 1 for index in group]
-    members: dict[tuple, list[int]] = {}
-    for index, name in enumerate(names):
-        members.setdefault(keys[first[name]], []).append(index)
-    return [tuple(group) for group in members.values()]
+    key_of_image = {index: keys[first[name]] for index, name in enumerate(names)}
+    return [tuple(group) for group in _groups(key_of_image, key_of_image)]
 
 
 def _groups(indices: Iterable[int], keys: dict[int, tuple]) -> list[list[int]]:

@@ -42,8 +42,8 @@ class Detector(nn.Module):
                 min_padded_size: tuple[int, int] = (0, 0)) -> dict[str, Tensor]:
         """Returns the losses of a batch by torchvision's names, float32 [] each.
 
-        The order is that of the two stages: objectness, rpn_box_reg, classifier, box_reg. Whoever sums the losses in
-        this order gets the same bits.
+        The order is that of the two stages: objectness, rpn_box_reg, classifier, box_reg. Sum them in this order:
+        another order rounds differently.
 
         Args:
             images: uint8 [3, H, W] each, RGB.

@@ -144,9 +144,9 @@ class Rpn(nn.Module):
 
     def forward(self, batch: ImageList, features: dict[str, Tensor],
                 ground_truth: GroundTruth | None = None) -> tuple[Proposals, dict[str, Tensor]]:
-        levels, deltas, anchors = self.predict_anchors(features, tuple(batch.tensors.shape[-2:]))
+        logits, deltas, anchors = self.predict_anchors(features, tuple(batch.tensors.shape[-2:]))
         image_sizes = numbers_to_device([list(size) for size in batch.image_sizes], anchors)
-        proposals = self.propose(levels, deltas, anchors, image_sizes)
+        proposals = self.propose(logits, deltas, anchors, image_sizes)
         if not self.training:
             return proposals, {}
         sample, targets = self.sample(anchors, image_sizes, ground_truth)
@@ -166,12 +166,12 @@ class Rpn(nn.Module):
         return *by_anchor(logits, deltas), self.anchors.grid(grid_sizes, padded_size, logits[0])
 
     @torch.no_grad()
-    def propose(self, levels: list[Tensor], deltas: Tensor, anchors: Tensor, image_sizes: Tensor,
+    def propose(self, logits: list[Tensor], deltas: Tensor, anchors: Tensor, image_sizes: Tensor,
                 suppress: Callable[[Tensor, float], Tensor] | None = None) -> Proposals:
         """Returns the best boxes of each image after NMS.
 
         Args:
-            levels: logits [B, N_l] of each level.
+            logits: [B, N_l] of each level.
             deltas: [B, N, 4].
             anchors: [N, 4].
             image_sizes: float32 [B, 2], height and width.
@@ -181,7 +181,7 @@ class Rpn(nn.Module):
         config, training = self.config, self.training
         pre_nms_top_n = config.pre_nms_top_n_train if training else config.pre_nms_top_n_eval
         post_nms_top_n = config.post_nms_top_n_train if training else config.post_nms_top_n_eval
-        groups = [torch.cat(levels, dim=1)] if config.pre_nms_top_n_per == "image" else levels
+        groups = [torch.cat(logits, dim=1)] if config.pre_nms_top_n_per == "image" else logits
         scores, index = top_of_groups(groups, pre_nms_top_n)                             # [B, G, K]
         flat_index = index.flatten(1)
         boxes = self.box_coder.decode(deltas.gather(1, flat_index[..., None].expand(-1, -1, 4)), anchors[flat_index])

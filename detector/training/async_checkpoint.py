@@ -69,9 +69,11 @@ class AsyncCheckpoint:
             raise error
 
     def drop_error(self) -> None:
-        """Waits until no write is running, and forgets the error of the last write."""
-        with contextlib.suppress(Exception):  # has been reported
+        """Waits until no write is running, and forgets the error of the last write, whose step is not on the disk."""
+        try:
             self.wait()
+        except Exception:  # has been reported
+            self.step = -1
 
     def close(self) -> None:
         """Waits until no write is running. Raises nothing, because another exception may be passing through."""

@@ -46,7 +46,7 @@ class BackgroundScorer:
     """
 
     def __init__(self, dataset: Dataset | None, config: Config, folder: Path):
-        self.arguments = dataset, config, folder
+        self.config, self.arguments = config, (dataset, config, folder)
         self.pool: ProcessPoolExecutor | None = None
         self.job: ScoringJob | None = None
         self.scoring: Future | None = None
@@ -67,7 +67,7 @@ class BackgroundScorer:
     def start(self, predictions: Predictions) -> None:
         """Starts to score, write results.json and draw. The evaluation before must have been taken."""
         assert self.scoring is None, "an evaluation is still being scored"
-        if self.arguments[1].run.num_workers == 0:
+        if self.config.run.num_workers == 0:
             self.scoring = Future()
             try:
                 self.job = self.job or make_job(*self.arguments)
@@ -101,7 +101,7 @@ class BackgroundScorer:
                           "run.num_workers, or request more). This evaluation is scored by the training process, "
                           "without drawings")
         self.end_process()
-        self.pool, self.drawing = None, None  # the next evaluation starts another process
+        self.drawing = None
         self.job = self.job or make_job(*self.arguments)
         return score_and_write(self.job, self.predictions)
 
@@ -117,7 +117,6 @@ class BackgroundScorer:
             return draw(self.job, drawing)
         if drawing is not None and was_killed(drawing):
             self.end_process()
-            self.pool = None
             return None
         return drawing.result() if drawing is not None else None
 
@@ -130,13 +129,14 @@ class BackgroundScorer:
         self.end_process()
 
     def end_process(self) -> None:
-        """Ends the process that scores and draws."""
-        if self.pool is None:
+        """Ends the process that scores and draws; the next evaluation starts another one."""
+        pool, self.pool = self.pool, None
+        if pool is None:
             return
         if self.process_id.done() and not self.process_id.exception():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process_id.result(), signal.SIGKILL)  # the process ignores all other stop signals
-        self.pool.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 
 def was_killed(future: Future) -> bool:

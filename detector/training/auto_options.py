@@ -21,15 +21,15 @@ from detector.training.optimizer import find_optimizer
 MIN_SIZES = (320, 800)   # pixels, bounds of augment.min_size
 OBJECT_SIZE = 48         # pixels: nine of ten objects are at least as large, by the square root of their area
 SIZE_STEP = 32           # pixels: augment.min_size is a multiple of this
-# Below this many images -> batch.size and schedule.epochs.
-LENGTHS = ((200, 2, 15.0), (1000, 4, 15.0), (5000, 8, 12.0), (math.inf, 16, 12.0))
+# (images below which the row counts, batch.size, schedule.epochs)
+BATCH_SIZES_AND_EPOCHS = ((200, 2, 15.0), (1000, 4, 15.0), (5000, 8, 12.0), (math.inf, 16, 12.0))
 MIN_STEPS = 200          # of a run on few images
 SMALL_BATCH = 4          # images; batches of so few train at twice the linearly scaled learning rate
 MILESTONES = (2 / 3, 11 / 12)  # of the run
 EVALUATIONS = 6          # in a run, about
 MEASURED = "batch.micro_batch_size"  # by trial steps, when all other values are known
 Measure = Callable[[Config], tuple[int, str]]
-OF_LENGTH = ("schedule.milestones", "evaluate.every_epochs")  # follow when a resumed run states another length
+FOLLOW_LENGTH = ("schedule.milestones", "evaluate.every_epochs")  # anew where a resumed run states another length
 
 
 def resolve_auto(config: Config, train: Dataset, world_size: int, stored: Config | None = None,
@@ -39,13 +39,13 @@ def resolve_auto(config: Config, train: Dataset, world_size: int, stored: Config
     Args:
         train: the images and objects to train on.
         stored: the config of the checkpoint that the run resumes from, whose values stay; None: a new run.
-        measure: finds the value of batch.micro_batch_size and says something about it, from the config with all other
-            values. None: the largest value that could be found is taken, and the line does not state it.
+        measure: config with all other values -> the value of batch.micro_batch_size, and a remark on it. None: the
+            largest value that could be measured is taken, and the line does not state it.
     """
     paths = [path for path in auto_options(config) if path != "run.precision"]  # see resolve_precision
     for path, rule in RULES.items():  # in the order in which they depend on each other
         if path in paths:
-            is_kept = stored and (path not in OF_LENGTH or _length_of(config) == _length_of(stored))
+            is_kept = stored and (path not in FOLLOW_LENGTH or _stated_length(config) == _stated_length(stored))
             is_kept = is_kept and not (path == "schedule.epochs" and config.schedule.steps)
             config = replace_options(config, {
                 path: attrgetter(path)(stored) if is_kept else rule(config, train, world_size)})
@@ -83,11 +83,11 @@ def resolve_precision(config: Config, device: torch.device, stored: Config | Non
 
 def choose_batch_size(_config: Config, train: Dataset, world_size: int) -> int:
     """Returns 2 to 16 images by the size of the data set, and at least one for each process."""
-    return max(_length(len(train))[0], world_size)
+    return max(_batch_size_and_epochs(len(train))[0], world_size)
 
 
 def choose_lr(config: Config, _train: Dataset, world_size: int) -> float:
-    """Returns the optimizer's learning rate for optim.reference_batch_size images, and twice as much of small batches.
+    """Returns the optimizer's learning rate for optim.reference_batch_size images, doubled for small batches.
 
     Runs with small batches have few steps and need a higher learning rate to converge.
 
@@ -120,7 +120,7 @@ def choose_epochs(config: Config, train: Dataset, world_size: int) -> float:
     steps = _steps_per_epoch(config, train, world_size)
     if config.schedule.steps:
         return config.schedule.steps / steps
-    return max(_length(len(train))[1], math.ceil(MIN_STEPS / steps))
+    return max(_batch_size_and_epochs(len(train))[1], math.ceil(MIN_STEPS / steps))
 
 
 def choose_milestones(config: Config, train: Dataset, world_size: int) -> tuple[float, ...]:
@@ -148,13 +148,13 @@ RULES: dict[str, Callable[[Config, Dataset, int], object]] = {
 }
 
 
-def _length_of(config: Config) -> tuple[int, float]:
+def _stated_length(config: Config) -> tuple[int, float]:
     return config.schedule.steps, config.schedule.epochs
 
 
-def _length(images: int) -> tuple[int, float]:
+def _batch_size_and_epochs(images: int) -> tuple[int, float]:
     """Returns batch size and epochs for a number of images."""
-    return next((batch_size, epochs) for limit, batch_size, epochs in LENGTHS if images < limit)
+    return next((batch_size, epochs) for limit, batch_size, epochs in BATCH_SIZES_AND_EPOCHS if images < limit)
 
 
 def _steps_per_epoch(config: Config, train: Dataset, world_size: int) -> int:

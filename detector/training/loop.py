@@ -1,4 +1,4 @@
-"""The training loop. All ranks run it together: they vote on every stop and error; the step tells what else is due.
+"""The training loop. All ranks run it together: they vote on every stop and error; all else is due by the step alone.
 
 Writing a checkpoint and scoring an evaluation run in the background. An evaluation has these stages: `save` starts to
 write the checkpoint; `evaluate` predicts on all ranks and starts scoring on rank 0; some steps later
@@ -151,11 +151,13 @@ class TrainingLoop:
     def fetch(self, loader: BatchIterator) -> Fetched:
         """Waits for the next batch of every rank. Raises Stopped, NotFinite, or the error of a background task."""
         details = self.nan_guard.poll()
-        policy = FetchPolicy(lambda: self.stop.requested, self.config.data.unreadable_images == "refuse",
-                             60 * self.config.run.timeout_minutes,
-                             lambda phase: self.heartbeat.mark(phase, self.state.step + 1),
-                             lambda: self.saver.error or self.scorer.error,
-                             lambda: save_if_possible(self.save_now, self.saver, self.scorer.error, self.run_log))
+        policy = FetchPolicy(
+            stop_requested=lambda: self.stop.requested,
+            refuse_unreadable=self.config.data.unreadable_images == "refuse",
+            timeout_s=60 * self.config.run.timeout_minutes,
+            mark=lambda phase: self.heartbeat.mark(phase, self.state.step + 1),
+            background_error=lambda: self.saver.error or self.scorer.error,
+            before_error=lambda: save_if_possible(self.save_now, self.saver, self.scorer.error, self.run_log))
         fetched = fetch_batches(loader, len(self.setup.plan.micro_batches), policy, details is not None)
         if fetched.nan_found:
             self.stop_on_nan(details)

@@ -13,7 +13,7 @@ from detector.data.review import (
     shared_paths,
 )
 from detector.model.anchors import build_anchors
-from detector.structures import Dataset, Resize, ceil_div, round_up
+from detector.structures import Dataset, Resize, ceil_div, resize_scales, round_up
 from detector.training.schedule import RunPlan
 
 MIN_OBJECT_SIZE = 8     # pixels of the network's input, two cells of the finest level of an FPN
@@ -53,10 +53,8 @@ def review_files(train: Dataset, val: Dataset | None) -> list[str]:
 
 def object_sizes(dataset: Dataset, resize: Resize) -> np.ndarray:
     """Returns the square root of each object's area after the resize, float64 [N], pixels."""
-    short, long = (dataset.sizes.min(axis=1).astype(np.float64), dataset.sizes.max(axis=1).astype(np.float64))
-    scale = np.minimum(resize.min_size / short, (resize.max_size or np.inf) / long)
     sides = np.clip(dataset.boxes[:, 2:] - dataset.boxes[:, :2], 0, None).astype(np.float64)
-    return np.sqrt(sides.prod(axis=1)) * scale[dataset.image_of_box()]
+    return np.sqrt(sides.prod(axis=1)) * resize_scales(dataset.sizes, resize)[dataset.image_of_box()]
 
 
 def review_object_sizes(config: Config, train: Dataset) -> list[str]:

@@ -184,8 +184,8 @@ def refuse_uneven_statistics(norm: str, size: int, micro_batch_size: int) -> Non
     processes = world_size()
     if norm == "synchronized" and len(pass_counts(size, micro_batch_size, processes)) > 1:
         raise BadInput(f"model.norm=synchronized: the processes wait for each other in every forward pass, and the "
-                       f"{size} images of a step are not equally many passes of {micro_batch_size} on each of the "
-                       f"{processes}. Set batch.size to a multiple of {micro_batch_size * processes}, or "
+                       f"{size} images of a step cannot be split into equally many passes of {micro_batch_size} on "
+                       f"each of the {processes}. Set batch.size to a multiple of {micro_batch_size * processes}, or "
                        "model.norm=trained")
 
 

@@ -100,7 +100,7 @@ function chooseClass(name) {
 function drawInTheMiddle() {
   const [width, height] = imageSize(), [x, y] = toImage([stage.clientWidth / 2, stage.clientHeight / 2]);
   const side = Math.min(stage.clientWidth, stage.clientHeight) / 8 / view.scale;
-  add(page.newClass, fitBox([Math.min(x, width) - side, Math.min(y, height) - side, x + side, y + side]));
+  add(page.newClass, [Math.min(x, width) - side, Math.min(y, height) - side, x + side, y + side]);
 }
 
 // --- which image

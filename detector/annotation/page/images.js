@@ -149,17 +149,16 @@ async function poll(index) {
 const pixelsOf = new Map();
 function loadPixels(index) {
   if (!pixelsOf.has(index)) {
-    pixelsOf.set(index, fetchPixels(index));
+    const pixels = fetchPixels(index);
+    pixels.catch(() => pixelsOf.delete(index));  // the next call asks again
+    pixelsOf.set(index, pixels);
     for (const key of [...pixelsOf.keys()].slice(0, -6)) pixelsOf.delete(key);
   }
   return pixelsOf.get(index);
 }
 async function fetchPixels(index) {
   const answer = await request(`/image/${index}`);
-  if (!answer.ok) {
-    pixelsOf.delete(index);
-    throw new Error(await answer.text());
-  }
+  if (!answer.ok) throw new Error(await answer.text());
   const levels = [await createImageBitmap(await answer.blob(), {colorSpaceConversion: "none"})];
   for (let last = levels[0]; Math.max(last.width, last.height) > 1200; last = levels.at(-1))
     levels.push(await createImageBitmap(last, {resizeWidth: Math.ceil(last.width / 2),

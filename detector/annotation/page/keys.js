@@ -25,18 +25,19 @@ function refuseChosen() {
   else remove();
 }
 
-// keys: that run it; text: of the help; label: of its button; anytime: also before the image is there.
+// keys: the keys that run the command; text: its line in the help; label: of its button; anytime: works before the image is
+// loaded, too.
 const COMMANDS = [
   {keys: "b", label: "◀", text: "the image before", act: () => go(-1), anytime: true},
   {keys: "n", label: "▶", text: "the next image", act: () => go(1), anytime: true},
   {keys: "u", label: "first unlabelled", text: "first image that is not labelled", act: goToUnlabelled, anytime: true},
   {keys: "z", label: "undo", text: "takes back the last change", act: () => undoOrRedo("undo", "redo")},
-  {keys: "y", label: "redo", text: "makes it again", act: () => undoOrRedo("redo", "undo")},
+  {keys: "y", label: "redo", text: "repeats the change that was undone", act: () => undoOrRedo("redo", "undo")},
   {keys: "x Delete Backspace", label: "delete", text: "deletes the selected box", act: remove},
   {keys: "c", label: "copy from before", text: "copies the boxes of the image before", act: copyFromBefore},
   {keys: "e", label: "empty", text: "nothing to label here; with Shift, also where there are boxes", act: markEmpty},
-  {keys: "-", label: "−", text: "smaller", act: () => zoomTo(view.scale / 1.3)},
-  {keys: "+ =", label: "+", text: "larger", act: () => zoomTo(view.scale * 1.3)},
+  {keys: "-", label: "−", text: "zooms out", act: () => zoomTo(view.scale / 1.3)},
+  {keys: "+ =", label: "+", text: "zooms in", act: () => zoomTo(view.scale * 1.3)},
   {keys: "f", label: "fit", text: "the whole image", act: zoomToFit},
   {keys: "d", text: "draws a box in the middle", act: drawInTheMiddle},
   {keys: ".", text: "selects the next box", act: () => selectNext(1)},
@@ -44,7 +45,7 @@ const COMMANDS = [
   {keys: "a", text: "accepts the selected suggestion, or all", act: acceptChosen},
   {keys: "r", text: "refuses the selected suggestion, or all", act: refuseChosen},
   {keys: "Enter", text: "accepts all suggestions, and goes to the next image", act: () => { accept(suggestions()); go(1); }},
-  {keys: "h", text: "shows or hides the class", act: () => hide(page.newClass), anytime: true},
+  {keys: "h", text: "shows or hides the class of new boxes", act: () => toggleHidden(page.newClass), anytime: true},
   {keys: "Escape", text: "selects nothing", act: () => select(null), anytime: true},
   {keys: "?", text: "shows these keys", act: () => byId("help").showModal(), anytime: true}];
 const GESTURES = [{keys: "drag", text: "draws; in the selected box moves it; with Shift always draws"},
@@ -58,9 +59,10 @@ const commandOf = new Map(COMMANDS.flatMap(command => command.keys.split(" ").ma
 document.addEventListener("keydown", event => {
   const isField = event.target.matches("select, input:not([type=checkbox])") ||
     event.key === "Enter" && event.target.matches("button, input");
-  if (byId("help").open || isField && event.key !== "Escape" || event.metaKey) return;
+  if (byId("help").open || isField && event.key !== "Escape" || event.metaKey || event.altKey && !ARROWS[event.key])
+    return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  if (ARROWS[key] || ARROWS[event.key]) {
+  if (ARROWS[key]) {
     if (hasImage() || !event.shiftKey) arrow(event);
   } else if (/^[0-9]$/.test(key) && !event.ctrlKey) {
     const name = data.classes[(Number(key) + 9) % 10];

@@ -4,7 +4,7 @@
 const rowNodes = new Map();
 
 function tell(text) { byId("notice").textContent = text; }
-function hide(name) {
+function toggleHidden(name) {
   if (!page.hidden.delete(name)) page.hidden.add(name);
   update();
 }
@@ -86,8 +86,8 @@ function buildSide() {
         h("input", {type: "range", min: .05, max: 1, step: .01, value: page.score, oninput: setScore}),
         h("output", {id: "score"})),
       h("p", {class: "note", id: "waiting"}),
-      h("div", {class: "line"}, button("accept all", () => accept(suggestions()), "a", {id: "accept-all"}),
-        button("accept", acceptSelected, "a, where one is selected", {id: "accept"}),
+      h("div", {class: "line"}, button("accept all", () => accept(suggestions()), "accepts all suggestions (a)", {id: "accept-all"}),
+        button("accept", acceptSelected, "accepts the selected suggestion (a)", {id: "accept"}),
         commandButton({...commandOf.get("r"), label: "refuse"}))) : null,
     h("p", {class: "note"}, `${data.folder}, written as ${data.layout}`)]);
 }
@@ -101,7 +101,7 @@ function buildClass(name, i) {
     s("svg", {class: "dot", viewBox: "0 0 10 10", "aria-hidden": "true"},
       s("rect", {width: 10, height: 10, rx: 2, fill: colorOf(name)})),
     h("span", {class: "text"}, name), h("span", {class: "count soft"})),
-  h("input", {type: "checkbox", checked: true, "aria-label": `show ${name}`, onchange: () => hide(name)}));
+  h("input", {type: "checkbox", checked: true, "aria-label": `show ${name}`, onchange: () => toggleHidden(name)}));
 }
 function fillList() {
   byId("rows").replaceChildren(...ordered().map(row => rowNodes.get(row.index)));
@@ -139,7 +139,7 @@ function updatePanels() {
   rows.forEach(updateRow);
 }
 const notSaved = ({error, isRefused}) =>
-  `not saved: ${error.replace(/\.$/, "")}. ${isRefused ? "Undo or change it" : "It is tried again"}`;
+  `not saved: ${error.replace(/\.$/, "")}. ${isRefused ? "Undo or change it" : "Saving is tried again"}`;
 function updateSuggestions(labels, item) {
   const count = suggestions().length;
   byId("score").textContent = page.score.toFixed(2);

@@ -3,7 +3,7 @@
 
 const stage = document.createElement("canvas"), paint = stage.getContext("2d", {alpha: false});
 const view = {scale: 1, x: 0, y: 0};  // a point of the image lies at (x + scale * px, y + scale * py) on the stage
-let levels = null;
+let levels = null;  // the shown image at full, half, quarter ... size; null until it is loaded
 const MIN_SCALE = .02, MAX_SCALE = 64;
 const colors = new Map(data.classes.map((name, i) => [name, classColor(i)]));
 const colorOf = name => colors.get(name) || "#ffffff";

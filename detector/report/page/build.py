@@ -31,9 +31,13 @@ def write_page(path: Path, name: str, title: str, data: dict) -> None:
               f"style-src '{csp_hash(style)}'; base-uri 'none'; form-action 'none'")
     values = {"TITLE": html.escape(escape_invalid(title)), "POLICY": policy, "STYLE": style,
               "DATA": to_script_json(data), "SCRIPT": script}
-    template = (FOLDER / f"{name}.html").read_text(encoding="utf-8")
-    pieces = template.split("%%")  # text and placeholder names alternate; values are not searched for placeholders
-    write_whole(path, "".join(values[piece] if i % 2 else piece for i, piece in enumerate(pieces)))
+    write_whole(path, fill_template((FOLDER / f"{name}.html").read_text(encoding="utf-8"), values))
+
+
+def fill_template(template: str, values: dict[str, str]) -> str:
+    """Returns a template with every %%NAME%% replaced by the value NAME; values are not searched for placeholders."""
+    pieces = template.split("%%")  # text and names alternate
+    return "".join(values[piece] if i % 2 else piece for i, piece in enumerate(pieces))
 
 
 def new_page_path(name: str) -> Path:

@@ -14,7 +14,7 @@ from detector.annotation.server import Site, open_server
 
 IN_A_BROWSER = [pytest.mark.slow,
                 pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed: the page was not opened in a browser")]
-SHIFT, CTRL = 8, 2
+ALT, CTRL, SHIFT = 1, 2, 8
 CODES = {"ArrowLeft": 37, "ArrowRight": 39, "ArrowUp": 38, "ArrowDown": 40, "Delete": 46, "Escape": 27, "Enter": 13}
 
 

@@ -102,7 +102,7 @@ def test_by_mouse_alone(browser, root):
             page.press_button(text)
             page.settled()
         assert page.run("page.index") == 1 and page.run("data.images.map(row => row.state)") == ["labelled", "empty", *["unlabelled"] * 2]
-        page.run("hide('dog'); chooseClass('cat')")
+        page.run("toggleHidden('dog'); chooseClass('cat')")
         page.press_button("light / dark")
 
 

@@ -68,6 +68,30 @@ def test_one_edge_of_a_voc_box_moves_also_where_corners_are_swapped_and_a_part_h
     assert files.parse(0, edited) == ("cat", new) and all(part in edited for part in parts)
 
 
+def test_another_class_leaves_the_names_of_attributes_and_parts(tmp_path):
+    path, nested = tmp_path / "0.xml", ("<attributes><attribute><name>occluded</name><value>1</value></attribute></attributes>"
+                                        "<attribute><name>pose</name></attribute>")
+    path.write_text(VOC.format(f"{nested}<part><name>head</name></part>", 11, 11, 30, 30, ""))
+    files = VocFiles([str(path)], ["0.png"], [(60, 80)])
+    text, = files.texts(0)
+    edited = files.edit(0, text, "dog", files.parse(0, text)[1])
+    assert files.parse(0, edited)[0] == "dog" and edited == text.replace("<name>cat</name>", "<name>dog</name>")
+
+
+def test_the_mark_of_an_empty_image_is_taken_back_wherever_it_stands(tmp_path):
+    root = photographs(tmp_path, 2)
+    path = coco_file(root, (0, 1))
+    content = json.loads(path.read_text())
+    for image in content["images"]:
+        image["annotated"] = True
+    path.write_text(json.dumps(content, sort_keys=True))  # "annotated" comes first
+    labels = opened(root)
+    assert labels.states == {0: "empty", 1: "empty"}
+    labels.save(0, labels.load(0).version, True, [NEW])
+    labels.save(1, labels.load(1).version, False, [])
+    assert "annotated" not in path.read_text() and opened(root).states == {0: "labelled", 1: "unlabelled"}
+
+
 def test_a_list_with_an_entry_for_each_object_is_kept_in_step(tmp_path):
     root = photographs(tmp_path)
     (root / "labels").mkdir()

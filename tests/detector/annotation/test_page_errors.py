@@ -2,7 +2,7 @@
 
 import json
 
-from annotation_page import IN_A_BROWSER, SHIFT, AnnotationPage, browser, root, served, stored  # noqa: F401
+from annotation_page import ALT, IN_A_BROWSER, SHIFT, AnnotationPage, browser, root, served, stored  # noqa: F401
 from test_layouts import opened, photographs
 
 from detector.annotation.server import Site
@@ -90,6 +90,30 @@ def test_a_save_that_is_refused_is_told_and_not_tried_again_until_something_chan
         page.wait("saved() && byId('saved').dataset.state === 'saved'")
         assert path.read_bytes() == content and len(page.objects()) == 1
         browser.messages.clear()  # the refused request
+
+
+def test_an_image_is_asked_for_again_after_a_lost_connection(browser, root):
+    with served(Site(opened(root, ["cat"]))) as url:
+        page = AnnotationPage(browser, url)
+        page.settled()
+        page.run("pixelsOf.clear(); window.fetchBefore = fetch; window.fetch = () => Promise.reject(new TypeError('offline'))")
+        page.key("n")
+        page.wait("byId('notice').textContent === 'no connection to the server'")
+        page.run("window.fetch = fetchBefore")
+        page.key("b")
+        page.wait("root.dataset.index === '0'")
+        page.key("n")
+        page.wait("root.dataset.index === '1' && byId('notice').textContent === ''")
+
+
+def test_keys_with_alt_are_left_to_the_browser(browser, root):
+    with served(Site(opened(root, ["cat"]))) as url:
+        page = AnnotationPage(browser, url)
+        page.settled()
+        for key in "dec":
+            page.key(key, ALT)
+        page.settled()
+        assert page.run("[current().undo.length, current().labelled]") == [0, False] and not (root / "labels").exists()
 
 
 def test_names_in_the_list_fit_or_are_cut_at_their_start(browser, tmp_path):

@@ -145,6 +145,18 @@ def test_a_page_with_an_old_version_gets_what_is_there_and_others_learn_of_chang
     assert client.send("GET", "/labels/1")[0] == 422 and client.send("GET", "/changes?since=x&image=1")[0] == 200
 
 
+def test_a_save_over_labels_that_cannot_be_read_may_be_tried_again(client, tmp_path):
+    assert client.put(0, objects=[BOX])[0] == 200
+    path, version = tmp_path / "photos" / "labels" / "0.json", client.labels(0)["version"]
+    content = path.read_bytes()
+    path.write_text("{")
+    request = json.dumps({"version": version, "labelled": True, "objects": []}).encode()
+    status, text, _ = client.send("PUT", "/labels/0", request)
+    assert status == 422 and b"0.json" in text and path.read_text() == "{"
+    path.write_bytes(content)
+    assert client.send("PUT", "/labels/0", request)[0] == 200
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_a_full_or_read_only_disk_is_told_and_the_file_stays(client, tmp_path, monkeypatch, number):
     client.put(0, objects=[BOX])

@@ -83,6 +83,18 @@ def test_a_background_error_is_raised_once_and_the_next_write_works(raised_by, t
     assert len(checkpoint_files.step_files(tmp_path)) == 1
 
 
+def test_a_step_whose_write_failed_is_not_taken_for_saved(tmp_path, monkeypatch):
+    saver = saver_of(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        saver.start(content(1))
+        saver.drop_error()
+    assert saver.error is None and saver.step != 1, "the step can be saved once more"
+    saver.start(content(1))
+    saver.drop_error()
+    assert saver.step == 1 and len(checkpoint_files.step_files(tmp_path)) == 1
+
+
 def test_without_flushed_metrics_there_is_no_checkpoint(tmp_path):
     def full() -> None:
         raise OSError(28, "No space left on device")
