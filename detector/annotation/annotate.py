@@ -6,7 +6,7 @@ import shlex
 import socket
 from collections.abc import Sequence
 
-from detector.annotation.label_set import LABELLED
+from detector.annotation.label_set import LABELLED, UNLABELLED
 from detector.annotation.open_source import open_source
 from detector.annotation.server import LOOPBACK, Site, open_server
 from detector.annotation.suggester import Suggester
@@ -36,7 +36,9 @@ def annotate(source: str, classes: str, split: str, run: str, score: float, host
     """
     if not 0 <= score <= 1:
         raise BadInput(f"--score {score:g}: a number from 0 to 1")
-    names = [name.strip() for name in classes.split(",") if name.strip()]
+    names = [name.strip() for name in classes.split(",")] if classes else []
+    if "" in names:
+        raise BadInput(f"--classes {classes}: a name is empty. Name them with a comma between two, such as head,eye")
     labels, notes = open_source(source, names, split, follow_links)
     predictor = load_predictor(run, "", "auto") if run else None
     notes += _add_classes(labels.classes, predictor)
@@ -57,9 +59,7 @@ def annotate(source: str, classes: str, split: str, run: str, score: float, host
         try:
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
-            hint = train_hint(site)
-            if hint:
-                print(f"\n{hint}", flush=True)
+            print(f"\n{summary(site)}", flush=True)
             raise
 
 
@@ -87,13 +87,14 @@ def describe(site: Site, host: str, port: int, machine: str) -> list[str]:
     return [*lines, "Ctrl-C ends the server; all changes are saved as they are made"]
 
 
-def train_hint(site: Site) -> str:
-    """Returns the commands that train on the labels; "" where there are none."""
-    labels = site.labels
-    if LABELLED not in labels.states.values():
-        return ""
+def summary(site: Site) -> str:
+    """Returns how many images are labelled, and the commands that train on them where there are boxes."""
+    labels, states = site.labels, [site.labels.states[index] for index in site.labels.indices]
+    done = f"{len(states) - states.count(UNLABELLED)} of {len(states)} images are labelled; all is saved"
+    if LABELLED not in states:
+        return done
     config = {"data": {"root": labels.root, "format": labels.layout, "train": labels.split, "val": 0.2},
               "model": {"backbone": "resnet50_fpn", "weights": "coco"}}
     file = shlex.quote(f"{os.path.basename(os.path.abspath(labels.root))}.yaml")
     text = shlex.quote(json.dumps(config, ensure_ascii=False))
-    return f"train on it: echo {text} > {file} && fleet-rcnn train {file}"
+    return f"{done}\ntrain on it: echo {text} > {file} && fleet-rcnn train {file}"

@@ -73,7 +73,7 @@ def open_server(site: Site, host: str, port: int) -> ThreadingHTTPServer:
     try:
         return server_class((host, port), handler_class(site))
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or "a port is a number from 0 to 65535"
         raise BadInput(f"cannot listen on {host}, port {port}: {reason}. Name another --port (0: any free one), or "
                        "another --host") from error
 

@@ -88,6 +88,10 @@ def _split_elements(text: str, start: int) -> JsonArray:
 
 
 def json_like(value: object, text: str) -> str:
-    """Returns a value as JSON in the style of a text: on one line, with or without spaces, with or without escapes."""
+    """Returns a value as JSON in the style of a text: indented or on one line, spaces or none, escapes or none."""
+    indents = re.search(r"\{\n([ \t]+).*\n([ \t]*)\}$", text, re.DOTALL)
+    if indents:
+        lines = json.dumps(value, ensure_ascii=text.isascii(), indent=indents[1].removeprefix(indents[2])).split("\n")
+        return f"\n{indents[2]}".join(lines)
     separators = (", ", ": ") if ": " in text or not text else (",", ":")
     return json.dumps(value, ensure_ascii=text.isascii(), separators=separators)

@@ -2,7 +2,7 @@
 // The page: what is selected and changed, what pointers do, and the start.
 
 const page = {index: -1, newClass: data.classes[0], selected: null, score: data.score, hidden: new Set(), isPanning: false,
-  isCopying: false, order: "name", filter: "all", cursor: null};
+  isCopying: false, wasLabelled: false, order: "name", filter: "all", cursor: null};
 const current = () => labelsOf.get(page.index);
 const byId = id => document.getElementById(id);
 const hasImage = () => levels !== null && current() !== undefined;
@@ -118,9 +118,9 @@ function go(by) {
   if (row) show(row.index);
 }
 function goToUnlabelled() {
-  const rows = ordered().filter(row => row.state === "unlabelled");
-  const row = rows[0]?.index === page.index ? rows[1] : rows[0];
-  if (row) show(row.index);
+  const rows = ordered().filter(row => row.state === "unlabelled"), at = rows.findIndex(row => row.index === page.index);
+  const row = rows[(at + 1) % rows.length];
+  if (row && row.index !== page.index) show(row.index);
   else tell(rows.length ? "This is the only image that is not labelled." : "Every image is labelled.");
 }
 async function show(index) {
@@ -129,7 +129,7 @@ async function show(index) {
   action = null;
   delete root.dataset.index;
   history.replaceState(null, "", `${location.search}#${index}`);
-  tell("");
+  tell(data.images.every(row => row.state === "unlabelled") ? "Drag to draw a box. ? shows all keys." : "");
   if (page.filter !== "all" || page.order !== "name") fillList();
   update();
   try {
@@ -140,6 +140,7 @@ async function show(index) {
     if (page.index === index) tell(reasonOf(error));
     return;
   }
+  page.wasLabelled = current().labelled;
   zoomToFit();
   update();
   root.dataset.index = index;  // for tests

@@ -5,7 +5,9 @@ const token = new URLSearchParams(location.search).get("token");
 const RETRY_MS = 2500, POLL_MS = 1200;
 const rowOf = new Map(data.images.map(row => [row.index, row]));
 const labelsOf = new Map();  // index -> labels, see `take`
-const keyOf = new Map();     // id of an object on this page -> the key by which the server knows its text
+// The keys by which the server knows the texts of objects: of an object as it was read or saved, so that undo brings back
+// its bytes; and the newest one of all that had an id.
+const keyOf = new WeakMap(), keyOfId = new Map();
 let lastId = 0, serial = data.serial;
 const listeners = [];        // called with the index of an image whose labels, state or saving have changed
 const notify = index => listeners.forEach(listener => listener(index));
@@ -17,8 +19,12 @@ const reasonOf = error => error instanceof TypeError ? "no connection to the ser
 
 function newObject(name, box, key = "") {
   const object = {id: ++lastId, name, box};
-  if (key) keyOf.set(object.id, key);
+  if (key) remember(object, key);
   return object;
+}
+function remember(object, key) {
+  keyOf.set(object, key);
+  keyOfId.set(object.id, key);
 }
 
 // Objects are never changed in place, so that undo and redo keep lists of them.
@@ -76,7 +82,8 @@ function step(index, from, to) {
 
 const textOf = ({labelled, objects}) => JSON.stringify([labelled, objects.map(({name, box}) => [name, box])]);
 
-const toSend = ({id, name, box}) => ({key: keyOf.get(id) || "", name, box});
+const toSend = object =>
+  ({key: keyOf.get(object) ?? keyOfId.get(object.id) ?? "", name: object.name, box: object.box});
 
 async function save(index) {
   const labels = labelsOf.get(index);
@@ -101,7 +108,7 @@ async function save(index) {
         break;
       }
       labels.version = content.version;
-      written.objects.forEach((object, i) => keyOf.set(object.id, content.objects[i].key));
+      written.objects.forEach((object, i) => remember(object, content.objects[i].key));
       labels.dirty ||= written !== sent;
       Object.assign(labels, {error: "", isRefused: false, sent: []});
     } catch (error) {

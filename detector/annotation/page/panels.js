@@ -143,8 +143,9 @@ const notSaved = ({error, isRefused}) =>
 function updateSuggestions(labels, item) {
   const count = suggestions().length;
   byId("score").textContent = page.score.toFixed(2);
-  byId("waiting").textContent = labels?.suggestions ? `${count} in this image` :
-    "the detector has not come to this image yet";
+  const best = Math.max(0, ...(labels?.suggestions ?? []).map(row => row.score));
+  byId("waiting").textContent = !labels?.suggestions ? "the detector has not come to this image yet" :
+    `${count} in this image` + (best && best < page.score ? `; the best score is ${best.toFixed(2)}` : "");
   byId("accept-all").disabled = byId("refuse").disabled = !count;
   byId("accept").disabled = !item || isObject(item);
 }

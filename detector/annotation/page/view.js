@@ -169,5 +169,7 @@ function moveBox(box, dx, dy) {
   const size = imageSize();
   const shift = [dx, dy].map((delta, axis) =>
     Math.max(Math.min(0, -box[axis]), Math.min(Math.max(0, size[axis] - box[axis + 2]), delta)));
-  return fitBox(box.map((value, i) => value + toGrid(shift[i % 2])));
+  const moved = box.map((value, i) => Math.round((value + toGrid(shift[i % 2])) * 100) / 100);
+  const isInside = moved[0] >= 0 && moved[1] >= 0 && moved[2] <= size[0] && moved[3] <= size[1];
+  return isInside ? moved : fitBox(moved);  // on no grid where the box was on none: its size stays
 }

@@ -1,5 +1,6 @@
 """Fills a model with weights of torchvision or of a file, and reports by name what became of each tensor."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from detector.model.weights.name_maps import to_model_names
 from detector.py_faster_rcnn.rpn import softmax_logit, two_scores
 
 PREDICTOR = "roi_heads.box_predictor."
+MAX_NAMES = 6  # of tensors that are listed one by one
 RPN_SCORES = "rpn.head.cls_logits."
 
 
@@ -33,8 +35,16 @@ class LoadReport:
         for label, names in (("unused", self.unused), ("different shape", self.mismatched),
                              ("not loaded", self.not_loaded)):
             if names:
-                lines.append(f"{label} ({len(names)}): {', '.join(names)}")
+                lines.append(f"{label} ({len(names)}): {', '.join(group_names(names))}")
         return "; ".join(lines)
+
+
+def group_names(names: list[str]) -> list[str]:
+    """Returns names of tensors; many of them by the stage or the part that they are in, with their number."""
+    if len(names) <= MAX_NAMES:
+        return names
+    groups = Counter(".".join(name.split(".")[:3 if name.startswith("backbone.body.") else 2]) for name in names)
+    return [f"{group}.* ({count})" if count > 1 else group for group, count in groups.items()]
 
 
 def weights_name(config: Model) -> str:

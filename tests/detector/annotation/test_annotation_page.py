@@ -76,6 +76,33 @@ def test_by_keyboard_alone(browser, root):
         assert sorted(path.name for path in (root / "labels").iterdir()) == ["0.json", "1.json", "2.json"]
 
 
+def test_undo_brings_back_the_bytes_of_a_coco_file_and_a_move_keeps_sizes_and_lines(browser, root):
+    entries = [{"id": number, "image_id": 1, "category_id": 1, "bbox": [10.25, 20.5, 61.16, 55.39], "area": 3387.65,
+                "segmentation": [[10, 20, 71, 20, 71, 75]]} for number in (1, 2)]
+    content = {"images": [{"id": 1, "file_name": "0.png", "width": 640, "height": 480}], "annotations": entries,
+               "categories": [{"id": 1, "name": "cat"}]}
+    path = root / "train.json"
+    path.write_text(json.dumps(content, indent=2))
+    before = path.read_text().split("\n")
+    with served(Site(opened(root))) as url:
+        page = AnnotationPage(browser, url)
+        page.key(".")
+        page.key("ArrowRight")
+        page.settled()
+        changed = [(old, new) for old, new in zip(before, path.read_text().split("\n"), strict=True) if old != new]
+        assert changed == [("        10.25,", "        11.25,")]
+        page.key("z")
+        page.settled()
+        assert path.read_text().split("\n") == before
+        page.key("y")
+        page.key(".")
+        page.key("x")
+        for _ in range(2):
+            page.key("z")
+        page.settled()
+        assert path.read_text().split("\n") == before
+
+
 def test_by_mouse_alone(browser, root):
     with served(Site(opened(root, ["cat", "dog"]))) as url:
         page = AnnotationPage(browser, url)
@@ -202,6 +229,29 @@ def test_twenty_images_with_suggestions_take_less_than_half_of_the_actions(brows
             boxes = json.loads((root / "labels" / f"{number:02}.json").read_text())["boxes"]
             assert len(boxes) == len(truth[number]) and np.abs(np.array(sorted(boxes)) - sorted(truth[number])).max() < 1
     assert actions[True] < actions[False] / 2, actions
+
+
+def test_keys_that_go_on_leave_labelled_images_alone_and_come_to_every_unlabelled_one(browser, root):
+    labels = opened(root, ["cat"])
+    for number in range(4):
+        Image.new("RGB", (640, 480), (number, 90, 120)).save(root / f"{number}.png")
+    labels.save(1, labels.load(1).version, True, [])
+    with served(Site(labels, Suggester(TrueDetector([[[100.0, 100, 200, 200]]] * 4), labels))) as url:
+        page = AnnotationPage(browser, url)
+        page.wait("data.images.every(row => row.top !== null) && suggestions().length === 1")
+        for _ in range(2):
+            page.key("Enter")
+            page.settled()
+        assert page.run("page.index") == 2 and stored(root, 1) == [] and len(stored(root, 0)) == 1
+        page.key("b")
+        page.key("u")  # from a labelled image: the first one
+        page.settled()
+        assert page.run("page.index") == 2
+        page.key("u")
+        page.settled()
+        page.key("u")
+        page.settled()
+        assert page.run("page.index") == 2, "the last one is followed by the first"
 
 
 def test_suggestions_are_accepted_changed_and_refused_and_order_the_images(browser, root):

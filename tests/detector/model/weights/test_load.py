@@ -18,7 +18,7 @@ from detector.model.backbones import BACKBONES
 from detector.model.faster_rcnn import build_model
 from detector.model.roi_heads import FastRCNNPredictor
 from detector.model.weights.files import read_weights
-from detector.model.weights.load import PREDICTOR, fill, load_weights, weights_name
+from detector.model.weights.load import PREDICTOR, fill, group_names, load_weights, weights_name
 
 SMALL = Model(backbone="resnet18_fpn", weights="", norm="trained", frozen_stages=0, roi_pooling_size=1, fpn_channels=16,
               box_head_dim=32)
@@ -179,6 +179,8 @@ def test_the_report_names_every_tensor():
     assert str(report) == ("2 tensors loaded; unused (1): z; different shape (1): b.weight [2, 2] in the model, [4, 2] in the "
                            "file; not loaded (2): b.weight, c.weight")
     assert str(fill(model, {}, [], ())).startswith("0 tensors loaded; not loaded (4): ")
+    names = [f"backbone.body.layer4.0.conv{i}.weight" for i in range(5)] + ["backbone.fpn.a.weight", "backbone.fpn.b.weight", "fc.bias"]
+    assert group_names(names) == ["backbone.body.layer4.* (5)", "backbone.fpn.* (2)", "fc.bias"] and group_names(names[:6]) == names[:6]
 
 
 def predictor_of(classes: int, class_agnostic: bool = False) -> nn.Module:
