@@ -247,9 +247,9 @@ def test_a_published_row_counts_only_finished_runs_of_all_seeds(tmp_path):
         (folder / "results.json").write_text(json.dumps({"step": steps, "metrics": {"AP50": 0.9 + seed / 100, "AP": 0.7, "loss": 1}}))
         start = Start(0, 1500, 1, 0, "cpu", 2, 8, 0, steps, {"steps": 1500.0}, ended=True)
         (folder / "usage.json").write_text(json.dumps({"starts": [asdict(start)]}))
-    first, second = published_row.collect(row, 2, tmp_path)
+    first, second = published_row.collect(row, [0, 1], tmp_path)
     assert (first["seed"], second["seed"], second["minutes"], second["metrics"]) == (0, 1, 25.0, {"AP50": 0.91, "AP": 0.7})
     assert answers.published_row([first, {**first, "seed": 1, "metrics": {"AP50": 0.8, "AP": 0.6}}, second]).startswith(
         "AP50 0.9050 ± 0.0071, AP 0.7000 (means of 2 seeds); 25 minutes a seed, 1 process on 2 CPU cores")
-    with pytest.raises(SystemExit, match="does not hold 3 finished runs"):
-        published_row.collect(row, 3, tmp_path)
+    with pytest.raises(SystemExit, match=r"does not hold finished runs of the seeds \[1, 2\]"):
+        published_row.collect(row, [1, 2], tmp_path)
