@@ -31,7 +31,10 @@ function select(item) {
 
 // --- changes
 
-const setObjects = objects => change(page.index, objects);
+function setObjects(objects) {
+  tell("");
+  change(page.index, objects);
+}
 function add(name, box) {
   const object = newObject(name, fitBox(box));
   page.hidden.delete(name);
