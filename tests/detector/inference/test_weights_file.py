@@ -32,18 +32,28 @@ SMALL = "evaluate: {min_size: 64, max_size: 96, max_detections: 5, score_thresh:
         "model: {rpn: {pre_nms_top_n_eval: 50, post_nms_top_n_eval: 20}}\n"
 
 
-def torchvision_detector(builder: str) -> torch.nn.Module:
-    """Returns torchvision's detector with made-up weights: many detections of the LIKELY classes, with spread scores.
+def noisy_image() -> Image.Image:
+    pixels = np.random.RandomState(0).randint(0, 256, (24, 32, 3)).astype(np.uint8)
+    return Image.fromarray(pixels).resize((320, 240))
 
-    The logits of these classes are standardised over the proposals of a noisy image; all others are low.
+
+def torchvision_detector(builder: str) -> torch.nn.Module:
+    """Returns torchvision's detector with made-up weights: in the noisy image, many detections of the LIKELY classes.
+
+    The logits of these classes are standardised over the proposals of the image; all others are low. The norms of the backbone
+    have the statistics of the image: else all proposals were nearly equal, and their differences mostly rounding.
     """
     torch.manual_seed(0)
     model = getattr(detection, builder)(weights=None, weights_backbone=None, num_classes=91).eval()
     predictor, features = model.roi_heads.box_predictor, []
     hook = predictor.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))
     rows = [CATEGORIES.index(name) for name in LIKELY]
+    image = torch.from_numpy(np.array(noisy_image())).permute(2, 0, 1) / 255
+    for norm in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        norm.momentum = 1.0
     with torch.no_grad():
-        model([torch.rand(3, 240, 320)])
+        model.backbone.train()(model.transform([image])[0].tensors)
+        model.eval()([image])
         hook.remove()
         logits = features[0] @ predictor.cls_score.weight[rows].T
         predictor.cls_score.bias[:] = -20
@@ -74,8 +84,7 @@ def torch_home(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def photo(tmp_path) -> Path:
-    pixels = np.random.RandomState(0).randint(0, 256, (24, 32, 3)).astype(np.uint8)
-    Image.fromarray(pixels).resize((320, 240)).save(tmp_path / "photo.png")
+    noisy_image().save(tmp_path / "photo.png")
     return tmp_path / "photo.png"
 
 
