@@ -252,6 +252,18 @@ def test_keys_that_go_on_leave_labelled_images_alone_and_come_to_every_unlabelle
         page.key("u")
         page.settled()
         assert page.run("page.index") == 2, "the last one is followed by the first"
+        page.run("page.score = .95; update()")
+        page.settled()
+        assert page.run("byId('waiting').textContent") == "0 in this image; the best score is 0.90"
+
+
+def test_a_folder_without_labels_is_opened_with_a_hint_that_the_first_box_takes_back(browser, root):
+    with served(Site(opened(root, ["cat"]))) as url:
+        page = AnnotationPage(browser, url)
+        assert page.run("byId('notice').textContent") == "Drag to draw a box. ? shows all keys."
+        page.key("d")
+        page.settled()
+        assert page.run("byId('notice').textContent") == ""
 
 
 def test_suggestions_are_accepted_changed_and_refused_and_order_the_images(browser, root):

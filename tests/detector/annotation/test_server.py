@@ -227,7 +227,8 @@ def test_mistakes_in_the_command_are_one_sentence_and_the_address_is_printed(tmp
     run = lambda **changes: annotate.annotate(**{"source": root, "classes": "cat, dog", "split": "", "run": "", "score": 0.5,
                                                  "host": "127.0.0.1", "port": 0, "follow_links": False} | changes)
     for changes, message in (({"classes": ""}, "name the classes, such as --classes"), ({"score": 2}, "--score 2"),
-                             ({"port": 70000}, "--port"), ({"host": "203.0.113.1"}, "--host"), ({"run": "none"}, "no such run")):
+                             ({"port": 70000}, "a port is a number from 0 to 65535. Name another --port"),
+                             ({"classes": "cat,,dog"}, "a name is empty"), ({"host": "203.0.113.1"}, "--host"), ({"run": "none"}, "no such run")):
         with pytest.raises(BadInput, match=message):
             run(**changes)
     serve = "http.server.ThreadingHTTPServer.serve_forever"
@@ -238,6 +239,7 @@ def test_mistakes_in_the_command_are_one_sentence_and_the_address_is_printed(tmp
         return capsys.readouterr().out
     output = interrupted()
     assert "http://127.0.0.1:" in output and "/?token=" in output and "ssh -L" in output and "train on it" not in output
+    assert "0 of 3 images are labelled; all is saved" in output
     (tmp_path / "my photos").mkdir()
     (tmp_path / "0.png").rename(tmp_path / "my photos" / "0.png")
     labels = opened(tmp_path / "my photos", ["cat"])
