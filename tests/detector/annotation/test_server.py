@@ -228,7 +228,8 @@ def test_mistakes_in_the_command_are_one_sentence_and_the_address_is_printed(tmp
                                                  "host": "127.0.0.1", "port": 0, "follow_links": False} | changes)
     for changes, message in (({"classes": ""}, "name the classes, such as --classes"), ({"score": 2}, "--score 2"),
                              ({"port": 70000}, "a port is a number from 0 to 65535. Name another --port"),
-                             ({"classes": "cat,,dog"}, "a name is empty"), ({"host": "203.0.113.1"}, "--host"), ({"run": "none"}, "no such run")):
+                             ({"classes": "cat,,dog"}, "a name is empty"), ({"host": "203.0.113.1"}, "--host"),
+                             ({"run": "none"}, "no such run")):
         with pytest.raises(BadInput, match=message):
             run(**changes)
     serve = "http.server.ThreadingHTTPServer.serve_forever"
