@@ -157,8 +157,8 @@ class YoloFiles:
     def edit(self, index: int, text: str, name: str, box: Box) -> str:
         height, width = self.sizes[index]
         new = [box[0] / width, box[1] / height, box[2] / width, box[3] / height]
-        centered = [format_number(value, 8) for value in ((new[0] + new[2]) / 2, (new[1] + new[3]) / 2,
-                                                           new[2] - new[0], new[3] - new[1])]
+        centered = [format_number(value, 8) for value in (
+            (new[0] + new[2]) / 2, (new[1] + new[3]) / 2, new[2] - new[0], new[3] - new[1])]
         number = str(self.names.index(name))
         if not text:
             return f"{number} {' '.join(centered)}\n"

@@ -33,7 +33,8 @@ function take(index, answer) {
   const labels = {version: answer.version, labelled: answer.labelled, suggestions: answer.suggestions,
     objects: answer.objects.map(object => newObject(object.name, object.box, object.key)),
     refused: old ? old.refused : new Set(), undo: [], redo: [], changes: 0,
-    dirty: false, saving: false, error: "", isRefused: false, sent: []};  // sent: what may have been written, where no answer came
+    dirty: false, saving: false, error: "", isRefused: false,  // isRefused: saving again would give the same error
+    sent: []};  // what may have been written, where no answer came
   labelsOf.set(index, labels);
   return labels;
 }

@@ -34,7 +34,8 @@ function refuseChosen() {
 const COMMANDS = [
   {keys: "b", label: "◀", text: "the image before", act: () => go(-1), anytime: true},
   {keys: "n", label: "▶", text: "the next image", act: () => go(1), anytime: true},
-  {keys: "u", label: "first unlabelled", text: "first image that is not labelled; from there, the next one", act: goToUnlabelled, anytime: true},
+  {keys: "u", label: "first unlabelled", text: "first image that is not labelled; from there, the next one",
+    act: goToUnlabelled, anytime: true},
   {keys: "z", label: "undo", text: "takes back the last change", act: () => undoOrRedo("undo", "redo")},
   {keys: "y", label: "redo", text: "repeats the change that was undone", act: () => undoOrRedo("redo", "undo")},
   {keys: "x Delete Backspace", label: "delete", text: "deletes the selected box", act: remove},
@@ -48,7 +49,8 @@ const COMMANDS = [
   {keys: ",", text: "selects the box before", act: () => selectNext(-1)},
   {keys: "a", text: "accepts the selected suggestion, or all", act: acceptChosen},
   {keys: "r", text: "refuses the selected suggestion, or all", act: refuseChosen},
-  {keys: "Enter", text: "goes to the next image; accepts all suggestions before, if the image was not labelled", act: acceptAndGo},
+  {keys: "Enter", text: "goes to the next image; accepts all suggestions before, if the image was not labelled",
+    act: acceptAndGo},
   {keys: "h", text: "shows or hides the class of new boxes", act: () => toggleHidden(page.newClass), anytime: true},
   {keys: "Escape", text: "selects nothing", act: () => select(null), anytime: true},
   {keys: "?", text: "shows these keys", act: () => byId("help").showModal(), anytime: true}];

@@ -23,6 +23,7 @@ from detector.data.image_io import IMAGE_EXTENSIONS
 from detector.data.image_sizes import read_missing_sizes
 from detector.data.text_files import read_lines
 from detector.errors import BadInput, combine_mistakes, count_of, shorten
+from detector.run.files import write_whole
 from detector.structures import Dataset, build_dataset
 
 # Name of a split -> the list that contains it, and how many of its first lines; None: all. (lib/datasets/factory.py)
@@ -111,10 +112,7 @@ def write_vocabulary(root: Path, size: int, target: Path) -> None:
     if len(vocabulary) < size:
         raise BadInput(f"{root / 'objects.json'} has {len(vocabulary)} names of objects in the training images, {size} "
                        "are needed: is the file complete?")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".part")
-    temporary.write_text("".join(f"{name}\n" for name in vocabulary), encoding="utf-8")
-    os.replace(temporary, target)
+    write_whole(target, "".join(f"{name}\n" for name in vocabulary))
 
 
 def normalize_name(name: str) -> str:
