@@ -13,6 +13,7 @@ from detector.data.read import drop_ignored
 from detector.data.samplers import micro_batches
 from detector.errors import BadInput
 from detector.inference.predictor import predict_batch
+from detector.inference.views import VIEWS
 from detector.model.faster_rcnn import build_model
 from detector.model.weights.load import load_weights
 from detector.run.environment import peak_memory_gib, reset_peak_memory
@@ -133,7 +134,7 @@ def estimate_duration(config: Config, plan: RunPlan, processes: int, val_images:
     data_s = load_s / config.run.num_workers if config.run.num_workers else train_s + load_s
     interval = evaluation_interval(config.evaluate.every_epochs, plan)
     evaluations = ceil_div(plan.total_steps, interval) if val_images else 0
-    evaluation_s = val_images / images * train_s * FORWARD_FRACTION / processes
+    evaluation_s = val_images / images * train_s * FORWARD_FRACTION * len(VIEWS[config.evaluate.tta]) / processes
     step_with_loading_s = forward_passes * max(train_s, data_s)
     hours = (plan.total_steps * step_with_loading_s + evaluations * evaluation_s) / 3600
     return {"hours": round(hours, 2), "processes": processes, "step_s": round(forward_passes * train_s, 3),
@@ -149,4 +150,5 @@ def evaluate_batch(config: Config, data: Dataset, state: TrainState, device: tor
     model = state.ema_model or state.model
     model.eval()
     predict_batch(model, images, targets if config.evaluate.compute_loss else None,
-                  Resize(config.evaluate.min_size, config.evaluate.max_size), config.run.precision, device)
+                  Resize(config.evaluate.min_size, config.evaluate.max_size), config.run.precision, device,
+                  config.evaluate)

@@ -74,7 +74,7 @@ HABITS = {
     "SOLVER.IMS_PER_BATCH": "batch.size", "SOLVER.MAX_ITER": "schedule.steps", "SOLVER.GAMMA": "schedule.gamma",
     "SOLVER.WARMUP_ITERS": "schedule.warmup_steps", "SOLVER.CHECKPOINT_PERIOD": "run.save_every_steps",
     "MODEL.WEIGHTS": "model.weights", "DATALOADER.NUM_WORKERS": "run.num_workers", "OUTPUT_DIR": "run.folder",
-    "SEED": "seed",
+    "SEED": "seed", "tta": "evaluate.tta",
 }
 # Names of other tools without a single counterpart, in lower case, with or without their section: what to do instead.
 # {value} is the value that was given.
@@ -96,6 +96,7 @@ ADVICE = {
     "min_size_test": "set evaluate.min_size, such as evaluate.min_size=800",
     "max_size_test": "set evaluate.max_size, such as evaluate.max_size=1333",
     "score_thresh_test": "set evaluate.score_thresh, such as evaluate.score_thresh=0.05",
+    "test.aug.enabled": "set evaluate.tta=hflip", "test.aug.flip": "set evaluate.tta=hflip",
     "eval_period": "set evaluate.every_epochs, such as evaluate.every_epochs=1",
 }
 METRICS = {"rate": "lr"}  # keys of metrics.jsonl of version 0.1 -> today

@@ -129,7 +129,7 @@ def predict_rounds(model: Detector, dataset: Dataset, config: Config, device: to
             seed_torch(derive_seed(config.seed, "validation", batch_numbers[index]))
             with watch_outputs(model) as are_finite:
                 outputs, batch_losses = predict_batch(model, images, targets if config.evaluate.compute_loss else None,
-                                                      resize, config.run.precision, device)
+                                                      resize, config.run.precision, device, config.evaluate)
             batch_indices = [int(target["index"]) for target in targets]
             parts += [to_detections(dataset.image_ids[image], output) for image, output in zip(batch_indices, outputs)]
             if batch_losses is not None:

@@ -1,7 +1,7 @@
 """A trained detector: its detections for images of any kind."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Sequence, overload
 
@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from detector.config.schema import Config
+from detector.config.schema import Config, Evaluate
 from detector.data.image_io import array_to_tensor, pil_to_tensor, read_image
 from detector.distributed.process_group import choose_device
 from detector.errors import BadInput, count_of
 from detector.inference.load_detector import open_detector
 from detector.inference.slicing import Slicing, search_tiles
+from detector.inference.views import VIEWS, boxes_in_image, merge_views, view_of
 from detector.model.faster_rcnn import Detector
 from detector.model.precision import autocast, to_device
 from detector.structures import Resize, padded_size
@@ -26,21 +27,41 @@ BATCH_SIZE = 4  # images in one forward pass, unless the caller sets another num
 
 
 def predict_batch(model: Detector, images: list[Tensor], targets: list[dict] | None, resize: Resize, precision: str,
-                  device: torch.device) -> tuple[list[dict[str, Tensor]], dict[str, float] | None]:
+                  device: torch.device, evaluate: Evaluate | None = None
+                  ) -> tuple[list[dict[str, Tensor]], dict[str, float] | None]:
     """Returns the detections of one batch on the CPU, and with targets also the losses by name.
 
     Args:
         images: uint8 [3, H, W] each, RGB.
         targets: ground truth of each image as in training, or None.
         precision: fp32, bf16 or fp16.
+        evaluate: test-time augmentation, which losses do not have, and the limits of merged detections; None: without.
     """
     images, targets_on_device = to_device(images, targets or [], device)
     with autocast(precision, device):
         detections, losses = model.predict(images, resize, None if targets is None else targets_on_device)
+        if evaluate and evaluate.tta != "none":
+            detections = predict_views(model, images, detections, resize, evaluate)
     on_cpu = [{key: value.cpu() for key, value in of_image.items()} for of_image in detections]
     if losses is None:
         return on_cpu, None
     return on_cpu, dict(zip(losses, torch.stack(list(losses.values())).tolist()))
+
+
+def predict_views(model: Detector, images: list[Tensor], detections: list[dict[str, Tensor]], resize: Resize,
+                  evaluate: Evaluate) -> list[dict[str, Tensor]]:
+    """Returns the detections of each image, merged with those of its other views.
+
+    Args:
+        detections: of the images themselves.
+    """
+    of_views = [detections]
+    for view in VIEWS[evaluate.tta][1:]:
+        of_view, _ = model.predict([view_of(image, view) for image in images], resize)
+        of_views.append([{**of_image, "boxes": boxes_in_image(of_image["boxes"], view, image)}
+                         for of_image, image in zip(of_view, images)])
+    return [merge_views(list(of_image), evaluate.nms_thresh, evaluate.score_thresh, evaluate.max_detections)
+            for of_image in zip(*of_views)]
 
 
 @dataclass(frozen=True, repr=False)
@@ -145,7 +166,8 @@ class Predictor:
         heads, stated = self.model.roi_heads, self.model.roi_heads.score_thresh
         heads.score_thresh = min(stated, score)
         try:
-            return predict_batch(self.model, images, None, self.resize, self.config.run.precision, self.device)[0]
+            return predict_batch(self.model, images, None, self.resize, self.config.run.precision, self.device,
+                                 replace(self.config.evaluate, score_thresh=heads.score_thresh))[0]
         finally:
             heads.score_thresh = stated
 

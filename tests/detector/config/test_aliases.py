@@ -139,7 +139,7 @@ def test_the_config_in_a_checkpoint_of_version_0_1_has_the_values_and_types_of_t
     today = flatten(to_dict(from_dict(saved, "checkpoint")))
     assert flat == {path: today[path] for path in flat} and set(today) - set(flat) == {
         "run.plots", "optim.optimizer", "optim.backbone_lr_factor", "data.images", "batch.repeat_threshold",
-        "augment.vflip_prob", "augment.transpose_prob", "augment.object_crop_prob"}
+        "augment.vflip_prob", "augment.transpose_prob", "augment.object_crop_prob", "evaluate.tta"}
     assert [type(flat[path]) for path in flat] == [type(today[path]) for path in flat]
     assert saved["optim"]["rate"] == 0.02, "the argument is left as it is"
 
