@@ -128,6 +128,15 @@ def by_table(rows: list[TableRow]) -> dict[str, list[TableRow]]:
     return tables
 
 
+def printed_by(rows: list[TableRow]) -> list[str]:
+    """Returns a sentence for each source of the figures of a table, with its rows if there are several sources."""
+    rows_by_source: dict[str, list[str]] = {}
+    for row in rows:
+        rows_by_source.setdefault(row.source, []).append(row.row)
+    return [f"Printed by {source}" + (": " + ", ".join(names) if len(rows_by_source) > 1 else "")
+            for source, names in rows_by_source.items() if source]
+
+
 def as_text(rows: list[TableRow], columns: int | None = None) -> str:
     """Returns the tables for a terminal: aligned columns; hardware, commit and date on a line of their own.
 
@@ -155,7 +164,10 @@ def as_text(rows: list[TableRow], columns: int | None = None) -> str:
                 about = f"{row.hardware}; commit {row.commit or 'unknown'}; {row.date}{remark}"
                 text += textwrap.wrap(about, columns or max(80, len(about) + 2), initial_indent="  ",
                                       subsequent_indent="  ")
-        parts.append("\n".join(text))
+        text.append("")
+        for sentence in printed_by(members):
+            text += textwrap.wrap(sentence, columns or max(80, len(sentence)), break_on_hyphens=False)
+        parts.append("\n".join(text).rstrip())
     if hidden:
         note = f"(not shown: {', '.join(hidden)}; a wider terminal, --csv or --html shows them)"
         parts.append(textwrap.fill(note, columns or len(note), break_on_hyphens=False))
@@ -186,7 +198,8 @@ def as_markdown(rows: list[TableRow]) -> str:
     for title, members in by_table(rows).items():
         lines = [COLUMNS, ["---"] * len(COLUMNS), *(cells for row in members for cells in printed_and_measured(row))]
         table = ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines]
-        parts.append("\n".join([f"### {title}", "", *table]))
+        sources = [f"- {sentence}" for sentence in printed_by(members)]
+        parts.append("\n".join([f"### {title}", "", *table, "", *sources]).rstrip())
     return "\n\n".join(parts)
 
 

@@ -245,6 +245,12 @@ def test_text_fits_a_terminal_and_names_what_is_left_out(rows, columns):
     assert "not shown" not in as_text(rows, 300) and as_text(rows, 300).splitlines()[2] == as_text(rows).splitlines()[2]
 
 
+def test_text_and_markdown_tell_who_printed_the_figures(rows):
+    for text in (as_text(rows), as_markdown(rows)):
+        assert "Printed by detectron2 MODEL_ZOO: coco-resnet50-fpn-1x, coco-resnet50-fpn-3x" in text
+        assert "Printed by jwyang/faster-rcnn.pytorch README" in [line.removeprefix("- ") for line in text.splitlines()]
+
+
 class Reader(html.parser.HTMLParser):
     """Collects the elements that are open at the end, and every address that the page would load."""
 
