@@ -148,10 +148,10 @@ def terminate_all(processes: list[subprocess.Popen]) -> None:
 
 
 def describe_end(rank: int, status: int, world_size: int) -> str:
-    """Returns which rank failed and how, with the likely cause."""
+    """Returns which of several ranks failed, or that the only process did, and how, with the likely cause."""
+    process, others = (f"rank {rank}", "; terminating the other ranks") if world_size > 1 else ("the process", "")
     cause = " (the usual cause is a lack of memory)" if status == -signal.SIGKILL else ""
-    others = "; terminating the other ranks" if world_size > 1 else ""
-    return f"rank {rank} ended with {describe_status(status)}{cause}{others}"
+    return f"{process} ended with {describe_status(status)}{cause}{others}"
 
 
 def describe_status(status: int) -> str:

@@ -92,7 +92,7 @@ def test_the_failure_of_a_single_process_is_its_own_to_explain_unless_it_was_kil
     assert run(end_with(3)) == 3
     assert capsys.readouterr().err == ""
     assert run(end_with(-signal.SIGKILL)) == 137
-    assert capsys.readouterr().err == "rank 0 ended with signal SIGKILL (the usual cause is a lack of memory)\n"
+    assert capsys.readouterr().err == "the process ended with signal SIGKILL (the usual cause is a lack of memory)\n"
 
 
 def test_the_other_ranks_get_time_to_end_well(run, tmp_path):
