@@ -4,7 +4,8 @@
     python tests/benchmarks/tuning.py --readme      # writes the table of the last lines into configs/README.md
 
 ROOT is DeepPCB as COCO. File names begin with the number of the board; two thirds of the test images are of boards that the training
-images lack. HELD_OUT boards are therefore left out of training whole, and the test images are not used. Each try trains on 4,800 crops.
+images lack. HELD_OUT boards are therefore left out of training whole, and the test images are not used. Each try trains on 4,800 crops
+of 320 pixels, or as many pixels in others; `low_scores` and `views` evaluate the weights of the try `faster`.
 Tries that have finished in DIR are not trained again. Appends a JSON line for each to tests/benchmarks/results/tuning.jsonl.
 """
 
@@ -17,11 +18,14 @@ from pathlib import Path
 
 from measuring import RESULTS, append_result, write_between_markers
 
+import detector
+
 CONFIGS_README = Path(__file__).parents[2] / "configs" / "README.md"
 HELD_OUT = ("13000", "50600", "77000", "92000")
 START = {"schedule.steps": 600, "batch.size": 8, "batch.micro_batch_size": 8, "optim.reference_batch_size": 8, "optim.lr": 0.0006,
          "schedule.warmup_steps": 100, "augment.transpose_prob": 0, "model.frozen_stages": 2}
 TURNED = {"augment.transpose_prob": 0.5}
+BATCHES_OF_4 = {"batch.size": 4, "batch.micro_batch_size": 4, "optim.reference_batch_size": 4}
 TRAINED = {**TURNED, "model.frozen_stages": 0}
 # Each try: what it changes, in words, and its options beside START.
 TRIES = {
@@ -35,8 +39,19 @@ TRIES = {
     "norms": ("transposition, no stage frozen, norms trained", {**TRAINED, "model.norm": "trained"}),
     "faster": ("transposition, no stage frozen, learning rate 0.001", {**TRAINED, "optim.lr": 0.001}),
     "smaller_batch": ("transposition, no stage frozen, batches of 4, learning rate 0.0005",
-                      {**TRAINED, "batch.size": 4, "batch.micro_batch_size": 4, "optim.reference_batch_size": 4, "optim.lr": 0.0005,
-                       "schedule.warmup_steps": 200, "schedule.steps": 1200})}
+                      {**TRAINED, **BATCHES_OF_4, "optim.lr": 0.0005, "schedule.warmup_steps": 200, "schedule.steps": 1200}),
+    "fastest": ("transposition, no stage frozen, learning rate 0.002", {**TRAINED, "optim.lr": 0.002}),
+    "larger": ("transposition, no stage frozen, learning rate 0.001, crops of 256 pixels enlarged to 320",
+               {**TRAINED, "optim.lr": 0.001, "augment.scale_jitter": [2.5, 2.5], "evaluate.min_size": 800,
+                "evaluate.max_size": 800}),
+    "context": ("transposition, no stage frozen, half as many crops of 448 pixels, batches of 4, learning rate 0.0007",
+                {**TRAINED, **BATCHES_OF_4, "optim.lr": 0.0007, "augment.min_size": [448], "augment.max_size": 448,
+                 "augment.scale_jitter": [1.4286, 1.4286]})}
+# Each evaluation of a try's weights: in words, the try, and its options.
+EVALUATIONS = {
+    "low_scores": ("learning rate 0.001, detections down to a score of 0.001", "faster", {"evaluate.score_thresh": 0.001}),
+    "views": ("learning rate 0.001, scores from 0.001, four flipped views of each image", "faster",
+              {"evaluate.score_thresh": 0.001, "evaluate.tta": "flips"})}
 
 
 def write_split(root: Path, folder: Path, held_out: tuple[str, ...]) -> None:
@@ -63,11 +78,20 @@ def run_try(name: str, folder: Path, overrides: list[str]) -> dict:
             "classes": {label: values["AP50"] for label, values in results["per_class"].items()}}
 
 
+def evaluate_try(name: str, folder: Path, overrides: list[str]) -> dict:
+    """Evaluates the weights of a try, which is trained if that is not done yet, in another way; returns its result line."""
+    _, trained, options = EVALUATIONS[name]
+    run_try(trained, folder, overrides)
+    result = detector.evaluate(folder / "runs" / trained, [f"{key}={value}" for key, value in options.items()], "last")
+    return {"try": name, "step": result.step, "AP": result.metrics["AP"], "AP50": result.metrics["AP50"],
+            "classes": {label: values["AP50"] for label, values in result.per_class.items()}}
+
+
 def table(lines: list[dict]) -> str:
     """Returns the markdown table of the last line of each try."""
     last = {line["try"]: line for line in lines}
     rows = ["| try | AP50 | AP | weakest class |", "|---|---|---|---|"]
-    for name, (text, _) in TRIES.items():
+    for name, (text, *_) in (TRIES | EVALUATIONS).items():
         if name in last:
             line = last[name]
             weakest = min(line["classes"], key=line["classes"].get)
@@ -85,7 +109,7 @@ def read_lines() -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", nargs="?", type=Path)
-    parser.add_argument("--tries", nargs="+", choices=TRIES, default=list(TRIES))
+    parser.add_argument("--tries", nargs="+", choices=[*TRIES, *EVALUATIONS], default=[*TRIES, *EVALUATIONS])
     parser.add_argument("--folder", type=Path, help="keeps splits and runs; default: a temporary folder")
     parser.add_argument("--out", default="", help="file to which the JSON lines are appended")
     parser.add_argument("--readme", action="store_true", help="write the table into configs/README.md")
@@ -100,7 +124,7 @@ def main() -> None:
         folder = (args.folder or Path(temporary)).resolve()
         write_split(args.root, folder, HELD_OUT)
         for name in args.tries:
-            line = run_try(name, folder, args.overrides)
+            line = (run_try if name in TRIES else evaluate_try)(name, folder, args.overrides)
             append_result("tuning", line, args.out)
             print(f"{name}: AP50 {line['AP50']:.4f}, AP {line['AP']:.4f}", flush=True)
 
