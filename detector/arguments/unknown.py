@@ -30,7 +30,7 @@ ARGUMENT_HABITS = {"source": "source", "input": "source", "image": "source", "we
 EVALUATION_HABITS = {"batch-size": "evaluate.batch_size", "batch": "evaluate.batch_size", "imgsz": "evaluate.min_size",
                      "conf": "evaluate.score_thresh", "conf-thres": "evaluate.score_thresh",
                      "metric": "evaluate.metric", "iou": "evaluate.nms_thresh", "max-det": "evaluate.max_detections",
-                     "split": "data.val"}
+                     "split": "data.val", "tta": "evaluate.tta", "augment": "evaluate.tta"}
 # Options of other tools that are no option here -> what does the same.
 WITHOUT_OPTION = {"all": "the names of the runs"}
 

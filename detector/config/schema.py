@@ -174,9 +174,10 @@ class Evaluate:
     score_thresh: float = option(0.05, "detections below this score are dropped", low=0, high=1)
     nms_thresh: float = option(0.5, "IoU above which NMS drops the lower-scored detection of a class", low=0, high=1)
     max_detections: int = option(100, "most detections of one image", low=1)
-    tta: str = option("none", "test-time augmentation: detections of several views of each image are merged. hflip: "
-                      "the image and its mirror image; flips: also upside down; symmetries: also with x and y "
-                      "exchanged, 8 views", choices=("none", "hflip", "flips", "symmetries"))
+    tta: str = option("none", "test-time augmentation: detections of several views of an image are merged, by IoU of "
+                      "nms_thresh; a score is the mean over the views. hflip: the image and its mirror image; flips: "
+                      "also both upside down; symmetries: also with x and y exchanged, 8 views (D4)",
+                      choices=("none", "hflip", "flips", "symmetries"))
     compute_loss: bool = option(True, "also compute the validation loss")
 
 

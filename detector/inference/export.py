@@ -106,7 +106,7 @@ def export(run: str, kind: str, out: str = "", which: str = "", source: str = ""
         partial.unlink(missing_ok=True)
     print(f"{path}: {kind} of step {step}, {path.stat().st_size / 2**20:.1f} MiB. Compared with the model on "
           f"{description}: {agreement}")
-    if config.evaluate.tta != "none":
+    if config.evaluate.tta != "none" and kind not in ("weights", "safetensors"):
         print(f"The file has no test-time augmentation (evaluate.tta={config.evaluate.tta})")
     return path
 

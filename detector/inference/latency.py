@@ -63,7 +63,8 @@ def measure_devices(folder: Path, checkpoint: Path, config: Config, data: Datase
     """Measures the CPU, the GPU or both, prints the tables and writes timing.json."""
     kinds = [kind for kind in ("cpu", "cuda") if config.run.device in ("auto", kind)
              and (kind == "cpu" or config.run.device == kind or torch.cuda.is_available())]
-    print(f"{checkpoint}, on {describe(data)}; one image at a time, {TIMED} images after {WARM_UP} to warm up")
+    print(f"{checkpoint}, on {describe(data)}; one image at a time, {TIMED} images after {WARM_UP} to warm up"
+          + (f"; without evaluate.tta={config.evaluate.tta}" if config.evaluate.tta != "none" else ""))
     devices = {}
     for kind in kinds:
         device = choose_device(kind)

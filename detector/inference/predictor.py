@@ -1,9 +1,10 @@
 """A trained detector: its detections for images of any kind."""
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Sequence, overload
+from typing import Iterator, Sequence, overload
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from detector.structures import Resize, padded_size
 
 AnyImage = str | os.PathLike | Image.Image | np.ndarray | Tensor  # a path, or pixels
 
+VIEW_SCORE_THRESH = 0.001  # test-time augmentation: detections of a view below it are not merged
 BATCH_SIZE = 4  # images in one forward pass, unless the caller sets another number
 
 
@@ -38,30 +40,46 @@ def predict_batch(model: Detector, images: list[Tensor], targets: list[dict] | N
         evaluate: test-time augmentation, which losses do not have, and the limits of merged detections; None: without.
     """
     images, targets_on_device = to_device(images, targets or [], device)
+    given_targets = None if targets is None else targets_on_device
     with autocast(precision, device):
-        detections, losses = model.predict(images, resize, None if targets is None else targets_on_device)
         if evaluate and evaluate.tta != "none":
-            detections = predict_views(model, images, detections, resize, evaluate)
-    on_cpu = [{key: value.cpu() for key, value in of_image.items()} for of_image in detections]
-    if losses is None:
-        return on_cpu, None
-    return on_cpu, dict(zip(losses, torch.stack(list(losses.values())).tolist()))
+            detections, losses = predict_views(model, images, given_targets, resize, evaluate)
+        else:
+            on_device, losses = model.predict(images, resize, given_targets)
+            detections = to_cpu(on_device)
+    return detections, losses and dict(zip(losses, torch.stack(list(losses.values())).tolist()))
 
 
-def predict_views(model: Detector, images: list[Tensor], detections: list[dict[str, Tensor]], resize: Resize,
-                  evaluate: Evaluate) -> list[dict[str, Tensor]]:
-    """Returns the detections of each image, merged with those of its other views.
+def predict_views(model: Detector, images: list[Tensor], targets: list[dict] | None, resize: Resize,
+                  evaluate: Evaluate) -> tuple[list[dict[str, Tensor]], dict[str, Tensor] | None]:
+    """Returns the detections of each image, those of all its views merged, on the CPU; and the losses of the images.
 
-    Args:
-        detections: of the images themselves.
+    Each view gives detections down to VIEW_SCORE_THRESH, so that a merged score does not depend on the threshold.
     """
-    of_views = [detections]
-    for view in VIEWS[evaluate.tta][1:]:
-        of_view, _ = model.predict([view_of(image, view) for image in images], resize)
-        of_views.append([{**of_image, "boxes": boxes_in_image(of_image["boxes"], view, image)}
-                         for of_image, image in zip(of_view, images)])
+    with lowered_score_thresh(model, VIEW_SCORE_THRESH):
+        detections, losses = model.predict(images, resize, targets)
+        of_views = [to_cpu(detections)]
+        for view in VIEWS[evaluate.tta][1:]:
+            of_view = to_cpu(model.predict([view_of(image, view) for image in images], resize)[0])
+            of_views.append([{**of_image, "boxes": boxes_in_image(of_image["boxes"], view, image)}
+                             for of_image, image in zip(of_view, images)])
     return [merge_views(list(of_image), evaluate.nms_thresh, evaluate.score_thresh, evaluate.max_detections)
-            for of_image in zip(*of_views)]
+            for of_image in zip(*of_views)], losses
+
+
+def to_cpu(detections: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    return [{key: value.cpu() for key, value in of_image.items()} for of_image in detections]
+
+
+@contextmanager
+def lowered_score_thresh(model: Detector, score: float) -> Iterator[None]:
+    """Lets the model return detections down to `score`, if the threshold of its config is higher."""
+    heads, configured = model.roi_heads, model.roi_heads.score_thresh
+    heads.score_thresh = min(configured, score)
+    try:
+        yield
+    finally:
+        heads.score_thresh = configured
 
 
 @dataclass(frozen=True, repr=False)
@@ -163,13 +181,10 @@ class Predictor:
 
     def _predict_batch(self, images: list[Tensor], score: float) -> list[dict[str, Tensor]]:
         """Returns the detections of one batch, those below the score of the config too if `score` is lower."""
-        heads, stated = self.model.roi_heads, self.model.roi_heads.score_thresh
-        heads.score_thresh = min(stated, score)
-        try:
+        evaluate = replace(self.config.evaluate, score_thresh=min(self.config.evaluate.score_thresh, score))
+        with lowered_score_thresh(self.model, score):
             return predict_batch(self.model, images, None, self.resize, self.config.run.precision, self.device,
-                                 replace(self.config.evaluate, score_thresh=heads.score_thresh))[0]
-        finally:
-            heads.score_thresh = stated
+                                 evaluate)[0]
 
     def _above_score(self, detections: dict[str, Tensor], score: float) -> ImageDetections:
         boxes, scores, labels = (detections[key].numpy() for key in ("boxes", "scores", "labels"))

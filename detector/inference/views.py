@@ -20,7 +20,11 @@ def view_of(image: Tensor, view: View) -> Tensor:
 
 
 def boxes_in_image(boxes: Tensor, view: View, image: Tensor) -> Tensor:
-    """Returns the boxes [K, 4] of a view in pixels of its image [3, H, W]."""
+    """Returns the boxes [K, 4] of a view in pixels of its image [3, H, W].
+
+    With model.inclusive_boxes they are off by less than a pixel where the image was made smaller for the network, as
+    the width of a pixel is added after the resize.
+    """
     transposed, mirrored, upside_down = view
     height, width = reversed(image.shape[-2:]) if transposed else image.shape[-2:]
     x1, y1, x2, y2 = boxes.unbind(1)
@@ -33,14 +37,16 @@ def boxes_in_image(boxes: Tensor, view: View, image: Tensor) -> Tensor:
 
 def merge_views(detections: list[dict[str, Tensor]], nms_thresh: float, score_thresh: float,
                 max_detections: int) -> dict[str, Tensor]:
-    """Returns the merged detections of all views of an image. (Solovyev et al. 2021, weighted boxes fusion, section 3)
+    """Returns the merged detections of all views of an image, after weighted boxes fusion (Solovyev et al. 2021).
 
+    Objects are told apart by NMS here, in place of clusters that grow, and a view counts once for an object.
     NMS over all views gives the best detection of each object. Each other detection joins the best one of its class
     that it overlaps most, by more than nms_thresh. Boxes are averaged, weighted by their scores. The score is the mean
     over the views of the best score that joined, 0 for a view without one.
 
     Args:
-        detections: of each view: boxes float32 [K, 4] in pixels of the image, scores float32 [K], labels int64 [K].
+        detections: of each view, on the CPU, where sums have one order: boxes float32 [K, 4] in pixels of the image,
+            scores float32 [K], labels int64 [K].
         score_thresh: merged detections below this score are dropped.
         max_detections: most merged detections.
 
@@ -48,12 +54,12 @@ def merge_views(detections: list[dict[str, Tensor]], nms_thresh: float, score_th
         Boxes, scores and labels, best score first.
     """
     boxes, scores, labels = (torch.cat([view[key] for view in detections]) for key in ("boxes", "scores", "labels"))
-    counts = torch.tensor([len(view["scores"]) for view in detections], device=scores.device)
+    counts = torch.tensor([len(view["scores"]) for view in detections])
     best = batched_nms(boxes, scores, labels, nms_thresh)
     if not len(best):
         return {"boxes": boxes, "scores": scores, "labels": labels}
-    overlaps = box_iou(boxes[best], boxes) * (labels[best][:, None] == labels)
-    overlaps[torch.arange(len(best), device=best.device), best] = 2.0  # a best detection joins itself
+    overlaps = box_iou(boxes[best], boxes).nan_to_num(0) * (labels[best][:, None] == labels)  # NaN: boxes without area
+    overlaps[torch.arange(len(best)), best] = 2.0  # a best detection joins itself
     largest, objects = overlaps.max(0)
     members = torch.where(largest > nms_thresh, scores, 0)
     sums = members.new_zeros(len(best)).index_add_(0, objects, members)

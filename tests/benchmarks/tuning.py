@@ -50,7 +50,7 @@ TRIES = {
 # Each evaluation of a try's weights: in words, the try, and its options.
 EVALUATIONS = {
     "low_scores": ("learning rate 0.001, detections down to a score of 0.001", "faster", {"evaluate.score_thresh": 0.001}),
-    "views": ("learning rate 0.001, scores from 0.001, four flipped views of each image", "faster",
+    "views": ("learning rate 0.001, scores from 0.001, each image and three flipped views of it", "faster",
               {"evaluate.score_thresh": 0.001, "evaluate.tta": "flips"})}
 
 

@@ -31,10 +31,10 @@ def test_torchrun_gives_both_ranks_the_same_weights_and_the_metrics_of_one_proce
     assert two_processes["images"] == 5 and json.loads(two_processes["detections"])
 
     # Five images are one batch, so rank 1 has none. Without losses, no rank has any to gather.
-    for override, has_loss in (("evaluate.compute_loss=true", True), ("evaluate.compute_loss=false", False)):
+    for overrides, has_loss in ((["evaluate.compute_loss=true", "evaluate.tta=flips"], True), (["evaluate.compute_loss=false"], False)):
         results = []
         for processes in (1, 2):
-            statuses, output = run(["-m", "detector", "evaluate", str(folder), "evaluate.batch_size=5", override], processes)
+            statuses, output = run(["-m", "detector", "evaluate", str(folder), "evaluate.batch_size=5", *overrides], processes)
             assert statuses == [0] * processes, output
             results.append(read_results(folder))
         assert results[0] == results[1] and ("loss" in results[0]["metrics"]) == has_loss

@@ -83,6 +83,16 @@ def test_the_metrics_have_the_losses_of_the_model_by_name_if_they_are_computed(c
     assert "AP" in evaluation.metrics and [name for name in evaluation.metrics if "loss" in name] == losses
 
 
+def test_flipped_views_change_the_detections_and_no_loss(config, val):
+    torch.manual_seed(0)
+    model, results = build_model(config.model, config.evaluate, len(CLASSES)), {}
+    for tta in ("none", "symmetries"):
+        results[tta], detections = evaluate(model, val, replace(config, evaluate=replace(config.evaluate, tta=tta)), CPU, step=0)
+        results[tta, "boxes"] = detections.boxes
+    assert results["none"].metrics["loss"] == results["symmetries"].metrics["loss"]
+    assert not np.array_equal(results["none", "boxes"], results["symmetries", "boxes"])
+
+
 @pytest.mark.parametrize("part", ["backbone.body.conv1", "rpn.head.cls_logits", "roi_heads.box_predictor.bbox_pred"])
 def test_outputs_that_are_not_finite_are_counted_and_make_no_metrics(part, config, val):
     """Finite weights may overflow as well, as after a flipped bit in an exponent."""

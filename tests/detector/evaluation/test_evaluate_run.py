@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,11 @@ import torch
 
 from detector.__main__ import main
 from detector.config.load import load_config, to_yaml
+from detector.config.schema import Evaluate
 from detector.data.formats.shapes import CLASSES
 from detector.errors import BadInput
 from detector.evaluation.evaluate_run import evaluate_checkpoint, evaluate_run
-from detector.evaluation.record_folder import changed_options, folder_name, record_folder
+from detector.evaluation.record_folder import MEASURED, changed_options, folder_name, record_folder
 from detector.model.faster_rcnn import build_model
 from detector.run import checkpoint_files
 from detector.training.checkpoint import TrainState, checkpoint_content
@@ -117,6 +119,12 @@ def test_options_that_change_speed_alone_are_no_other_evaluation(config):
         assert changed_options(base, load_config("shapes/demo", [override])) == {}
     changes = ["evaluate.max_detections=300", "run.device=cpu", "run.precision=bf16"]
     assert list(changed_options(base, load_config("shapes/demo", changes))) == ["run.precision", "evaluate.max_detections"]
+
+
+def test_every_other_option_of_evaluation_makes_another_evaluation():
+    of_speed = {"every_epochs", "batch_size", "compute_loss", "best_metric"}
+    assert {f"evaluate.{field.name}" for field in fields(Evaluate) if field.name not in of_speed} == {
+        option for option in MEASURED if option.startswith("evaluate.")}
 
 
 @pytest.mark.parametrize("changes, name", [

@@ -1,6 +1,7 @@
 """Test-time augmentation: views are undone exactly, and the detections of all views are merged."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -32,6 +33,9 @@ def image_with_object(height: int, width: int, box: tuple[int, int, int, int]) -
 
 class OneObject:
     """A detector of one white rectangle, whose score is higher on the left than on the right."""
+
+    def __init__(self):
+        self.roi_heads = types.SimpleNamespace(score_thresh=0.05)
 
     def predict(self, images, resize, targets=None):
         found = []
@@ -97,9 +101,9 @@ def test_at_most_so_many_detections_remain_those_with_the_best_scores():
     assert result["scores"].tolist() == pytest.approx([0.5, 0.45, 0.4])
 
 
-def test_a_detection_without_an_area_counts_too():
-    result = merge_views([detections(((5., 5., 5., 5.), .4, 1)), detections()], 0.5, 0.0, 3)
-    assert result["boxes"].tolist() == [[5, 5, 5, 5]] and result["scores"].item() == pytest.approx(0.2)
+def test_detections_without_an_area_count_too():
+    result = merge_views([detections(((5., 5., 5., 5.), .4, 1), ((9., 9., 9., 9.), .3, 2)), detections()], 0.5, 0.0, 3)
+    assert result["boxes"].tolist() == [[5, 5, 5, 5], [9, 9, 9, 9]] and result["scores"].tolist() == pytest.approx([0.2, 0.15])
 
 
 def test_a_loaded_detector_uses_the_views_of_its_config(untrained_run):
@@ -109,4 +113,5 @@ def test_a_loaded_detector_uses_the_views_of_its_config(untrained_run):
         detect.config, evaluate=dataclasses.replace(detect.config.evaluate, tta="flips")))
     plain, merged = detect(pixels, score=0.0), merging(pixels, score=0.0)
     assert 0 < merged.scores[0] < plain.scores[0] and (np.diff(merged.scores) <= 0).all()
-    assert len(merging(pixels, score=float(merged.scores[2]))) == 3
+    for score in (0.01, 0.2, float(merged.scores[2])):
+        np.testing.assert_array_equal(merging(pixels, score=score).scores, merged.scores[merged.scores >= score])
