@@ -5,7 +5,7 @@
 DIR of the data holds the VOC trees bccd and voc2012_100, DIR of the weights vgg16_caffe_features.pth (Oxford's VGG16 without
 its hidden layers) and resnet18_imagenet_to_layer3.pth. The cases: VGG16 in the original recipe, at a short side of 320;
 ResNet-18 FPN in the modern one, with all stages and norms trained. Both trainings have the same data, batches, steps and
-learning rates. VGG16's first two stages stay frozen where they are ImageNet's, as in the original recipe.
+learning rates, in bf16 where the CPU has it. VGG16's first two stages stay frozen where they are ImageNet's, as in the original recipe.
 
 The two trainings of a seed run at the same time, each with half of the cores. Appends a JSON line for each case and seed to
 tests/benchmarks/results/start_weights.jsonl as soon as it is measured, so that cases and seeds can be measured one by one.
@@ -53,7 +53,7 @@ def write_config(case: Case, start: str, seed: int, data: Path, weights: Path, f
              "frozen_stages": case.frozen_stages if start == "weights" else 0}
     config = {**case.config, "model": {**case.config.get("model", {}), **model}, "seed": seed,
               "data": {"format": "voc", "root": str(data / case.data), "train": "train", "val": "val"},
-              "run": {"folder": str(folder), "name": start}}
+              "run": {"folder": str(folder), "name": start, "precision": "auto"}}
     path = folder / f"{start}.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
