@@ -1,6 +1,7 @@
 """Fixtures of many tests: a few drawn images, real data sets, and a small and fast detector."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors on many threads are slower, above all on a busy machine
@@ -26,6 +27,16 @@ TINY = ["model.backbone=resnet18_fpn", "model.weights=", "model.norm=trained", "
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Runs the longest tests first, so that parallel test processes end at about the same time."""
     items.sort(key=lambda item: (not item.path.name.startswith("test_slurm"), item.path.parent.name != "whole"))
+
+
+@pytest.fixture(autouse=True)
+def restored_signals():
+    """Restores the handlers of stop signals: a verb ignores them when its exit status is known, and child processes inherit that."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
