@@ -192,6 +192,17 @@ def scale_boxes(boxes: Tensor, before: tuple[int, int], after: tuple[int, int]) 
     return boxes * boxes.new_tensor([right, down, right, down])
 
 
+def flip_boxes(boxes: Tensor, length: int, axis: int) -> Tensor:
+    """Returns the boxes [N, 4] of an image that is flipped left and right (axis 0) or top and bottom (axis 1).
+
+    Args:
+        length: of the image along the axis, pixels.
+    """
+    flipped = boxes.clone()
+    flipped[:, axis], flipped[:, axis + 2] = length - boxes[:, axis + 2], length - boxes[:, axis]
+    return flipped
+
+
 def ceil_div(a, b):
     """Returns a / b rounded up, of integers or integer arrays."""
     return -(-a // b)

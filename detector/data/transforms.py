@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as F
 
 from detector.config.schema import Augment
 from detector.data.image_io import GREY
-from detector.structures import Resize, ceil_div, scale_and_size
+from detector.structures import Resize, ceil_div, flip_boxes, scale_and_size
 
 MIN_VISIBLE_FRACTION = 0.2  # a cropped object is kept if at least this fraction of its area remains
 MIN_VISIBLE_SIZE = 1.0      # and if both its sides are at least this long, pixels
@@ -34,9 +34,7 @@ def hflip(image: Tensor, boxes: Tensor, config: Augment, generator: torch.Genera
 def vflip(image: Tensor, boxes: Tensor, config: Augment, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
     """Flips top and bottom with probability `vflip_prob`."""
     if config.vflip_prob and uniform(0, 1, generator) < config.vflip_prob:
-        height = image.shape[-2]
-        boxes = torch.stack([boxes[:, 0], height - boxes[:, 3], boxes[:, 2], height - boxes[:, 1]], 1)
-        image = F.vertical_flip(image)
+        image, boxes = F.vertical_flip(image), flip_boxes(boxes, image.shape[-2], 1)
     return image, boxes, 1.0
 
 
@@ -170,9 +168,7 @@ def jpeg_divisor(height: int, width: int, config: Augment) -> int:
 
 def horizontal_flip(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Flips left and right; applied twice, the result equals the input."""
-    width = image.shape[-1]
-    flipped = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
-    return F.horizontal_flip(image), flipped
+    return F.horizontal_flip(image), flip_boxes(boxes, image.shape[-1], 0)
 
 
 def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:

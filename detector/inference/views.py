@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, box_iou
 
+from detector.structures import flip_boxes
+
 View = tuple[bool, bool, bool]  # whether x and y change places, then left and right, then top and bottom
 FLIPS: tuple[View, ...] = ((False, False, False), (False, True, False), (False, False, True), (False, True, True))
 VIEWS: dict[str, tuple[View, ...]] = {  # by the value of evaluate.tta; the first view is the image itself
@@ -27,12 +29,9 @@ def boxes_in_image(boxes: Tensor, view: View, image: Tensor) -> Tensor:
     """
     transposed, mirrored, upside_down = view
     height, width = reversed(image.shape[-2:]) if transposed else image.shape[-2:]
-    x1, y1, x2, y2 = boxes.unbind(1)
-    if mirrored:
-        x1, x2 = width - x2, width - x1
-    if upside_down:
-        y1, y2 = height - y2, height - y1
-    return torch.stack([y1, x1, y2, x2] if transposed else [x1, y1, x2, y2], 1)
+    boxes = flip_boxes(boxes, width, 0) if mirrored else boxes
+    boxes = flip_boxes(boxes, height, 1) if upside_down else boxes
+    return boxes[:, [1, 0, 3, 2]] if transposed else boxes
 
 
 def merge_views(detections: list[dict[str, Tensor]], nms_thresh: float, score_thresh: float,
