@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 from measuring import RESULTS, append_result, write_between_markers
@@ -73,9 +74,7 @@ def run_try(name: str, folder: Path, overrides: list[str]) -> dict:
     options = [f"{key}={json.dumps(value)}" for key, value in {**START, **TRIES[name][1]}.items()]
     subprocess.run([sys.executable, "-m", "detector", "train", "tables/deeppcb-resnet18-fpn", f"data.root={folder}", "data.train=fit",
                     "data.val=held", f"run.folder={folder / 'runs'}", f"run.name={name}", *options, *overrides], check=True)
-    results = json.loads((folder / "runs" / name / "results.json").read_text())
-    return {"try": name, "step": results["step"], "AP": results["metrics"]["AP"], "AP50": results["metrics"]["AP50"],
-            "classes": {label: values["AP50"] for label, values in results["per_class"].items()}}
+    return result_line(name, json.loads((folder / "runs" / name / "results.json").read_text()))
 
 
 def evaluate_try(name: str, folder: Path, overrides: list[str]) -> dict:
@@ -83,8 +82,13 @@ def evaluate_try(name: str, folder: Path, overrides: list[str]) -> dict:
     _, trained, options = EVALUATIONS[name]
     run_try(trained, folder, overrides)
     result = detector.evaluate(folder / "runs" / trained, [f"{key}={value}" for key, value in options.items()], "last")
-    return {"try": name, "step": result.step, "AP": result.metrics["AP"], "AP50": result.metrics["AP50"],
-            "classes": {label: values["AP50"] for label, values in result.per_class.items()}}
+    return result_line(name, asdict(result))
+
+
+def result_line(name: str, results: dict) -> dict:
+    """Returns the result line of a try; `results`: as in results.json."""
+    return {"try": name, "step": results["step"], "AP": results["metrics"]["AP"], "AP50": results["metrics"]["AP50"],
+            "classes": {label: values["AP50"] for label, values in results["per_class"].items()}}
 
 
 def table(lines: list[dict]) -> str:

@@ -321,7 +321,7 @@ def test_a_start_that_a_node_prevented_may_be_repeated(silent_nodes, exit_status
 
 @pytest.mark.parametrize("code, expected", [
     ("0", OK), ("75", OK), ("2", OK), ("1", 1), (f"os.kill(os.getpid(), {signal.SIGKILL:d})", 137)])
-def test_a_rank_that_stopped_early_or_found_bad_input_ends_with_0_for_srun(code, expected, job, monkeypatch, capfd, own_signals):
+def test_a_rank_that_stopped_early_or_found_bad_input_ends_with_0_for_srun(code, expected, job, monkeypatch, capfd):
     run = job.run
     line = f"import os, sys; sys.exit({code})"
     monkeypatch.setattr(slurm_job.Job, "command", lambda self: [slurm_job.sys.executable, "-c", line])
@@ -335,7 +335,7 @@ def test_a_rank_that_stopped_early_or_found_bad_input_ends_with_0_for_srun(code,
         assert json.loads((run / FAILED_RANKS_FOLDER / "rank-00003.json").read_text())["how"] == "signal SIGKILL"
 
 
-def test_a_rank_whose_peer_found_bad_input_does_not_wait_for_it(job, monkeypatch, own_signals):
+def test_a_rank_whose_peer_found_bad_input_does_not_wait_for_it(job, monkeypatch):
     monkeypatch.setattr(slurm_job, "CHECK_S", 0.1)
     line = f"open({str(job.run / 'begun')!r}, 'w').close(); import time; time.sleep(60)"
     monkeypatch.setattr(slurm_job.Job, "command", lambda self: [slurm_job.sys.executable, "-c", line])
@@ -344,15 +344,6 @@ def test_a_rank_whose_peer_found_bad_input_does_not_wait_for_it(job, monkeypatch
     started_at = time.monotonic()
     assert slurm_job.main(["task", *job.args]) == OK and time.monotonic() - started_at < 30
     assert not (job.run / FAILED_RANKS_FOLDER).exists()
-
-
-@pytest.fixture
-def own_signals():
-    """The handlers of this process come back: a task ignores signals after the end of its rank."""
-    before = {number: signal.getsignal(number) for number in slurm_job.FORWARDED_SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def test_a_container_gets_the_variables_that_its_command_needs(monkeypatch):

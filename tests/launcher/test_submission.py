@@ -1,6 +1,5 @@
 """Parts of a submission: names and paths that Slurm reads, and the shell of the set-up."""
 
-import signal
 import subprocess
 import time
 from dataclasses import replace
@@ -86,20 +85,12 @@ def test_scripts_unset_the_variables_of_other_jobs_and_those_of_arrays_keep_thei
     assert left == {False: {"RANKING"}, True: {"RANKING", "SLURM_ARRAY_TASK_ID"}}
 
 
-def default_signals() -> None:
-    """Gives a child process the signals of a new session: bash cannot trap one that was ignored when bash started."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-
-
 def test_a_stop_signal_to_the_shell_alone_is_passed_on_by_srun_and_the_status_is_that_of_srun(tmp_path):
     program = tmp_path / "srun"
     program.write_text("#!/bin/bash\ntrap 'echo passed on; exit 7' USR1\necho started\nfor i in $(seq 600); do sleep 0.1; done\n")
     program.chmod(0o755)
     code = "\n".join([*submission().functions(), "srun a b", "echo ended with $?", "kill -TERM $$", "echo ignored"])
-    process = subprocess.Popen(["bash", "-c", code], stdout=subprocess.PIPE, text=True, preexec_fn=default_signals,
-                               env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    process = subprocess.Popen(["bash", "-c", code], stdout=subprocess.PIPE, text=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
     assert process.stdout.readline() == "started\n"
     time.sleep(0.5)
     process.terminate()
