@@ -30,12 +30,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (not item.path.name.startswith("test_slurm"), item.path.parent.name != "whole"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def signal_handlers() -> dict:
+    """Returns the handlers of stop signals before the first test; a fixture of a module may change them before a test begins."""
+    return {number: signal.getsignal(number) for number in SIGNALS}
+
+
 @pytest.fixture(autouse=True)
-def restored_signals():
+def restored_signals(signal_handlers):
     """Restores the handlers of stop signals: a verb ignores them when its exit status is known, and child processes inherit that."""
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     yield
-    for number, handler in handlers.items():
+    for number, handler in signal_handlers.items():
         signal.signal(number, handler)
 
 
