@@ -24,7 +24,8 @@ import detector
 CONFIGS_README = Path(__file__).parents[2] / "configs" / "README.md"
 HELD_OUT = ("13000", "50600", "77000", "92000")
 START = {"schedule.steps": 600, "batch.size": 8, "batch.micro_batch_size": 8, "optim.reference_batch_size": 8, "optim.lr": 0.0006,
-         "schedule.warmup_steps": 100, "augment.transpose_prob": 0, "model.frozen_stages": 2}
+         "schedule.warmup_steps": 100, "augment.transpose_prob": 0, "model.frozen_stages": 2,
+         "evaluate.tta": "none"}
 TURNED = {"augment.transpose_prob": 0.5}
 BATCHES_OF_4 = {"batch.size": 4, "batch.micro_batch_size": 4, "optim.reference_batch_size": 4}
 TRAINED = {**TURNED, "model.frozen_stages": 0}
