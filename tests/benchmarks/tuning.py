@@ -51,7 +51,8 @@ TRIES = {
                  "augment.scale_jitter": [1.4286, 1.4286]})}
 # Each evaluation of a try's weights: in words, the try, and its options.
 EVALUATIONS = {
-    "low_scores": ("learning rate 0.001, detections down to a score of 0.001", "faster", {"evaluate.score_thresh": 0.001}),
+    "low_scores": ("learning rate 0.001, detections down to a score of 0.001", "faster",
+                   {"evaluate.score_thresh": 0.001, "evaluate.tta": "none"}),
     "views": ("learning rate 0.001, scores from 0.001, each image and three flipped views of it", "faster",
               {"evaluate.score_thresh": 0.001, "evaluate.tta": "flips"})}
 
