@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from detector.checks.dataset import describe_split, read_train_and_val, review_data, select_objects
-from detector.checks.images import check_images
+from detector.checks.images import check_image_files, check_images
 from detector.checks.machine import (
     check_cores,
     check_disk,
@@ -82,6 +82,9 @@ def run_checks(config: Config, quick: bool = False, processes: int = 0) -> Check
         review_data(config, annotated, val, plan, quick, report)
     if state is not None and not any(problem.subject.startswith("run.folder") for problem in report.problems):
         check_disk(folder, checkpoint_bytes(state), config.run.keep_checkpoints, report)
+    if quick:
+        for dataset in filter(None, (train, val)):
+            check_image_files(dataset, config.data, report)
     if report.problems or quick:
         return note_skipped_checks(report, is_measured)
     for dataset in filter(None, (train, val)):

@@ -9,6 +9,7 @@ from detector.checks.problems import CheckReport, Problem, parse_problem, shorte
 from detector.checks.progress import show_progress
 from detector.config.schema import Data
 from detector.data.image_io import exif_orientation, is_blank, read_image
+from detector.data.review import missing_images
 from detector.errors import BadInput
 from detector.structures import Dataset
 
@@ -32,13 +33,32 @@ class ImageResult:
 
 
 def check_images(dataset: Dataset, config: Data, report: CheckReport) -> None:
-    """Reads every image as training does; all of one kind of problem are reported as one, with all paths as facts.
-
-    With data.unreadable_images=grey they are notes, as training goes on, unless no image can be used.
-    """
+    """Reads every image as training does, and reports those that cannot be used or are worth a look."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding releases the GIL
         results = list(show_progress(pool.map(lambda index: check_image(dataset, index), range(len(dataset))),
                                      len(dataset), dataset.name, "image"))
+    report_unusable(dataset, results, config, report)
+    facts = report.facts[dataset.name]
+    for note, text in NOTES.items():
+        paths = [dataset.path(index) for index, result in enumerate(results) if note in result.notes]
+        facts[f"images {note}"] = paths
+        if paths:
+            report.notes.append(f"{agree(len(paths), dataset.name, text)}: {shorten(paths)}")
+
+
+def check_image_files(dataset: Dataset, config: Data, report: CheckReport) -> None:
+    """Looks whether every image exists, and reads none."""
+    missing = set(missing_images(dataset))
+    results = [ImageResult(MISSING, path) if path in missing else ImageResult()
+               for path in map(dataset.path, range(len(dataset)))]
+    report_unusable(dataset, results, config, report)
+
+
+def report_unusable(dataset: Dataset, results: list[ImageResult], config: Data, report: CheckReport) -> None:
+    """Reports all images of one kind of problem as one, with all paths as facts.
+
+    With data.unreadable_images=grey they are notes, as training goes on, unless no image can be used.
+    """
     is_refused = config.unreadable_images == "refuse" or all(result.problem for result in results)
     facts = report.facts.setdefault(dataset.name, {})
     for problem, remedy in REMEDIES.items():
@@ -50,11 +70,6 @@ def check_images(dataset: Dataset, config: Data, report: CheckReport) -> None:
         elif causes:
             report.notes.append(agree(len(causes), dataset.name, f"{problem} and count as grey, without objects")
                                 + f" (data.unreadable_images=grey): {shorten(causes)}")
-    for note, text in NOTES.items():
-        paths = [dataset.path(index) for index, result in enumerate(results) if note in result.notes]
-        facts[f"images {note}"] = paths
-        if paths:
-            report.notes.append(f"{agree(len(paths), dataset.name, text)}: {shorten(paths)}")
 
 
 def agree(count: int, name: str, text: str) -> str:

@@ -13,12 +13,12 @@ from detector.config.schema import Data
 from detector.data.cache import read_cached
 from detector.data.corrections import fix_duplicates, fix_invalid_boxes, fix_swapped_corners, scale_fractions
 from detector.data.formats import find_format, voc
-from detector.data.formats.detect import AUTO, detect_format, detect_splits
+from detector.data.formats.detect import AUTO, detect_format, detect_splits, no_such_folder
 from detector.data.split import hold_out, val_share
 from detector.data.text_files import read_text
 from detector.distributed import collectives
 from detector.distributed.collectives import run_on_local_main_first
-from detector.errors import BadInput, count_of
+from detector.errors import BadInput, combine_mistakes, count_of
 from detector.run.files import HELD_OUT_FILE
 from detector.structures import CROWD, DIFFICULT, Dataset, offsets_from_counts, select_boxes, select_images
 
@@ -137,7 +137,7 @@ def read_splits(config: Data, splits: tuple[str, ...]) -> Dataset:
         root = os.path.expanduser(data.root or reader.default_root)
         reader.prepare(root)
         if not os.path.isdir(root):
-            raise BadInput(f"no such folder: data.root={root}. Set data.root to the folder of the data set")
+            raise no_such_folder(root)
         parts = [read_cached(data, root, split) for split in names]
         if not reader.boxes_in_pixels:
             parts = scale_fractions(parts, lambda: _other_splits(data, root, names))
@@ -192,8 +192,8 @@ def resolve_classes(config: Data, train: Dataset) -> tuple[str, ...]:
         return tuple(voc.CLASSES)
     unknown = [name for name in config.classes if name not in train.classes]
     if unknown:
-        raise BadInput(f"unknown class {', '.join(unknown)} in data.classes: {train.name} has "
-                       + ", ".join(train.classes[:MAX_CLASSES_IN_ERROR]))
+        raise combine_mistakes("data.classes", [f"unknown class {', '.join(unknown)}: {train.name} has "
+                                                + ", ".join(train.classes[:MAX_CLASSES_IN_ERROR])])
     return tuple(config.classes)
 
 

@@ -1,6 +1,6 @@
-"""Facts about annotations to know before training: nothing to learn, classes without objects, images in both splits.
+"""Facts to know before training: nothing to learn, missing images, classes without objects, images in both splits.
 
-Pure functions of data sets and options, except `equal_images`, which reads files.
+Pure functions of data sets and options, except `missing_images` and `equal_images`, which look at files.
 """
 
 import os
@@ -72,6 +72,32 @@ def nothing_readable(dataset: Dataset) -> list[str]:
         except BadInput as caught:
             error = error or str(caught)
     return [f"nothing to learn: none of the {len(dataset)} images of {dataset.name} can be read; first: {error}"]
+
+
+def missing_images(dataset: Dataset) -> list[str]:
+    """Returns the paths of images that do not exist. Each folder is listed once; a link counts wherever it points."""
+    paths = [dataset.path(index) for index in range(len(dataset))]
+    names = {folder: set(list_names(folder)) for folder in {os.path.dirname(path) for path in paths}}
+    return [path for path in paths if os.path.basename(path) not in names[os.path.dirname(path)] and is_missing(path)]
+
+
+def list_names(folder: str) -> list[str]:
+    """Returns the names in a folder; [] where it cannot be listed."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def is_missing(path: str) -> bool:
+    """Returns whether there is no such file; False where its folder may not be searched."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        pass
+    return False
 
 
 def review_classes(train: Dataset, val: Dataset | None, config: Config) -> list[str]:

@@ -59,13 +59,10 @@ def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, 
     splits = [micro_batches(size, batch.micro_batch_size, other, world_size) for other in range(world_size)]
     total_steps = schedule.steps or max(1, round(schedule.epochs * steps))
     milestones = milestone_steps(schedule, steps, total_steps)
-    stated_warmup = round(schedule.warmup_steps / scale)
-    warmup_steps, reason = limit_warmup(stated_warmup, total_steps, milestones)
-    cut = (f" ({reason}; warmup_steps={schedule.warmup_steps} for {optim.reference_batch_size} images is "
-           f"{stated_warmup})") if reason else ""
+    warmup_steps, reason = limit_warmup(round(schedule.warmup_steps / scale), total_steps, milestones)
     summary = describe_batch(batch, size, splits) + (
         f"; lr {optim.lr:g} x {size}/{optim.reference_batch_size} = {optim.lr * scale:g} after {warmup_steps} steps of "
-        f"warm-up{cut}; {count_of(steps, 'step')} an epoch")
+        f"warm-up{reason}; {count_of(steps, 'step')} an epoch")
     unused = len(sizes) - steps * size
     if batch.aspect_ratio_groups == "static" and unused:
         summary += f"; the {unused} widest of {len(sizes)} images are never trained on"
@@ -76,9 +73,9 @@ def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, 
 def limit_warmup(warmup_steps: int, total_steps: int, milestones: tuple[int, ...]) -> tuple[int, str]:
     """Returns the steps of the warm-up, at most a tenth of the run and none after the first milestone; and why they are
     fewer than stated, "" if they are not."""
-    limits = {total_steps // 10: f"cut to a tenth of the run's {total_steps} steps"}
+    limits = {total_steps // 10: ", limited to a tenth of the run"}
     if milestones and milestones[0] < total_steps:
-        limits[milestones[0]] = f"cut, because the learning rate falls at step {milestones[0]}"
+        limits[milestones[0]] = ", limited by the step at which the learning rate falls"
     limit = min(limits)
     return (limit, limits[limit]) if limit < warmup_steps else (warmup_steps, "")
 

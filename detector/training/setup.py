@@ -14,13 +14,13 @@ from detector.data.image_io import decoder_note
 from detector.data.padding_buckets import PaddingBuckets, plan_padding_buckets
 from detector.data.read import describe, read_datasets, relative_paths, resolve_format, select_for_training
 from detector.data.repeat_factors import describe_repeats
-from detector.data.review import nothing_readable, nothing_to_learn
+from detector.data.review import MAX_NAMES, missing_images, nothing_readable, nothing_to_learn
 from detector.data.samplers import epoch_sizes
 from detector.data.split import val_share
 from detector.distributed import collectives
 from detector.distributed.rank_info import is_main, rank, world_size
 from detector.distributed.stop_signal import StopRequest
-from detector.errors import BadInput, Stopped
+from detector.errors import BadInput, Stopped, count_of, shorten
 from detector.loggers.run_log import RunLog
 from detector.metrics import coco_kernel
 from detector.model.compile import ensure_compiler
@@ -96,6 +96,7 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: 
     folder = run_folder(config)
     all_data, val_data = read_datasets(config.data, config.seed, folder if step_files(folder) else None)
     collectives.run_on_main(lambda: refuse_nothing_to_learn(all_data, config.data))
+    collectives.run_on_main(lambda: refuse_missing_images(all_data, val_data, config.data))
     train_data = select_for_training(all_data, config.data)
     raise_if_stop_requested(stop)
     heartbeat.mark("building the model")
@@ -138,6 +139,15 @@ def refuse_nothing_to_learn(dataset: Dataset, config: Data) -> None:
     grey = config.unreadable_images == "grey"
     for problem in nothing_to_learn(dataset, config) or (nothing_readable(dataset) if grey else []):
         raise BadInput(problem)
+
+
+def refuse_missing_images(train: Dataset, val: Dataset | None, config: Data) -> None:
+    """Raises BadInput where an image does not exist that the run would fail at when it comes to it."""
+    for dataset in filter(None, (train, val)) if config.unreadable_images == "refuse" else ():
+        if missing := missing_images(dataset):
+            images = count_of(len(missing), f"image of {dataset.name} is", f"images of {dataset.name} are")
+            raise BadInput(f"{images} missing: {shorten(missing, MAX_NAMES)}. Add them, name their folder in "
+                           "data.images, remove their annotations, or set data.unreadable_images=grey")
 
 
 def raise_if_stop_requested(stop: StopRequest) -> None:

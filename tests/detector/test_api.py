@@ -94,7 +94,7 @@ def test_train_in_this_process_stops_when_its_stop_request_says_so_and_resumes(t
 
 
 def test_a_mistake_is_raised_and_not_an_exit(tiny, config_file):
-    with pytest.raises(BadInput, match="no such folder: data.root=/nowhere"):
+    with pytest.raises(BadInput, match="data.root=/nowhere: no such folder"):
         train(load_config(str(config_file), [*tiny, "data.format=coco", "data.root=/nowhere"]))
     with pytest.raises(BadInput):
         evaluate("/nowhere")

@@ -101,6 +101,18 @@ def test_a_corrupt_image_ends_the_run_with_its_name_or_is_replaced(tiny, config_
     assert done.returncode == 0 and "unreadable image, replaced by a grey one" in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_missing_image_is_refused_before_the_first_step(tiny, config_file, shapes_root, tmp_path, split):
+    names = []
+
+    def remove(_, root):
+        names.extend(path.name for path in sorted((root / split).iterdir())[-1:])
+        (root / split / names[0]).unlink()
+    changed = write_data(shapes_root, tmp_path, remove)
+    done = fleet("train", str(config_file), *tiny, *changed)
+    assert_refused(done, tmp_path, f"1 image of coco {split} is missing: ", names[0], "Add them")
+
+
 def test_images_of_which_none_can_be_read_are_nothing_to_learn(tiny, config_file, shapes_root, tmp_path):
     def empty(_, root):
         for path in (root / "train").iterdir():

@@ -54,7 +54,7 @@ def detect_format(config: Data) -> tuple[Data, str]:
         return config, ""
     root = os.path.expanduser(config.root)
     if not os.path.isdir(root):
-        raise BadInput(f"no such folder: data.root={root}. Set data.root to the folder of the data set")
+        raise no_such_folder(root)
     list_names(root)  # an error if it may not be read
     forget_folders()
     names = LAYOUTS if config.format == AUTO else [config.format]
@@ -260,6 +260,10 @@ def _cause(name: str, root: str, wanted: tuple[str, ...], role: str) -> str:
     return causes[named[0]] if named else ""
 
 
+def no_such_folder(root: str) -> BadInput:
+    return combine_mistakes(f"data.root={root}", ["no such folder. Set data.root to the folder of the data set"])
+
+
 def _no_layout(root: str) -> BadInput:
     """Returns the error for a folder without known annotations: what is there, and what each format needs."""
     misses = near_misses(root)
@@ -274,5 +278,6 @@ def _no_layout(root: str) -> BadInput:
     broken = [f" It looks like {name}, but: {cause}."
               for name in LAYOUTS for cause in unusable_splits(name, root).values()]
     hint += "".join(broken[:1])
-    return BadInput(f"data.root={root}: no annotations that can be used.{hint} It holds {names}. The formats need:\n"
-                    + "\n".join(lines))
+    return combine_mistakes(f"data.root={root}", [
+        f"no annotations that can be used.{hint} It holds {names}. The formats need:\n" + "\n".join(lines)
+        + "\nOther annotations, such as CSV files and mask images, are not read: convert them, for example to COCO"])

@@ -278,4 +278,5 @@ def describe_missing(listings: Listings, names: list[str], variant: list[str], m
     if len(missing) == len(names):
         searched = [folder, *(name for name in folders if name != folder and listings.of(name))]
         where = shorten([os.path.normpath(os.path.join(listings.root, name)) for name in searched], 10)
-    return f"{len(missing)} of {len(names)} images do not exist in {where}; first: {examples}"
+    verb = "do" if len(missing) > 1 else "does"
+    return f"{len(missing)} of {len(names)} images {verb} not exist in {where}; first: {examples}"

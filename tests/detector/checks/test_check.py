@@ -135,9 +135,10 @@ def test_quick_skips_the_images_and_the_trial_step(run_check, root):
     assert status == OK and "not checked yet: every image, and a trial step" in text and "padded batch" not in text
 
 
-def test_a_missing_image_is_named(run_check, root):
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_missing_image_is_named(quick, run_check, root):
     (root / "train" / "3.png").unlink()
-    status, text = run_check()
+    status, text = run_check(quick=quick)
     line, = problems(text)
     assert status == BAD_INPUT and "1 image of coco train is missing" in line
     assert str(root / "train" / "3.png") in line and "Add them" in line

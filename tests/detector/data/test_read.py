@@ -173,7 +173,7 @@ def test_a_size_that_came_from_an_image_follows_the_image(tmp_path):
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(BadInput, match=f"no such folder: data.root={tmp_path}/data"):
+    with pytest.raises(BadInput, match=f"data.root={tmp_path}/data: no such folder"):
         read_splits(settings(tmp_path, root="~/data"), ("train",))
     write_coco(tmp_path / "data", "train", {1: "cat"}, 0, [])
     with pytest.raises(BadInput, match="empty data set: coco train"):
@@ -265,7 +265,7 @@ def test_an_unknown_class_is_an_error_that_lists_those_that_are_known(tmp_path):
     write_coco(tmp_path / "data", "val", {1: "cat", 2: "Dog"}, 1, [(0, 2, ANY)])
     with pytest.raises(BadInput, match="unknown class Dog in coco val: the training classes are cat, dog"):
         read_datasets(settings(tmp_path))
-    with pytest.raises(BadInput, match="unknown class horse, emu in data.classes: coco train has cat, dog"):
+    with pytest.raises(BadInput, match="data.classes: unknown class horse, emu: coco train has cat, dog"):
         read_datasets(settings(tmp_path, classes=("cat", "horse", "emu")))
 
 

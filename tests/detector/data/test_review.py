@@ -1,4 +1,6 @@
-"""Facts about annotations: nothing to learn, classes without objects, images in both splits."""
+"""Facts about annotations: nothing to learn, missing images, classes without objects, images in both splits."""
+
+import os
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from detector.config.schema import Config, Data, Evaluate
 from detector.data.review import (
     describe_ignored,
     equal_images,
+    missing_images,
     note_shared,
     nothing_readable,
     nothing_to_learn,
@@ -111,3 +114,20 @@ def test_images_of_which_none_can_be_read_teach_nothing(tmp_path):
     assert nothing_readable(build_dataset("drawn", str(tmp_path), ["cat"], [1], rows, np.zeros((0, 8)))) == []
     problem, = nothing_readable(build_dataset("drawn", str(tmp_path), ["cat"], [1], rows[:1], np.zeros((0, 8))))
     assert problem.startswith("nothing to learn: none of the 1 images of drawn can be read; first: corrupt image")
+
+
+def test_missing_images_are_listed_in_their_order(tmp_path):
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "a" / "link.png").symlink_to(tmp_path / "b" / "2.png")
+    data = dataset(root=tmp_path, paths=("no/3.png", "a/1.png", "a/2.png", "a/link.png", "b/2.png", "a/1.png/4.png"))
+    assert missing_images(data) == [str(tmp_path / name) for name in ("no/3.png", "a/2.png", "a/1.png/4.png")]
+
+
+def test_an_image_in_a_folder_that_may_not_be_searched_is_not_missing(tmp_path, monkeypatch):
+    def denied(path, *_args, **_options):
+        raise PermissionError(13, "Permission denied", str(path))
+    monkeypatch.setattr(os, "listdir", denied)
+    monkeypatch.setattr(os, "stat", denied)
+    assert missing_images(dataset(root="/data")) == []

@@ -33,10 +33,10 @@ def test_lr_and_warm_up_follow_the_batch(size, micro_batch_size, world, expected
 
 
 @pytest.mark.parametrize("schedule, warmup, reason", [
-    (Schedule(epochs=12, milestones=(8, 11)), 8, " (cut to a tenth of the run's 84 steps; warmup_steps=1000 for 16 images is 1000);"),
-    (Schedule(steps=9, milestones=(8, 11)), 0, " (cut to a tenth of the run's 9 steps; warmup_steps=1000 for 16 images is 1000);"),
-    (Schedule(epochs=1200, milestones=(100, 800)), 700, " (cut, because the learning rate falls at step 700; "),
-    (Schedule(epochs=1200, milestones=(100,), lr_schedule="cosine"), 840, " (cut to a tenth of the run's 8400 steps; "),
+    (Schedule(epochs=12, milestones=(8, 11)), 8, " of warm-up, limited to a tenth of the run;"),
+    (Schedule(steps=9, milestones=(8, 11)), 0, " of warm-up, limited to a tenth of the run;"),
+    (Schedule(epochs=1200, milestones=(100, 800)), 700, " of warm-up, limited by the step at which the learning rate falls;"),
+    (Schedule(epochs=1200, milestones=(100,), lr_schedule="cosine"), 840, " of warm-up, limited to a tenth of the run;"),
     (Schedule(epochs=12, milestones=(8,), warmup_steps=8), 8, " of warm-up; 7 steps an epoch"),
     (Schedule(epochs=12, milestones=(8,), warmup_steps=0), 0, " of warm-up; 7 steps an epoch")])
 def test_warm_up_is_at_most_a_tenth_of_the_run_and_ends_before_the_lr_falls(schedule, warmup, reason):

@@ -117,6 +117,7 @@ def test_without_a_layout_the_error_says_what_each_needs_and_what_is_there(tmp_p
         read_datasets(options(tmp_path))
     message = str(caught.value)
     assert "It holds annotations, images." in message and all(f"\n  - {name}: " in message for name in LAYOUTS)
+    assert message.splitlines()[-1].startswith("Other annotations, such as CSV files and mask images, are not read: convert them")
     assert 'annotations/x.json is there, but lacks "annotations" and "categories"' in message
     assert "images/ is there, but no label files" in message
 
@@ -141,7 +142,7 @@ def test_a_folder_that_may_not_be_listed_is_no_missing_layout(tmp_path, monkeypa
 
 
 def test_a_missing_root_and_an_empty_one_are_errors(tmp_path):
-    with pytest.raises(BadInput, match="no such folder: data.root="):
+    with pytest.raises(BadInput, match="data.root=.*: no such folder"):
         detect_format(options(tmp_path / "none"))
     with pytest.raises(BadInput, match="It holds nothing"):
         detect_format(options(tmp_path))

@@ -28,7 +28,7 @@ def test_the_folder_with_most_of_the_images_is_taken(tmp_path):
     files = find_images(str(tmp_path), NAMES, ["train", "images/train"], no_others)
     assert files.paths == ["images/train/a.jpg", "images/train/b.jpg", "images/train/c.jpg"] and files.missing == [0]
     assert files.missing_text == files.warnings[0]
-    assert f"1 of 3 images do not exist in {tmp_path}/images/train; first: a.jpg. Add them, or set data.images" in files.missing_text
+    assert f"1 of 3 images does not exist in {tmp_path}/images/train; first: a.jpg. Add them, or set data.images" in files.missing_text
 
 
 def test_of_equal_folders_the_first_is_taken(tmp_path):

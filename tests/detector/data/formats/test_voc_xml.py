@@ -145,7 +145,7 @@ def test_a_missing_and_a_forbidden_file(tmp_path, monkeypatch):
 
 
 def test_entities_and_deep_nesting_end_quickly(tmp_path):
-    started_at = time.monotonic()
+    started_at = time.process_time()
     entities = "".join(f'<!ENTITY e{level} "{f"&e{level - 1};" * 10}">' for level in range(1, 12))
     bomb = f'<!DOCTYPE annotation [<!ENTITY e0 "lol">{entities}]>' + document(f"<name>&e11;</name>{BOX}")
     assert "declares entities" in refused(tmp_path, bomb)
@@ -155,7 +155,7 @@ def test_entities_and_deep_nesting_end_quickly(tmp_path):
             read(tmp_path, document(f"<name>cat</name>{BOX}{deep}"))
         except BadInput as error:
             assert "a.xml: object 2 has no bndbox" in str(error) and tag == "object"
-    assert time.monotonic() - started_at < 10
+    assert time.process_time() - started_at < 10
 
 
 def test_a_document_type_without_entities_is_read(tmp_path):
