@@ -24,8 +24,7 @@ import detector
 CONFIGS_README = Path(__file__).parents[2] / "configs" / "README.md"
 HELD_OUT = ("13000", "50600", "77000", "92000")
 START = {"schedule.steps": 600, "batch.size": 8, "batch.micro_batch_size": 8, "optim.reference_batch_size": 8, "optim.lr": 0.0006,
-         "schedule.warmup_steps": 100, "augment.transpose_prob": 0, "model.frozen_stages": 2,
-         "evaluate.tta": "none"}
+         "schedule.warmup_steps": 100, "augment.transpose_prob": 0, "model.frozen_stages": 2, "evaluate.tta": "none"}
 TURNED = {"augment.transpose_prob": 0.5}
 BATCHES_OF_4 = {"batch.size": 4, "batch.micro_batch_size": 4, "optim.reference_batch_size": 4}
 TRAINED = {**TURNED, "model.frozen_stages": 0}
@@ -48,7 +47,11 @@ TRIES = {
                 "evaluate.max_size": 800}),
     "context": ("transposition, no stage frozen, half as many crops of 448 pixels, batches of 4, learning rate 0.0007",
                 {**TRAINED, **BATCHES_OF_4, "optim.lr": 0.0007, "augment.min_size": [448], "augment.max_size": 448,
-                 "augment.scale_jitter": [1.4286, 1.4286]})}
+                 "augment.scale_jitter": [1.4286, 1.4286]}),
+    "beta": ("transposition, no stage frozen, learning rate 0.001, box loss quadratic below 1",
+             {**TRAINED, "optim.lr": 0.001, "model.roi.smooth_l1_beta": 1.0}),
+    "agnostic": ("transposition, no stage frozen, learning rate 0.001, one box for all classes",
+                 {**TRAINED, "optim.lr": 0.001, "model.class_agnostic": True})}
 # Each evaluation of a try's weights: in words, the try, and its options.
 EVALUATIONS = {
     "low_scores": ("learning rate 0.001, detections down to a score of 0.001", "faster",
