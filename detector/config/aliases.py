@@ -100,7 +100,7 @@ ADVICE = {
     "eval_period": "set evaluate.every_epochs, such as evaluate.every_epochs=1",
 }
 METRICS = {"rate": "lr"}  # keys of metrics.jsonl of version 0.1 -> today
-PRINTED_NOTES = "FLEET_RCNN_TOLD"  # environment variable: checksums of the notes printed by this process or a parent
+PRINTED_NOTES = "FLEET_RCNN_PRINTED_NOTES"  # environment variable: checksums of notes that are printed already
 OLD_NAMES = {old: f"{old.rpartition('.')[0]}.{name}" for old, name in RENAMED.items()}  # old path -> path of today
 
 
