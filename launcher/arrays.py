@@ -6,6 +6,7 @@ import re
 import resource
 import shlex
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -25,6 +26,7 @@ from launcher.slurm_commands import slurm
 from launcher.submission import is_finished
 
 OTHER_FILES = 64  # open beside the locks of an array
+THREADS = 32      # that look whether a row is being trained
 # A line up to its comment: a # counts as a comment at the start and after a blank, outside of quotes.
 BEFORE_COMMENT = re.compile(r"""(?:\\.|'[^']*'|"(?:\\.|[^"\\])*"|(?<=\S)\#|[^\\'"\#])*""")
 
@@ -226,8 +228,9 @@ def open_rows(file: str, rows: list[Row], queue: dict[str, JobState], only_faile
         BadInput: a row is in the queue or being trained, and `only_failed` is not set.
     """
     remaining, busy = [], []
-    for row in rows:
-        reason = busy_reason(row.run, queue)
+    with ThreadPoolExecutor(THREADS) as pool:  # a run that was killed is watched for some seconds
+        reasons = list(pool.map(lambda row: busy_reason(row.run, queue), rows))
+    for row, reason in zip(rows, reasons, strict=True):
         if reason:
             busy.append(f"line {row.line}: {row.run.name} {reason}")
         elif is_finished(row.run, row.config):

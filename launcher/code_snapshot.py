@@ -8,7 +8,7 @@ from detector.errors import BadInput
 from detector.run.commit import commit
 from launcher.job import CODE
 
-MAIN = '''"""python {folder} VERB ...: runs the code of this run, as it was at submission."""
+MAIN = '''"""python FOLDER VERB ...: runs the code in this folder, that of the run as it was at submission."""
 import signal
 import sys
 
@@ -36,7 +36,7 @@ def take_snapshot(code: Path) -> Path:
             shutil.copytree(CODE / package, partial / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         for folder in ("configs", "slurm"):
             shutil.copytree(shipped_folder() / folder, partial / "detector" / "shipped" / folder, dirs_exist_ok=True)
-        (partial / "__main__.py").write_text(MAIN.format(folder=code), encoding="utf-8")
+        (partial / "__main__.py").write_text(MAIN, encoding="utf-8")
         (partial / "COMMIT").write_text(commit() + "\n", encoding="utf-8")
         shutil.rmtree(code, ignore_errors=True)
         partial.rename(code)

@@ -32,7 +32,8 @@ MEANINGS = {  # state of a job -> what it means for the run
 WAITING_ADVICE = (
     (re.compile(r"held|REQUEUE_HOLD|SPECIAL_EXIT", re.IGNORECASE),
      "the job is held: `scontrol release JOB` lets it continue, `scontrol show job JOB` may say why"),
-    (re.compile(r"NeverSatisfied|BadConstraints|InvalidAccount|InvalidQOS|PartitionTimeLimit|PartitionNodeLimit"),
+    (re.compile(r"NeverSatisfied|BadConstraints|Invalid(Account|QOS)|NotAllowed|Partition(TimeLimit|NodeLimit|Config)|"
+                r"Max\w+Per(Job|Node)"),
      "the job will not start like this: cancel it, change its options and submit it again"))
 LONG_COMMAND = 200  # characters
 SUBMITTED_CONFIG = "slurm/config.yaml"  # in the run folder

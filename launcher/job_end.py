@@ -74,7 +74,8 @@ def requeue(job: SlurmJob, facts: EndFacts) -> int:
         except SlurmSilent:
             raise
         except BadInput as error:  # Slurm may have requeued a preempted job already
-            print(error, file=sys.stderr, flush=True)
+            remedy = "Unless the job is requeued all the same, submit the run again to continue"
+            print(f"{error}. {remedy}", file=sys.stderr, flush=True)
         time.sleep(REQUEUE_TIMEOUT_S)
     return STOPPED
 

@@ -8,6 +8,7 @@ import dataclasses
 import math
 import os
 import re
+import shlex
 import typing
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
@@ -115,6 +116,16 @@ def stated_layer(tree: dict, spelling: Callable[[str, object], str], mistakes: l
     return {key: value for key, (value, _) in stated.items()}
 
 
+def container_mistakes(command: str, statement: str) -> list[str]:
+    """Returns why a container's command cannot be split into words; `statement`: the text of the user."""
+    try:
+        is_empty = not shlex.split(command)
+    except ValueError as error:
+        return [f"{statement}: {str(error).lower()}. Close every quote"]
+    remedy = "Write one, such as apptainer exec --nv torch.sif"
+    return [f"{statement}: no command. {remedy}"] if command and is_empty else []
+
+
 def field_statements(tree: dict, spelling: Callable[[str, object], str],
                      mistakes: list[str]) -> list[tuple[str, object, str]]:
     """Returns (key, value, text of the user) for each field, without sbatch."""
@@ -124,6 +135,7 @@ def field_statements(tree: dict, spelling: Callable[[str, object], str],
             value = expand(key, value, mistakes)
         if key == "container" and isinstance(value, str):
             value = expand_homes(value)  # the node replaces its variables
+            mistakes += container_mistakes(value, spelling(key, value))
         if key == "srun":
             options = parse_or_report(key, value, mistakes)
             value = [expand(key, option_text(name, option_value), mistakes) for name, option_value in options]

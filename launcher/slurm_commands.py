@@ -32,7 +32,7 @@ NOT_REACHED = re.compile(
     r"controller not responding|no route to host|network is unreachable|configuration source", re.IGNORECASE)
 NO_ANSWER = re.compile(
     r"unable to contact slurm controller|timed out|zero bytes were transmitted|transport endpoint|connection reset|"
-    r"broken pipe|(send|receive|shutdown) failure|temporarily unavailable|munge|authentication credential",
+    r"broken pipe|(send|receive|shutdown) failure|temporarily unavailable|munge|authentication (credential|error)",
     re.IGNORECASE)
 NO_SUCH_JOB = re.compile(r"invalid job id|job \S+ not found", re.IGNORECASE)
 NO_CLUSTER = re.compile(r"DNS SRV lookup failed", re.IGNORECASE)  # Slurm's commands are installed, but not configured
@@ -42,6 +42,10 @@ OUTPUT_VARIABLES = re.compile(r"(SQUEUE|SCONTROL|SCANCEL|SINFO|SACCT)_|SLURM_TIM
 
 class SlurmSilent(BadInput):
     """Slurm has not answered within the limit: what it knows of a job is unknown, and the job may be running."""
+
+
+class SubmissionUnanswered(SlurmSilent):
+    """sbatch has got no answer to its request: the job may be in the queue, and its files have to stay."""
 
 
 def has_slurm() -> bool:
@@ -59,7 +63,8 @@ def slurm(*command: str, environment: Mapping[str, str] | None = None, limit_s: 
         limit_s: seconds after which the command is not repeated; 0: it is run once.
 
     Raises:
-        SlurmSilent: the controller has not answered within the limit.
+        SlurmSilent: the controller has not answered within the limit; for sbatch, SubmissionUnanswered if the request
+            may have arrived.
         BadInput: the command is missing, or fails (with its own message).
     """
     variables = plain_environment() if environment is None else dict(environment)
@@ -98,7 +103,9 @@ def run_until_answered(command: tuple[str, ...], environment: dict[str, str], li
         if NO_CLUSTER.search(message) or not (not_reached or NO_ANSWER.search(message)):
             raise BadInput(f"{' '.join(command)}: {message}")
         elapsed_s = time.monotonic() - started_at
-        if elapsed_s + PAUSE_S > limit_s or command[0] == "sbatch" and not not_reached:
+        if command[0] == "sbatch" and not not_reached:
+            raise SubmissionUnanswered(describe_silence(command, message, elapsed_s, not_reached))
+        if elapsed_s + PAUSE_S > limit_s:
             raise SlurmSilent(describe_silence(command, message, elapsed_s, not_reached))
         time.sleep(PAUSE_S)
 
@@ -120,13 +127,23 @@ def run_once(command: tuple[str, ...], environment: dict[str, str], timeout_s: f
     return completed.returncode, completed.stdout, " ".join((completed.stderr or completed.stdout).split())
 
 
+def submission_error(message: str) -> BadInput:
+    """Returns the error for a message of sbatch that another program has run: a refusal, or a controller's silence."""
+    if NO_CLUSTER.search(message) or not (NOT_REACHED.search(message) or NO_ANSWER.search(message)):
+        return BadInput(f"sbatch refused the job: {message}")
+    not_reached = bool(NOT_REACHED.search(message))
+    kind = SlurmSilent if not_reached else SubmissionUnanswered
+    return kind(describe_silence(("sbatch",), message, 0, not_reached))
+
+
 def describe_silence(command: tuple[str, ...], message: str, elapsed_s: float, not_reached: bool) -> str:
     """Returns the message of SlurmSilent: how long Slurm was asked, its last message, and what to do."""
     remedy = "Try again later; `scontrol ping` shows whether the controller is up"
     if command[0] == "sbatch" and not not_reached:
         remedy = "The job may be in the queue all the same: look with `squeue --me` before you submit it again"
     program = " ".join([command[0], *(word for word in command[1:3] if not word.startswith("-"))][:2])
-    return f"Slurm has not answered {program} for {elapsed_s:.0f} s ({message}). {remedy}"
+    duration = f" for {elapsed_s:.0f} s" if elapsed_s else ""
+    return f"Slurm has not answered {program}{duration} ({message}). {remedy}"
 
 
 def expand_hostlist(nodes: str) -> list[str]:

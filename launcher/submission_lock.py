@@ -15,6 +15,7 @@ from typing import TextIO
 
 from detector.errors import BadInput
 from detector.run.files import SUBMISSION_LOCK_FILE, cannot_write
+from launcher.slurm_commands import SubmissionUnanswered
 
 WAIT_S = 120.0  # for another submission of the same run, which may wait for a slow controller
 CHECK_S = 0.1
@@ -82,12 +83,16 @@ def missing_folders(run: Path) -> list[Path]:
 def remove_if_failed(run: Path, missing: list[Path]) -> Iterator[None]:
     """A context inside `lock_run`: an exception removes what was created in the run folder since.
 
+    The files stay where nobody knows whether the job is in the queue: without them it could not run.
+
     Args:
         missing: the folders that were missing before the lock was taken; they are removed if they are empty.
     """
     before = files_of(run)
     try:
         yield
+    except SubmissionUnanswered:
+        raise
     except BaseException:
         for path in files_of(run) - before | {run / SUBMISSION_LOCK_FILE}:
             remove(path)

@@ -109,7 +109,9 @@ def unreachable(error: Exception) -> BadInput:
     address, place = rendezvous_address(), f"rank {rank()} of {world_size()}"
     rank_info.is_joined = False
     if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
-        return BadInput(f"port in use: {address}. Set MASTER_PORT (torchrun: --master-port) to another")
+        remedy = "Start again: another port is chosen (below torchrun, set --master-port)" if rank_info.is_launched() \
+            else "Set MASTER_PORT to another"
+        return BadInput(f"port in use: {address}. {remedy}")
     remedy = "" if rank_info.is_launched() else (". RANK and WORLD_SIZE are set in this shell: start every rank, or "
                                                  "`unset RANK WORLD_SIZE` for one process")
     reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

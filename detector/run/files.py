@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterable
@@ -45,7 +46,8 @@ STOPPED_EARLY_FILE = "slurm/stopped"      # exists if a rank has stopped early s
 def replace_file(path: Path, content: bytes, flush: bool = True) -> None:
     """Replaces a file, which keeps its permissions; a reader sees the old or the new content, never a part.
 
-    Where several processes write a file at the same time, the last one wins.
+    Where several processes write a file at the same time, the last one wins. The partial file has a random name:
+    processes in containers may have equal ids.
 
     Args:
         flush: wait until the content is on the disk. Without it, a power cut can leave an incomplete file.
@@ -54,7 +56,7 @@ def replace_file(path: Path, content: bytes, flush: bool = True) -> None:
         OSError: the file cannot be written; the old one is left as it is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         with open(partial, "wb") as file:
             file.write(content)

@@ -20,7 +20,7 @@ from launcher.clean_environment import submission_environment
 from launcher.job import Launch
 from launcher.preflight import rehearse_script, slurm_notes, slurm_problems
 from launcher.rank_env import FIRST_PORT, PORTS
-from launcher.slurm_commands import cancel_job, job_state, past_job_state, queued_jobs
+from launcher.slurm_commands import cancel_job, job_state, past_job_state, queued_jobs, submission_error
 from launcher.submission import Submission, plan_submission, submit_run
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def send(submission: Submission) -> str:
         with environment_of_sbatch(), contextlib.redirect_stderr(io.StringIO()):  # submitit prints the error as well
             return build_executor(submission).submit(Task(submission.job.verb, submission.job.arguments)).job_id
     except (FailedJobError, FailedSubmissionError) as error:
-        raise BadInput(f"sbatch refused the job: {' '.join(str(error).split())}") from error
+        raise submission_error(" ".join(str(error).split())) from error
 
 
 @contextlib.contextmanager

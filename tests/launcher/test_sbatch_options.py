@@ -144,6 +144,12 @@ def test_paths_of_a_cluster_file_may_hold_variables_and_the_home(tmp_path, monke
     assert "shared=$NOPE/runs: the environment variable NOPE is not set" in error_of("--cluster", str(file))
 
 
+@pytest.mark.parametrize("command, message", [
+    ("apptainer exec 'my torch.sif", "no closing quotation. Close every quote"), (" ", "no command")])
+def test_a_container_command_is_read_before_the_job_is_queued(command, message):
+    assert message in error_of("--container", command)
+
+
 @pytest.mark.parametrize("option, message", [
     ("--ntasks=2", "the number of processes decides it"), ("--containerimage=x", "(did you mean --container-image?)"),
 

@@ -12,6 +12,7 @@ from launcher import slurm_commands
 from launcher.backends import JobState
 from launcher.slurm_commands import (
     SlurmSilent,
+    SubmissionUnanswered,
     expand_hostlist,
     job_record,
     job_state,
@@ -19,6 +20,7 @@ from launcher.slurm_commands import (
     past_job_state,
     queued_jobs,
     slurm,
+    submission_error,
 )
 
 REFUSED = "Unable to contact slurm controller (connect failure)"
@@ -98,11 +100,21 @@ def test_a_controller_that_stays_silent_is_no_end_of_a_job(fake_slurm, monkeypat
 def test_a_submission_whose_answer_was_lost_is_not_repeated(message, expected, remedy, fake_slurm):
     calls = fake_slurm("sbatch", (1, message), (0, "Submitted batch job 7"))
     if remedy:
-        with pytest.raises(SlurmSilent, match=remedy):
+        with pytest.raises(SubmissionUnanswered, match=remedy):
             slurm("sbatch", "job.sh")
     else:
         assert slurm("sbatch", "job.sh") == "Submitted batch job 7\n"
     assert count(calls) == expected
+
+
+@pytest.mark.parametrize("message, kind, text", [
+    ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", SubmissionUnanswered, "squeue --me"),
+    (f"sbatch: error: {REFUSED}", SlurmSilent, "Try again later"),
+    ("sbatch: error: Batch job submission failed: Protocol authentication error", SubmissionUnanswered, "squeue --me"),
+    ("sbatch: error: invalid partition specified: gpu", BadInput, "sbatch refused the job: sbatch: error: invalid partition")])
+def test_a_message_of_sbatch_that_submitit_has_run_is_a_refusal_or_silence(message, kind, text):
+    error = submission_error(message)
+    assert type(error) is kind and text in str(error)
 
 
 def test_a_command_that_hangs_is_noted_after_a_while_and_given_up(monkeypatch, capsys):

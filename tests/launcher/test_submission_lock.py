@@ -7,6 +7,7 @@ import pytest
 from detector.errors import BadInput
 from detector.run.files import SUBMISSION_LOCK_FILE
 from launcher import submission_lock
+from launcher.slurm_commands import SubmissionUnanswered
 from launcher.submission_lock import lock_run, missing_folders, remove_if_failed
 
 
@@ -51,6 +52,13 @@ def test_a_submission_that_failed_leaves_only_what_was_there(exists, tmp_path):
         (run / "slurm" / "config.yaml").touch()
         raise ValueError
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_submission_whose_answer_was_lost_keeps_the_files_that_its_job_needs(tmp_path):
+    with pytest.raises(SubmissionUnanswered), lock_run(tmp_path), remove_if_failed(tmp_path, []):
+        (tmp_path / "code").mkdir()
+        raise SubmissionUnanswered("the job may be in the queue")
+    assert (tmp_path / "code").is_dir()
 
 
 def test_folders_that_hold_another_run_stay(tmp_path):

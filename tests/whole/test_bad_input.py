@@ -140,7 +140,7 @@ def test_a_port_in_use(tiny, config_file, tmp_path):
             text=True, timeout=120, env={**os.environ, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2",
                                          "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])})
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert done.returncode == 2 and len(errors) == 1 and "port in use" in errors[0] and "MASTER_PORT" in errors[0]
+    assert done.returncode == 2 and len(errors) == 1 and "port in use" in errors[0] and "Set MASTER_PORT" in errors[0]
     assert not (tmp_path / "runs").exists()
 
 

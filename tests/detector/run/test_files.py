@@ -44,13 +44,18 @@ def test_a_file_of_several_writers_appears_whole_or_not_at_all(tmp_path, monkeyp
     write_json(path, {"a": 1})
     assert json.loads(path.read_text()) == {"a": 1} and os.listdir(path.parent) == ["stopped"]
 
+    sources = []
+
     def fail(source, target):
-        assert str(os.getpid()) in os.path.basename(source), "each writer has a partial file of its own"
+        sources.append(source)
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(BadInput, match="cannot write .*stopped: No space left on device. Make room, or set run.folder"):
         write_text(path, "second")
-    assert json.loads(path.read_text()) == {"a": 1}
+    with pytest.raises(BadInput):
+        write_text(path, "third")
+    assert sources[0] != sources[1], "each writer has a partial file of its own, also with equal process ids"
+    assert json.loads(path.read_text()) == {"a": 1} and os.listdir(path.parent) == ["stopped"]
 
 
 def test_lines_are_appended_with_their_time(tmp_path):
