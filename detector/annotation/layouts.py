@@ -71,8 +71,8 @@ class VocFiles:
             return None
         texts = VOC_OBJECT.findall(self._text(index)[0])
         if len(texts) != len(voc_xml.read_xml(self.paths[index]).objects):
-            raise BadInput(f"{self.paths[index]} cannot be edited in place: it has objects in comments, or with "
-                           "prefixes. Convert the data set first: fleet-rcnn convert")
+            raise BadInput(f"{self.paths[index]} cannot be edited in place: it has objects in comments, deleted "
+                           "ones, or prefixes. Convert the data set first: fleet-rcnn convert")
         return texts
 
     def parse(self, index: int, text: str) -> tuple[str, Box]:

@@ -98,7 +98,9 @@ def fix_swapped_corners(dataset: Dataset, policy: str) -> Dataset:
                        f"(data.invalid_boxes=refuse); first: {first}. Fix them, or set data.invalid_boxes=clip or drop")
     action = "left out" if policy == "drop" else "corrected"
     swaps = count_of(count, "box with swapped corners was", "boxes with swapped corners were")
-    warnings = (*dataset.warnings, f"{swaps} {action}; first: {first}")
+    guess = ". Most boxes are such: if they are [x, y, width, height], write corners [x1, y1, x2, y2]" \
+        if 2 * count > len(boxes) else ""
+    warnings = (*dataset.warnings, f"{swaps} {action}; first: {first}{guess}")
     if policy == "drop":
         return replace(select_boxes(dataset, ~swapped), warnings=warnings)
     ordered = np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)

@@ -35,6 +35,7 @@ from detector.structures import ceil_div
 
 MAX_PIXELS = 500_000_000  # of an image; decoding takes up to 8 bytes a pixel
 GREY = 114                # pixels of an image that could not be decoded, and of padding in augmentation
+HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")  # behind "ftyp" in the first bytes of a file
 DARK = 16                 # grey levels of 255; an image without brighter pixels looks black
 
 
@@ -147,7 +148,8 @@ def unreadable_image(path: str, error: Exception, remedy: str) -> BadInput:
         return BadInput(f"image {path} cannot be decoded: a TIFF whose type of pixels, number of channels or "
                         "compression Pillow does not decode. Save it with 8 bits as grey or RGB")
     if isinstance(error, UnidentifiedImageError):
-        reason = "unknown image format, or channels, bits or compression that Pillow does not decode"
+        unknown = "unknown image format, or channels, bits or compression that Pillow does not decode"
+        reason = _describe_start(path) or unknown
     elif isinstance(error, MemoryError):
         reason = "not enough memory to decode it, or its header is damaged"
     elif str(error):
@@ -155,6 +157,24 @@ def unreadable_image(path: str, error: Exception, remedy: str) -> BadInput:
     else:
         reason = type(error).__name__
     return BadInput(f"corrupt image {path}: {reason.rstrip('.')}. {remedy}")
+
+
+def _describe_start(path: str) -> str:
+    """Returns what a file that is no image is, by its first bytes; "" where they do not tell."""
+    try:
+        with _open_file(path) as file:
+            start = file.read(200)
+    except (OSError, ValueError):
+        return ""
+    if not start:
+        return "the file is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS, and `git lfs pull` fetches the image"
+    if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "it is a web page, as after a download that failed"
+    if start[4:8] == b"ftyp" and start[8:12] in HEIC_BRANDS:
+        return "it is HEIC, which Pillow does not decode; save it as JPEG"
+    return ""
 
 
 def _is_whole_tiff(path: str) -> bool:

@@ -4,6 +4,7 @@ Pure functions of data sets and options, except `missing_images` and `equal_imag
 """
 
 import os
+import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,7 +108,7 @@ def review_classes(train: Dataset, val: Dataset | None, config: Config) -> list[
     """
     learned = objects_of_class(drop_ignored(train, config.data))
     counts = np.zeros_like(learned) if val is None else objects_of_class(val, val.flags == 0)
-    notes = []
+    notes = similar_classes(train.classes)
     if val is not None and not counts.any():
         notes.append(f"{val.name}: no object that counts in an evaluation; AP cannot be computed")
     elif val is not None:
@@ -117,6 +118,16 @@ def review_classes(train: Dataset, val: Dataset | None, config: Config) -> list[
         notes += note_absent(train, (learned == 0) & (counts > 0), "no object to train on", f"{val.name} has some")
     return notes + note_absent(train, (learned == 0) & (counts == 0), "no object to train on",
                                "the detector cannot learn such classes")
+
+
+def similar_classes(names: tuple[str, ...]) -> list[str]:
+    """Returns a sentence for each group of class names that differ only in case or in how accents are encoded."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
+    return [f"the classes {', '.join(map(repr, group))} differ only in case or in how accents are encoded, and are "
+            "learned as different ones. If they are one class, rename them in the annotations"
+            for group in groups.values() if len(group) > 1]
 
 
 def objects_of_class(dataset: Dataset, mask: np.ndarray | slice = slice(None)) -> np.ndarray:

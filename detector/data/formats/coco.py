@@ -17,7 +17,7 @@ from detector.data.formats.coco_entries import (
     unused_categories,
 )
 from detector.data.formats.coco_ids import IdTable
-from detector.data.formats.coco_objects import add_missing_boxes, corner_warning, read_objects
+from detector.data.formats.coco_objects import add_missing_boxes, corner_warning, ignore_warning, read_objects
 from detector.data.formats.image_folders import ImageFiles, find_images, folders_below
 from detector.data.formats.json_text import gc_paused, read_annotations
 from detector.data.formats.split_names import SPLIT_NAMES, same_splits
@@ -180,6 +180,7 @@ def parse_file(path: str, mistakes: list[str]) -> FileContent:
         annotations = content["annotations"]
         add_missing_boxes(annotations, lambda: read_lists(path, keep_segmentations=True)["annotations"])
         objects = read_objects(annotations, images.ids, categories.ids, mistakes, unlisted)
+    warnings += filter(None, [ignore_warning(annotations)])
     return FileContent(images, categories, objects, unlisted, warnings)
 
 

@@ -9,7 +9,9 @@ import numpy as np
 
 from detector.data.formats.coco_entries import add_mistake
 from detector.data.formats.coco_ids import IdTable
+from detector.data.formats.coordinates import box_around_rotated
 from detector.data.formats.segmentation_boxes import segmentation_box
+from detector.errors import count_of
 from detector.structures import CROWD
 
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
@@ -42,6 +44,8 @@ def read_objects(annotations: list, images: IdTable, categories: IdTable, mistak
             flags = CROWD if crowd == 1 or crowd and is_true(crowd) else 0
             area = annotation.get("area")
             area = area if type(area) is float else to_number(area)
+            attributes = annotation.get("attributes")
+            rotation = attributes.get("rotation") if type(attributes) is dict else None
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             malformed.append(describe_malformed(annotation, number))
             continue
@@ -50,10 +54,22 @@ def read_objects(annotations: list, images: IdTable, categories: IdTable, mistak
         elif category is None:
             unlisted.append(f"{annotation_name(annotation, number)} is of category {reprlib.repr(category_id)}")
         else:
-            numbers.extend((image, category + 1, flags, area, x, y, x + width, y + height))
+            corners = [x, y, x + width, y + height]
+            corners = box_around_rotated(corners, rotation) if rotation else corners
+            numbers.extend((image, category + 1, flags, area, *corners))
     crowd = "; iscrowd is 0 or 1, or left out" if any(" has iscrowd " in text for text in malformed) else ""
     add_mistake(malformed, f"each needs image_id, category_id and bbox = [x, y, width, height]{crowd}", mistakes)
     return finish_rows(np.array(numbers, np.float64).reshape(-1, 8))
+
+
+def ignore_warning(annotations: list) -> str:
+    """Returns a warning about annotations with "ignore": 1, which pycocotools does not heed either; else ""."""
+    count = sum(isinstance(entry, dict) and entry.get("ignore") in (1, True, "1") for entry in annotations)
+    if not count:
+        return ""
+    subject = count_of(count, "annotation has ignore=1 and counts as an ordinary object",
+                       "annotations have ignore=1 and count as ordinary objects")
+    return f"{subject}, as in pycocotools. To leave them out of training, set iscrowd to 1 in the file"
 
 
 def corner_warning(rows: np.ndarray, sizes: np.ndarray) -> str:

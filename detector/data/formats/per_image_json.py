@@ -25,7 +25,7 @@ from detector.data.formats.file_index import (
     read_listed_stems,
 )
 from detector.data.image_io import IMAGE_EXTENSIONS
-from detector.data.image_sizes import read_missing_sizes
+from detector.data.image_sizes import annotated_size, read_missing_sizes
 from detector.data.text_files import decode, read_bytes
 from detector.errors import BadInput, shorten
 from detector.structures import DIFFICULT, Dataset, build_dataset
@@ -65,7 +65,7 @@ def read(root: str, split: str, images: str = "") -> Dataset:
                 unpaired.append(path)
                 continue
             objects += [(len(rows), *row) for row in _objects(content, os.path.join(root, path))]
-            rows.append((image, len(rows) + 1, None))
+            rows.append((image, len(rows) + 1, _annotated_size(content)))
         except BadInput as error:
             mistakes.append(str(error))
     if unpaired:
@@ -153,6 +153,11 @@ def _find_image(pictures: FileIndex, annotations: FileIndex, stem: str, content:
     named = content if isinstance(content, dict) else {}
     file_name = next((named[key] for key in IMAGE_KEYS if isinstance(named.get(key), str)), "")
     return find_image(pictures, stem, file_name) or find_named_image(pictures, annotations, file_name)
+
+
+def _annotated_size(content: object) -> tuple[int, int] | None:
+    """Returns height and width as labelme writes them; None where the file does not state them."""
+    return annotated_size(content.get("imageHeight"), content.get("imageWidth")) if isinstance(content, dict) else None
 
 
 def _load(path: str) -> object:

@@ -5,7 +5,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 
-from detector.data.formats.coordinates import to_coordinate
+from detector.data.formats.coordinates import box_around_rotated, to_coordinate
 from detector.data.image_sizes import annotated_size
 from detector.data.text_files import BYTE_ORDER_MARKS, read_bytes
 from detector.errors import BadInput, shorten
@@ -42,9 +42,11 @@ def read_xml(path: str) -> Annotation:
                        "<annotation>. Export it as PASCAL VOC, or set data.format")
     objects, mistakes = [], []
     for number, entry in enumerate(root.iter("object"), start=1):
+        if (entry.findtext("deleted") or "").strip() == "1":  # in LabelMe's web tool
+            continue
         name = (entry.findtext("name") or "").strip()
         try:
-            objects.append((name, _flags(entry), *_corners(entry)))
+            objects.append((name, _flags(entry), *box_around_rotated(_corners(entry), _rotation(entry))))
             mistake = "" if name else "has no name"
         except ValueError as error:
             mistake = str(error)
@@ -120,6 +122,12 @@ def _flags(entry: ElementTree.Element) -> int:
     number = to_coordinate(text)
     is_difficult = text in ("true", "yes", "y", "t") if number is None else number > 0
     return DIFFICULT if is_difficult else 0
+
+
+def _rotation(entry: ElementTree.Element) -> str:
+    """Returns the attribute `rotation` of an object, degrees, as CVAT exports it; "" without one."""
+    attributes = ((part.findtext("name"), part.findtext("value")) for part in entry.iter("attribute"))
+    return next((value or "" for name, value in attributes if (name or "").strip() == "rotation"), "")
 
 
 def _corners(entry: ElementTree.Element) -> list[float]:

@@ -60,6 +60,12 @@ def test_swapped_corners_are_swapped_back_left_out_or_refused():
     assert fix_swapped_corners(fixed, "refuse") is fixed
 
 
+@pytest.mark.parametrize("boxes, is_likely", [
+    ([[60, 50, 30, 20], [40, 9, 20, 30], [1, 2, 3, 4]], True), ([[60, 50, 30, 20], [1, 2, 3, 4]], False)])
+def test_boxes_of_which_most_are_swapped_may_be_widths_and_heights(boxes, is_likely):
+    assert ("they are [x, y, width, height]" in fix_swapped_corners(drawn(boxes), "clip").warnings[0]) == is_likely
+
+
 def test_an_image_that_is_listed_again_counts_once():
     boxes = [[1, 2, 3, 4], [5, 6, 7, 8]] * 2
     dataset = drawn(boxes, ("a.jpg", "b.jpg", "./x/../a.jpg"), [0, 0, 2, 2])

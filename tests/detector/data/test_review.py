@@ -16,6 +16,7 @@ from detector.data.review import (
     nothing_to_learn,
     review_classes,
     shared_paths,
+    similar_classes,
 )
 from detector.structures import CROWD, DIFFICULT, build_dataset
 
@@ -131,3 +132,10 @@ def test_an_image_in_a_folder_that_may_not_be_searched_is_not_missing(tmp_path, 
     monkeypatch.setattr(os, "listdir", denied)
     monkeypatch.setattr(os, "stat", denied)
     assert missing_images(dataset(root="/data")) == []
+
+
+def test_class_names_that_differ_only_in_case_or_accents_are_noted():
+    assert similar_classes(("cat", "dog", "cats")) == []
+    note, = similar_classes(("Cat", "dog", "cat"))
+    assert note.startswith("the classes 'Cat', 'cat' differ only in case")
+    assert len(similar_classes(("caf\u00e9", "cafe\u0301"))) == 1

@@ -125,6 +125,24 @@ def test_a_crowd_is_marked_by_one(tmp_path, crowd, flag):
     assert read(tmp_path, content).flags.tolist() == [flag]
 
 
+@pytest.mark.parametrize("rotation, box", [
+    (90.0, [38, 12, 42, 68]), ("180", [5, 38, 75, 42]), (0, [5, 38, 75, 42]), (None, [5, 38, 75, 42]), ("steep", [5, 38, 75, 42])])
+def test_a_rotated_box_of_cvat_is_the_box_around_it(tmp_path, rotation, box):
+    content = small()
+    width, height = (56, 4) if rotation == 90.0 else (70, 4)
+    content["annotations"] = [{**content["annotations"][2], "bbox": [40 - width / 2, 38, width, height],
+                               "attributes": {"occluded": False, "rotation": rotation}}]
+    assert read(tmp_path, content).boxes[0].tolist() == pytest.approx(box, abs=1e-4)
+
+
+def test_annotations_to_ignore_are_noted(tmp_path):
+    content = small()
+    assert not any("ignore=1" in warning for warning in read(tmp_path, content).warnings)
+    for number, ignored in enumerate((1, 0, True)):
+        content["annotations"][number]["ignore"] = ignored
+    assert any(warning.startswith("2 annotations have ignore=1 and count as ordinary") for warning in read(tmp_path, content).warnings)
+
+
 def test_class_names_are_texts_even_where_the_file_has_numbers(tmp_path):
     content = small()
     content["categories"] = [{"id": 3, "name": 0}, {"id": 7, "name": 1}]  # digits, as in house numbers

@@ -130,6 +130,14 @@ def test_the_shapes_of_labelme(tmp_path, written, box, flags):
     assert (dataset.boxes.tolist(), dataset.flags.tolist(), dataset.classes) == ([box], [flags], ("cat",))
 
 
+def test_boxes_belong_to_the_size_that_labelme_states(tmp_path):
+    """The image was made smaller later; reading it gives the stated size again, as with other formats."""
+    add(tmp_path, "a", {"shapes": [shape("rectangle", (2, 4), (10, 8))], "imageHeight": 8, "imageWidth": 12})
+    add(tmp_path, "b", {"shapes": [], "imageHeight": None, "imageWidth": None})
+    dataset = per_image_json.read(str(tmp_path), "all")
+    assert dataset.sizes.tolist() == [[8, 12], [4, 6]] and dataset.boxes.tolist() == [[2, 4, 10, 8]]
+
+
 # The image of a JSON file
 
 def test_a_mask_beside_a_photograph_is_not_taken(tmp_path):

@@ -121,6 +121,18 @@ def test_the_box_of_a_polygon(tmp_path, polygon):
 
 # Files that are none
 
+def test_objects_that_were_deleted_in_labelme_are_left_out(tmp_path):
+    content = document(f"<name>cat</name><deleted>1</deleted>{BOX}", f"<name>dog</name><deleted>0</deleted>{BOX}")
+    assert [entry[0] for entry in read(tmp_path, content).objects] == ["dog"]
+
+
+@pytest.mark.parametrize("degrees, corners", [("90.0", [1.5, 1, 2.5, 3]), ("0.0", [1, 1.5, 3, 2.5]), ("", [1, 1.5, 3, 2.5])])
+def test_a_rotated_box_of_cvat_is_the_box_around_it(tmp_path, degrees, corners):
+    box = "<bndbox><xmin>1</xmin><ymin>1.5</ymin><xmax>3</xmax><ymax>2.5</ymax></bndbox>"
+    attributes = f"<attributes><attribute><name>rotation</name><value>{degrees}</value></attribute></attributes>"
+    assert read(tmp_path, document(f"<name>cat</name>{box}{attributes}")).objects[0][2:] == pytest.approx(corners)
+
+
 @pytest.mark.parametrize("content, sentence", [
     ("", "is no XML: the file is empty"), (" \n", "is no XML: the file is empty"), ("cat 1 2 3 4", "is no XML: syntax error"),
     ("<annotation>", "is no XML: no element found"), (document("<name>&cat;</name>"), "is no XML: undefined entity"),
