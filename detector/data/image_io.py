@@ -172,6 +172,8 @@ def _describe_start(path: str) -> str:
         return "it is a pointer of Git LFS, and `git lfs pull` fetches the image"
     if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return "it is a web page, as after a download that failed"
+    if start.startswith(b"PK\3\4"):
+        return "it is a zip archive, which has to be unpacked"
     if start[4:8] == b"ftyp" and start[8:12] in HEIC_BRANDS:
         return "it is HEIC, which Pillow does not decode; save it as JPEG"
     return ""

@@ -19,7 +19,8 @@ from detector.run.files import DETECTIONS_FILE
 from detector.structures import SIZE_DIVISOR, Resize, padded_size
 
 IMAGES_FILE, TABLE_FILE = "images.json", "detections.csv"  # with DETECTIONS_FILE the tables that `predict` writes
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts",
+                  ".3gp", ".ogv")
 READ_AHEAD = 8       # image files that are read ahead of the caller
 READERS = 4          # threads that read them
 MAX_WAITING = 8      # batches' worth of frames that wait for others of the same padded size

@@ -138,16 +138,23 @@ def folders_with_most(listings: Listings, names: list[str], folders: list[str]) 
 
 
 def name_variants(names: list[str]) -> Iterator[list[str]]:
-    """Returns the names as they stand, then cleaned, then without their first one, two, ... folders.
+    """Returns the names as they stand, then cleaned, then without their first folders; then the decoded names likewise.
 
     A variant in which different images would share a name is left out.
     """
     yield names
-    variant, parts = names, [clean(name) for name in names]
-    for first in range(max(map(len, parts), default=0)):
-        before, variant = variant, ["/".join(of_name[min(first, len(of_name) - 1):]) for of_name in parts]
-        if variant != before and len(set(variant)) == len(set(names)):
-            yield variant
+    variant, decoded = names, [decode_name(name) for name in names]
+    for spelled in (names, decoded) if decoded != names else (names,):
+        parts = [clean(name) for name in spelled]
+        for first in range(max(map(len, parts), default=0)):
+            before, variant = variant, ["/".join(of_name[min(first, len(of_name) - 1):]) for of_name in parts]
+            if variant != before and len(set(variant)) == len(set(names)):
+                yield variant
+
+
+def decode_name(name: str) -> str:
+    """Returns a name without escapes of a URL, such as %20; the path of Label Studio's /data/local-files/?d=PATH."""
+    return unquote(name.partition("?d=")[2] or name)
 
 
 def clean(name: str) -> list[str]:

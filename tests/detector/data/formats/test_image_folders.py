@@ -50,6 +50,14 @@ def test_a_name_from_elsewhere_is_found(tmp_path, name, path):
         assert "1 image has another name than in the annotation file" in files.warnings[-1] and repr(name) in files.warnings[-1]
 
 
+@pytest.mark.parametrize("name", ["my%20images/caf%C3%A9.jpg", "/data/local-files/?d=my%20images/caf%C3%A9.jpg",
+                                  "/data/local-files/?d=other/my images/caf\u00e9.jpg"])
+def test_a_name_with_escapes_of_a_url_is_found(tmp_path, name):
+    touch(tmp_path, "my images/caf\u00e9.jpg", "my images/100%25.jpg")
+    assert find_images(str(tmp_path), [name], [""], no_others).paths == ["my images/caf\u00e9.jpg"]
+    assert find_images(str(tmp_path), ["my images/100%25.jpg"], [""], no_others).paths == ["my images/100%25.jpg"]
+
+
 def test_a_name_stands_for_itself_before_it_is_changed(tmp_path):
     touch(tmp_path, "images\\a.jpg", "images/a.jpg")
     assert find_images(str(tmp_path), ["images\\a.jpg"], [""], no_others).paths == ["images\\a.jpg"]
