@@ -171,35 +171,65 @@ class LabelFiles:
     """Looks up label files by image; each folder is listed once, which on a network file system is what takes time."""
 
     def __init__(self, root: str, split: str) -> None:
-        self.extra = [os.path.join(root, "labels", split), os.path.join(root, split, "labels"),
-                      os.path.join(root, "labels")]
+        # Folders of label files without the images' sub-folders -> the folders of images whose own they may be instead.
+        self.flat = {os.path.join(root, "labels", split): (*(os.path.join(root, name, split) for name in LABELS_OF),
+                                                           os.path.join(root, split)),
+                     os.path.join(root, split, "labels"): (*(os.path.join(root, split, name) for name in LABELS_OF),
+                                                           os.path.join(root, split)),
+                     os.path.join(root, "labels"): (*(os.path.join(root, name) for name in LABELS_OF), root)}
         self.names: dict[str, frozenset[str]] = {}
+        self.stems: dict[str, frozenset[str]] = {}
+        self.owners: dict[tuple[str, str], list[str]] = {}
 
     def find(self, image: str) -> str:
-        """Returns the label file of an image: in labels/ in place of images/, or beside the image; empty: none."""
+        """Returns the label file of an image: in labels/ in place of images/, or beside the image; empty: none.
+
+        A file in a folder without the images' sub-folders counts unless an image of that name is in the folder itself.
+        """
         folder, name = os.path.split(image)
         stem = os.path.splitext(name)[0]
         for place in self._places(folder):
             if f"{stem}.txt" in self._names(place):
+                return os.path.join(place, f"{stem}.txt")
+        for place in self.flat:
+            if f"{stem}.txt" in self._names(place) and not any(
+                    stem in self._image_stems(owner) for owner in self._owners(place, folder)):
                 return os.path.join(place, f"{stem}.txt")
         return ""
 
     def new_path(self, image: str) -> str:
         """Returns where a label file that does not exist yet belongs: where others are, else in the first place."""
         folder, name = os.path.split(image)
-        places = list(self._places(folder))
+        places = [*self._places(folder)]
+        places += [place for place in self.flat if not any(map(self._image_stems, self._owners(place, folder)))]
         used = [place for place in places if any(name.endswith(".txt") for name in self._names(place))]
         place = used[0] if used else places[0]
         return os.path.join(place, f"{os.path.splitext(name)[0]}.txt")
 
     def _places(self, folder: str) -> Iterator[str]:
+        """Yields the folders that hold label files of the images in this folder alone."""
         parts = folder.split(os.sep)
         for position in range(len(parts) - 1, -1, -1):
             if parts[position] in LABELS_OF:
                 yield os.sep.join([*parts[:position], LABELS_OF[parts[position]], *parts[position + 1:]])
                 break
         yield folder
-        yield from self.extra
+        for place, (*_, base) in self.flat.items():
+            if folder.startswith(os.path.join(base, "")):
+                yield os.path.join(place, folder[len(os.path.join(base, "")):])
+
+    def _owners(self, place: str, folder: str) -> list[str]:
+        """Returns the folders of images that a folder of label files belongs to, other than `folder`."""
+        if (place, folder) not in self.owners:
+            self.owners[place, folder] = [owner for owner in self.flat[place]
+                                          if os.path.realpath(owner) != os.path.realpath(folder)]
+        return self.owners[place, folder]
+
+    def _image_stems(self, folder: str) -> frozenset[str]:
+        if folder not in self.stems:
+            self.stems[folder] = frozenset(os.path.splitext(name)[0] for name in self._names(folder)
+                                           if name.lower().endswith(IMAGE_EXTENSIONS))
+        return self.stems[folder]
 
     def _names(self, folder: str) -> frozenset[str]:
         if folder not in self.names:

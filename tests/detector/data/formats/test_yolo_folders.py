@@ -1,0 +1,49 @@
+"""YOLO: which label file belongs to which image."""
+
+import os
+
+import pytest
+from small_layouts import LINE, image, text
+
+from detector.data.formats import yolo as reader
+from detector.data.formats.yolo_folders import LabelFiles
+
+
+def counts(root, split="train", images="") -> dict[str, int]:
+    """Returns the number of boxes by path of the image."""
+    dataset = reader.read(str(root), split, images)
+    paths = [os.fsdecode(bytes(path)) for path in dataset.paths]
+    return dict(zip(paths, dataset.boxes_per_image().tolist()))
+
+
+@pytest.mark.parametrize("images, labels", [("images/train", "labels/train"), ("train/images", "train/labels"), ("train", "train"),
+                                            ("train", "labels/train"), ("train", "train/labels"), ("images/train", "labels")])
+@pytest.mark.parametrize("other", ["background/1.jpg", "masks/1.png"])
+def test_an_image_in_a_sub_folder_does_not_get_the_objects_of_another(tmp_path, images, labels, other):
+    image(tmp_path / images / "1.jpg")
+    text(tmp_path / labels / "1.txt", LINE)
+    image(tmp_path / images / other)
+    if labels == "labels":
+        image(tmp_path / "images/1.jpg")
+        assert counts(tmp_path, "all") == {"images/1.jpg": 1, "images/train/1.jpg": 0, f"images/train/{other}": 0}
+    else:
+        assert counts(tmp_path) == {f"{images}/1.jpg": 1, f"{images}/{other}": 0}
+    new = LabelFiles(str(tmp_path), "train").new_path(str(tmp_path / images / other))
+    assert new != str(tmp_path / labels / "1.txt")
+
+
+@pytest.mark.parametrize("images, labels", [
+    ("images/train", "labels"), ("images/train", "labels/train"), ("images/train/camera", "labels/train"), ("train", "labels"),
+    ("train", "labels/train"), ("train/camera", "labels/train"), ("train/camera", "train/labels"), ("train/images/camera", "train/labels"),
+    ("train/camera", "labels/train/camera"), ("train/camera", "train/labels/camera"), ("images/train/camera", "labels/train/camera")])
+def test_label_files_with_and_without_the_sub_folders_of_the_images(tmp_path, images, labels):
+    image(tmp_path / images / "1.jpg")
+    text(tmp_path / labels / "1.txt", LINE)
+    assert counts(tmp_path) == {f"{images}/1.jpg": 1}
+    assert counts(f"{tmp_path}/") == {f"{images}/1.jpg": 1}
+
+
+def test_images_of_a_folder_of_their_own_may_lie_in_sub_folders(tmp_path):
+    image(tmp_path / "pictures/camera/1.jpg")
+    text(tmp_path / "labels/train/1.txt", LINE)
+    assert counts(tmp_path, images="pictures") == {"pictures/camera/1.jpg": 1}
