@@ -68,7 +68,8 @@ def read(root: str, split: str, images: str = "") -> Dataset:
             no_scores += odd
     if mistakes:
         raise combine_mistakes(f"yolo {split}", mistakes)
-    warnings = _warnings(files, names, no_scores) + data.warnings + _unnamed_classes(objects, data)
+    unlabelled = [path for file, (path, *_) in zip(files, images_with_size) if not file]
+    warnings = _warnings(unlabelled, names, no_scores) + data.warnings + _unnamed_classes(objects, data)
     if names is None:
         names = tuple(f"class {number}" for number in range(max((row[1] for row in objects), default=-1) + 1))
     return build_dataset(f"yolo {split}", root, list(names), list(range(len(names))), images_with_size,
@@ -83,10 +84,10 @@ def _columns(objects: list[tuple], images: list[tuple]) -> np.ndarray:
     return np.column_stack([values[:, 0], values[:, 1] + 1, np.zeros(len(values)), structures.area(boxes), boxes])
 
 
-def _warnings(files: list[str], names: tuple[str, ...] | None, no_scores: list[str]) -> tuple[str, ...]:
-    missing = sum(not file for file in files)
-    warnings = (count_of(missing, "image has no label file; it counts as an image without objects",
-                         "images have no label file; they count as images without objects"),) if missing else ()
+def _warnings(unlabelled: list[str], names: tuple[str, ...] | None, no_scores: list[str]) -> tuple[str, ...]:
+    warnings = (count_of(len(unlabelled), "image has no label file; it counts as an image without objects",
+                         "images have no label file; they count as images without objects")
+                + f"; first: {unlabelled[0]}",) if unlabelled else ()
     if names is None:
         warnings += ("no class names: neither data.yaml nor classes.txt states them; the classes are called class 0, "
                      "class 1, ...",)

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 
+from detector.data.formats.image_folders import simplify
 from detector.data.formats.listing import forget_folders, list_folder
 from detector.data.formats.split_names import same_splits
 from detector.data.formats.yolo_data_file import DataFile, data_file, find_split
@@ -36,8 +37,8 @@ def split_names(root: str) -> list[str]:
 def _has_labels(folder: str) -> bool:
     """Returns whether a folder holds label files beside its images, or in a folder labels/ beside images/."""
     here = list_folder(folder)
-    texts = {name[:-4] for name in here.files.get(".txt", [])}
-    beside = bool(texts) and any(os.path.splitext(name)[0] in texts for ending in IMAGE_EXTENSIONS
+    texts = {simplify(name[:-4]) for name in here.files.get(".txt", [])}
+    beside = bool(texts) and any(simplify(os.path.splitext(name)[0]) in texts for ending in IMAGE_EXTENSIONS
                                  for name in here.files.get(ending, []))
     return beside or (bool(set(here.folders) & set(LABELS_OF)) and _has_texts(os.path.join(folder, "labels")))
 
@@ -140,9 +141,9 @@ def _images_in(folder: str, root: str, split: str) -> list[str]:
         return image_files(own)
     labels = next((path for path in (os.path.join(root, "labels", split), os.path.join(root, split, "labels"))
                    if os.path.isdir(path)), "")
-    stems = {os.path.splitext(name)[0] for name in list_names(labels)} if labels else None
+    stems = {simplify(os.path.splitext(name)[0]) for name in list_names(labels)} if labels else None
     paths = [path for path in image_files(folder)
-             if stems is None or os.path.splitext(os.path.basename(path))[0] in stems]
+             if stems is None or simplify(os.path.splitext(os.path.basename(path))[0]) in stems]
     if not paths:
         raise BadInput(f"no image in {folder} has the name of a label file in {labels}. Set data.images to the folder "
                        "of the images, or data.train or data.val to another split")
@@ -178,23 +179,28 @@ class LabelFiles:
                                                            os.path.join(root, split)),
                      os.path.join(root, "labels"): (*(os.path.join(root, name) for name in LABELS_OF), root)}
         self.names: dict[str, frozenset[str]] = {}
-        self.stems: dict[str, frozenset[str]] = {}
+        self.texts: dict[str, dict[str, list[str]]] = {}
+        self.stems: dict[str, dict[str, list[str]]] = {}
         self.owners: dict[tuple[str, str], list[str]] = {}
 
     def find(self, image: str) -> str:
         """Returns the label file of an image: in labels/ in place of images/, or beside the image; empty: none.
 
         A file in a folder without the images' sub-folders counts unless an image of that name is in the folder itself.
+        Where no name fits exactly, the only one counts that differs in case or in how accents are encoded.
         """
         folder, name = os.path.split(image)
         stem = os.path.splitext(name)[0]
-        for place in self._places(folder):
+        key, places = simplify(stem), [*self._places(folder)]
+        places += [place for place in self.flat if key in self._texts(place)
+                   and not any(key in self._image_stems(owner) for owner in self._owners(place, folder))]
+        for place in places:
             if f"{stem}.txt" in self._names(place):
                 return os.path.join(place, f"{stem}.txt")
-        for place in self.flat:
-            if f"{stem}.txt" in self._names(place) and not any(
-                    stem in self._image_stems(owner) for owner in self._owners(place, folder)):
-                return os.path.join(place, f"{stem}.txt")
+        for place in places if len(self._image_stems(folder).get(key, [])) < 2 else ():
+            similar = self._texts(place).get(key, [])
+            if len(similar) == 1:
+                return os.path.join(place, similar[0])
         return ""
 
     def new_path(self, image: str) -> str:
@@ -225,13 +231,29 @@ class LabelFiles:
                                           if os.path.realpath(owner) != os.path.realpath(folder)]
         return self.owners[place, folder]
 
-    def _image_stems(self, folder: str) -> frozenset[str]:
+    def _image_stems(self, folder: str) -> dict[str, list[str]]:
+        """Returns the stems of the images in a folder, by `simplify`."""
         if folder not in self.stems:
-            self.stems[folder] = frozenset(os.path.splitext(name)[0] for name in self._names(folder)
-                                           if name.lower().endswith(IMAGE_EXTENSIONS))
+            names = [name for name in self._names(folder) if name.lower().endswith(IMAGE_EXTENSIONS)]
+            self.stems[folder] = _by_simple_form({stem: stem for stem, _ in map(os.path.splitext, names)})
         return self.stems[folder]
+
+    def _texts(self, folder: str) -> dict[str, list[str]]:
+        """Returns the names of the text files in a folder, by `simplify` of their stems."""
+        if folder not in self.texts:
+            names = [name for name in self._names(folder) if name.lower().endswith(".txt")]
+            self.texts[folder] = _by_simple_form({name: name[:-4] for name in names})
+        return self.texts[folder]
 
     def _names(self, folder: str) -> frozenset[str]:
         if folder not in self.names:
             self.names[folder] = frozenset(list_names(folder)) if os.path.isdir(folder) else frozenset()
         return self.names[folder]
+
+
+def _by_simple_form(stems: dict[str, str]) -> dict[str, list[str]]:
+    """Returns names grouped by the simplified form of their stems."""
+    groups: dict[str, list[str]] = {}
+    for name, stem in stems.items():
+        groups.setdefault(simplify(stem), []).append(name)
+    return groups

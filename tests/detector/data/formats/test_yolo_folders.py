@@ -6,7 +6,7 @@ import pytest
 from small_layouts import LINE, image, text
 
 from detector.data.formats import yolo as reader
-from detector.data.formats.yolo_folders import LabelFiles
+from detector.data.formats.yolo_folders import LabelFiles, split_names
 
 
 def counts(root, split="train", images="") -> dict[str, int]:
@@ -47,3 +47,32 @@ def test_images_of_a_folder_of_their_own_may_lie_in_sub_folders(tmp_path):
     image(tmp_path / "pictures/camera/1.jpg")
     text(tmp_path / "labels/train/1.txt", LINE)
     assert counts(tmp_path, images="pictures") == {"pictures/camera/1.jpg": 1}
+
+
+@pytest.mark.parametrize("images, labels", [("images/train", "labels/train"), ("train", "train"), ("train", "labels/train"),
+                                            ("images/train/camera", "labels/train")])
+@pytest.mark.parametrize("name, label", [("DSC_1.JPG", "dsc_1.txt"), ("b.jpg", "b.TXT"), ("\u00fc.jpg", "u\u0308.txt"),
+                                         ("u\u0308.jpg", "\u00fc.txt"), ("u\u0308.jpg", "\u00dc.Txt")])
+def test_a_label_file_may_differ_in_case_or_in_the_unicode_form_of_its_name(tmp_path, images, labels, name, label):
+    image(tmp_path / images / name)
+    text(tmp_path / labels / label, LINE)
+    assert counts(tmp_path) == {f"{images}/{name}": 1}
+    assert str(tmp_path / labels / label) in reader.sources(str(tmp_path), "train")
+    assert images != labels or split_names(str(tmp_path)) == ["train"]
+
+
+def test_a_name_that_fits_exactly_counts_and_several_similar_ones_do_not(tmp_path):
+    for name in ("a.jpg", "A.jpg", "c.jpg"):
+        image(tmp_path / "images/train" / name)
+    for name in ("a.txt", "C.txt", "c.TXT"):
+        text(tmp_path / "labels/train" / name, LINE)
+    assert counts(tmp_path) == {"images/train/A.jpg": 0, "images/train/a.jpg": 1, "images/train/c.jpg": 0}
+    text(tmp_path / "labels/train/c.txt", "")
+    text(tmp_path / "labels/train/A.TXT", "")
+    assert counts(tmp_path) == {"images/train/A.jpg": 0, "images/train/a.jpg": 1, "images/train/c.jpg": 0}
+
+
+def test_images_of_a_folder_of_their_own_may_differ_in_case_from_their_label_files(tmp_path):
+    image(tmp_path / "pictures/DSC_1.JPG")
+    text(tmp_path / "labels/train/dsc_1.txt", LINE)
+    assert counts(tmp_path, images="pictures") == {"pictures/DSC_1.JPG": 1}
