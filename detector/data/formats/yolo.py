@@ -24,6 +24,7 @@ from detector.structures import Dataset, build_dataset
 # By how much a value may exceed 0 ... 1, the larger of both counts; boxes are cut to their image later.
 TOLERANCE = 0.05
 TOLERANCE_PIXELS = 2.0  # of width or height, in small images
+EXAMPLES = 3              # names in a warning
 PREFERRED = (".jpg", ".jpeg")  # of images that differ in their ending alone, and share a label file
 
 
@@ -69,7 +70,8 @@ def read(root: str, split: str, images: str = "") -> Dataset:
     if mistakes:
         raise combine_mistakes(f"yolo {split}", mistakes)
     unlabelled = [path for file, (path, *_) in zip(files, images_with_size) if not file]
-    warnings = _warnings(unlabelled, names, no_scores) + data.warnings + _unnamed_classes(objects, data)
+    warnings = _warnings(unlabelled, names, no_scores) + _without_image(labels, paths, root) + data.warnings
+    warnings += _unnamed_classes(objects, data)
     if names is None:
         names = tuple(f"class {number}" for number in range(max((row[1] for row in objects), default=-1) + 1))
     return build_dataset(f"yolo {split}", root, list(names), list(range(len(names))), images_with_size,
@@ -95,6 +97,22 @@ def _warnings(unlabelled: list[str], names: tuple[str, ...] | None, no_scores: l
         warnings += (f"{len(no_scores)} lines have a sixth value outside 0 ... 1, so that it is no score; it was left "
                      f"out. Angles of rotated boxes are not read; first: {no_scores[0]}",)
     return warnings
+
+
+def _without_image(labels: LabelFiles, paths: list[str], root: str) -> tuple[str, ...]:
+    """Returns a sentence about label files with objects that no image belongs to, as in a partial copy."""
+    files = [_relative(file, root) for file in labels.without_image(paths) if _has_objects(file)]
+    count = count_of(len(files), "label file has no image and is left out",
+                     "label files have no image and are left out")
+    return (f"{count}: {shorten(files, EXAMPLES)}. Add the images, or remove these files",) if files else ()
+
+
+def _has_objects(path: str) -> bool:
+    """Returns whether a text file has a line as label files have; lists and notes have none."""
+    try:
+        return bool(read_labels(path, None, tolerance=math.inf)[0])
+    except BadInput:
+        return False
 
 
 def _unnamed_classes(objects: list[tuple], data: DataFile) -> tuple[str, ...]:

@@ -74,6 +74,8 @@ def image_sources(root: str, split: str) -> list[str]:
     for name in (split, *names) if split in names else (split,):
         if name in data.splits:
             return [_find(root, data, entry, name) for entry in data.splits[name]]
+        if os.path.isdir(os.path.join(root, name)) and _lists_labelled_images(root, f"{name}.txt"):
+            return [os.path.join(root, f"{name}.txt")]  # the folder may hold the images of other splits, too
         for candidate in (name, f"{name}.txt", os.path.join("images", name), os.path.join("JPEGImages", name)):
             path = os.path.join(root, candidate)
             if os.path.isdir(path) or path.endswith(".txt") and os.path.isfile(path):
@@ -203,6 +205,14 @@ class LabelFiles:
                 return os.path.join(place, similar[0])
         return ""
 
+    def without_image(self, images: list[str]) -> list[str]:
+        """Returns the text files that no image belongs to, in the folders of these images and of their label files."""
+        files = [os.path.join(place, name)
+                 for folder in sorted({os.path.dirname(image) for image in images}) for place in self._places(folder)
+                 for key, names in self._texts(place).items() if key not in self._image_stems(folder) for name in names]
+        used = {self.find(image) for image in images}
+        return sorted({*files} - used)
+
     def new_path(self, image: str) -> str:
         """Returns where a label file that does not exist yet belongs: where others are, else in the first place."""
         folder, name = os.path.split(image)
@@ -221,8 +231,8 @@ class LabelFiles:
                 break
         yield folder
         for place, (*_, base) in self.flat.items():
-            if folder.startswith(os.path.join(base, "")):
-                yield os.path.join(place, folder[len(os.path.join(base, "")):])
+            if os.path.join(folder, "").startswith(os.path.join(base, "")):
+                yield os.path.join(place, folder[len(os.path.join(base, "")):]).rstrip(os.sep)
 
     def _owners(self, place: str, folder: str) -> list[str]:
         """Returns the folders of images that a folder of label files belongs to, other than `folder`."""

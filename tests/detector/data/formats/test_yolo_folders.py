@@ -3,10 +3,11 @@
 import os
 
 import pytest
-from small_layouts import LINE, image, text
+from small_layouts import LINE, image, options, text
 
 from detector.data.formats import yolo as reader
 from detector.data.formats.yolo_folders import LabelFiles, split_names
+from detector.data.read import read_datasets
 
 
 def counts(root, split="train", images="") -> dict[str, int]:
@@ -76,3 +77,39 @@ def test_images_of_a_folder_of_their_own_may_differ_in_case_from_their_label_fil
     image(tmp_path / "pictures/DSC_1.JPG")
     text(tmp_path / "labels/train/dsc_1.txt", LINE)
     assert counts(tmp_path, images="pictures") == {"pictures/DSC_1.JPG": 1}
+
+
+@pytest.mark.parametrize("layout", ["darknet", "images"])
+def test_a_list_of_labelled_images_counts_and_not_the_folder_of_its_name(tmp_path, layout):
+    folder = {"darknet": "train", "images": "train/images"}[layout]
+    for name in "abc":
+        image(tmp_path / folder / f"{name}.jpg")
+        text(tmp_path / folder.replace("images", "labels") / f"{name}.txt", LINE)
+    text(tmp_path / "train.txt", f"{folder}/a.jpg\n{folder}/b.jpg\n")
+    text(tmp_path / "valid.txt", f"{folder}/c.jpg\n")
+    train, val = read_datasets(options(tmp_path))
+    assert [os.path.basename(train.path(index)) for index in range(len(train))] == ["a.jpg", "b.jpg"]
+    assert os.path.basename(val.path(0)) == "c.jpg" and not [line for line in train.warnings if "no image" in line]
+    text(tmp_path / "train.txt", "notes\n")
+    assert len(counts(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("images, labels", [("images/train", "labels/train"), ("train/images", "train/labels"), ("train", "train"),
+                                            ("train", "train/labels"), ("train", "labels/train")])
+def test_label_files_without_an_image_are_warned_about(tmp_path, images, labels):
+    image(tmp_path / images / "a.jpg")
+    for name in "abcdef":
+        text(tmp_path / labels / f"{name}.txt", LINE)
+    for name, content in (("classes", "cat\n"), ("notes", b"\xff\n"), ("list", "a.jpg\nb.jpg\n"), ("empty", "")):
+        text(tmp_path / labels / f"{name}.txt", content)
+    warning, = [line for line in reader.read(str(tmp_path), "train").warnings if "no image" in line]
+    listed = ", ".join(f"{labels}/{name}.txt" for name in "bcd")
+    assert warning == f"5 label files have no image and are left out: {listed} and 2 more. Add the images, or remove these files"
+
+
+def test_label_files_of_the_images_of_other_splits_have_an_image(tmp_path):
+    for split, name in (("train", "a"), ("val", "b")):
+        image(tmp_path / "images" / split / f"{name}.jpg")
+        text(tmp_path / "labels" / f"{name}.txt", LINE)
+    text(tmp_path / "classes.txt", "cat\n")
+    assert reader.read(str(tmp_path), "train").warnings == reader.read(str(tmp_path), "all").warnings == ()
