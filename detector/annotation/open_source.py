@@ -14,7 +14,7 @@ from detector.data.formats.listing import forget_folders
 from detector.data.formats.unusable import unusable_splits
 from detector.data.formats.yolo_data_file import find_split, name_file, unique_names
 from detector.data.formats.yolo_folders import LabelFiles, images_of
-from detector.data.image_io import image_files, image_size
+from detector.data.image_io import USUAL_EXTENSIONS, image_files, image_size
 from detector.data.text_files import read_lines
 from detector.errors import BadInput, combine_mistakes, shorten
 
@@ -165,10 +165,11 @@ def _leave_out_sub_folders(images: list[str], folder: str, labelled: Sequence[st
 def _one_per_stem(images: list[str]) -> tuple[list[str], list[str]]:
     """Returns the images without those that differ from another one in their ending alone, and a sentence about these.
 
-    Of such images the JPEG counts.
+    Of such images the JPEG counts, else the first of USUAL_EXTENSIONS.
     """
     by_stem: dict[str, str] = {}
-    for image in sorted(images, key=lambda path: not path.lower().endswith(PREFERRED)):
+    ranks = (PREFERRED, USUAL_EXTENSIONS)
+    for image in sorted(images, key=lambda path: [not path.lower().endswith(endings) for endings in ranks]):
         by_stem.setdefault(os.path.splitext(image)[0], image)
     kept = set(by_stem.values())
     others = [os.path.basename(image) for image in dict.fromkeys(images) if image not in kept]

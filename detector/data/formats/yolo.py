@@ -16,6 +16,7 @@ import numpy as np
 from detector import structures
 from detector.data.formats.yolo_data_file import DataFile, find_split, name_file, unique_names
 from detector.data.formats.yolo_folders import LabelFiles, image_sources, images_of
+from detector.data.image_io import USUAL_EXTENSIONS
 from detector.data.image_sizes import read_missing_sizes
 from detector.data.text_files import read_lines, read_text
 from detector.errors import BadInput, combine_mistakes, count_of, shorten
@@ -124,20 +125,22 @@ def _unnamed_classes(objects: list[tuple], data: DataFile) -> tuple[str, ...]:
 
 
 def _without_doubles(paths: list[str], files: list[str]) -> tuple[list[str], list[str]]:
-    """Returns images and label files; of images that differ in their ending alone, the JPEG counts.
+    """Returns images and label files; of images that differ in their ending alone, the JPEG counts, else the usual one.
 
     Raises:
-        BadInput: there is no single JPEG among images that share a label file.
+        BadInput: there is no single JPEG, or image of USUAL_EXTENSIONS, among images that share a label file.
     """
     groups: dict[str, list[str]] = {}
     for path in dict.fromkeys(paths):
         groups.setdefault(os.path.splitext(path)[0], []).append(path)
     others, mistakes = set(), []
     for group in (group for group in groups.values() if len(group) > 1):
-        jpegs = [path for path in group if path.lower().endswith(PREFERRED)]
-        if len(jpegs) != 1:
+        choices = [[path for path in group if path.lower().endswith(endings)]
+                   for endings in (PREFERRED, USUAL_EXTENSIONS)]
+        chosen = next((choice for choice in choices if len(choice) == 1), [])
+        if not chosen:
             mistakes.append(f"{' and '.join(group)} share one label file. Remove all but one, or rename them")
-        others |= set(group) - set(jpegs)
+        others |= set(group) - set(chosen)
     if mistakes:
         raise combine_mistakes("images of one name", mistakes)
     kept = [(path, file) for path, file in zip(paths, files) if path not in others]

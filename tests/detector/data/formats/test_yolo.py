@@ -133,7 +133,9 @@ def test_of_images_with_one_label_file_the_jpeg_counts_and_others_are_an_error(t
     labelled(tmp_path, LINE)
     image(tmp_path / "a.png")
     assert paths(read(tmp_path, "all")) == ["a.jpg"]
-    (tmp_path / "a.jpg").rename(tmp_path / "a.bmp")
+    (tmp_path / "a.jpg").rename(tmp_path / "a.pgm")
+    assert paths(read(tmp_path, "all")) == ["a.png"]
+    (tmp_path / "a.pgm").rename(tmp_path / "a.bmp")
     with pytest.raises(BadInput, match=r"a\.bmp and .*a\.png share one label file"):
         read(tmp_path, "all")
 
