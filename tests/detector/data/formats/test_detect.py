@@ -9,6 +9,7 @@ from small_layouts import LINE, XML, coco, image, imagenet_det, options, per_ima
 
 from detector.data.formats.detect import detect_format, detect_splits
 from detector.data.formats.layouts import LAYOUTS
+from detector.data.formats.listing import list_folder
 from detector.data.read import read_datasets, read_splits, resolve_format
 from detector.errors import BadInput
 
@@ -139,6 +140,15 @@ def test_a_folder_that_may_not_be_listed_is_no_missing_layout(tmp_path, monkeypa
     monkeypatch.setattr(os, "scandir", functools.partial(denied, list_folder=os.scandir))
     with pytest.raises(BadInput, match="annotations: Permission denied"):
         detect_format(options(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["yolo", "coco", "voc", "per_image_json"])
+def test_a_link_that_cannot_be_followed_hides_no_other_file(tmp_path, name):
+    TREES[name](tmp_path)
+    for folder in [tmp_path, *(path for path in tmp_path.rglob("*") if path.is_dir())]:
+        (folder / "itself").symlink_to("itself")
+    assert detect_format(options(tmp_path))[0].format == name
+    assert list_folder(str(tmp_path)).files[""] == ["itself"]
 
 
 def test_a_missing_root_and_an_empty_one_are_errors(tmp_path):
