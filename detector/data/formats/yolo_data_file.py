@@ -11,7 +11,8 @@ from detector.data.text_files import list_names, read_lines, read_text
 from detector.errors import BadInput, shorten
 
 YAML_FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
-NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "classes.names", "train/classes.txt")
+NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "classes.names", "train/classes.txt",
+              "labels/train/classes.txt", "train/labels/classes.txt")  # beside the label files, as labelImg writes it
 MAX_CLASSES = 10**6
 
 
@@ -52,7 +53,8 @@ def data_file(root: str, name: str = "") -> DataFile:
     base, names = content.get("path"), content.get("names")
     name_list = os.path.join(os.path.dirname(path), names) if isinstance(names, str) and names.strip() else ""
     name_list = name_list if os.path.isfile(name_list) else ""
-    class_names = _class_names(content, path, name_list)
+    has_names = bool(content.get("names")) or not name_file(root)
+    class_names = _class_names(content, path, name_list) if has_names else None
     return DataFile(path, {key: entries for key, entries in splits.items() if entries},
                     base if isinstance(base, str) else "", class_names, name_list,
                     numbers[0] * numbers[1] if len(numbers) == 2 else 0, _unnamed(names, class_names),
@@ -78,20 +80,24 @@ def _class_warnings(content: dict, path: str, class_names: tuple[str, ...] | Non
 
 
 def yaml_file(root: str) -> str:
-    """Returns data.yaml, or else the only YAML file at the root that names a training split; empty: there is none."""
-    names = [name for name in list_names(root) if name.endswith((".yaml", ".yml"))]
+    """Returns data.yaml, or else the YAML file at the root that alone describes data best; empty: there is none."""
+    names = [name for name in list_names(root) if name.lower().endswith((".yaml", ".yml"))]
     for name in YAML_FILES:
-        if name in names:
-            return os.path.join(root, name)
-    described = [name for name in names if _describes_data(os.path.join(root, name))]
-    return os.path.join(root, described[0]) if len(described) == 1 else ""
+        similar = [other for other in names if other.lower() == name]
+        if similar:
+            return os.path.join(root, name if name in similar else similar[0])
+    ranks = {name: _describes_data(os.path.join(root, name)) for name in names}
+    best = [name for name, rank in ranks.items() if rank and rank == max(ranks.values())]
+    return os.path.join(root, best[0]) if len(best) == 1 else ""
 
 
-def _describes_data(path: str) -> bool:
+def _describes_data(path: str) -> int:
+    """Returns how much of a data file a file has: 3 for splits and names, 1 for `nc:` alone, as a model has; else 0."""
     try:
-        return bool(re.search(r"(?m)^(train|val|names|nc)\s*:", read_text(path)))
+        keys = {*re.findall(r"(?m)^(train|val|names|nc)\s*:", read_text(path))}
     except BadInput:
-        return False
+        return 0
+    return 3 if "names" in keys and keys & {"train", "val"} else 2 if keys - {"nc"} else len(keys)
 
 
 def _parse(path: str) -> dict:

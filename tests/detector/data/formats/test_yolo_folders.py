@@ -113,3 +113,26 @@ def test_label_files_of_the_images_of_other_splits_have_an_image(tmp_path):
         text(tmp_path / "labels" / f"{name}.txt", LINE)
     text(tmp_path / "classes.txt", "cat\n")
     assert reader.read(str(tmp_path), "train").warnings == reader.read(str(tmp_path), "all").warnings == ()
+
+
+MODEL = "nc: 80\nbackbone: []\n"
+
+
+@pytest.mark.parametrize("files, classes", [
+    ({"pothole.yaml": "train: images/train\nnames: [cat]\n", "yolov5s.yaml": MODEL}, ["cat"]),
+    ({"pothole.yaml": "val: images/train\nnames: [cat]\n", "other.yaml": "train: images/train\n", "yolov5s.yaml": MODEL}, ["cat"]),
+    ({"names.yml": "names: [cat]\n", "yolov5s.yaml": MODEL}, ["cat"]),
+    ({"a.yaml": "train: images/train\nnames: [cat]\n", "b.yaml": "train: images/train\nnames: [dog]\n"}, ["class 0"]),
+    ({"Data.YAML": "train: images/train\nnames: [cat]\n", "b.yaml": "train: images/train\nnames: [dog]\n"}, ["cat"]),
+    ({"Data.yaml": "names: [dog]\n", "data.yaml": "names: [cat]\n"}, ["cat"]),
+    ({"labels/train/classes.txt": "cat\n"}, ["cat"]),
+    ({"train/labels/classes.txt": "cat\n", "train/labels/1.txt": LINE}, ["cat"]),
+    ({"classes.txt": "cat\n", "labels/train/classes.txt": "dog\n"}, ["cat"]),
+    ({"data.yaml": "train: images/train\nnc: 1\n", "classes.txt": "cat\n"}, ["cat"])])
+def test_names_of_classes_are_found_in_all_their_places(tmp_path, files, classes):
+    image(tmp_path / ("train/images" if "train/labels/1.txt" in files else "images/train") / "1.jpg")
+    text(tmp_path / "labels/train/1.txt", LINE)
+    for name, content in files.items():
+        text(tmp_path / name, content)
+    dataset = reader.read(str(tmp_path), "train")
+    assert list(dataset.classes) == classes and (classes == ["class 0"]) == ("no class names" in " ".join(dataset.warnings))
