@@ -14,11 +14,11 @@ from collections import Counter
 import numpy as np
 
 from detector import structures
-from detector.data.formats.yolo_data_file import DataFile, find_split, name_file, unique_names
+from detector.data.formats.yolo_data_file import DataFile, find_split, listed_names, name_file
 from detector.data.formats.yolo_folders import LabelFiles, image_sources, images_of
 from detector.data.image_io import USUAL_EXTENSIONS
 from detector.data.image_sizes import read_missing_sizes
-from detector.data.text_files import read_lines, read_text
+from detector.data.text_files import read_text
 from detector.errors import BadInput, combine_mistakes, count_of, shorten
 from detector.structures import Dataset, build_dataset
 
@@ -57,7 +57,7 @@ def read(root: str, split: str, images: str = "") -> Dataset:
         stem = os.path.splitext(os.path.basename(paths[0]))[0]
         raise BadInput(f"yolo {split}: none of {len(paths)} images has a label file, such as {stem}.txt beside "
                        f"{paths[0]}, or in a folder labels/ in place of images/. Add them")
-    names = data.names or (unique_names(read_lines(name_file(root)), name_file(root)) if name_file(root) else None)
+    names = data.names or listed_names(root)
     below = [(_relative(path, root), index, None) for index, path in enumerate(paths, start=1)]
     images_with_size, sized_by_header = read_missing_sizes(root, below, f"yolo {split}")
     objects, mistakes, no_scores = [], [], []

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from detector.config.load import read_yaml
 from detector.data.formats.split_names import SPLIT_NAMES
-from detector.data.text_files import list_names, read_lines, read_text
+from detector.data.text_files import list_names, read_text
 from detector.errors import BadInput, shorten
 
 YAML_FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
@@ -129,7 +129,7 @@ def _class_names(content: dict, path: str, name_list: str) -> tuple[str, ...] | 
     """Returns the names that `names:` states as list, as {number: name}, in one line or as a file; else by `nc:`."""
     names = content.get("names")
     if isinstance(names, str) and names.strip():
-        names = read_lines(name_list) if name_list else [name.strip() for name in names.split(",")]
+        names = read_names(name_list) if name_list else [name.strip() for name in names.split(",")]
     if isinstance(names, dict):
         numbers = [number for number in map(_whole_number, names) if number is not None]
         if len(numbers) < len(names):
@@ -153,6 +153,22 @@ def unique_names(names: list[str], path: str) -> tuple[str, ...]:
         raise BadInput(f"{path}: each class needs a name of its own; empty or twice: "
                        + shorten([repr(name) for name in wrong]))
     return tuple(names)
+
+
+def read_names(path: str) -> list[str]:
+    """Returns the lines of a list of class names. Raises BadInput for an empty line before the last name."""
+    lines = [line.strip() for line in read_text(path, "list").replace("\r\r\n", "\n").rstrip().splitlines()]
+    if "" in lines:
+        number = lines.index("")
+        raise BadInput(f"{path}, line {number + 1} is empty: each line names a class, whose number is that of the line "
+                       f"from 0. Write the name of class {number}, or remove the line if there is no such class")
+    return lines
+
+
+def listed_names(root: str) -> tuple[str, ...] | None:
+    """Returns the class names of the list that `name_file` finds; None: there is none. Raises BadInput as above."""
+    path = name_file(root)
+    return unique_names(read_names(path), path) if path else None
 
 
 def name_file(root: str) -> str:

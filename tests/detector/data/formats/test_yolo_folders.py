@@ -8,6 +8,7 @@ from small_layouts import LINE, image, options, text
 from detector.data.formats import yolo as reader
 from detector.data.formats.yolo_folders import LabelFiles, split_names
 from detector.data.read import read_datasets
+from detector.errors import BadInput
 
 
 def counts(root, split="train", images="") -> dict[str, int]:
@@ -136,3 +137,18 @@ def test_names_of_classes_are_found_in_all_their_places(tmp_path, files, classes
         text(tmp_path / name, content)
     dataset = reader.read(str(tmp_path), "train")
     assert list(dataset.classes) == classes and (classes == ["class 0"]) == ("no class names" in " ".join(dataset.warnings))
+
+
+@pytest.mark.parametrize("content, line", [("cat\n\ndog\n", 2), ("\ncat\ndog", 1), ("cat\r\ndog\r\n \t\r\n\r\nbird\r\n", 3)])
+@pytest.mark.parametrize("data", ["", "train: images/train\nnames: classes.txt\n"])
+def test_an_empty_line_among_the_names_of_classes_is_an_error(tmp_path, content, line, data):
+    image(tmp_path / "images/train/1.jpg")
+    text(tmp_path / "labels/train/1.txt", LINE)
+    text(tmp_path / "classes.txt", content)
+    if data:
+        text(tmp_path / "data.yaml", data)
+    with pytest.raises(BadInput, match=rf"classes\.txt, line {line} is empty: .* Write the name of class {line - 1}, or remove the line"):
+        reader.read(str(tmp_path), "train")
+    for content in ("cat\ndog\n\n \n", "cat\r\r\ndog\r\r\n", "\ufeffcat\ndog"):
+        text(tmp_path / "classes.txt", content)
+        assert reader.read(str(tmp_path), "train").classes == ("cat", "dog")
