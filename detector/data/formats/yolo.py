@@ -71,7 +71,7 @@ def read(root: str, split: str, images: str = "") -> Dataset:
     if mistakes:
         raise combine_mistakes(f"yolo {split}", mistakes)
     unlabelled = [path for file, (path, *_) in zip(files, images_with_size) if not file]
-    warnings = _warnings(unlabelled, names, no_scores) + _without_image(labels, paths, root) + data.warnings
+    warnings = _warnings(unlabelled, names, no_scores) + _without_image(labels, paths, files, root) + data.warnings
     warnings += _unnamed_classes(objects, data)
     if names is None:
         names = tuple(f"class {number}" for number in range(max((row[1] for row in objects), default=-1) + 1))
@@ -100,9 +100,9 @@ def _warnings(unlabelled: list[str], names: tuple[str, ...] | None, no_scores: l
     return warnings
 
 
-def _without_image(labels: LabelFiles, paths: list[str], root: str) -> tuple[str, ...]:
+def _without_image(labels: LabelFiles, paths: list[str], used: list[str], root: str) -> tuple[str, ...]:
     """Returns a sentence about label files with objects that no image belongs to, as in a partial copy."""
-    files = [_relative(file, root) for file in labels.without_image(paths) if _has_objects(file)]
+    files = [_relative(file, root) for file in labels.without_image(paths, used) if _has_objects(file)]
     count = count_of(len(files), "label file has no image and is left out",
                      "label files have no image and are left out")
     return (f"{count}: {shorten(files, EXAMPLES)}. Add the images, or remove these files",) if files else ()

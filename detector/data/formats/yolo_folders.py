@@ -180,6 +180,7 @@ class LabelFiles:
                      os.path.join(root, split, "labels"): (*(os.path.join(root, split, name) for name in LABELS_OF),
                                                            os.path.join(root, split)),
                      os.path.join(root, "labels"): (*(os.path.join(root, name) for name in LABELS_OF), root)}
+        self.places: dict[str, list[str]] = {}
         self.names: dict[str, frozenset[str]] = {}
         self.texts: dict[str, dict[str, list[str]]] = {}
         self.stems: dict[str, dict[str, list[str]]] = {}
@@ -193,25 +194,28 @@ class LabelFiles:
         """
         folder, name = os.path.split(image)
         stem = os.path.splitext(name)[0]
-        key, places = simplify(stem), [*self._places(folder)]
-        places += [place for place in self.flat if key in self._texts(place)
-                   and not any(key in self._image_stems(owner) for owner in self._owners(place, folder))]
-        for place in places:
+        own = self._places(folder)
+        for place in own:  # nearly always
             if f"{stem}.txt" in self._names(place):
                 return os.path.join(place, f"{stem}.txt")
-        for place in places if len(self._image_stems(folder).get(key, [])) < 2 else ():
+        key = simplify(stem)
+        flat = [place for place in self.flat if key in self._texts(place)
+                and not any(key in self._image_stems(owner) for owner in self._owners(place, folder))]
+        for place in flat:
+            if f"{stem}.txt" in self._names(place):
+                return os.path.join(place, f"{stem}.txt")
+        for place in [*own, *flat] if len(self._image_stems(folder).get(key, [])) < 2 else ():
             similar = self._texts(place).get(key, [])
             if len(similar) == 1:
                 return os.path.join(place, similar[0])
         return ""
 
-    def without_image(self, images: list[str]) -> list[str]:
+    def without_image(self, images: list[str], used: list[str]) -> list[str]:
         """Returns the text files that no image belongs to, in the folders of these images and of their label files."""
         files = [os.path.join(place, name)
                  for folder in sorted({os.path.dirname(image) for image in images}) for place in self._places(folder)
                  for key, names in self._texts(place).items() if key not in self._image_stems(folder) for name in names]
-        used = {self.find(image) for image in images}
-        return sorted({*files} - used)
+        return sorted({*files} - {*used})
 
     def new_path(self, image: str) -> str:
         """Returns where a label file that does not exist yet belongs: where others are, else in the first place."""
@@ -222,8 +226,13 @@ class LabelFiles:
         place = used[0] if used else places[0]
         return os.path.join(place, f"{os.path.splitext(name)[0]}.txt")
 
-    def _places(self, folder: str) -> Iterator[str]:
-        """Yields the folders that hold label files of the images in this folder alone."""
+    def _places(self, folder: str) -> list[str]:
+        """Returns the folders that hold label files of the images in this folder alone."""
+        if folder not in self.places:
+            self.places[folder] = [*dict.fromkeys(self._own_places(folder))]
+        return self.places[folder]
+
+    def _own_places(self, folder: str) -> Iterator[str]:
         parts = folder.split(os.sep)
         for position in range(len(parts) - 1, -1, -1):
             if parts[position] in LABELS_OF:
