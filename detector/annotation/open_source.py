@@ -12,10 +12,9 @@ from detector.data.formats.detect import detect_layout
 from detector.data.formats.layouts import LAYOUTS
 from detector.data.formats.listing import forget_folders
 from detector.data.formats.unusable import unusable_splits
-from detector.data.formats.yolo_data_file import find_split, name_file, unique_names
+from detector.data.formats.yolo_data_file import find_split, listed_names
 from detector.data.formats.yolo_folders import LabelFiles, images_of
-from detector.data.image_io import image_files, image_size
-from detector.data.text_files import read_lines
+from detector.data.image_io import USUAL_EXTENSIONS, image_files, image_size
 from detector.errors import BadInput, combine_mistakes, shorten
 
 # images, their annotation files, classes, height and width of each image as annotated, sentences about what is left out
@@ -103,8 +102,7 @@ def _open_yolo(root: str, split: str) -> Opened:
     data, name = find_split(root, split)
     labels = LabelFiles(root, name)
     images, notes = _one_per_stem(images_of(root, split))
-    listed = data.names or (unique_names(read_lines(name_file(root)), name_file(root)) if name_file(root) else None)
-    names = listed or yolo.read(root, split).classes
+    names = data.names or listed_names(root) or yolo.read(root, split).classes
     sizes = [image_size(image) for image in images]
     paths = [labels.find(image) or labels.new_path(image) for image in images]
     return images, YoloFiles(paths, sizes, list(names), data.keypoints), names, None, notes
@@ -165,10 +163,11 @@ def _leave_out_sub_folders(images: list[str], folder: str, labelled: Sequence[st
 def _one_per_stem(images: list[str]) -> tuple[list[str], list[str]]:
     """Returns the images without those that differ from another one in their ending alone, and a sentence about these.
 
-    Of such images the JPEG counts.
+    Of such images the JPEG counts, else the first of USUAL_EXTENSIONS.
     """
     by_stem: dict[str, str] = {}
-    for image in sorted(images, key=lambda path: not path.lower().endswith(PREFERRED)):
+    ranks = (PREFERRED, USUAL_EXTENSIONS)
+    for image in sorted(images, key=lambda path: [not path.lower().endswith(endings) for endings in ranks]):
         by_stem.setdefault(os.path.splitext(image)[0], image)
     kept = set(by_stem.values())
     others = [os.path.basename(image) for image in dict.fromkeys(images) if image not in kept]

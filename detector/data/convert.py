@@ -12,7 +12,7 @@ from dataclasses import replace
 from detector.config.parsing import did_you_mean
 from detector.config.schema import Data
 from detector.data.formats.detect import AUTO, detect_layout
-from detector.data.image_io import IMAGE_EXTENSIONS, image_size
+from detector.data.image_io import USUAL_EXTENSIONS, image_size
 from detector.data.layout_writers import RESERVED, WRITERS, Split, Writer, yaml_text
 from detector.data.pillow_decoder import open_with_pillow
 from detector.data.read import describe, read_splits, relabel
@@ -21,7 +21,8 @@ from detector.structures import CROWD, DIFFICULT, Dataset
 
 THREADS = 8  # that link or copy images; most of the time they wait for the disk
 FLAG_NAMES = {CROWD: "crowd regions", DIFFICULT: "difficult objects"}
-ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP": ".webp", "TIFF": ".tif", "GIF": ".gif"}
+ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP": ".webp", "TIFF": ".tif", "GIF": ".gif",
+           "PPM": ".ppm", "JPEG2000": ".jp2", "AVIF": ".avif"}
 GENERIC_STEMS = ("_annotations.coco", "annotations", "labels", "instances", "coco", "data")  # say nothing of the split
 # In file names: what lists and XML cannot hold, and bytes that are no text.
 FORBIDDEN = re.compile(r"[\s\"'\\/:*?<>|\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
@@ -134,7 +135,7 @@ def _file_names(entries: list[tuple[str, int]], root: str) -> dict[tuple[str, in
         while _key(stem) in used:
             stem, number = f"{candidates[-1]}_{number}", number + 1
         used.add(_key(stem))
-        names[path, variant] = stem + (ending if ending.lower() in IMAGE_EXTENSIONS else _ending(path))
+        names[path, variant] = stem + (ending if ending.lower() in USUAL_EXTENSIONS else _ending(path))
     return names
 
 

@@ -8,7 +8,9 @@ from typing import Callable
 from detector.data.text_files import cannot_read
 from detector.errors import BadInput, combine_mistakes
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+USUAL_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+# Files of the others may be copies or masks: of images that differ in their ending alone, a usual one counts.
+IMAGE_EXTENSIONS = (*USUAL_EXTENSIONS, ".jfif", ".jpe", ".mpo", ".avif", ".jp2", ".ppm", ".pgm")
 
 
 @dataclass

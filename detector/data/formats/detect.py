@@ -273,11 +273,14 @@ def _no_layout(root: str) -> BadInput:
     places = [os.path.join(root, name) for name in list_folder(root).folders[:MAX_FOLDERS]]
     parent, name = os.path.split(os.path.abspath(root))
     places += [parent] if name.lower() in PART_FOLDERS else []
-    nearby = [(place, name) for place in places for name, layout in LAYOUTS.items() if layout.splits(place)]
-    hint = f" {nearby[0][0]} can be read as {nearby[0][1]}: set data.root={nearby[0][0]}." if nearby else ""
-    broken = [f" It looks like {name}, but: {cause}."
-              for name in LAYOUTS for cause in unusable_splits(name, root).values()]
-    hint += "".join(broken[:1])
+    described = bool(yaml_file(root)) and "yolo" in misses  # then its own folders of images are no other data sets
+    nearby = [(place, name) for place in places for name, layout in LAYOUTS.items()
+              if layout.splits(place) and not (described and name == "yolo" and not yaml_file(place))]
+    broken = [("yolo", misses["yolo"])] if described else [
+        (name, cause) for name in LAYOUTS for cause in unusable_splits(name, root).values()]
+    hints = [f" {nearby[0][0]} can be read as {nearby[0][1]}: set data.root={nearby[0][0]}."] if nearby else []
+    hints += [f" It looks like {name}, but: {cause}." for name, cause in broken[:1]]
+    hint = "".join(reversed(hints) if described else hints)
     return combine_mistakes(f"data.root={root}", [
         f"no annotations that can be used.{hint} It holds {names}. The formats need:\n" + "\n".join(lines)
         + "\nOther annotations, such as CSV files and mask images, are not read: convert them, for example to COCO"])

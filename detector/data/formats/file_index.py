@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from detector.data.image_io import IMAGE_EXTENSIONS
+from detector.data.image_io import IMAGE_EXTENSIONS, USUAL_EXTENSIONS
 from detector.data.text_files import cannot_read, list_names, read_lines
 from detector.errors import BadInput
 
@@ -99,14 +99,14 @@ def find_image(images: FileIndex, stem: str, file_name: str = "") -> str:
     """Returns the path of the image that belongs to an annotation file; "" if there is none.
 
     Of several images with the stem of the annotation file, the one that the annotation itself names is taken, else the
-    one that ends in .jpg: a PNG beside a JPEG often is its mask.
+    one that ends in .jpg, because a PNG beside a JPEG often is its mask, else the one of USUAL_EXTENSIONS.
 
     Args:
         stem: of the annotation file.
         file_name: of the image, as the annotation has it; may be a path of another machine, or wrong.
 
     Raises:
-        BadInput: there are several images, and none of the two rules applies.
+        BadInput: there are several images, and none of these rules applies.
     """
     candidates = images.find(stem)
     if len(candidates) < 2:
@@ -115,7 +115,8 @@ def find_image(images: FileIndex, stem: str, file_name: str = "") -> str:
     jpegs = [path for path in candidates if path.lower().endswith(".jpg")]
     choices = [[path for path in candidates if _normal(os.path.basename(path)) == named],
                [path for path in candidates if _normal(os.path.basename(path)).lower() == named.lower()],
-               jpegs, [path for path in jpegs if path.endswith(".jpg")]]
+               jpegs, [path for path in jpegs if path.endswith(".jpg")],
+               [path for path in candidates if path.lower().endswith(USUAL_EXTENSIONS)]]
     for choice in choices:
         if len(choice) == 1:
             return choice[0]

@@ -31,7 +31,7 @@ def _list_folder(folder: str) -> Listing:
             for entry in entries:
                 if entry.name[0] == ".":
                     continue
-                if entry.is_dir():
+                if _is_folder(entry):
                     folders.append(entry.name)
                 else:
                     _, dot, ending = entry.name.rpartition(".")
@@ -41,6 +41,14 @@ def _list_folder(folder: str) -> Listing:
     for names in files.values():
         names.sort()
     return Listing(files, tuple(sorted(folders)))
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    """Returns whether an entry is a folder or a link to one; a link that cannot be followed is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 forget_folders = _list_folder.cache_clear

@@ -14,16 +14,18 @@ from collections import Counter
 import numpy as np
 
 from detector import structures
-from detector.data.formats.yolo_data_file import DataFile, find_split, name_file, unique_names
+from detector.data.formats.yolo_data_file import DataFile, find_split, listed_names, name_file
 from detector.data.formats.yolo_folders import LabelFiles, image_sources, images_of
+from detector.data.image_io import USUAL_EXTENSIONS
 from detector.data.image_sizes import read_missing_sizes
-from detector.data.text_files import read_lines, read_text
+from detector.data.text_files import read_text
 from detector.errors import BadInput, combine_mistakes, count_of, shorten
 from detector.structures import Dataset, build_dataset
 
 # By how much a value may exceed 0 ... 1, the larger of both counts; boxes are cut to their image later.
 TOLERANCE = 0.05
 TOLERANCE_PIXELS = 2.0  # of width or height, in small images
+EXAMPLES = 3              # names in a warning
 PREFERRED = (".jpg", ".jpeg")  # of images that differ in their ending alone, and share a label file
 
 
@@ -55,7 +57,7 @@ def read(root: str, split: str, images: str = "") -> Dataset:
         stem = os.path.splitext(os.path.basename(paths[0]))[0]
         raise BadInput(f"yolo {split}: none of {len(paths)} images has a label file, such as {stem}.txt beside "
                        f"{paths[0]}, or in a folder labels/ in place of images/. Add them")
-    names = data.names or (unique_names(read_lines(name_file(root)), name_file(root)) if name_file(root) else None)
+    names = data.names or listed_names(root)
     below = [(_relative(path, root), index, None) for index, path in enumerate(paths, start=1)]
     images_with_size, sized_by_header = read_missing_sizes(root, below, f"yolo {split}")
     objects, mistakes, no_scores = [], [], []
@@ -68,7 +70,9 @@ def read(root: str, split: str, images: str = "") -> Dataset:
             no_scores += odd
     if mistakes:
         raise combine_mistakes(f"yolo {split}", mistakes)
-    warnings = _warnings(files, names, no_scores) + data.warnings + _unnamed_classes(objects, data)
+    unlabelled = [path for file, (path, *_) in zip(files, images_with_size) if not file]
+    warnings = _warnings(unlabelled, names, no_scores) + _without_image(labels, paths, files, root) + data.warnings
+    warnings += _unnamed_classes(objects, data)
     if names is None:
         names = tuple(f"class {number}" for number in range(max((row[1] for row in objects), default=-1) + 1))
     return build_dataset(f"yolo {split}", root, list(names), list(range(len(names))), images_with_size,
@@ -83,10 +87,10 @@ def _columns(objects: list[tuple], images: list[tuple]) -> np.ndarray:
     return np.column_stack([values[:, 0], values[:, 1] + 1, np.zeros(len(values)), structures.area(boxes), boxes])
 
 
-def _warnings(files: list[str], names: tuple[str, ...] | None, no_scores: list[str]) -> tuple[str, ...]:
-    missing = sum(not file for file in files)
-    warnings = (count_of(missing, "image has no label file; it counts as an image without objects",
-                         "images have no label file; they count as images without objects"),) if missing else ()
+def _warnings(unlabelled: list[str], names: tuple[str, ...] | None, no_scores: list[str]) -> tuple[str, ...]:
+    warnings = (count_of(len(unlabelled), "image has no label file; it counts as an image without objects",
+                         "images have no label file; they count as images without objects")
+                + f"; first: {unlabelled[0]}",) if unlabelled else ()
     if names is None:
         warnings += ("no class names: neither data.yaml nor classes.txt states them; the classes are called class 0, "
                      "class 1, ...",)
@@ -94,6 +98,22 @@ def _warnings(files: list[str], names: tuple[str, ...] | None, no_scores: list[s
         warnings += (f"{len(no_scores)} lines have a sixth value outside 0 ... 1, so that it is no score; it was left "
                      f"out. Angles of rotated boxes are not read; first: {no_scores[0]}",)
     return warnings
+
+
+def _without_image(labels: LabelFiles, paths: list[str], used: list[str], root: str) -> tuple[str, ...]:
+    """Returns a sentence about label files with objects that no image belongs to, as in a partial copy."""
+    files = [_relative(file, root) for file in labels.without_image(paths, used) if _has_objects(file)]
+    count = count_of(len(files), "label file has no image and is left out",
+                     "label files have no image and are left out")
+    return (f"{count}: {shorten(files, EXAMPLES)}. Add the images, or remove these files",) if files else ()
+
+
+def _has_objects(path: str) -> bool:
+    """Returns whether a text file has a line as label files have; lists and notes have none."""
+    try:
+        return bool(read_labels(path, None, tolerance=math.inf)[0])
+    except BadInput:
+        return False
 
 
 def _unnamed_classes(objects: list[tuple], data: DataFile) -> tuple[str, ...]:
@@ -105,20 +125,22 @@ def _unnamed_classes(objects: list[tuple], data: DataFile) -> tuple[str, ...]:
 
 
 def _without_doubles(paths: list[str], files: list[str]) -> tuple[list[str], list[str]]:
-    """Returns images and label files; of images that differ in their ending alone, the JPEG counts.
+    """Returns images and label files; of images that differ in their ending alone, the JPEG counts, else the usual one.
 
     Raises:
-        BadInput: there is no single JPEG among images that share a label file.
+        BadInput: there is no single JPEG, or image of USUAL_EXTENSIONS, among images that share a label file.
     """
     groups: dict[str, list[str]] = {}
     for path in dict.fromkeys(paths):
         groups.setdefault(os.path.splitext(path)[0], []).append(path)
     others, mistakes = set(), []
     for group in (group for group in groups.values() if len(group) > 1):
-        jpegs = [path for path in group if path.lower().endswith(PREFERRED)]
-        if len(jpegs) != 1:
+        choices = [[path for path in group if path.lower().endswith(endings)]
+                   for endings in (PREFERRED, USUAL_EXTENSIONS)]
+        chosen = next((choice for choice in choices if len(choice) == 1), [])
+        if not chosen:
             mistakes.append(f"{' and '.join(group)} share one label file. Remove all but one, or rename them")
-        others |= set(group) - set(jpegs)
+        others |= set(group) - set(chosen)
     if mistakes:
         raise combine_mistakes("images of one name", mistakes)
     kept = [(path, file) for path, file in zip(paths, files) if path not in others]

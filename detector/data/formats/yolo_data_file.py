@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from detector.config.load import read_yaml
 from detector.data.formats.split_names import SPLIT_NAMES
-from detector.data.text_files import list_names, read_lines, read_text
+from detector.data.text_files import list_names, read_text
 from detector.errors import BadInput, shorten
 
 YAML_FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
-NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "classes.names", "train/classes.txt")
+NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "classes.names", "train/classes.txt",
+              "labels/train/classes.txt", "train/labels/classes.txt")  # beside the label files, as labelImg writes it
 MAX_CLASSES = 10**6
 
 
@@ -52,7 +53,8 @@ def data_file(root: str, name: str = "") -> DataFile:
     base, names = content.get("path"), content.get("names")
     name_list = os.path.join(os.path.dirname(path), names) if isinstance(names, str) and names.strip() else ""
     name_list = name_list if os.path.isfile(name_list) else ""
-    class_names = _class_names(content, path, name_list)
+    has_names = bool(content.get("names")) or not name_file(root)
+    class_names = _class_names(content, path, name_list) if has_names else None
     return DataFile(path, {key: entries for key, entries in splits.items() if entries},
                     base if isinstance(base, str) else "", class_names, name_list,
                     numbers[0] * numbers[1] if len(numbers) == 2 else 0, _unnamed(names, class_names),
@@ -78,20 +80,24 @@ def _class_warnings(content: dict, path: str, class_names: tuple[str, ...] | Non
 
 
 def yaml_file(root: str) -> str:
-    """Returns data.yaml, or else the only YAML file at the root that names a training split; empty: there is none."""
-    names = [name for name in list_names(root) if name.endswith((".yaml", ".yml"))]
+    """Returns data.yaml, or else the YAML file at the root that alone describes data best; empty: there is none."""
+    names = [name for name in list_names(root) if name.lower().endswith((".yaml", ".yml"))]
     for name in YAML_FILES:
-        if name in names:
-            return os.path.join(root, name)
-    described = [name for name in names if _describes_data(os.path.join(root, name))]
-    return os.path.join(root, described[0]) if len(described) == 1 else ""
+        similar = [other for other in names if other.lower() == name]
+        if similar:
+            return os.path.join(root, name if name in similar else similar[0])
+    ranks = {name: _describes_data(os.path.join(root, name)) for name in names}
+    best = [name for name, rank in ranks.items() if rank and rank == max(ranks.values())]
+    return os.path.join(root, best[0]) if len(best) == 1 else ""
 
 
-def _describes_data(path: str) -> bool:
+def _describes_data(path: str) -> int:
+    """Returns how much of a data file a file has: 3 for splits and names, 1 for `nc:` alone, as a model has; else 0."""
     try:
-        return bool(re.search(r"(?m)^(train|val|names|nc)\s*:", read_text(path)))
+        keys = {*re.findall(r"(?m)^(train|val|names|nc)\s*:", read_text(path))}
     except BadInput:
-        return False
+        return 0
+    return 3 if "names" in keys and keys & {"train", "val"} else 2 if keys - {"nc"} else len(keys)
 
 
 def _parse(path: str) -> dict:
@@ -123,7 +129,7 @@ def _class_names(content: dict, path: str, name_list: str) -> tuple[str, ...] | 
     """Returns the names that `names:` states as list, as {number: name}, in one line or as a file; else by `nc:`."""
     names = content.get("names")
     if isinstance(names, str) and names.strip():
-        names = read_lines(name_list) if name_list else [name.strip() for name in names.split(",")]
+        names = read_names(name_list) if name_list else [name.strip() for name in names.split(",")]
     if isinstance(names, dict):
         numbers = [number for number in map(_whole_number, names) if number is not None]
         if len(numbers) < len(names):
@@ -147,6 +153,22 @@ def unique_names(names: list[str], path: str) -> tuple[str, ...]:
         raise BadInput(f"{path}: each class needs a name of its own; empty or twice: "
                        + shorten([repr(name) for name in wrong]))
     return tuple(names)
+
+
+def read_names(path: str) -> list[str]:
+    """Returns the lines of a list of class names. Raises BadInput for an empty line before the last name."""
+    lines = [line.strip() for line in read_text(path, "list").replace("\r\r\n", "\n").rstrip().splitlines()]
+    if "" in lines:
+        number = lines.index("")
+        raise BadInput(f"{path}, line {number + 1} is empty: each line names a class, whose number is that of the line "
+                       f"from 0. Write the name of class {number}, or remove the line if there is no such class")
+    return lines
+
+
+def listed_names(root: str) -> tuple[str, ...] | None:
+    """Returns the class names of the list that `name_file` finds; None: there is none. Raises BadInput as above."""
+    path = name_file(root)
+    return unique_names(read_names(path), path) if path else None
 
 
 def name_file(root: str) -> str:

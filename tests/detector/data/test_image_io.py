@@ -160,6 +160,8 @@ def test_the_first_picture_of_several_counts(tmp_path):
     first, second = two("L", 10, 10), two("L", 200, 200)
     first.save(tmp_path / "film.gif", save_all=True, append_images=[second])
     assert read_image(str(tmp_path / "film.gif"))[:, 0, 0].tolist() == [10] * 3
+    first.convert("RGB").save(tmp_path / "two.mpo", save_all=True, append_images=[second.convert("RGB")])
+    assert read_image(str(tmp_path / "two.mpo"))[:, 0, 0].tolist() == pytest.approx([10] * 3, abs=1)
 
 
 # Photographs that lie on their side
@@ -214,7 +216,7 @@ def test_an_orientation_that_does_not_exist_turns_nothing(tmp_path):
 # Files that are no image
 
 @pytest.mark.filterwarnings("ignore:Truncated File Read")  # Pillow's own remark about a TIFF
-@pytest.mark.parametrize("ending", [".jpg", ".png", ".bmp", ".gif", ".webp", ".tif"])
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".bmp", ".gif", ".webp", ".tif", ".avif", ".jp2", ".ppm", ".mpo"])
 @pytest.mark.parametrize("fraction", [0, 0.01, 0.5, 0.9])
 def test_a_truncated_file_is_an_error_with_its_name_and_a_remedy(tmp_path, ending, fraction):
     noise = np.arange(64 * 64 * 3, dtype=np.uint32).reshape(64, 64, 3) * 2654435761 >> 24  # compresses badly

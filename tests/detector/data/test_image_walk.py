@@ -96,6 +96,11 @@ def test_a_missing_or_empty_source_is_bad_input(tmp_path, source, message):
         image_files(str(tmp_path / source))
 
 
+def test_images_of_less_usual_endings_are_listed(tmp_path):
+    touch(tmp_path, "a.jfif", "b.JPE", "c.avif", "d.jp2", "e.ppm", "f.pgm", "g.mpo", "h.heic", "i.gz")
+    assert names(tmp_path) == ["a.jfif", "b.JPE", "c.avif", "d.jp2", "e.ppm", "f.pgm", "g.mpo"]
+
+
 def test_names_that_are_not_utf_8_are_listed(tmp_path):
     name = os.fsdecode(b"Stra\xdfe.jpg")
     (tmp_path / name).touch()

@@ -9,6 +9,7 @@ from small_layouts import LINE, XML, coco, image, imagenet_det, options, per_ima
 
 from detector.data.formats.detect import detect_format, detect_splits
 from detector.data.formats.layouts import LAYOUTS
+from detector.data.formats.listing import list_folder
 from detector.data.read import read_datasets, read_splits, resolve_format
 from detector.errors import BadInput
 
@@ -129,6 +130,23 @@ def test_a_layout_one_folder_deeper_or_above_is_pointed_to(tmp_path):
             detect_format(options(root))
 
 
+@pytest.mark.parametrize("data, cause", [
+    ("names: [cat, cat]", "data.yaml: each class needs a name of its own; empty or twice: 'cat'"),
+    ("\tnames: [cat]", "broken YAML in "), ("names: [caf\udce9]", "data.yaml is not text in UTF-8: byte 0xe9")])
+def test_a_mistake_in_data_yaml_comes_before_folders_that_can_be_read_without_it(tmp_path, data, cause):
+    for split in ("train", "valid"):
+        image(tmp_path / split / "images/a.jpg")
+        text(tmp_path / split / "labels/a.txt", LINE)
+    text(tmp_path / "data.yaml", f"val: valid/images\n{data}\n".encode("utf-8", "surrogateescape"))
+    with pytest.raises(BadInput) as caught:
+        detect_format(options(tmp_path))
+    start = str(caught.value).split(" It holds ")[0]
+    assert "It looks like yolo, but: " in start and cause in start and "can be read as" not in str(caught.value)
+    two_coco_files(tmp_path / "other")
+    with pytest.raises(BadInput, match=rf"It looks like yolo, but: .* {tmp_path}/other can be read as coco: set data\.root"):
+        detect_format(options(tmp_path))
+
+
 def test_a_folder_that_may_not_be_listed_is_no_missing_layout(tmp_path, monkeypatch):
     two_coco_files(tmp_path)
     def denied(path, list_folder):
@@ -139,6 +157,15 @@ def test_a_folder_that_may_not_be_listed_is_no_missing_layout(tmp_path, monkeypa
     monkeypatch.setattr(os, "scandir", functools.partial(denied, list_folder=os.scandir))
     with pytest.raises(BadInput, match="annotations: Permission denied"):
         detect_format(options(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["yolo", "coco", "voc", "per_image_json"])
+def test_a_link_that_cannot_be_followed_hides_no_other_file(tmp_path, name):
+    TREES[name](tmp_path)
+    for folder in [tmp_path, *(path for path in tmp_path.rglob("*") if path.is_dir())]:
+        (folder / "itself").symlink_to("itself")
+    assert detect_format(options(tmp_path))[0].format == name
+    assert list_folder(str(tmp_path)).files[""] == ["itself"]
 
 
 def test_a_missing_root_and_an_empty_one_are_errors(tmp_path):

@@ -125,7 +125,7 @@ def test_a_tree_may_be_the_root_or_below_it(tmp_path, folder, split):
     assert len(dataset.boxes) == 2
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.JPG", "a.jpeg", "a.png", "a.PNG", "a.webp"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.JPG", "a.jpeg", "a.png", "a.PNG", "a.webp", "a.jfif", "a.PPM"])
 def test_images_may_have_other_endings(tmp_path, name):
     root = tree(tmp_path, ANNOTATIONS, {"train": "a"})
     (tmp_path / "JPEGImages" / name).write_bytes(b"")
@@ -158,6 +158,12 @@ def test_a_mask_beside_a_photograph_is_not_taken(tmp_path):
     tree(tmp_path, {"d": annotation_text()}, {"other": "d"})
     with pytest.raises(BadInput, match=r"several images are called d: JPEGImages/d.bmp, JPEGImages/d.png"):
         voc.read(root, "other")
+
+
+def test_an_image_of_a_usual_ending_counts_before_one_of_another(tmp_path):
+    root = tree(tmp_path, {"a": annotation_text()}, {"train": "a"})
+    save(tmp_path / "JPEGImages", "a.pgm", "a.png")
+    assert images_of(root, "train") == ["JPEGImages/a.png"]
 
 
 def test_an_image_may_be_called_differently_if_its_annotation_names_it(tmp_path):

@@ -36,7 +36,7 @@ def test_a_data_set_as_ultralytics_describes_it(tmp_path):
     assert dataset.classes == ("cat", "dog") and dataset.category_ids.tolist() == [0, 1]
     assert dataset.boxes.tolist() == [[40, 15, 60, 35]] and dataset.areas.tolist() == [400]
     assert dataset.boxes_per_image().tolist() == [1, 0] and dataset.sizes.tolist() == [[50, 100]] * 2
-    assert dataset.warnings == ("1 image has no label file; it counts as an image without objects",)
+    assert dataset.warnings == ("1 image has no label file; it counts as an image without objects; first: images/train/unlabelled.png",)
     assert split_names(str(tmp_path)) == ["train", "val"]
 
 
@@ -133,7 +133,9 @@ def test_of_images_with_one_label_file_the_jpeg_counts_and_others_are_an_error(t
     labelled(tmp_path, LINE)
     image(tmp_path / "a.png")
     assert paths(read(tmp_path, "all")) == ["a.jpg"]
-    (tmp_path / "a.jpg").rename(tmp_path / "a.bmp")
+    (tmp_path / "a.jpg").rename(tmp_path / "a.pgm")
+    assert paths(read(tmp_path, "all")) == ["a.png"]
+    (tmp_path / "a.pgm").rename(tmp_path / "a.bmp")
     with pytest.raises(BadInput, match=r"a\.bmp and .*a\.png share one label file"):
         read(tmp_path, "all")
 
