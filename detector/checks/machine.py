@@ -35,7 +35,7 @@ with process_group(DEVICE, 1.0) as device:
 def check_folders(config: Config, folder: Path, report: CheckReport) -> None:
     """Checks that a file can be written to run folder and cache, or to the nearest parent folder that exists."""
     for option, path in (("run.folder", folder), ("data.cache", Path(os.path.expanduser(config.data.cache)))):
-        parent = nearest_existing_folder(path)
+        parent = nearest_existing_path(path)
         try:
             with tempfile.TemporaryFile(dir=parent):
                 pass
@@ -48,17 +48,17 @@ def check_folders(config: Config, folder: Path, report: CheckReport) -> None:
                 report.notes.append(f"{problem}; without a cache every start parses the annotations again")
 
 
-def nearest_existing_folder(path: Path) -> Path:
-    """Returns the path itself, or its nearest parent folder that exists."""
+def nearest_existing_path(path: Path) -> Path:
+    """Returns the path itself, or the nearest one above it that exists; a file there is in the way of the folder."""
     path = path.absolute()
-    while not path.is_dir() and path != path.parent:
+    while not path.exists() and path != path.parent:
         path = path.parent
     return path
 
 
 def check_disk(folder: Path, checkpoint_bytes: int, keep: int, report: CheckReport) -> None:
     """Checks the disk space for `keep` checkpoints, best.pt, and the checkpoint that is being written."""
-    free, needed = shutil.disk_usage(nearest_existing_folder(folder)).free, (keep + 2) * checkpoint_bytes
+    free, needed = shutil.disk_usage(nearest_existing_path(folder)).free, (keep + 2) * checkpoint_bytes
     report.facts["disk"] = {"free_gib": round(free / 2**30, 2), "needed_gib": round(needed / 2**30, 2),
                             "checkpoint_gib": round(checkpoint_bytes / 2**30, 3)}
     if free < needed:

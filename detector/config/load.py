@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shlex
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # where PyYAML has libya
 ORIGINAL = "recipe/original"  # the config that `recipe: original` of version 0.1 stands for
 
 
-def load_config(name: str, overrides: Sequence[str] = ()) -> Config:
+def load_config(name: str | os.PathLike, overrides: Sequence[str] = ()) -> Config:
     """Returns the config of a YAML file, or of a recipe that ships with the package, with `key=value` overrides.
 
     An empty `run.name` becomes the name of the file.
@@ -41,8 +42,9 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> Config:
     Raises:
         BadInput: with every mistake at once.
     """
+    name = os.fspath(name)
     path = find_config(name)
-    config = config_of(read_with_base(path), overrides, name, path)
+    config = config_of(read_with_base(path), [overrides] if isinstance(overrides, str) else overrides, name, path)
     if path.name == RUN_CONFIG_FILE and not os.path.isfile(os.path.expanduser(name)):
         refuse_moved_run(config, path)
     return config
@@ -52,9 +54,9 @@ def refuse_moved_run(config: Config, path: Path) -> None:
     """Raises BadInput if the config in a run folder, named by the folder, is of a run in another one."""
     trained, named = run_folder(config), path.parent
     if trained.resolve() != named.resolve():
+        moved = shlex.join([str(path), f"run.folder={named.parent}", f"run.name={named.name}"])
         raise BadInput(f"{named} holds the config of a run in {trained}. To continue the run that is in {named}, write "
-                       f"{path} run.folder={named.parent} run.name={named.name} in its place; to train in {trained}, "
-                       f"{path}")
+                       f"{moved} in its place; to train in {trained}, {shlex.quote(str(path))}")
 
 
 def config_of(tree: dict, overrides: Sequence[str], name: str, path: Path) -> Config:

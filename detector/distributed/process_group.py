@@ -164,8 +164,10 @@ def choose_device(device: str, remedy: str = "set run.device=cpu") -> torch.devi
         remedy: for the error where there is no GPU.
 
     Raises:
-        BadInput: there is no GPU, or there are more processes than GPUs.
+        BadInput: there is no GPU, there are more processes than GPUs, or it is another name, such as cuda:1.
     """
+    if device not in ("auto", "cpu", "cuda"):
+        raise BadInput(f"device {device}: one of auto, cpu and cuda. Select a GPU with CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count() if device != "cpu" else 0
     if device == "cuda" and count == 0:
         raise BadInput(f"device cuda: this machine has no GPU that PyTorch can use; {remedy}")

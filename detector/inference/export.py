@@ -80,6 +80,8 @@ def export(run: str, kind: str, out: str = "", which: str = "", source: str = ""
         raise BadInput("--format onnx cannot express model.roi_pooling=pool: PyTorch's exporter fails to translate "
                        "torchvision's roi_pool. Export with --format pt2 or torchscript")
     path = Path(out) if out else results_folder(run) / "export" / f"detector{SUFFIXES[kind]}"
+    if path.is_dir():
+        raise BadInput(f"--out {path} is a folder. Name a file, such as {path / f'detector{SUFFIXES[kind]}'}")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"part.{path.name}")  # torch.export accepts names that end in .pt2 alone
     images, description = load_check_images(named_detector(run), source)

@@ -84,7 +84,8 @@ def load_check_images(run: str, source: str) -> tuple[list[Tensor], str]:
         except BadInput:
             paths, description = [], "drawn images, as there is no validation data"
     if paths:
-        images = [read_image(paths[number % len(paths)]) for number in range(NUM_IMAGES)]
+        remedy = "Replace it, or name other images with --images"
+        images = [read_image(paths[number % len(paths)], remedy=remedy) for number in range(NUM_IMAGES)]
     else:
         images = [_draw(number) for number in range(NUM_IMAGES)]
     return [rescale(image, *SCALES[number % len(SCALES)]) for number, image in enumerate(images)], description

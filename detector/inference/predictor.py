@@ -132,8 +132,10 @@ class Predictor:
             overlap: of neighboring tiles, as part of a side.
 
         Raises:
-            BadInput: an image cannot be read, or its values are not those of pixels.
+            BadInput: an image cannot be read, its values are not those of pixels, or `score` is not from 0 to 1.
         """
+        if not 0 <= score <= 1:
+            raise BadInput(f"score {score}: a score is from 0 to 1. Pass such a number")
         slicing = Slicing(slice, overlap) if slice else None
         if isinstance(images, (list, tuple)):
             return self.detect([to_image_tensor(image) for image in images], score, slicing=slicing)

@@ -120,7 +120,8 @@ class Heartbeat:
             self._write_files(latest)
         if has_changed and self.stalled_s:
             # A timer in C writes the stacks, also if another thread holds the interpreter lock.
-            faulthandler.dump_traceback_later(self.stalled_s, file=self.stacks or sys.stderr)
+            with contextlib.suppress(AttributeError, OSError, RuntimeError, ValueError):  # stderr that is no file
+                faulthandler.dump_traceback_later(self.stalled_s, file=self.stacks or sys.stderr)
         self.written = latest
         if self.stalled_s and idle_s > self.stalled_s + INTERVAL_S and self.warned != latest:
             self.warned = latest

@@ -6,8 +6,10 @@ import resource
 
 from detector.errors import BAD_INPUT, FAILED
 
-# Disk full, over quota, file too large, read-only, permission denied, a stale handle or an error of a network disk.
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ESTALE, errno.EIO)
+# Disk full, over quota, file too large, read-only, permission denied, a stale handle or an error of a network disk; a
+# file in place of a folder, or a folder in place of a file; a name that is too long.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ESTALE, errno.EIO,
+               errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 TOO_MANY_FILES = re.compile(r"too many open files|received \d+ items of ancdata", re.IGNORECASE)
 NO_SHARED_MEMORY = re.compile(r"shared memory|/torch_\d+|/dev/shm", re.IGNORECASE)
 NO_HOST_MEMORY = re.compile(r"(can't|cannot) allocate memory|unable to mmap|failed to map|bad_alloc", re.IGNORECASE)

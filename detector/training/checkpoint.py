@@ -82,7 +82,7 @@ def compare_configs(content: dict, config: Config, classes: tuple[str, ...],
     before = {**defaults, **flatten(content["config"])}  # an option that is newer than the checkpoint had its default
     before, now = expand_home(before), expand_home(now)
     changed = {key: f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in before if before[key] != now.get(key)}
-    forbidden = [line for key, line in changed.items() if key.startswith("model.")]
+    forbidden = [line for key, line in changed.items() if key.startswith("model.") or key == "optim.optimizer"]
     if val_share(tuple(before["data.val"])) or val_share(config.data.val):  # else images would change sides
         forbidden += [line for key, line in changed.items() if key in HELD_OUT_BY]
     if content["classes"] != list(classes):

@@ -23,6 +23,7 @@ sys.exit(report_errors(fail))
 
 
 @pytest.mark.parametrize("error, status", [("OSError(errno.ENOSPC, 'full', 'log.txt')", BAD_INPUT),
+                                           ("OSError(errno.ENOTDIR, 'full', 'log.txt')", BAD_INPUT),
                                            ("OSError(errno.ENOENT, 'wrong')", FAILED), ("BrokenPipeError()", FAILED),
                                            ("ValueError('wrong')", FAILED)])
 @pytest.mark.parametrize("world", [1, 2])

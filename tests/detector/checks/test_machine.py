@@ -51,6 +51,14 @@ def test_a_run_folder_that_cannot_be_written_is_a_problem_and_no_file_is_left_be
     assert bool(report.problems) is problem and report.notes == [] and list(tmp_path.iterdir()) == []
 
 
+def test_a_file_in_the_place_of_the_run_folder_is_a_problem(tmp_path):
+    report = CheckReport()
+    (tmp_path / "runs").write_bytes(b"")
+    machine.check_folders(replace(CONFIG, data=replace(CONFIG.data, cache=str(tmp_path))), tmp_path / "runs" / "a", report)
+    problem, = report.problems
+    assert f"cannot create a file in {tmp_path / 'runs'} (Not a directory)" in str(problem)
+
+
 def test_a_cache_that_cannot_be_written_is_only_a_note(tmp_path):
     report = CheckReport()
     machine.check_folders(replace(CONFIG, data=replace(CONFIG.data, cache="/proc/nowhere")), tmp_path, report)

@@ -137,6 +137,7 @@ def test_each_process_takes_its_own_device(device, gpus, local_rank, expected, m
 
 @pytest.mark.parametrize("device, gpus, local_rank, message", [
     ("cuda", 0, 0, "no GPU that PyTorch can use; set run.device=cpu"),
+    ("cuda:1", 2, 0, "device cuda:1: one of auto, cpu and cuda. Select a GPU with CUDA_VISIBLE_DEVICES"), ("gpu", 0, 0, "one of auto"),
     ("auto", 2, 2, "more processes than GPUs: 3 processes on .* which has 2. Start 2 processes, or set run.device=cpu")])
 def test_a_gpu_that_is_not_there_is_bad_input(device, gpus, local_rank, message, monkeypatch):
     monkeypatch.setattr(process_group, "local_rank", lambda: local_rank)

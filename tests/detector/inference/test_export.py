@@ -179,6 +179,11 @@ def test_what_a_format_cannot_have_is_refused_before_anything_is_written(untrain
     assert not (Path(untrained_run) / "export").exists()
 
 
+def test_a_folder_in_place_of_the_file_is_refused(untrained_run, tmp_path):
+    with pytest.raises(BadInput, match=f"--out {tmp_path} is a folder. Name a file, such as {tmp_path}/detector.onnx"):
+        export(untrained_run, "onnx", out=str(tmp_path))
+
+
 def test_a_padded_size_that_no_image_fits_is_refused(untrained_run):
     with pytest.raises(BadInput, match="--padded-size 32x32: none of the .* fits"):
         export(untrained_run, "pt2", padded_size=(32, 32))

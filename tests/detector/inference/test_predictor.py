@@ -56,6 +56,9 @@ def test_only_detections_of_the_minimum_score_are_returned(detect, pixels):
     middle = float(np.sort(everything.scores)[len(everything) // 2])
     upper = detect(pixels, score=middle)
     assert len(upper) == (everything.scores >= middle).sum() < len(everything)
+    for score in (50, -0.1, float("nan")):
+        with pytest.raises(BadInput, match="a score is from 0 to 1"):
+            detect(pixels, score=score)
     none = detect(pixels, score=1.0)
     assert len(none) == 0 and none.boxes.shape == (0, 4) and none.names == () and repr(none) == "0 objects"
 

@@ -1,7 +1,9 @@
 """Each rank writes its heartbeat; without progress, stacks are written and the slowest rank is named."""
 
+import io
 import json
 import os
+import sys
 import time
 
 import pytest
@@ -109,6 +111,17 @@ def test_without_progress_the_stacks_are_left_and_the_late_rank_is_named_once(tm
         marks.mark("step", 8)
     assert len(messages) == 1 and "rank 1 on n1 is late, at step 6 in phase 'loading data' for 64" in messages[0]
     assert "where_it_hangs" in (tmp_path / "heartbeats" / "rank-00000.stacks.txt").read_text()
+
+
+@pytest.mark.parametrize("stream", [None, io.StringIO()])
+def test_a_stderr_that_is_no_file_does_not_end_the_heartbeats(stream, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Heartbeat(tmp_path, 60) as marks:  # before there is a folder for the stacks
+        marks.mark("reading annotations")
+        time.sleep(0.3)
+        marks.open(1)
+        marks.mark("step", 3)
+    assert read_heartbeats(tmp_path)[0].step == 3
 
 
 def test_a_rank_that_moves_is_not_stalled_and_0_means_never(tmp_path):

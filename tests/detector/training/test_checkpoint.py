@@ -112,11 +112,12 @@ def test_no_change_is_no_change(tmp_path):
 
 def test_changes_are_named_and_those_of_the_model_forbidden(tmp_path):
     now = replace(CONFIG, model=replace(CONFIG.model, roi_pooling="crop", rpn=replace(CONFIG.model.rpn, batch_size_per_image=128)),
-                  optim=Optim(lr=0.5), run=replace(CONFIG.run, num_workers=7), data=Data(root="/elsewhere"), seed=3)
+                  optim=Optim(lr=0.5, optimizer="adamw"), run=replace(CONFIG.run, num_workers=7), data=Data(root="/elsewhere"), seed=3)
     forbidden, other = compare_configs(content_of(CONFIG, tmp_path), now, ("dog", "cat"), 32)
     assert sorted(forbidden) == ["batch.size: 16 -> 32 images a step",
                                  "classes: cat, dog -> dog, cat (data.classes, data.train)",
-                                 "model.roi_pooling: 'align' -> 'crop'", "model.rpn.batch_size_per_image: 256 -> 128"]
+                                 "model.roi_pooling: 'align' -> 'crop'", "model.rpn.batch_size_per_image: 256 -> 128",
+                                 "optim.optimizer: 'sgd' -> 'adamw'"]
     assert sorted(other) == ["data.root: '' -> '/elsewhere'", "optim.lr: 0.02 -> 0.5", "seed: 0 -> 3"]  # run.*: no
 
 
