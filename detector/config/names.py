@@ -49,7 +49,7 @@ def find_config(name: str) -> Path:
     A recipe may be written custom/bccd or configs/custom/bccd.yaml, a run cells or runs/cells.
 
     Raises:
-        BadInput: names the recipe or run of a similar name, or else lists the shipped recipes.
+        BadInput: lists the shipped recipes, and names the recipe or run of a similar name.
     """
     for path in (Path(name), Path(os.path.expanduser(name))):
         if path.is_file():
@@ -59,9 +59,8 @@ def find_config(name: str) -> Path:
     for path in (folder / f"{short}.yaml", Path(os.path.expanduser(named_run(name))) / RUN_CONFIG_FILE):
         if name and path.is_file():
             return path
-    similar = similar_config(short)
-    raise BadInput(f"no such config file: {name}{similar}. Give a YAML file, or "
-                   + ("the name of a recipe or run" if similar else f"one of: {', '.join(config_names())}"))
+    raise BadInput(f"no such config file: {name}{similar_config(short)}. Give a YAML file, or one of: "
+                   + ", ".join(config_names()))
 
 
 def similar_config(name: str) -> str:

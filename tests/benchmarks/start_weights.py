@@ -35,7 +35,9 @@ class Case:
 
 
 ORIGINAL = {"base": "recipe/original", "model": {"backbone": "vgg16", "anchor_sizes": [[24, 56, 128]]},
-            "batch": {"size": 4, "micro_batch_size": 4}, "augment": {"min_size": [320]}, "evaluate": {"min_size": 320},
+            "batch": {"size": 4, "micro_batch_size": 4},
+            "optim": {"lr": 0.004, "reference_batch_size": 4, "weight_decay": 0.0005, "bias_lr_factor": 2, "grad_clip_norm": 10},
+            "augment": {"min_size": [320]}, "evaluate": {"min_size": 320},
             "schedule": {"steps": 160, "lr_schedule": "milestones", "milestones": [1.2]}}  # an epoch has 102 steps
 MODERN = {"base": "custom/bccd", "evaluate": {"every_epochs": 0}}
 CASES = {

@@ -101,7 +101,7 @@ def test_a_mistake_is_raised_and_not_an_exit(tiny, config_file):
 
 
 def test_a_config_may_be_a_path_and_one_override_a_text(config_file):
-    assert load_config(Path(config_file), "optim.lr=0.125").optim.lr == 0.125
+    assert load_config(Path(config_file), "data.root=/elsewhere").data.root == "/elsewhere"
 
 
 def test_read_dataset_gives_the_splits_of_the_config_or_any_split(tiny, config_file):
