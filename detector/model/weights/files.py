@@ -18,10 +18,9 @@ from torchvision import models
 from torchvision.models import WeightsEnum
 
 from detector.errors import BadInput
+from detector.model.weights.content import NESTED, find_tensors
 from detector.run.checkpoint_files import best_path, step_files
 from detector.run.file_digest import Damaged, verify_foreign
-
-NESTED = ("model", "state_dict", "blobs")  # keys below which files keep their tensors; the last is Detectron's
 
 
 @dataclass(frozen=True)
@@ -106,14 +105,11 @@ def read_file(path: str) -> StoredWeights:
         raise BadInput(f"model.weights={path} is no file of tensors: {reason_of(error)}") from error
     outer = content if isinstance(content, dict) else {}
     class_names = ["__background__", *outer["classes"]] if "classes" in outer else []
-    while isinstance(content, dict) and any(isinstance(content.get(key), dict) for key in NESTED):
-        content = content.get("ema") or next(content[key] for key in NESTED if isinstance(content.get(key), dict))
-    if isinstance(content, dict):
-        content = {key: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
-                   else value for key, value in content.items()}
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise BadInput(f"model.weights={path}: a dict of tensors expected, or one below {', '.join(NESTED)}")
-    return StoredWeights(content, class_names, settings_of_file(outer, content))
+    tensors = find_tensors(content)
+    if not tensors:
+        raise BadInput(f"model.weights={path}: a dict of tensors expected, or one below {', '.join(NESTED)}. Save it "
+                       "by torch.save(model.state_dict(), FILE)")
+    return StoredWeights(tensors, class_names, settings_of_file(outer, tensors))
 
 
 def reason_of(error: Exception) -> str:
