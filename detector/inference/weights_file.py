@@ -125,6 +125,10 @@ def build_from_weights(config: Config, classes: tuple[str, ...],
         raise BadInput(f"{config.model.weights} does not fill {len(report.not_loaded)} tensors of "
                        f"{config.model.backbone} with {len(classes)} classes; they would be random: {names}. {report}. "
                        "Name the config that it was trained with, or set the options that differ")
+    if report.new_classes:
+        raise BadInput(f"{config.model.weights} does not know {count_of(report.new_classes, 'class', 'classes')} of "
+                       f"{shorten(classes)}; their rows in the predictor would be random. Name the classes as the file "
+                       "does, in data.classes and in the annotations")
     return WeightsDetector(model, config, classes, report)
 
 

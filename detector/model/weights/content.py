@@ -23,3 +23,25 @@ def find_tensors(content: object) -> dict[str, Tensor]:
     tensors = {key: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
                else value for key, value in content.items()}
     return tensors if all(isinstance(value, Tensor) for value in tensors.values()) else {}
+
+
+def find_class_names(classes: object, tensors: dict[str, Tensor]) -> list[str]:
+    """Returns the names that a file states as its classes, from label 0 (background) on; empty for other content.
+
+    Args:
+        classes: a list of names, or a dict of names by number or of numbers by name; background may come first.
+        tensors: of the file. If their predictor has one row more than there are names, background is not among these.
+    """
+    if isinstance(classes, dict):
+        try:
+            by_number = {int(key): value for key, value in classes.items()}
+        except (TypeError, ValueError):
+            by_number = {value: key for key, value in classes.items() if isinstance(value, int)}
+        if len(by_number) != len(classes):
+            return []
+        classes = [by_number[number] for number in sorted(by_number)]
+    if not isinstance(classes, (list, tuple)) or not classes or not all(isinstance(name, str) for name in classes):
+        return []
+    rows = next((len(value) for key, value in tensors.items() if key.endswith("cls_score.bias")), 0)
+    has_background = classes[0].lower() in BACKGROUND and rows != len(classes) + 1
+    return ["__background__", *classes[has_background:]]

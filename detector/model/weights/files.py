@@ -18,7 +18,7 @@ from torchvision import models
 from torchvision.models import WeightsEnum
 
 from detector.errors import BadInput
-from detector.model.weights.content import NESTED, find_tensors
+from detector.model.weights.content import NESTED, find_class_names, find_tensors
 from detector.run.checkpoint_files import best_path, step_files
 from detector.run.file_digest import Damaged, verify_foreign
 
@@ -104,12 +104,11 @@ def read_file(path: str) -> StoredWeights:
     except Exception as error:  # torch.load documents no common base class of its errors for foreign files
         raise BadInput(f"model.weights={path} is no file of tensors: {reason_of(error)}") from error
     outer = content if isinstance(content, dict) else {}
-    class_names = ["__background__", *outer["classes"]] if "classes" in outer else []
     tensors = find_tensors(content)
     if not tensors:
         raise BadInput(f"model.weights={path}: a dict of tensors expected, or one below {', '.join(NESTED)}. Save it "
                        "by torch.save(model.state_dict(), FILE)")
-    return StoredWeights(tensors, class_names, settings_of_file(outer, tensors))
+    return StoredWeights(tensors, find_class_names(outer.get("classes"), tensors), settings_of_file(outer, tensors))
 
 
 def reason_of(error: Exception) -> str:
@@ -141,9 +140,12 @@ def settings_of_file(outer: dict, tensors: dict[str, Tensor]) -> dict[str, objec
 def read_safetensors(path: str) -> dict:
     """Returns the tensors of a file of safetensors below "model", and the class names of `fleet-rcnn export`."""
     with safe_open(path, "pt") as file:
-        labels = json.loads((file.metadata() or {}).get("labels", "{}"))
+        labels = (file.metadata() or {}).get("labels", "{}")
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-    return {"model": tensors, **({"classes": list(labels.values())} if labels else {})}
+    try:
+        return {"model": tensors, "classes": json.loads(labels)}
+    except ValueError:  # of another program, which does not write JSON there
+        return {"model": tensors}
 
 
 def read_pickle(path: str) -> object:
