@@ -17,6 +17,7 @@ from torch import Tensor
 from torchvision import models
 from torchvision.models import WeightsEnum
 
+from detector.config.names import named_run
 from detector.errors import BadInput
 from detector.model.weights.content import NESTED, find_class_names, find_tensors
 from detector.run.checkpoint_files import best_path, step_files
@@ -56,9 +57,10 @@ def read_weights(name: str) -> StoredWeights:
 
 
 def local_file(name: str) -> str:
-    """Returns the path of a file of this name, or of the best or else newest checkpoint of a run folder; or ""."""
-    path = Path(name).expanduser()
-    return next((str(file) for file in (path, best_path(path), *step_files(path)) if file.is_file()), "")
+    """Returns the path of a file of this name, or of the best or else newest checkpoint of a run; or ""."""
+    run = Path(named_run(name)).expanduser()
+    files = (Path(name).expanduser(), best_path(run), *step_files(run))
+    return next((str(file) for file in files if file.is_file()), "")
 
 
 def find_download(name: str) -> tuple[WeightsEnum, str]:
@@ -67,8 +69,8 @@ def find_download(name: str) -> tuple[WeightsEnum, str]:
         entry: WeightsEnum = models.get_weight(name)
     except (ValueError, KeyError, AttributeError) as error:
         raise BadInput(f"model.weights={name}: no such file, and torchvision has no weights of this name. Use "
-                       "imagenet, coco, a name such as ResNet50_Weights.IMAGENET1K_V2, a file, or a run folder; "
-                       "`fleet-rcnn data get caffe_weights` downloads those of the published tables") from error
+                       "imagenet, coco, a name such as ResNet50_Weights.IMAGENET1K_V2, a file, or a run folder or its "
+                       "name; `fleet-rcnn data get caffe_weights` downloads those of the published tables") from error
     return entry, os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(entry.url))
 
 
