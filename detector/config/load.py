@@ -86,10 +86,19 @@ def from_dict(tree: dict, source: str) -> Config:
         BadInput: with every mistake; `source` is named in it.
     """
     mistakes: list[str] = []
-    config = build(Config, translate_saved(tree, source), "", mistakes)
+    tree = translate_saved(tree, source)
+    config = build(Config, tree, "", mistakes)
+    if has_later_options(tree):
+        source += ", probably written by a newer version of Fleet R-CNN (update this one to read it)"
+        mistakes = [mistake.partition(" (did you mean")[0] for mistake in mistakes]
     if mistakes:
         raise combine_mistakes(source, mistakes)
     return config
+
+
+def has_later_options(tree: dict) -> bool:
+    """Returns whether a config that a program saved has options that neither this version nor an older one has."""
+    return any(path not in all_options() and not advice_for(path, value) for path, value in flatten(tree).items())
 
 
 def replace_recipe(tree: dict) -> dict:

@@ -66,7 +66,7 @@ class Model:
                            "stride 16, with layer4 as box head", choices=BACKBONE_NAMES,
                            table="detector.model.backbones:BACKBONES")
     weights: str = option("imagenet", "imagenet or coco (torchvision's), the name of a torchvision weight entry, a "
-                          "file, or a run folder, with its best checkpoint; empty: random initial weights", path=True)
+                          "file, or a run, with its best checkpoint; empty: random initial weights", path=True)
     norm: str = option("frozen", "batch norms. frozen: fixed statistics and weights; trained: both are learned (except "
                        "in frozen stages); synchronized: also, with the statistics of the images of all processes",
                        choices=("frozen", "trained", "synchronized"))

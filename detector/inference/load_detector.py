@@ -13,6 +13,9 @@ from detector.errors import BadInput, shorten
 from detector.inference.weights_file import COCO, WEIGHT_SUFFIXES, is_coco_name, named_detector, open_weights
 from detector.model.faster_rcnn import Detector, build_model, to_device_and_layout
 from detector.run.checkpoint_files import best_path, names_not_finite, read_checkpoint, step_files, whole_beside
+from detector.run.files import CHECKPOINTS_FOLDER
+
+LAST = "last.pt"  # the name of the newest checkpoint in other programs
 
 
 def find_checkpoint(run: str, which: str = "") -> Path:
@@ -20,18 +23,26 @@ def find_checkpoint(run: str, which: str = "") -> Path:
 
     Args:
         run: the run folder.
-        which: best or empty (the newest checkpoint if there has been no evaluation yet), last, or the path of a file.
+        which: best or empty (the newest checkpoint if there has been no evaluation yet), last, or a file, by its path
+            or by its name in the run folder.
 
     Raises:
         BadInput: there is no such run folder, or no checkpoint in it.
     """
-    if which not in ("", "best", "last"):
-        return Path(which)
     folder = Path(named_run(run))
+    if which not in ("", "best", "last"):
+        for path in (Path(which).expanduser(), folder / CHECKPOINTS_FOLDER / which):
+            if path.is_file():
+                return path
     if not folder.is_dir():
         raise no_such_run(run)
     best, steps = best_path(folder), step_files(folder)
-    if which != "last" and best.is_file():
+    if which not in ("", "best", "last", LAST):
+        present = [path.name for path in (best, *steps) if path.is_file()]
+        raise BadInput(f"no such checkpoint: {which}. " + (
+            f"In {folder / CHECKPOINTS_FOLDER}: {shorten(present)}. Name one of them, best, or last, or the path of a "
+            "file" if present else f"There is none in {folder / CHECKPOINTS_FOLDER}: has this run trained?"))
+    if which not in ("last", LAST) and best.is_file():
         return best
     if not steps:
         raise BadInput(f"no checkpoint in {folder / 'checkpoints'}: has this run trained?")
@@ -103,6 +114,8 @@ def open_detector(name: str, which: str, device: torch.device,
     try:
         return load_detector(Path(name).expanduser(), device)
     except BadInput as error:
+        if error.mistakes:  # of the config in a checkpoint
+            raise
         raise BadInput(f"{error}. Weights of another program need the config that they belong to: --config "
                        "coco/resnet50_fpn, or another of configs/") from error
 

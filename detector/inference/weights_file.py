@@ -14,7 +14,7 @@ from detector.config.options import auto_options
 from detector.config.parsing import did_you_mean
 from detector.config.schema import Config
 from detector.data.formats import voc
-from detector.errors import BadInput
+from detector.errors import BadInput, count_of, shorten
 from detector.model.backbones import find_backbone
 from detector.model.faster_rcnn import Detector, build_model
 from detector.model.weights.files import StoredWeights, find_download, read_weights
@@ -125,6 +125,10 @@ def build_from_weights(config: Config, classes: tuple[str, ...],
         raise BadInput(f"{config.model.weights} does not fill {len(report.not_loaded)} tensors of "
                        f"{config.model.backbone} with {len(classes)} classes; they would be random: {names}. {report}. "
                        "Name the config that it was trained with, or set the options that differ")
+    if report.new_classes:
+        raise BadInput(f"{config.model.weights} does not know {count_of(report.new_classes, 'class', 'classes')} of "
+                       f"{shorten(classes)}; their rows in the predictor would be random. Name the classes as the file "
+                       "does, in data.classes and in the annotations")
     return WeightsDetector(model, config, classes, report)
 
 
@@ -170,12 +174,15 @@ def names_of_classes(config: Config, stored: StoredWeights) -> list[str]:
     known = (("PASCAL VOC", ["__background__", *voc.CLASSES]), ("COCO", [name for name in coco if name != NO_CLASS]),
              ("COCO", list(coco)))
     scores = to_model_names(stored.tensors, config.model).get(f"{PREDICTOR}cls_score.bias")
-    num_classes = 0 if scores is None else len(scores)
+    if scores is None:
+        raise BadInput(f"{config.model.weights}: no tensor in it fits the class scores of {config.model.backbone}; it "
+                       f"holds {shorten(list(stored.tensors))}. Name the file of a whole Faster R-CNN, with the names "
+                       "of torchvision, detectron2 or jwyang/faster-rcnn.pytorch")
     for dataset, names in known:
-        if len(names) == num_classes:
+        if len(names) == len(scores):
             if not is_coco_download(config.model.weights, config):
-                print_once([f"{config.model.weights} does not name its {num_classes - 1} classes: those of {dataset} "
+                print_once([f"{config.model.weights} does not name its {len(scores) - 1} classes: those of {dataset} "
                             "are taken; data.classes in the config file of --config states others"])
             return names
-    raise BadInput(f"{config.model.weights} does not name its {max(num_classes - 1, 0)} classes. List them in order "
-                   "as data.classes in the config file of --config")
+    raise BadInput(f"{config.model.weights} does not name its {count_of(len(scores) - 1, 'class', 'classes')}. List "
+                   "them in order as data.classes in the config file of --config")

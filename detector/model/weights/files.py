@@ -17,11 +17,11 @@ from torch import Tensor
 from torchvision import models
 from torchvision.models import WeightsEnum
 
+from detector.config.names import named_run
 from detector.errors import BadInput
+from detector.model.weights.content import NESTED, find_class_names, find_tensors
 from detector.run.checkpoint_files import best_path, step_files
 from detector.run.file_digest import Damaged, verify_foreign
-
-NESTED = ("model", "state_dict", "blobs")  # keys below which files keep their tensors; the last is Detectron's
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,10 @@ def read_weights(name: str) -> StoredWeights:
 
 
 def local_file(name: str) -> str:
-    """Returns the path of a file of this name, or of the best or else newest checkpoint of a run folder; or ""."""
-    path = Path(name).expanduser()
-    return next((str(file) for file in (path, best_path(path), *step_files(path)) if file.is_file()), "")
+    """Returns the path of a file of this name, or of the best or else newest checkpoint of a run; or ""."""
+    run = Path(named_run(name)).expanduser()
+    files = (Path(name).expanduser(), best_path(run), *step_files(run))
+    return next((str(file) for file in files if file.is_file()), "")
 
 
 def find_download(name: str) -> tuple[WeightsEnum, str]:
@@ -68,8 +69,8 @@ def find_download(name: str) -> tuple[WeightsEnum, str]:
         entry: WeightsEnum = models.get_weight(name)
     except (ValueError, KeyError, AttributeError) as error:
         raise BadInput(f"model.weights={name}: no such file, and torchvision has no weights of this name. Use "
-                       "imagenet, coco, a name such as ResNet50_Weights.IMAGENET1K_V2, a file, or a run folder; "
-                       "`fleet-rcnn data get caffe_weights` downloads those of the published tables") from error
+                       "imagenet, coco, a name such as ResNet50_Weights.IMAGENET1K_V2, a file, or a run folder or its "
+                       "name; `fleet-rcnn data get caffe_weights` downloads those of the published tables") from error
     return entry, os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(entry.url))
 
 
@@ -105,15 +106,11 @@ def read_file(path: str) -> StoredWeights:
     except Exception as error:  # torch.load documents no common base class of its errors for foreign files
         raise BadInput(f"model.weights={path} is no file of tensors: {reason_of(error)}") from error
     outer = content if isinstance(content, dict) else {}
-    class_names = ["__background__", *outer["classes"]] if "classes" in outer else []
-    while isinstance(content, dict) and any(isinstance(content.get(key), dict) for key in NESTED):
-        content = content.get("ema") or next(content[key] for key in NESTED if isinstance(content.get(key), dict))
-    if isinstance(content, dict):
-        content = {key: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
-                   else value for key, value in content.items()}
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise BadInput(f"model.weights={path}: a dict of tensors expected, or one below {', '.join(NESTED)}")
-    return StoredWeights(content, class_names, settings_of_file(outer, content))
+    tensors = find_tensors(content)
+    if not tensors:
+        raise BadInput(f"model.weights={path}: a dict of tensors expected, or one below {', '.join(NESTED)}. Save it "
+                       "by torch.save(model.state_dict(), FILE)")
+    return StoredWeights(tensors, find_class_names(outer.get("classes"), tensors), settings_of_file(outer, tensors))
 
 
 def reason_of(error: Exception) -> str:
@@ -145,9 +142,12 @@ def settings_of_file(outer: dict, tensors: dict[str, Tensor]) -> dict[str, objec
 def read_safetensors(path: str) -> dict:
     """Returns the tensors of a file of safetensors below "model", and the class names of `fleet-rcnn export`."""
     with safe_open(path, "pt") as file:
-        labels = json.loads((file.metadata() or {}).get("labels", "{}"))
+        labels = (file.metadata() or {}).get("labels", "{}")
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-    return {"model": tensors, **({"classes": list(labels.values())} if labels else {})}
+    try:
+        return {"model": tensors, "classes": json.loads(labels)}
+    except ValueError:  # of another program, which does not write JSON there
+        return {"model": tensors}
 
 
 def read_pickle(path: str) -> object:

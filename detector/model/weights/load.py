@@ -25,13 +25,17 @@ class LoadReport:
     unused: list[str]       # in the file, not in the model
     mismatched: list[str]   # in both, of different shape: "name [2, 3] in the model, [4, 3] in the file"
     not_loaded: list[str]   # in the model, not filled: they keep their initial values
-    matched_classes: int = 0  # classes whose rows of the predictor were found by name
+    matched_classes: int = 0  # classes whose rows of the predictor were found by name, and copied
+    new_classes: int = 0      # classes of the model that the file's names lack: their rows keep their initial values
     notes: tuple[str, ...] = ()  # differences between the training of the file and this model
 
     def __str__(self) -> str:
         lines = [f"{len(self.loaded)} tensors loaded", *self.notes]
         if self.matched_classes:
             lines.append(f"{count_of(self.matched_classes, 'class', 'classes')} matched by name")
+        if self.new_classes:
+            lines.append(f"{count_of(self.new_classes, 'class is', 'classes are')} new, with random rows in the "
+                         "predictor")
         for label, names in (("unused", self.unused), ("different shape", self.mismatched),
                              ("not loaded", self.not_loaded)):
             if names:
@@ -84,7 +88,8 @@ def load_weights(model: nn.Module, config: Model, classes: tuple[str, ...],
     stored = stored or read_weights(name)
     not_finite = [key for key, value in stored.tensors.items() if not value.isfinite().all()]
     tensors = {key: value for key, value in stored.tensors.items() if key not in not_finite}
-    report = fill(model, to_model_names(tensors, config), stored.class_names, classes)
+    tensors = to_model_names(tensors, config)
+    report = fill(model, tensors, stored.class_names, classes)
     if not report.loaded:
         raise BadInput(f"model.weights={name}: no tensor in it fits {config.backbone}; it holds "
                        + ", ".join(list(stored.tensors)[:5]) + ", ...")
@@ -92,6 +97,10 @@ def load_weights(model: nn.Module, config: Model, classes: tuple[str, ...],
     notes = [f"not finite and left out ({len(not_finite)}): {', '.join(not_finite)}"] if not_finite else []
     notes += [f"trained with model.{key}={value}, this model has {getattr(config, key)}"
               for key, value in stored.settings.items() if getattr(config, key) != value]
+    scores = tensors.get(f"{PREDICTOR}cls_score.bias")
+    if stored.class_names and scores is not None and len(scores) != len(stored.class_names):
+        notes.append(f"the names of classes in the file ({len(stored.class_names) - 1}) are not used: its predictor "
+                     f"has {count_of(len(scores) - 1, 'class', 'classes')}")
     return replace(report, notes=tuple(notes))
 
 
@@ -117,24 +126,25 @@ def fill(model: nn.Module, state: dict[str, Tensor], class_names: list[str], cla
     counters = {key for key in state if key.endswith("num_batches_tracked")}
     state = {key: value for key, value in state.items() if key not in counters or key in own}
     match_rpn_scores(own, state)
-    matched_classes = match_classes(own, state, class_names, classes)
+    matched, new = match_classes(own, state, class_names, classes)
     fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     model.load_state_dict(fitting, strict=False)
     mismatched = [f"{key} {list(own[key].shape)} in the model, {list(value.shape)} in the file"
                   for key, value in state.items() if key in own and own[key].shape != value.shape]
     not_loaded = [key for key in own if key not in fitting and not key.endswith("num_batches_tracked")]
-    return LoadReport(list(fitting), [key for key in state if key not in own], mismatched, not_loaded, matched_classes)
+    return LoadReport(list(fitting), [key for key in state if key not in own], mismatched, not_loaded, matched, new)
 
 
 def match_classes(own: dict[str, Tensor], state: dict[str, Tensor], class_names: list[str],
-                  classes: tuple[str, ...]) -> int:
-    """Reorders the predictor's rows in `state` to the model's classes, in place; returns how many classes matched.
+                  classes: tuple[str, ...]) -> tuple[int, int]:
+    """Reorders the predictor's rows in `state` to the model's classes, in place; returns how many matched, and are new.
 
     A class that the weights do not know keeps the model's own rows. A class-agnostic box has no rows by class and stays
-    as it is.
+    as it is. Both numbers are 0 where no rows were copied by name.
     """
     if not class_names or ["__background__", *classes] == class_names:
-        return 0
+        return 0, 0
+    copied = False
     pairs = [(0, 0)] + [(c, class_names.index(name)) for c, name in enumerate(classes, start=1) if name in class_names]
     for key in [key for key in state if key.startswith(PREDICTOR) and key in own]:
         stored, rows, each = state[key], own[key].clone(), 1 if "cls_score" in key else 4
@@ -143,8 +153,8 @@ def match_classes(own: dict[str, Tensor], state: dict[str, Tensor], class_names:
             continue
         for c, stored_class in pairs:
             rows[c * each:(c + 1) * each] = stored[stored_class * each:(stored_class + 1) * each]
-        state[key] = rows
-    return len(pairs) - 1
+        state[key], copied = rows, True
+    return (len(pairs) - 1, len(classes) + 1 - len(pairs)) if copied else (0, 0)
 
 
 def match_rpn_scores(own: dict[str, Tensor], state: dict[str, Tensor]) -> None:

@@ -15,6 +15,9 @@ from detector.model.backbones import find_backbone
 HEAD = "roi_heads.box_head."
 PREDICTOR = "roi_heads.box_predictor."
 RPN = "rpn.head."
+# Before all names of a model inside another: nn.DataParallel, AveragedModel and DeepSpeed; a module of Lightning.
+WRAPPERS = ("module.", "model.")
+COMPILED = "_orig_mod."  # what torch.compile puts before the names of the part that it compiles
 
 # A table is a list of (pattern, replacement), applied one after the other to each name.
 # torchvision before 0.13, as its COCO files still are.
@@ -52,8 +55,7 @@ DETECTRON2 = ((r"^proposal_generator\.rpn_head\.conv\.", f"{RPN}conv.0.0."),
 
 def to_model_names(state: dict[str, Tensor], config: Model) -> dict[str, Tensor]:
     """Returns the tensors of any layout under the model's names and in its order; unknown names stay as they are."""
-    if state and all(key.startswith("module.") for key in state):  # of a model inside nn.DataParallel
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = unwrap_names(state)
     if any(key.startswith("RCNN_") for key in state):
         resnet = any(key.startswith("RCNN_base.1.") for key in state)  # its first norm; a ReLU in VGG16
         return rename(state, ORIGINAL_RESNET if resnet else ORIGINAL_VGG)
@@ -62,6 +64,17 @@ def to_model_names(state: dict[str, Tensor], config: Model) -> dict[str, Tensor]
     if any(key.startswith(("backbone.", "rpn.", "roi_heads.")) for key in state):
         return rename(state, OLD_TORCHVISION)
     return from_classifier(state, config)
+
+
+def unwrap_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the tensors by their names inside the model, without those of what was wrapped around it."""
+    state = {key.replace(COMPILED, ""): value for key, value in state.items()}
+    while True:
+        named = {key: value for key, value in state.items() if key != "n_averaged"}  # the counter of AveragedModel
+        prefix = next((prefix for prefix in WRAPPERS if named and all(key.startswith(prefix) for key in named)), "")
+        if not prefix:
+            return state
+        state = {key.removeprefix(prefix): value for key, value in named.items()}
 
 
 def rename(state: dict[str, Tensor], table: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:

@@ -52,9 +52,9 @@ def test_a_run_is_evaluated_from_its_folder_alone(run_folder, tmp_path, capsys):
     assert record["step"] == 12 and set(record["per_class"]) == set(CLASSES) and "AP50" in record["metrics"]
     assert (record["data"], record["metric"], record["overrides"]) == ("coco val", "coco", [])
     assert record["checkpoint"].endswith("step-00000012.pt") and not (run_folder / "evaluations").exists()
-    for checkpoint, message in (("last.pt", "no such checkpoint: last.pt"), ("best", "no such run folder")):
+    for checkpoint, message in (("none.pt", "no such checkpoint: none.pt"), ("best", "no such run folder")):
         with pytest.raises(BadInput, match=message):
-            evaluate_run(str(run_folder) if checkpoint == "last.pt" else str(tmp_path / "none"), [], checkpoint)
+            evaluate_run(str(run_folder) if checkpoint == "none.pt" else str(tmp_path / "none"), [], checkpoint)
 
 
 def test_a_damaged_checkpoint_is_named_with_one_that_can_be_taken_instead(run_folder, tmp_path):

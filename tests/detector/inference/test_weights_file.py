@@ -196,6 +196,20 @@ def test_classes_of_another_number_are_listed_in_the_config(tmp_path, photo, cap
     assert detect.classes == ("hen", "egg") and set(detect(photo, score=0.0).names) <= {"hen", "egg"}
 
 
+def test_classes_that_the_file_does_not_know_are_refused(tmp_path):
+    weights = released_weights(tmp_path / "w.pth", "coco/mobilenet_v3_large_fpn", 2, classes=["__background__", "hen", "egg"])
+    config = weights_file.config_with_weights(weights, "coco/mobilenet_v3_large_fpn")
+    assert weights_file.build_from_weights(config, ("egg", "hen")).report.matched_classes == 2
+    with pytest.raises(BadInput, match="w.pth does not know 1 class of hen, cow; their rows in the predictor would be random"):
+        weights_file.build_from_weights(config, ("hen", "cow"))
+
+
+def test_a_file_that_is_no_detector_is_not_asked_for_its_classes(tmp_path):
+    torch.save({"model_state_dict": {"net.a": torch.ones(1), "net.b": torch.ones(2)}}, tmp_path / "w.pth")
+    with pytest.raises(BadInput, match="w.pth: no tensor in it fits the class scores of mobilenet_v3_large_fpn; it holds net.a, net.b"):
+        load(str(tmp_path / "w.pth"), device="cpu", config="coco/mobilenet_v3_large_fpn")
+
+
 def test_a_run_that_is_called_coco_comes_before_torchvisions_detector(untrained_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "coco").mkdir()  # a folder of data is no run

@@ -11,7 +11,7 @@ from torchvision.models import WeightsEnum
 
 from detector.config.model_schema import Model
 from detector.errors import BadInput
-from detector.model.weights.files import read_pickle, read_weights, verify_download
+from detector.model.weights.files import local_file, read_pickle, read_weights, verify_download
 from detector.run.checkpoint_files import FORMAT, checkpoint_path, mark_best, write_checkpoint
 
 ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros((0, 4), np.float32),
@@ -141,6 +141,16 @@ def test_a_run_folder_names_its_best_checkpoint_or_else_the_newest(tmp_path):
     mark_best(run, checkpoint_path(run, 10))
     assert read_weights(str(run)).tensors["weight"].item() == 10
     assert read_weights(str(run)).class_names == ["__background__", "cat"]
+
+
+def test_a_run_is_named_by_its_name_below_runs_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = {"format": FORMAT, "step": 1, "model": {"weight": torch.ones(1)}, "config": {}, "classes": ["cat"]}
+    write_checkpoint(tmp_path / "runs" / "tiny", content)
+    assert local_file("tiny") == local_file("runs/tiny") == "runs/tiny/checkpoints/step-00000001.pt"
+    (tmp_path / "tiny").write_text("")
+    assert local_file("tiny") == "tiny"  # a file of this name comes first
+    assert local_file("none") == ""
 
 
 def test_a_damaged_download_is_named_with_what_to_do(tmp_path, monkeypatch):

@@ -207,7 +207,8 @@ def test_classes_are_matched_by_name():
         assert torch.equal(scores[new], old_scores[old])
         assert torch.equal(boxes[4 * new:4 * new + 4], old_boxes[4 * old:4 * old + 4])
     assert torch.equal(scores[2], own_scores[2]) and torch.equal(boxes[8:12], own_boxes[8:12])
-    assert report.matched_classes == 2 and "2 classes matched by name" in str(report)
+    assert (report.matched_classes, report.new_classes) == (2, 1)
+    assert "2 classes matched by name; 1 class is new, with random rows in the predictor" in str(report)
 
 
 def test_a_subset_of_the_classes_is_matched_by_name():
@@ -235,7 +236,13 @@ def test_new_classes_do_not_get_the_rows_of_old_ones(classes):
     report = fill(model, stored.state_dict(), ["__background__", "cat", "dog"], classes)
     scores, boxes = scores_and_boxes(model)
     assert torch.equal(scores[1:], own_scores[1:]) and torch.equal(boxes[4:], own_boxes[4:])
-    assert report.matched_classes == 0
+    assert report.matched_classes == 0 and report.new_classes == len(classes)
+
+
+def test_classes_count_as_matched_only_where_rows_were_copied():
+    model = predictor_of(3)
+    report = fill(model, predictor_of(3).state_dict(), ["__background__", "x", "cat", "dog", "cow"], ("cow", "cat", "dog"))
+    assert len(report.loaded) == 4 and report.matched_classes == report.new_classes == 0  # the names are not those of the rows
 
 
 def test_a_predictor_without_class_names_is_loaded_if_it_fits_and_else_reported():
@@ -282,6 +289,14 @@ def test_tensors_may_be_nested_below_a_usual_key(wrap, tmp_path):
     stored = read_weights(str(tmp_path / "w.pth"))
     assert torch.equal(stored.tensors["a"], state["a"]) and list(stored.tensors) == ["a"]
     assert stored.class_names == [] and stored.settings == {}
+
+
+def test_names_that_contradict_the_rows_of_the_file_are_noted(tmp_path):
+    torch.save({f"{PREDICTOR}cls_score.bias": torch.ones(3)}, tmp_path / "w.pth")
+    config = replace(SMALL, weights=str(tmp_path / "w.pth"))
+    stored = replace(read_weights(config.weights), class_names=["__background__", "cat", "dog", "cow", "hen"])
+    report = load_weights(predictor_of(2), config, CLASSES, stored)
+    assert report.notes == ("the names of classes in the file (4) are not used: its predictor has 2 classes",)
 
 
 def test_a_file_without_any_fitting_tensor_is_an_error(tmp_path):
