@@ -33,11 +33,11 @@ def record_folder(run: Path, changes: dict[str, object]) -> Path:
     """Returns the folder for the results of an evaluation.
 
     Without changes this is the run folder; else a folder below it that is named after the changed options, such as
-    evaluations/test2017 or evaluations/voc. A second evaluation with the same changes has the same folder; one with
-    other changes that would have the same name gets a suffix.
+    evaluations/test2017, evaluations/voc or evaluations/checkpoint=last. A second evaluation with the same changes has
+    the same folder; one with other changes that would have the same name gets a suffix.
 
     Args:
-        changes: see `changed_options`.
+        changes: see `changed_options`; also `checkpoint`, of another checkpoint than the best.
     """
     if not changes:
         return run
