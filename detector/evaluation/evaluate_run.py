@@ -35,7 +35,8 @@ from detector.run.files import to_json, write_whole
 from detector.structures import Dataset, Detections
 
 CHECKPOINT = "checkpoint"  # beside changed options: an evaluation of another checkpoint than the best
-OF_TRAINING = ("model.", "optim.", "schedule.", "augment.", "batch.")  # sections that an evaluation does not use
+# Sections and options that an evaluation does not use; its classes are those of the checkpoint.
+OF_TRAINING = ("model.", "optim.", "schedule.", "augment.", "batch.", "data.classes")
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,9 @@ def open_run(run: str, overrides: list[str], checkpoint: str) -> tuple[Path, Con
     before, after = flatten(to_dict(stored)), flatten(to_dict(config))
     useless = [key for key in after if key.startswith(OF_TRAINING) and after[key] != before[key]]
     if useless:
+        classes = f". The metrics of each class are in {files.RESULTS_FILE}" if "data.classes" in useless else ""
         raise BadInput(f"{', '.join(useless)}: no effect on an evaluation, which takes the model as it was trained. "
-                       "Leave it out")
+                       f"Leave it out{classes}")
     other = other_checkpoint(run, checkpoint, path)
     changes = changed_options(stored, config)
     if "data.root" in changes and "data.format" not in changes and not is_readable(config.data):

@@ -12,10 +12,9 @@ from detector.data.split import val_share
 from detector.run import files
 
 # The options that change what is measured. All others, such as run.num_workers and evaluate.batch_size, change speed.
-MEASURED = ("run.precision", "data.root", "data.format", "data.images", "data.val", "data.classes",
-            "data.invalid_boxes", "data.duplicates", "data.unreadable_images", "evaluate.metric", "evaluate.min_size",
-            "evaluate.max_size", "evaluate.score_thresh", "evaluate.nms_thresh", "evaluate.max_detections",
-            "evaluate.tta")
+MEASURED = ("run.precision", "data.root", "data.format", "data.images", "data.val", "data.invalid_boxes",
+            "data.duplicates", "data.unreadable_images", "evaluate.metric", "evaluate.min_size", "evaluate.max_size",
+            "evaluate.score_thresh", "evaluate.nms_thresh", "evaluate.max_detections", "evaluate.tta")
 OF_SHARE = ("data.train", "seed")  # decide which images are held out where data.val is a share
 BY_VALUE = ("data.root", "data.format", "data.images", "data.val", "evaluate.metric")  # these are named by value alone
 MAX_NAME = 60  # characters

@@ -219,6 +219,14 @@ def test_an_option_of_training_has_no_effect_on_an_evaluation_and_is_refused(run
         evaluate_run(str(run_folder), ["optim.lr=7", "model.roi_pooling=pool"], "best")
 
 
+def test_other_classes_than_those_of_the_model_are_refused(run_folder, capsys):
+    for classes in ("[circle]", "[typo]"):
+        assert main(["evaluate", str(run_folder), f"data.classes={classes}"]) == 2
+        assert "data.classes: no effect on an evaluation, which takes the model as it was trained. Leave it out. " \
+            "The metrics of each class are in results.json" in capsys.readouterr().err
+    assert not (run_folder / "evaluations").exists()
+
+
 def test_json_is_one_object_for_evaluate_and_compare(run_folder, capsys):
     assert main(["evaluate", str(run_folder), "--json", "run.num_workers=0"]) == 0
     evaluation = json.loads(capsys.readouterr().out)
