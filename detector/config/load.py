@@ -61,23 +61,38 @@ def refuse_moved_run(config: Config, path: Path) -> None:
 
 
 def config_of(tree: dict, overrides: Sequence[str], name: str, path: Path) -> Config:
-    """Returns the config of the options in a file, with overrides; see `load_config`. Changes the tree.
+    """Returns the config of the options in a file, with overrides; see `load_config`. Prints notes.
 
     Args:
         tree: the options in the file at `path`, with those of its bases.
         name: of the config, for errors.
     """
     mistakes: list[str] = []
+    stated: dict = {}
     for override in overrides:
-        mistakes += apply_override(tree, override)
-    config = expand_paths(build(Config, replace_recipe(tree), "", mistakes), mistakes)
+        mistakes += apply_override(stated, override)
+    config = expand_paths(build(Config, replace_recipe(merge(tree, stated)), "", mistakes), mistakes)
     if not mistakes:
         mistakes = contradictions(config)
     if mistakes:
         raise combine_mistakes(f"config {name}", mistakes)
+    print_once(ignored_epochs(stated, config))
     if not config.run.name:
         config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=Path(path).stem))
     return config
+
+
+def ignored_epochs(stated: dict, config: Config) -> list[str]:
+    """Returns a note where overrides state epochs alone, and the config has steps, which decide the length of the run.
+
+    Args:
+        stated: the options of the overrides.
+    """
+    schedule = stated.get("schedule", {})
+    if "epochs" not in schedule or "steps" in schedule or not config.schedule.steps:
+        return []
+    return [f"schedule.epochs={schedule['epochs']} has no effect: schedule.steps={config.schedule.steps} of the config "
+            "decides how long the run is. To let the epochs decide, add schedule.steps=0"]
 
 
 def from_dict(tree: dict, source: str) -> Config:
