@@ -21,7 +21,8 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--score", type=float, default=0.5, help="lowest score that is drawn and written, 0 to 1, such "
                         "as 0.3; default: 0.5")
     add_path(parser, "--out", "FOLDER", "folder for images, JSON and CSV, such as out, renewed by each call; default: "
-             "predictions/SOURCE in the run folder, or in the current one where there is no run")
+             "predictions/SOURCE in the run folder, or in the current one where there is no run; another source of the "
+             "same name gets SOURCE-2")
     add_checkpoint(parser)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: auto, which is a "
                         "GPU where there is one")

@@ -24,6 +24,7 @@ from detector.config.options import all_options, auto_options
 from detector.config.parsing import check_value, closest, convert, format_value, to_plain
 from detector.config.paths import escape_paths, expand_path, expand_paths
 from detector.config.schema import Config, contradictions
+from detector.config.sections import expand_keys, merge, nest
 from detector.errors import BadInput, combine_mistakes
 
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # where PyYAML has libyaml: seven times as fast
@@ -60,23 +61,38 @@ def refuse_moved_run(config: Config, path: Path) -> None:
 
 
 def config_of(tree: dict, overrides: Sequence[str], name: str, path: Path) -> Config:
-    """Returns the config of the options in a file, with overrides; see `load_config`. Changes the tree.
+    """Returns the config of the options in a file, with overrides; see `load_config`. Prints notes.
 
     Args:
         tree: the options in the file at `path`, with those of its bases.
         name: of the config, for errors.
     """
     mistakes: list[str] = []
+    stated: dict = {}
     for override in overrides:
-        mistakes += apply_override(tree, override)
-    config = expand_paths(build(Config, replace_recipe(tree), "", mistakes), mistakes)
+        mistakes += apply_override(stated, override)
+    config = expand_paths(build(Config, replace_recipe(merge(tree, stated)), "", mistakes), mistakes)
     if not mistakes:
         mistakes = contradictions(config)
     if mistakes:
         raise combine_mistakes(f"config {name}", mistakes)
+    print_once(ignored_epochs(stated, config))
     if not config.run.name:
         config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=Path(path).stem))
     return config
+
+
+def ignored_epochs(stated: dict, config: Config) -> list[str]:
+    """Returns a note where overrides state epochs alone, and the config has steps, which decide the length of the run.
+
+    Args:
+        stated: the options of the overrides.
+    """
+    schedule = stated.get("schedule", {})
+    if "epochs" not in schedule or "steps" in schedule or not config.schedule.steps:
+        return []
+    return [f"schedule.epochs={schedule['epochs']} has no effect: schedule.steps={config.schedule.steps} of the config "
+            "decides how long the run is. To let the epochs decide, add schedule.steps=0"]
 
 
 def from_dict(tree: dict, source: str) -> Config:
@@ -179,7 +195,7 @@ def read_with_base(path: Path, parents: tuple[Path, ...] = ()) -> dict:
 
 
 def read_options(path: Path) -> dict:
-    """Returns the mapping in a YAML file; an empty file is an empty mapping."""
+    """Returns the mapping in a YAML file, see `expand_keys`; an empty file is an empty mapping."""
     try:
         tree = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -191,7 +207,7 @@ def read_options(path: Path) -> dict:
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise BadInput(f"{path}: options expected, such as `seed: 1`, not {format_value(tree)}")
-    return tree
+    return expand_keys(tree, str(path))
 
 
 def read_yaml(text: str):
@@ -213,15 +229,6 @@ class _Loader(yaml.BaseLoader):
         return super().construct_mapping(node, deep)
 
 
-def merge(lower: dict, upper: dict) -> dict:
-    """Returns both layers as one: sections are merged, other values of `upper` replace those of `lower`."""
-    merged = dict(lower)
-    for key, value in upper.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else value
-    return merged
-
-
 def apply_override(tree: dict, override: str) -> list[str]:
     """Merges one `key=value` into the tree, in place, and returns its mistakes."""
     key, equals, text = override.partition("=")
@@ -232,10 +239,7 @@ def apply_override(tree: dict, override: str) -> list[str]:
         value = text if is_plain and " #" in text or not text else read_yaml(text)  # a shell has removed comments
     except yaml.YAMLError:
         return [f"{key}={text}: the value is no YAML; quote it if it is a text"]
-    layer = value
-    for name in reversed(key.split(".")):
-        layer = {name: layer}
-    layer, renames = translate(layer, "command line")
+    layer, renames = translate(nest(key, value), "command line")
     print_once(rename_notes(renames, ""))
     merged = merge(tree, layer)
     tree.clear()

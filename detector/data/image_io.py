@@ -112,9 +112,11 @@ def pil_to_tensor(image: Image.Image) -> torch.Tensor:
     """Returns the pixels of a PIL image as read_image does for its file: uint8 [3, H, W], turned as EXIF says.
 
     Raises:
-        BadInput: the image cannot be decoded, or its pixels are not understood.
+        BadInput: the image has no pixels or cannot be decoded, or its pixels are not understood.
     """
     try:
+        if not (image.width and image.height):
+            raise BadInput("it has no pixels. Pass an image of 1x1 pixels or more")
         pixels = decode_with_pillow(image, None)  # decodes, which completes `info`
         pixels = apply_orientation(pixels, exif_block_orientation(image.info.get("exif") or b""))
     except Exception as error:

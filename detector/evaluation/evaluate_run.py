@@ -34,7 +34,9 @@ from detector.run import files
 from detector.run.files import to_json, write_whole
 from detector.structures import Dataset, Detections
 
-OF_TRAINING = ("model.", "optim.", "schedule.", "augment.", "batch.")  # sections that an evaluation does not use
+CHECKPOINT = "checkpoint"  # beside changed options: an evaluation of another checkpoint than the best
+# Sections and options that an evaluation does not use; its classes are those of the checkpoint.
+OF_TRAINING = ("model.", "optim.", "schedule.", "augment.", "batch.", "data.classes")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ def evaluate_checkpoint(run: str, overrides: list[str], checkpoint: str = "best"
 
 
 def open_run(run: str, overrides: list[str], checkpoint: str) -> tuple[Path, Config, dict[str, object]]:
-    """Returns the checkpoint file, the config of the evaluation, and the options that change what is measured.
+    """Returns the checkpoint file, the config of the evaluation, and what differs from the run's own record.
+
+    These are the options that change what is measured, and another checkpoint, see `other_checkpoint`.
 
     Raises:
         BadInput: there is no such run or checkpoint, or an override has no effect on an evaluation.
@@ -81,13 +85,31 @@ def open_run(run: str, overrides: list[str], checkpoint: str) -> tuple[Path, Con
     before, after = flatten(to_dict(stored)), flatten(to_dict(config))
     useless = [key for key in after if key.startswith(OF_TRAINING) and after[key] != before[key]]
     if useless:
+        classes = f". The metrics of each class are in {files.RESULTS_FILE}" if "data.classes" in useless else ""
         raise BadInput(f"{', '.join(useless)}: no effect on an evaluation, which takes the model as it was trained. "
-                       "Leave it out")
+                       f"Leave it out{classes}")
+    other = other_checkpoint(run, checkpoint, path)
     changes = changed_options(stored, config)
     if "data.root" in changes and "data.format" not in changes and not is_readable(config.data):
         config = replace_options(config, {"data.format": "auto"})
         changes = changed_options(stored, config)
-    return path, config, changes
+    return path, config, {**changes, **other}
+
+
+def other_checkpoint(run: str, checkpoint: str, path: Path) -> dict[str, object]:
+    """Returns {CHECKPOINT: last or the file} for another checkpoint than that of the run's own record; {} for this one.
+
+    best.pt is a hard link of the checkpoint of its step, so that both are one file.
+
+    Args:
+        checkpoint, path: as it was named, and its file; see `find_checkpoint`.
+    """
+    try:
+        if find_checkpoint(run).samefile(path):
+            return {}
+    except (BadInput, OSError):  # the run has no checkpoint, and this one is another run's; or there is no such file
+        pass
+    return {CHECKPOINT: checkpoint if checkpoint == "last" else str(path.resolve())}
 
 
 def is_readable(config: Data) -> bool:
@@ -128,7 +150,7 @@ def evaluate_run(run: str, overrides: list[str], checkpoint: str, stop_requested
     """Evaluates a checkpoint, prints the metrics and writes results.json and detections.json.
 
     They are the run's record, in its folder. With overrides that change what is measured (see record_folder.MEASURED),
-    they are written into a folder of their own below it, beside the config.
+    and of another checkpoint than the best, they are written into a folder of their own below it, beside the config.
 
     Args:
         run, overrides, checkpoint: see `evaluate_checkpoint`.
@@ -143,7 +165,7 @@ def evaluate_run(run: str, overrides: list[str], checkpoint: str, stop_requested
         result = evaluate_file(path, config, device, stop_requested, held_out_in(run, changes))
         if result is None:
             return False
-        trained_on = trained_images(run, result.dataset) if changes else []
+        trained_on = trained_images(run, result.dataset) if changes.keys() - {CHECKPOINT} else []
         collectives.run_on_main(lambda: write_and_print(Path(run), result, changes, report, trained_on, as_json))
         return True
 
@@ -163,7 +185,7 @@ def write_and_print(run: Path, result: CheckpointEvaluation, changes: dict[str, 
     """Writes the files of an evaluation and prints its metrics.
 
     Args:
-        changes: the options that were changed from those of the run, and change what is measured.
+        changes: see `open_run`.
         trained_on: see `trained_images`.
         as_json: see `evaluate_run`.
 
@@ -216,7 +238,8 @@ def write_report(run: Path, folder: Path, result: CheckpointEvaluation, changes:
     notes = [not_finite_note(evaluation.not_finite, len(dataset)), unreadable_note(evaluation.unreadable, len(dataset))]
     facts = (f"{config.model.backbone}, step {evaluation.step}", describe(dataset), *dataset.warnings,
              *(note for note in notes if note))
-    overrides = "".join(f" {key}={shlex.quote(str(to_plain(value)))}" for key, value in changes.items())
+    overrides = "".join((f" --{key} " if key == CHECKPOINT else f" {key}=") + shlex.quote(str(to_plain(value)))
+                        for key, value in changes.items())
     info = PageInfo(f"{run.resolve().name}: {dataset.name}", facts, f"fleet-rcnn evaluate {run}{overrides} --report",
                     config.evaluate.nms_thresh, "coco" if config.evaluate.metric == "coco" else "voc")
     return write_evaluation_report(folder / files.REPORT_FILE, info, dataset, result.detections, analysis,

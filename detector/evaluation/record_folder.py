@@ -12,10 +12,9 @@ from detector.data.split import val_share
 from detector.run import files
 
 # The options that change what is measured. All others, such as run.num_workers and evaluate.batch_size, change speed.
-MEASURED = ("run.precision", "data.root", "data.format", "data.images", "data.val", "data.classes",
-            "data.invalid_boxes", "data.duplicates", "data.unreadable_images", "evaluate.metric", "evaluate.min_size",
-            "evaluate.max_size", "evaluate.score_thresh", "evaluate.nms_thresh", "evaluate.max_detections",
-            "evaluate.tta")
+MEASURED = ("run.precision", "data.root", "data.format", "data.images", "data.val", "data.invalid_boxes",
+            "data.duplicates", "data.unreadable_images", "evaluate.metric", "evaluate.min_size", "evaluate.max_size",
+            "evaluate.score_thresh", "evaluate.nms_thresh", "evaluate.max_detections", "evaluate.tta")
 OF_SHARE = ("data.train", "seed")  # decide which images are held out where data.val is a share
 BY_VALUE = ("data.root", "data.format", "data.images", "data.val", "evaluate.metric")  # these are named by value alone
 MAX_NAME = 60  # characters
@@ -33,11 +32,11 @@ def record_folder(run: Path, changes: dict[str, object]) -> Path:
     """Returns the folder for the results of an evaluation.
 
     Without changes this is the run folder; else a folder below it that is named after the changed options, such as
-    evaluations/test2017 or evaluations/voc. A second evaluation with the same changes has the same folder; one with
-    other changes that would have the same name gets a suffix.
+    evaluations/test2017, evaluations/voc or evaluations/checkpoint=last. A second evaluation with the same changes has
+    the same folder; one with other changes that would have the same name gets a suffix.
 
     Args:
-        changes: see `changed_options`.
+        changes: see `changed_options`; also `checkpoint`, of another checkpoint than the best.
     """
     if not changes:
         return run

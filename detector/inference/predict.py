@@ -13,10 +13,10 @@ from detector.data.text_files import printable
 from detector.errors import FAILED, INTERRUPTED, OK, BadInput, count_of
 from detector.inference.predictor import BATCH_SIZE, Predictor, load_predictor
 from detector.inference.slicing import Slicing
-from detector.inference.sources import FrameSource, batch_frames, is_camera, is_video, open_frames
+from detector.inference.sources import FrameSource, batch_frames, is_camera, is_video, open_frames, source_path
 from detector.inference.weights_file import results_folder
 from detector.inference.window import ShowFrame, camera_window
-from detector.inference.writers import PredictionWriter
+from detector.inference.writers import PredictionWriter, folder_for
 from detector.report.image_budget import JpegBudget
 from detector.report.report import PageInfo
 
@@ -87,11 +87,12 @@ def predict(detector: str, source: str, device: str = "auto", score: float = 0.5
 def default_folder(detector: str, source: str) -> Path:
     """Returns predictions/NAME in the run folder, or in the current folder where there is no run.
 
-    NAME is that of the source, so that the results of one source do not mix with those of another.
+    NAME is that of the source, with a suffix where another source of this name has the folder, see `folder_for`: the
+    results of one source neither mix with those of another nor replace them.
     """
     name = source.replace(":", "") if is_camera(source) else Path(source).resolve().name
     name = name if is_camera(source) or os.path.isdir(source) else Path(name).stem
-    return results_folder(detector) / "predictions" / (name or "images")
+    return folder_for(source_path(source), results_folder(detector) / "predictions" / (name or "images"))
 
 
 def print_summary(writer: PredictionWriter, source: str, elapsed_s: float) -> None:

@@ -6,7 +6,7 @@ import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Iterable, Iterator
 
 import torch
@@ -50,6 +50,7 @@ class FrameSource:
     folder: str = ""                           # that the image names are relative to
     unreadable_folders: tuple[str, ...] = ()   # a message for each
     skipped_folders: tuple[str, ...] = ()      # below the source, with results of `predict`
+    path: str = ""                             # of the source, see source_path
 
 
 def is_video(source: str) -> bool:
@@ -60,6 +61,12 @@ def is_video(source: str) -> bool:
 def is_camera(source: str) -> bool:
     """Returns True for camera:NUMBER."""
     return source.startswith("camera:")
+
+
+def source_path(source: str) -> str:
+    """Returns what tells a source from all others: the path without links of an image, folder or video; camera:NUMBER.
+    """
+    return source if is_camera(source) else os.path.realpath(source)
 
 
 @contextmanager
@@ -77,8 +84,8 @@ def open_frames(source: str, limit: int = 0, out: str = "") -> Iterator[FrameSou
     if is_video(source):
         with _open_video(source) as video:
             if limit:
-                frames, count = itertools.islice(video.frames, limit), min(limit, video.count or limit)
-                yield FrameSource(frames, count, video.fps, video.name)
+                yield replace(video, frames=itertools.islice(video.frames, limit),
+                              count=min(limit, video.count or limit))
             else:
                 yield video
         return
@@ -90,7 +97,7 @@ def open_frames(source: str, limit: int = 0, out: str = "") -> Iterator[FrameSou
     names = [os.path.relpath(path, folder or ".") for path in paths]
     with ThreadPoolExecutor(READERS) as pool:  # decoding releases the GIL
         yield FrameSource(_read_ahead(pool, paths, names), len(paths), 0.0, "", frozenset(names), folder,
-                          tuple(listing.unreadable), tuple(listing.skipped))
+                          tuple(listing.unreadable), tuple(listing.skipped), source_path(source))
 
 
 def _read_ahead(pool: ThreadPoolExecutor, paths: list[str], names: list[str]) -> Iterator[Frame]:
@@ -126,7 +133,7 @@ def _open_video(source: str) -> Iterator[FrameSource]:
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if camera is None else 0
         name = os.path.basename(source) if camera is None else f"camera{camera}"
         yield FrameSource(_video_frames(cv2, capture, name), count if count > 0 else None,
-                          fps if 0 < fps < 1000 else DEFAULT_FPS, name)
+                          fps if 0 < fps < 1000 else DEFAULT_FPS, name, path=source_path(source))
     finally:
         capture.release()
 

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 from pathlib import Path
@@ -16,7 +17,7 @@ from detector.inference.predictor import ImageDetections
 from detector.inference.sources import IMAGES_FILE, TABLE_FILE, Frame, FrameSource, import_opencv
 from detector.report.image_budget import JpegBudget
 from detector.report.report import PageInfo, write_prediction_report
-from detector.run.files import DETECTIONS_FILE, REPORT_FILE, write_whole
+from detector.run.files import DETECTIONS_FILE, REPORT_FILE, read_json, write_whole
 from detector.structures import Dataset, Detections, build_dataset, concat_detections, to_xywh
 from detector.visualization.draw_boxes import draw_boxes, limit_side
 
@@ -24,6 +25,7 @@ COLUMNS = ("image_id", "image", "class", "score", "x1", "y1", "x2", "y2")
 JPEG_QUALITY = 92
 MAX_JPEG_SIDE = 65_500  # pixels; libjpeg's limit
 WRITTEN = "written"     # key of images.json: names of the pictures, the video and the report beside it
+SOURCE = "source"       # key of images.json: what was predicted, see sources.source_path
 MAX_NAME_BYTES = 255    # of a file's name on most file systems
 
 
@@ -77,7 +79,7 @@ class PredictionWriter:
     def close(self) -> None:
         """Writes detections.json (COCO results), images.json (images and categories by id) and detections.csv.
 
-        images.json also lists the other files that were written, for `remove_earlier_results`.
+        images.json also tells the source, and lists the other files that were written, for `remove_earlier_results`.
         """
         if self.video:
             self.video.close()
@@ -90,7 +92,7 @@ class PredictionWriter:
             {"images": [{"id": number, "file_name": name, "height": height, "width": width}
                         for number, (name, height, width, _) in ordered.items()],
              "categories": [{"id": label, "name": name} for label, name in enumerate(self.classes, start=1)],
-             WRITTEN: [*self.written, *report]}) + "\n")
+             SOURCE: self.source.path, WRITTEN: [*self.written, *report]}) + "\n")
         table = io.StringIO()
         writer = csv.writer(table)
         writer.writerow(COLUMNS)
@@ -121,11 +123,10 @@ def remove_earlier_results(folder: Path, source: FrameSource) -> None:
     The list in images.json tells which files these are. All others stay, and so do the images that are predicted now.
     """
     tables = [DETECTIONS_FILE, TABLE_FILE, IMAGES_FILE]
-    try:
-        content = json.loads((folder / IMAGES_FILE).read_text(encoding="utf-8"))
-        names = [str(name) for name in content[WRITTEN]]
-    except (OSError, ValueError, KeyError, TypeError):  # none, or that of another program
+    written = read_json(folder / IMAGES_FILE).get(WRITTEN)
+    if not isinstance(written, list):  # no results, or those of another program
         return
+    names = [str(name) for name in written]
     top = Path(os.path.realpath(folder))
     images = {os.path.realpath(os.path.join(source.folder, name)) for name in source.image_names}
     for name in [*names, *tables]:
@@ -135,6 +136,19 @@ def remove_earlier_results(folder: Path, source: FrameSource) -> None:
             for parent in path.parents[:len(path.parents) - len(top.parents) - 1]:
                 with contextlib.suppress(OSError):  # not empty
                     parent.rmdir()
+
+
+def folder_for(source: str, folder: Path) -> Path:
+    """Returns the folder for the results of a source: this one, or with -2, -3, ... where another source has it.
+
+    The source is in images.json; results without it, as earlier versions wrote them, are replaced.
+
+    Args:
+        source: see `source_path`.
+    """
+    names = (folder.name if number == 1 else f"{folder.name}-{number}" for number in itertools.count(1))
+    return next(place for place in map(folder.with_name, names)
+                if read_json(place / IMAGES_FILE).get(SOURCE, source) == source)
 
 
 def picture_name(frame: Frame, image_names: frozenset[str]) -> str:

@@ -253,6 +253,22 @@ def test_a_note_is_printed_once_in_a_process_and_its_children(capfd):
     assert "\n" not in os.environ[PRINTED_NOTES], "a newline is not safe in an environment variable of a job"
 
 
+def test_epochs_without_effect_are_told_with_the_option_that_decides(tmp_path, capfd, monkeypatch):
+    (tmp_path / "below.yaml").write_text("data: {format: shapes}\nschedule: {steps: 90, epochs: 3}")
+    (tmp_path / "mine.yaml").write_text("base: below.yaml")
+    for override in ("schedule.epochs=10", "epochs=10"):
+        monkeypatch.setenv(PRINTED_NOTES, "")
+        assert load_config(str(tmp_path / "mine.yaml"), [override]).schedule.steps == 90
+        assert capfd.readouterr().err.splitlines()[-1] == (
+            "note: schedule.epochs=10 has no effect: schedule.steps=90 of the config decides how long the run is. To let the epochs "
+            "decide, add schedule.steps=0")
+    monkeypatch.setenv(PRINTED_NOTES, "")
+    for overrides in ([], ["schedule.epochs=10", "schedule.steps=0"], ["schedule.steps=80", "schedule.epochs=10"], ["schedule.gamma=0.2"]):
+        load_config(str(tmp_path / "mine.yaml"), overrides)
+    load_config("shapes/demo", ["schedule.epochs=10"])
+    assert capfd.readouterr().err == ""
+
+
 def test_only_rank_0_prints_a_note(capfd, monkeypatch):
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")

@@ -123,6 +123,24 @@ def test_a_file_that_is_no_config_is_named_with_the_reason(tmp_path, content, pa
         read_with_base(path)
 
 
+def test_keys_with_dots_are_options_of_their_sections(tmp_path):
+    write(tmp_path / "below.yaml", "data.format: shapes\noptim.lr: 0.5\nmodel: {rpn.nms_thresh: 0.6, rpn: {batch_size_per_image: 8}}")
+    config = load_config(write(tmp_path / "mine.yaml", "base: below.yaml\noptim: {momentum: 0.1}\nSOLVER.GAMMA: 0.3\noptim.rate: 0.2"))
+    assert (config.optim.lr, config.optim.momentum, config.schedule.gamma) == (0.2, 0.1, 0.3)
+    assert (config.model.rpn.nms_thresh, config.model.rpn.batch_size_per_image) == (0.6, 8)
+    for mistake in ("optim.lrr: 1", "optim..lr: 1", "optim.: 1"):
+        with pytest.raises(BadInput, match=f"{mistake[:-3]}: no such option"):
+            load_config(write(tmp_path / "mine.yaml", f"base: below.yaml\n{mistake}"))
+
+
+@pytest.mark.parametrize("text, option", [
+    ("optim.lr: 1\noptim: {lr: 2}", "optim.lr"), ("optim: {lr: 2}\noptim.lr: 1", "optim.lr"), ("optim: 3\noptim.lr: 1", "optim"),
+    ("model: {rpn.nms_thresh: 0.5, rpn: {nms_thresh: 0.5}}", "model.rpn.nms_thresh")])
+def test_an_option_with_a_dot_and_in_its_section_is_stated_twice(tmp_path, text, option):
+    with pytest.raises(BadInput, match=f"mine.yaml: stated twice, with a dot and as a section: {option}; leave one out"):
+        load_config(write(tmp_path / "mine.yaml", text))
+
+
 # Types
 
 @pytest.mark.parametrize("override, value", [

@@ -108,6 +108,31 @@ def test_another_metric_is_written_beside_the_record_of_the_run(run_folder, caps
     assert "evaluate.metric is coco and voc" in capsys.readouterr().err
 
 
+def test_another_checkpoint_is_written_beside_the_record_of_the_run(run_folder, tmp_path, capsys):
+    step = run_folder / "checkpoints" / "step-00000012.pt"
+    assert main(["evaluate", str(run_folder), "--checkpoint", "last"]) == 0  # there is no best one yet: the newest is the run's
+    checkpoint_files.mark_best(run_folder, step)
+    assert main(["evaluate", str(run_folder), "--checkpoint", "last"]) == 0  # it is the best one
+    shutil.copy(step, step.with_name("copy.pt"))
+    step.with_name("copy.pt").replace(step.with_name("best.pt"))
+    assert main(["evaluate", str(run_folder), "--checkpoint", str(step.with_name("best.pt"))]) == 0
+    assert not (run_folder / "evaluations").exists() and results(run_folder)["overrides"] == []
+    record = (run_folder / "results.json").read_bytes()
+    assert results(run_folder)["checkpoint"].endswith("best.pt")
+    shutil.copytree(step.parent, tmp_path / "other" / "checkpoints")
+    capsys.readouterr()
+    for checkpoint in ("last", str(step), str(tmp_path / "other" / "checkpoints" / "step-00000012.pt"), "last"):
+        assert main(["evaluate", str(run_folder), "--checkpoint", checkpoint, "--report"]) == 0
+    assert f"those in {run_folder} stay: this evaluation has other values of checkpoint" in capsys.readouterr().out
+    names = sorted(folder.name for folder in (run_folder / "evaluations").iterdir())
+    assert len(names) == 3 and names[:2] == ["checkpoint=last", "checkpoint=step-00000012.pt"]
+    assert (run_folder / "results.json").read_bytes() == record
+    folder = run_folder / "evaluations" / "checkpoint=last"
+    assert results(folder)["checkpoint"] == str(step) and results(folder)["overrides"] == ["checkpoint=last"]
+    assert f"fleet-rcnn evaluate {run_folder} --checkpoint last --report" in (folder / "report.html").read_text()
+    assert main(["compare", str(run_folder), str(folder), "--resamples", "20"]) == 0
+
+
 def test_other_data_is_written_beside_the_record_of_the_run(run_folder, capsys):
     assert evaluate_run(str(run_folder), ["data.val=train"], "best")
     assert results(run_folder / "evaluations" / "train")["images"] == 10 and not (run_folder / "results.json").exists()
@@ -192,6 +217,14 @@ def test_a_stopped_evaluation_of_a_run_writes_nothing(run_folder, capsys):
 def test_an_option_of_training_has_no_effect_on_an_evaluation_and_is_refused(run_folder):
     with pytest.raises(BadInput, match="model.roi_pooling, optim.lr: no effect on an evaluation"):
         evaluate_run(str(run_folder), ["optim.lr=7", "model.roi_pooling=pool"], "best")
+
+
+def test_other_classes_than_those_of_the_model_are_refused(run_folder, capsys):
+    for classes in ("[circle]", "[typo]"):
+        assert main(["evaluate", str(run_folder), f"data.classes={classes}"]) == 2
+        assert "data.classes: no effect on an evaluation, which takes the model as it was trained. Leave it out. " \
+            "The metrics of each class are in results.json" in capsys.readouterr().err
+    assert not (run_folder / "evaluations").exists()
 
 
 def test_json_is_one_object_for_evaluate_and_compare(run_folder, capsys):

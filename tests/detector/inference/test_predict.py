@@ -227,9 +227,10 @@ def test_each_source_has_a_folder_and_predicting_it_again_renews_that(run, tmp_p
     for name in ("one/a.jpg", "one/deep/er/b.png", "two/c.jpg", "two.jpg"):
         save_gradient(tmp_path / name)
     folders = {predict_to_folder(run, tmp_path / source): source for source in ("one", "two")}
-    assert predict(run, str(tmp_path / "two.jpg"), "cpu", 1.0) == 0  # two once more, but a file: the same folder
+    assert predict(run, str(tmp_path / "two.jpg"), "cpu", 1.0) == 0  # two once more, but a file: another source
     one, two = folders
-    assert {path.name for path in jpegs(one)} == {"a.jpg", "b.png.jpg"} and {path.name for path in jpegs(two)} == {"two.jpg"}
+    assert {path.name for path in jpegs(one)} == {"a.jpg", "b.png.jpg"} and {path.name for path in jpegs(two)} == {"c.jpg"}
+    assert {path.name for path in jpegs(two.with_name("two-2"))} == {"two.jpg"}
     (one / "notes.txt").write_text("of the user")
     (tmp_path / "one" / "deep" / "er" / "b.png").unlink()
     predict_to_folder(run, tmp_path / "one", report=True)
@@ -237,6 +238,22 @@ def test_each_source_has_a_folder_and_predicting_it_again_renews_that(run, tmp_p
                                                           "report.html"]
     predict_to_folder(run, tmp_path / "one")
     assert not (one / "report.html").exists() and (one / "notes.txt").exists()
+
+
+def test_two_sources_of_one_name_keep_their_results(run, tmp_path, monkeypatch, capsys):
+    for name in ("day1/images/a.jpg", "day2/images/b.jpg", "day3/images/c.jpg"):
+        save_gradient(tmp_path / name)
+    first = Path(run) / "predictions" / "images"
+    folders = {1: first, 2: first.with_name("images-2"), 3: first.with_name("images-3")}
+    for day in (1, 2, 3, 2, 1):
+        monkeypatch.chdir(tmp_path / f"day{day}")
+        assert predict(run, "images", "cpu", 1.0) == 0 and f"detections.csv are in {folders[day]}\n" in capsys.readouterr().out
+    assert [[path.name for path in jpegs(folder)] for folder in folders.values()] == [["a.jpg"], ["b.jpg"], ["c.jpg"]]
+    assert sorted(first.parent.iterdir()) == list(folders.values())
+    content = json.loads((first / "images.json").read_text())
+    assert content.pop("source") == os.path.realpath(tmp_path / "day1" / "images")
+    (first / "images.json").write_text(json.dumps(content))  # as of earlier versions: whose results they are is not known
+    assert predict(run, str(tmp_path / "day3" / "images"), "cpu", 1.0) == 0 and [path.name for path in jpegs(first)] == ["c.jpg"]
 
 
 def test_only_files_that_predict_has_written_are_removed(run, tmp_path):

@@ -80,7 +80,9 @@ def test_grey_images_become_three_channels():
 @pytest.mark.parametrize("image, message", [
     (np.zeros((4, 5, 5), np.uint8), r"uint8 \[4, 5, 5\]"), (np.zeros((4, 5, 3), complex), "complex128"), (7, "int is no image"),
     (np.zeros((0, 5, 3), np.uint8), "no image"), (torch.zeros(0, 3, 4, 5), "float32"), ("none.jpg", "no such image"),
-    (torch.full((3, 4, 5), -1.5), "range from -1.5 to -1.5"), (np.full((4, 5), np.nan), "NaN"), (torch.zeros(3, 0, 5), "no image")])
+    (torch.full((3, 4, 5), -1.5), "range from -1.5 to -1.5"), (np.full((4, 5), np.nan), "NaN"), (torch.zeros(3, 0, 5), "no image"),
+    *[(Image.new(mode, size), f"mode {mode}, {size[0]}x{size[1]} pixels: it has no pixels. Pass an image of 1x1 pixels or more")
+      for mode, size in (("RGB", (0, 5)), ("L", (5, 0)), ("F", (0, 0)))]])
 def test_a_value_that_is_no_image_is_bad_input(image, message):
     with pytest.raises(BadInput, match=message):
         to_image_tensor(image)
