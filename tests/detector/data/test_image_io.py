@@ -231,7 +231,8 @@ def test_a_truncated_file_is_an_error_with_its_name_and_a_remedy(tmp_path, endin
 
 @pytest.mark.parametrize("content, reason", [
     (b"", "the file is empty"), (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS"),
-    (b"\n<!DOCTYPE html><html></html>", "a web page"), (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"), (b"PK\3\4", "a zip archive"), (b"text", "unknown image format")])
+    (b"\n<!DOCTYPE html><html></html>", "a web page"), (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+    (b"PK\3\4", "a zip archive"), (b"text", "unknown image format")])
 def test_a_file_that_is_something_else_is_called_by_its_name(tmp_path, content, reason):
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(BadInput, match=reason):
