@@ -70,12 +70,14 @@ def run_pair(case: Case, seed: int, data: Path, weights: Path, overrides: list[s
             [sys.executable, "-m", "detector", "train", str(write_config(case, start, seed, data, weights, Path(folder))),
              *overrides], env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.DEVNULL) for start in STARTS}
         minutes = {}
-        while len(minutes) < len(processes):
+        while len(minutes) < len(processes) and not any(process.returncode for process in processes.values()):
             time.sleep(0.2)
             for start, process in processes.items():
                 if start not in minutes and process.poll() is not None:
                     minutes[start] = (time.monotonic() - started_at) / 60
         if failed := [start for start, process in processes.items() if process.returncode]:
+            for process in processes.values():
+                process.kill()
             sys.exit(f"the training from {' and '.join(failed)} failed")
         results = {start: json.loads((Path(folder) / start / "results.json").read_text()) for start in STARTS}
     return {start: {"AP50": result["metrics"]["AP50"], "step": result["step"], "minutes": round(minutes[start], 2)}
