@@ -374,7 +374,7 @@ def test_plain_data_holds_every_option_once_and_only_what_any_reader_knows():
 
 
 def test_mistakes_in_plain_data_name_where_it_comes_from():
-    with pytest.raises(BadInput, match=r"checkpoint 7: .*2 mistakes[\s\S]*seed=-1[\s\S]*sead"):
+    with pytest.raises(BadInput, match=r"checkpoint 7\b.*: 2 mistakes[\s\S]*seed=-1[\s\S]*sead"):
         from_dict({"seed": -1, "sead": 1}, "checkpoint 7")
 
 
