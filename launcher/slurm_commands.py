@@ -100,7 +100,7 @@ def run_until_answered(command: tuple[str, ...], environment: dict[str, str], li
         if status == 0:
             return output
         not_reached = bool(NOT_REACHED.search(message))
-        if NO_CLUSTER.search(message) or not (not_reached or NO_ANSWER.search(message)):
+        if is_refusal(message):
             raise BadInput(f"{' '.join(command)}: {message}")
         elapsed_s = time.monotonic() - started_at
         if command[0] == "sbatch" and not not_reached:
@@ -127,11 +127,16 @@ def run_once(command: tuple[str, ...], environment: dict[str, str], timeout_s: f
     return completed.returncode, completed.stdout, " ".join((completed.stderr or completed.stdout).split())
 
 
+def is_refusal(message: str) -> bool:
+    """Returns whether a message of a Slurm command is an answer, and not the silence of a controller."""
+    return bool(NO_CLUSTER.search(message)) or not (NOT_REACHED.search(message) or NO_ANSWER.search(message))
+
+
 def submission_error(message: str) -> BadInput:
     """Returns the error for a message of sbatch that another program has run: a refusal, or a controller's silence."""
-    if NO_CLUSTER.search(message) or not (NOT_REACHED.search(message) or NO_ANSWER.search(message)):
-        return BadInput(f"sbatch refused the job: {message}")
     not_reached = bool(NOT_REACHED.search(message))
+    if is_refusal(message):
+        return BadInput(f"sbatch refused the job: {message}")
     kind = SlurmSilent if not_reached else SubmissionUnanswered
     return kind(describe_silence(("sbatch",), message, 0, not_reached))
 

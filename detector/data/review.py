@@ -3,16 +3,18 @@
 Pure functions of data sets and options, except `missing_images` and `equal_images`, which look at files.
 """
 
+import contextlib
 import os
-import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
 
 from detector.config.schema import Config, Data
+from detector.data.formats.image_folders import simplify
 from detector.data.image_io import read_image
 from detector.data.read import drop_ignored
 from detector.data.split import group_equal_files
+from detector.data.text_files import list_names
 from detector.errors import BadInput, shorten
 from detector.structures import CROWD, DIFFICULT, Dataset
 
@@ -78,16 +80,12 @@ def nothing_readable(dataset: Dataset) -> list[str]:
 def missing_images(dataset: Dataset) -> list[str]:
     """Returns the paths of images that do not exist. Each folder is listed once; a link counts wherever it points."""
     paths = [dataset.path(index) for index in range(len(dataset))]
-    names = {folder: set(list_names(folder)) for folder in {os.path.dirname(path) for path in paths}}
-    return [path for path in paths if os.path.basename(path) not in names[os.path.dirname(path)] and is_missing(path)]
-
-
-def list_names(folder: str) -> list[str]:
-    """Returns the names in a folder; [] where it cannot be listed."""
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
+    names: dict[str, set[str]] = {}
+    for folder in {os.path.dirname(path) for path in paths}:
+        with contextlib.suppress(BadInput):  # it cannot be listed: each of its images is looked for
+            names[folder] = set(list_names(folder))
+    return [path for path in paths
+            if os.path.basename(path) not in names.get(os.path.dirname(path), ()) and is_missing(path)]
 
 
 def is_missing(path: str) -> bool:
@@ -124,7 +122,7 @@ def similar_classes(names: tuple[str, ...]) -> list[str]:
     """Returns a sentence for each group of class names that differ only in case or in how accents are encoded."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
+        groups.setdefault(simplify(name), []).append(name)
     return [f"the classes {', '.join(map(repr, group))} differ only in case or in how accents are encoded, and are "
             "learned as different ones. If they are one class, rename them in the annotations"
             for group in groups.values() if len(group) > 1]
