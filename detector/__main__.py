@@ -26,6 +26,7 @@ from detector.errors import (
     escape_unprintable,
     interrupted_line,
     lasting_output,
+    open_closed_streams,
     use_utf8,
 )
 from detector.run.machine_errors import explain, is_lost_peer
@@ -39,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one verb; returns the exit status: 0 done, 2 bad input, 75 stopped early, 130 Ctrl-C, 1 others."""
     if arguments is None:
         use_utf8()
+        open_closed_streams()
     escape_unprintable()
     if is_launched():
         terminate_with_parent()

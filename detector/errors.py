@@ -81,6 +81,16 @@ def escape_unprintable() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def open_closed_streams() -> None:
+    """Opens standard output and error on os.devnull where the caller has closed them (`>&-`); children inherit them."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, descriptor)
+            os.set_inheritable(descriptor, True)  # dup2 leaves a descriptor as it is that equals its source
+            setattr(sys, name, open(descriptor, "w", closefd=False))
+
+
 def use_utf8() -> None:
     """Starts this command again in UTF-8 mode where the locale has another encoding, such as Latin-1.
 

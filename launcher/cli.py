@@ -10,7 +10,8 @@ from detector.arguments.completion import complete
 from detector.arguments.unknown import refuse_unknown_options, refuse_unknown_verb
 from detector.arguments.verb import parser_of
 from detector.arguments.verbs import build_parser, parse
-from detector.errors import BAD_INPUT, INTERRUPTED, OK, BadInput, escape_unprintable, interrupted_line, use_utf8
+from detector.errors import (BAD_INPUT, INTERRUPTED, OK, BadInput, escape_unprintable, interrupted_line, open_closed_streams,
+                             use_utf8)
 from detector.run.machine_errors import explain
 from launcher import check, run_verbs
 from launcher.arguments import GROUPS, LAUNCHER_VERBS, VERBS, launch_parser
@@ -31,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command line and returns its exit status."""
     if arguments is None:
         use_utf8()
+        open_closed_streams()
     escape_unprintable()
     if "_ARGCOMPLETE" in os.environ:
         complete(build_parser(GROUPS))

@@ -1,6 +1,7 @@
 """Errors that come from the machine, not from the code, as one line with the cause and a remedy."""
 
 import errno
+import os
 import re
 import resource
 
@@ -27,6 +28,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if number in DISK_ERRORS:
         return (f"{error.filename or 'a file'}: {error.strerror}. Check its permissions and the space on its disk, or "
                 "name another folder (run.folder, data.cache, --out)"), BAD_INPUT
+    if isinstance(error, FileNotFoundError) and not error.filename and not working_folder_exists():
+        return "the working folder was deleted: change to another folder, with cd, and give the command again", BAD_INPUT
     if number in (errno.EMFILE, errno.ENFILE) or TOO_MANY_FILES.search(text):
         return too_many_files(), BAD_INPUT
     if NO_TEMPORARY_FOLDER.search(text):
@@ -44,6 +47,13 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return (f"no more processes or threads: {first_line}. Raise the limit of `ulimit -u`, or lower run.num_workers "
                 "and OMP_NUM_THREADS"), BAD_INPUT
     return None
+
+
+def working_folder_exists() -> bool:
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False
 
 
 def is_lost_peer(error: BaseException) -> bool:

@@ -238,3 +238,19 @@ def test_a_file_that_cannot_be_read_is_one_error(tmp_path, monkeypatch, capsys):
         PermissionError(errno.EACCES, "Permission denied", "runs/a/config.yaml")))
     assert cli.main(["train", "custom/bccd"]) == 2
     assert capsys.readouterr().err.startswith("error: runs/a/config.yaml: Permission denied. Check its permissions")
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">&- 2>&-"])
+@pytest.mark.parametrize("verb", ["options", "score --help"])
+def test_closed_streams_end_no_command(redirection, verb):
+    process = subprocess.run(f"{sys.executable} -m launcher.cli {verb} {redirection}", cwd=REPO, shell=True, stderr=subprocess.PIPE, text=True)
+    assert (process.returncode, process.stderr) == (0, "")
+
+
+def test_a_working_folder_that_was_deleted_is_one_error(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.yaml").write_text(f"data: {{root: {tmp_path}}}\n")
+    (tmp_path / "deleted").mkdir()
+    monkeypatch.chdir(tmp_path / "deleted")
+    (tmp_path / "deleted").rmdir()
+    assert cli.main(["train", str(tmp_path / "mine.yaml")]) == 2
+    assert capsys.readouterr().err.startswith("error: the working folder was deleted")
