@@ -10,8 +10,16 @@ from detector.arguments.completion import complete
 from detector.arguments.unknown import refuse_unknown_options, refuse_unknown_verb
 from detector.arguments.verb import parser_of
 from detector.arguments.verbs import build_parser, parse
-from detector.errors import (BAD_INPUT, INTERRUPTED, OK, BadInput, escape_unprintable, interrupted_line, open_closed_streams,
-                             use_utf8)
+from detector.errors import (
+    BAD_INPUT,
+    INTERRUPTED,
+    OK,
+    BadInput,
+    escape_unprintable,
+    interrupted_line,
+    open_closed_streams,
+    use_utf8,
+)
 from detector.run.machine_errors import explain
 from launcher import check, run_verbs
 from launcher.arguments import GROUPS, LAUNCHER_VERBS, VERBS, launch_parser

@@ -64,8 +64,8 @@ def cluster_problems(resources: Resources, cores: int) -> list[Problem]:
     if not has_slurm():
         return [Problem("sbatch", f"there is none on {socket.gethostname()}",
                         "Use a login node of the Slurm cluster, or start a test cluster with slurm/local-cluster")]
-    try:  # --all: also partitions that are hidden, or for some groups only
-        partitions = parse_partitions(slurm("sinfo", "--all", "-h", "-o", SINFO_FORMAT))
+    try:  # --all: also hidden partitions, and those for some groups; --exact: nodes of each size, not the smallest
+        partitions = parse_partitions(slurm("sinfo", "--all", "--exact", "-h", "-o", SINFO_FORMAT))
     except BadInput as error:
         return [Problem("sinfo", str(error), "Check that the Slurm controller is up (scontrol ping)")]
     return partition_problems(resources, cores, partitions)

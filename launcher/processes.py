@@ -1,5 +1,6 @@
 """Processes on this machine that form one job: started together, signalled together, one exit status."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -24,7 +25,8 @@ def run_processes(job: Job, environments: list[dict[str, str]], on_poll: Callabl
 
     Args:
         environments: the environment variables of each process, in the order of the ranks.
-        on_poll: called about 20 times per second while the processes run.
+        on_poll: called about 20 times per second while the processes run. Its OSErrors are ignored; another exception
+            ends the processes.
 
     Returns:
         0 if all processes ended with 0; 75 if some stopped early and none failed; otherwise the exit status of the
@@ -109,7 +111,8 @@ def wait_for_all(processes: list[subprocess.Popen], requested: Collection[int] =
     A process that a stop signal killed was still starting up and had nothing to save: it counts as stopped early.
     """
     while True:
-        on_poll()
+        with contextlib.suppress(OSError):  # a network disk that fails for a moment, or a terminal that is gone
+            on_poll()
         polled = [process.poll() for process in processes]
         stopping = set(requested) & set(stop_signals)
         statuses = [STOPPED if was_stopped_by_signal(status, stopping) else status for status in polled]

@@ -80,12 +80,12 @@ def summarize(targets: list[Target], note: Callable[[str], None]) -> list[RunSum
     schedulers, facts, unreadable = Schedulers(note), {}, {}
     for target in targets:
         try:
-            facts[target.run] = collect_facts(target.run, schedulers, target.job)
+            facts[target] = collect_facts(target.run, schedulers, target.job)
         except OSError as error:
-            unreadable[target.run] = error
-    signs = look_for_signs(facts)
-    return [describe_unreadable(target, unreadable[target.run]) if target.run in unreadable else
-            summarize_run(target, replace(facts[target.run], gives_signs=signs.get(target.run, False)), schedulers)
+            unreadable[target] = error
+    signs = look_for_signs({target.run: fact for target, fact in facts.items()})
+    return [describe_unreadable(target, unreadable[target]) if target in unreadable else
+            summarize_run(target, replace(facts[target], gives_signs=signs.get(target.run, False)), schedulers)
             for target in targets]
 
 

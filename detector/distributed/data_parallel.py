@@ -21,7 +21,7 @@ def average_batchnorm_statistics(module: nn.Module) -> None:
             buffer.copy_(values.view_as(buffer))
 
 
-def wrap_ddp(module: nn.Module, device: torch.device, micro_batches: int = 1,
+def wrap_ddp(module: nn.Module, device: torch.device, forward_passes: int = 1,
              bf16_allreduce: bool = False) -> nn.Module:
     """Returns the module wrapped by DistributedDataParallel, which averages its gradients over all ranks.
 
@@ -29,7 +29,8 @@ def wrap_ddp(module: nn.Module, device: torch.device, micro_batches: int = 1,
     resumed run computes the same weights.
 
     Args:
-        micro_batches: forward and backward passes of each optimizer step; see `sync_gradients`.
+        forward_passes: of an optimizer step, of the rank that has the most; see `sync_gradients`. The same on all
+            ranks, whose gradients DDP would otherwise send in different pieces.
         bf16_allreduce: send gradients as bf16, half the bytes with less precision.
     """
     if world_size() == 1:
@@ -42,7 +43,7 @@ def wrap_ddp(module: nn.Module, device: torch.device, micro_batches: int = 1,
     if device.type == "cuda":
         # find_unused_parameters would make the host wait for the GPU in each step. static_graph is incompatible with
         # no_sync().
-        wrapped = ddp(module, device_ids=[device.index], static_graph=micro_batches == 1, **options)
+        wrapped = ddp(module, device_ids=[device.index], static_graph=forward_passes == 1, **options)
     else:
         # Without find_unused_parameters, DDP rebuilds its buckets after the first step of each start: three or more
         # ranks would then sum in another order after a resume.

@@ -60,6 +60,7 @@ def process_group(device: str, timeout_minutes: float = 10.0, traces: Path | Non
         raise unreachable(error) from error
     try:
         collectives.long_timeout_group = dist.new_group(backend="gloo", timeout=collectives.LONG_TIMEOUT)
+        _refuse_other_devices(chosen)
         _refuse_shared_gpus(chosen)
         yield chosen
     except (BadInput, NotFinite):  # raised on all ranks
@@ -182,6 +183,16 @@ def choose_device(device: str, remedy: str = "set run.device=cpu") -> torch.devi
     index = local_rank() if local_rank() < count else 0
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
+
+
+def _refuse_other_devices(device: torch.device) -> None:
+    """Raises BadInput on all ranks if some have a GPU and others, as where the driver failed, none. Collective."""
+    devices = [text.split() for text in collectives.all_gather_texts([f"{socket.gethostname()} {device.type}"])]
+    if len({kind for _, kind in devices}) > 1:
+        hosts = sorted({host for host, kind in devices if kind == "cpu"})
+        raise BadInput(f"no GPU that PyTorch can use on {', '.join(hosts)}, while other processes have one. "
+                       "`nvidia-smi` there shows the state of the driver; leave the node out (Slurm: --exclude), or set "
+                       "run.device=cpu")
 
 
 def _refuse_shared_gpus(device: torch.device) -> None:

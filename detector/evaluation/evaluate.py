@@ -64,7 +64,8 @@ def predict_all(model: Detector, dataset: Dataset, config: Config, device: torch
                 track: Callable[[range], Iterable[int]] = show_bar) -> Predictions | None:
     """Predicts all images and gathers the result. Collective.
 
-    The batches are the same for any number of ranks, and so are the detections.
+    The batches are the same for any number of ranks, and so are the detections; on CPUs where each process has as many
+    threads (OMP_NUM_THREADS), with which the rounding of sums changes.
 
     Args:
         step, stop_requested: see `evaluate`.

@@ -155,12 +155,11 @@ def last_checkpoint_step(folder: Path) -> int:
 def newest_readable(folder: Path) -> tuple[Path | None, dict | None, list[str]]:
     """Returns the newest whole checkpoint (None: there is none), its content, and a sentence for each that is not.
 
-    best.pt is taken where no other is whole. A checkpoint whose tensors are not finite is passed over as well: a run
-    that resumes from it could only fail.
+    best.pt is taken where no other is whole, or left. A checkpoint whose tensors are not finite is passed over as well:
+    a run that resumes from it could only fail.
     """
     notes = []
-    steps = step_files(folder)
-    for path in [*steps, best_path(folder)] if steps else []:
+    for path in filter(Path.exists, [*step_files(folder), best_path(folder)]):
         try:
             content = read_checkpoint(path)
         except BadInput as error:

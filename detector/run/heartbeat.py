@@ -71,8 +71,8 @@ class Heartbeat:
     def __exit__(self, _kind, error: BaseException | None, _trace) -> None:
         if error:
             self.current = replace(self.current, at=time.time(), error=describe_error(error))
-            if self.folder.is_dir():  # bad input shall leave nothing behind, but an existing run names its error
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
+                if self.folder.is_dir():  # bad input shall leave nothing behind, but an existing run names its error
                     (self.folder / HEARTBEATS_FOLDER).mkdir(exist_ok=True)
         self.ended.set()
         self.thread.join()
@@ -113,6 +113,11 @@ class Heartbeat:
         self._write()
 
     def _write(self) -> None:
+        """Writes the heartbeat, as `_write_changes` does, if the disk lets it: a full disk is reported by others."""
+        with contextlib.suppress(OSError):
+            self._write_changes()
+
+    def _write_changes(self) -> None:
         """Writes the heartbeat if it has changed, or is due as a sign of life; warns once of a lack of progress."""
         latest, idle_s = self.current, time.monotonic() - self.marked_at
         has_changed = latest != self.written
@@ -134,8 +139,8 @@ class Heartbeat:
     def _write_files(self, latest: Beat) -> None:
         """Writes the JSON file, and makes the file for the stacks, once there is a folder for them."""
         self.written_at = time.monotonic()
-        if (self.folder / HEARTBEATS_FOLDER).is_dir():
-            with contextlib.suppress(OSError):  # a full disk is reported where a file is needed
+        with contextlib.suppress(OSError):  # the stacks are written, and a hang is reported, without the files too
+            if (self.folder / HEARTBEATS_FOLDER).is_dir():
                 self.stacks = self.stacks or open(stacks_file(self.folder, latest.rank), "w", encoding="utf-8")
                 write_whole(heartbeat_file(self.folder, latest.rank), to_json(replace(latest, alive_at=time.time())),
                             flush=False)

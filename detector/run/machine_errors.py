@@ -29,7 +29,7 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return (f"{error.filename or 'a file'}: {error.strerror}. Check its permissions and the space on its disk, or "
                 "name another folder (run.folder, data.cache, --out)"), BAD_INPUT
     if isinstance(error, FileNotFoundError) and not error.filename and not working_folder_exists():
-        return "the working folder was deleted: change to another folder, with cd, and give the command again", BAD_INPUT
+        return "the working folder was deleted: change to another with cd, and give the command again", BAD_INPUT
     if number in (errno.EMFILE, errno.ENFILE) or TOO_MANY_FILES.search(text):
         return too_many_files(), BAD_INPUT
     if NO_TEMPORARY_FOLDER.search(text):

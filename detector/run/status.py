@@ -35,6 +35,7 @@ class StatusFile:
 
     def __init__(self, folder: Path, is_main: bool):
         self.path, self.is_main = folder / STATUS_FILE, is_main
+        self.is_new = not folder.is_dir()
         self.previous = read_previous_status(folder)
         self.current, self.written_at = self.previous, 0.0
 
@@ -44,8 +45,9 @@ class StatusFile:
     def __exit__(self, kind, *_error) -> None:
         if kind is None:
             return
-        starting_anew = self.current.state == "starting" and self.previous.state != "starting"
-        if issubclass(kind, BadInput) and starting_anew:
+        if issubclass(kind, BadInput) and self.current.state == "starting" and self.is_new:
+            return  # if there is a folder now, another start has made it, and has refused this one
+        if issubclass(kind, BadInput) and self.current.state == "starting" != self.previous.state:
             self.update(**asdict(self.previous))  # the arguments of this start are wrong, the run itself is not
         elif issubclass(kind, KeyboardInterrupt):  # the second Ctrl-C
             self.update("stopped", by="SIGINT")
@@ -56,7 +58,7 @@ class StatusFile:
         """Sets the state and the given fields of Status; other fields keep their value."""
         before = self.current
         self.current = replace(before, state=state, **changes)
-        if not self.is_main or (not self.path.parent.is_dir() and state != "stopped"):
+        if not self.is_main:
             return
         only_step_changes = state == "training" and before.state == "training"
         if only_step_changes and time.time() - self.written_at < MIN_INTERVAL_S:
@@ -64,8 +66,9 @@ class StatusFile:
         self.written_at = time.time()
         self.current = replace(self.current, at=self.written_at)
         with contextlib.suppress(OSError):
-            write_whole(self.path, json.dumps(asdict(self.current)) + "\n",
-                        flush=state not in ("training", "evaluating"))
+            if self.path.parent.is_dir() or state == "stopped":
+                write_whole(self.path, json.dumps(asdict(self.current)) + "\n",
+                            flush=state not in ("training", "evaluating"))
 
 
 def read_status(folder: Path) -> dict:

@@ -35,8 +35,14 @@ def checkpoint_content(state: TrainState, config: Config, classes: tuple[str, ..
     return {"format": FORMAT, "step": state.step, "model": state.model.state_dict(),
             "moments": optimizer_state_by_name(state), "scaler": state.scaler.state_dict(),
             "ema": state.ema_model.state_dict() if state.ema_model else None, "processes": world_size(),
+            "threads": cpu_threads(next(state.model.parameters()).device),
             "config": to_dict(config), "classes": list(classes), "global_batch": global_batch,
             "fingerprints": fingerprints or {}}
+
+
+def cpu_threads(device: torch.device) -> int:
+    """Returns the threads of PyTorch's operators, on which the rounding of sums depends; 0 on a GPU."""
+    return torch.get_num_threads() if device.type == "cpu" else 0
 
 
 def optimizer_state_by_name(state: TrainState) -> dict[str, dict[str, torch.Tensor]]:

@@ -75,7 +75,7 @@ def train(config: Config, device: torch.device, stop: StopRequest) -> Outcome:
                     closing(BackgroundScorer(setup.val_data, config, folder)) as scorer:
                 meter = RunMeter(usage, setup.ranks, device, state.step, setup.plan.global_batch)
                 loop = TrainingLoop(config, setup, state, device, stop, run_log, status, heartbeat, saver, scorer,
-                                    NanGuard(device), meter)
+                                    NanGuard(device, state.scaler.is_enabled()), meter)
                 return loop.run()
 
 
@@ -123,7 +123,7 @@ class TrainingLoop:
         config, plan, state = self.config, self.setup.plan, self.state
         with open_train_loader(self.setup.train_data, plan, config, state.step, self.device) as loader:
             compile_model(state.model, config.run.compile, dynamic=config.batch.pad_to == "batch")
-            model = wrap_ddp(state.model, self.device, len(plan.micro_batches), config.optim.bf16_allreduce)
+            model = wrap_ddp(state.model, self.device, plan.forward_passes, config.optim.bf16_allreduce)
             self.run_log.start_progress(plan.steps_per_epoch)
             self.status.update("training")
             self.meter.write(state.step)

@@ -17,6 +17,7 @@ class RunPlan:
 
     global_batch: int            # images of one step, over all processes
     micro_batches: list[range]   # positions in the global batch of this process, one range for each forward pass
+    forward_passes: int          # of a step, of the process that has the most
     steps_per_epoch: int
     total_steps: int
     lr: float                    # after warm-up
@@ -66,7 +67,7 @@ def plan_run(batch: Batch, optim: Optim, schedule: Schedule, sizes: np.ndarray, 
     unused = len(sizes) - steps * size
     if batch.aspect_ratio_groups == "static" and unused:
         summary += f"; the {unused} widest of {len(sizes)} images are never trained on"
-    return RunPlan(size, splits[rank], steps, total_steps, optim.lr * scale, warmup_steps,
+    return RunPlan(size, splits[rank], max(map(len, splits)), steps, total_steps, optim.lr * scale, warmup_steps,
                    milestones, summary, factors)
 
 

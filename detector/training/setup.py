@@ -24,7 +24,7 @@ from detector.errors import BadInput, Stopped, count_of, shorten
 from detector.loggers.run_log import RunLog
 from detector.metrics import coco_kernel
 from detector.model.compile import ensure_compiler
-from detector.model.faster_rcnn import build_model, to_device_and_layout
+from detector.model.faster_rcnn import build_model, is_channels_last_fast, to_device_and_layout
 from detector.model.weights.load import load_weights
 from detector.run import file_digest
 from detector.run.checkpoint_files import (
@@ -58,6 +58,7 @@ from detector.training.start_messages import (
     describe_data_changes,
     describe_model,
     describe_review,
+    describe_thread_change,
     describe_world_change,
 )
 
@@ -114,7 +115,8 @@ def prepare(config: Config, device: torch.device, stop: StopRequest, heartbeat: 
     datasets = [dataset for dataset in (train_data, val_data) if dataset]
     header = {"run": [str(folder), *notes], "data": [layout, *map(describe, datasets)],
               "model": [describe_model(config.model.backbone, state.model), *origin],
-              "plan": [auto_values, *describe_world_change(config, batch, content), plan.summary,
+              "plan": [auto_values, *describe_world_change(config, batch, content),
+                       describe_thread_change(content, device), plan.summary,
                        describe_repeats(train_data, config.batch.repeat_threshold),
                        describe_schedule(plan, config.schedule)],
               "device": [*world_table(ranks), f"{versions()}; {config.run.precision}"]}
@@ -221,7 +223,9 @@ def build_state(config: Config, classes: tuple[str, ...], plan: RunPlan, content
         messages.append(f"weights {config.model.weights}: {report}")
     elif not content:
         messages.append("starting from random weights")
-    model = to_device_and_layout(model, config.run.channels_last, device)
+    # All ranks have the same layout, also on nodes with different CPUs: DDP refuses weights whose strides differ.
+    all_fast = not collectives.any_rank(not is_channels_last_fast(device))[0]
+    model = to_device_and_layout(model, config.run.channels_last and all_fast, device)
     ema_model = copy.deepcopy(model).requires_grad_(False) if config.optim.ema_decay else None
     scaler = torch.amp.GradScaler(device.type, enabled=config.run.precision == "fp16")
     state = TrainState(model, build_optimizer(model, config.optim), scaler, ema_model)
@@ -251,9 +255,11 @@ def open_run_folder(setup: Setup, step: int, heartbeat: Heartbeat, lock: RunLock
     config, plan = setup.config, setup.plan
     folder, notes = run_folder(config), []
     try:
+        if is_main():
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.take()  # before anything of another start that has just taken the run can be removed
         heartbeat.open(world_size())
         if is_main():
-            lock.take()
             evaluations = evaluations_of(folder, config.evaluate.best_metric)
             is_over = step >= plan.total_steps or out_of_patience(
                 [(at, value) for at, value in evaluations if at <= step], config.schedule.early_stopping_patience)

@@ -1,12 +1,15 @@
 """The messages of a run before its first step: model, changes since the last start, review of the data."""
 
+import torch
 from torch import nn
 
 from detector.config.schema import Batch, Config
 from detector.data.fingerprint import describe_change
 from detector.data.samplers import micro_batches
 from detector.distributed.rank_info import world_size
+from detector.errors import count_of
 from detector.structures import Dataset
+from detector.training.checkpoint import cpu_threads
 from detector.training.review import review_files, review_training
 from detector.training.schedule import RunPlan
 
@@ -52,6 +55,20 @@ def describe_world_change(config: Config, batch: Batch, content: dict | None) ->
         messages.append("model.norm=synchronized: batch norms take their statistics from the images of a forward pass "
                         f"on {processes}, before on {before}; the weights will differ")
     return messages
+
+
+def describe_thread_change(content: dict | None, device: torch.device) -> str:
+    """Returns the message about a resume on a CPU with as many processes of more or fewer threads; "" for others.
+
+    Checkpoints of version 0.6 and before do not tell.
+    """
+    if not content or content.get("processes") != world_size():
+        return ""
+    before, now = content.get("threads", 0), cpu_threads(device)
+    if not before or not now or before == now:
+        return ""
+    return (f"on {count_of(now, 'thread')} in each process now, {before} before (OMP_NUM_THREADS): the weights will "
+            "differ in rounding")
 
 
 def all_micro_batches(size: int, micro_batch_size: int, processes: int) -> set[range]:

@@ -38,6 +38,15 @@ def test_an_array_is_cancelled_as_a_whole_and_a_row_alone(slurm, tmp_path, capsy
     assert "row1 is not in the queue" in capsys.readouterr().err
 
 
+def test_two_jobs_of_one_run_are_cancelled_each(slurm, tmp_path, capsys):
+    run = make_run(tmp_path, "a", "118", state="training")
+    add_job_record(run, job="119", verb="train", log="x", backend="sbatch")
+    slurm.set("118", "RUNNING")
+    slurm.set("119", "PENDING")
+    assert cli.main(["cancel", "118", "119", "--folder", str(tmp_path)]) == 0 and slurm.commands == [("scancel", "118", "119")]
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == ["cancelled job 118", "cancelled job 119"]
+
+
 def test_a_silent_slurm_is_said_with_what_to_type(slurm, tmp_path, capsys):
     make_run(tmp_path, "a", "7", state="training")
     slurm.silent = True

@@ -243,7 +243,8 @@ def test_a_file_that_cannot_be_read_is_one_error(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("redirection", [">&-", ">&- 2>&-"])
 @pytest.mark.parametrize("verb", ["options", "score --help"])
 def test_closed_streams_end_no_command(redirection, verb):
-    process = subprocess.run(f"{sys.executable} -m launcher.cli {verb} {redirection}", cwd=REPO, shell=True, stderr=subprocess.PIPE, text=True)
+    line = f"{sys.executable} -m launcher.cli {verb} {redirection}"
+    process = subprocess.run(line, cwd=REPO, shell=True, stderr=subprocess.PIPE, text=True)
     assert (process.returncode, process.stderr) == (0, "")
 
 

@@ -12,7 +12,8 @@ from launcher.preflight import Partition, parse_limit, parse_partitions
 
 SINFO = """gpu|gpu*|up|1-00:00:00|4|64|gpu:8(S:0-1)
 gpu|gpu*|up|1-00:00:00|2|32|gpu:a100:4
-cpu|cpu|up|infinite|10|128+|(null)
+cpu|cpu|up|infinite|8|16|(null)
+cpu|cpu|up|infinite|2|128|(null)
 old|old|down|30:00|2|8|gpu:k80:1,gpu:m40:1,tmpfs:3
 """
 
@@ -32,7 +33,8 @@ def problem_lines(resources: Resources, run: Path, *overrides: str) -> str:
 def test_partitions_as_sinfo_prints_them():
     assert parse_partitions(SINFO) == [
         Partition("gpu", True, True, 1440, 4, 64, 8), Partition("gpu", True, True, 1440, 2, 32, 4, ("a100",)),
-        Partition("cpu", False, True, float("inf"), 10, 128, 0), Partition("old", False, False, 30, 2, 8, 2, ("k80", "m40"))]
+        Partition("cpu", False, True, float("inf"), 8, 16, 0),
+        Partition("cpu", False, True, float("inf"), 2, 128, 0), Partition("old", False, False, 30, 2, 8, 2, ("k80", "m40"))]
     assert parse_partitions("") == []
 
 

@@ -1,5 +1,6 @@
 """Processes on this machine: one exit status for all of them, signals forwarded, and no process left behind."""
 
+import errno
 import os
 import pty
 import signal
@@ -180,6 +181,14 @@ class EndingProcess:
 @pytest.mark.parametrize("status, expected", [(OK, OK), (STOPPED, STOPPED), (-signal.SIGTERM, STOPPED), (3, 3)])
 def test_each_process_is_polled_once_a_round(status, expected):
     assert wait_for_all([EndingProcess(status)], {signal.SIGTERM}) == expected
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ESTALE, "Stale file handle"), BrokenPipeError()])
+def test_a_watch_that_fails_ends_no_process(error):
+    """The run folder is on a network disk that fails for a moment, or the reader of a report of a hang has gone."""
+    def watch() -> None:
+        raise error
+    assert wait_for_all([EndingProcess(OK)], on_poll=watch) == OK
 
 
 def test_the_old_handlers_are_restored(run):

@@ -117,7 +117,7 @@ def test_on_gpus_no_unused_weights_are_searched(monkeypatch):
     model = nn.Linear(1, 1)
     data_parallel.wrap_ddp(model, torch.device("cuda", 1))
     assert passed == {"module": model, "device_ids": [1], "gradient_as_bucket_view": True, "static_graph": True}
-    data_parallel.wrap_ddp(model, torch.device("cuda", 1), micro_batches=2)
+    data_parallel.wrap_ddp(model, torch.device("cuda", 1), forward_passes=2)
     assert passed["static_graph"] is False, "gradients are averaged in the last of several micro-batches only"
     data_parallel.wrap_ddp(model, torch.device("cpu"))
     assert passed["module"].module is model and passed["find_unused_parameters"]
@@ -144,6 +144,16 @@ def test_a_gpu_that_is_not_there_is_bad_input(device, gpus, local_rank, message,
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     with pytest.raises(BadInput, match=message):
         process_group.choose_device(device)
+
+
+def test_ranks_without_a_gpu_among_ranks_with_one_are_bad_input_on_all(monkeypatch):
+    texts = ["n01 cuda", "n01 cuda", "n02 cpu", "n02 cpu"]
+    monkeypatch.setattr(collectives, "all_gather_texts", lambda own: texts)
+    for device in ("cuda", "cpu"):
+        with pytest.raises(BadInput, match="no GPU that PyTorch can use on n02, while"):
+            process_group._refuse_other_devices(torch.device(device))
+    texts[:] = ["n01 cpu", "n02 cpu"]
+    process_group._refuse_other_devices(torch.device("cpu"))
 
 
 def test_a_port_in_use_is_bad_input(monkeypatch):

@@ -250,6 +250,16 @@ def test_best_is_a_file_of_its_own(links, tmp_path, monkeypatch):
     assert read_checkpoint(best)["step"] == 2 and files(tmp_path) == {"best.pt", second.name}
 
 
+def test_a_run_of_which_only_best_is_left_resumes_from_it(tmp_path):
+    first, second = saved(tmp_path, 1, 2)
+    mark_best(tmp_path, first)
+    for path in (first, second):
+        path.unlink()
+    assert newest_names(tmp_path) == (best_path(tmp_path), [])
+    checkpoint_files.restore_best(tmp_path, 1, [(1, 0.5)])
+    assert files(tmp_path) == {"best.pt"}
+
+
 def test_a_best_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     first, second = saved(tmp_path, 1, 2)
     mark_best(tmp_path, first)

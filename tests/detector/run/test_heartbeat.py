@@ -1,5 +1,6 @@
 """Each rank writes its heartbeat; without progress, stacks are written and the slowest rank is named."""
 
+import errno
 import io
 import json
 import os
@@ -156,6 +157,21 @@ def test_ages_do_not_depend_on_the_clocks_of_the_hosts(skew_s, tmp_path):
     first, second = read_heartbeats(tmp_path)
     assert (first.rank, second.rank) == (1, 0)
     assert describe(first) == "rank 1 on n1: step at step 6, for 25 s" and describe(second) == "rank 0 on n0: step at step 6, for 10 s"
+
+
+def test_a_disk_that_fails_for_a_moment_ends_no_heartbeat(tmp_path, monkeypatch):
+    """A network disk may answer any access with ESTALE, and Path.is_dir raises that."""
+    class Unreachable(type(tmp_path)):
+        def stat(self, **options):
+            raise OSError(errno.ESTALE, "Stale file handle")
+    with Heartbeat(tmp_path, 0) as marks:
+        marks.open(1)
+        marks.folder = Unreachable(tmp_path)
+        marks.mark("step", 2)
+        time.sleep(0.3)
+        marks.folder = tmp_path
+        marks.mark("step", 3)
+        until(lambda: [beat.step for beat in read_heartbeats(tmp_path)] == [3])
 
 
 def test_a_rank_whose_file_is_missing_or_incomplete_is_left_out(tmp_path):

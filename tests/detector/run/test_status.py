@@ -1,5 +1,6 @@
 """status.json: written by rank 0 only, and not where bad input made no run folder."""
 
+import errno
 import json
 import time
 
@@ -66,6 +67,27 @@ def test_a_start_with_bad_input_leaves_the_state_of_the_run(before, after, tmp_p
         status.update("starting")
         raise BadInput("model.backbone=resnet5: no such backbone")
     assert (read(tmp_path)["state"], read(tmp_path)["step"]) == (after, 40)
+
+
+def test_a_start_that_another_start_of_a_new_run_has_overtaken_leaves_its_state(tmp_path):
+    with pytest.raises(BadInput), StatusFile(tmp_path / "new", True) as status:
+        status.update("starting")
+        (tmp_path / "new").mkdir()
+        StatusFile(tmp_path / "new", True).update("training", step=3)
+        raise BadInput("another process trains this run")
+    assert (read(tmp_path / "new")["state"], read(tmp_path / "new")["step"]) == ("training", 3)
+
+
+def test_training_continues_where_the_state_cannot_be_written(tmp_path, monkeypatch):
+    status = StatusFile(tmp_path, True)
+    status.update("starting")
+
+    def stale(*_args, **_options):
+        raise OSError(errno.ESTALE, "Stale file handle")
+    with monkeypatch.context() as patched:
+        patched.setattr(type(tmp_path), "stat", stale)
+        status.update("training", step=2)
+    assert read(tmp_path)["state"] == "starting" and status.current.step == 2
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"unknown": 1}'])

@@ -51,6 +51,15 @@ def test_one_bad_loss_is_enough_and_is_named(value, index):
     assert guard.poll() is None  # reported once
 
 
+@pytest.mark.parametrize("norm", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_is_found_before_its_weights_are_saved(norm):
+    guard, scaled = NanGuard(CPU), NanGuard(CPU, has_loss_scale=True)
+    for each in (guard, scaled):
+        each.watch(StepResult(NAMES, GOOD, torch.tensor(norm)), {"step": 7})
+    assert guard.poll()["step"] == 7
+    assert scaled.poll() is None, "a loss scale that is too large: the step was left out"
+
+
 def test_of_several_steps_the_first_bad_one_is_reported():
     guard = NanGuard(CPU)
     for step, losses in enumerate((GOOD, losses_with(math.nan, 0), losses_with(math.inf, 1))):
@@ -60,10 +69,12 @@ def test_of_several_steps_the_first_bad_one_is_reported():
 
 @pytest.mark.parametrize("details, step, images", [
     ({"step": 7, "images": [1], "losses": {"loss": math.nan}, "gradient_norm": 1.0}, 7, ["/data/b.jpg"]),
+    ({"step": 7, "images": [1], "losses": {"loss": 1.0}, "gradient_norm": math.inf}, 7, ["/data/b.jpg"]),
     (None, 8, [])])
 def test_every_rank_writes_what_it_knows_and_raises(details, step, images, tmp_path):
+    culprit = "gradient" if details and details["losses"]["loss"] == 1.0 else "loss"
     data = build_dataset("pets", "/data", ["cat"], [1], [("a.jpg", 1, 9, 9), ("b.jpg", 2, 9, 9)], np.zeros((0, 8)))
-    with pytest.raises(NotFinite, match=f"not finite at step {step}.*optim.grad_clip_norm"):
+    with pytest.raises(NotFinite, match=f"the {culprit} is not finite at step {step}.*optim.grad_clip_norm"):
         raise_not_finite(details, 8, data, SimpleNamespace(get_scale=lambda: 1024.0), tmp_path)
     written = json.loads((tmp_path / "not-finite-rank0.json").read_text())
     assert (written["step"], written["images"], written["amp_scale"]) == (step, images, 1024.0)

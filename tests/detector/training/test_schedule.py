@@ -50,13 +50,14 @@ def test_steps_decide_before_epochs_and_there_is_one_at_least(schedule, total):
     assert plan_run(Batch(16), OPTIM, replace(schedule, milestones=()), SIZES, 0, 1).total_steps == total  # 7 steps an epoch
 
 
-@pytest.mark.parametrize("size, micro_batch_size, world", [(16, 2, 1), (16, 2, 8), (5, 2, 2), (7, 3, 3), (1, 1, 1)])
+@pytest.mark.parametrize("size, micro_batch_size, world", [(16, 2, 1), (16, 2, 8), (16, 4, 3), (5, 2, 2), (7, 3, 3), (1, 1, 1)])
 def test_each_image_of_a_step_is_taken_once(size, micro_batch_size, world):
     plans = [plan_run(Batch(size, micro_batch_size), OPTIM, SCHEDULE, SIZES, rank, world) for rank in range(world)]
     taken = [column for plan in plans for columns in plan.micro_batches for column in columns]
     assert taken == list(range(size))
     assert all(0 < len(columns) <= micro_batch_size for plan in plans for columns in plan.micro_batches)
-    assert len({(plan.summary, plan.lr, plan.total_steps) for plan in plans}) == 1  # all ranks plan the same
+    assert len({(plan.summary, plan.lr, plan.total_steps, plan.forward_passes) for plan in plans}) == 1  # all ranks plan the same
+    assert plans[0].forward_passes == max(len(plan.micro_batches) for plan in plans)
 
 
 @pytest.mark.parametrize("size, micro_batch_size, world, expected_start", [

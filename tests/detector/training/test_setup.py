@@ -40,6 +40,16 @@ def test_differences_after_a_world_change_are_logged_with_their_reason(world, be
         Config(batch=batch, model=Model(norm="trained")), batch, content(size, before, micro_batch_size)))) is bool(words)
 
 
+@pytest.mark.parametrize("before, processes, device, message", [
+    (3, 1, "cpu", "on 2 threads in each process now, 3 before (OMP_NUM_THREADS)"), (2, 1, "cpu", ""), (3, 2, "cpu", ""),
+    (0, 1, "cpu", ""), (3, 1, "cuda", "")])  # as many; other processes, which has a message; before on a GPU, and now
+def test_another_number_of_threads_is_logged_on_a_cpu(before, processes, device, message, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    said = start_messages.describe_thread_change({"threads": before, "processes": processes}, torch.device(device))
+    assert said.startswith(message) and bool(said) is bool(message)
+    assert start_messages.describe_thread_change(None, torch.device(device)) == ""
+
+
 def test_the_kept_global_batch_is_logged(monkeypatch):
     monkeypatch.setattr(start_messages, "world_size", lambda: 1)
     notes = start_messages.describe_world_change(Config(batch=Batch(0, 2)), Batch(4, 2), content(4, 2, stated_size=0))
@@ -63,8 +73,8 @@ def test_a_first_start_and_a_checkpoint_without_processes_log_nothing():
     (Schedule(), "90 steps (3 epochs), lr times 0.1 at step 30, 60"),
     (Schedule(lr_schedule="cosine"), "90 steps (3 epochs), lr falls along a cosine to 0")])
 def test_the_schedule_in_a_line(schedule, said):
-    assert describe_schedule(RunPlan(4, [], 30, 90, 0.1, 0, (30, 60, 90), ""), schedule) == said
-    assert describe_schedule(RunPlan(4, [], 30, 20, 0.1, 0, (30,), ""), Schedule()) == "20 steps (0.667 epochs), lr stays constant"
+    assert describe_schedule(RunPlan(4, [], 1, 30, 90, 0.1, 0, (30, 60, 90), ""), schedule) == said
+    assert describe_schedule(RunPlan(4, [], 1, 30, 20, 0.1, 0, (30,), ""), Schedule()) == "20 steps (0.667 epochs), lr stays constant"
 
 
 @pytest.mark.parametrize("changes, step, notes", [([], 6, 0), (["optim.lr: 0.02 -> 0.5"], 5, 0), (["optim.lr: 0.02 -> 0.5"], 6, 1)])
