@@ -3,13 +3,14 @@
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from detector.annotation.layouts import Box, rounded
 from detector.annotation.texts import JsonArray, json_like, read_exactly, split_array
 from detector.data.formats import coco
-from detector.data.formats.coco_ids import IdTable, text_id
+from detector.data.formats.coco_ids import IdTable, integer_id, text_id
 from detector.data.formats.segmentation_boxes import segmentation_box
 from detector.data.text_files import read_bytes
 from detector.errors import BadInput
@@ -69,8 +70,7 @@ class CocoFiles:
         entries = [json.loads(element) for element in self.array.elements]
         self.owners = [ids.find(entry.get("image_id")) for entry in entries]
         self._index()
-        self.largest_id = max([self.largest_id, *(entry["id"] for entry in entries
-                                                  if isinstance(entry.get("id"), int))])
+        self.largest_id = max(self.largest_id, largest_integer(entry.get("id") for entry in entries))
 
     def _index(self) -> None:
         self.places: dict[int | None, list[int]] = {}  # of the annotations of each image
@@ -90,8 +90,7 @@ class CocoFiles:
     def edit(self, index: int, text: str, name: str, box: Box) -> str:
         bbox = [*box[:2], round(box[2] - box[0], 2), round(box[3] - box[1], 2)]
         if name not in self.id_of:
-            numbers = [value for value in self.id_of.values() if isinstance(value, int)]
-            self.id_of[name] = self.new_names[name] = max(numbers, default=0) + 1
+            self.id_of[name] = self.new_names[name] = largest_integer(self.name_of) + 1
             self.name_of[str(self.id_of[name])] = name
         if not text:
             self.largest_id += 1
@@ -151,3 +150,8 @@ class CocoFiles:
                 end = len(element[:-1].rstrip())
                 array.elements[position] = f'{element[:end]}, "{SEEN}": true{element[end:]}' if is_seen else element
         return array.join()
+
+
+def largest_integer(ids: Iterable) -> int:
+    """Returns the largest integer that one of these ids stands for, as a number or as a text; 0 if all are smaller."""
+    return max([0, *(integer_id(value) or 0 for value in ids)])

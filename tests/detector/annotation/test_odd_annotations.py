@@ -50,6 +50,24 @@ def test_an_annotation_that_undo_brings_back_keeps_an_id_that_no_other_has(tmp_p
     assert sorted(entry["id"] for entry in json.loads(path.read_text())["annotations"]) == [9, 10, 11]
 
 
+@pytest.mark.parametrize("ids", [(1, 2), ("1", "2"), (1.0, 2.0), ("001", "2.0"), ("x", 2), (2, "7 y")])
+def test_a_new_class_and_a_new_annotation_get_ids_that_no_other_has_also_where_ids_are_texts(tmp_path, ids):
+    root = photographs(tmp_path, 2)
+    path = coco_file(root, (0, 1), [(ids[0], 0), (ids[1], 1)])
+    content = json.loads(path.read_text())
+    content["categories"] = [{"id": identifier, "name": name} for identifier, name in zip(ids, ("cat", "dog"))]
+    for entry in content["annotations"]:
+        entry["category_id"] = entry["id"]
+    path.write_text(json.dumps(content))
+    labels = opened(root, ["bird"])
+    old = labels.load(0)
+    labels.save(0, old.version, True, [*old.objects, NEW | {"name": "bird"}])
+    again = opened(root)
+    assert [name for name, _ in pairs(again.load(0).objects)] == ["cat", "bird"] and pairs(again.load(1).objects)[0][0] == "dog"
+    new = json.loads(path.read_text())
+    assert new["categories"][-1] == {"id": 3, "name": "bird"} and new["annotations"][1]["id"] == 3
+
+
 VOC = ("<annotation><object><name>cat</name>{}<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>{}"
        "</object></annotation>")
 PART = "<part><name>head</name><bndbox><xmin>11</xmin><ymin>11</ymin><xmax>30</xmax><ymax>40</ymax></bndbox></part >"
