@@ -1,6 +1,7 @@
 """Writes the annotations of a COCO file in place: unchanged annotations, and all else in the file, keep their bytes."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from detector.annotation.layouts import Box, rounded
 from detector.annotation.texts import JsonArray, json_like, read_exactly, split_array
 from detector.data.formats import coco
 from detector.data.formats.coco_ids import IdTable, integer_id, text_id
+from detector.data.formats.coordinates import box_around_rotated
 from detector.data.formats.segmentation_boxes import segmentation_box
 from detector.data.text_files import read_bytes
 from detector.errors import BadInput
@@ -84,8 +86,11 @@ class CocoFiles:
 
     def parse(self, index: int, text: str) -> tuple[str, Box]:
         entry = json.loads(text)
-        x, y, width, height = map(float, entry.get("bbox") or segmentation_box(entry.get("segmentation")) or ())
-        return self.name_of[text_id(entry["category_id"]) or ""], [x, y, x + width, y + height]
+        x, y, width, height = written_box(entry)
+        attributes = entry.get("attributes")
+        rotation = attributes.get("rotation") if isinstance(attributes, dict) else None
+        box = box_around_rotated([x, y, x + width, y + height], rotation)
+        return self.name_of[text_id(entry["category_id"]) or ""], box
 
     def edit(self, index: int, text: str, name: str, box: Box) -> str:
         bbox = [*box[:2], round(box[2] - box[0], 2), round(box[3] - box[1], 2)]
@@ -101,8 +106,10 @@ class CocoFiles:
         if name != old_name:
             entry["category_id"] = self.id_of[name]
         if list(box) != rounded(old):
-            was_box_area = abs(float(entry.get("area") or 0) - (old[2] - old[0]) * (old[3] - old[1])) < 1
+            was_box_area = abs(float(entry.get("area") or 0) - math.prod(written_box(entry)[2:])) < 1
             entry["bbox"] = bbox
+            if isinstance(entry.get("attributes"), dict):
+                entry["attributes"].pop("rotation", None)  # of CVAT: the new box is drawn as it is
             if "area" in entry and was_box_area:  # else it is that of a mask
                 entry["area"] = round(bbox[2] * bbox[3], 2)
         return json_like(entry, text)
@@ -150,6 +157,11 @@ class CocoFiles:
                 end = len(element[:-1].rstrip())
                 array.elements[position] = f'{element[:end]}, "{SEEN}": true{element[end:]}' if is_seen else element
         return array.join()
+
+
+def written_box(entry: dict) -> list[float]:
+    """Returns x, y, width, height of an annotation as they stand in the file, or of its segmentation."""
+    return [float(value) for value in entry.get("bbox") or segmentation_box(entry.get("segmentation")) or ()]
 
 
 def largest_integer(ids: Iterable) -> int:

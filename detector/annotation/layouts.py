@@ -91,16 +91,19 @@ class VocFiles:
             text = _replace_name(text, name)
         if list(box) == rounded(old_box):
             return text
+        corners = voc_xml.read_object(text)[2:]
+        text = voc_xml.drop_rotation(text)  # of CVAT: the new box is drawn as it is
+        is_rotated = voc_xml.read_object(text)[2:] != corners
         match = next((match for match in PART_OR_BNDBOX.finditer(text) if match[0].startswith("<bndbox")), None)
         if not match:
             return re.sub(r"(\s*</object\s*>)$", lambda match: BNDBOX.format(*new) + match[1], text)
         element = match[0]
         is_complete = all(f"<{corner}" in element for corner in voc_xml.CORNERS)
         edited = element if is_complete else BNDBOX.format(*new)
-        x1, y1, x2, y2 = voc_xml.read_object(text)[2:]
-        is_swapped = x1 > x2 or y1 > y2
+        x1, y1, x2, y2 = corners
+        is_replaced = is_rotated or x1 > x2 or y1 > y2
         for corner, value, before, after in zip(voc_xml.CORNERS, new, rounded(old_box), box):
-            if before != after or is_swapped:
+            if before != after or is_replaced:
                 edited = re.sub(rf"(<{corner}\b[^>]*>)[^<]*", lambda match: match[1] + value, edited)
         return text[:match.start()] + edited + text[match.end():]
 
