@@ -11,7 +11,7 @@ from pathlib import Path
 from detector.annotation.layouts import Box, rounded
 from detector.annotation.texts import JsonArray, json_like, read_exactly, split_array
 from detector.data.formats import coco
-from detector.data.formats.coco_ids import IdTable, integer_id, text_id
+from detector.data.formats.coco_ids import IdTable, index_ids, integer_id
 from detector.data.formats.coordinates import box_around_rotated
 from detector.data.formats.segmentation_boxes import segmentation_box
 from detector.data.text_files import read_bytes
@@ -57,10 +57,12 @@ class CocoFiles:
         self.image_ids = image_ids
         self.seen = [entry.get(SEEN) is True for entry in content.images.entries]
         categories = content.categories
-        self.name_of = {text_id(entry["id"]): str(entry["name"]).strip() for entry in categories.entries}
+        self.category_ids = [entry["id"] for entry in categories.entries]
+        self.category_names = [str(entry["name"]).strip() for entry in categories.entries]
+        self.categories = categories.ids
         used = content.used_categories().tolist()
-        by_use = sorted(zip(used, categories.entries), key=lambda pair: pair[0])
-        self.id_of = {str(entry["name"]).strip(): entry["id"] for _, entry in by_use}
+        by_use = sorted(zip(used, self.category_names, self.category_ids), key=lambda row: row[0])
+        self.id_of = {name: identifier for _, name, identifier in by_use}
         self.stamp, self.new_names = stamp, {}
 
     def _stamp(self) -> tuple:
@@ -90,13 +92,18 @@ class CocoFiles:
         attributes = entry.get("attributes")
         rotation = attributes.get("rotation") if isinstance(attributes, dict) else None
         box = box_around_rotated([x, y, x + width, y + height], rotation)
-        return self.name_of[text_id(entry["category_id"]) or ""], box
+        position = self.categories.find(entry["category_id"])
+        if position is None:
+            raise ValueError(f"the file lists no category {entry['category_id']!r}")
+        return self.category_names[position], box
 
     def edit(self, index: int, text: str, name: str, box: Box) -> str:
         bbox = [*box[:2], round(box[2] - box[0], 2), round(box[3] - box[1], 2)]
         if name not in self.id_of:
-            self.id_of[name] = self.new_names[name] = largest_integer(self.name_of) + 1
-            self.name_of[str(self.id_of[name])] = name
+            self.id_of[name] = self.new_names[name] = largest_integer(self.category_ids) + 1
+            self.category_ids.append(self.id_of[name])
+            self.category_names.append(name)
+            self.categories = index_ids(self.category_ids, [*range(len(self.category_ids))])
         if not text:
             self.largest_id += 1
             new = {"id": self.largest_id, "image_id": self.image_ids[index], "category_id": self.id_of[name],
@@ -106,11 +113,12 @@ class CocoFiles:
         if name != old_name:
             entry["category_id"] = self.id_of[name]
         if list(box) != rounded(old):
-            was_box_area = abs(float(entry.get("area") or 0) - math.prod(written_box(entry)[2:])) < 1
+            area = math.prod(written_box(entry)[2:])
+            was_mask_area = math.isfinite(sum(old)) and abs(float(entry.get("area") or 0) - area) >= 1
             entry["bbox"] = bbox
             if isinstance(entry.get("attributes"), dict):
                 entry["attributes"].pop("rotation", None)  # of CVAT: the new box is drawn as it is
-            if "area" in entry and was_box_area:  # else it is that of a mask
+            if "area" in entry and not was_mask_area:
                 entry["area"] = round(bbox[2] * bbox[3], 2)
         return json_like(entry, text)
 

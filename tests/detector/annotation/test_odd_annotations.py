@@ -9,7 +9,8 @@ import pytest
 from conftest import REPO
 from test_layouts import opened, pairs, photographs
 
-from detector.annotation.layouts import JsonFiles, VocFiles
+from detector.annotation.layouts import JsonFiles, VocFiles, rounded
+from detector.annotation.server import Site, get
 from detector.config.schema import Data
 from detector.data.formats.voc_xml import read_xml
 from detector.data.read import read_splits
@@ -125,6 +126,49 @@ def test_a_coco_box_that_cvat_has_turned_is_shown_and_changed_as_it_is_trained_o
     assert read_splits(data, ("annotations",)).boxes.tolist() == [saved.objects[0]["box"], shown]
     changed, same = json.loads(path.read_text())["annotations"]
     assert changed["attributes"] == {"occluded": False} and changed["area"] == 440 and same == content["annotations"][1]
+
+
+@pytest.mark.parametrize("corners", [("nan", 11, 30, 40), (11, "1e300", 30, 40), (11, 11, "inf", "-inf")])
+def test_a_voc_box_that_is_not_finite_is_shown_without_sides_and_may_be_drawn_anew(tmp_path, corners):
+    path = tmp_path / "0.xml"
+    path.write_text(VOC.format("", *corners, ""))
+    files = VocFiles([str(path)], ["0.png"], [(60, 80)])
+    text, = files.texts(0)
+    assert rounded(files.parse(0, text)[1]) == [0, 0, 0, 0]
+    assert files.edit(0, text, "dog", [0, 0, 0, 0]) == text.replace("cat", "dog")
+    for new in ([0.0, 10.0, 30.0, 40.0], [10.0, 0.0, 30.0, 40.0]):
+        assert files.parse(0, files.edit(0, text, "cat", new)) == ("cat", new)
+
+
+@pytest.mark.parametrize("bbox", ["[NaN, 1, 2, 3]", "[1, 1, Infinity, 3]", '["nan", 1, 2, 3]', "[1, 1e308, 2, 1.7e308]"])
+def test_a_coco_box_that_is_not_finite_is_shown_without_sides_and_may_be_drawn_anew(tmp_path, bbox):
+    root = photographs(tmp_path, 2)
+    path = coco_file(root, (0, 1), [(1, 0), (2, 0)])
+    path.write_text(path.read_text().replace("[1, 1, 20, 20]", bbox, 1))
+    labels, before = opened(root), path.read_text()
+    odd, plain = labels.load(0).objects
+    assert json.loads(get(Site(labels), "/labels/0", {})[2])["objects"] == [odd, plain] and odd["box"] == [0, 0, 0, 0]
+    saved = labels.save(0, labels.load(0).version, True, [odd, plain, NEW])
+    assert bbox in path.read_text()
+    saved = labels.save(0, saved.version, True, [odd, plain])
+    assert path.read_text() == before
+    labels.save(0, saved.version, True, [odd | {"box": [0.0, 2.0, 10.0, 12.0]}, plain])
+    changed = json.loads(path.read_text())["annotations"][0]
+    assert changed["bbox"] == [0, 2, 10, 10] and changed["area"] == 100
+
+
+@pytest.mark.parametrize("written", ["001", "1.0", " 1 ", "+1", 1.0])
+def test_a_coco_category_is_found_as_in_training_however_its_id_is_written(tmp_path, written):
+    root = photographs(tmp_path, 2)
+    path = coco_file(root, (0, 1), [(1, 0), (2, 1)])
+    content = json.loads(path.read_text())
+    content["annotations"][0]["category_id"] = written
+    path.write_text(json.dumps(content))
+    labels = opened(root, ["dog"])
+    assert read_splits(Data(root=str(root), format="coco", cache=""), ("annotations",)).labels.tolist() == [1, 1]
+    saved = labels.save(0, labels.load(0).version, True, [*labels.load(0).objects, NEW | {"name": "dog"}])
+    assert [entry["name"] for entry in saved.objects] == ["cat", "dog"] == [entry["name"] for entry in opened(root).load(0).objects]
+    assert json.loads(path.read_text())["annotations"][0]["category_id"] == written
 
 
 def test_another_class_leaves_the_names_of_attributes_and_parts(tmp_path):
