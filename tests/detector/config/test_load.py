@@ -113,6 +113,9 @@ def test_a_base_may_be_a_recipe_unless_there_is_a_file_beside(tmp_path):
     *[(text, r"broken YAML in .*mine\.yaml.*line \d") for text in (b"optim: {lr: 1", b"optim:\n\tlr: 1",
                                                                  b"a: b: c", b"key: @")],
     *[(text, r"mine\.yaml: options expected, such as") for text in (b"- seed", b"seed", b"3")],
+    (b"\xef\xbb\xbf\n# \xe2\x82\xac\ndata: {root: /a/${DATA:-x y}/${B}, val: 0.2}",
+     r"broken YAML .*\^\. Put /a/\$\{DATA:-x y\}/\$\{B\} in quotes: \"/a/\$\{DATA:-x y\}/\$\{B\}\"$"),
+    (b"data: {root: \"${DATA}\", val: [}", r"broken YAML .*\^$"),
     (b"seed: \xff\xfe", r"mine\.yaml is not a text file"),
     (None, r"cannot read config file .*mine\.yaml")])
 def test_a_file_that_is_no_config_is_named_with_the_reason(tmp_path, content, pattern):
@@ -318,7 +321,8 @@ def test_an_override_without_key_or_value_sign_changes_nothing():
     (["augment.min_size=[]"], "augment.min_size"), (["augment.min_size=[600, 31]"], "augment.min_size"),
     (["augment.scale_jitter=[1]"], "augment.scale_jitter"), (["augment.scale_jitter=[2, 1]"], "augment.scale_jitter"),
     (["augment.scale_jitter=[0, 1]"], "augment.scale_jitter"),
-    (["data.train=null"], "data.train=[]: at least one split is needed, such as data.train=train"), (["data.format=coco", "data.root="], "data.root"),
+    (["data.train=null"], "data.train=[]: at least one split is needed, such as data.train=train"),
+    (["data.format=coco", "data.root="], "data.root"),
     (["model.roi.bbox_reg_weights=[10, 10, 5]"], "model.roi.bbox_reg_weights"),
     (["model.roi.bbox_reg_weights=[10, 10, 5, 0]"], "model.roi.bbox_reg_weights"),
     (["model.rpn.bg_iou_thresh=0.8"], "model.rpn.bg_iou_thresh"),
