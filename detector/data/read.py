@@ -186,7 +186,7 @@ def resolve_classes(config: Data, train: Dataset, val: Dataset | None = None) ->
             take from the objects.
 
     Raises:
-        BadInput: a class of `data.classes` is not in the annotations, or there is no class at all.
+        BadInput: a class of `data.classes` is not in the annotations, or named twice; or there is no class at all.
     """
     if not config.classes:
         if not train.classes:
@@ -194,6 +194,9 @@ def resolve_classes(config: Data, train: Dataset, val: Dataset | None = None) ->
         return train.classes
     if config.classes == ("voc",):
         return tuple(voc.CLASSES)
+    twice = [f"{name} twice" for name in dict.fromkeys(config.classes) if config.classes.count(name) > 1]
+    if twice:
+        raise BadInput(f"data.classes names {', '.join(twice)}. Name each class once")
     unknown = unknown_classes(config, train, val)
     if unknown:
         known = [f"{part.name} has {', '.join(part.classes[:MAX_CLASSES_IN_ERROR])}" for part in (train, val)

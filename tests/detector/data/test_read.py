@@ -281,6 +281,12 @@ def test_a_class_that_only_validation_has_may_be_chosen(tmp_path):
         read_datasets(replace(data, classes=("dog", "emu")))
 
 
+def test_a_class_that_is_chosen_twice_is_an_error(tmp_path):
+    write_coco(tmp_path / "data", "train", {1: "cat", 2: "dog"}, 1, [(0, 1, ANY)])
+    with pytest.raises(BadInput, match=r"^data\.classes names cat twice, dog twice\. Name each class once$"):
+        read_datasets(settings(tmp_path, val=(), classes=("cat", "dog", "cat", "dog")))
+
+
 def test_chosen_classes_are_in_the_order_of_the_choice_and_others_are_counted(tmp_path):
     objects = [(0, key, ANY) for key in (1, 2, 3, 3)]
     write_coco(tmp_path / "data", "train", {1: "cat", 2: "dog", 3: "emu"}, 2, objects)
