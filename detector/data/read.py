@@ -15,7 +15,7 @@ from detector.data.corrections import fix_duplicates, fix_invalid_boxes, fix_swa
 from detector.data.formats import find_format, voc
 from detector.data.formats.detect import AUTO, detect_format, detect_splits, no_such_folder
 from detector.data.split import hold_out, val_share
-from detector.data.text_files import read_text
+from detector.data.text_files import check_reachable, read_text
 from detector.distributed import collectives
 from detector.distributed.collectives import run_on_local_main_first
 from detector.errors import BadInput, combine_mistakes, count_of
@@ -136,6 +136,7 @@ def read_splits(config: Data, splits: tuple[str, ...]) -> Dataset:
         reader = find_format(data.format)
         root = os.path.expanduser(data.root or reader.default_root)
         reader.prepare(root)
+        check_reachable(root, "folder")
         if not os.path.isdir(root):
             raise no_such_folder(root)
         parts = [read_cached(data, root, split) for split in names]
