@@ -117,11 +117,12 @@ def read_dataset(config: Data, splits: str | Sequence[str] = "train", seed: int 
     Raises:
         BadInput: a missing folder, unreadable annotations or an empty data set.
     """
-    from detector.data.read import read_part, read_splits, read_val, relabel, resolve_classes
+    from detector.data.read import read_part, read_splits, read_val, relabel, resolve_classes, unknown_classes
     if splits not in ("train", "val"):
         return read_splits(config, (splits,) if isinstance(splits, str) else tuple(splits))
     train_data = read_part(config, "train", seed)
-    classes = resolve_classes(config, train_data)
+    is_val_needed = config.val and unknown_classes(config, train_data)
+    classes = resolve_classes(config, train_data, read_part(config, "val", seed) if is_val_needed else None)
     return relabel(train_data, classes, strict=False) if splits == "train" else read_val(config, classes, seed)
 
 

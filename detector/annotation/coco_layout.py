@@ -1,15 +1,18 @@
 """Writes the annotations of a COCO file in place: unchanged annotations, and all else in the file, keep their bytes."""
 
 import json
+import math
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from detector.annotation.layouts import Box, rounded
 from detector.annotation.texts import JsonArray, json_like, read_exactly, split_array
 from detector.data.formats import coco
-from detector.data.formats.coco_ids import IdTable, text_id
+from detector.data.formats.coco_ids import IdTable, index_ids, integer_id
+from detector.data.formats.coordinates import box_around_rotated
 from detector.data.formats.segmentation_boxes import segmentation_box
 from detector.data.text_files import read_bytes
 from detector.errors import BadInput
@@ -54,10 +57,12 @@ class CocoFiles:
         self.image_ids = image_ids
         self.seen = [entry.get(SEEN) is True for entry in content.images.entries]
         categories = content.categories
-        self.name_of = {text_id(entry["id"]): str(entry["name"]).strip() for entry in categories.entries}
+        self.category_ids = [entry["id"] for entry in categories.entries]
+        self.category_names = [str(entry["name"]).strip() for entry in categories.entries]
+        self.categories = categories.ids
         used = content.used_categories().tolist()
-        by_use = sorted(zip(used, categories.entries), key=lambda pair: pair[0])
-        self.id_of = {str(entry["name"]).strip(): entry["id"] for _, entry in by_use}
+        by_use = sorted(zip(used, self.category_names, self.category_ids), key=lambda row: row[0])
+        self.id_of = {name: identifier for _, name, identifier in by_use}
         self.stamp, self.new_names = stamp, {}
 
     def _stamp(self) -> tuple:
@@ -69,8 +74,7 @@ class CocoFiles:
         entries = [json.loads(element) for element in self.array.elements]
         self.owners = [ids.find(entry.get("image_id")) for entry in entries]
         self._index()
-        self.largest_id = max([self.largest_id, *(entry["id"] for entry in entries
-                                                  if isinstance(entry.get("id"), int))])
+        self.largest_id = max(self.largest_id, largest_integer(entry.get("id") for entry in entries))
 
     def _index(self) -> None:
         self.places: dict[int | None, list[int]] = {}  # of the annotations of each image
@@ -84,15 +88,22 @@ class CocoFiles:
 
     def parse(self, index: int, text: str) -> tuple[str, Box]:
         entry = json.loads(text)
-        x, y, width, height = map(float, entry.get("bbox") or segmentation_box(entry.get("segmentation")) or ())
-        return self.name_of[text_id(entry["category_id"]) or ""], [x, y, x + width, y + height]
+        x, y, width, height = written_box(entry)
+        attributes = entry.get("attributes")
+        rotation = attributes.get("rotation") if isinstance(attributes, dict) else None
+        box = box_around_rotated([x, y, x + width, y + height], rotation)
+        position = self.categories.find(entry["category_id"])
+        if position is None:
+            raise ValueError(f"the file lists no category {entry['category_id']!r}")
+        return self.category_names[position], box
 
     def edit(self, index: int, text: str, name: str, box: Box) -> str:
         bbox = [*box[:2], round(box[2] - box[0], 2), round(box[3] - box[1], 2)]
         if name not in self.id_of:
-            numbers = [value for value in self.id_of.values() if isinstance(value, int)]
-            self.id_of[name] = self.new_names[name] = max(numbers, default=0) + 1
-            self.name_of[str(self.id_of[name])] = name
+            self.id_of[name] = self.new_names[name] = largest_integer(self.category_ids) + 1
+            self.category_ids.append(self.id_of[name])
+            self.category_names.append(name)
+            self.categories = index_ids(self.category_ids, [*range(len(self.category_ids))])
         if not text:
             self.largest_id += 1
             new = {"id": self.largest_id, "image_id": self.image_ids[index], "category_id": self.id_of[name],
@@ -102,9 +113,12 @@ class CocoFiles:
         if name != old_name:
             entry["category_id"] = self.id_of[name]
         if list(box) != rounded(old):
-            was_box_area = abs(float(entry.get("area") or 0) - (old[2] - old[0]) * (old[3] - old[1])) < 1
+            area = math.prod(written_box(entry)[2:])
+            was_mask_area = math.isfinite(sum(old)) and abs(float(entry.get("area") or 0) - area) >= 1
             entry["bbox"] = bbox
-            if "area" in entry and was_box_area:  # else it is that of a mask
+            if isinstance(entry.get("attributes"), dict):
+                entry["attributes"].pop("rotation", None)  # of CVAT: the new box is drawn as it is
+            if "area" in entry and not was_mask_area:
                 entry["area"] = round(bbox[2] * bbox[3], 2)
         return json_like(entry, text)
 
@@ -151,3 +165,13 @@ class CocoFiles:
                 end = len(element[:-1].rstrip())
                 array.elements[position] = f'{element[:end]}, "{SEEN}": true{element[end:]}' if is_seen else element
         return array.join()
+
+
+def written_box(entry: dict) -> list[float]:
+    """Returns x, y, width, height of an annotation as they stand in the file, or of its segmentation."""
+    return [float(value) for value in entry.get("bbox") or segmentation_box(entry.get("segmentation")) or ()]
+
+
+def largest_integer(ids: Iterable) -> int:
+    """Returns the largest integer that one of these ids stands for, as a number or as a text; 0 if all are smaller."""
+    return max([0, *(integer_id(value) or 0 for value in ids)])

@@ -5,6 +5,7 @@ Each class has the methods of `AnnotationFiles`. coco_layout.py has that of COCO
 
 import codecs
 import json
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from detector.errors import BadInput
 from detector.run.files import replace_file
 
 Box = Sequence[float]  # x1, y1, x2, y2 in pixels
+NO_BOX = (0.0, 0.0, 0.0, 0.0)  # of an object whose coordinates are nan or infinite: listed, and nothing of it drawn
 VOC_OBJECT = re.compile(r"\s*<object\b[^>]*>.*?</object\s*>", re.DOTALL)
 PART_OR_BNDBOX = re.compile(r"<part\b.*?</part\s*>|<bndbox\b.*?</bndbox\s*>", re.DOTALL)
 NEW_VOC_FILE = ("<annotation>\n\t<filename>{}</filename>\n\t<size><width>{}</width><height>{}</height><depth>3</depth>"
@@ -77,8 +79,8 @@ class VocFiles:
 
     def parse(self, index: int, text: str) -> tuple[str, Box]:
         name, _, *corners = voc_xml.read_object(text)
-        x1, y1, x2, y2 = voc.exclusive_corners(np.array([corners], np.float64))[0].tolist()
-        return name, [min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]
+        points = voc.exclusive_corners(np.array([corners], np.float64)).reshape(2, 2)
+        return name, [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
 
     def edit(self, index: int, text: str, name: str, box: Box) -> str:
         if NOT_IN_XML.search(name):
@@ -91,16 +93,19 @@ class VocFiles:
             text = _replace_name(text, name)
         if list(box) == rounded(old_box):
             return text
+        corners = voc_xml.read_object(text)[2:]
+        text = voc_xml.drop_rotation(text)  # of CVAT: the new box is drawn as it is
+        is_rotated = voc_xml.read_object(text)[2:] != corners
         match = next((match for match in PART_OR_BNDBOX.finditer(text) if match[0].startswith("<bndbox")), None)
         if not match:
             return re.sub(r"(\s*</object\s*>)$", lambda match: BNDBOX.format(*new) + match[1], text)
         element = match[0]
         is_complete = all(f"<{corner}" in element for corner in voc_xml.CORNERS)
         edited = element if is_complete else BNDBOX.format(*new)
-        x1, y1, x2, y2 = voc_xml.read_object(text)[2:]
-        is_swapped = x1 > x2 or y1 > y2
+        x1, y1, x2, y2 = corners
+        is_replaced = is_rotated or not (x1 <= x2 and y1 <= y2)  # also if one is nan
         for corner, value, before, after in zip(voc_xml.CORNERS, new, rounded(old_box), box):
-            if before != after or is_swapped:
+            if before != after or is_replaced:
                 edited = re.sub(rf"(<{corner}\b[^>]*>)[^<]*", lambda match: match[1] + value, edited)
         return text[:match.start()] + edited + text[match.end():]
 
@@ -129,8 +134,8 @@ def _replace_name(text: str, name: str) -> str:
 
 
 def rounded(box: Box) -> list[float]:
-    """Returns a box as pages see it: to a hundredth of a pixel."""
-    return [round(float(value), 2) for value in box]
+    """Returns a box as pages see it: to a hundredth of a pixel; NO_BOX for one that is not finite."""
+    return [round(float(value), 2) for value in box] if all(map(math.isfinite, box)) else [*NO_BOX]
 
 
 @dataclass(frozen=True)

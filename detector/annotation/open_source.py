@@ -13,8 +13,10 @@ from detector.data.formats.layouts import LAYOUTS
 from detector.data.formats.listing import forget_folders
 from detector.data.formats.unusable import unusable_splits
 from detector.data.formats.yolo_data_file import find_split, listed_names
-from detector.data.formats.yolo_folders import LabelFiles, images_of
+from detector.data.formats.yolo_folders import images_of
+from detector.data.formats.yolo_label_files import LabelFiles
 from detector.data.image_io import USUAL_EXTENSIONS, image_files, image_size
+from detector.data.text_files import check_reachable
 from detector.errors import BadInput, combine_mistakes, shorten
 
 # images, their annotation files, classes, height and width of each image as annotated, sentences about what is left out
@@ -33,6 +35,7 @@ def open_source(source: str, classes: Sequence[str], split: str, follow_links: b
     Raises:
         BadInput: the source cannot be read, its layout cannot be written, or there is no class.
     """
+    check_reachable(source, "file or folder")
     if not os.path.exists(source):
         raise BadInput(f"no such file or folder: {source}. Name a folder of images, or of a data set")
     if os.path.basename(os.path.abspath(source)) in per_image_json.IMAGE_FOLDERS and _is_plain(source):

@@ -42,7 +42,7 @@ def read_train_and_val(config: Config, report: CheckReport) -> tuple[Dataset | N
     if not has_val:
         report.notes.append("no validation: data.val is empty")
     try:
-        classes = resolve_classes(config.data, train) if train else None
+        classes = resolve_classes(config.data, train, val) if train else None
     except BadInput as error:
         report.problems += problems_from_error(error, "data.classes")
         return None, val

@@ -49,9 +49,12 @@ def check_folders(config: Config, folder: Path, report: CheckReport) -> None:
 
 
 def nearest_existing_path(path: Path) -> Path:
-    """Returns the path itself, or the nearest one above it that exists; a file there is in the way of the folder."""
+    """Returns the path itself, or the nearest one above it that exists; a file there is in the way of the folder.
+
+    What is in a folder that may not be entered counts as missing: nothing can be created there.
+    """
     path = path.absolute()
-    while not path.exists() and path != path.parent:
+    while not os.path.exists(path) and path != path.parent:
         path = path.parent
     return path
 

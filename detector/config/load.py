@@ -22,7 +22,7 @@ from detector.config.fields import AUTO, AUTO_TEXT
 from detector.config.names import RUN_CONFIG_FILE, find_config
 from detector.config.options import all_options, auto_options
 from detector.config.parsing import check_value, closest, convert, format_value, to_plain
-from detector.config.paths import escape_paths, expand_path, expand_paths
+from detector.config.paths import escape_paths, expand_path, expand_paths, quote_hint
 from detector.config.schema import Config, contradictions
 from detector.config.sections import expand_keys, merge, nest
 from detector.errors import BadInput, combine_mistakes
@@ -196,14 +196,18 @@ def read_with_base(path: Path, parents: tuple[Path, ...] = ()) -> dict:
 
 def read_options(path: Path) -> dict:
     """Returns the mapping in a YAML file, see `expand_keys`; an empty file is an empty mapping."""
+    text = ""
     try:
-        tree = read_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        tree = read_yaml(text)
     except OSError as error:
         raise BadInput(f"cannot read config file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise BadInput(f"config file {path} is not a text file (UTF-8): {error.reason}") from error
     except yaml.YAMLError as error:
-        raise BadInput(f"broken YAML in {path}: {' '.join(str(error).split())}") from error
+        mark = getattr(error, "problem_mark", None)
+        hint = quote_hint(text, mark.index) if mark else ""
+        raise BadInput(f"broken YAML in {path}: {' '.join(str(error).split())}{hint}") from error
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise BadInput(f"{path}: options expected, such as `seed: 1`, not {format_value(tree)}")

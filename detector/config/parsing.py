@@ -8,29 +8,38 @@ import sys
 import typing
 
 EXPECTED = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
+NULL = (None, "null", "~")  # as YAML writes a value that is not there
 LONGEST_VALUE = 60  # characters of a value in an error message
 
 
 def convert(value: object, kind: type):
     """Converts plain data to the type of an option.
 
-    A tuple option also takes a single item and an empty text. A number may be a text: 1e3 is a whole number.
+    A tuple option also takes a single item; an empty text and null are no item. A number may be a text: 1e3 is a whole
+    number.
 
     Raises:
         ValueError: names the expected type.
     """
     if typing.get_origin(kind) is tuple:
         inner = typing.get_args(kind)[0]
-        items = value if isinstance(value, (list, tuple)) else [] if value in ("", None) else [value]
-        return tuple(convert(item, inner) for item in items)
+        items = value if isinstance(value, (list, tuple)) else [] if value in ("", *NULL) else [value]
+        return tuple(_convert_item(item, inner) for item in items)
     if kind is str and not isinstance(value, (dict, list)):
-        return "" if value in (None, "null", "~") else str(value)
+        return "" if value in NULL else str(value)
     if kind is bool and str(value).lower() in ("true", "false"):
         return str(value).lower() == "true"
     if kind in (int, float) and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         with contextlib.suppress(ValueError):
             return int(value) if kind is int and str(value).lstrip("+-").isdigit() else _finite_number(value, kind)
     raise ValueError(f"{EXPECTED[kind]} expected")
+
+
+def _convert_item(value: object, kind: type):
+    """Returns an item of a list, in which a text `null` is a name. Raises ValueError for an empty text."""
+    if kind is str and (value is None or str(value).strip() == ""):
+        raise ValueError("an item is empty; write a text, or [] for an empty list")
+    return value if kind is str and value in NULL else convert(value, kind)
 
 
 def _finite_number(value: object, kind: type):

@@ -17,6 +17,7 @@ from detector.config.schema import Config
 
 VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<braced>\w+)(?::-(?P<default>[^}]*))?\}|(?P<name>[A-Za-z_]\w*)"
                       r"|(?P<other>[({].*))")
+PLAIN_VALUE = re.compile(r"""(?:\$\{[^}]*\}|[^\s,\[\]{}"'])+""")  # of YAML inside of {} or [], without spaces
 WRITE_DOLLAR = "Write $$ for a dollar in the name of a folder"
 
 
@@ -58,6 +59,18 @@ def expand_path(text: str, environ: Mapping[str, str] | None = None) -> str:
     if home.startswith("~"):
         raise ValueError(f"no home folder is known for {user}. Write ./{user} for a folder of this name")
     return home + VARIABLE.sub(value_of, text[len(user):])
+
+
+def quote_hint(text: str, position: int) -> str:
+    """Returns a remedy where YAML cannot be read because of a ${NAME} without quotes inside of {} or []; else "".
+
+    Args:
+        position: of the first character that YAML cannot read.
+    """
+    if text[max(position - 1, 0):position + 1] != "${":
+        return ""
+    values = [match[0] for match in PLAIN_VALUE.finditer(text) if match.start() < position < match.end()]
+    return "".join(f'. Put {value} in quotes: "{value}"' for value in values)
 
 
 def escape_paths(tree: dict) -> dict:

@@ -204,7 +204,7 @@ def contradictions(config: Config) -> list[str]:
     if not 0.1 <= low <= high <= 4:
         problems.append(f"augment.scale_jitter={list(jitter)}: two numbers, 0.1 <= from <= to <= 4")
     if not config.data.train:
-        problems.append("data.train=[]: at least one split is needed")
+        problems.append("data.train=[]: at least one split is needed, such as data.train=train")
     if not config.data.root and config.data.format != "shapes":
         problems.append("data.root='': name the folder of the data set, for example data.root=/data/coco")
     if config.batch.size == 0 and config.batch.micro_batch_size == AUTO:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import numpy as np
+
 from detector.config.parsing import did_you_mean
 from detector.config.schema import Data
 from detector.data.formats.detect import AUTO, detect_layout
@@ -230,12 +232,17 @@ def _losses(splits: list[Split], writer: Writer, target: str) -> list[str]:
             become = "difficult objects" if writer.flags & DIFFICULT else "ordinary objects"
             lines.append(f"{count} {name} became {become}: the layout {target} cannot mark them")
     if not writer.has_classes:
-        missing = set(splits[0].dataset.classes) - {split.dataset.classes[label - 1] for split in splits
-                                                    for label in set(split.dataset.labels.tolist())}
+        missing = set(splits[0].dataset.classes) - set(_classes_with_objects(splits))
         if missing:
             lines.append(f"{len(missing)} classes have no object, and no place in the layout {target}: "
                          + ", ".join(sorted(missing)[:10]))
     return lines
+
+
+def _classes_with_objects(splits: list[Split]) -> list[str]:
+    """Returns the classes that have an object in one of these splits, in the order of the data set."""
+    labels = {label for split in splits for label in np.unique(split.dataset.labels).tolist()}
+    return [name for label, name in enumerate(splits[0].dataset.classes, start=1) if label in labels]
 
 
 def _options(out: str, target: str, splits: list[Split], writer: Writer) -> str:
@@ -245,10 +252,10 @@ def _options(out: str, target: str, splits: list[Split], writer: Writer) -> str:
     others = [name for name in names if name != train]
     val = next((name for name in ("val", "valid", "validation", "test", *others) if name in others), "0.2")
     options = {"root": out, "format": target, "train": train}
-    data = splits[names.index(train)].dataset
-    occurring = [name for label, name in enumerate(data.classes, start=1) if label in set(data.labels.tolist())]
+    learned, used = (_classes_with_objects([split for split in splits if split.name in read])
+                     for read in ((train,), (train, val)))
     options = {key: value if PLAIN.fullmatch(value) else yaml_text(value) for key, value in options.items()}
     options["val"] = val if val == "0.2" or PLAIN.fullmatch(val) else yaml_text(val)
-    if not writer.has_classes and occurring != sorted(occurring) and len(occurring) == len(data.classes):
-        options["classes"] = f"[{', '.join(map(yaml_text, occurring))}]"  # in the order of the source
+    if not writer.has_classes and used != sorted(learned):  # in the order of the source, also those that only val has
+        options["classes"] = f"[{', '.join(map(yaml_text, used))}]"
     return "{" + ", ".join(f"{key}: {value}" for key, value in options.items()) + "}"

@@ -15,7 +15,7 @@ from detector.data.corrections import fix_duplicates, fix_invalid_boxes, fix_swa
 from detector.data.formats import find_format, voc
 from detector.data.formats.detect import AUTO, detect_format, detect_splits, no_such_folder
 from detector.data.split import hold_out, val_share
-from detector.data.text_files import read_text
+from detector.data.text_files import check_reachable, read_text
 from detector.distributed import collectives
 from detector.distributed.collectives import run_on_local_main_first
 from detector.errors import BadInput, combine_mistakes, count_of
@@ -55,7 +55,7 @@ def read_datasets(config: Data, seed: int = 0, run: Path | None = None) -> tuple
         train, val = read_splits(config, config.train), read_splits(config, config.val) if config.val else None
     else:
         train, val = read_shares(config, share, seed, run)
-    classes = resolve_classes(config, train)
+    classes = resolve_classes(config, train, val)
     return (relabel(train, classes, strict=False),
             relabel(val, classes, strict=not config.classes) if val else None)
 
@@ -136,6 +136,7 @@ def read_splits(config: Data, splits: tuple[str, ...]) -> Dataset:
         reader = find_format(data.format)
         root = os.path.expanduser(data.root or reader.default_root)
         reader.prepare(root)
+        check_reachable(root, "folder")
         if not os.path.isdir(root):
             raise no_such_folder(root)
         parts = [read_cached(data, root, split) for split in names]
@@ -178,11 +179,15 @@ def concat_datasets(parts: list[Dataset]) -> Dataset:
                    offsets=offsets_from_counts(np.concatenate([part.boxes_per_image() for part in parts])), **arrays)
 
 
-def resolve_classes(config: Data, train: Dataset) -> tuple[str, ...]:
+def resolve_classes(config: Data, train: Dataset, val: Dataset | None = None) -> tuple[str, ...]:
     """Returns the classes that a model learns: `data.classes`, or all classes of the training annotations.
 
+    Args:
+        val: the validation images; `data.classes` may also name their classes, which layouts without a list of classes
+            take from the objects.
+
     Raises:
-        BadInput: a class of `data.classes` is not in the annotations, or there is no class at all.
+        BadInput: a class of `data.classes` is not in the annotations, or named twice; or there is no class at all.
     """
     if not config.classes:
         if not train.classes:
@@ -190,11 +195,21 @@ def resolve_classes(config: Data, train: Dataset) -> tuple[str, ...]:
         return train.classes
     if config.classes == ("voc",):
         return tuple(voc.CLASSES)
-    unknown = [name for name in config.classes if name not in train.classes]
+    twice = [f"{name} twice" for name in dict.fromkeys(config.classes) if config.classes.count(name) > 1]
+    if twice:
+        raise BadInput(f"data.classes names {', '.join(twice)}. Name each class once")
+    unknown = unknown_classes(config, train, val)
     if unknown:
-        raise combine_mistakes("data.classes", [f"unknown class {', '.join(unknown)}: {train.name} has "
-                                                + ", ".join(train.classes[:MAX_CLASSES_IN_ERROR])])
+        known = [f"{part.name} has {', '.join(part.classes[:MAX_CLASSES_IN_ERROR])}" for part in (train, val)
+                 if part is train or part and part.classes != train.classes]
+        raise combine_mistakes("data.classes", [f"unknown class {', '.join(unknown)}: {'; '.join(known)}"])
     return tuple(config.classes)
+
+
+def unknown_classes(config: Data, *datasets: Dataset | None) -> list[str]:
+    """Returns those of `data.classes` that none of these data sets has."""
+    known = {name for dataset in datasets if dataset for name in dataset.classes}
+    return [name for name in config.classes if name not in known] if config.classes != ("voc",) else []
 
 
 def relabel(dataset: Dataset, classes: tuple[str, ...], strict: bool) -> Dataset:

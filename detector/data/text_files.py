@@ -24,6 +24,20 @@ def cannot_read(path: str, error: OSError, kind: str) -> BadInput:
     return BadInput(f"cannot read {kind} {path}: {error.strerror or type(error).__name__}. {remedy}")
 
 
+def check_reachable(path: str, kind: str) -> None:
+    """Raises BadInput if nobody can tell what is at a path, as in a folder that may not be entered; not if it is free.
+
+    Args:
+        kind: as of `cannot_read`.
+    """
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        pass
+    except OSError as error:
+        raise cannot_read(path, error, kind) from error
+
+
 def read_bytes(path: str, kind: str = "annotation file") -> bytes:
     """Returns the content of a file; of a named pipe that nobody writes to, none.
 

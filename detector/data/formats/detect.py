@@ -13,7 +13,7 @@ from detector.data.formats.split_names import SPLIT_NAMES
 from detector.data.formats.unusable import is_split, near_misses, unusable_splits
 from detector.data.formats.yolo_data_file import data_file, yaml_file
 from detector.data.split import val_share
-from detector.data.text_files import list_names
+from detector.data.text_files import check_reachable, list_names
 from detector.errors import BadInput, combine_mistakes, shorten
 
 AUTO = "auto"
@@ -53,6 +53,7 @@ def detect_format(config: Data) -> tuple[Data, str]:
     if stated:
         return config, ""
     root = os.path.expanduser(config.root)
+    check_reachable(root, "folder")
     if not os.path.isdir(root):
         raise no_such_folder(root)
     list_names(root)  # an error if it may not be read
@@ -106,6 +107,7 @@ def detect_layout(config: Data, splits: tuple[str, ...]) -> tuple[Data, tuple[st
     root = os.path.expanduser(config.root)
     stated = () if not splits and (file or config.train == Data().train) else config.train if file else \
         splits or config.train
+    check_reachable(root, "folder")
     if not os.path.isdir(root):
         raise BadInput(f"no such folder: {root}. Name the folder of the data set, or an annotation file")
     list_names(root)  # an error if it may not be read

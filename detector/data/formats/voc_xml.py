@@ -13,6 +13,7 @@ from detector.structures import DIFFICULT
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 POLYGONS = ("polygon", "points", "segmentation")
+ATTRIBUTE = re.compile(r"\s*<attribute(?=[\s>])[^>]*(?<!/)>.*?</attribute\s*>", re.DOTALL)
 DECLARATION = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([^"']*)["']""")
 # Encodings that files use whose declaration names a smaller one. (WHATWG Encoding Standard, section 4.2)
 SUPERSETS = {"ascii": "utf-8", "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"}
@@ -65,7 +66,14 @@ def read_object(text: str) -> tuple:
         entry = ElementTree.fromstring(text.strip())
     except ElementTree.ParseError as error:
         raise ValueError(f"is no XML: {error}") from error
-    return (entry.findtext("name") or "").strip(), _flags(entry), *_corners(entry)
+    return (entry.findtext("name") or "").strip(), _flags(entry), *box_around_rotated(_corners(entry), _rotation(entry))
+
+
+def drop_rotation(text: str) -> str:
+    """Returns the text of an <object> without its attribute `rotation`; all else in it stays."""
+    def without_rotation(match: re.Match) -> str:
+        return "" if _is_rotation(ElementTree.fromstring(match[0].strip())) else match[0]
+    return ATTRIBUTE.sub(without_rotation, text)
 
 
 def _parse(path: str) -> ElementTree.Element:
@@ -126,8 +134,11 @@ def _flags(entry: ElementTree.Element) -> int:
 
 def _rotation(entry: ElementTree.Element) -> str:
     """Returns the attribute `rotation` of an object, degrees, as CVAT exports it; "" without one."""
-    attributes = ((part.findtext("name"), part.findtext("value")) for part in entry.iter("attribute"))
-    return next((value or "" for name, value in attributes if (name or "").strip() == "rotation"), "")
+    return next((part.findtext("value") or "" for part in entry.iter("attribute") if _is_rotation(part)), "")
+
+
+def _is_rotation(attribute: ElementTree.Element) -> bool:
+    return (attribute.findtext("name") or "").strip() == "rotation"
 
 
 def _corners(entry: ElementTree.Element) -> list[float]:

@@ -15,7 +15,9 @@ import numpy as np
 
 from detector import structures
 from detector.data.formats.yolo_data_file import DataFile, find_split, listed_names, name_file
-from detector.data.formats.yolo_folders import LabelFiles, image_sources, images_of
+from detector.data.formats.yolo_folders import image_sources, images_of
+from detector.data.formats.yolo_label_files import LabelFiles
+from detector.data.formats.yolo_own_images import folder_names, images_below, lists_and_names
 from detector.data.image_io import USUAL_EXTENSIONS
 from detector.data.image_sizes import read_missing_sizes
 from detector.data.text_files import read_text
@@ -31,10 +33,10 @@ PREFERRED = (".jpg", ".jpeg")  # of images that differ in their ending alone, an
 
 def sources(root: str, split: str, images: str = "") -> list[str]:
     """Returns the files that `read` reads, without the images, and the folders whose files it lists."""
-    paths = images_of(root, split, images)
-    data, name = find_split(root, split)
-    labels = LabelFiles(root, name)
-    files = [data.path, data.name_list, name_file(root), *([] if images else image_sources(root, split))]
+    paths, labels = _find_files(root, split, images)
+    data, _ = find_split(root, split)
+    places = lists_and_names(root, split)[0] if images else image_sources(root, split)
+    files = [data.path, data.name_list, name_file(root), *places]
     files += sorted({os.path.dirname(path) for path in paths})
     return [path for path in [*files, *map(labels.find, paths)] if path]
 
@@ -48,9 +50,8 @@ def read(root: str, split: str, images: str = "") -> Dataset:
     Raises:
         BadInput: lists the lines that cannot be used, by file and number, and images that share a label file.
     """
-    data, name = find_split(root, split)
-    labels = LabelFiles(root, name)
-    paths = images_of(root, split, images)
+    data, _ = find_split(root, split)
+    paths, labels = _find_files(root, split, images)
     files = [labels.find(path) for path in paths]
     paths, files = _without_doubles(paths, files)
     if not any(files):
@@ -77,6 +78,13 @@ def read(root: str, split: str, images: str = "") -> Dataset:
         names = tuple(f"class {number}" for number in range(max((row[1] for row in objects), default=-1) + 1))
     return build_dataset(f"yolo {split}", root, list(names), list(range(len(names))), images_with_size,
                          _columns(objects, images_with_size), warnings, sized_by_header)
+
+
+def _find_files(root: str, split: str, images: str) -> tuple[list[str], LabelFiles]:
+    """Returns the paths of a split's images, and where their label files are looked up. `images`: as of `read`."""
+    if not images:
+        return images_of(root, split), LabelFiles(root, find_split(root, split)[1])
+    return images_below(os.path.join(root, images), root, split), LabelFiles(root, *folder_names(root, split))
 
 
 def _columns(objects: list[tuple], images: list[tuple]) -> np.ndarray:

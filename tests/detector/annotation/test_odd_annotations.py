@@ -9,7 +9,11 @@ import pytest
 from conftest import REPO
 from test_layouts import opened, pairs, photographs
 
-from detector.annotation.layouts import JsonFiles, VocFiles
+from detector.annotation.layouts import JsonFiles, VocFiles, rounded
+from detector.annotation.server import Site, get
+from detector.config.schema import Data
+from detector.data.formats.voc_xml import read_xml
+from detector.data.read import read_splits
 from detector.errors import BadInput
 
 NEW = {"key": "", "name": "cat", "box": [1.0, 2.0, 30.0, 39.0]}
@@ -50,8 +54,27 @@ def test_an_annotation_that_undo_brings_back_keeps_an_id_that_no_other_has(tmp_p
     assert sorted(entry["id"] for entry in json.loads(path.read_text())["annotations"]) == [9, 10, 11]
 
 
+@pytest.mark.parametrize("ids", [(1, 2), ("1", "2"), (1.0, 2.0), ("001", "2.0"), ("x", 2), (2, "7 y")])
+def test_a_new_class_and_a_new_annotation_get_ids_that_no_other_has_also_where_ids_are_texts(tmp_path, ids):
+    root = photographs(tmp_path, 2)
+    path = coco_file(root, (0, 1), [(ids[0], 0), (ids[1], 1)])
+    content = json.loads(path.read_text())
+    content["categories"] = [{"id": identifier, "name": name} for identifier, name in zip(ids, ("cat", "dog"))]
+    for entry in content["annotations"]:
+        entry["category_id"] = entry["id"]
+    path.write_text(json.dumps(content))
+    labels = opened(root, ["bird"])
+    old = labels.load(0)
+    labels.save(0, old.version, True, [*old.objects, NEW | {"name": "bird"}])
+    again = opened(root)
+    assert [name for name, _ in pairs(again.load(0).objects)] == ["cat", "bird"] and pairs(again.load(1).objects)[0][0] == "dog"
+    new = json.loads(path.read_text())
+    assert new["categories"][-1] == {"id": 3, "name": "bird"} and new["annotations"][1]["id"] == 3
+
+
 VOC = ("<annotation><object><name>cat</name>{}<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>{}"
        "</object></annotation>")
+PLAIN = "<attribute><name>occluded</name><value>1</value></attribute>"
 PART = "<part><name>head</name><bndbox><xmin>11</xmin><ymin>11</ymin><xmax>30</xmax><ymax>40</ymax></bndbox></part >"
 
 
@@ -66,6 +89,86 @@ def test_one_edge_of_a_voc_box_moves_also_where_corners_are_swapped_and_a_part_h
     new = [x1, y1, x2 + 20, y2]
     edited = files.edit(0, text, "cat", new)
     assert files.parse(0, edited) == ("cat", new) and all(part in edited for part in parts)
+
+
+ROTATION = "<attribute><name>rotation</name><value>90.0</value></attribute>"
+
+
+@pytest.mark.parametrize("attributes", [ROTATION, ROTATION.replace("rotation", "<![CDATA[rotation]]>"), f"{PLAIN}\n{ROTATION}{PLAIN}"])
+def test_a_voc_box_that_cvat_has_turned_is_shown_and_changed_as_it_is_trained_on(tmp_path, attributes):
+    path = tmp_path / "0.xml"
+    path.write_text(VOC.format("", 11, 31, 50, 40, f"<attributes>{attributes}</attributes>"))
+    files = VocFiles([str(path)], ["0.png"], [(60, 80)])
+    text, = files.texts(0)
+    _, _, *corners = read_xml(str(path)).objects[0]
+    assert files.parse(0, text) == ("cat", [corners[0] - 1, corners[1] - 1, *corners[2:]]) and corners[2] - corners[0] == 9
+    old = files.parse(0, text)[1]
+    assert files.edit(0, text, "dog", old) == text.replace("<name>cat", "<name>dog")
+    for new in ([*old[:3], old[3] - 4], [10.0, 20.0, 30.0, 40.0]):
+        edited = files.edit(0, text, "cat", new)
+        assert files.parse(0, edited) == ("cat", new) and "rotation" not in edited
+        assert edited.count(PLAIN) == attributes.count(PLAIN) and "<attributes>" in edited
+
+
+@pytest.mark.parametrize("rotation, shown", [(90.0, [45, 10, 55, 50]), ("90", [45, 10, 55, 50]), (0.0, [30, 25, 70, 35])])
+def test_a_coco_box_that_cvat_has_turned_is_shown_and_changed_as_it_is_trained_on(tmp_path, rotation, shown):
+    root = photographs(tmp_path, 2, (100, 80))
+    path = coco_file(root, (0, 1), [(1, 0), (2, 1)])
+    content = json.loads(path.read_text())
+    for entry in content["annotations"]:
+        entry.update(bbox=[30, 25, 40, 10], area=400, attributes={"occluded": False, "rotation": rotation})
+    content["images"] = [entry | {"width": 100, "height": 80} for entry in content["images"]]
+    path.write_text(json.dumps(content))
+    labels, data = opened(root), Data(root=str(root), format="coco", cache="")
+    first = labels.load(0)
+    assert first.objects[0]["box"] == shown == read_splits(data, ("annotations",)).boxes[0].tolist()
+    saved = labels.save(0, first.version, True, [first.objects[0] | {"box": [45.0, 10.0, 56.0, 50.0]}])
+    assert read_splits(data, ("annotations",)).boxes.tolist() == [saved.objects[0]["box"], shown]
+    changed, same = json.loads(path.read_text())["annotations"]
+    assert changed["attributes"] == {"occluded": False} and changed["area"] == 440 and same == content["annotations"][1]
+
+
+@pytest.mark.parametrize("corners", [("nan", 11, 30, 40), (11, "1e300", 30, 40), (11, 11, "inf", "-inf")])
+def test_a_voc_box_that_is_not_finite_is_shown_without_sides_and_may_be_drawn_anew(tmp_path, corners):
+    path = tmp_path / "0.xml"
+    path.write_text(VOC.format("", *corners, ""))
+    files = VocFiles([str(path)], ["0.png"], [(60, 80)])
+    text, = files.texts(0)
+    assert rounded(files.parse(0, text)[1]) == [0, 0, 0, 0]
+    assert files.edit(0, text, "dog", [0, 0, 0, 0]) == text.replace("cat", "dog")
+    for new in ([0.0, 10.0, 30.0, 40.0], [10.0, 0.0, 30.0, 40.0]):
+        assert files.parse(0, files.edit(0, text, "cat", new)) == ("cat", new)
+
+
+@pytest.mark.parametrize("bbox", ["[NaN, 1, 2, 3]", "[1, 1, Infinity, 3]", '["nan", 1, 2, 3]', "[1, 1e308, 2, 1.7e308]"])
+def test_a_coco_box_that_is_not_finite_is_shown_without_sides_and_may_be_drawn_anew(tmp_path, bbox):
+    root = photographs(tmp_path, 2)
+    path = coco_file(root, (0, 1), [(1, 0), (2, 0)])
+    path.write_text(path.read_text().replace("[1, 1, 20, 20]", bbox, 1))
+    labels, before = opened(root), path.read_text()
+    odd, plain = labels.load(0).objects
+    assert json.loads(get(Site(labels), "/labels/0", {})[2])["objects"] == [odd, plain] and odd["box"] == [0, 0, 0, 0]
+    saved = labels.save(0, labels.load(0).version, True, [odd, plain, NEW])
+    assert bbox in path.read_text()
+    saved = labels.save(0, saved.version, True, [odd, plain])
+    assert path.read_text() == before
+    labels.save(0, saved.version, True, [odd | {"box": [0.0, 2.0, 10.0, 12.0]}, plain])
+    changed = json.loads(path.read_text())["annotations"][0]
+    assert changed["bbox"] == [0, 2, 10, 10] and changed["area"] == 100
+
+
+@pytest.mark.parametrize("written", ["001", "1.0", " 1 ", "+1", 1.0])
+def test_a_coco_category_is_found_as_in_training_however_its_id_is_written(tmp_path, written):
+    root = photographs(tmp_path, 2)
+    path = coco_file(root, (0, 1), [(1, 0), (2, 1)])
+    content = json.loads(path.read_text())
+    content["annotations"][0]["category_id"] = written
+    path.write_text(json.dumps(content))
+    labels = opened(root, ["dog"])
+    assert read_splits(Data(root=str(root), format="coco", cache=""), ("annotations",)).labels.tolist() == [1, 1]
+    saved = labels.save(0, labels.load(0).version, True, [*labels.load(0).objects, NEW | {"name": "dog"}])
+    assert [entry["name"] for entry in saved.objects] == ["cat", "dog"] == [entry["name"] for entry in opened(root).load(0).objects]
+    assert json.loads(path.read_text())["annotations"][0]["category_id"] == written
 
 
 def test_another_class_leaves_the_names_of_attributes_and_parts(tmp_path):

@@ -113,6 +113,9 @@ def test_a_base_may_be_a_recipe_unless_there_is_a_file_beside(tmp_path):
     *[(text, r"broken YAML in .*mine\.yaml.*line \d") for text in (b"optim: {lr: 1", b"optim:\n\tlr: 1",
                                                                  b"a: b: c", b"key: @")],
     *[(text, r"mine\.yaml: options expected, such as") for text in (b"- seed", b"seed", b"3")],
+    (b"\xef\xbb\xbf\n# \xe2\x82\xac\ndata: {root: /a/${DATA:-x y}/${B}, val: 0.2}",
+     r"broken YAML .*\^\. Put /a/\$\{DATA:-x y\}/\$\{B\} in quotes: \"/a/\$\{DATA:-x y\}/\$\{B\}\"$"),
+    (b"data: {root: \"${DATA}\", val: [}", r"broken YAML .*\^$"),
     (b"seed: \xff\xfe", r"mine\.yaml is not a text file"),
     (None, r"cannot read config file .*mine\.yaml")])
 def test_a_file_that_is_no_config_is_named_with_the_reason(tmp_path, content, pattern):
@@ -154,7 +157,8 @@ def test_an_option_with_a_dot_and_in_its_section_is_stated_twice(tmp_path, text,
     ("data.train=train2017", ("train2017",)),              # one item needs no brackets
     ("data.train=16:20", ("16:20",)),                      # YAML 1.1 would read 980, as in hours and minutes
     ("data.train=[2007, 2012]", ("2007", "2012")), ("data.classes=[yes, no, 1]", ("yes", "no", "1")),
-    ("data.val=", ()), ("data.val=[]", ()),
+    ("data.val=", ()), ("data.val=[]", ()), ("data.val=null", ()), ("data.val=~", ()), ("data.classes=~", ()),
+    ("data.classes=[null, ~]", ("null", "~")),             # in a list they are names
     ("schedule.milestones=[1e1, 11]", (10.0, 11.0)),
     ("model.anchor_sizes=[[32, 64]]", ((32.0, 64.0),)),
     ("model.anchor_sizes=[8, 16, 32, 64, 128]", ((8.0,), (16.0,), (32.0,), (64.0,), (128.0,))),
@@ -168,11 +172,13 @@ def test_a_value_gets_the_type_of_its_option(override, value):
 
 def test_a_file_means_the_same_as_an_override(tmp_path):
     config = load_config(write(tmp_path / "mine.yaml", "\n".join([
-        "data: {format: shapes, classes: [yes, no], train: 16:20, val: }", "optim: {lr: 1e-2, weight_decay: 5e-4}",
+        "data: {format: shapes, classes: [yes, no], train: 16:20, val: }", "data.images: null", "optim: {lr: 1e-2, weight_decay: 5e-4}",
         "run: {name: 007, channels_last: false}"])))
     assert (config.optim.lr, config.optim.weight_decay) == (0.01, 0.0005)
-    assert (config.data.classes, config.data.train, config.data.val) == (("yes", "no"), ("16:20",), ())
+    assert (config.data.classes, config.data.train, config.data.val, config.data.images) == (("yes", "no"), ("16:20",), (), "")
     assert (config.run.name, config.run.channels_last) == ("007", False)
+    unset = load_config(write(tmp_path / "mine.yaml", "data: {format: shapes, val: null, classes: ~}"))
+    assert (unset.data.val, unset.data.classes) == ((), ())
 
 
 @pytest.mark.parametrize("override, expected", [
@@ -194,6 +200,8 @@ def test_a_file_means_the_same_as_an_override(tmp_path):
     ("run.name=[a]", "a text expected"),
     ("run.name={a: b}", "a text expected"),
     ("data.classes=[[cat]]", "a text expected"),
+    ("data.classes=[cat, ' ']", "an item is empty; write a text, or [] for an empty list"),
+    ("data.train=['']", "an item is empty; write a text"),
     ("augment.min_size=[600, wide]", "a whole number expected"),
     ("schedule.milestones={a: 1}", "a number expected"),
     ("model.anchor_sizes=[[small]]", "a number expected"),
@@ -313,7 +321,8 @@ def test_an_override_without_key_or_value_sign_changes_nothing():
     (["augment.min_size=[]"], "augment.min_size"), (["augment.min_size=[600, 31]"], "augment.min_size"),
     (["augment.scale_jitter=[1]"], "augment.scale_jitter"), (["augment.scale_jitter=[2, 1]"], "augment.scale_jitter"),
     (["augment.scale_jitter=[0, 1]"], "augment.scale_jitter"),
-    (["data.train=[]"], "data.train"), (["data.format=coco", "data.root="], "data.root"),
+    (["data.train=null"], "data.train=[]: at least one split is needed, such as data.train=train"),
+    (["data.format=coco", "data.root="], "data.root"),
     (["model.roi.bbox_reg_weights=[10, 10, 5]"], "model.roi.bbox_reg_weights"),
     (["model.roi.bbox_reg_weights=[10, 10, 5, 0]"], "model.roi.bbox_reg_weights"),
     (["model.rpn.bg_iou_thresh=0.8"], "model.rpn.bg_iou_thresh"),

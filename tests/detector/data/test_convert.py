@@ -109,6 +109,20 @@ def test_the_printed_config_reads_what_was_written(tmp_path):
         assert (len(train), len(val), train.classes) == (3, 1, ("dog", "cat")) and config.model.weights == "coco"
 
 
+@pytest.mark.parametrize("target", WRITERS)
+@pytest.mark.parametrize("learned, held_out", [("cat", "dog"), ("dog", "cat"), ("null", "~"), ("dog", "dog"), ("cat", "cat")])
+def test_the_printed_config_names_classes_that_only_validation_has(tmp_path, target, learned, held_out):
+    for split, name in (("train", learned), ("val", held_out)):
+        classes = ("dog", "null", "~", "cat")
+        coco(tmp_path / "source", f"annotations/instances_{split}.json", split, 1, [(0, classes.index(name) + 1, [1, 2, 30, 40])], classes)
+    *_, data, _, _, _ = convert(str(tmp_path / "source"), target, str(tmp_path / "out")).splitlines()
+    config = load_config(str(text(tmp_path / "mine.yaml", data)), ["data.cache="])
+    train, val = read_datasets(config.data)
+    used = [name for name in classes if name in (learned, held_out)]
+    assert list(train.classes) == list(val.classes) == (list(classes) if WRITERS[target].has_classes else used)
+    assert (train.classes[train.labels[0] - 1], val.classes[val.labels[0] - 1]) == (learned, held_out)
+
+
 def test_names_of_splits_are_quoted_where_yaml_reads_something_else(tmp_path):
     for split in ("2012", "no"):
         coco(tmp_path / "source", f"annotations/instances_{split}.json", split)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detector import read_dataset
 from detector.config.load import load_config
 from detector.config.schema import Data
 from detector.data.cache import read_cached
@@ -267,6 +268,23 @@ def test_an_unknown_class_is_an_error_that_lists_those_that_are_known(tmp_path):
         read_datasets(settings(tmp_path))
     with pytest.raises(BadInput, match="data.classes: unknown class horse, emu: coco train has cat, dog"):
         read_datasets(settings(tmp_path, classes=("cat", "horse", "emu")))
+
+
+def test_a_class_that_only_validation_has_may_be_chosen(tmp_path):
+    write_voc(tmp_path / "data", "train", {"a": [("cat", 0, *ANY)]})
+    write_voc(tmp_path / "data", "val", {"b": [("dog", 0, *ANY), ("fox", 0, *ANY)]})
+    data = settings(tmp_path, format="voc", classes=("dog", "cat"))
+    train, val = read_datasets(data)
+    assert train.classes == val.classes == ("dog", "cat") and (names(train), names(val)) == (["cat"], ["dog"])
+    assert read_dataset(data, "train").classes == read_dataset(data, "val").classes == ("dog", "cat")
+    with pytest.raises(BadInput, match="data.classes: unknown class emu: voc train has cat; voc val has dog, fox"):
+        read_datasets(replace(data, classes=("dog", "emu")))
+
+
+def test_a_class_that_is_chosen_twice_is_an_error(tmp_path):
+    write_coco(tmp_path / "data", "train", {1: "cat", 2: "dog"}, 1, [(0, 1, ANY)])
+    with pytest.raises(BadInput, match=r"^data\.classes names cat twice, dog twice\. Name each class once$"):
+        read_datasets(settings(tmp_path, val=(), classes=("cat", "dog", "cat", "dog")))
 
 
 def test_chosen_classes_are_in_the_order_of_the_choice_and_others_are_counted(tmp_path):

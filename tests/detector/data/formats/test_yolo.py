@@ -198,6 +198,9 @@ def test_without_an_image_there_is_an_error(tmp_path):
     with pytest.raises(BadInput, match=r"train\.txt lists no image\. Write"):
         read(tmp_path)
     image(tmp_path / "pictures/other.jpg")
+    with pytest.raises(BadInput, match=r"train\.txt lists no image\. Write"):
+        read(tmp_path, "train", "pictures")
+    text(tmp_path / "data.yaml", "train: images/train\nnames: [cat]\n")
     with pytest.raises(BadInput, match=r"no image in .*pictures has the name of a label file in .*labels/train\. Set data\.images"):
         read(tmp_path, "train", "pictures")
 

@@ -6,7 +6,8 @@ import pytest
 from small_layouts import LINE, image, options, text
 
 from detector.data.formats import yolo as reader
-from detector.data.formats.yolo_folders import LabelFiles, split_names
+from detector.data.formats.yolo_folders import split_names
+from detector.data.formats.yolo_label_files import LabelFiles
 from detector.data.read import read_datasets
 from detector.errors import BadInput
 
