@@ -25,8 +25,8 @@ FLAGS = {"--version", *(flag for name, verb in VERBS.items() for flag in flags_o
 COMMAND = re.compile(r"fleet-rcnn ((?:[a-z]+|--help|--version)(?: [^`\n]*)?)`")
 LOOSE_COMMAND = re.compile(r"fleet-rcnn ([a-z]+)")
 OF_OTHER_PROGRAMS = {"--shm-size", "--master-port", "--porcelain", "--port", "--nproc-per-node", "--signals-to-handle",
-                     "--standalone", "--me", "--all", "--nv", "--container-image",
-                     "--backend-store-uri"}  # docker, torchrun, git, mlflow, squeue, apptainer, ...
+                     "--standalone", "--me", "--all", "--exact", "--nv", "--container-image",
+                     "--backend-store-uri"}  # docker, torchrun, git, mlflow, squeue, sinfo, apptainer, ...
 ALIASES = "detector/config/aliases.py"
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 SETTING = re.compile(rf"\b((?:{'|'.join(sorted(SECTIONS, key=len, reverse=True))})\.[a-z_0-9]+)=(\[[^\]]*\]|[^\s,;)`'\"]*)")

@@ -191,8 +191,7 @@ def _refuse_other_devices(device: torch.device) -> None:
     if len({kind for _, kind in devices}) > 1:
         hosts = sorted({host for host, kind in devices if kind == "cpu"})
         raise BadInput(f"no GPU that PyTorch can use on {', '.join(hosts)}, while other processes have one. "
-                       "`nvidia-smi` there shows the state of the driver; leave the node out, with "
-                       "--sbatch=--exclude=NODE, or set run.device=cpu")
+                       "`nvidia-smi` there shows the state of the driver; leave the node out, or set run.device=cpu")
 
 
 def _refuse_shared_gpus(device: torch.device) -> None:
