@@ -16,7 +16,7 @@ from detector.inference.slicing import Slicing
 from detector.inference.sources import FrameSource, batch_frames, is_camera, is_video, open_frames, source_path
 from detector.inference.weights_file import results_folder
 from detector.inference.window import ShowFrame, camera_window
-from detector.inference.writers import PredictionWriter, folder_for
+from detector.inference.writers import PredictionWriter, folder_for, refuse_replacing
 from detector.report.image_budget import JpegBudget
 from detector.report.report import PageInfo
 
@@ -56,6 +56,7 @@ def predict(detector: str, source: str, device: str = "auto", score: float = 0.5
         raise BadInput(f"--out {folder}: this is the folder of the images, which would be replaced by images with "
                        "boxes. Name another folder")
     with open_frames(source, limit, str(folder)) as frames:
+        refuse_replacing(folder, frames, report)
         predictor = load_predictor(detector, which, device, config_name)
         for line in filter(None, (decoder_note(), describe_folders(frames))):
             print(line)

@@ -269,9 +269,10 @@ def test_only_files_that_predict_has_written_are_removed(run, tmp_path):
     predict_to_folder(run, mine, out=out)
     assert first.is_file() and mine.is_file() and (out / "a.png.jpg").is_file() and (out / "mine.png.jpg").is_file()
     (out / "images.json").write_text("[1]")
-    before = sorted(out.iterdir())
-    predict_to_folder(run, first, out=out)
-    assert set(before) <= set(out.iterdir())
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(BadInput, match="Name another folder"):
+        predict_to_folder(run, first, out=out)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
 # Folders as people have them
@@ -298,7 +299,8 @@ def test_results_below_the_source_are_no_input(run, tmp_path, capsys):
         folder = predict_to_folder(run, tmp_path / "images", 1.0, tmp_path / "images" / out)
         assert list(rows_by_image(folder)) == ["a.jpg"]
     assert "which holds results of `predict`" in capsys.readouterr().out
-    (tmp_path / "images" / "again" / "images.json").unlink()  # as after a run that was killed
+    for name in ("detections.json", "detections.csv"):  # as after a run that was killed
+        (tmp_path / "images" / "again" / name).unlink()
     assert list(rows_by_image(predict_to_folder(run, tmp_path / "images", 1.0, tmp_path / "images" / "again"))) == ["a.jpg"]
 
 
