@@ -51,6 +51,7 @@ class FrameSource:
     unreadable_folders: tuple[str, ...] = ()  # a message for each
     skipped_folders: tuple[str, ...] = ()     # below the source, with results of `predict`
     path: str = ""                            # of the source, see source_path
+    stated_count: int = 0                     # frames that a video file states, whatever the limit; 0: unknown
 
 
 def is_video(source: str) -> bool:
@@ -134,7 +135,8 @@ def _open_video(source: str) -> Iterator[FrameSource]:
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if camera is None else 0
         name = os.path.basename(source) if camera is None else f"camera{camera}"
         yield FrameSource(_video_frames(cv2, capture, name), count if count > 0 else None,
-                          fps if 0 < fps < 1000 else DEFAULT_FPS, name, path=source_path(source))
+                          fps if 0 < fps < 1000 else DEFAULT_FPS, name, path=source_path(source),
+                          stated_count=max(count, 0))
     finally:
         capture.release()
 
