@@ -14,7 +14,7 @@ from detector.inspection.anchor_coverage import AnchorCoverage, compute_coverage
 from detector.inspection.dataset_stats import MEASURES, build_histograms, compute_measures, quantile_table
 from detector.inspection.network_input import TrainInput, first_train_batches, padding_fraction
 from detector.model.anchors import AnchorPlan, plan_anchors
-from detector.report.page.build import new_page_path, write_page
+from detector.report.page.build import page_path, write_page
 from detector.run.files import CONFIG_FILE
 from detector.structures import Dataset, Resize, round_up, scale_and_size
 from detector.training.auto_options import resolve_auto
@@ -35,13 +35,14 @@ def view(source: str, overrides: list[str], out: str = "") -> Path:
     Args:
         source: a config file, the name of a config that ships with the package, or a run folder.
         overrides: key=value.
-        out: the page to write; default: pages/NAME-view.html, see new_page_path.
+        out: the page to write; default: pages/NAME-view.html, see page_path.
 
     Returns:
         The path of the page.
     """
-    config, data = read_training_data(source, overrides)
-    path = Path(out) if out else new_page_path(f"{config.run.name}-view")
+    config = load_source(source, overrides)
+    path = page_path("--out", out, f"{config.run.name}-view")
+    config, data = read_training_data(config)
     batches = first_train_batches(config, data, NUM_SAMPLED, NUM_SHOWN)
     inputs = [entry for batch in batches for entry in batch]
     errors = [printable(entry.error) for entry in inputs if entry.error]
@@ -83,8 +84,9 @@ def anchors(source: str, overrides: list[str], out: str = "") -> Path:
     Raises:
         BadInput: the training data has no object.
     """
-    config, data = read_training_data(source, overrides)
-    path = Path(out) if out else new_page_path(f"{config.run.name}-anchors")
+    config = load_source(source, overrides)
+    path = page_path("--out", out, f"{config.run.name}-anchors")
+    config, data = read_training_data(config)
     min_size = sorted(config.augment.min_size)[len(config.augment.min_size) // 2]
     resize, divisor = Resize(min_size, config.augment.max_size), config.model.size_divisor
     boxes, padded_sizes = resize_all(data, resize, divisor)
@@ -116,9 +118,14 @@ def anchors(source: str, overrides: list[str], out: str = "") -> Path:
     return path
 
 
-def read_training_data(source: str, overrides: list[str]) -> tuple[Config, Dataset]:
+def load_source(source: str, overrides: list[str]) -> Config:
+    """Returns the config of a config file, a shipped config or a run folder."""
     stored = Path(source) / CONFIG_FILE
-    config = load_config(str(stored) if stored.is_file() else source, overrides)
+    return load_config(str(stored) if stored.is_file() else source, overrides)
+
+
+def read_training_data(config: Config) -> tuple[Config, Dataset]:
+    """Returns the config without `auto`, and the images and objects to train on."""
     data = select_for_training(read_part(config.data, "train", config.seed), config.data)
     return resolve_auto(config, data, 1)[0], data
 

@@ -62,6 +62,12 @@ def test_a_run_folder_is_a_config_too(untrained_run, tmp_path):
     assert view(untrained_run, [], str(tmp_path / "view.html")).is_file()
 
 
+@pytest.mark.parametrize("verb, name", [(view, "tiny-view.html"), (anchors, "tiny-anchors.html")])
+def test_a_folder_in_place_of_the_page_is_refused_before_the_data_is_read(verb, name, tiny, config_file, tmp_path):
+    with pytest.raises(BadInput, match=re.escape(f"--out {tmp_path} is a folder. Name a file, such as {tmp_path / name}")):
+        verb(str(config_file), [*tiny, "data.root=/none"], str(tmp_path))
+
+
 def test_no_objects_are_no_error_for_data_and_bad_input_for_anchors(tiny, config_file, shapes_root, tmp_path):
     annotations = json.loads((shapes_root / "annotations" / "instances_train.json").read_text())
     annotations["annotations"] = []
