@@ -18,7 +18,7 @@ from PIL import Image
 from detector.config.schema import Augment
 from detector.data.dataset import DetectionDataset, unreadable_messages
 from detector.data.image_io import GREY
-from detector.data.loader import GRACE_S, collate, open_loader
+from detector.data.loader import GRACE_S, collate, likely_cause, open_loader
 from detector.data.samplers import TrainBatchSampler, micro_batches, plan_epoch, steps_per_epoch
 from detector.data.transforms import TRANSFORMS
 from detector.data.workers import SIGNALS, ignore_stop_signals
@@ -254,6 +254,31 @@ def test_a_killed_worker_is_named_with_its_images_and_the_likely_cause(dataset, 
     text = str(error.value)
     assert "loader worker 0 of rank 0 on " in text and f"was killed by {number.name} while it read {dataset.root}/" in text
     assert cause in text and "run.num_workers" in text and len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("code, cause", [
+    (1, "Its own error is printed above"), (13, '`if __name__ == "__main__":`'), (-signal.SIGKILL, "lack of memory"),
+    (-signal.SIGTERM, "lack of memory"), (-signal.SIGBUS, "/dev/shm is full"), (-signal.SIGABRT, "A library crashed")])
+def test_the_likely_cause_of_the_end_of_a_worker(code, cause):
+    text = likely_cause(code, 4)
+    assert cause in text and ("run.num_workers" in text) == (code < 0) and ("memory" in text) == ("memory" in cause)
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_explained(tmp_path):
+    """Every worker runs the script again, fails at the start of workers of its own, and ends with exit status 1."""
+    (tmp_path / "script.py").write_text(f"""
+import sys
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from pathlib import Path
+from test_loader import DetectionDataset, loaded, some_images
+loaded(DetectionDataset(some_images(Path({str(tmp_path)!r})), 3, None), [[(0, 0)]], 1)
+""")
+    done = subprocess.run([sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True, timeout=600,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)})
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and "bootstrapping phase" in done.stderr
+    assert "ended with exit status 1" in last and 'below `if __name__ == "__main__":`' in last and "lack of memory" not in last
 
 
 @pytest.mark.parametrize("before", [0, 2])  # batches: the workers are only starting, or have both delivered one
