@@ -60,6 +60,19 @@ def read_datasets(config: Data, seed: int = 0, run: Path | None = None) -> tuple
             relabel(val, classes, strict=not config.classes) if val else None)
 
 
+def read_train(config: Data, seed: int = 0) -> Dataset:
+    """Returns the training images, labelled by the classes that a model learns. Collective.
+
+    Args:
+        seed: see `read_shares`.
+
+    Raises:
+        BadInput: see `read_splits` and `resolve_classes`.
+    """
+    train = read_part(config, "train", seed)
+    return relabel(train, resolve_classes(config, train), strict=False)
+
+
 def read_val(config: Data, classes: tuple[str, ...], seed: int = 0, run: Path | None = None) -> Dataset:
     """Returns the validation images, labelled by the classes of a model. Collective.
 

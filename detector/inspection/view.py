@@ -7,7 +7,7 @@ import numpy as np
 from detector.config.load import load_config
 from detector.config.schema import Config
 from detector.data.image_io import read_image
-from detector.data.read import describe, read_part, select_for_training
+from detector.data.read import describe, read_train, select_for_training
 from detector.data.text_files import printable
 from detector.errors import BadInput, count_of
 from detector.inspection.anchor_coverage import AnchorCoverage, compute_coverage, propose_anchors
@@ -105,7 +105,7 @@ def anchors(source: str, overrides: list[str], out: str = "") -> Path:
     write_page(path, "view", f"Anchors of {Path(source).stem}", {
         "kind": "anchors", "title": f"Anchors of {source} over {data.name}",
         "command": f"fleet-rcnn anchors {source}",
-        "facts": [describe(data), f"Objects as resized to a short side of {min_size} pixels."],
+        "facts": [describe(data), *data.warnings, f"Objects as resized to a short side of {min_size} pixels."],
         "current": summarize(current),
         "proposed": {**summarize(proposed), "yaml": yaml,
                      "is_better": bool(proposed.iou.mean() > current.iou.mean())},
@@ -125,8 +125,8 @@ def load_source(source: str, overrides: list[str]) -> Config:
 
 
 def read_training_data(config: Config) -> tuple[Config, Dataset]:
-    """Returns the config without `auto`, and the images and objects to train on."""
-    data = select_for_training(read_part(config.data, "train", config.seed), config.data)
+    """Returns the config without `auto`, and the images and objects to train on, labelled as the model sees them."""
+    data = select_for_training(read_train(config.data, config.seed), config.data)
     return resolve_auto(config, data, 1)[0], data
 
 

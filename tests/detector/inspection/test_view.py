@@ -68,6 +68,22 @@ def test_a_folder_in_place_of_the_page_is_refused_before_the_data_is_read(verb, 
         verb(str(config_file), [*tiny, "data.root=/none"], str(tmp_path))
 
 
+@pytest.mark.parametrize("verb", [view, anchors])
+def test_the_data_is_that_of_the_classes_to_learn(verb, tiny, config_file, tmp_path):
+    whole = read_datasets(load_config(str(config_file), tiny).data)[0]
+    counts = dict(zip(whole.classes, np.bincount(whole.labels, minlength=len(whole.classes) + 1)[1:].tolist()))
+    name = max(counts, key=counts.get)
+    page = data_of(verb(str(config_file), [*tiny, f"data.classes=[{name}]"], str(tmp_path / "page.html")))
+    if verb is view:
+        assert page["classes"] == [{"name": name, "count": counts[name]}] and page["objects"] == counts[name]
+    else:
+        assert sum(row["objects"] for row in page["by_size"]) == counts[name]
+    assert any("of other classes were left out" in fact for fact in page["facts"])
+    with pytest.raises(BadInput, match=f"unknown class {name}s"):
+        verb(str(config_file), [*tiny, f"data.classes=[{name}s]"], str(tmp_path / "none.html"))
+    assert not (tmp_path / "none.html").exists()
+
+
 def test_no_objects_are_no_error_for_data_and_bad_input_for_anchors(tiny, config_file, shapes_root, tmp_path):
     annotations = json.loads((shapes_root / "annotations" / "instances_train.json").read_text())
     annotations["annotations"] = []
