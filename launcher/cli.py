@@ -8,7 +8,7 @@ from typing import Callable
 
 from detector.arguments.completion import complete
 from detector.arguments.unknown import refuse_unknown_options, refuse_unknown_verb
-from detector.arguments.verb import parser_of
+from detector.arguments.verb import end_options, parser_of
 from detector.arguments.verbs import build_parser, parse
 from detector.errors import (
     BAD_INPUT,
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     escape_unprintable()
     if "_ARGCOMPLETE" in os.environ:
         complete(build_parser(GROUPS))
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = end_options(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["reproduce"] and not {"-h", "--help"} & set(arguments):
         return reproduce(attach_option_values(arguments[1:], value_options(launch_parser())), main)
     try:

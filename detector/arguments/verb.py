@@ -79,6 +79,17 @@ def parser_of(name: str, verb: Verb) -> argparse.ArgumentParser:
     return fill_parser(argparse.ArgumentParser(prog=f"{PROGRAM} {name}"), name, verb)
 
 
+def end_options(arguments: list[str]) -> list[str]:
+    """Returns a command line without `--`; a later word that starts with a dash, a path, gets ./ before it.
+
+    No parser takes it for an option then, whatever stands around it and however often the command line is passed on.
+    """
+    if "--" not in arguments:
+        return arguments
+    end = arguments.index("--")
+    return [*arguments[:end], *(f"./{word}" if word.startswith("-") else word for word in arguments[end + 1:])]
+
+
 def refuse(name: str, message: str) -> NoReturn:
     """Raises BadInput for a mistake that argparse reports."""
     raise BadInput(f"{name}: {message}. `{PROGRAM} {name} --help` shows the arguments")

@@ -9,7 +9,16 @@ from detector.arguments.evaluation import EVALUATION
 from detector.arguments.inference import INFERENCE
 from detector.arguments.training import TRAINING
 from detector.arguments.unknown import Advice, advice_of_detector, refuse_unknown_options, refuse_unknown_verb
-from detector.arguments.verb import PROGRAM, Verb, fill_parser, help_formatter, paragraph, parser_of, refuse
+from detector.arguments.verb import (
+    PROGRAM,
+    Verb,
+    end_options,
+    fill_parser,
+    help_formatter,
+    paragraph,
+    parser_of,
+    refuse,
+)
 from detector.config.aliases import print_once
 from detector.config.names import named_run
 from detector.errors import BadInput
@@ -50,7 +59,7 @@ def list_of_verbs(groups: Mapping[str, Mapping[str, Verb]]) -> str:
 def parse(arguments: list[str], groups: Mapping[str, Mapping[str, Verb]] = GROUPS,
           advice: Advice = advice_of_detector) -> argparse.Namespace:
     """Returns the parsed command line; key=value and other positional arguments may stand anywhere among options.
-    The name of a run below runs/ becomes its folder.
+    Behind `--` all arguments are positional. The name of a run below runs/ becomes its folder.
 
     Prints help or version and ends the process where the user wants that.
 
@@ -62,6 +71,7 @@ def parse(arguments: list[str], groups: Mapping[str, Mapping[str, Verb]] = GROUP
         BadInput: with every unknown option at once; a verb or an argument is missing or wrong.
     """
     verbs = {name: verb for group in groups.values() for name, verb in group.items()}
+    arguments = end_options(arguments)
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:2], "--help"]
     if {"-h", "--help", "--version"} & set(arguments[:1]):

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from detector.config.schema import Augment
-from detector.data.image_io import GREY, MAX_PIXELS, read_image
+from detector.data.image_io import GREY, MAX_PIXELS, REMEDY, read_image
 from detector.data.transforms import TRANSFORMS, augment, horizontal_flip, jpeg_divisor
 from detector.errors import BadInput
 from detector.py_faster_rcnn.static_chunks import CropFrames, crop_to_frame
@@ -72,7 +72,7 @@ class DetectionDataset(TorchDataset):
         height, width = (int(length) for length in self.dataset.sizes[index])
         try:
             divisor = jpeg_divisor(height, width, self.config) if self.config is not None else 1
-            image = read_image(self.dataset.path(index), (height, width), divisor)
+            image = read_image(self.dataset.path(index), (height, width), divisor, REMEDY)
             if image.shape[-2:] != (height, width):
                 boxes = scale_boxes(boxes, (height, width), tuple(image.shape[-2:]))
         except BadInput as error:

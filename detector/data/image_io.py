@@ -37,6 +37,8 @@ from detector.structures import ceil_div
 MAX_PIXELS = 500_000_000  # of an image; decoding takes up to 8 bytes a pixel
 GREY = 114                # pixels of an image that could not be decoded, and of padding in augmentation
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")  # behind "ftyp" in the first bytes of a file
+REMEDY = "Replace or remove it"  # of a damaged image
+GREY_REMEDY = ", or set data.unreadable_images=grey"
 DARK = 16                 # grey levels of 255; an image without brighter pixels looks black
 
 
@@ -74,7 +76,7 @@ def exif_orientation(path: str) -> int:
 
 
 def read_image(path: str, size: tuple[int, int] | None = None, divisor: int = 1,
-               remedy: str = "Replace or remove it, or set data.unreadable_images=grey") -> torch.Tensor:
+               remedy: str = REMEDY + GREY_REMEDY) -> torch.Tensor:
     """Returns the pixels of an image file, uint8 [3, H, W], RGB.
 
     Args:
@@ -106,6 +108,11 @@ def read_image(path: str, size: tuple[int, int] | None = None, divisor: int = 1,
         back = {6: 8, 8: 6}.get(header.orientation, header.orientation)
         pixels = apply_orientation(pixels, back if is_unturned else header.orientation)
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def offer_grey(message: str) -> str:
+    """Returns the error of an image that is refused: to REMEDY at its end adds the option that makes the image grey."""
+    return message + GREY_REMEDY if message.endswith(REMEDY) else message
 
 
 def pil_to_tensor(image: Image.Image) -> torch.Tensor:

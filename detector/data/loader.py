@@ -102,6 +102,9 @@ def describe_exit(code: int) -> str:
 
 def likely_cause(code: int, num_workers: int) -> str:
     """Returns the likely cause of the end of a worker, and a remedy."""
+    if code > 0:
+        return ('Its own error is printed above. In a script, put the call below `if __name__ == "__main__":`, because '
+                "every worker runs the script again")
     fewer = f"Lower run.num_workers ({num_workers} now)"
     if code == -signal.SIGBUS:
         size = shutil.disk_usage("/dev/shm").total / 2**20 if os.path.isdir("/dev/shm") else 0

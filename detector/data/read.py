@@ -60,6 +60,21 @@ def read_datasets(config: Data, seed: int = 0, run: Path | None = None) -> tuple
             relabel(val, classes, strict=not config.classes) if val else None)
 
 
+def read_train(config: Data, seed: int = 0) -> Dataset:
+    """Returns the training images, labelled by the classes that a model learns. Collective.
+
+    Args:
+        seed: see `read_shares`.
+
+    Raises:
+        BadInput: see `read_splits` and `resolve_classes`.
+    """
+    train = read_part(config, "train", seed)
+    is_val_needed = config.val and unknown_classes(config, train)
+    classes = resolve_classes(config, train, read_part(config, "val", seed) if is_val_needed else None)
+    return relabel(train, classes, strict=False)
+
+
 def read_val(config: Data, classes: tuple[str, ...], seed: int = 0, run: Path | None = None) -> Dataset:
     """Returns the validation images, labelled by the classes of a model. Collective.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 from detector.data.dataset import unreadable_messages
+from detector.data.image_io import offer_grey
 from detector.data.loader import POLL_S, Batch, BatchIterator
 from detector.distributed import collectives, rank_info
 from detector.errors import BadInput, MachineError
@@ -78,7 +79,7 @@ def fetch_batches(loader: BatchIterator, count: int, policy: FetchPolicy, nan_fo
 
 def _unreadable_error(batches: list[Batch], policy: FetchPolicy) -> BadInput | None:
     messages = [message for _, targets in batches for message in unreadable_messages(targets)]
-    return BadInput(messages[0]) if messages and policy.refuse_unreadable else None
+    return BadInput(offer_grey(messages[0])) if messages and policy.refuse_unreadable else None
 
 
 def _timeout_error(missing: bool, wait_s: float, policy: FetchPolicy) -> MachineError | None:

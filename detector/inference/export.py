@@ -34,6 +34,7 @@ from detector.inference.traced_model import TracedDetector
 from detector.inference.weights_file import named_detector, results_folder
 from detector.model.backbones import find_backbone
 from detector.model.faster_rcnn import Detector, build_model
+from detector.run.files import refuse_folder
 from detector.seeding import derive_seed, numpy_random_state
 from detector.structures import Resize, scale_and_size
 
@@ -72,6 +73,8 @@ def export(run: str, kind: str, out: str = "", which: str = "", source: str = ""
     if padded_size and kind not in FIXED_SIZE_WRITERS:
         raise BadInput(f"--padded-size is for --format {' and '.join(FIXED_SIZE_WRITERS)}, not for {kind}: "
                        "leave it out")
+    path = Path(out) if out else results_folder(run) / "export" / f"detector{SUFFIXES[kind]}"
+    refuse_folder("--out", path, f"detector{SUFFIXES[kind]}")
     model, config, classes, step = open_detector(run, which, torch.device("cpu"), config_name)
     model.preprocessing = replace(model.preprocessing, channels_last=False)
     if kind == "torchscript":
@@ -79,9 +82,6 @@ def export(run: str, kind: str, out: str = "", which: str = "", source: str = ""
     if kind == "onnx" and config.model.roi_pooling == "pool":
         raise BadInput("--format onnx cannot express model.roi_pooling=pool: PyTorch's exporter fails to translate "
                        "torchvision's roi_pool. Export with --format pt2 or torchscript")
-    path = Path(out) if out else results_folder(run) / "export" / f"detector{SUFFIXES[kind]}"
-    if path.is_dir():
-        raise BadInput(f"--out {path} is a folder. Name a file, such as {path / f'detector{SUFFIXES[kind]}'}")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"part.{path.name}")  # torch.export accepts names that end in .pt2 alone
     images, description = load_check_images(named_detector(run), source)

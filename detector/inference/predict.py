@@ -16,11 +16,12 @@ from detector.inference.slicing import Slicing
 from detector.inference.sources import FrameSource, batch_frames, is_camera, is_video, open_frames, source_path
 from detector.inference.weights_file import results_folder
 from detector.inference.window import ShowFrame, camera_window
-from detector.inference.writers import PredictionWriter, folder_for
+from detector.inference.writers import PredictionWriter, folder_for, refuse_replacing
 from detector.report.image_budget import JpegBudget
 from detector.report.report import PageInfo
 
 REPORT_FRAMES = 2000  # the number of frames that a report plans for if the source does not know its own, as a camera
+MISSING_FRAMES = 0.01  # fraction of the frames that a video states and may lack: for some formats it is an estimate
 
 
 def predict(detector: str, source: str, device: str = "auto", score: float = 0.5, out: str = "", which: str = "",
@@ -28,8 +29,9 @@ def predict(detector: str, source: str, device: str = "auto", score: float = 0.5
             tile: int = 0, overlap: float | None = None) -> int:
     """Writes images with boxes, COCO results and a table into a folder; returns the exit status.
 
-    An image or a folder that cannot be read is reported and skipped; the exit status is then 1. After Ctrl-C the
-    detections until then are written; the exit status is 130.
+    An image or a folder that cannot be read is reported and skipped; the exit status is then 1, and so it is where a
+    video ends before the number of frames that it states. After Ctrl-C the detections until then are written; the exit
+    status is 130.
 
     Args:
         detector: a run folder, `coco`, `coco:BUILDER`, or a file of weights; see open_detector.
@@ -56,6 +58,7 @@ def predict(detector: str, source: str, device: str = "auto", score: float = 0.5
         raise BadInput(f"--out {folder}: this is the folder of the images, which would be replaced by images with "
                        "boxes. Name another folder")
     with open_frames(source, limit, str(folder)) as frames:
+        refuse_replacing(folder, frames, report)
         predictor = load_predictor(detector, which, device, config_name)
         for line in filter(None, (decoder_note(), describe_folders(frames))):
             print(line)
@@ -73,15 +76,12 @@ def predict(detector: str, source: str, device: str = "auto", score: float = 0.5
         command = ["fleet-rcnn", "predict", detector, *(["--config", config_name] if config_name else []), source,
                    *(["--slice", str(tile)] if tile else []), "--report"]
         print(write_report(writer, predictor, " ".join(command), detector, source, score))
-    if errors:
-        print(count_of(len(errors), "image could not be read and was left out",
-                       "images could not be read and were left out"))
-    if frames.unreadable_folders:
-        print(count_of(len(frames.unreadable_folders), "folder could not be read and was left out",
-                       "folders could not be read and were left out"))
+    missing = describe_missing(frames, len(errors), len(writer.results) if is_whole else None)
+    for line in missing:
+        print(line)
     if not is_whole:
         return INTERRUPTED
-    return FAILED if errors or frames.unreadable_folders else OK
+    return FAILED if missing else OK
 
 
 def default_folder(detector: str, source: str) -> Path:
@@ -116,6 +116,26 @@ def describe_folders(source: FrameSource) -> str:
     """Returns a line for each folder that is left out, and why; "" if there is none."""
     skipped = (f"left out: folder {folder}, which holds results of `predict`" for folder in source.skipped_folders)
     return printable("\n".join([*(f"left out: {message}" for message in source.unreadable_folders), *skipped]))
+
+
+def describe_missing(source: FrameSource, unreadable_images: int, num_frames: int | None) -> list[str]:
+    """Returns a line for each part of the source that could not be read: images, folders, the end of a video.
+
+    Args:
+        num_frames: that were read until the source ended by itself or at a limit; None: Ctrl-C came before.
+    """
+    lines = []
+    if unreadable_images:
+        lines.append(count_of(unreadable_images, "image could not be read and was left out",
+                              "images could not be read and were left out"))
+    if source.unreadable_folders:
+        lines.append(count_of(len(source.unreadable_folders), "folder could not be read and was left out",
+                              "folders could not be read and were left out"))
+    if source.name and source.count and num_frames is not None:
+        if source.count - num_frames > max(1, MISSING_FRAMES * source.count):
+            lines.append(f"the video states {source.stated_count} frames, {num_frames} could be read: its end is "
+                         "missing or damaged. Copy the file again from where it comes")
+    return lines
 
 
 def predict_frames(predictor: Predictor, source: FrameSource, writer: PredictionWriter, score: float, batch_size: int,

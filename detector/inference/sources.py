@@ -6,8 +6,8 @@ import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -46,11 +46,12 @@ class FrameSource:
     count: int | None  # None: unknown, as of a camera
     fps: float         # frames per second of a video; 0 for images
     name: str          # of the video; empty for images
-    image_names: frozenset[str] = frozenset()  # Frame.name of all images; empty for a video
-    folder: str = ""                           # that the image names are relative to
-    unreadable_folders: tuple[str, ...] = ()   # a message for each
-    skipped_folders: tuple[str, ...] = ()      # below the source, with results of `predict`
-    path: str = ""                             # of the source, see source_path
+    image_names: Mapping[str, int] = field(default_factory=dict)  # Frame.name -> Frame.number; empty for a video
+    folder: str = ""                          # that the image names are relative to
+    unreadable_folders: tuple[str, ...] = ()  # a message for each
+    skipped_folders: tuple[str, ...] = ()     # below the source, with results of `predict`
+    path: str = ""                            # of the source, see source_path
+    stated_count: int = 0                     # frames that a video file states, whatever the limit; 0: unknown
 
 
 def is_video(source: str) -> bool:
@@ -96,7 +97,8 @@ def open_frames(source: str, limit: int = 0, out: str = "") -> Iterator[FrameSou
     folder = source if os.path.isdir(source) else os.path.dirname(source)
     names = [os.path.relpath(path, folder or ".") for path in paths]
     with ThreadPoolExecutor(READERS) as pool:  # decoding releases the GIL
-        yield FrameSource(_read_ahead(pool, paths, names), len(paths), 0.0, "", frozenset(names), folder,
+        yield FrameSource(_read_ahead(pool, paths, names), len(paths), 0.0, "",
+                          {name: number for number, name in enumerate(names, start=1)}, folder,
                           tuple(listing.unreadable), tuple(listing.skipped), source_path(source))
 
 
@@ -133,7 +135,8 @@ def _open_video(source: str) -> Iterator[FrameSource]:
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if camera is None else 0
         name = os.path.basename(source) if camera is None else f"camera{camera}"
         yield FrameSource(_video_frames(cv2, capture, name), count if count > 0 else None,
-                          fps if 0 < fps < 1000 else DEFAULT_FPS, name, path=source_path(source))
+                          fps if 0 < fps < 1000 else DEFAULT_FPS, name, path=source_path(source),
+                          stated_count=max(count, 0))
     finally:
         capture.release()
 

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from detector.visualization.draw_boxes import draw_boxes, limit_side
 COLUMNS = ("image_id", "image", "class", "score", "x1", "y1", "x2", "y2")
 JPEG_QUALITY = 92
 MAX_JPEG_SIDE = 65_500  # pixels; libjpeg's limit
+TABLES = (DETECTIONS_FILE, TABLE_FILE, IMAGES_FILE)
 WRITTEN = "written"     # key of images.json: names of the pictures, the video and the report beside it
 SOURCE = "source"       # key of images.json: what was predicted, see sources.source_path
 MAX_NAME_BYTES = 255    # of a file's name on most file systems
@@ -40,7 +42,7 @@ class PredictionWriter:
         """
         self.folder, self.classes, self.jpegs, self.source = folder, classes, jpegs, source
         self.written: list[str] = []  # names of all files but the tables
-        self.video = AnnotatedVideo(folder / f"{Path(source.name).stem}.mp4", source.fps) if source.name else None
+        self.video = AnnotatedVideo(folder / video_name(source), source.fps) if source.name else None
         if self.video:
             self.written.append(self.video.path.name)
         self.results: dict[int, tuple[str, int, int, ImageDetections]] = {}  # by frame number: name, height, width
@@ -52,16 +54,11 @@ class PredictionWriter:
     def add(self, frame: Frame, detections: ImageDetections) -> Image.Image:
         """Draws the detections of one frame and returns the drawn image.
 
-        Raises:
-            BadInput: the drawn image would replace the original one.
+        Before the first one, removes the results of an earlier call and lists the files of this one.
         """
-        name = "" if self.video else picture_name(frame, self.source.image_names)
-        path = self.folder / name
-        if frame.path and path.resolve() == Path(frame.path).resolve():
-            raise BadInput(f"--out {self.folder}: this is the folder of {frame.path}, which would be replaced by the "
-                           "image with boxes. Name another folder")
         if not self.results:
             remove_earlier_results(self.folder, self.source)
+            self.write_images_file(planned_files(self.source, self.jpegs is not None))
         pixels = frame.image.permute(1, 2, 0).contiguous().numpy()
         self.results[frame.number] = (printable(frame.name), *pixels.shape[:2], detections)
         if self.jpegs:
@@ -71,28 +68,22 @@ class PredictionWriter:
         if self.video:
             self.video.add(np.asarray(drawn))
             return drawn
+        name = picture_name(frame.name, frame.number, self.source.image_names)
+        path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         drawn.save(path, quality=JPEG_QUALITY)
         self.written.append(name)
         return drawn
 
     def close(self) -> None:
-        """Writes detections.json (COCO results), images.json (images and categories by id) and detections.csv.
-
-        images.json also tells the source, and lists the other files that were written, for `remove_earlier_results`.
-        """
+        """Writes detections.json (COCO results), images.json (images and categories by id) and detections.csv."""
         if self.video:
             self.video.close()
-        report = [REPORT_FILE] if self.jpegs else []
         ordered = dict(sorted(self.results.items()))
         rows = [json.dumps(row) for number, (name, _, _, detections) in ordered.items()
                 for row in coco_rows(number, name, detections)]
         write_whole(self.folder / DETECTIONS_FILE, "[" + ",\n ".join(rows) + "]\n")
-        write_whole(self.folder / IMAGES_FILE, json.dumps(
-            {"images": [{"id": number, "file_name": name, "height": height, "width": width}
-                        for number, (name, height, width, _) in ordered.items()],
-             "categories": [{"id": label, "name": name} for label, name in enumerate(self.classes, start=1)],
-             SOURCE: self.source.path, WRITTEN: [*self.written, *report]}) + "\n")
+        self.write_images_file([*self.written, *([REPORT_FILE] if self.jpegs else [])])
         table = io.StringIO()
         writer = csv.writer(table)
         writer.writerow(COLUMNS)
@@ -100,6 +91,18 @@ class PredictionWriter:
             writer.writerows([number, name, class_name, f"{score:.4f}", *(f"{corner:.2f}" for corner in box)]
                              for class_name, score, box in zip(detections.names, detections.scores, detections.boxes))
         write_whole(self.folder / TABLE_FILE, table.getvalue())
+
+    def write_images_file(self, written: list[str]) -> None:
+        """Writes images.json: the images until now and the categories by id, the source, and the list of other files.
+
+        The list tells a later call what it may replace. It is written before the first of these files, so that what a
+        call has left that was killed is known, too.
+        """
+        write_whole(self.folder / IMAGES_FILE, json.dumps(
+            {"images": [{"id": number, "file_name": name, "height": height, "width": width}
+                        for number, (name, height, width, _) in sorted(self.results.items())],
+             "categories": [{"id": label, "name": name} for label, name in enumerate(self.classes, start=1)],
+             SOURCE: self.source.path, WRITTEN: written}) + "\n")
 
     def report(self, info: PageInfo) -> str:
         """Writes report.html; returns a sentence about it."""
@@ -117,25 +120,65 @@ class PredictionWriter:
                 concat_detections(parts))
 
 
-def remove_earlier_results(folder: Path, source: FrameSource) -> None:
-    """Removes what an earlier call of `predict` has written into a folder, and folders that are empty then.
+def earlier_results(folder: Path, source: FrameSource) -> list[Path]:
+    """Returns the paths, without links, of what an earlier call of `predict` has written into a folder.
 
-    The list in images.json tells which files these are. All others stay, and so do the images that are predicted now.
+    The list in images.json names these files; the tables are last. The images or the video that are predicted now, and
+    files elsewhere, are left out.
     """
-    tables = [DETECTIONS_FILE, TABLE_FILE, IMAGES_FILE]
     written = read_json(folder / IMAGES_FILE).get(WRITTEN)
     if not isinstance(written, list):  # no results, or those of another program
-        return
-    names = [str(name) for name in written]
+        return []
+    names = [*map(str, written), *TABLES]
     top = Path(os.path.realpath(folder))
-    images = {os.path.realpath(os.path.join(source.folder, name)) for name in source.image_names}
-    for name in [*names, *tables]:
+    inputs, paths = input_files(source), [Path(os.path.realpath(folder / name)) for name in names]
+    return [path for path in paths if top in path.parents and path not in inputs]
+
+
+def input_files(source: FrameSource) -> set[Path]:
+    """Returns the paths, without links, of the images or the video that are predicted."""
+    images = (os.path.realpath(os.path.join(source.folder, name)) for name in source.image_names)
+    return {Path(path) for path in (source.path, *images)}
+
+
+def remove_earlier_results(folder: Path, source: FrameSource) -> None:
+    """Removes what an earlier call of `predict` has written into a folder, and folders that are empty then."""
+    top = Path(os.path.realpath(folder))
+    for path in earlier_results(folder, source):
+        path.unlink(missing_ok=True)
+        for parent in path.parents[:len(path.parents) - len(top.parents) - 1]:
+            with contextlib.suppress(OSError):  # not empty
+                parent.rmdir()
+
+
+def refuse_replacing(folder: Path, source: FrameSource, has_report: bool) -> None:
+    """Raises BadInput where the results would replace what is predicted, or a file that `predict` has not written."""
+    replaceable, inputs = set(earlier_results(folder, source)), input_files(source)
+    names = [*planned_files(source, has_report), *TABLES]
+    present = {parent: list_names(folder / parent) for parent in {os.path.dirname(name) for name in names}}
+    for name in names:
+        parent, base = os.path.split(name)
         path = Path(os.path.realpath(folder / name))
-        if top in path.parents and str(path) not in images:
-            path.unlink(missing_ok=True)
-            for parent in path.parents[:len(path.parents) - len(top.parents) - 1]:
-                with contextlib.suppress(OSError):  # not empty
-                    parent.rmdir()
+        if base in present[parent] and path not in replaceable:
+            reason = "is predicted now" if path in inputs else "was not written by an earlier `predict`"
+            raise BadInput(f"--out {folder}: {folder / name} {reason}, and would be replaced. Name another folder")
+
+
+def list_names(folder: Path) -> set[str]:
+    """Returns the names in a folder of results; none if it does not exist. Raises BadInput if it is a file."""
+    try:
+        return set(os.listdir(folder))
+    except FileNotFoundError:
+        return set()
+    except NotADirectoryError as error:
+        raise BadInput(f"--out: {folder} lies below a file, or is one. Name another folder") from error
+
+
+def planned_files(source: FrameSource, has_report: bool) -> list[str]:
+    """Returns the names of all files but the tables that a call of `predict` writes, and of the unfinished video."""
+    pictures = [picture_name(name, number, source.image_names) for name, number in source.image_names.items()]
+    videos = [video_name(source), partial_name(video_name(source))] if source.name else []
+    return [*pictures, *videos, *([REPORT_FILE] if has_report else [])]
 
 
 def folder_for(source: str, folder: Path) -> Path:
@@ -151,16 +194,26 @@ def folder_for(source: str, folder: Path) -> Path:
                 if read_json(place / IMAGES_FILE).get(SOURCE, source) == source)
 
 
-def picture_name(frame: Frame, image_names: frozenset[str]) -> str:
-    """Returns the name of a frame's drawn picture: its own where that ends in .jpg, or else with .jpg appended.
+def picture_name(image: str, number: int, image_names: Container[str]) -> str:
+    """Returns the name of the drawn picture of an image: its own where that ends in .jpg, or else with .jpg appended.
 
     .jpg is appended once more where another image has that name. A name that is too long becomes the frame's number.
     """
-    name = frame.name
-    while not name.endswith(".jpg") or name != frame.name and name in image_names:
+    name = image
+    while not name.endswith(".jpg") or name != image and name in image_names:
         name += ".jpg"
     folder, base = os.path.split(name)
-    return name if len(os.fsencode(base)) <= MAX_NAME_BYTES else os.path.join(folder, f"{frame.number:06d}.jpg")
+    return name if len(os.fsencode(base)) <= MAX_NAME_BYTES else os.path.join(folder, f"{number:06d}.jpg")
+
+
+def video_name(source: FrameSource) -> str:
+    """Returns the name of the video with boxes."""
+    return f"{Path(source.name).stem}.mp4"
+
+
+def partial_name(name: str) -> str:
+    """Returns the name of a video that is being written; OpenCV tells the format by its ending."""
+    return f"{Path(name).stem}.part.mp4"
 
 
 def coco_rows(number: int, name: str, detections: ImageDetections) -> list[dict]:
@@ -176,7 +229,7 @@ class AnnotatedVideo:
 
     def __init__(self, path: Path, fps: float):
         self.path, self.fps, self.writer = path, fps, None
-        self.partial = path.with_name(f"{path.stem}.part.mp4")
+        self.partial = path.with_name(partial_name(path.name))
 
     def add(self, pixels: np.ndarray) -> None:
         """Appends a frame uint8 [H, W, 3], RGB; all frames have one size."""

@@ -6,15 +6,15 @@ import numpy as np
 
 from detector.config.load import load_config
 from detector.config.schema import Config
-from detector.data.image_io import read_image
-from detector.data.read import describe, read_part, select_for_training
+from detector.data.image_io import GREY, REMEDY, offer_grey, read_image
+from detector.data.read import describe, read_train, select_for_training
 from detector.data.text_files import printable
 from detector.errors import BadInput, count_of
 from detector.inspection.anchor_coverage import AnchorCoverage, compute_coverage, propose_anchors
 from detector.inspection.dataset_stats import MEASURES, build_histograms, compute_measures, quantile_table
 from detector.inspection.network_input import TrainInput, first_train_batches, padding_fraction
 from detector.model.anchors import AnchorPlan, plan_anchors
-from detector.report.page.build import new_page_path, write_page
+from detector.report.page.build import page_path, write_page
 from detector.run.files import CONFIG_FILE
 from detector.structures import Dataset, Resize, round_up, scale_and_size
 from detector.training.auto_options import resolve_auto
@@ -35,19 +35,17 @@ def view(source: str, overrides: list[str], out: str = "") -> Path:
     Args:
         source: a config file, the name of a config that ships with the package, or a run folder.
         overrides: key=value.
-        out: the page to write; default: pages/NAME-view.html, see new_page_path.
+        out: the page to write; default: pages/NAME-view.html, see page_path.
 
     Returns:
         The path of the page.
     """
-    config, data = read_training_data(source, overrides)
-    path = Path(out) if out else new_page_path(f"{config.run.name}-view")
+    config = load_source(source, overrides)
+    path = page_path("--out", out, f"{config.run.name}-view")
+    config, data = read_training_data(config)
     batches = first_train_batches(config, data, NUM_SAMPLED, NUM_SHOWN)
     inputs = [entry for batch in batches for entry in batch]
-    errors = [printable(entry.error) for entry in inputs if entry.error]
-    if errors:
-        count = count_of(len(errors), "image could not be read and is", "images could not be read and are")
-        print(f"note: {count} shown grey, without objects; first: {errors[0]}")
+    errors = note_unreadable([entry.error for entry in inputs], config, "shown grey, without objects")
     before = compute_measures(data.sizes, data.boxes, data.boxes_per_image())
     after = compute_measures(np.array([entry.size for entry in inputs]),
                              np.concatenate([entry.boxes for entry in inputs]),
@@ -83,8 +81,9 @@ def anchors(source: str, overrides: list[str], out: str = "") -> Path:
     Raises:
         BadInput: the training data has no object.
     """
-    config, data = read_training_data(source, overrides)
-    path = Path(out) if out else new_page_path(f"{config.run.name}-anchors")
+    config = load_source(source, overrides)
+    path = page_path("--out", out, f"{config.run.name}-anchors")
+    config, data = read_training_data(config)
     min_size = sorted(config.augment.min_size)[len(config.augment.min_size) // 2]
     resize, divisor = Resize(min_size, config.augment.max_size), config.model.size_divisor
     boxes, padded_sizes = resize_all(data, resize, divisor)
@@ -100,27 +99,50 @@ def anchors(source: str, overrides: list[str], out: str = "") -> Path:
     print_coverage(data, min_size, {"current": (plan, current), "proposed": (proposed_plan, proposed)}, by_size, yaml)
     first_size = tuple(map(int, padded_sizes[0]))
     strides = plan.anchors.strides(plan.grid_sizes(*first_size), first_size)
+    images = [anchor_image(index, data, boxes, resize, divisor, current, plan)
+              for index in evenly_spaced(len(data), NUM_SHOWN)]
+    errors = note_unreadable([error for _, error in images], config, "shown grey")
     write_page(path, "view", f"Anchors of {Path(source).stem}", {
         "kind": "anchors", "title": f"Anchors of {source} over {data.name}",
         "command": f"fleet-rcnn anchors {source}",
-        "facts": [describe(data), f"Objects as resized to a short side of {min_size} pixels."],
+        "facts": [describe(data), *data.warnings, f"Objects as resized to a short side of {min_size} pixels.",
+                  *errors],
         "current": summarize(current),
         "proposed": {**summarize(proposed), "yaml": yaml,
                      "is_better": bool(proposed.iou.mean() > current.iou.mean())},
         "by_size": by_size,
         "levels": [{"level": level, "stride": down, "objects": int((current.level == level).sum()),
                     "sizes": to_yaml_list(plan.anchors.sizes[level])} for level, (down, _) in enumerate(strides)],
-        "images": [anchor_image(index, data, boxes, resize, divisor, current, plan)
-                   for index in evenly_spaced(len(data), NUM_SHOWN)]})
+        "images": [image for image, _ in images]})
     print(f"page written: {path}")
     return path
 
 
-def read_training_data(source: str, overrides: list[str]) -> tuple[Config, Dataset]:
+def load_source(source: str, overrides: list[str]) -> Config:
+    """Returns the config of a config file, a shipped config or a run folder."""
     stored = Path(source) / CONFIG_FILE
-    config = load_config(str(stored) if stored.is_file() else source, overrides)
-    data = select_for_training(read_part(config.data, "train", config.seed), config.data)
+    return load_config(str(stored) if stored.is_file() else source, overrides)
+
+
+def read_training_data(config: Config) -> tuple[Config, Dataset]:
+    """Returns the config without `auto`, and the images and objects to train on, labelled as the model sees them."""
+    data = select_for_training(read_train(config.data, config.seed), config.data)
     return resolve_auto(config, data, 1)[0], data
+
+
+def note_unreadable(errors: list[str], config: Config, shown: str) -> list[str]:
+    """Prints a note about the images that could not be read; returns the errors of them, as a run on them gives them.
+
+    Args:
+        errors: of all images that are shown; "" for an image that could be read.
+        shown: how the page shows these images.
+    """
+    is_refused = config.data.unreadable_images == "refuse"
+    errors = [printable(offer_grey(error) if is_refused else error) for error in errors if error]
+    if errors:
+        count = count_of(len(errors), "image could not be read and is", "images could not be read and are")
+        print(f"note: {count} {shown}; first: {errors[0]}")
+    return errors
 
 
 def input_image(entry: TrainInput, data: Dataset) -> dict:
@@ -177,8 +199,11 @@ def recall_by_size(coverage: AnchorCoverage, boxes: np.ndarray) -> list[dict]:
 
 
 def anchor_image(index: int, data: Dataset, boxes: np.ndarray, resize: Resize, divisor: int, coverage: AnchorCoverage,
-                 plan: AnchorPlan) -> dict:
-    """Returns the page's data about a resized image: one anchor of each kind, and its objects by their best IoU."""
+                 plan: AnchorPlan) -> tuple[dict, str]:
+    """Returns the page's data about a resized image, and why it could not be read, "" if it could.
+
+    The data are one anchor of each kind, and the image's objects by their best IoU.
+    """
     rows = np.arange(data.offsets[index], data.offsets[index + 1])
     height, width = (int(length) for length in data.sizes[index])
     _, size = scale_and_size(height, width, resize)
@@ -190,9 +215,18 @@ def anchor_image(index: int, data: Dataset, boxes: np.ndarray, resize: Resize, d
         name = data.classes[data.labels[row] - 1]
         shapes.append({"at": np.round(boxes[row], 1).tolist(), "kind": kind, "tag": f"{iou:.2f}",
                        "title": f"{name}: IoU {iou:.2f} with an anchor of size {anchor_size:g}, ratio {ratio:g}"})
-    pixels = read_image(data.path(index), (height, width)).permute(1, 2, 0).numpy()
+    pixels, error = read_or_grey(data.path(index), (height, width))
     return {"name": Path(data.path(index)).name, "height": size[0], "width": size[1], "image_size": size,
-            "jpeg": encode_thumbnail(pixels, THUMBNAIL_SIDE), "boxes": shapes}
+            "jpeg": encode_thumbnail(pixels, THUMBNAIL_SIDE), "boxes": shapes}, error
+
+
+def read_or_grey(path: str, size: tuple[int, int]) -> tuple[np.ndarray, str]:
+    """Returns an image, uint8 [H, W, 3], and ""; or grey pixels of its shape, and why it could not be read."""
+    try:
+        return read_image(path, size, remedy=REMEDY).permute(1, 2, 0).numpy(), ""
+    except BadInput as error:
+        scale = min(1, THUMBNAIL_SIDE / max(size))
+        return np.full((*(max(1, round(length * scale)) for length in size), 3), GREY, np.uint8), str(error)
 
 
 def example_anchors(plan: AnchorPlan, padded_size: tuple[int, int]) -> np.ndarray:

@@ -117,6 +117,16 @@ def finite_or_none(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def refuse_folder(option: str, path: Path, name: str) -> None:
+    """Raises BadInput where the value of an option, which names a file to write, is a folder.
+
+    Args:
+        name: of a file in this folder, for the remedy.
+    """
+    if path.is_dir():
+        raise BadInput(f"{option} {path} is a folder. Name a file, such as {path / name}")
+
+
 def cannot_write(path: Path, error: OSError) -> BadInput:
     return BadInput(f"cannot write {path}: {error.strerror}. Make room, or set run.folder")
 

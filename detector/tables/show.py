@@ -4,7 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from detector.report.page.build import new_page_path
+from detector.report.page.build import page_path
 from detector.run.files import write_whole
 from detector.tables.html import as_html
 from detector.tables.model_size import describe_sizes
@@ -18,21 +18,21 @@ def show(row: str, runs: str, html: str | None, markdown: bool, csv: bool, model
     Args:
         row: name of a row; "": all rows.
         runs: folder that holds the run folders.
-        html: file to write a page to, instead of printing; "": pages/tables.html, see new_page_path.
+        html: file to write a page to, instead of printing; "": pages/tables.html, see page_path.
         markdown, csv: print in this format; default: aligned text.
         models: print the parameters and operations of the rows' models instead.
 
     Raises:
-        BadInput: no row has this name.
+        BadInput: no row has this name, or the page is a folder.
     """
+    path = None if html is None else page_path("--html", html, "tables")
     published = select_rows(read_published_rows(), row)
     if models:
         print(f"{describe_sizes(published)}\n\nFor one image, with all proposals that evaluation keeps. "
               "A multiplication and an\naddition are two operations. Pooling, NMS and box decoding are not counted.")
         return
     rows = build_rows(published, Path(runs))
-    if html is not None:
-        path = Path(html) if html else new_page_path("tables")
+    if path:
         write_whole(path, as_html(rows))
         print(f"page written: {path}")
         return

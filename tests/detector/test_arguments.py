@@ -8,6 +8,8 @@ import pytest
 from conftest import REPO
 
 from detector.arguments.verb import parser_of, shell_lines
+from detector.arguments.verbs import parse
+from detector.errors import BadInput
 from launcher.arguments import GROUPS, VERBS
 
 
@@ -50,7 +52,6 @@ def test_the_list_of_all_verbs_fits_the_terminal(columns):
 
 
 def test_examples_parse_and_each_verb_has_one(verb):
-    from detector.arguments.verbs import parse
     from launcher.cli import attach_option_values
     assert VERBS[verb].examples
     for example in VERBS[verb].examples:
@@ -64,6 +65,23 @@ def test_a_long_example_is_one_command_in_several_lines(monkeypatch):
     assert len(lines) > 2 and max(map(len, lines)) <= 60
     assert all(line.endswith(" \\") for line in lines[:-1])
     assert " ".join(line.removesuffix(" \\").strip() for line in lines) == command
+
+
+@pytest.mark.parametrize("arguments, run, source", [
+    (["coco", "--", "-x.jpg"], "coco", "./-x.jpg"), (["--", "coco", "-x.jpg"], "coco", "./-x.jpg"),
+    (["coco", "--score", "0.3", "--", "--help"], "coco", "./--help"), (["coco", "--", "--"], "coco", "./--"),
+    (["coco", "a.jpg", "--"], "coco", "a.jpg"), (["--", "-run", "-1.jpg"], "./-run", "./-1.jpg"),
+    (["coco", "-"], "coco", "-")])
+def test_all_arguments_behind_two_dashes_are_positional(arguments, run, source):
+    args = parse(["predict", *arguments])
+    assert (args.run, args.source) == (run, source)
+
+
+def test_options_before_two_dashes_are_still_checked():
+    with pytest.raises(BadInput, match="predict: -x: no such option"):
+        parse(["predict", "coco", "-x", "--", "-y.jpg"])
+    with pytest.raises(BadInput, match="the following arguments are required: SOURCE"):
+        parse(["predict", "coco", "--"])
 
 
 def test_help_and_the_mistakes_of_a_command_line_need_no_torch():

@@ -119,7 +119,7 @@ def test_options_of_the_detector_are_passed_to_it(arguments, config, started, mo
 
 @pytest.mark.parametrize("verb", ["train", "check"])
 @pytest.mark.parametrize("arguments, messages", [
-    (["none.yaml"], ["no such config file: none.yaml"]),
+    (["none.yaml"], ["no such config file: none.yaml"]), (["--", "-n.yaml"], ["no such config file: ./-n.yaml"]),
     (["mine.yaml", "optim.rat=1"], ["optim.rat: no such option (did you mean optim.lr?)"]),
     (["mine.yaml", "optim.lr=fast", "model.roi_pooling=max", "seed"],  # all mistakes at once
      ["3 mistakes", "optim.lr='fast': a number expected", "model.roi_pooling='max': one of align, ",
@@ -148,6 +148,10 @@ def test_a_bad_config_ends_the_command_with_status_2(tmp_path):
     (["check", "mine.yaml"], Job("check", ("mine.yaml",), Resources(1))),
     (["evaluate", "runs/a", "--checkpoint", "last"], Job("evaluate", ("runs/a", "--checkpoint", "last"))),
     (["predict", "runs/a", "b.jpg", "--score", "0.3"], Job("predict", ("runs/a", "b.jpg", "--score", "0.3"))),
+    (["predict", "runs/a", "--", "-b.jpg"], Job("predict", ("runs/a", "./-b.jpg"))),
+    (["train", "--", "mine.yaml", "seed=1"], Job("train", ("mine.yaml", "seed=1"), Resources(2))),
+    (["check", "--quick", "--", "mine.yaml"], Job("check", ("--quick", "mine.yaml"), Resources(1))),
+    (["--", "predict", "runs/a", "--on"], Job("predict", ("runs/a", "./--on"))),
     (["options"], Job("options", ()))])
 def test_the_job_of_a_command_line(arguments, job, config, started, monkeypatch):
     monkeypatch.setattr(local, "count_gpus", lambda: 2)

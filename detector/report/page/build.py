@@ -10,7 +10,7 @@ import html
 import json
 from pathlib import Path
 
-from detector.run.files import write_whole
+from detector.run.files import refuse_folder, write_whole
 
 FOLDER = Path(__file__).resolve().parent
 SCRIPTS = {"view": ("charts.js", "theme.js", "boxes.js", "view.js"),
@@ -38,6 +38,21 @@ def fill_template(template: str, values: dict[str, str]) -> str:
     """Returns a template with every %%NAME%% replaced by the value NAME; values are not searched for placeholders."""
     pieces = template.split("%%")  # text and names alternate
     return "".join(values[piece] if i % 2 else piece for i, piece in enumerate(pieces))
+
+
+def page_path(option: str, out: str, name: str) -> Path:
+    """Returns the path of a page to write: `out`, or without it `new_page_path(name)`.
+
+    Args:
+        option: whose value `out` is, for the error.
+
+    Raises:
+        BadInput: `out` is a folder.
+    """
+    if not out:
+        return new_page_path(name)
+    refuse_folder(option, Path(out), f"{name}.html")
+    return Path(out)
 
 
 def new_page_path(name: str) -> Path:

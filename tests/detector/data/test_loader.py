@@ -18,7 +18,7 @@ from PIL import Image
 from detector.config.schema import Augment
 from detector.data.dataset import DetectionDataset, unreadable_messages
 from detector.data.image_io import GREY
-from detector.data.loader import GRACE_S, collate, open_loader
+from detector.data.loader import GRACE_S, collate, likely_cause, open_loader
 from detector.data.samplers import TrainBatchSampler, micro_batches, plan_epoch, steps_per_epoch
 from detector.data.transforms import TRANSFORMS
 from detector.data.workers import SIGNALS, ignore_stop_signals
@@ -256,6 +256,31 @@ def test_a_killed_worker_is_named_with_its_images_and_the_likely_cause(dataset, 
     assert cause in text and "run.num_workers" in text and len(text.splitlines()) == 1
 
 
+@pytest.mark.parametrize("code, cause", [
+    (1, "Its own error is printed above"), (13, '`if __name__ == "__main__":`'), (-signal.SIGKILL, "lack of memory"),
+    (-signal.SIGTERM, "lack of memory"), (-signal.SIGBUS, "/dev/shm is full"), (-signal.SIGABRT, "A library crashed")])
+def test_the_likely_cause_of_the_end_of_a_worker(code, cause):
+    text = likely_cause(code, 4)
+    assert cause in text and ("run.num_workers" in text) == (code < 0) and ("memory" in text) == ("memory" in cause)
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_explained(tmp_path):
+    """Every worker runs the script again, fails at the start of workers of its own, and ends with exit status 1."""
+    (tmp_path / "script.py").write_text(f"""
+import sys
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from pathlib import Path
+from test_loader import DetectionDataset, loaded, some_images
+loaded(DetectionDataset(some_images(Path({str(tmp_path)!r})), 3, None), [[(0, 0)]], 1)
+""")
+    done = subprocess.run([sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True, timeout=600,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)})
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and "bootstrapping phase" in done.stderr
+    assert "ended with exit status 1" in last and 'below `if __name__ == "__main__":`' in last and "lack of memory" not in last
+
+
 @pytest.mark.parametrize("before", [0, 2])  # batches: the workers are only starting, or have both delivered one
 def test_workers_ignore_stop_signals(dataset, before):
     examples, keys = DetectionDataset(dataset, 3, None), keys_of(dataset.sizes, 0, 40)
@@ -301,7 +326,7 @@ def test_an_unreadable_image_is_grey_without_objects_and_carries_its_error(datas
         assert tuple(image.shape) == (3, *dataset.sizes[2]) and (image == GREY).all()
         assert target["boxes"].shape == (0, 4) and target["labels"].shape == (0,) and int(target["index"]) == 2
         message, = unreadable_messages([target])
-        assert dataset.path(2) in message
+        assert dataset.path(2) in message and "data.unreadable_images" not in message  # it may be set already
 
 
 @pytest.mark.parametrize("workers", [0, 2])

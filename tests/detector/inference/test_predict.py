@@ -13,8 +13,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from detector.errors import BadInput
-from detector.inference.predict import predict
+from detector.inference.predict import describe_missing, predict
 from detector.inference.predictor import ImageDetections, Predictor
+from detector.inference.sources import FrameSource
 from detector.inference.writers import coco_rows
 
 CLASSES = ("cat", "dog")
@@ -193,12 +194,17 @@ def test_a_missing_or_untrained_run_is_bad_input(run, tmp_path):
             predict_to_folder(str(tmp_path / folder), path, 0.5, which=which)
 
 
-def test_a_video_is_written_as_a_video_with_numbered_frames(run, tmp_path, capsys):
+def write_clip(path: Path, shades):
     cv2 = pytest.importorskip("cv2", reason="OpenCV, of the extra video, is not installed")
-    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (64, 48))
-    for shade in (0, 120, 240, 60, 180):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (64, 48))
+    for shade in shades:
         writer.write(np.full((48, 64, 3), shade, np.uint8))
     writer.release()
+    return cv2
+
+
+def test_a_video_is_written_as_a_video_with_numbered_frames(run, tmp_path, capsys):
+    cv2 = write_clip(tmp_path / "clip.avi", (0, 120, 240, 60, 180))
     folder = predict_to_folder(run, tmp_path / "clip.avi", out=tmp_path / "out", batch_size=2)
     images = json.loads((folder / "images.json").read_text())["images"]
     assert [image["id"] for image in images] == [1, 2, 3, 4, 5] and {image["file_name"] for image in images} == {"clip.avi"}
@@ -213,6 +219,25 @@ def test_a_video_is_written_as_a_video_with_numbered_frames(run, tmp_path, capsy
 
     first = predict_to_folder(run, tmp_path / "clip.avi", out=tmp_path / "some", limit=2)
     assert len(json.loads((first / "images.json").read_text())["images"]) == 2
+
+
+@pytest.mark.parametrize("limit, status, line", [
+    (0, 1, "the video states 40 frames, {} could be read"), (30, 1, "the video states 40 frames, {} could be read"), (3, 0, "")])
+def test_a_video_without_its_end_is_predicted_in_part_and_the_exit_status_is_1(run, tmp_path, capsys, limit, status, line):
+    write_clip(path := tmp_path / "clip.avi", range(0, 240, 6))
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    folder = predict_to_folder(run, path, 1.0, tmp_path / "out", limit=limit, status=status)
+    num_frames = len(json.loads((folder / "images.json").read_text())["images"])
+    assert line.format(num_frames) in (output := capsys.readouterr().out) and ("states" in output) == bool(line) and 3 <= num_frames < 30
+
+
+@pytest.mark.parametrize("count, num_frames, is_noted", [
+    (20, 20, False), (20, 19, False), (20, 18, True), (1000, 990, False), (1000, 989, True), (20, 25, False), (None, 3, False),
+    (20, None, False)])
+def test_one_frame_or_one_in_a_hundred_may_be_missing(count, num_frames, is_noted):
+    video = FrameSource(iter(()), count, 25.0, "clip.avi", stated_count=count or 0)
+    assert bool(describe_missing(video, 0, num_frames)) == is_noted
+    assert describe_missing(FrameSource(iter(()), 20, 0.0, ""), 0, 3) == []
 
 
 def test_coco_rows_by_hand():
@@ -269,9 +294,10 @@ def test_only_files_that_predict_has_written_are_removed(run, tmp_path):
     predict_to_folder(run, mine, out=out)
     assert first.is_file() and mine.is_file() and (out / "a.png.jpg").is_file() and (out / "mine.png.jpg").is_file()
     (out / "images.json").write_text("[1]")
-    before = sorted(out.iterdir())
-    predict_to_folder(run, first, out=out)
-    assert set(before) <= set(out.iterdir())
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(BadInput, match="Name another folder"):
+        predict_to_folder(run, first, out=out)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
 # Folders as people have them
@@ -298,7 +324,8 @@ def test_results_below_the_source_are_no_input(run, tmp_path, capsys):
         folder = predict_to_folder(run, tmp_path / "images", 1.0, tmp_path / "images" / out)
         assert list(rows_by_image(folder)) == ["a.jpg"]
     assert "which holds results of `predict`" in capsys.readouterr().out
-    (tmp_path / "images" / "again" / "images.json").unlink()  # as after a run that was killed
+    for name in ("detections.json", "detections.csv"):  # as after a run that was killed
+        (tmp_path / "images" / "again" / name).unlink()
     assert list(rows_by_image(predict_to_folder(run, tmp_path / "images", 1.0, tmp_path / "images" / "again"))) == ["a.jpg"]
 
 

@@ -289,3 +289,9 @@ def test_the_command_writes_every_form(tmp_path, capsys):
     page = tmp_path / "new" / "tables.html"
     assert main([*common, "--html", str(page)]) == 0 and str(page) in capsys.readouterr().out
     assert page.read_text().startswith("<!doctype html>")
+
+
+def test_a_folder_in_place_of_the_page_is_refused(tmp_path, capsys):
+    assert main(["tables", "--html", str(tmp_path)]) == 2 and not list(tmp_path.iterdir())
+    captured = capsys.readouterr()
+    assert captured.err == f"error: --html {tmp_path} is a folder. Name a file, such as {tmp_path}/tables.html\n" and not captured.out
