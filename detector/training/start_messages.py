@@ -60,7 +60,7 @@ def describe_world_change(config: Config, batch: Batch, content: dict | None) ->
 def describe_thread_change(content: dict | None, device: torch.device) -> str:
     """Returns the message about a resume on a CPU with as many processes of more or fewer threads; "" for others.
 
-    Checkpoints of version 0.6 and before do not tell.
+    Checkpoints of earlier versions, which hold no number of threads, do not tell.
     """
     if not content or content.get("processes") != world_size():
         return ""
