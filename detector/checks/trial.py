@@ -10,7 +10,6 @@ from detector.config.schema import Config
 from detector.data.dataset import DetectionDataset
 from detector.data.loader import collate
 from detector.data.read import drop_ignored
-from detector.data.samplers import micro_batches
 from detector.errors import BadInput
 from detector.inference.predictor import predict_batch
 from detector.inference.views import VIEWS
@@ -127,17 +126,16 @@ def estimate_duration(config: Config, plan: RunPlan, processes: int, val_images:
     """Returns the estimated hours of the run, and what they are computed from.
 
     Args:
+        plan: of as many processes.
         images: of the measured micro-batch, which took `load_s` seconds to load and `train_s` to train on.
     """
-    forward_passes = max(len(micro_batches(plan.global_batch, config.batch.micro_batch_size, rank, processes))
-                         for rank in range(processes))
     data_s = load_s / config.run.num_workers if config.run.num_workers else train_s + load_s
     interval = evaluation_interval(config.evaluate.every_epochs, plan)
     evaluations = ceil_div(plan.total_steps, interval) if val_images else 0
     evaluation_s = val_images / images * train_s * FORWARD_FRACTION * len(VIEWS[config.evaluate.tta]) / processes
-    step_with_loading_s = forward_passes * max(train_s, data_s)
+    step_with_loading_s = plan.forward_passes * max(train_s, data_s)
     hours = (plan.total_steps * step_with_loading_s + evaluations * evaluation_s) / 3600
-    return {"hours": round(hours, 2), "processes": processes, "step_s": round(forward_passes * train_s, 3),
+    return {"hours": round(hours, 2), "processes": processes, "step_s": round(plan.forward_passes * train_s, 3),
             "step_with_loading_s": round(step_with_loading_s, 3), "load_s": round(load_s, 3),
             "evaluations": evaluations}
 

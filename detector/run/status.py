@@ -45,9 +45,10 @@ class StatusFile:
     def __exit__(self, kind, *_error) -> None:
         if kind is None:
             return
-        if issubclass(kind, BadInput) and self.current.state == "starting" and self.is_new:
+        is_refused = issubclass(kind, BadInput) and self.current.state == "starting"
+        if is_refused and self.is_new:
             return  # if there is a folder now, another start has made it, and has refused this one
-        if issubclass(kind, BadInput) and self.current.state == "starting" != self.previous.state:
+        if is_refused and self.previous.state != "starting":
             self.update(**asdict(self.previous))  # the arguments of this start are wrong, the run itself is not
         elif issubclass(kind, KeyboardInterrupt):  # the second Ctrl-C
             self.update("stopped", by="SIGINT")

@@ -59,11 +59,14 @@ def _lists_labelled_images(root: str, name: str) -> bool:
 
 
 def lists_images(path: str) -> bool:
-    """Returns whether a text file names an image in its first line. Raises OSError."""
+    """Returns whether there is a text file, which can be read, that names an image in its first line."""
     if not os.path.isfile(path):
         return False
-    with open(path, "rb") as file:
-        start = file.read(4096).decode("utf-8", "replace").splitlines()
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4096).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return False
     return bool(start) and start[0].strip().lower().endswith(IMAGE_EXTENSIONS)
 
 

@@ -25,16 +25,9 @@ def lists_and_names(root: str, split: str) -> tuple[list[str], list[list[str]]]:
             entries = data.splits[name]
             lists = [find_entry(root, data, entry, name) for entry in entries if entry.lower().endswith(".txt")]
             return lists, [_ends(entry) for entry in entries if not entry.lower().endswith(".txt")]
-        if _is_list(os.path.join(root, f"{name}.txt")):
+        if lists_images(os.path.join(root, f"{name}.txt")):
             return [os.path.join(root, f"{name}.txt")], []
     return [], [[*names_of_split(split)]]
-
-
-def _is_list(path: str) -> bool:
-    try:
-        return lists_images(path)
-    except OSError:
-        return False
 
 
 def _ends(entry: str) -> list[str]:
@@ -86,7 +79,7 @@ def _images_of_folder(folder: str, root: str, names: list[str], split: str) -> l
 def _no_split(folder: str, root: str, split: str) -> BadInput:
     forget_folders()
     here = list_folder(root)
-    splits = [name[:-4] for name in here.files.get(".txt", []) if _is_list(os.path.join(root, name))]
+    splits = [name[:-4] for name in here.files.get(".txt", []) if lists_images(os.path.join(root, name))]
     splits += [*list_folder(folder).folders, *list_folder(os.path.join(root, "labels")).folders]
     return BadInput(f"no YOLO split {split!r} in {root}: neither a key of data.yaml nor a list {split}.txt, and no "
                     f"folder {split} in {folder} or in labels/. Splits: {', '.join(dict.fromkeys(splits)) or ALL}")
