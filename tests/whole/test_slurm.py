@@ -142,14 +142,11 @@ def test_restarts_are_limited_and_must_make_progress(cluster, runs):
 
 def test_check_reports_why_a_job_could_not_run(cluster, runs, tmp_path):
     closed = Path("/proc/fleet")  # cannot be written
-    before = os.times()
     output = cluster.fleet("check", *runs.arguments, f"run.folder={closed}", "data.classes=[circle,unicorn]", "--on", "slurm",
                            "--partition", "mian", "--hours", "0.02", "--gpus", "16", expected=2)
-    cpu_s = os.times().children_user - before.children_user  # wall time would depend on the load of this machine
     for part in ("partition=mian: there is no such partition", "Partitions: high, main, short", "too little time",
-                 "cannot create a file in /proc", "unicorn"):
+                 "cannot create a file in /proc", "unicorn", "not checked yet: every image, and a trial step; fix the problems first"):
         assert part in output, output
-    assert cpu_s < 10
     output = cluster.fleet("train", *runs.arguments, "--on", "slurm", "--partition", "short", "--gpus", "9", "--nodes", "3",
                            "--hours", "1", "run.name=never", "--processes", "1", expected=2)
     for part in ("partition short has 8 GPUs in a node", "has 2 nodes", "allows 0.166667 hours"):

@@ -5,6 +5,7 @@ import fcntl
 import os
 import pty
 import re
+import select
 import signal
 import struct
 import subprocess
@@ -22,30 +23,38 @@ HIDDEN_CURSOR, CURSOR = "\x1b[?25l", "\x1b[?25h"
 
 
 class TerminalProcess:
-    """A program in a terminal of its own, 80 columns wide, where Ctrl-C is not ignored as it is below nohup."""
+    """A program in a terminal of its own, 80 columns wide, where Ctrl-C is not ignored as it is below nohup.
+
+    The program's end of the terminal stays open here as well: Linux may report a terminal that was closed (EIO) before it has handed
+    over what was written last.
+    """
 
     def __init__(self, command: list[str]):
         self.terminal, end = pty.openpty()
+        self._program_end = end
         fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
         kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")}
         self.process = subprocess.Popen(
             command, cwd=REPO, stdin=end, stdout=end, stderr=end,
             preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0), signal.signal(signal.SIGINT, signal.SIG_DFL)),
             env={**kept, "TERM": "xterm-256color", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)})
-        os.close(end)
         self.output = ""
 
     def read_until(self, text: str = "", timeout_s: float = 240) -> None:
-        """Reads the output until it holds this text, or to its end."""
+        """Reads the output until it holds this text, or until the program has ended."""
         until = time.monotonic() + timeout_s
-        with contextlib.suppress(OSError):  # EIO: the program has closed the terminal
-            while not text or text not in self.output:
-                assert time.monotonic() < until, self.output
+        while not text or text not in self.output:
+            assert time.monotonic() < until, self.output
+            has_ended = self.process.poll() is not None  # before the wait: what it wrote last is there then
+            if select.select([self.terminal], [], [], 0 if has_ended else 0.1)[0]:
                 self.output += os.read(self.terminal, 1 << 16).decode(errors="replace")
+            elif has_ended:
+                return
 
     def end(self) -> int:
         self.read_until()
-        os.close(self.terminal)
+        for end in (self.terminal, self._program_end):
+            os.close(end)
         return self.process.wait(60)
 
     def press_ctrl_c(self) -> None:
