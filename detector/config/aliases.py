@@ -144,6 +144,8 @@ def add_newer_options(tree: dict) -> None:
     data = tree.get("data")
     if isinstance(data, dict) and data.keys() >= SAVED_BY_0_2:
         data.setdefault("duplicates", "keep")
+        if data.get("val") == [""]:  # what `val: null` became in earlier versions
+            data["val"] = []
 
 
 def translate_saved(tree: dict, source: str) -> dict:

@@ -269,6 +269,15 @@ def test_epochs_without_effect_are_told_with_the_option_that_decides(tmp_path, c
     assert capfd.readouterr().err == ""
 
 
+def test_a_run_of_an_earlier_version_with_val_null_has_no_validation_images(tmp_path):
+    config = to_dict(load_config("shapes/demo"))
+    config["data"]["val"] = [""]
+    assert from_dict(config, "the checkpoint").data.val == ()
+    (tmp_path / "mine.yaml").write_text('data: {val: [""]}')
+    with pytest.raises(BadInput, match="an item is empty"):
+        load_config(str(tmp_path / "mine.yaml"))
+
+
 def test_only_rank_0_prints_a_note(capfd, monkeypatch):
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
