@@ -65,7 +65,9 @@ def review_object_sizes(config: Config, train: Dataset) -> list[str]:
     """
     train = drop_ignored(train, config.data)
     resize = Resize(max(config.augment.min_size), config.augment.max_size)
-    sizes = object_sizes(train, resize) * max(1.0, *config.augment.scale_jitter)
+    largest_zoom = max(1.0, *config.augment.scale_jitter)
+    sizes = object_sizes(train, resize) * largest_zoom
+    zoom = f" and enlarged {largest_zoom:g} times" if largest_zoom > 1 else ""
     smallest = min(map(min, build_anchors(config.model).sizes))
     if not len(sizes):
         return []
@@ -80,8 +82,8 @@ def review_object_sizes(config: Config, train: Dataset) -> list[str]:
         than = f"the smallest anchor, {limit:g} pixels" if is_anchor else f"{limit} pixels"
         notes.append(
             f"{train.name}: {count} of {len(sizes)} objects ({count / len(sizes):.0%}) are smaller than {than}, where "
-            f"images are resized to augment.min_size={resize.min_size} (square root of the area): they are hard to "
-            f"detect. {remedy[0].upper()}{remedy[1:]}")
+            f"images are resized to augment.min_size={resize.min_size}{zoom} (square root of the area): they are hard "
+            f"to detect. {remedy[0].upper()}{remedy[1:]}")
     return notes
 
 
@@ -91,16 +93,20 @@ def small_quantile(sizes: np.ndarray) -> float:
 
 
 def larger_input(config: Config, train: Dataset, factor: float) -> str:
-    """Returns the remedy of resizing images to `factor` times the size, or of tiles where that is too large."""
+    """Returns the remedy of resizing images to `factor` times the size, or of tiles where that is too large.
+
+    Images are evaluated at as many times their present size, which with crops is not that of training.
+    """
     augment, evaluate = config.augment, config.evaluate
     min_size = round_up(int(np.ceil(max(augment.min_size) * factor)), 32)
     if min_size > MAX_MIN_SIZE:
         return "cut the images into tiles"
-    long_side = min_size * float((train.sizes.max(axis=1) / train.sizes.min(axis=1)).max())
-    max_size = round_up(int(np.ceil(long_side)), 32) if 0 < augment.max_size < long_side else 0
-    options = [f"augment.min_size=[{min_size}]", f"evaluate.min_size={min_size}"]
-    if max_size:
-        options += [f"augment.max_size={max_size}", f"evaluate.max_size={max(max_size, evaluate.max_size)}"]
+    evaluate_size = round_up(int(np.ceil(evaluate.min_size * min_size / max(augment.min_size))), 32)
+    options = [f"augment.min_size=[{min_size}]", f"evaluate.min_size={evaluate_size}"]
+    aspect_ratio = float((train.sizes.max(axis=1) / train.sizes.min(axis=1)).max())
+    for name, section, short_side in (("augment", augment, min_size), ("evaluate", evaluate, evaluate_size)):
+        if 0 < section.max_size < short_side * aspect_ratio:
+            options.append(f"{name}.max_size={round_up(int(np.ceil(short_side * aspect_ratio)), 32)}")
     return f"resize to more pixels, such as {' '.join(options)}"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from detector.config.load import load_config
-from detector.config.schema import Augment, Batch, Config, Model, Optim, Schedule
+from detector.config.schema import Augment, Batch, Config, Evaluate, Model, Optim, Schedule
 from detector.structures import CROWD, Resize, build_dataset
 from detector.training import review
 from detector.training.review import object_sizes, review_files, review_length, review_object_sizes, review_training
@@ -21,7 +21,8 @@ def dataset(sides, height=100, width=200, flags=0, name="coco train", root="root
 
 
 def config(min_size=100, max_size=0, backbone="resnet18_fpn", **options) -> Config:
-    return Config(augment=Augment(min_size=(min_size,), max_size=max_size), model=Model(backbone=backbone), **options)
+    return Config(augment=Augment(min_size=(min_size,), max_size=max_size), model=Model(backbone=backbone),
+                  **{"evaluate": Evaluate(min_size=min_size), **options})
 
 
 def plan(config: Config, data):
@@ -68,6 +69,13 @@ def test_a_larger_input_is_proposed_that_is_large_enough(max_size, tmp_path):
 def test_a_zoom_of_the_augmentation_enlarges_objects():
     zoomed = replace(config(), augment=Augment(min_size=(100,), max_size=0, scale_jitter=(2, 2)))
     assert review_object_sizes(config(), dataset([20, 20])) and not review_object_sizes(zoomed, dataset([20, 20]))
+
+
+def test_crops_and_evaluation_grow_by_the_same_factor():
+    augment, evaluate = Augment(min_size=(224,), max_size=224, scale_jitter=(2.5, 2.5)), Evaluate(min_size=560, max_size=560)
+    note, = review_object_sizes(replace(config(), augment=augment, evaluate=evaluate), dataset([10, 40], 640, 640))
+    assert "resized to augment.min_size=224 and enlarged 2.5 times" in note
+    assert note.endswith("augment.min_size=[832] evaluate.min_size=2080 augment.max_size=832 evaluate.max_size=2080")
 
 
 def test_where_no_input_is_large_enough_tiles_are_proposed():
