@@ -5,7 +5,7 @@
 
 ROOT is DeepPCB as COCO. File names begin with the number of the board; two thirds of the test images are of boards that the training
 images lack. HELD_OUT boards are therefore left out of training whole, and the test images are not used. Each try trains on 4,800 crops
-of 320 pixels, or as many pixels in others; `low_scores` and `views` evaluate the weights of the try `faster`.
+of 320 pixels, or about as many pixels in others; `low_scores` and `views` evaluate the weights of the try `faster`.
 Tries that have finished in DIR are not trained again. Appends a JSON line for each to tests/benchmarks/results/tuning.jsonl.
 """
 
@@ -23,8 +23,9 @@ import detector
 
 CONFIGS_README = Path(__file__).parents[2] / "configs" / "README.md"
 HELD_OUT = ("13000", "50600", "77000", "92000")
-START = {"schedule.steps": 600, "batch.size": 8, "batch.micro_batch_size": 8, "optim.reference_batch_size": 8, "optim.lr": 0.0006,
-         "schedule.warmup_steps": 100, "augment.transpose_prob": 0, "model.frozen_stages": 2, "evaluate.tta": "none"}
+START = {"augment.min_size": [320], "augment.max_size": 320, "augment.scale_jitter": [2, 2], "augment.transpose_prob": 0,
+         "schedule.steps": 600, "schedule.warmup_steps": 100, "batch.size": 8, "batch.micro_batch_size": 8,
+         "optim.reference_batch_size": 8, "optim.lr": 0.0006, "model.frozen_stages": 2, "evaluate.tta": "none"}
 TURNED = {"augment.transpose_prob": 0.5}
 BATCHES_OF_4 = {"batch.size": 4, "batch.micro_batch_size": 4, "optim.reference_batch_size": 4}
 TRAINED = {**TURNED, "model.frozen_stages": 0}
@@ -48,10 +49,10 @@ TRIES = {
     "context": ("transposition, no stage frozen, half as many crops of 448 pixels, batches of 4, learning rate 0.0007",
                 {**TRAINED, **BATCHES_OF_4, "optim.lr": 0.0007, "augment.min_size": [448], "augment.max_size": 448,
                  "augment.scale_jitter": [1.4286, 1.4286]}),
-    "narrow": ("transposition, no stage frozen, learning rate 0.001, twice as many crops of 224 pixels",
+    "narrow": ("transposition, no stage frozen, learning rate 0.001, twice as many batches of 8 crops of 224 pixels",
                {**TRAINED, "optim.lr": 0.001, "augment.min_size": [224], "augment.max_size": 224,
                 "augment.scale_jitter": [2.8571, 2.8571], "schedule.steps": 1200}),
-    "narrow_16": ("transposition, no stage frozen, learning rate 0.0014, batches of 16 crops of 224 pixels",
+    "narrow_16": ("transposition, no stage frozen, learning rate 0.0014, as many batches of 16 crops of 224 pixels",
                   {**TRAINED, "optim.lr": 0.0014, "augment.min_size": [224], "augment.max_size": 224,
                    "augment.scale_jitter": [2.8571, 2.8571], "batch.size": 16, "batch.micro_batch_size": 16,
                    "optim.reference_batch_size": 16}),
