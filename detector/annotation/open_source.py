@@ -4,8 +4,11 @@ import os
 from collections.abc import Sequence
 
 from detector.annotation.coco_layout import CocoFiles
+from detector.annotation.json_layout import JsonFiles
 from detector.annotation.label_set import LabelSet
-from detector.annotation.layouts import AnnotationFiles, JsonFiles, VocFiles, YoloFiles
+from detector.annotation.layouts import AnnotationFiles
+from detector.annotation.voc_layout import VocFiles
+from detector.annotation.yolo_layout import YoloFiles
 from detector.config.schema import Data
 from detector.data.formats import coco, per_image_json, voc, yolo
 from detector.data.formats.detect import detect_layout
