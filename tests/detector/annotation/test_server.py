@@ -18,7 +18,8 @@ from test_layouts import files_of, opened, photographs
 from detector.annotation import annotate
 from detector.annotation.json_layout import JsonFiles
 from detector.annotation.label_set import Conflict
-from detector.annotation.server import MAX_BODY, Site, open_server
+from detector.annotation.routes import Site
+from detector.annotation.server import MAX_BODY, open_server
 from detector.config.load import load_config
 from detector.data.image_io import read_image
 from detector.errors import BadInput
