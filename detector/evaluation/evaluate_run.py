@@ -9,10 +9,11 @@ from typing import Callable
 
 import torch
 
-from detector.config.load import flatten, load_config, to_dict, to_yaml
+from detector.config.load import load_config, to_dict, to_yaml
 from detector.config.options import replace_options
 from detector.config.parsing import to_plain
 from detector.config.schema import Config, Data
+from detector.config.sections import flatten
 from detector.data.formats import find_format
 from detector.data.read import describe, read_part, read_val, relative_paths
 from detector.data.review import note_shared, shared_paths

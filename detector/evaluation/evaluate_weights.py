@@ -3,8 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from detector.config.load import apply_override, flatten, run_folder, to_yaml
+from detector.config.load import apply_override, run_folder, to_yaml
 from detector.config.schema import Config
+from detector.config.sections import flatten
 from detector.data.read import describe, read_part, relabel, resolve_classes
 from detector.distributed import collectives
 from detector.distributed.process_group import process_group

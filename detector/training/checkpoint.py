@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from detector.config.load import flatten, to_dict
+from detector.config.load import to_dict
 from detector.config.paths import expand_home
 from detector.config.schema import Config
+from detector.config.sections import flatten
 from detector.data.split import val_share
 from detector.distributed.rank_info import world_size
 from detector.run.checkpoint_files import FORMAT
