@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from detector.checks.problems import CheckReport, parse_problem, problems_from_error, shorten
+from detector.checks.problems import CheckReport, join_examples, parse_problem, problems_from_error
 from detector.checks.progress import show_stage
 from detector.config.schema import Config, Data
 from detector.data.corrections import MIN_BOX_SIZE, OVERHANG_TOLERANCE
@@ -136,7 +136,7 @@ def invalid_annotations(config: Data, splits: tuple[str, ...]) -> list[str]:
             ids = [str(annotation.get("id")) for annotation in content["annotations"] if is_invalid(annotation, sizes)]
             if ids:
                 notes.append(f"{path}: boxes outside their image, without area or with swapped corners: annotations "
-                             f"{shorten(ids, ', ')}. Fix their bbox = [x, y, width, height]")
+                             f"{join_examples(ids, ', ')}. Fix their bbox = [x, y, width, height]")
     except (BadInput, ValueError, TypeError, LookupError, AttributeError):
         pass
     return notes
