@@ -8,18 +8,13 @@ import numpy as np
 from detector.checks.problems import CheckReport, join_examples, parse_problem, problems_from_error
 from detector.checks.progress import show_stage
 from detector.config.schema import Config, Data
+from detector.data.classes import relabel, resolve_classes
 from detector.data.corrections import MIN_BOX_SIZE, OVERHANG_TOLERANCE
 from detector.data.formats import coco
 from detector.data.formats.detect import detect_splits
 from detector.data.formats.json_text import parse_annotations
 from detector.data.image_sizes import annotated_size
-from detector.data.read import (
-    describe,
-    read_part,
-    relabel,
-    resolve_classes,
-    select_for_training,
-)
+from detector.data.read import describe, read_part, select_for_training
 from detector.data.review import describe_ignored, equal_images, note_shared
 from detector.data.split import val_share
 from detector.data.text_files import read_bytes

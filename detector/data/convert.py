@@ -13,11 +13,12 @@ import numpy as np
 
 from detector.config.parsing import did_you_mean
 from detector.config.schema import Data
+from detector.data.classes import relabel
 from detector.data.formats.detect import AUTO, detect_layout
 from detector.data.image_io import USUAL_EXTENSIONS, image_size
 from detector.data.layout_writers import RESERVED, WRITERS, Split, Writer, yaml_text
 from detector.data.pillow_decoder import open_with_pillow
-from detector.data.read import describe, read_splits, relabel
+from detector.data.read import describe, read_splits
 from detector.errors import BadInput, combine_mistakes
 from detector.structures import CROWD, DIFFICULT, Dataset
 

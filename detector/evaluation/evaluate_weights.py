@@ -6,7 +6,8 @@ from pathlib import Path
 from detector.config.load import apply_override, run_folder, to_yaml
 from detector.config.schema import Config
 from detector.config.sections import flatten
-from detector.data.read import describe, read_part, relabel, resolve_classes
+from detector.data.classes import relabel, resolve_classes
+from detector.data.read import describe, read_part
 from detector.distributed import collectives
 from detector.distributed.process_group import process_group
 from detector.errors import BadInput
