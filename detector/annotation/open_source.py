@@ -18,7 +18,8 @@ from detector.data.formats.unusable import unusable_splits
 from detector.data.formats.yolo_data_file import find_split, listed_names
 from detector.data.formats.yolo_folders import images_of
 from detector.data.formats.yolo_label_files import LabelFiles
-from detector.data.image_io import USUAL_EXTENSIONS, image_files, image_size
+from detector.data.image_io import image_size
+from detector.data.image_walk import USUAL_EXTENSIONS, image_files
 from detector.data.text_files import check_reachable
 from detector.errors import BadInput, combine_mistakes, shorten
 

@@ -24,9 +24,6 @@ from detector.data.image_headers import (
     read_jpeg_header,
     read_png_header,
 )
-from detector.data.image_walk import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
-from detector.data.image_walk import USUAL_EXTENSIONS as USUAL_EXTENSIONS
-from detector.data.image_walk import image_files as image_files
 from detector.data.pillow_decoder import decode_with_pillow, open_with_pillow, pillow_header
 from detector.data.pixel_values import apply_orientation, rgb_from_array
 from detector.data.text_files import open_binary
