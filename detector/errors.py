@@ -1,4 +1,4 @@
-"""The exceptions that end a run, the exit statuses, and output that no name of a file can end."""
+"""The exceptions that end a run, the exit statuses, texts of messages, and output that odd letters do not end."""
 
 import contextlib
 import io

@@ -25,7 +25,7 @@ ONLY_IN = {
     r"torch\.distributed(?!\.run\b)|DistributedDataParallel":
         {"detector/distributed/collectives.py", "detector/distributed/data_parallel.py",
          "detector/distributed/process_group.py", "launcher/torchrun_agent.py"},
-    r"^\s*(import yaml|from yaml)": {"detector/config/load.py"},
+    r"^\s*(import yaml|from yaml)": {"detector/config/yaml_files.py"},
     r"torch\.Generator\(|np\.random\.[A-Z]\w*\(|default_rng\(|manual_seed\(|random\.Random\(": {"detector/seeding.py"},
 }
 VAGUE_FILES = {"utils", "misc", "common", "helpers", "manager", "base", "engine", "core"}

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from detector.annotation.label_set import LABELLED, UNLABELLED
 from detector.annotation.open_source import open_source
-from detector.annotation.server import LOOPBACK, Site, open_server
+from detector.annotation.routes import Site
+from detector.annotation.server import LOOPBACK, open_server
 from detector.annotation.suggester import Suggester
 from detector.errors import BadInput
 from detector.inference.predictor import Predictor, load_predictor

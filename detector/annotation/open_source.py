@@ -4,8 +4,11 @@ import os
 from collections.abc import Sequence
 
 from detector.annotation.coco_layout import CocoFiles
+from detector.annotation.json_layout import JsonFiles
 from detector.annotation.label_set import LabelSet
-from detector.annotation.layouts import AnnotationFiles, JsonFiles, VocFiles, YoloFiles
+from detector.annotation.layouts import AnnotationFiles
+from detector.annotation.voc_layout import VocFiles
+from detector.annotation.yolo_layout import YoloFiles
 from detector.config.schema import Data
 from detector.data.formats import coco, per_image_json, voc, yolo
 from detector.data.formats.detect import detect_layout
@@ -15,7 +18,8 @@ from detector.data.formats.unusable import unusable_splits
 from detector.data.formats.yolo_data_file import find_split, listed_names
 from detector.data.formats.yolo_folders import images_of
 from detector.data.formats.yolo_label_files import LabelFiles
-from detector.data.image_io import USUAL_EXTENSIONS, image_files, image_size
+from detector.data.image_io import image_size
+from detector.data.image_walk import USUAL_EXTENSIONS, image_files
 from detector.data.text_files import check_reachable
 from detector.errors import BadInput, combine_mistakes, shorten
 

@@ -5,21 +5,16 @@ import os
 
 import numpy as np
 
-from detector.checks.problems import CheckReport, parse_problem, problems_from_error, shorten
+from detector.checks.problems import CheckReport, join_examples, parse_problem, problems_from_error
 from detector.checks.progress import show_stage
 from detector.config.schema import Config, Data
+from detector.data.classes import relabel, resolve_classes
 from detector.data.corrections import MIN_BOX_SIZE, OVERHANG_TOLERANCE
 from detector.data.formats import coco
 from detector.data.formats.detect import detect_splits
 from detector.data.formats.json_text import parse_annotations
 from detector.data.image_sizes import annotated_size
-from detector.data.read import (
-    describe,
-    read_part,
-    relabel,
-    resolve_classes,
-    select_for_training,
-)
+from detector.data.read import describe, read_part, select_for_training
 from detector.data.review import describe_ignored, equal_images, note_shared
 from detector.data.split import val_share
 from detector.data.text_files import read_bytes
@@ -136,7 +131,7 @@ def invalid_annotations(config: Data, splits: tuple[str, ...]) -> list[str]:
             ids = [str(annotation.get("id")) for annotation in content["annotations"] if is_invalid(annotation, sizes)]
             if ids:
                 notes.append(f"{path}: boxes outside their image, without area or with swapped corners: annotations "
-                             f"{shorten(ids, ', ')}. Fix their bbox = [x, y, width, height]")
+                             f"{join_examples(ids, ', ')}. Fix their bbox = [x, y, width, height]")
     except (BadInput, ValueError, TypeError, LookupError, AttributeError):
         pass
     return notes

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from detector.checks.problems import CheckReport, Problem, parse_problem, shorten
+from detector.checks.problems import CheckReport, Problem, join_examples, parse_problem
 from detector.checks.progress import show_progress
 from detector.config.schema import Data
 from detector.data.image_io import exif_orientation, is_blank, read_image
@@ -43,7 +43,7 @@ def check_images(dataset: Dataset, config: Data, report: CheckReport) -> None:
         paths = [dataset.path(index) for index, result in enumerate(results) if note in result.notes]
         facts[f"images {note}"] = paths
         if paths:
-            report.notes.append(f"{agree(len(paths), dataset.name, text)}: {shorten(paths)}")
+            report.notes.append(f"{agree(len(paths), dataset.name, text)}: {join_examples(paths)}")
 
 
 def check_image_files(dataset: Dataset, config: Data, report: CheckReport) -> None:
@@ -66,10 +66,10 @@ def report_unusable(dataset: Dataset, results: list[ImageResult], config: Data, 
         facts[f"images that {problem}"] = causes
         if causes and is_refused:
             report.problems.append(
-                Problem(agree(len(causes), dataset.name, problem), shorten(causes), remedy))
+                Problem(agree(len(causes), dataset.name, problem), join_examples(causes), remedy))
         elif causes:
             report.notes.append(agree(len(causes), dataset.name, f"{problem} and count as grey, without objects")
-                                + f" (data.unreadable_images=grey): {shorten(causes)}")
+                                + f" (data.unreadable_images=grey): {join_examples(causes)}")
 
 
 def agree(count: int, name: str, text: str) -> str:

@@ -93,7 +93,7 @@ def parse_problem(text: str, subject: str) -> Problem:
     return Problem(subject, text[:match.start()], remedy[:1].upper() + remedy[1:])
 
 
-def shorten(items: list[str], separator: str = "; ") -> str:
+def join_examples(items: list[str], separator: str = "; ") -> str:
     """Returns the first MAX_EXAMPLES items, and how many more there are."""
     rest = [f"and {len(items) - MAX_EXAMPLES} more"] if len(items) > MAX_EXAMPLES else []
     return separator.join([*items[:MAX_EXAMPLES], *rest])

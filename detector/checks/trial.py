@@ -19,10 +19,10 @@ from detector.run.environment import peak_memory_gib, reset_peak_memory
 from detector.seeding import derive_seed, seed_torch
 from detector.structures import Dataset, Resize, ceil_div
 from detector.training.async_checkpoint import copy_to_host
-from detector.training.checkpoint import TrainState, checkpoint_content
+from detector.training.checkpoint import TrainState, checkpoint_content, initial_state
 from detector.training.schedule import RunPlan, evaluation_interval
 from detector.training.trial_batches import PaddedBatch, plan_eval_trial, plan_trial
-from detector.training.trial_step import build_trial_state, is_out_of_memory, run_micro_batch
+from detector.training.trial_step import is_out_of_memory, run_micro_batch
 
 FORWARD_FRACTION = 1 / 3  # of the time of a training pass: its forward pass
 
@@ -44,7 +44,7 @@ def build_initial_state(config: Config, data: Dataset, device: torch.device, wei
     except BadInput as error:
         report.problems += problems_from_error(error, subject)
         return None
-    return build_trial_state(model, config, device)
+    return initial_state(model, config, config.run.channels_last, device)
 
 
 def checkpoint_bytes(state: TrainState) -> int:

@@ -7,10 +7,10 @@ from dataclasses import Field, fields, is_dataclass
 
 from detector.config.aliases import HABITS, OLD_NAMES
 from detector.config.fields import AUTO
-from detector.config.load import dump_value
 from detector.config.options import all_options
 from detector.config.parsing import allowed_values, did_you_mean
 from detector.config.schema import Config
+from detector.config.yaml_files import dump_value
 from detector.errors import BadInput
 
 DRAFT = "http://json-schema.org/draft-07/schema#"  # the newest that YAML editors support

@@ -7,8 +7,6 @@ import typing
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from detector.config.aliases import (
     OLD_NAMES,
     advice_for,
@@ -22,12 +20,12 @@ from detector.config.fields import AUTO, AUTO_TEXT
 from detector.config.names import RUN_CONFIG_FILE, find_config
 from detector.config.options import all_options, auto_options
 from detector.config.parsing import check_value, closest, convert, format_value, to_plain
-from detector.config.paths import escape_paths, expand_path, expand_paths, quote_hint
+from detector.config.paths import escape_paths, expand_path, expand_paths
 from detector.config.schema import Config, contradictions
-from detector.config.sections import expand_keys, merge, nest
+from detector.config.sections import flatten, merge, nest
+from detector.config.yaml_files import YAMLError, dump, read_options, read_yaml
 from detector.errors import BadInput, combine_mistakes
 
-DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # where PyYAML has libyaml: seven times as fast
 ORIGINAL = "recipe/original"  # the config that `recipe: original` of version 0.1 stands for
 
 
@@ -143,26 +141,6 @@ def to_yaml(config: Config) -> str:
     return dump(escape_paths(to_dict(config)))
 
 
-def dump(tree: dict) -> str:
-    """Returns nested dicts of lists, numbers and texts as YAML."""
-    return yaml.dump(tree, Dumper=DUMPER, sort_keys=False)
-
-
-def dump_value(value: object) -> str:
-    """Returns one value as YAML in one line, as it is written behind key= in a shell: [640,800]; empty for no text."""
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join(dump_value(item) for item in value)}]" if value else ""
-    return str(value) if isinstance(value, str) else dump(value).removesuffix("...\n").strip()
-
-
-def flatten(tree: dict, prefix: str = "") -> dict:
-    """Converts nested dicts to one with paths as keys: {"optim": {"lr": 1}} -> {"optim.lr": 1}."""
-    flat = {}
-    for key, value in tree.items():
-        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat
-
-
 def read_with_base(path: Path, parents: tuple[Path, ...] = ()) -> dict:
     """Returns the options of a file, merged over those of its `base:` (a file relative to it, or a shipped recipe).
 
@@ -194,45 +172,6 @@ def read_with_base(path: Path, parents: tuple[Path, ...] = ()) -> dict:
     return merge(read_with_base(base_path, (*parents, path)), tree)
 
 
-def read_options(path: Path) -> dict:
-    """Returns the mapping in a YAML file, see `expand_keys`; an empty file is an empty mapping."""
-    text = ""
-    try:
-        text = path.read_text(encoding="utf-8")
-        tree = read_yaml(text)
-    except OSError as error:
-        raise BadInput(f"cannot read config file {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise BadInput(f"config file {path} is not a text file (UTF-8): {error.reason}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        hint = quote_hint(text, mark.index) if mark else ""
-        raise BadInput(f"broken YAML in {path}: {' '.join(str(error).split())}{hint}") from error
-    tree = {} if tree is None else tree
-    if not isinstance(tree, dict):
-        raise BadInput(f"{path}: options expected, such as `seed: 1`, not {format_value(tree)}")
-    return expand_keys(tree, str(path))
-
-
-def read_yaml(text: str):
-    """Parses YAML to dicts, lists and texts; the type of an option decides what a text means.
-
-    YAML 1.1 itself would read 1e-2 as a text, 16:20 as a number and a class called `no` as a boolean.
-    """
-    return yaml.load(text, Loader=_Loader)
-
-
-class _Loader(yaml.BaseLoader):
-    """Refuses a key that is stated twice in one mapping; YAML would silently take the last."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
-        repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if repeated:
-            raise yaml.constructor.ConstructorError(None, None, f"stated twice: {', '.join(repeated)}", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def apply_override(tree: dict, override: str) -> list[str]:
     """Merges one `key=value` into the tree, in place, and returns its mistakes."""
     key, equals, text = override.partition("=")
@@ -241,7 +180,7 @@ def apply_override(tree: dict, override: str) -> list[str]:
     try:
         is_plain = text.lstrip()[:1] not in ("[", "{", "'", '"')
         value = text if is_plain and " #" in text or not text else read_yaml(text)  # a shell has removed comments
-    except yaml.YAMLError:
+    except YAMLError:
         return [f"{key}={text}: the value is no YAML; quote it if it is a text"]
     layer, renames = translate(nest(key, value), "command line")
     print_once(rename_notes(renames, ""))

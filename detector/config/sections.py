@@ -1,4 +1,4 @@
-"""Nested options: two layers as one, and keys with dots, such as `optim.lr`, as sections."""
+"""Nested options: two layers as one; sections as keys with dots, such as `optim.lr`, and back."""
 
 from detector.errors import BadInput
 
@@ -19,6 +19,14 @@ def nest(path: str, value: object) -> dict:
     for section in reversed(sections):
         tree = {section: tree}
     return tree
+
+
+def flatten(tree: dict, prefix: str = "") -> dict:
+    """Converts nested dicts to one with paths as keys: {"optim": {"lr": 1}} -> {"optim.lr": 1}."""
+    flat = {}
+    for key, value in tree.items():
+        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
 
 
 def expand_keys(tree: dict, source: str, prefix: str = "") -> dict:

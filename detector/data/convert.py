@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import tempfile
-import unicodedata
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,21 +12,17 @@ import numpy as np
 
 from detector.config.parsing import did_you_mean
 from detector.config.schema import Data
+from detector.data.classes import relabel
+from detector.data.converted_names import file_names, split_names
 from detector.data.formats.detect import AUTO, detect_layout
-from detector.data.image_io import USUAL_EXTENSIONS, image_size
-from detector.data.layout_writers import RESERVED, WRITERS, Split, Writer, yaml_text
-from detector.data.pillow_decoder import open_with_pillow
-from detector.data.read import describe, read_splits, relabel
+from detector.data.image_io import image_size
+from detector.data.layout_writers import WRITERS, Split, Writer, yaml_text
+from detector.data.read import describe, read_splits
 from detector.errors import BadInput, combine_mistakes
 from detector.structures import CROWD, DIFFICULT, Dataset
 
 THREADS = 8  # that link or copy images; most of the time they wait for the disk
 FLAG_NAMES = {CROWD: "crowd regions", DIFFICULT: "difficult objects"}
-ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP": ".webp", "TIFF": ".tif", "GIF": ".gif",
-           "PPM": ".ppm", "JPEG2000": ".jp2", "AVIF": ".avif"}
-GENERIC_STEMS = ("_annotations.coco", "annotations", "labels", "instances", "coco", "data")  # say nothing of the split
-# In file names: what lists and XML cannot hold, and bytes that are no text.
-FORBIDDEN = re.compile(r"[\s\"'\\/:*?<>|\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 PLAIN = re.compile(r"(?!(yes|no|on|off|true|false|null|y|n)$)[a-z/][\w./-]*", re.ASCII | re.IGNORECASE)  # in YAML
 
 
@@ -54,10 +49,8 @@ def convert(source: str, target: str, out: str, source_format: str = AUTO, split
         raise BadInput(f"{out} exists already: name a folder that does not exist yet, or is empty")
     data, found_splits = detect_layout(Data(root=source, format=source_format, images=images, cache=""), tuple(splits))
     parts = _read(data, found_splits)
-    writer, names = WRITERS[target], _split_names(found_splits)
-    entries = _entries(parts)
-    files = _file_names([entry for part in entries for entry in part], data.root)
-    written = [Split(name, part, [files[entry] for entry in own]) for name, part, own in zip(names, parts, entries)]
+    writer, names = WRITERS[target], split_names(found_splits)
+    written = [Split(*split) for split in zip(names, parts, file_names(parts, data.root))]
     _check_images(written, writer)
 
     def fill(folder: str) -> None:
@@ -80,83 +73,6 @@ def _read(data: Data, splits: tuple[str, ...]) -> list[Dataset]:
     if twice:
         raise BadInput(f"classes that differ in surrounding spaces alone: {', '.join(map(repr, twice))}. Rename them")
     return [relabel(part, classes, strict=True) for part in parts]
-
-
-def _split_names(splits: Sequence[str]) -> list[str]:
-    """Returns a name for each split that every layout can hold, such as VOC2007_train for VOC2007/train."""
-    names: list[str] = []
-    for split in splits:
-        folder, name = os.path.split(split)
-        split = name if folder.lower().endswith((".yaml", ".yml")) else split
-        if split.lower().endswith(".json"):
-            stem = os.path.splitext(name)[0].removeprefix("instances_")
-            split = os.path.basename(folder) if stem in GENERIC_STEMS and folder else stem
-        name = FORBIDDEN.sub("_", split).strip("._") or "split"
-        name = f"{name}_split" if name.lower() in RESERVED else name
-        names.append(_unused(name, names))
-    return names
-
-
-def _unused(name: str, used: Sequence[str]) -> str:
-    number = 2
-    candidate = name
-    while candidate in used:
-        candidate, number = f"{name}_{number}", number + 1
-    return candidate
-
-
-def _entries(parts: list[Dataset]) -> list[list[tuple[str, int]]]:
-    """Returns (path, number) of the images of each split; the number differs where splits annotate one otherwise."""
-    variants: dict[str, list[bytes]] = {}
-    entries: list[list[tuple[str, int]]] = []
-    for part in parts:
-        entries.append([])
-        for index in range(len(part)):
-            rows, path = part.rows(index), part.path(index)
-            content = b"".join(getattr(part, name)[rows].tobytes() for name in ("boxes", "labels", "flags"))
-            known = variants.setdefault(path, [])
-            if content not in known:
-                known.append(content)
-            entries[-1].append((path, known.index(content)))
-    return entries
-
-
-def _file_names(entries: list[tuple[str, int]], root: str) -> dict[tuple[str, int], str]:
-    """Returns the file name in the new layout of each image: stems differ, and every layout can hold them.
-
-    An image keeps its name if it can; where a name would occur again, those of its folders are set before it.
-    """
-    names: dict[tuple[str, int], str] = {}
-    used: set[str] = set()
-    for path, variant in dict.fromkeys(entries):
-        base, ending = os.path.splitext(os.path.basename(path))
-        below = os.path.splitext(os.path.relpath(path, root))[0].replace("../", "")
-        candidates = [_safe(base), _safe(below)]
-        stem = next((stem for stem in candidates if _key(stem) not in used), candidates[-1])
-        number = 2
-        while _key(stem) in used:
-            stem, number = f"{candidates[-1]}_{number}", number + 1
-        used.add(_key(stem))
-        names[path, variant] = stem + (ending if ending.lower() in USUAL_EXTENSIONS else _ending(path))
-    return names
-
-
-def _safe(stem: str) -> str:
-    stem = FORBIDDEN.sub("_", stem)[-200:]
-    return f"_{stem[1:]}" if stem.startswith(".") else stem
-
-
-def _key(stem: str) -> str:
-    """Returns what file systems may take for the same name: without case and composition of letters."""
-    return unicodedata.normalize("NFC", stem).casefold()
-
-
-def _ending(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return ENDINGS.get(open_with_pillow(file, path).format or "", ".jpg")
-    except Exception:  # the decoders raise errors of many types; `_check_images` names images that cannot be used
-        return ".jpg"
 
 
 def _check_images(splits: list[Split], writer: Writer) -> None:

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from detector.config.schema import Augment
-from detector.data.image_io import GREY, MAX_PIXELS, REMEDY, read_image
+from detector.data.image_errors import REMEDY
+from detector.data.image_io import GREY, MAX_PIXELS, read_image
 from detector.data.transforms import TRANSFORMS, augment, horizontal_flip, jpeg_divisor
 from detector.errors import BadInput
 from detector.py_faster_rcnn.static_chunks import CropFrames, crop_to_frame

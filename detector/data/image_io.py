@@ -5,16 +5,15 @@ import functools
 import importlib
 import io
 import os
-import re
-import struct
 from dataclasses import dataclass
 from types import ModuleType
 from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from detector.data.image_errors import GREY_REMEDY, REMEDY, unreadable_image
 from detector.data.image_headers import (
     JPEG_START,
     PNG_START,
@@ -25,20 +24,14 @@ from detector.data.image_headers import (
     read_jpeg_header,
     read_png_header,
 )
-from detector.data.image_walk import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
-from detector.data.image_walk import USUAL_EXTENSIONS as USUAL_EXTENSIONS
-from detector.data.image_walk import image_files as image_files
 from detector.data.pillow_decoder import decode_with_pillow, open_with_pillow, pillow_header
 from detector.data.pixel_values import apply_orientation, rgb_from_array
-from detector.data.text_files import cannot_read
+from detector.data.text_files import open_binary
 from detector.errors import BadInput
 from detector.structures import ceil_div
 
 MAX_PIXELS = 500_000_000  # of an image; decoding takes up to 8 bytes a pixel
 GREY = 114                # pixels of an image that could not be decoded, and of padding in augmentation
-HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")  # behind "ftyp" in the first bytes of a file
-REMEDY = "Replace or remove it"  # of a damaged image
-GREY_REMEDY = ", or set data.unreadable_images=grey"
 DARK = 16                 # grey levels of 255; an image without brighter pixels looks black
 
 
@@ -110,11 +103,6 @@ def read_image(path: str, size: tuple[int, int] | None = None, divisor: int = 1,
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def offer_grey(message: str) -> str:
-    """Returns the error of an image that is refused: to REMEDY at its end adds the option that makes the image grey."""
-    return message + GREY_REMEDY if message.endswith(REMEDY) else message
-
-
 def pil_to_tensor(image: Image.Image) -> torch.Tensor:
     """Returns the pixels of a PIL image as read_image does for its file: uint8 [3, H, W], turned as EXIF says.
 
@@ -148,64 +136,10 @@ def decoder_note() -> str:
                                      "times as fast: pip install simplejpeg")
 
 
-def unreadable_image(path: str, error: Exception, remedy: str) -> BadInput:
-    """Returns the error for an image that could not be opened or decoded."""
-    if isinstance(error, BadInput):  # the file is whole
-        return BadInput(f"image {path}: {error}")
-    if isinstance(error, OSError) and error.errno is not None:  # of the system; those of Pillow have no number
-        return cannot_read(path, error, "image file")
-    if isinstance(error, UnidentifiedImageError) and _is_whole_tiff(path):
-        return BadInput(f"image {path} cannot be decoded: a TIFF whose type of pixels, number of channels or "
-                        "compression Pillow does not decode. Save it with 8 bits as grey or RGB")
-    if isinstance(error, UnidentifiedImageError):
-        unknown = "unknown image format, or channels, bits or compression that Pillow does not decode"
-        reason = _describe_start(path) or unknown
-    elif isinstance(error, MemoryError):
-        reason = "not enough memory to decode it, or its header is damaged"
-    elif str(error):
-        reason = re.sub(r"^[\w:]+, \S+:\d+, ", "", str(error).splitlines()[0])  # without function, file and line
-    else:
-        reason = type(error).__name__
-    return BadInput(f"corrupt image {path}: {reason.rstrip('.')}. {remedy}")
-
-
-def _describe_start(path: str) -> str:
-    """Returns what a file that is no image is, by its first bytes; "" where they do not tell."""
-    try:
-        with _open_file(path) as file:
-            start = file.read(200)
-    except (OSError, ValueError):
-        return ""
-    if not start:
-        return "the file is empty"
-    if start.startswith(b"version https://git-lfs"):
-        return "it is a pointer of Git LFS, and `git lfs pull` fetches the image"
-    if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return "it is a web page, as after a download that failed"
-    if start.startswith(b"PK\3\4"):
-        return "it is a zip archive, which has to be unpacked"
-    if start[4:8] == b"ftyp" and start[8:12] in HEIC_BRANDS:
-        return "it is HEIC, which Pillow does not decode; save it as JPEG"
-    return ""
-
-
-def _is_whole_tiff(path: str) -> bool:
-    """Returns whether a file is a TIFF with its whole first directory. (TIFF 6.0, section 2)"""
-    try:
-        with _open_file(path) as file:
-            start = file.read(8)
-            order = {b"II*\0": "<", b"MM\0*": ">"}[start[:4]]
-            file.seek(struct.unpack(f"{order}I", start[4:])[0])
-            entries = struct.unpack(f"{order}H", file.read(2))[0]
-            return entries > 0 and len(file.read(12 * entries)) == 12 * entries
-    except (OSError, KeyError, struct.error):
-        return False
-
-
 def _open_file(path: str) -> BinaryIO:
-    """Opens a file; of a named pipe that nobody writes to, reading gives nothing instead of waiting."""
+    """Opens a file as `open_binary` does; one with a path that no file can have is missing."""
     try:
-        return open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+        return open_binary(path)
     except ValueError as error:  # a path with a zero byte
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
 

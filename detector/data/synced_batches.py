@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 from detector.data.dataset import unreadable_messages
-from detector.data.image_io import offer_grey
+from detector.data.image_errors import offer_grey
 from detector.data.loader import POLL_S, Batch, BatchIterator
 from detector.distributed import collectives, rank_info
 from detector.errors import BadInput, MachineError

@@ -3,6 +3,7 @@
 import codecs
 import os
 import stat
+from typing import BinaryIO
 
 from detector.errors import BadInput
 
@@ -38,6 +39,11 @@ def check_reachable(path: str, kind: str) -> None:
         raise cannot_read(path, error, kind) from error
 
 
+def open_binary(path: str) -> BinaryIO:
+    """Opens a file for reading; of a named pipe that nobody writes to, reading gives nothing instead of waiting."""
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+
+
 def read_bytes(path: str, kind: str = "annotation file") -> bytes:
     """Returns the content of a file; of a named pipe that nobody writes to, none.
 
@@ -45,7 +51,7 @@ def read_bytes(path: str, kind: str = "annotation file") -> bytes:
         BadInput: the file is missing, is a folder, or may not be read.
     """
     try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        with open_binary(path) as file:
             if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
                 os.set_blocking(file.fileno(), True)
             return file.read()

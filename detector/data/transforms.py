@@ -142,11 +142,6 @@ def uniform(low: float, high: float, generator: torch.Generator) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
 
 
-def draw_min_size(min_sizes: tuple[int, ...], generator: torch.Generator) -> int:
-    """Draws the short side of all images of one step, pixels; one value for all ranks, so that none has more work."""
-    return min_sizes[int(torch.randint(len(min_sizes), (), generator=generator))]
-
-
 def jpeg_divisor(height: int, width: int, config: Augment) -> int:
     """Returns by how much a JPEG of this size may be reduced while it is decoded: 8, 4, 2 or 1.
 

@@ -9,10 +9,11 @@ from typing import Callable
 
 import torch
 
-from detector.config.load import flatten, load_config, to_dict, to_yaml
+from detector.config.load import load_config, to_dict, to_yaml
 from detector.config.options import replace_options
 from detector.config.parsing import to_plain
 from detector.config.schema import Config, Data
+from detector.config.sections import flatten
 from detector.data.formats import find_format
 from detector.data.read import describe, read_part, read_val, relative_paths
 from detector.data.review import note_shared, shared_paths
@@ -21,7 +22,7 @@ from detector.distributed import collectives, rank_info
 from detector.distributed.process_group import process_group
 from detector.errors import BadInput
 from detector.evaluation.evaluate import evaluate, never
-from detector.evaluation.notes import evaluation_notes, not_finite_note, unreadable_note
+from detector.evaluation.notes import evaluation_notes, image_notes
 from detector.evaluation.record_folder import changed_options, record_folder
 from detector.evaluation.results import read_results, write_results
 from detector.evaluation.scoring import Evaluation
@@ -200,19 +201,18 @@ def write_and_print(run: Path, result: CheckpointEvaluation, changes: dict[str, 
     except OSError as error:
         refusal = BadInput(f"{error.filename or folder}: {error.strerror}: the results are not written. Free space on "
                            "its disk, or copy the run to a folder that this user can write, and evaluate it there")
-    notes = [not_finite_note(evaluation.not_finite, len(result.dataset)),
-             unreadable_note(evaluation.unreadable, len(result.dataset)), *result.dataset.warnings, *trained_on,
+    notes = [*image_notes(evaluation), *result.dataset.warnings, *trained_on,
              *evaluation_notes(result.detections, result.dataset, config.evaluate.metric, evaluation.metrics["AP"],
                                config.evaluate.max_detections)]
     if as_json and not refusal:
-        print(to_json({"run": str(run), "folder": str(folder), "notes": list(filter(None, notes)),
+        print(to_json({"run": str(run), "folder": str(folder), "notes": notes,
                        **read_results(str(folder))}, 1))
     elif not as_json:
         files_text = "" if refusal else f"; {files.RESULTS_FILE} and {files.DETECTIONS_FILE} are in {folder}" + (
             f"; those in {run} stay: this evaluation has other values of {', '.join(changes)}" if changes else "")
         show(f"{result.checkpoint}, step {evaluation.step}, on {describe(result.dataset)}",
              evaluated_metrics(evaluation.metrics, analysis.per_class), "", describe_errors(analysis),
-             *(f"note: {note}" for note in notes if note), f"{evaluation.images_per_s:.1f} images/s{files_text}", *page)
+             *(f"note: {note}" for note in notes), f"{evaluation.images_per_s:.1f} images/s{files_text}", *page)
     if refusal:
         raise refusal
 
@@ -235,9 +235,8 @@ def write_report(run: Path, folder: Path, result: CheckpointEvaluation, changes:
     """Writes report.html into `folder`; returns a sentence about it. `changes`: see `write_and_print`."""
     evaluation, analysis, config, dataset = result.evaluation, result.analysis, result.config, result.dataset
     assert evaluation is not None and analysis is not None
-    notes = [not_finite_note(evaluation.not_finite, len(dataset)), unreadable_note(evaluation.unreadable, len(dataset))]
     facts = (f"{config.model.backbone}, step {evaluation.step}", describe(dataset), *dataset.warnings,
-             *(note for note in notes if note))
+             *image_notes(evaluation))
     overrides = "".join((f" --{key} " if key == CHECKPOINT else f" {key}=") + shlex.quote(str(to_plain(value)))
                         for key, value in changes.items())
     info = PageInfo(f"{run.resolve().name}: {dataset.name}", facts, f"fleet-rcnn evaluate {run}{overrides} --report",

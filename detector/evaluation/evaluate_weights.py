@@ -3,14 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
-from detector.config.load import apply_override, flatten, run_folder, to_yaml
+from detector.config.load import apply_override, run_folder, to_yaml
 from detector.config.schema import Config
-from detector.data.read import describe, read_part, relabel, resolve_classes
+from detector.config.sections import flatten
+from detector.data.classes import relabel, resolve_classes
+from detector.data.read import describe, read_part
 from detector.distributed import collectives
 from detector.distributed.process_group import process_group
 from detector.errors import BadInput
 from detector.evaluation.evaluate import evaluate
-from detector.evaluation.notes import evaluation_notes, not_finite_note, unreadable_note
+from detector.evaluation.notes import evaluation_notes, image_notes
 from detector.evaluation.results import write_results
 from detector.inference.weights_file import build_from_weights, config_with_weights
 from detector.loggers.metric_tables import evaluated_metrics
@@ -47,14 +49,11 @@ def evaluate_weights(weights: str, recipe: str, overrides: list[str]) -> None:
             folder = run_folder(config)
             write_whole(folder / files.CONFIG_FILE, to_yaml(config))
             write_results(folder, evaluation, detections, dataset, config.evaluate.metric, weights, overrides)
-            notes = [not_finite_note(evaluation.not_finite, len(dataset)),
-                     unreadable_note(evaluation.unreadable, len(dataset)), *dataset.warnings,
-                     *evaluation_notes(detections, dataset, config.evaluate.metric, evaluation.metrics["AP"],
-                                       config.evaluate.max_detections)]
+            notes = [*image_notes(evaluation), *dataset.warnings, *evaluation_notes(
+                detections, dataset, config.evaluate.metric, evaluation.metrics["AP"], config.evaluate.max_detections)]
             show(
                 f"{weights}: {detector.report}", f"on {describe(dataset)}",
-                evaluated_metrics(evaluation.metrics, evaluation.per_class),
-                *(f"note: {note}" for note in notes if note),
+                evaluated_metrics(evaluation.metrics, evaluation.per_class), *(f"note: {note}" for note in notes),
                 f"{evaluation.images_per_s:.1f} images/s; {files.RESULTS_FILE} and {files.DETECTIONS_FILE} are in "
                 f"{folder}")
         collectives.run_on_main(write_and_print)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from detector.errors import shorten
+from detector.evaluation.scoring import Evaluation
 from detector.metrics.coco import coco_ap
 from detector.metrics.coco_params import MAX_DETECTIONS
 from detector.metrics.limit import beyond_limit
@@ -65,6 +66,13 @@ def max_detections_note(dataset: Dataset, max_detections: int) -> str:
     hidden = int(np.maximum(objects - max_detections, 0).sum())
     return (f"{images} of {len(dataset)} images have more than evaluate.max_detections={max_detections} objects, so "
             f"that {hidden} objects cannot be found; set evaluate.max_detections={int(objects.max())}")
+
+
+def image_notes(evaluation: Evaluation) -> list[str]:
+    """Returns a sentence about images whose outputs were not finite, and one about images that could not be read."""
+    notes = [not_finite_note(evaluation.not_finite, evaluation.images),
+             unreadable_note(evaluation.unreadable, evaluation.images)]
+    return [note for note in notes if note]
 
 
 def not_finite_note(not_finite: int, images: int) -> str:

@@ -6,8 +6,9 @@ import os
 import re
 from pathlib import Path
 
-from detector.config.load import flatten, to_dict
+from detector.config.load import to_dict
 from detector.config.schema import Config
+from detector.config.sections import flatten
 from detector.data.split import val_share
 from detector.run import files
 

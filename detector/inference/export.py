@@ -54,7 +54,7 @@ UNTRACEABLE = ("model.inclusive_boxes", "model.legacy_anchors", "model.clamp_del
                "model.rpn.post_nms_top_n_per")
 
 
-def export(run: str, kind: str, out: str = "", which: str = "", source: str = "",
+def export(run: str, kind: str, out: str = "", checkpoint: str = "", source: str = "",
            padded_size: tuple[int, int] | None = None, config_name: str = "") -> Path:
     """Exports a detector, with its class names and image size; returns the path of the file.
 
@@ -62,7 +62,7 @@ def export(run: str, kind: str, out: str = "", which: str = "", source: str = ""
         run: a run folder, or another name of a detector; see open_detector.
         kind: onnx, pt2, torchscript, weights or safetensors.
         out: path of the file; empty: export/detector.SUFFIX in the run folder, or in the current folder without a run.
-        which: checkpoint, see find_checkpoint.
+        checkpoint: of a run, see find_checkpoint.
         source: images for the comparison with the model; empty: the run's validation images.
         padded_size: of onnx and pt2: height and width of the network's input; default: see default_padded_size.
         config_name: of a file of weights, see open_detector.
@@ -75,7 +75,7 @@ def export(run: str, kind: str, out: str = "", which: str = "", source: str = ""
                        "leave it out")
     path = Path(out) if out else results_folder(run) / "export" / f"detector{SUFFIXES[kind]}"
     refuse_folder("--out", path, f"detector{SUFFIXES[kind]}")
-    model, config, classes, step = open_detector(run, which, torch.device("cpu"), config_name)
+    model, config, classes, step = open_detector(run, checkpoint, torch.device("cpu"), config_name)
     model.preprocessing = replace(model.preprocessing, channels_last=False)
     if kind == "torchscript":
         refuse_untraceable_options(config.model, kind)

@@ -16,7 +16,8 @@ from torch.nn.functional import interpolate
 from detector.config.load import load_config
 from detector.config.schema import Evaluate
 from detector.data.formats.shapes import draw_image
-from detector.data.image_io import image_files, read_image
+from detector.data.image_io import read_image
+from detector.data.image_walk import image_files
 from detector.data.read import read_part
 from detector.errors import BadInput, count_of
 from detector.model.faster_rcnn import Detector

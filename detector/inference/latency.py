@@ -43,7 +43,7 @@ def percentiles(seconds: np.ndarray) -> Percentiles:
     return Percentiles(median, low, high)
 
 
-def measure_latency(run: str, overrides: list[str], which: str) -> None:
+def measure_latency(run: str, overrides: list[str], checkpoint: str) -> None:
     """Prints a table for each device of this machine that `run.device` allows, and writes timing.json.
 
     One image at a time, in the precision of `run.precision`, after a warm-up.
@@ -53,7 +53,7 @@ def measure_latency(run: str, overrides: list[str], which: str) -> None:
     - model: backbone, RPN with its NMS, RoI heads up to class scores and box deltas
     - post-processing: box decoding, NMS of each class, copy of the boxes to the CPU
     """
-    path = find_checkpoint(run, which)
+    path = find_checkpoint(run, checkpoint)
     config = load_config(str(Path(run) / CONFIG_FILE), overrides)
     data = read_part(config.data, "val" if config.data.val else "train", config.seed, Path(run))
     run_on_main(lambda: measure_devices(Path(run), path, config, data))

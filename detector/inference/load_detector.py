@@ -18,34 +18,34 @@ from detector.run.files import CHECKPOINTS_FOLDER
 LAST = "last.pt"  # the name of the newest checkpoint in other programs
 
 
-def find_checkpoint(run: str, which: str = "") -> Path:
+def find_checkpoint(run: str, checkpoint: str = "") -> Path:
     """Returns the path of a checkpoint.
 
     Args:
         run: the run folder.
-        which: best or empty (the newest checkpoint if there has been no evaluation yet), last, or a file, by its path
-            or by its name in the run folder.
+        checkpoint: best or empty (the newest checkpoint if there has been no evaluation yet), last, or a file, by its
+            path or by its name in the run folder.
 
     Raises:
         BadInput: there is no such run folder, or no checkpoint in it.
     """
     folder = Path(named_run(run))
-    if which not in ("", "best", "last"):
-        for path in (Path(which).expanduser(), folder / CHECKPOINTS_FOLDER / which):
+    if checkpoint not in ("", "best", "last"):
+        for path in (Path(checkpoint).expanduser(), folder / CHECKPOINTS_FOLDER / checkpoint):
             if path.is_file():
                 return path
     if not folder.is_dir():
         raise no_such_run(run)
     best, steps = best_path(folder), step_files(folder)
-    if which not in ("", "best", "last", LAST):
+    if checkpoint not in ("", "best", "last", LAST):
         present = [path.name for path in (best, *steps) if path.is_file()]
-        raise BadInput(f"no such checkpoint: {which}. " + (
+        raise BadInput(f"no such checkpoint: {checkpoint}. " + (
             f"In {folder / CHECKPOINTS_FOLDER}: {shorten(present)}. Name one of them, best, or last, or the path of a "
             "file" if present else f"There is none in {folder / CHECKPOINTS_FOLDER}: has this run trained?"))
-    if which not in ("last", LAST) and best.is_file():
+    if checkpoint not in ("last", LAST) and best.is_file():
         return best
     if not steps:
-        raise BadInput(f"no checkpoint in {folder / 'checkpoints'}: has this run trained?")
+        raise BadInput(f"no checkpoint in {folder / CHECKPOINTS_FOLDER}: has this run trained?")
     return steps[0]
 
 
@@ -80,14 +80,14 @@ def load_detector(path: Path, device: torch.device,
     return model, config, tuple(content["classes"]), content["step"]
 
 
-def open_detector(name: str, which: str, device: torch.device,
+def open_detector(name: str, checkpoint: str, device: torch.device,
                   config_name: str = "") -> tuple[Detector, Config, tuple[str, ...], int]:
     """Loads a detector by its name, in evaluation mode.
 
     Args:
         name: a run, by folder or name; a checkpoint of a run; `coco` or `coco:BUILDER`, torchvision's detectors;
             or another file of weights, which needs `config_name`.
-        which: checkpoint of a run folder, see find_checkpoint; others have none, and it is empty.
+        checkpoint: of a run folder, see find_checkpoint; other detectors have none, and it is empty.
         config_name: the config that a file of weights belongs to: a row of the tables, a shipped config or a file.
 
     Returns:
@@ -98,8 +98,8 @@ def open_detector(name: str, which: str, device: torch.device,
     """
     name = named_detector(name)
     is_file = os.path.isfile(os.path.expanduser(name)) or name.endswith(WEIGHT_SUFFIXES) and not os.path.isdir(name)
-    if which and (is_file or is_coco_name(name)):
-        raise BadInput(f"--checkpoint {which}: is of a run folder, and {name} is none; leave --checkpoint out")
+    if checkpoint and (is_file or is_coco_name(name)):
+        raise BadInput(f"--checkpoint {checkpoint}: is of a run folder, and {name} is none; leave --checkpoint out")
     if is_coco_name(name) or is_file and config_name:
         detector = open_weights(name, config_name)
         model = to_device_and_layout(detector.model, detector.config.run.channels_last, device).eval()
@@ -110,7 +110,7 @@ def open_detector(name: str, which: str, device: torch.device,
     if not is_file and not os.path.isdir(name):
         raise BadInput(f"{no_such_run(name)}; {COCO} is a detector that needs no run")
     if not is_file:
-        return load_detector(find_checkpoint(name, which), device)
+        return load_detector(find_checkpoint(name, checkpoint), device)
     try:
         return load_detector(Path(name).expanduser(), device)
     except BadInput as error:

@@ -24,7 +24,7 @@ REPORT_FRAMES = 2000  # the number of frames that a report plans for if the sour
 MISSING_FRAMES = 0.01  # fraction of the frames that a video states and may lack: for some formats it is an estimate
 
 
-def predict(detector: str, source: str, device: str = "auto", score: float = 0.5, out: str = "", which: str = "",
+def predict(detector: str, source: str, device: str = "auto", score: float = 0.5, out: str = "", checkpoint: str = "",
             batch_size: int = BATCH_SIZE, limit: int = 0, report: bool = False, config_name: str = "",
             tile: int = 0, overlap: float | None = None) -> int:
     """Writes images with boxes, COCO results and a table into a folder; returns the exit status.
@@ -38,7 +38,7 @@ def predict(detector: str, source: str, device: str = "auto", score: float = 0.5
         source: an image, a folder, a video or camera:NUMBER.
         score: minimum score of a detection.
         out: folder of the results; empty: see default_folder. What an earlier call has written there is removed.
-        which: checkpoint, see find_checkpoint.
+        checkpoint: of a run, see find_checkpoint.
         limit: maximum number of frames; 0: all.
         report: also write report.html.
         config_name: of a file of weights, see open_detector.
@@ -59,7 +59,7 @@ def predict(detector: str, source: str, device: str = "auto", score: float = 0.5
                        "boxes. Name another folder")
     with open_frames(source, limit, str(folder)) as frames:
         refuse_replacing(folder, frames, report)
-        predictor = load_predictor(detector, which, device, config_name)
+        predictor = load_predictor(detector, checkpoint, device, config_name)
         for line in filter(None, (decoder_note(), describe_folders(frames))):
             print(line)
         jpegs = JpegBudget(frames.count or REPORT_FRAMES) if report else None

@@ -197,10 +197,10 @@ class Predictor:
         return ImageDetections(boxes, scores, labels, tuple(self.classes[label - 1] for label in labels))
 
 
-def load_predictor(name: str, which: str, device_name: str, config_name: str = "") -> Predictor:
+def load_predictor(name: str, checkpoint: str, device_name: str, config_name: str = "") -> Predictor:
     """Returns the Predictor of a detector, see `open_detector`. `device_name`: auto, cpu or cuda."""
     device = choose_device(device_name, "name the device cpu or auto")
-    model, config, classes, step = open_detector(name, which, device, config_name)
+    model, config, classes, step = open_detector(name, checkpoint, device, config_name)
     return Predictor(model, config, classes, step, device)
 
 

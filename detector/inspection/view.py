@@ -6,7 +6,8 @@ import numpy as np
 
 from detector.config.load import load_config
 from detector.config.schema import Config
-from detector.data.image_io import GREY, REMEDY, offer_grey, read_image
+from detector.data.image_errors import REMEDY, offer_grey
+from detector.data.image_io import GREY, read_image
 from detector.data.read import describe, read_train, select_for_training
 from detector.data.text_files import printable
 from detector.errors import BadInput, count_of

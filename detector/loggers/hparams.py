@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detector.config.load import flatten, read_options
+from detector.config.sections import flatten
+from detector.config.yaml_files import read_options
 from detector.errors import BadInput
 from detector.run.files import CONFIG_FILE
 from detector.run.metric_tags import BEST_NAME

@@ -50,5 +50,8 @@ class Logger(Protocol):
     def block(self, block: Block) -> None:
         """Logs lines with styles, such as a table."""
 
+    def flush(self) -> None:
+        """Makes what is logged so far lasting, or visible."""
+
     def close(self) -> None:
         """Writes out what is left and closes all files."""

@@ -107,18 +107,19 @@ def interpolate_precision(true_positive: np.ndarray, objects: int) -> tuple[np.n
     return envelope[reached_at], reached_at
 
 
-def coco_ap(true_positive: np.ndarray, objects: int) -> float:
+def coco_class_ap(true_positive: np.ndarray, objects: int) -> float:
     """Returns COCO's AP of a class at one IoU: the mean precision at 101 recalls."""
     return float(interpolate_precision(true_positive, objects)[0].mean())
 
 
-def voc_ap(true_positive: np.ndarray, objects: int) -> float:
+def voc_class_ap(true_positive: np.ndarray, objects: int) -> float:
     """Returns VOC's AP of a class: the area below its precision-recall curve."""
     return area_ap(*precision_recall(true_positive, objects))
 
 
-VOC_RULE = MatchingRule(match_voc, voc_ap, ABOVE_HALF, crowd_iou=False)
-RULES = {"coco": MatchingRule(match_coco, coco_ap, 0.5, crowd_iou=True), "voc": VOC_RULE, "visual_genome": VOC_RULE}
+VOC_RULE = MatchingRule(match_voc, voc_class_ap, ABOVE_HALF, crowd_iou=False)
+RULES = {"coco": MatchingRule(match_coco, coco_class_ap, 0.5, crowd_iou=True), "voc": VOC_RULE,
+         "visual_genome": VOC_RULE}
 
 
 def analyse(detections: Detections, dataset: Dataset, metric: str = "coco",
@@ -183,7 +184,7 @@ def voc_metrics_by_size(detections: Detections, dataset: Dataset, pairs: Pairs,
         match = match_voc(detections, dataset, pairs, other_size)
         outside = ~match.true_positive & ((area < low) | (area > high))
         aps = ap_per_class(replace(inputs, true_positive=match.true_positive, counted=~match.ignored & ~outside,
-                                   num_objects=count_objects(dataset, other_size)), voc_ap)
+                                   num_objects=count_objects(dataset, other_size)), voc_class_ap)
         for name, ap in zip(dataset.classes, aps):
             per_class[name][key] = float(ap)
     return metrics, per_class

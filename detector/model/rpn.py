@@ -10,7 +10,7 @@ from typing import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, linear, smooth_l1_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
 from torchvision.models.detection.image_list import ImageList
 
 from detector.config.model_schema import Rpn as RpnConfig
@@ -19,7 +19,7 @@ from detector.model.box_coder import BoxCoder
 from detector.model.ground_truth import GroundTruth
 from detector.model.matcher import match
 from detector.model.ops.nms import nms_mask
-from detector.model.ops.rpn_patches import extract_patches, neighbor_cells
+from detector.model.ops.rpn_patches import conv_on_patches, convolutions_at_cells
 from detector.model.precision import numbers_to_device
 from detector.model.sampling import Sample, sample_boxes
 from detector.py_faster_rcnn.rpn import last_image_normalizer, softmax_logit
@@ -99,39 +99,6 @@ def by_anchor(logits: list[Tensor], deltas: list[Tensor]) -> tuple[list[Tensor],
     """
     logits, deltas = ([level.permute(0, 2, 3, 1).flatten(1) for level in maps] for maps in (logits, deltas))
     return logits, torch.cat(deltas, dim=1).unflatten(1, (-1, 4))
-
-
-def convolutions_at_cells(layers: list[nn.Conv2d], features: list[Tensor], cells: Tensor) -> Tensor:
-    """Applies 3 x 3 convolutions, each with a ReLU, one after the other, for some cells of the last output only.
-
-    All but the last are needed at the 9 cells around each of them, which have zeros outside the map.
-
-    Args:
-        features: [B, F, h, w] of each level.
-        cells: int64 [B, S], counted by level, row, column.
-
-    Returns:
-        Hidden features [B, S, outputs].
-    """
-    *earlier, last = layers
-    if not earlier:
-        return conv_on_patches(extract_patches(features, cells), last).relu()
-    shapes = [tuple(feature.shape[-2:]) for feature in features]
-    num_cells = sum(height * width for height, width in shapes)
-    neighbors = neighbor_cells(shapes, cells.device)[cells].flatten(1)  # [B, 9 S]
-    hidden = convolutions_at_cells(earlier, features, neighbors.clamp(max=num_cells - 1))
-    patches = hidden.masked_fill((neighbors == num_cells)[..., None], 0).reshape(*cells.shape, -1)
-    return conv_on_patches(patches, last).relu()
-
-
-def conv_on_patches(patches: Tensor, layer: nn.Conv2d) -> Tensor:
-    """Applies a convolution to patches [B, S, N] of the size of its kernel: float32 [B, S, outputs].
-
-    Autocast caches low-precision casts of leaf parameters only. The dense pass runs without gradients, so a cast that
-    it cached would cut off the gradient here. The weight is therefore cast as a view, and the bias is added outside
-    `linear`.
-    """
-    return linear(patches, layer.weight.permute(0, 2, 3, 1).flatten(1)) + layer.bias
 
 
 class Rpn(nn.Module):

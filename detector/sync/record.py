@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from detector.config.load import flatten, read_options
 from detector.config.names import no_such_run
+from detector.config.sections import flatten
+from detector.config.yaml_files import read_options
 from detector.errors import BadInput
 from detector.run import files
 from detector.run.checkpoint_files import last_checkpoint_step

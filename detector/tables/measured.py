@@ -6,9 +6,10 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from detector.config.load import flatten, load_config, to_dict
+from detector.config.load import load_config, to_dict
 from detector.config.options import fill_auto
 from detector.config.schema import Config
+from detector.config.sections import flatten
 from detector.errors import BadInput
 from detector.run.evaluation_history import read_metrics
 from detector.run.files import CONFIG_FILE, ENVIRONMENT_FILE, LOG_FILE

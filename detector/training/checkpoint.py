@@ -4,16 +4,20 @@ A checkpoint holds what cannot be recomputed: weights, optimizer state, AMP's lo
 step; and the config, classes and data that these belong to. Samplers, schedules and generators have no state.
 """
 
+import copy
 from dataclasses import dataclass
 
 import torch
 
-from detector.config.load import flatten, to_dict
+from detector.config.load import to_dict
 from detector.config.paths import expand_home
 from detector.config.schema import Config
+from detector.config.sections import flatten
 from detector.data.split import val_share
 from detector.distributed.rank_info import world_size
+from detector.model.faster_rcnn import Detector, to_device_and_layout
 from detector.run.checkpoint_files import FORMAT
+from detector.training.optimizer import build_optimizer
 
 
 @dataclass
@@ -23,6 +27,14 @@ class TrainState:
     scaler: torch.amp.GradScaler
     ema_model: torch.nn.Module | None
     step: int = 0  # number of completed steps
+
+
+def initial_state(model: Detector, config: Config, channels_last: bool, device: torch.device) -> TrainState:
+    """Returns the state of a run before its first step. Moves the model to its device, see `to_device_and_layout`."""
+    model = to_device_and_layout(model, channels_last, device)
+    ema_model = copy.deepcopy(model).requires_grad_(False) if config.optim.ema_decay else None
+    scaler = torch.amp.GradScaler(device.type, enabled=config.run.precision == "fp16")
+    return TrainState(model, build_optimizer(model, config.optim), scaler, ema_model)
 
 
 def checkpoint_content(state: TrainState, config: Config, classes: tuple[str, ...], global_batch: int,

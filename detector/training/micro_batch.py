@@ -15,10 +15,10 @@ from detector.model.faster_rcnn import build_model
 from detector.run.environment import memory_limit_gib, peak_memory_gib, reset_peak_memory
 from detector.seeding import derive_seed, seed_torch
 from detector.structures import Dataset, ceil_div
-from detector.training.checkpoint import TrainState
+from detector.training.checkpoint import TrainState, initial_state
 from detector.training.schedule import plan_run_on
 from detector.training.trial_batches import plan_trial
-from detector.training.trial_step import build_trial_state, is_out_of_memory, run_micro_batch
+from detector.training.trial_step import is_out_of_memory, run_micro_batch
 
 # The part of a rank's memory that a trial step may take. The rest is for gradients on their way to other ranks and for
 # fragments on a GPU, for loader workers and the files of the data set on a host.
@@ -131,7 +131,8 @@ def measure_micro_batch(config: Config, train: Dataset, device: torch.device, pr
     norm = "trained" if config.model.norm == "synchronized" else config.model.norm  # else ranks would wait for others
     config = replace(config, model=replace(config.model, norm=norm))
     seed_torch(derive_seed(config.seed, "weights"))
-    state = build_trial_state(build_model(config.model, config.evaluate, len(train.classes)), config, device)
+    model = build_model(config.model, config.evaluate, len(train.classes))
+    state = initial_state(model, config, config.run.channels_last, device)
     limit = memory_limit_gib(device, local_processes, MEMORY_SHARE[device.type])
     try:
         return choose_micro_batch(sizes, Memory(limit, can_overrun=device.type == "cuda"),

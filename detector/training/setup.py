@@ -1,6 +1,5 @@
 """How a run starts: mistakes in config, data, weights and checkpoint are found before the run folder is changed."""
 
-import copy
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from detector.errors import BadInput, Stopped, count_of, shorten
 from detector.loggers.run_log import RunLog
 from detector.metrics import coco_kernel
 from detector.model.compile import ensure_compiler
-from detector.model.faster_rcnn import build_model, is_channels_last_fast, to_device_and_layout
+from detector.model.faster_rcnn import build_model, is_channels_last_fast
 from detector.model.weights.load import load_weights
 from detector.run import file_digest
 from detector.run.checkpoint_files import (
@@ -50,9 +49,8 @@ from detector.run.lock import RunLock
 from detector.seeding import derive_seed, seed_torch
 from detector.structures import Dataset
 from detector.training.auto_options import resolve_auto, resolve_precision
-from detector.training.checkpoint import TrainState, compare_configs, restore_state
+from detector.training.checkpoint import TrainState, compare_configs, initial_state, restore_state
 from detector.training.micro_batch import measure_micro_batch, pass_counts
-from detector.training.optimizer import build_optimizer
 from detector.training.schedule import RunPlan, describe_schedule, plan_run_on
 from detector.training.start_messages import (
     describe_data_changes,
@@ -225,10 +223,7 @@ def build_state(config: Config, classes: tuple[str, ...], plan: RunPlan, content
         messages.append("starting from random weights")
     # All ranks have the same layout, also on nodes with different CPUs: DDP refuses weights whose strides differ.
     all_fast = not collectives.any_rank(not is_channels_last_fast(device))[0]
-    model = to_device_and_layout(model, config.run.channels_last and all_fast, device)
-    ema_model = copy.deepcopy(model).requires_grad_(False) if config.optim.ema_decay else None
-    scaler = torch.amp.GradScaler(device.type, enabled=config.run.precision == "fp16")
-    state = TrainState(model, build_optimizer(model, config.optim), scaler, ema_model)
+    state = initial_state(model, config, config.run.channels_last and all_fast, device)
     if content:
         restore_state(state, content)
     return state, messages

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from detector.config.schema import Config
 from detector.data.loader import Batch
 from detector.data.padding_buckets import PaddingBuckets
-from detector.data.transforms import draw_min_size
 from detector.distributed.data_parallel import average_batchnorm_statistics, sync_gradients
 from detector.distributed.rank_info import world_size
 from detector.model.precision import autocast, to_device
@@ -68,9 +67,13 @@ def train_step(state: TrainState, model: nn.Module, batches: list[Batch], *, pla
 
 
 def draw_resize(config: Config, step: int) -> Resize:
-    """Returns the resize rule of all images of one step; of several `augment.min_size`, one is drawn."""
-    seeded = generator(derive_seed(config.seed, "side", step))
-    return Resize(draw_min_size(config.augment.min_size, seeded), config.augment.max_size)
+    """Returns the resize rule of all images of one step, on all ranks, so that none has more work than the others.
+
+    Of several `augment.min_size`, one is drawn.
+    """
+    min_sizes = config.augment.min_size
+    drawn = torch.randint(len(min_sizes), (), generator=generator(derive_seed(config.seed, "side", step)))
+    return Resize(min_sizes[int(drawn)], config.augment.max_size)
 
 
 def update_weights(state: TrainState, config: Config) -> Tensor:

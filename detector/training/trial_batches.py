@@ -12,11 +12,10 @@ import numpy as np
 from detector.config.schema import Config
 from detector.data.padding_buckets import plan_padding_buckets
 from detector.data.samplers import epoch_sizes, micro_batches, plan_epoch, plan_eval_batches
-from detector.data.transforms import draw_min_size
 from detector.py_faster_rcnn.static_chunks import chunk_ratios
-from detector.seeding import derive_seed, generator
 from detector.structures import Dataset, Resize, ceil_div, resized_sizes, round_up
 from detector.training.schedule import RunPlan
+from detector.training.step import draw_resize
 
 OBJECTS_LIKE_FORWARD = 1000  # objects of an image whose overlaps take about as much memory as the forward pass
 
@@ -108,8 +107,7 @@ def draw_min_sizes(config: Config, plan: RunPlan) -> np.ndarray:
     min_sizes = config.augment.min_size
     if len(min_sizes) == 1:
         return np.zeros(plan.total_steps, np.int64)
-    return np.array([min_sizes.index(draw_min_size(min_sizes, generator(derive_seed(config.seed, "side", step))))
-                     for step in range(plan.total_steps)], np.int64)
+    return np.array([min_sizes.index(draw_resize(config, step).min_size) for step in range(plan.total_steps)], np.int64)
 
 
 def train_sizes(config: Config, sizes: np.ndarray, global_batch: int, min_size: int) -> np.ndarray:

@@ -3,18 +3,15 @@
 No rank waits for another here, because a trial may fail on one of them for lack of memory.
 """
 
-import copy
 import time
 
 import torch
 
 from detector.config.schema import Config
 from detector.data.loader import collate
-from detector.model.faster_rcnn import Detector, to_device_and_layout
 from detector.model.precision import autocast, to_device
 from detector.structures import Dataset, Resize
 from detector.training.checkpoint import TrainState
-from detector.training.optimizer import build_optimizer
 from detector.training.schedule import RunPlan
 from detector.training.step import apply_gradient
 from detector.training.train_loader import training_dataset
@@ -22,14 +19,6 @@ from detector.training.trial_batches import PaddedBatch
 
 # In the messages of other errors: of PyTorch on a CPU, of cuBLAS and its like, of the CUDA driver.
 NO_MEMORY = ("allocate memory", "_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
-
-
-def build_trial_state(model: Detector, config: Config, device: torch.device) -> TrainState:
-    """Returns the state of a run before its first step. The model is moved to the device."""
-    model = to_device_and_layout(model, config.run.channels_last, device)
-    ema_model = copy.deepcopy(model).requires_grad_(False) if config.optim.ema_decay else None
-    scaler = torch.amp.GradScaler(device.type, enabled=config.run.precision == "fp16")
-    return TrainState(model, build_optimizer(model, config.optim), scaler, ema_model)
 
 
 def run_micro_batch(config: Config, data: Dataset, plan: RunPlan, state: TrainState, device: torch.device,

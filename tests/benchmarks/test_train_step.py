@@ -16,7 +16,7 @@ SMALL = Model(backbone="resnet18_fpn", weights="", frozen_stages=0, roi_pooling_
               anchor_sizes=((8,), (16,), (32,), (64,), (128,)), rpn=Rpn(pre_nms_top_n_train=100, post_nms_top_n_train=50))
 # Name of an operation -> what the own one calls, on a CPU; NMS by rounds is used on GPUs only.
 CALLS = {"RoIAlign of all levels at once": "detector.model.poolers.RoiPooling.forward",
-         "RPN losses at sampled cells": "detector.model.rpn.extract_patches",
+         "RPN losses at sampled cells": "detector.model.rpn.convolutions_at_cells",
          "preprocessing of uint8 images": "detector.model.faster_rcnn.to_batch"}
 
 

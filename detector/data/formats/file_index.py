@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from detector.data.image_io import IMAGE_EXTENSIONS, USUAL_EXTENSIONS
+from detector.data.image_walk import IMAGE_EXTENSIONS, USUAL_EXTENSIONS
 from detector.data.text_files import cannot_read, list_names, read_lines
 from detector.errors import BadInput
 

@@ -13,8 +13,8 @@ from detector import structures
 from detector.data.formats.file_index import FileIndex, find_image, is_there, read_listed_stems
 from detector.data.formats.voc import MAX_SPLITS_IN_ERROR, split_names
 from detector.data.formats.voc_xml import read_xml
-from detector.data.image_io import IMAGE_EXTENSIONS
 from detector.data.image_sizes import read_missing_sizes
+from detector.data.image_walk import IMAGE_EXTENSIONS
 from detector.data.text_files import read_lines
 from detector.errors import BadInput, count_of, shorten
 from detector.structures import Dataset, build_dataset

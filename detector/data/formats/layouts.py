@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from detector.data.formats import coco, per_image_json, visual_genome, voc, yolo_folders
 from detector.data.formats.json_text import to_utf8
 from detector.data.formats.listing import list_folder
-from detector.data.image_io import IMAGE_EXTENSIONS
+from detector.data.image_walk import IMAGE_EXTENSIONS
 from detector.data.text_files import read_bytes
 from detector.errors import BadInput
 

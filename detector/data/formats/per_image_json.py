@@ -24,8 +24,8 @@ from detector.data.formats.file_index import (
     is_there,
     read_listed_stems,
 )
-from detector.data.image_io import IMAGE_EXTENSIONS
 from detector.data.image_sizes import annotated_size, read_missing_sizes
+from detector.data.image_walk import IMAGE_EXTENSIONS
 from detector.data.text_files import decode, read_bytes
 from detector.errors import BadInput, shorten
 from detector.structures import DIFFICULT, Dataset, build_dataset

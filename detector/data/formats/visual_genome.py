@@ -19,8 +19,8 @@ from detector import structures
 from detector.data.formats.file_index import FileIndex, is_there
 from detector.data.formats.visual_genome_json import image_id_of, iter_json_list, objects_of, size_of
 from detector.data.formats.voc_xml import read_xml
-from detector.data.image_io import IMAGE_EXTENSIONS
 from detector.data.image_sizes import read_missing_sizes
+from detector.data.image_walk import IMAGE_EXTENSIONS
 from detector.data.text_files import read_lines
 from detector.errors import BadInput, combine_mistakes, count_of, shorten
 from detector.run.files import write_whole

@@ -20,8 +20,8 @@ from detector.data.formats.file_index import (
     read_listed_stems,
 )
 from detector.data.formats.voc_xml import read_xml
-from detector.data.image_io import IMAGE_EXTENSIONS
 from detector.data.image_sizes import read_missing_sizes
+from detector.data.image_walk import IMAGE_EXTENSIONS
 from detector.data.text_files import list_names
 from detector.errors import BadInput
 from detector.structures import Dataset, build_dataset

@@ -18,8 +18,8 @@ from detector.data.formats.yolo_data_file import DataFile, find_split, listed_na
 from detector.data.formats.yolo_folders import image_sources, images_of
 from detector.data.formats.yolo_label_files import LabelFiles
 from detector.data.formats.yolo_own_images import folder_names, images_below, lists_and_names
-from detector.data.image_io import USUAL_EXTENSIONS
 from detector.data.image_sizes import read_missing_sizes
+from detector.data.image_walk import USUAL_EXTENSIONS
 from detector.data.text_files import read_text
 from detector.errors import BadInput, combine_mistakes, count_of, shorten
 from detector.structures import Dataset, build_dataset

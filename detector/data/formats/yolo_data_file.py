@@ -5,7 +5,7 @@ import os
 import re
 from dataclasses import dataclass, field
 
-from detector.config.load import read_yaml
+from detector.config.yaml_files import read_yaml
 from detector.data.formats.split_names import SPLIT_NAMES
 from detector.data.text_files import list_names, read_text
 from detector.errors import BadInput, shorten

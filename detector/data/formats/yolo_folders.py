@@ -10,7 +10,7 @@ from detector.data.formats.listing import forget_folders, list_folder
 from detector.data.formats.split_names import same_splits
 from detector.data.formats.yolo_data_file import DataFile, data_file, find_split
 from detector.data.formats.yolo_label_files import LABELS_OF, LabelFiles
-from detector.data.image_io import IMAGE_EXTENSIONS, image_files
+from detector.data.image_walk import IMAGE_EXTENSIONS, image_files
 from detector.data.text_files import read_lines
 from detector.errors import BadInput, shorten
 

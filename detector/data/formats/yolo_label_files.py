@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 from detector.data.formats.image_folders import simplify
-from detector.data.image_io import IMAGE_EXTENSIONS
+from detector.data.image_walk import IMAGE_EXTENSIONS
 from detector.data.text_files import list_names
 
 LABELS_OF = {"images": "labels", "JPEGImages": "labels"}  # folder of the images -> folder of their label files

@@ -8,7 +8,7 @@ from detector.data.formats.listing import forget_folders, list_folder
 from detector.data.formats.yolo_data_file import find_split
 from detector.data.formats.yolo_folders import ALL, find_entry, listed_images, lists_images, names_of_split
 from detector.data.formats.yolo_label_files import LABELS_OF
-from detector.data.image_io import image_files
+from detector.data.image_walk import image_files
 from detector.data.text_files import list_names
 from detector.errors import BadInput
 

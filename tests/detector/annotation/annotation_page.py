@@ -10,7 +10,8 @@ import pytest
 from chromium import CHROMIUM, Browser
 from test_layouts import photographs
 
-from detector.annotation.server import Site, open_server
+from detector.annotation.routes import Site
+from detector.annotation.server import open_server
 
 IN_A_BROWSER = [pytest.mark.slow,
                 pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed: the page was not opened in a browser")]

@@ -11,7 +11,7 @@ from annotation_page import IN_A_BROWSER, SHIFT, AnnotationPage, browser, root, 
 from PIL import Image
 from test_layouts import opened
 
-from detector.annotation.server import Site
+from detector.annotation.routes import Site
 from detector.annotation.suggester import Suggester
 from detector.inference.predictor import ImageDetections
 

@@ -9,8 +9,10 @@ import pytest
 from conftest import REPO
 from test_layouts import opened, pairs, photographs
 
-from detector.annotation.layouts import JsonFiles, VocFiles, rounded
-from detector.annotation.server import Site, get
+from detector.annotation.json_layout import JsonFiles
+from detector.annotation.layouts import rounded
+from detector.annotation.routes import Site, get
+from detector.annotation.voc_layout import VocFiles
 from detector.config.schema import Data
 from detector.data.formats.voc_xml import read_xml
 from detector.data.read import read_splits

@@ -5,7 +5,7 @@ import json
 from annotation_page import ALT, IN_A_BROWSER, SHIFT, AnnotationPage, browser, root, served, stored  # noqa: F401
 from test_layouts import opened, photographs
 
-from detector.annotation.server import Site
+from detector.annotation.routes import Site
 
 pytestmark = IN_A_BROWSER
 BOX = {"key": "", "name": "cat", "box": [1.0, 2.0, 30.0, 39.0]}

@@ -9,7 +9,7 @@ from chromium import Browser
 from test_annotation_page import PageModel
 from test_layouts import opened, photographs
 
-from detector.annotation.server import Site
+from detector.annotation.routes import Site
 
 pytestmark = IN_A_BROWSER
 WIDTH, HEIGHT, IMAGES, CLASSES = 640, 480, 4, ("cat", "dog", "eel")

@@ -15,9 +15,11 @@ from conftest import REPO
 from PIL import Image
 from test_layouts import files_of, opened, photographs
 
-from detector.annotation import annotate, layouts
+from detector.annotation import annotate
+from detector.annotation.json_layout import JsonFiles
 from detector.annotation.label_set import Conflict
-from detector.annotation.server import MAX_BODY, Site, open_server
+from detector.annotation.routes import Site
+from detector.annotation.server import MAX_BODY, open_server
 from detector.config.load import load_config
 from detector.data.image_io import read_image
 from detector.errors import BadInput
@@ -279,4 +281,4 @@ def test_the_room_has_no_dependency_of_its_own_and_listens_to_this_machine_alone
     assert "starlette" not in (REPO / "pyproject.toml").read_text()
     with open_server(site, "127.0.0.1", 0) as server:
         assert server.server_address[0] == "127.0.0.1" and server.daemon_threads
-    assert isinstance(site.labels.files, layouts.JsonFiles)
+    assert isinstance(site.labels.files, JsonFiles)

@@ -20,9 +20,10 @@ from detector.config.aliases import (
     translate,
     translate_saved,
 )
-from detector.config.load import flatten, from_dict, load_config, to_dict, to_yaml
+from detector.config.load import from_dict, load_config, to_dict, to_yaml
 from detector.config.options import all_options
 from detector.config.schema import Config
+from detector.config.sections import flatten
 from detector.errors import BadInput
 
 OLD = REPO / "tests" / "fixtures" / "run_0_1"  # files of version 0.1

@@ -8,10 +8,8 @@ import pytest
 
 from detector.config.load import (
     apply_override,
-    flatten,
     from_dict,
     load_config,
-    merge,
     read_with_base,
     run_folder,
     to_dict,
@@ -19,6 +17,7 @@ from detector.config.load import (
 )
 from detector.config.options import all_options
 from detector.config.schema import Config
+from detector.config.sections import flatten, merge
 from detector.errors import BadInput
 
 

@@ -4,17 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from detector.config.load import (
-    flatten,
-    from_dict,
-    load_config,
-    read_with_base,
-    to_dict,
-    to_yaml,
-)
+from detector.config.load import from_dict, load_config, read_with_base, to_dict, to_yaml
 from detector.config.model_schema import Rpn
 from detector.config.names import find_config, shipped_folder
 from detector.config.schema import Config
+from detector.config.sections import flatten
 from detector.errors import BadInput
 
 RECIPES = sorted(path for path in (shipped_folder() / "configs").rglob("*.yaml") if path.parent.name != "cluster")

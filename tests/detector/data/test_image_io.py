@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from detector.data.image_io import IMAGE_EXTENSIONS, image_size, read_image
+from detector.data.image_io import image_size, read_image
+from detector.data.image_walk import IMAGE_EXTENSIONS
 from detector.errors import BadInput
 
 HEIGHT, WIDTH = 16, 32

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from detector.data.image_io import image_files
-from detector.data.image_walk import list_images
+from detector.data.image_walk import image_files, list_images
 from detector.errors import BadInput
 
 

@@ -15,7 +15,6 @@ from detector.data.transforms import (
     box_areas,
     clip_boxes,
     color_jitter,
-    draw_min_size,
     hflip,
     horizontal_flip,
     scale_jitter,
@@ -374,9 +373,3 @@ def test_uniform_lies_between_its_ends():
     drawn = [uniform(2, 3, seeded) for _ in range(300)]
     assert 2 <= min(drawn) < 2.1 and 2.9 < max(drawn) < 3
     assert uniform(5, 5, seeded) == 5
-
-
-def test_a_short_side_is_one_of_those_and_each_of_them_occurs():
-    assert {draw_min_size((640, 672, 800), generator(seed)) for seed in range(40)} == {640, 672, 800}
-    assert draw_min_size((600,), generator(0)) == 600
-    assert draw_min_size((640, 672), generator(3)) == draw_min_size((640, 672), generator(3))

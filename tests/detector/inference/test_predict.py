@@ -26,9 +26,9 @@ def run(untrained_run) -> str:
     return untrained_run
 
 
-def predict_to_folder(run: str, source, score: float = 0.0, out="", which: str = "best", status: int = 0, **options) -> Path:
+def predict_to_folder(run: str, source, score: float = 0.0, out="", checkpoint: str = "best", status: int = 0, **options) -> Path:
     """Predicts on the CPU, asserts the exit status and returns the folder of the results."""
-    assert predict(run, str(source), "cpu", score, str(out), which, **options) == status
+    assert predict(run, str(source), "cpu", score, str(out), checkpoint, **options) == status
     return Path(out) if out else Path(run) / "predictions" / Path(source).name
 
 
@@ -176,22 +176,22 @@ def test_the_original_images_are_never_overwritten(run, tmp_path):
 def test_the_best_checkpoint_is_the_default(run, tmp_path):
     path, checkpoints = save_gradient(tmp_path / "images" / "one.png"), Path(run) / "checkpoints"
     newest = rows_by_image(predict_to_folder(run, path, out=tmp_path / "a"))
-    assert newest == rows_by_image(predict_to_folder(run, path, out=tmp_path / "b", which="last"))
+    assert newest == rows_by_image(predict_to_folder(run, path, out=tmp_path / "b", checkpoint="last"))
     content = torch.load(checkpoints / "step-00000007.pt", weights_only=True)
     content["classes"] = ["cow", "pig"]
     torch.save(content, checkpoints / "best.pt")
     assert classes_of(predict_to_folder(run, path, out=tmp_path / "c")) == ["cow", "pig"]
-    assert classes_of(predict_to_folder(run, path, out=tmp_path / "d", which="last")) == ["cat", "dog"]
-    assert classes_of(predict_to_folder(run, path, out=tmp_path / "e", which=str(checkpoints / "best.pt"))) == ["cow", "pig"]
+    assert classes_of(predict_to_folder(run, path, out=tmp_path / "d", checkpoint="last")) == ["cat", "dog"]
+    assert classes_of(predict_to_folder(run, path, out=tmp_path / "e", checkpoint=str(checkpoints / "best.pt"))) == ["cow", "pig"]
 
 
 def test_a_missing_or_untrained_run_is_bad_input(run, tmp_path):
     path = save_gradient(tmp_path / "images" / "one.png")
     (tmp_path / "fresh").mkdir()
-    for folder, which, message in (("none", "best", "no such run folder"), ("fresh", "best", "no checkpoint in"),
-                                   ("fresh", "last", "no checkpoint in"), ("run", "none.pt", "no such checkpoint")):
+    for folder, checkpoint, message in (("none", "best", "no such run folder"), ("fresh", "best", "no checkpoint in"),
+                                        ("fresh", "last", "no checkpoint in"), ("run", "none.pt", "no such checkpoint")):
         with pytest.raises(BadInput, match=message):
-            predict_to_folder(str(tmp_path / folder), path, 0.5, which=which)
+            predict_to_folder(str(tmp_path / folder), path, 0.5, checkpoint=checkpoint)
 
 
 def write_clip(path: Path, shades):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detector.data.image_io import image_files
+from detector.data.image_walk import image_files
 from detector.errors import BadInput
 from detector.inference.sources import Frame, batch_frames, is_video, open_frames
 from detector.structures import Resize

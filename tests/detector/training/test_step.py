@@ -1,4 +1,4 @@
-"""A training step never synchronizes with the device, so that the host stays ahead of it."""
+"""A training step never synchronizes with the device, so that the host stays ahead of it; its resize follows from the step alone."""
 
 import pytest
 import torch
@@ -6,13 +6,14 @@ from conftest import TINY
 from refuse_waiting import RefuseWaiting
 
 from detector.config.load import load_config
+from detector.config.schema import Augment, Config
 from detector.model.faster_rcnn import build_model
 from detector.model.precision import to_device
 from detector.structures import Resize
 from detector.training.checkpoint import TrainState
 from detector.training.nan_guard import NanGuard
 from detector.training.optimizer import build_optimizer, set_lr
-from detector.training.step import StepResult, update_weights
+from detector.training.step import StepResult, draw_resize, update_weights
 
 RESIZE = Resize(64, 128)
 
@@ -42,6 +43,12 @@ def batch(device: torch.device) -> tuple[list, list]:
         images = [image.pin_memory() for image in images]
         targets = [{key: value.pin_memory() for key, value in target.items()} for target in targets]
     return images, targets
+
+
+def test_the_short_side_of_a_step_is_drawn_from_seed_and_step_alone():
+    several = Config(seed=3, augment=Augment(min_size=(640, 672, 704, 736, 768, 800), max_size=1333))
+    assert [draw_resize(several, step).min_size for step in range(8)] == [672, 672, 704, 768, 704, 704, 800, 768]
+    assert draw_resize(Config(augment=Augment(min_size=(600,), max_size=1000)), 5) == Resize(600, 1000)
 
 
 def test_backward_clipping_optimizer_average_and_nan_guard_never_synchronize(config):

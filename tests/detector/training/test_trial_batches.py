@@ -7,10 +7,10 @@ import torch
 from detector.checks.trial import memory_problem, saves_early
 from detector.config.schema import Augment, Batch, Config, Evaluate, Model, Optim, Run, Schedule
 from detector.data.samplers import aspect_groups, epoch_sizes, micro_batches, plan_epoch
-from detector.data.transforms import draw_min_size
-from detector.seeding import derive_seed, generator, numpy_random_state
-from detector.structures import Resize, build_dataset, round_up, scale_and_size
+from detector.seeding import numpy_random_state
+from detector.structures import build_dataset, round_up, scale_and_size
 from detector.training.schedule import plan_run
+from detector.training.step import draw_resize
 from detector.training.trial_batches import heaviest, plan_eval_trial, plan_trial
 from detector.training.trial_step import is_out_of_memory
 
@@ -21,8 +21,7 @@ def pixels_of_all_micro_batches(config: Config, sizes: np.ndarray, plan) -> list
     for step in range(plan.total_steps):
         epoch, row = divmod(step, plan.steps_per_epoch)
         images = plan_epoch(config.seed, epoch, sizes, plan.global_batch)[row]
-        min_size = draw_min_size(config.augment.min_size, generator(derive_seed(config.seed, "side", step)))
-        resize = Resize(min_size, config.augment.max_size)
+        resize = draw_resize(config, step)
         for columns in micro_batches(plan.global_batch, config.batch.micro_batch_size, 0, 1):
             padded_for = [images[column] for column in columns]
             if config.batch.pad_to == "group":

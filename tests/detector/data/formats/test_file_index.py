@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from detector.data.formats.file_index import FileIndex, find_image, find_named_image, is_there, read_listed_stems
-from detector.data.image_io import IMAGE_EXTENSIONS
+from detector.data.image_walk import IMAGE_EXTENSIONS
 from detector.errors import BadInput
 
 
