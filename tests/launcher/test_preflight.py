@@ -38,6 +38,23 @@ def test_partitions_as_sinfo_prints_them():
     assert parse_partitions("") == []
 
 
+def test_counts_with_a_suffix_are_numbers():
+    assert parse_partitions("big|big*|up|infinite|1K|2K+|(null)") == [Partition("big", True, True, float("inf"), 1024, 2048, 0)]
+
+
+def test_nodes_that_sinfo_does_not_show_count_and_may_have_any_size(tmp_path, monkeypatch):
+    """Nodes of a cloud are hidden while they are powered down; those of a site with PrivateData=nodes always are."""
+    output = {"sinfo": "cloud|cloud*|up|infinite|0|0|(null)\nmixed|mixed|up|infinite|1|4|gpu:1\nseen|seen|up|infinite|2|4|gpu:1\n",
+              "scontrol": "PartitionName=cloud Nodes=c[1-4] TotalNodes=4 State=UP\nPartitionName=mixed TotalNodes=2\n"
+                          "PartitionName=seen TotalNodes=2\nPartitionName=none Nodes=(null)\n"}
+    monkeypatch.setattr(preflight, "has_slurm", lambda: True)
+    monkeypatch.setattr(preflight, "slurm", lambda *command: output[command[0]])
+    fits = dict(gpus=8, gpu_type="h100", cores=12)
+    assert problem_lines(Resources(nodes=1, **fits), tmp_path) == problem_lines(Resources(partition="mixed", **fits), tmp_path) == ""
+    assert "nodes=5: partition cloud has 4 nodes" in problem_lines(Resources(nodes=5, gpus=1), tmp_path)
+    assert problem_lines(Resources(partition="seen", **fits), tmp_path).count("\n") == 2
+
+
 @pytest.mark.parametrize("text, minutes", [
     ("30:00", 30), ("2:30", 2.5), ("12:00:00", 720), ("1-00:00:00", 1440), ("infinite", float("inf")), ("n/a", float("inf"))])
 def test_time_limits_as_sinfo_writes_them(text, minutes):
