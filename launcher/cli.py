@@ -56,8 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         return BAD_INPUT
     except SystemExit as end:  # help or the version was printed
         return int(end.code or OK)
-    except KeyboardInterrupt:
-        print(interrupted_line(), file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(interrupted_line(*map(str, error.args)), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails again when it exits
