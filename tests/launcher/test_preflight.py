@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from detector.config.load import load_config
+from detector.errors import BadInput
 from launcher import preflight
 from launcher.job import Job, Resources
 from launcher.preflight import Partition, parse_limit, parse_partitions
@@ -53,6 +54,20 @@ def test_nodes_that_sinfo_does_not_show_count_and_may_have_any_size(tmp_path, mo
     assert problem_lines(Resources(nodes=1, **fits), tmp_path) == problem_lines(Resources(partition="mixed", **fits), tmp_path) == ""
     assert "nodes=5: partition cloud has 4 nodes" in problem_lines(Resources(nodes=5, gpus=1), tmp_path)
     assert problem_lines(Resources(partition="seen", **fits), tmp_path).count("\n") == 2
+
+
+def test_a_site_that_keeps_its_nodes_private_is_asked_for_its_partitions_alone(tmp_path, monkeypatch):
+    """PrivateData=nodes: sinfo is refused to users."""
+    def run(*command: str) -> str:
+        if command[0] == "sinfo":
+            raise BadInput("sinfo: slurm_load_node: Access/permission denied")
+        return "PartitionName=gpu Default=YES MaxTime=1-00:00:00 TotalNodes=4 State=UP\nPartitionName=old State=DOWN TotalNodes=1\n"
+    monkeypatch.setattr(preflight, "has_slurm", lambda: True)
+    monkeypatch.setattr(preflight, "slurm", run)
+    assert problem_lines(Resources(nodes=2, gpus=8, gpu_type="h100", cores=12), tmp_path) == ""
+    assert "partition=cpu: there is no such partition. Partitions: gpu, old" in problem_lines(Resources(partition="cpu"), tmp_path)
+    assert "hours=25: partition gpu allows 24 hours" in problem_lines(Resources(hours=25), tmp_path)
+    assert "partition=old: it is not up" in problem_lines(Resources(partition="old"), tmp_path)
 
 
 @pytest.mark.parametrize("text, minutes", [
