@@ -63,7 +63,7 @@ def replace_file(path: Path, content: bytes, flush: bool = True) -> None:
             file.flush()
             if flush:
                 os.fsync(file.fileno())
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # no such file, or a disk that allows no chmod
             shutil.copymode(path, partial)
         os.replace(partial, path)
     except OSError:

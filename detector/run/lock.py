@@ -165,8 +165,14 @@ def runs_since(pid: int, written_at: float) -> bool:
 
 def has_live_heartbeat(folder: Path) -> bool:
     """Returns whether the heartbeat of any rank changes within WATCH_S seconds."""
+    def content(path: Path) -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError:  # on a network disk: replaced while it was read
+            return b""
+
     def contents() -> list[bytes]:
-        return [path.read_bytes() for path in sorted((folder / HEARTBEATS_FOLDER).glob("rank-*.json"))]
+        return [content(path) for path in sorted((folder / HEARTBEATS_FOLDER).glob("rank-*.json"))]
     before, deadline = contents(), time.monotonic() + WATCH_S
     while before and time.monotonic() < deadline:
         time.sleep(0.2)
