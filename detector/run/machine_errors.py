@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import resource
+import sys
 
 from detector.errors import BAD_INPUT, FAILED
 
@@ -21,6 +22,7 @@ NO_HOST_MEMORY = re.compile(r"(can't|cannot) allocate memory|unable to mmap|fail
 NO_PROCESS = re.compile(r"can't start new thread|fork: |resource temporarily unavailable", re.IGNORECASE)
 LOST_PEER = re.compile(r"gloo/|connection (was )?(closed|reset|aborted|refused)|socket.*(closed|error)|broken pipe",
                        re.IGNORECASE)
+SHARED_MEMORY = "/dev/shm"  # where Linux keeps it; a container may lack it
 NO_TEMPORARY_FOLDER = re.compile("no usable temporary directory", re.IGNORECASE)
 
 
@@ -29,6 +31,9 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     text, number = str(error), error.errno if isinstance(error, OSError) else None
     name = type(error).__name__
     first_line = (text or name).strip().splitlines()[-1 if "Traceback" in text else 0]
+    if number and not error.filename and lacks_shared_memory():  # locks of processes have files there without a name
+        return (f"no shared memory for loader workers: {SHARED_MEMORY} is missing or cannot be written ({first_line}). "
+                "Give the container one (docker: --shm-size=8g), or set run.num_workers=0"), BAD_INPUT
     if number in LOST_DISK_ERRORS or number in LOST_SERVER_ERRORS and error.filename:
         return (f"{error.filename or 'a file'}: {error.strerror}. Its disk, or the server of the disk, has failed or "
                 "refuses this machine: give the command again once it answers, or name another folder (run.folder, "
@@ -55,6 +60,11 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return (f"no more processes or threads: {first_line}. Raise the limit of `ulimit -u`, or lower run.num_workers "
                 "and OMP_NUM_THREADS"), BAD_INPUT
     return None
+
+
+def lacks_shared_memory() -> bool:
+    """Returns whether this machine, or container, has no folder for shared memory that can be written."""
+    return sys.platform == "linux" and not os.access(SHARED_MEMORY, os.W_OK | os.X_OK)
 
 
 def is_closed_output(error: BaseException) -> bool:
