@@ -152,6 +152,24 @@ def read_owner(folder: Path) -> Owner:
         return Owner(pid, host, Liveness.ALIVE if is_alive else Liveness.DEAD)
 
 
+def has_open(pid: int, path: Path) -> bool:
+    """Returns whether a process has a file open; where its files cannot be seen, whether it is older than the file."""
+    try:
+        handles = [entry.path for entry in os.scandir(f"/proc/{pid}/fd")]
+    except PermissionError:  # a process of another user
+        return runs_since(pid, path.stat().st_mtime)
+    except OSError:
+        return False
+    return any(is_same_file(handle, path) for handle in handles)
+
+
+def is_same_file(first: str, second: Path) -> bool:
+    try:
+        return os.path.samefile(first, second)
+    except OSError:  # closed meanwhile
+        return False
+
+
 def runs_since(pid: int, written_at: float) -> bool:
     """Returns whether the process runs on this machine since before a time: a later one only has the same number."""
     try:
