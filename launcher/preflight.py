@@ -12,6 +12,7 @@ from pathlib import Path
 from detector.checks.problems import Problem, split_mistakes
 from detector.config.schema import Config
 from detector.errors import BadInput, count_of
+from detector.run.files import broken_link
 from launcher.clean_environment import submission_environment, unused_notes
 from launcher.job import Job, Resources
 from launcher.option_fields import parse_minutes
@@ -127,6 +128,9 @@ def backbone_problems(config: Config) -> list[Problem]:
 
 def run_folder_problems(run: Path) -> list[Problem]:
     """Checks that the run folder, or its nearest parent that exists, can be written."""
+    if link := broken_link(run):
+        cause, _, remedy = link.partition(". ")
+        return [Problem(f"run folder {run}", cause, f"{remedy}, or set run.folder")]
     existing = next(parent for parent in (run, *run.parents) if parent.exists())
     try:
         with tempfile.NamedTemporaryFile(dir=existing, prefix=".fleet-rcnn-"):

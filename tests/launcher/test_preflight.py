@@ -7,6 +7,7 @@ import pytest
 
 from detector.config.load import load_config
 from detector.errors import BadInput
+from detector.run.files import write_text
 from launcher import preflight
 from launcher.job import Job, Resources
 from launcher.preflight import Partition, parse_limit, parse_partitions
@@ -128,6 +129,14 @@ def test_a_run_below_the_shared_folder_is_fine_and_leaves_nothing_there(slurm, t
     (tmp_path / "link").symlink_to(tmp_path)
     assert problem_lines(Resources(gpus=8, shared=str(tmp_path / "link")), tmp_path / "a" / "b") == ""
     assert os.listdir(tmp_path) == ["link"]
+
+
+def test_a_run_folder_behind_a_link_that_leads_nowhere_is_named(slurm, tmp_path):
+    (tmp_path / "runs").symlink_to("/scratch.purged/me")
+    link = f"{tmp_path}/runs is a link to /scratch.purged/me, which does not exist. Make that folder, or set run.folder"
+    assert problem_lines(Resources(gpus=8), tmp_path / "runs" / "a") == f"run folder {tmp_path}/runs/a: {link}"
+    with pytest.raises(BadInput, match=link):
+        write_text(tmp_path / "runs" / "a" / "status.json", "")
 
 
 def test_no_slurm_and_a_slurm_without_sinfo_are_reported(tmp_path, monkeypatch):
