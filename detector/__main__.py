@@ -29,7 +29,7 @@ from detector.errors import (
     open_closed_streams,
     use_utf8,
 )
-from detector.run.machine_errors import explain, is_lost_peer
+from detector.run.machine_errors import explain, is_closed_output, is_lost_peer
 
 # The line for a second Ctrl-C, by verb.
 STOPPED_AT_ONCE = {"train": "stopped at once: the same command continues from the newest checkpoint",
@@ -80,14 +80,14 @@ def report_errors(function: Callable[[], int], interrupted: str = "interrupted")
         return report(error, BAD_INPUT)
     except (NotFinite, MachineError) as error:
         return report(error, FAILED)
-    except BrokenPipeError:  # the reader of stdout has closed it, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails again when it exits
-        return exit_alone(FAILED)
     except KeyboardInterrupt:
         if rank() == 0:
             print_error(interrupted_line(interrupted))
         return exit_alone(INTERRUPTED)
     except Exception as error:
+        if is_closed_output(error):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails again at its exit
+            return exit_alone(FAILED)
         return report_unexpected(error)
 
 

@@ -7,7 +7,7 @@ import sys
 from detector.errors import BAD_INPUT, OK, BadInput, shorten
 from detector.run.files import LOCK_FILE
 from detector.run.heartbeat import describe, read_heartbeats
-from detector.run.lock import Liveness, read_owner, runs_since
+from detector.run.lock import Liveness, has_open, read_owner
 from launcher.backends import load_backend
 from launcher.run_folders import Target
 from launcher.run_info import job_records
@@ -75,7 +75,7 @@ def stop_process(summary: RunSummary, notes: list[str]) -> str:
     if job and summary.state.job_state is None:
         raise BadInput(f"{name} is not cancelled: {notes[0] if notes else f'this machine cannot ask for job {job}'}. "
                        f"`scancel {job}` cancels it on a machine of the cluster")
-    if owner.liveness is Liveness.ALIVE and runs_since(owner.pid, (summary.run / LOCK_FILE).stat().st_mtime):
+    if owner.liveness is Liveness.ALIVE and has_open(owner.pid, summary.run / LOCK_FILE):
         try:
             os.kill(owner.pid, signal.SIGTERM)
         except OSError as error:

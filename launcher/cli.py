@@ -20,7 +20,7 @@ from detector.errors import (
     open_closed_streams,
     use_utf8,
 )
-from detector.run.machine_errors import explain
+from detector.run.machine_errors import explain, is_closed_output
 from launcher import check, run_verbs
 from launcher.arguments import GROUPS, LAUNCHER_VERBS, VERBS, launch_parser
 from launcher.arrays import parse_array_option
@@ -56,13 +56,13 @@ def main(arguments: list[str] | None = None) -> int:
         return BAD_INPUT
     except SystemExit as end:  # help or the version was printed
         return int(end.code or OK)
-    except KeyboardInterrupt:
-        print(interrupted_line(), file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(interrupted_line(*map(str, error.args)), file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails again when it exits
-        return BROKEN_PIPE
     except Exception as error:
+        if is_closed_output(error):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails again at its exit
+            return BROKEN_PIPE
         explained = explain(error)  # such as a run folder of another user
         if explained is None:
             raise

@@ -121,7 +121,7 @@ def remove_own_lock(job: SlurmJob, run: Path) -> None:
 
 
 def lost_node(record: dict) -> bool:
-    """Returns whether a node of an earlier start is down now, or was restarted since; True if Slurm does not answer.
+    """Returns whether a node of an earlier start is down now, or was restarted since; True if Slurm does not tell.
 
     Args:
         record: job record of the start.
@@ -129,7 +129,7 @@ def lost_node(record: dict) -> bool:
     try:
         nodes = [parse_record(slurm("scontrol", "-o", "show", "node", name))
                  for name in expand_hostlist(record["nodes"])]
-    except SlurmSilent:
+    except BadInput:  # it is silent, or keeps its nodes private
         return True
     return any(re.search(r"DOWN|FAIL|NOT_RESPONDING|\*", node.get("State", "")) or
                parse_time(node.get("SlurmdStartTime", "")) > record["at"] for node in nodes)

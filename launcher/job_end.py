@@ -111,7 +111,7 @@ def describe_failure(run: Path, status: int) -> str:
 def silent_nodes(job: SlurmJob) -> list[str]:
     """Returns the nodes of the job whose slurmd accepts no connection; none if Slurm does not say where they are."""
     silent = []
-    with contextlib.suppress(SlurmSilent):
+    with contextlib.suppress(BadInput):  # Slurm is silent, or keeps its nodes private
         default_port = re.search(r"SlurmdPort\s*=\s*(\d+)", slurm("scontrol", "show", "config"))[1]
         for name in expand_hostlist(job.nodelist):
             node = parse_record(slurm("scontrol", "-o", "show", "node", name))

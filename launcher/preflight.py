@@ -6,21 +6,24 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detector.checks.problems import Problem, split_mistakes
 from detector.config.schema import Config
 from detector.errors import BadInput, count_of
+from detector.run.files import broken_link
 from launcher.clean_environment import submission_environment, unused_notes
 from launcher.job import Job, Resources
 from launcher.option_fields import parse_minutes
 from launcher.rank_env import FIRST_PORT, PORTS
-from launcher.slurm_commands import has_slurm, run_once, slurm
+from launcher.slurm_commands import has_slurm, parse_record, run_once, slurm
 
 EARLY_S = 60  # Slurm checks time limits once a minute: the stop signal may be this early
 TEST_TIMEOUT_S = 30
 SINFO_FORMAT = "%R|%P|%a|%l|%D|%c|%G"  # name, name with * for the default, up, time limit, nodes, cores, GPUs
+SHOW_PARTITIONS = ("scontrol", "-a", "-o", "show", "partition")
+COUNT_SUFFIXES = {"": 1, "K": 1024, "M": 1024 ** 2}  # of a count, as sinfo writes 1024 cores: 1K
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Partition:
     cores: int                 # of the largest node
     gpus: int                  # of the node with most GPUs
     gpu_types: tuple[str, ...] = ()  # that sinfo names, such as a100
+    hidden_nodes: int = 0      # of the partition, which sinfo does not show
 
 
 def slurm_problems(job: Job, run: Path, config: Config) -> list[Problem]:
@@ -64,11 +68,27 @@ def cluster_problems(resources: Resources, cores: int) -> list[Problem]:
     if not has_slurm():
         return [Problem("sbatch", f"there is none on {socket.gethostname()}",
                         "Use a login node of the Slurm cluster, or start a test cluster with slurm/local-cluster")]
-    try:  # --all: also hidden partitions, and those for some groups; --exact: nodes of each size, not the smallest
-        partitions = parse_partitions(slurm("sinfo", "--all", "--exact", "-h", "-o", SINFO_FORMAT))
+    try:
+        partitions = read_partitions()
+        problems = partition_problems(resources, cores, partitions)
+        if problems:
+            partitions = with_hidden_nodes(partitions, slurm(*SHOW_PARTITIONS))
+            problems = partition_problems(resources, cores, partitions)
+        return problems
     except BadInput as error:
         return [Problem("sinfo", str(error), "Check that the Slurm controller is up (scontrol ping)")]
-    return partition_problems(resources, cores, partitions)
+
+
+def read_partitions() -> list[Partition]:
+    """Returns what Slurm tells about the partitions; without their nodes, where a site keeps these private."""
+    try:  # --all: also hidden partitions, and those for some groups; --exact: nodes of each size, not the smallest
+        return parse_partitions(slurm("sinfo", "--all", "--exact", "-h", "-o", SINFO_FORMAT))
+    except BadInput as error:
+        if "permission denied" not in str(error).lower():
+            raise
+    records = map(parse_record, slurm(*SHOW_PARTITIONS).splitlines())
+    return [Partition(record["PartitionName"], record.get("Default") == "YES", record.get("State") == "UP",
+                      parse_limit(record.get("MaxTime", "")), 0, 0, 0) for record in records]
 
 
 def rehearse_script(script: str) -> tuple[list[Problem], list[str]]:
@@ -108,6 +128,9 @@ def backbone_problems(config: Config) -> list[Problem]:
 
 def run_folder_problems(run: Path) -> list[Problem]:
     """Checks that the run folder, or its nearest parent that exists, can be written."""
+    if link := broken_link(run):
+        cause, _, remedy = link.partition(". ")
+        return [Problem(f"run folder {run}", cause, f"{remedy}, or set run.folder")]
     existing = next(parent for parent in (run, *run.parents) if parent.exists())
     try:
         with tempfile.NamedTemporaryFile(dir=existing, prefix=".fleet-rcnn-"):
@@ -186,16 +209,18 @@ def problems_in_partition(resources: Resources, cores: int, rows: list[Partition
     """
     name, problems = rows[0].name, []
     processes, requested_cores = resources.processes_per_node, cores * resources.processes_per_node
-    limits = [(f"nodes={resources.nodes}", resources.nodes, sum(row.nodes for row in rows), "nodes", ""),
-              (f"gpus={resources.gpus}", resources.gpus, max(row.gpus for row in rows), "GPUs in a node", ""),
-              (f"cores of a node ({processes} x {cores} = {requested_cores})", requested_cores,
-               max(row.cores for row in rows), "cores in a node", " (each of run.num_workers needs a core)")]
+    hidden = rows[0].hidden_nodes  # of unknown sizes
+    limits = [(f"nodes={resources.nodes}", resources.nodes, hidden + sum(row.nodes for row in rows), "nodes", "")]
+    limits += [] if hidden else [
+        (f"gpus={resources.gpus}", resources.gpus, max(row.gpus for row in rows), "GPUs in a node", ""),
+        (f"cores of a node ({processes} x {cores} = {requested_cores})", requested_cores,
+         max(row.cores for row in rows), "cores in a node", " (each of run.num_workers needs a core)")]
     for subject, requested, limit, unit, reason in limits:
         if requested > limit:
             problems.append(Problem(subject, f"partition {name} has {limit} {unit}",
                                     f"Request less{reason}, or name another partition"))
     gpu_types = sorted({gpu_type for row in rows for gpu_type in row.gpu_types})
-    if resources.gpus and resources.gpu_type and resources.gpu_type not in gpu_types:
+    if resources.gpus and resources.gpu_type and resources.gpu_type not in gpu_types and not hidden:
         problems.append(Problem(f"gpus={resources.gpu_type}:{resources.gpus}",
                                 f"partition {name} has no GPUs of this type", "Types that sinfo names: "
                                 + (", ".join(gpu_types) or "none. Request GPUs without a type")))
@@ -214,10 +239,30 @@ def parse_partitions(text: str) -> list[Partition]:
     for line in text.splitlines():
         name, starred_name, up, limit, nodes, cores, gres = line.split("|")
         gpus = re.findall(r"gpu(?::([^:,()]+))?:(\d+)", gres)
-        partitions.append(Partition(name, starred_name.endswith("*"), up == "up", parse_limit(limit), int(nodes),
-                                    int(cores.rstrip("+")), sum(int(count) for _, count in gpus),
+        partitions.append(Partition(name, starred_name.endswith("*"), up == "up", parse_limit(limit),
+                                    parse_count(nodes), parse_count(cores), sum(int(count) for _, count in gpus),
                                     tuple(gpu_type for gpu_type, _ in gpus if gpu_type)))
     return partitions
+
+
+def with_hidden_nodes(partitions: list[Partition], text: str) -> list[Partition]:
+    """Returns the partitions with the number of nodes that sinfo does not show.
+
+    These are nodes of a cloud that are powered down, and those of a site that keeps its nodes private (PrivateData).
+
+    Args:
+        text: the output of `scontrol -o show partition`.
+    """
+    records = [parse_record(line) for line in text.splitlines()]
+    totals = {record["PartitionName"]: int(record["TotalNodes"]) for record in records if "TotalNodes" in record}
+    shown = {name: sum(row.nodes for row in partitions if row.name == name) for name in totals}
+    return [replace(row, hidden_nodes=max(0, totals.get(row.name, 0) - shown.get(row.name, 0))) for row in partitions]
+
+
+def parse_count(text: str) -> int:
+    """Parses a number of nodes or cores of sinfo: 64, 64+ or 1K."""
+    digits, suffix = re.fullmatch(r"([\d.]+)([KM]?)\+?", text).groups()
+    return int(float(digits) * COUNT_SUFFIXES[suffix])
 
 
 def parse_limit(limit: str) -> float:

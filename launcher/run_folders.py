@@ -43,7 +43,7 @@ def list_runs(folder: Path) -> list[Path]:
     while pending:
         path, depth = pending.pop()
         try:
-            entries = [entry for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith(".")]
+            entries = [entry for entry in os.scandir(path) if not entry.name.startswith(".") and is_folder(entry)]
         except OSError:
             runs.append(path)
             continue
@@ -56,6 +56,14 @@ def list_runs(folder: Path) -> list[Path]:
                 visited.add(place)
                 pending.append((path / entry.name, depth + 1))
     return sorted(runs)
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+    """Returns whether an entry is a folder, or a link to one that can be reached."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle, into a folder of somebody else, or to a disk that is gone
+        return False
 
 
 def is_run(path: Path) -> bool:

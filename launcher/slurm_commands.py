@@ -48,6 +48,14 @@ class SubmissionUnanswered(SlurmSilent):
     """sbatch has got no answer to its request: the job may be in the queue, and its files have to stay."""
 
 
+class SubmissionInterrupted(KeyboardInterrupt):
+    """Ctrl-C came before sbatch has answered: the job may be in the queue, and its files have to stay."""
+
+    def __init__(self):
+        super().__init__("interrupted before sbatch has answered: the job may be in the queue all the same. `squeue "
+                         "--me` shows it, and `scancel` cancels it")
+
+
 def has_slurm() -> bool:
     """Returns whether this machine has sbatch."""
     return shutil.which("sbatch") is not None
@@ -66,6 +74,7 @@ def slurm(*command: str, environment: Mapping[str, str] | None = None, limit_s: 
         SlurmSilent: the controller has not answered within the limit; for sbatch, SubmissionUnanswered if the request
             may have arrived.
         BadInput: the command is missing, or fails (with its own message).
+        SubmissionInterrupted: by Ctrl-C while sbatch was running.
     """
     variables = plain_environment() if environment is None else dict(environment)
     note = threading.Timer(NOTE_AFTER_S, print_note, (command[0], limit_s))
@@ -73,6 +82,10 @@ def slurm(*command: str, environment: Mapping[str, str] | None = None, limit_s: 
     note.start()
     try:
         return run_until_answered(command, variables, limit_s)
+    except KeyboardInterrupt:
+        if command[0] == "sbatch":
+            raise SubmissionInterrupted from None
+        raise
     finally:
         note.cancel()
 

@@ -15,7 +15,7 @@ from typing import TextIO
 
 from detector.errors import BadInput
 from detector.run.files import SUBMISSION_LOCK_FILE, cannot_write
-from launcher.slurm_commands import SubmissionUnanswered
+from launcher.slurm_commands import SubmissionInterrupted, SubmissionUnanswered
 
 WAIT_S = 120.0  # for another submission of the same run, which may wait for a slow controller
 CHECK_S = 0.1
@@ -91,7 +91,7 @@ def remove_if_failed(run: Path, missing: list[Path]) -> Iterator[None]:
     before = files_of(run)
     try:
         yield
-    except SubmissionUnanswered:
+    except (SubmissionUnanswered, SubmissionInterrupted):
         raise
     except BaseException:
         for path in files_of(run) - before | {run / SUBMISSION_LOCK_FILE}:

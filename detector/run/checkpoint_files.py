@@ -6,6 +6,7 @@ generators have no state.
 """
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from detector.run.files import CHECKPOINTS_FOLDER
 
 FORMAT = 1
 BEST = "best.pt"
+NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)  # of fsync, on some network disks
 MAX_NAMES = 3  # tensors that a message lists
 
 
@@ -220,9 +222,12 @@ def names_not_finite(value, name: str = "") -> list[str]:
 
 
 def _flush(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
+    """Waits until a file, or the names in a folder, are on the disk; some network disks cannot do that for a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)

@@ -63,7 +63,7 @@ def replace_file(path: Path, content: bytes, flush: bool = True) -> None:
             file.flush()
             if flush:
                 os.fsync(file.fileno())
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # no such file, or a disk that allows no chmod
             shutil.copymode(path, partial)
         os.replace(partial, path)
     except OSError:
@@ -128,7 +128,15 @@ def refuse_folder(option: str, path: Path, name: str) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> BadInput:
-    return BadInput(f"cannot write {path}: {error.strerror}. Make room, or set run.folder")
+    link = broken_link(path)
+    return BadInput(f"cannot write {path}: {link}, or set run.folder" if link else
+                    f"cannot write {path}: {error.strerror}. Make room, or set run.folder")
+
+
+def broken_link(path: Path) -> str:
+    """Returns what to do about a link in a path that leads nowhere, as to a disk that is not there; "" without one."""
+    link = next((part for part in (path, *path.parents) if part.is_symlink() and not part.exists()), None)
+    return f"{link} is a link to {os.readlink(link)}, which does not exist. Make that folder" if link else ""
 
 
 def read_json(path: Path) -> dict:

@@ -152,6 +152,24 @@ def read_owner(folder: Path) -> Owner:
         return Owner(pid, host, Liveness.ALIVE if is_alive else Liveness.DEAD)
 
 
+def has_open(pid: int, path: Path) -> bool:
+    """Returns whether a process has a file open; where its files cannot be seen, whether it is older than the file."""
+    try:
+        handles = [entry.path for entry in os.scandir(f"/proc/{pid}/fd")]
+    except PermissionError:  # a process of another user
+        return runs_since(pid, path.stat().st_mtime)
+    except OSError:
+        return False
+    return any(is_same_file(handle, path) for handle in handles)
+
+
+def is_same_file(first: str, second: Path) -> bool:
+    try:
+        return os.path.samefile(first, second)
+    except OSError:  # closed meanwhile
+        return False
+
+
 def runs_since(pid: int, written_at: float) -> bool:
     """Returns whether the process runs on this machine since before a time: a later one only has the same number."""
     try:
@@ -165,8 +183,14 @@ def runs_since(pid: int, written_at: float) -> bool:
 
 def has_live_heartbeat(folder: Path) -> bool:
     """Returns whether the heartbeat of any rank changes within WATCH_S seconds."""
+    def content(path: Path) -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError:  # on a network disk: replaced while it was read
+            return b""
+
     def contents() -> list[bytes]:
-        return [path.read_bytes() for path in sorted((folder / HEARTBEATS_FOLDER).glob("rank-*.json"))]
+        return [content(path) for path in sorted((folder / HEARTBEATS_FOLDER).glob("rank-*.json"))]
     before, deadline = contents(), time.monotonic() + WATCH_S
     while before and time.monotonic() < deadline:
         time.sleep(0.2)

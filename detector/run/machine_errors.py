@@ -4,19 +4,25 @@ import errno
 import os
 import re
 import resource
+import sys
 
 from detector.errors import BAD_INPUT, FAILED
 
-# Disk full, over quota, file too large, read-only, permission denied, a stale handle or an error of a network disk; a
-# file in place of a folder, or a folder in place of a file; a name that is too long.
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ESTALE, errno.EIO,
-               errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+# Disk full, over quota, file too large, read-only, permission denied; a file in place of a folder, or a folder in place
+# of a file; a name that is too long.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EEXIST, errno.ENOTDIR,
+               errno.EISDIR, errno.ENAMETOOLONG)
+LOST_DISK_ERRORS = (errno.ESTALE, errno.EIO, errno.ESHUTDOWN)  # of a network disk; ESHUTDOWN: of Lustre
+# Of a network disk as well, such as an expired ticket of Kerberos; without a file, of a connection.
+LOST_SERVER_ERRORS = (errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EREMOTEIO,
+                      errno.ENODEV, errno.ENOKEY, errno.EKEYEXPIRED)
 TOO_MANY_FILES = re.compile(r"too many open files|received \d+ items of ancdata", re.IGNORECASE)
 NO_SHARED_MEMORY = re.compile(r"shared memory|/torch_\d+|/dev/shm", re.IGNORECASE)
 NO_HOST_MEMORY = re.compile(r"(can't|cannot) allocate memory|unable to mmap|failed to map|bad_alloc", re.IGNORECASE)
 NO_PROCESS = re.compile(r"can't start new thread|fork: |resource temporarily unavailable", re.IGNORECASE)
 LOST_PEER = re.compile(r"gloo/|connection (was )?(closed|reset|aborted|refused)|socket.*(closed|error)|broken pipe",
                        re.IGNORECASE)
+SHARED_MEMORY = "/dev/shm"  # where Linux keeps it; a container may lack it
 NO_TEMPORARY_FOLDER = re.compile("no usable temporary directory", re.IGNORECASE)
 
 
@@ -25,6 +31,13 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     text, number = str(error), error.errno if isinstance(error, OSError) else None
     name = type(error).__name__
     first_line = (text or name).strip().splitlines()[-1 if "Traceback" in text else 0]
+    if number and not error.filename and lacks_shared_memory():  # locks of processes have files there without a name
+        return (f"no shared memory for loader workers: {SHARED_MEMORY} is missing or cannot be written ({first_line}). "
+                "Give the container one (docker: --shm-size=8g), or set run.num_workers=0"), BAD_INPUT
+    if number in LOST_DISK_ERRORS or number in LOST_SERVER_ERRORS and error.filename:
+        return (f"{error.filename or 'a file'}: {error.strerror}. Its disk, or the server of the disk, has failed or "
+                "refuses this machine: give the command again once it answers, or name another folder (run.folder, "
+                "data.root, --out)"), BAD_INPUT
     if number in DISK_ERRORS:
         return (f"{error.filename or 'a file'}: {error.strerror}. Check its permissions and the space on its disk, or "
                 "name another folder (run.folder, data.cache, --out)"), BAD_INPUT
@@ -47,6 +60,16 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return (f"no more processes or threads: {first_line}. Raise the limit of `ulimit -u`, or lower run.num_workers "
                 "and OMP_NUM_THREADS"), BAD_INPUT
     return None
+
+
+def lacks_shared_memory() -> bool:
+    """Returns whether this machine, or container, has no folder for shared memory that can be written."""
+    return sys.platform == "linux" and not os.access(SHARED_MEMORY, os.W_OK | os.X_OK)
+
+
+def is_closed_output(error: BaseException) -> bool:
+    """Returns whether the reader of this process's output has ended, as `| head` does."""
+    return isinstance(error, BrokenPipeError) and error.errno != errno.ESHUTDOWN
 
 
 def working_folder_exists() -> bool:

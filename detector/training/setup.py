@@ -43,7 +43,7 @@ from detector.run.environment import (
     world_table,
 )
 from detector.run.evaluation_history import evaluations_of, out_of_patience
-from detector.run.files import CONFIG_FILE, ENVIRONMENT_FILE, HELD_OUT_FILE, write_whole
+from detector.run.files import CONFIG_FILE, ENVIRONMENT_FILE, HELD_OUT_FILE, cannot_write, write_whole
 from detector.run.heartbeat import Heartbeat
 from detector.run.lock import RunLock
 from detector.seeding import derive_seed, seed_torch
@@ -266,7 +266,7 @@ def open_run_folder(setup: Setup, step: int, heartbeat: Heartbeat, lock: RunLock
             remove_partial_files(folder)
             notes += restore_best(folder, step, evaluations)
     except OSError as error:
-        raise BadInput(f"cannot write run folder {folder}: {error.strerror}; set run.folder") from error
+        raise cannot_write(folder, error) from error
     run_log = RunLog(folder, step, plan.total_steps, is_main())
     heartbeat.message = run_log.message
     for note in notes:

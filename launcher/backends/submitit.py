@@ -20,7 +20,14 @@ from launcher.clean_environment import submission_environment
 from launcher.job import Launch
 from launcher.preflight import rehearse_script, slurm_notes, slurm_problems
 from launcher.rank_env import FIRST_PORT, PORTS
-from launcher.slurm_commands import cancel_job, job_state, past_job_state, queued_jobs, submission_error
+from launcher.slurm_commands import (
+    SubmissionInterrupted,
+    cancel_job,
+    job_state,
+    past_job_state,
+    queued_jobs,
+    submission_error,
+)
 from launcher.submission import Submission, plan_submission, submit_run
 
 if TYPE_CHECKING:
@@ -79,11 +86,14 @@ def submit(launch: Launch) -> int:
 def send(submission: Submission) -> str:
     """Submits what freeze_submission returned, and returns the job id. Raises BadInput if sbatch refuses it."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
+    executor, task = build_executor(submission), Task(submission.job.verb, submission.job.arguments)
     try:
         with environment_of_sbatch(), contextlib.redirect_stderr(io.StringIO()):  # submitit prints the error as well
-            return build_executor(submission).submit(Task(submission.job.verb, submission.job.arguments)).job_id
+            return executor.submit(task).job_id
     except (FailedJobError, FailedSubmissionError) as error:
         raise submission_error(" ".join(str(error).split())) from error
+    except KeyboardInterrupt:
+        raise SubmissionInterrupted from None
 
 
 @contextlib.contextmanager

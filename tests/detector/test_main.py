@@ -25,6 +25,9 @@ sys.exit(report_errors(fail))
 @pytest.mark.parametrize("error, status", [("OSError(errno.ENOSPC, 'full', 'log.txt')", BAD_INPUT),
                                            ("OSError(errno.ENOTDIR, 'full', 'log.txt')", BAD_INPUT),
                                            ("OSError(errno.ENOENT, 'wrong')", FAILED), ("BrokenPipeError()", FAILED),
+                                           ("OSError(errno.ESHUTDOWN, 'full')", BAD_INPUT),
+                                           ("OSError(errno.ENOTCONN, 'full', 'log.txt')", BAD_INPUT),
+                                           ("OSError(errno.ENOTCONN, 'wrong')", FAILED),
                                            ("ValueError('wrong')", FAILED)])
 @pytest.mark.parametrize("world", [1, 2])
 def test_a_rank_with_an_error_of_its_own_exits_at_once(error, status, world):

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+import time
 from contextlib import closing
 
 import pytest
@@ -55,15 +57,27 @@ def test_a_silent_slurm_is_said_with_what_to_type(slurm, tmp_path, capsys):
     assert "a is not cancelled: the states of jobs are unknown: Slurm has not answered" in error and "`scancel 7`" in error
 
 
-def test_a_process_of_this_machine_gets_sigterm(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("clock_s", [0, -3600, 3600])
+def test_a_process_of_this_machine_gets_sigterm(clock_s, tmp_path, capsys, monkeypatch):
+    """Whatever the clock of the file server says."""
     sent = []
     run = make_run(tmp_path, "a", state="training")
     monkeypatch.setattr(cancel.os, "kill", lambda pid, number: sent.append((pid, number)))
     with closing(RunLock(run)) as process:
         process.take()
+        os.utime(run / "owner.lock", (time.time() + clock_s,) * 2)
         assert cli.main(["cancel", str(run)]) == 0
     assert sent == [(os.getpid(), signal.SIGTERM)]
     assert capsys.readouterr().out == f"sent SIGTERM to process {os.getpid()}: {run} saves a checkpoint and stops\n"
+
+
+def test_a_process_of_another_container_has_another_number_here(tmp_path, capsys):
+    run = make_run(tmp_path, "a", state="training")
+    with closing(RunLock(run)) as process:
+        process.take()
+        (run / "owner.lock").write_text(f"process {os.getppid()} on {socket.gethostname()}")
+        assert cli.main(["cancel", str(run)]) == 2
+    assert "is in another container of this machine" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("host, state, message", [

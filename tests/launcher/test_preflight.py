@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from detector.config.load import load_config
+from detector.errors import BadInput
+from detector.run.files import write_text
 from launcher import preflight
 from launcher.job import Job, Resources
 from launcher.preflight import Partition, parse_limit, parse_partitions
@@ -36,6 +38,37 @@ def test_partitions_as_sinfo_prints_them():
         Partition("cpu", False, True, float("inf"), 8, 16, 0),
         Partition("cpu", False, True, float("inf"), 2, 128, 0), Partition("old", False, False, 30, 2, 8, 2, ("k80", "m40"))]
     assert parse_partitions("") == []
+
+
+def test_counts_with_a_suffix_are_numbers():
+    assert parse_partitions("big|big*|up|infinite|1K|2K+|(null)") == [Partition("big", True, True, float("inf"), 1024, 2048, 0)]
+
+
+def test_nodes_that_sinfo_does_not_show_count_and_may_have_any_size(tmp_path, monkeypatch):
+    """Nodes of a cloud are hidden while they are powered down; those of a site with PrivateData=nodes always are."""
+    output = {"sinfo": "cloud|cloud*|up|infinite|0|0|(null)\nmixed|mixed|up|infinite|1|4|gpu:1\nseen|seen|up|infinite|2|4|gpu:1\n",
+              "scontrol": "PartitionName=cloud Nodes=c[1-4] TotalNodes=4 State=UP\nPartitionName=mixed TotalNodes=2\n"
+                          "PartitionName=seen TotalNodes=2\nPartitionName=none Nodes=(null)\n"}
+    monkeypatch.setattr(preflight, "has_slurm", lambda: True)
+    monkeypatch.setattr(preflight, "slurm", lambda *command: output[command[0]])
+    fits = dict(gpus=8, gpu_type="h100", cores=12)
+    assert problem_lines(Resources(nodes=1, **fits), tmp_path) == problem_lines(Resources(partition="mixed", **fits), tmp_path) == ""
+    assert "nodes=5: partition cloud has 4 nodes" in problem_lines(Resources(nodes=5, gpus=1), tmp_path)
+    assert problem_lines(Resources(partition="seen", **fits), tmp_path).count("\n") == 2
+
+
+def test_a_site_that_keeps_its_nodes_private_is_asked_for_its_partitions_alone(tmp_path, monkeypatch):
+    """PrivateData=nodes: sinfo is refused to users."""
+    def run(*command: str) -> str:
+        if command[0] == "sinfo":
+            raise BadInput("sinfo: slurm_load_node: Access/permission denied")
+        return "PartitionName=gpu Default=YES MaxTime=1-00:00:00 TotalNodes=4 State=UP\nPartitionName=old State=DOWN TotalNodes=1\n"
+    monkeypatch.setattr(preflight, "has_slurm", lambda: True)
+    monkeypatch.setattr(preflight, "slurm", run)
+    assert problem_lines(Resources(nodes=2, gpus=8, gpu_type="h100", cores=12), tmp_path) == ""
+    assert "partition=cpu: there is no such partition. Partitions: gpu, old" in problem_lines(Resources(partition="cpu"), tmp_path)
+    assert "hours=25: partition gpu allows 24 hours" in problem_lines(Resources(hours=25), tmp_path)
+    assert "partition=old: it is not up" in problem_lines(Resources(partition="old"), tmp_path)
 
 
 @pytest.mark.parametrize("text, minutes", [
@@ -96,6 +129,14 @@ def test_a_run_below_the_shared_folder_is_fine_and_leaves_nothing_there(slurm, t
     (tmp_path / "link").symlink_to(tmp_path)
     assert problem_lines(Resources(gpus=8, shared=str(tmp_path / "link")), tmp_path / "a" / "b") == ""
     assert os.listdir(tmp_path) == ["link"]
+
+
+def test_a_run_folder_behind_a_link_that_leads_nowhere_is_named(slurm, tmp_path):
+    (tmp_path / "runs").symlink_to("/scratch.purged/me")
+    link = f"{tmp_path}/runs is a link to /scratch.purged/me, which does not exist. Make that folder, or set run.folder"
+    assert problem_lines(Resources(gpus=8), tmp_path / "runs" / "a") == f"run folder {tmp_path}/runs/a: {link}"
+    with pytest.raises(BadInput, match=link):
+        write_text(tmp_path / "runs" / "a" / "status.json", "")
 
 
 def test_no_slurm_and_a_slurm_without_sinfo_are_reported(tmp_path, monkeypatch):

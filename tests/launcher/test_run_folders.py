@@ -55,3 +55,10 @@ def test_a_name_without_a_run_says_what_may_be_meant(name, message, tmp_path):
     make_run(tmp_path, "group/a", state="finished")
     with pytest.raises(BadInput, match=message):
         find_targets([name], tmp_path)
+
+
+def test_a_link_that_cannot_be_followed_hides_no_run(tmp_path):
+    run = make_run(tmp_path, "a", state="finished")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    assert list_runs(tmp_path) == [run]

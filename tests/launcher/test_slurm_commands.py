@@ -3,15 +3,18 @@
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from detector.config.aliases import PRINTED_NOTES
 from detector.errors import BadInput
-from launcher import slurm_commands
-from launcher.backends import JobState
+from launcher import cli, slurm_commands
+from launcher.backends import JobState, sbatch, submitit
+from launcher.job import Job
 from launcher.slurm_commands import (
     SlurmSilent,
+    SubmissionInterrupted,
     SubmissionUnanswered,
     expand_hostlist,
     job_record,
@@ -105,6 +108,22 @@ def test_a_submission_whose_answer_was_lost_is_not_repeated(message, expected, r
     else:
         assert slurm("sbatch", "job.sh") == "Submitted batch job 7\n"
     assert count(calls) == expected
+
+
+@pytest.mark.parametrize("backend", ["sbatch", "submitit"])
+def test_after_ctrl_c_before_the_answer_of_sbatch_the_job_may_be_in_the_queue(backend, tmp_path, monkeypatch, capsys):
+    def interrupt(*_arguments, **_options) -> None:
+        raise KeyboardInterrupt
+    monkeypatch.setattr(slurm_commands, "run_until_answered", interrupt)
+    monkeypatch.setattr(submitit, "build_executor", lambda _submission: SimpleNamespace(submit=interrupt))
+    submission = SimpleNamespace(job=Job("train", ("c.yaml",)))
+    send = {"sbatch": lambda: sbatch.run_sbatch(tmp_path / "job.sh"), "submitit": lambda: submitit.send(submission)}[backend]
+    monkeypatch.setattr(cli, "run_command_line", lambda _arguments: send())
+    assert cli.main(["train"]) == 130 and "may be in the queue all the same. `squeue --me`" in capsys.readouterr().err
+    with pytest.raises(SubmissionInterrupted):
+        send()
+    with pytest.raises(KeyboardInterrupt, match="^$"):
+        slurm("squeue")
 
 
 @pytest.mark.parametrize("message, kind, text", [

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from detector.errors import BAD_INPUT, FAILED, OK, STOPPED
+from detector.errors import BAD_INPUT, FAILED, OK, STOPPED, BadInput
 from detector.run.files import (
     BAD_INPUT_FILE,
     FAILED_RANKS_FOLDER,
@@ -36,7 +36,8 @@ def job(tmp_path, monkeypatch):
     (tmp_path / "mine.yaml").write_text("run: {name: mine, max_requeues: 3}\ndata: {root: /x}\n")
     fake = SimpleNamespace(
         args=("train", str(tmp_path / "mine.yaml"), f"run.folder={tmp_path}"), run=tmp_path / "mine", commands=[],
-        record={"JobState": "RUNNING"}, other_state=JobState("COMPLETED", over=True), silent_nodes=[])
+        record={"JobState": "RUNNING"}, other_state=JobState("COMPLETED", over=True), silent_nodes=[],
+        real_silent_nodes=job_end.silent_nodes)
 
     def set_restarts(restarts: int) -> None:
         for module in (job_begin, job_end):
@@ -302,6 +303,21 @@ def test_a_lost_node_is_named_and_the_run_requeued(job, capsys):
     checkpoint(run, 40)
     assert end(job.args, 1) == STOPPED and job.commands == [("scontrol", "requeue", "7")]
     assert "n2 does not answer, step 40 is on disk; requeue requested" in capsys.readouterr().out
+
+
+def test_a_site_that_keeps_its_nodes_private_changes_no_exit_status(job, monkeypatch):
+    """PrivateData=nodes: scontrol shows a user no node."""
+    def slurm(*command: str) -> str:
+        if command[1:3] == ("show", "config"):
+            return "SlurmdPort = 6818\n"
+        raise BadInput("scontrol -o show node n1: slurm_load_node error: Access/permission denied")
+    for module in (job_begin, job_end):
+        monkeypatch.setattr(module, "slurm", slurm)
+        monkeypatch.setattr(module, "expand_hostlist", lambda _nodes: ["n1"])
+    monkeypatch.setattr(job_end, "silent_nodes", job.real_silent_nodes)
+    for restart in range(3):
+        job.set_restarts(restart)
+        assert begin(job.args) == OK and end(job.args, 1) == 1
 
 
 @pytest.mark.parametrize("silent_nodes, exit_status", [(["n2"], 1), ([], 167)])

@@ -7,7 +7,7 @@ import pytest
 from detector.errors import BadInput
 from detector.run.files import SUBMISSION_LOCK_FILE
 from launcher import submission_lock
-from launcher.slurm_commands import SubmissionUnanswered
+from launcher.slurm_commands import SubmissionInterrupted, SubmissionUnanswered
 from launcher.submission_lock import lock_run, missing_folders, remove_if_failed
 
 
@@ -54,10 +54,11 @@ def test_a_submission_that_failed_leaves_only_what_was_there(exists, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_submission_whose_answer_was_lost_keeps_the_files_that_its_job_needs(tmp_path):
-    with pytest.raises(SubmissionUnanswered), lock_run(tmp_path), remove_if_failed(tmp_path, []):
+@pytest.mark.parametrize("error", [SubmissionUnanswered("the job may be in the queue"), SubmissionInterrupted()])
+def test_a_submission_whose_answer_was_lost_keeps_the_files_that_its_job_needs(error, tmp_path):
+    with pytest.raises(type(error)), lock_run(tmp_path), remove_if_failed(tmp_path, []):
         (tmp_path / "code").mkdir()
-        raise SubmissionUnanswered("the job may be in the queue")
+        raise error
     assert (tmp_path / "code").is_dir()
 
 

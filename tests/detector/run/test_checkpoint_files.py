@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import shutil
+import stat
 import struct
 from pathlib import Path
 
@@ -90,6 +91,18 @@ def test_whole_or_not_at_all(where, failing, tmp_path, monkeypatch):
     assert newest_names(tmp_path) == (before, [])
     saved(tmp_path, 2)  # there is room again
     assert newest_readable(tmp_path)[0].name == "step-00000002.pt"
+
+
+def test_a_disk_that_cannot_flush_a_folder_takes_checkpoints(tmp_path, monkeypatch):
+    """Some network disks answer fsync of a folder with EINVAL."""
+    original = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        original(descriptor)
+    monkeypatch.setattr("os.fsync", fsync)
+    assert saved(tmp_path, 1)[0].is_file() and newest_names(tmp_path)[1] == []
 
 
 def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path):

@@ -1,5 +1,6 @@
 """Small files of a run folder: whole or not at all, and read without an error whatever they hold."""
 
+import errno
 import json
 import math
 import os
@@ -56,6 +57,15 @@ def test_a_file_of_several_writers_appears_whole_or_not_at_all(tmp_path, monkeyp
         write_text(path, "third")
     assert sources[0] != sources[1], "each writer has a partial file of its own, also with equal process ids"
     assert json.loads(path.read_text()) == {"a": 1} and os.listdir(path.parent) == ["stopped"]
+
+
+def test_a_disk_that_allows_no_chmod_takes_files_all_the_same(tmp_path, monkeypatch):
+    def refuse(*_arguments, **_options) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+    monkeypatch.setattr("os.chmod", refuse)
+    for text in ("first", "second"):
+        write_whole(tmp_path / "status.json", text)
+        assert (tmp_path / "status.json").read_text() == text
 
 
 def test_lines_are_appended_with_their_time(tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -113,3 +114,20 @@ def test_an_owner_on_another_machine_counts_while_its_heartbeats_change(locks, m
             own.take()
             assert str(os.getpid()) in (tmp_path / LOCK_FILE).read_text()
     timer.join()
+
+
+def test_a_heartbeat_that_is_replaced_while_it_is_read_is_a_sign_of_life(tmp_path, monkeypatch):
+    """On NFS, a file that another machine has replaced gives ESTALE."""
+    (tmp_path / "heartbeats").mkdir()
+    (tmp_path / "heartbeats" / "rank-00000.json").write_text("{}")
+    (tmp_path / "owner.lock").write_text("process 5 on elsewhere")
+    reads = iter([False, True])
+    original = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if next(reads, False):
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return original(path)
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    with pytest.raises(BadInput, match="is being trained by process 5 on elsewhere"):
+        lock.refuse_second_start(tmp_path)
