@@ -100,6 +100,14 @@ def test_folders_of_classes_are_named_all_in_the_remedy_which_works(tmp_path):
     assert (len(train) + len(val), train.classes) == (6, ("cat", "dog", "red panda"))
 
 
+def test_a_data_file_whose_validation_images_are_not_there_may_hold_out_a_share(tmp_path):
+    yolo(tmp_path)
+    text(tmp_path / "data.yaml", "train: ../images/train\nval: ../valid/images\nnames: [cat]\n")
+    with pytest.raises(BadInput, match=r"val: ../valid/images is neither there .* hold out a share .* with data.val=0.2$"):
+        detect_format(options(tmp_path))
+    assert detect_format(options(tmp_path, val=("0.2",)))[0].val == ("0.2",)
+
+
 def test_training_images_alone_can_be_read_and_validation_images_alone(tmp_path):
     coco(tmp_path, "annotations/instances_train.json", "train")
     assert detect_splits(options(tmp_path), ("train",))[0].format == "coco"
