@@ -12,6 +12,7 @@ from detector.annotation.yolo_layout import YoloFiles
 from detector.config.schema import Data
 from detector.data.formats import coco, per_image_json, voc, yolo
 from detector.data.formats.detect import detect_layout
+from detector.data.formats.file_index import FileIndex, image_in_subfolder
 from detector.data.formats.layouts import LAYOUTS
 from detector.data.formats.listing import forget_folders
 from detector.data.formats.unusable import unusable_splits
@@ -19,7 +20,7 @@ from detector.data.formats.yolo_data_file import find_split, listed_names
 from detector.data.formats.yolo_folders import images_of
 from detector.data.formats.yolo_label_files import LabelFiles
 from detector.data.image_io import image_size
-from detector.data.image_walk import USUAL_EXTENSIONS, image_files
+from detector.data.image_walk import USUAL_EXTENSIONS, describe_heic, list_images
 from detector.data.text_files import check_reachable
 from detector.errors import BadInput, combine_mistakes, shorten
 
@@ -120,21 +121,30 @@ def _open_photographs(root: str) -> Opened:
     folders = [path for path in (os.path.join(root, name) for name in per_image_json.IMAGE_FOLDERS)
                if os.path.isdir(path)]
     folder = folders[0] if folders else root
-    all_images = image_files(folder)
+    all_images, heic_notes = _list_images(folder)
     images, notes = _leave_out_sub_folders(all_images, folder, ())
     if not images:
         raise BadInput(f"{folder} itself holds no image: name the folder with the images, such as "
                        f"{os.path.dirname(all_images[0])}")
     images, twin_notes = _one_per_stem(images)
     paths = [os.path.join(root, "labels", f"{_stem(path, folder)}.json") for path in images]
-    return images, JsonFiles(paths), [], None, notes + twin_notes
+    return images, JsonFiles(paths), [], None, notes + twin_notes + heic_notes
+
+
+def _list_images(folder: str) -> tuple[list[str], list[str]]:
+    """Returns all images below a folder, and a sentence about its HEIC files."""
+    listing = list_images(folder)
+    if listing.unreadable:
+        raise combine_mistakes(folder, listing.unreadable)
+    heic = [path for path in listing.heic if not os.path.dirname(_stem(path, folder))]
+    return listing.paths, [describe_heic(heic)] if heic else []
 
 
 def _open_json(root: str, split: str) -> Opened:
     annotations, pictures = per_image_json.find_folders(root, split, "")
     image_folder, label_folder = (os.path.join(root, index.folder) for index in (pictures, annotations))
-    images, notes = image_files(image_folder), []
-    files = {path: annotations.find(_stem(path, image_folder)) for path in images}
+    (images, heic_notes), notes = _list_images(image_folder), []
+    files = {path: _json_of(path, root, pictures, annotations) for path in images}
     if split == "all":
         images, notes = _leave_out_sub_folders(images, image_folder, [path for path in images if files[path]])
     elif f"/{split}/" not in f"/{annotations.folder}/":  # a list, or a range
@@ -144,7 +154,17 @@ def _open_json(root: str, split: str) -> Opened:
     paths = [os.path.join(root, files[path][0]) if files[path] else
              os.path.join(label_folder, f"{_stem(path, image_folder)}.json") for path in images]
     names = {name for path in paths if os.path.exists(path) for name, _, _ in per_image_json.read_objects(path)}
-    return images, JsonFiles(paths), sorted(names), None, notes + twin_notes
+    return images, JsonFiles(paths), sorted(names), None, notes + twin_notes + heic_notes
+
+
+def _json_of(path: str, root: str, pictures: FileIndex, annotations: FileIndex) -> list[str]:
+    """Returns the JSON files of an image: in the same sub-folder, or of the same name in none."""
+    stem = _stem(path, os.path.join(root, pictures.folder))
+    name = os.path.basename(stem)
+    if (files := annotations.find(stem)) or name == stem or pictures.find(name) or not annotations.find(name):
+        return files
+    image = os.path.join(root, image_in_subfolder(pictures, annotations, name, os.path.basename(path)))
+    return annotations.find(name) if os.path.samefile(image, path) else []
 
 
 # Layout -> (root, split) -> Opened.

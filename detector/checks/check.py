@@ -24,7 +24,7 @@ from detector.config.schema import Config
 from detector.data.read import resolve_format
 from detector.data.repeat_factors import describe_repeats
 from detector.distributed.process_group import choose_device
-from detector.errors import BAD_INPUT, OK, BadInput
+from detector.errors import BAD_INPUT, OK, BadInput, count_of
 from detector.run.environment import warn_slow_precision
 from detector.structures import Dataset
 from detector.training.auto_options import MEASURED, resolve_auto, resolve_precision
@@ -162,5 +162,6 @@ def format_report(report: CheckReport) -> str:
         loading = f" because of loading (training alone: {estimate['step_s']:.2f} s)"
         loading = loading if estimate["step_with_loading_s"] > estimate["step_s"] else ""
         lines.append(f"about {estimate['hours']:.2g} hours on {processes}, if all are as fast as this one: "
-                     f"{estimate['step_with_loading_s']:.2f} s a step{loading}, {estimate['evaluations']} evaluations")
+                     f"{estimate['step_with_loading_s']:.2f} s a step{loading}, "
+                     f"{count_of(estimate['evaluations'], 'evaluation')}")
     return "\n".join([*lines, *(f"note: {note}" for note in report.notes), report.verdict()])

@@ -88,6 +88,7 @@ def concat_datasets(parts: list[Dataset]) -> Dataset:
         category_ids = np.arange(1, len(classes) + 1)
     arrays = {name: np.concatenate([getattr(part, name) for part in parts])
               for name in ("paths", "sizes", "boxes", "labels", "flags", "areas")}
+    warnings = dict.fromkeys(line for part in parts for line in part.warnings)  # of class names, once for all
     return replace(parts[0], name=" + ".join(part.name for part in parts), image_ids=image_ids,
-                   category_ids=category_ids, warnings=sum((part.warnings for part in parts), ()),
+                   category_ids=category_ids, warnings=tuple(warnings),
                    offsets=offsets_from_counts(np.concatenate([part.boxes_per_image() for part in parts])), **arrays)

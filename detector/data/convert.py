@@ -18,7 +18,7 @@ from detector.data.formats.detect import AUTO, detect_layout
 from detector.data.image_io import image_size
 from detector.data.layout_writers import WRITERS, Split, Writer, yaml_text
 from detector.data.read import describe, read_splits
-from detector.errors import BadInput, combine_mistakes
+from detector.errors import BadInput, combine_mistakes, count_of
 from detector.structures import CROWD, DIFFICULT, Dataset
 
 THREADS = 8  # that link or copy images; most of the time they wait for the disk
@@ -150,7 +150,8 @@ def _losses(splits: list[Split], writer: Writer, target: str) -> list[str]:
     if not writer.has_classes:
         missing = set(splits[0].dataset.classes) - set(_classes_with_objects(splits))
         if missing:
-            lines.append(f"{len(missing)} classes have no object, and no place in the layout {target}: "
+            lines.append(count_of(len(missing), "class has no object", "classes have no object")
+                         + f", and no place in the layout {target}: "
                          + ", ".join(sorted(missing)[:10]))
     return lines
 

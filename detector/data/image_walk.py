@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Callable
 
 from detector.data.text_files import cannot_read
-from detector.errors import BadInput, combine_mistakes
+from detector.errors import BadInput, combine_mistakes, count_of
 
 USUAL_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 # Files of the others may be copies or masks: of images that differ in their ending alone, a usual one counts.
 IMAGE_EXTENSIONS = (*USUAL_EXTENSIONS, ".jfif", ".jpe", ".mpo", ".avif", ".jp2", ".ppm", ".pgm")
+HEIC_EXTENSIONS = (".heic", ".heif")  # photographs of phones, which are not decoded
 
 
 @dataclass
@@ -20,6 +21,7 @@ class ImageListing:
     paths: list[str] = field(default_factory=list)       # sorted
     unreadable: list[str] = field(default_factory=list)  # a message for each folder that cannot be listed
     skipped: list[str] = field(default_factory=list)     # folders that the caller leaves out
+    heic: list[str] = field(default_factory=list)        # HEIC files, sorted, without those that an image is a copy of
 
 
 def image_files(source: str) -> list[str]:
@@ -76,9 +78,18 @@ def list_images(source: str, leave_out: Callable[[str, list[str]], bool] = lambd
             if not entry.name.startswith("."):
                 _add(entry, listing, folders, links)
     listing.paths.sort()
+    stems = {os.path.splitext(path)[0] for path in listing.paths}
+    listing.heic = sorted(path for path in listing.heic if os.path.splitext(path)[0] not in stems)
     if not listing.paths and not listing.unreadable:
-        raise BadInput(f"no image in {source}: no file name ends in one of {', '.join(IMAGE_EXTENSIONS)}")
+        heic = f". {describe_heic(listing.heic)}" if listing.heic else ""
+        raise BadInput(f"no image in {source}: no file name ends in one of {', '.join(IMAGE_EXTENSIONS)}{heic}")
     return listing
+
+
+def describe_heic(paths: list[str]) -> str:
+    """Returns a sentence about HEIC files."""
+    return count_of(len(paths), "file is HEIC, which is not read",
+                    "files are HEIC, which is not read") + f"; first: {paths[0]}. Save as JPEG"
 
 
 def _add(entry: os.DirEntry, listing: ImageListing, folders: deque, links: deque) -> None:
@@ -92,3 +103,5 @@ def _add(entry: os.DirEntry, listing: ImageListing, folders: deque, links: deque
     # A link to nothing counts as an image: its reader says so. Pipes and devices are left out.
     elif (is_file or entry.is_symlink()) and entry.name.lower().endswith(IMAGE_EXTENSIONS):
         listing.paths.append(entry.path)
+    elif is_file and entry.name.lower().endswith(HEIC_EXTENSIONS):
+        listing.heic.append(entry.path)

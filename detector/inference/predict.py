@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from detector.data.image_io import decoder_note
+from detector.data.image_walk import describe_heic
 from detector.data.text_files import printable
 from detector.errors import FAILED, INTERRUPTED, OK, BadInput, count_of
 from detector.inference.predictor import BATCH_SIZE, Predictor, load_predictor
@@ -113,9 +114,10 @@ def write_report(writer: PredictionWriter, predictor: Predictor, command: str, d
 
 
 def describe_folders(source: FrameSource) -> str:
-    """Returns a line for each folder that is left out, and why; "" if there is none."""
+    """Returns a line for each folder that is left out, and one for files of HEIC, and why; "" if there is none."""
     skipped = (f"left out: folder {folder}, which holds results of `predict`" for folder in source.skipped_folders)
-    return printable("\n".join([*(f"left out: {message}" for message in source.unreadable_folders), *skipped]))
+    heic = [f"left out: {describe_heic([*source.heic_files])}"] if source.heic_files else []
+    return printable("\n".join([*(f"left out: {message}" for message in source.unreadable_folders), *skipped, *heic]))
 
 
 def describe_missing(source: FrameSource, unreadable_images: int, num_frames: int | None) -> list[str]:
@@ -128,6 +130,8 @@ def describe_missing(source: FrameSource, unreadable_images: int, num_frames: in
     if unreadable_images:
         lines.append(count_of(unreadable_images, "image could not be read and was left out",
                               "images could not be read and were left out"))
+    if source.heic_files:
+        lines.append(count_of(len(source.heic_files), "HEIC file was left out", "HEIC files were left out"))
     if source.unreadable_folders:
         lines.append(count_of(len(source.unreadable_folders), "folder could not be read and was left out",
                               "folders could not be read and were left out"))

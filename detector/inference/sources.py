@@ -50,6 +50,7 @@ class FrameSource:
     folder: str = ""                          # that the image names are relative to
     unreadable_folders: tuple[str, ...] = ()  # a message for each
     skipped_folders: tuple[str, ...] = ()     # below the source, with results of `predict`
+    heic_files: tuple[str, ...] = ()          # below the source, which are not read
     path: str = ""                            # of the source, see source_path
     stated_count: int = 0                     # frames that a video file states, whatever the limit; 0: unknown
 
@@ -99,7 +100,7 @@ def open_frames(source: str, limit: int = 0, out: str = "") -> Iterator[FrameSou
     with ThreadPoolExecutor(READERS) as pool:  # decoding releases the GIL
         yield FrameSource(_read_ahead(pool, paths, names), len(paths), 0.0, "",
                           {name: number for number, name in enumerate(names, start=1)}, folder,
-                          tuple(listing.unreadable), tuple(listing.skipped), source_path(source))
+                          tuple(listing.unreadable), tuple(listing.skipped), tuple(listing.heic), source_path(source))
 
 
 def _read_ahead(pool: ThreadPoolExecutor, paths: list[str], names: list[str]) -> Iterator[Frame]:

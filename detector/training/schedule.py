@@ -117,7 +117,8 @@ def describe_schedule(plan: RunPlan, schedule: Schedule) -> str:
         decay = f"lr times {schedule.gamma:g} at step {listed}"
     else:
         decay = "lr stays constant"
-    return f"{count_of(plan.total_steps, 'step')} ({plan.total_steps / plan.steps_per_epoch:.3g} epochs), {decay}"
+    epochs = f"{plan.total_steps / plan.steps_per_epoch:.3g}"
+    return f"{count_of(plan.total_steps, 'step')} ({epochs} epoch{'' if epochs == '1' else 's'}), {decay}"
 
 
 def learning_rate(step: int, plan: RunPlan, schedule: Schedule) -> float:

@@ -235,7 +235,8 @@ def _no_split(root: str, matches: list[Match], config: Data) -> BadInput:
     for match in matches:
         option, wanted = ("data.train", config.train) if match.train is None else ("data.val", config.val)
         likely = similar_splits(match.splits, "train")
-        remedy = f"Name one, such as {option}={likely[0]}" if likely else \
+        every = f", or several: {option}={_shown(tuple(likely))}" if 1 < len(likely) <= MAX_FOLDERS else ""
+        remedy = f"Name one, such as {option}={likely[0]}{every}" if likely else \
             "Add the annotations of the training images, or name another folder as data.root"
         if match.train is not None:
             others = [split for split in match.splits if split not in match.train]

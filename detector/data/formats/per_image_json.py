@@ -21,6 +21,7 @@ from detector.data.formats.file_index import (
     FileIndex,
     find_image,
     find_named_image,
+    image_in_subfolder,
     is_there,
     read_listed_stems,
 )
@@ -152,7 +153,8 @@ def listed_stems(root: str, split: str, annotations: FileIndex) -> list[str]:
 def _find_image(pictures: FileIndex, annotations: FileIndex, stem: str, content: object) -> str:
     named = content if isinstance(content, dict) else {}
     file_name = next((named[key] for key in IMAGE_KEYS if isinstance(named.get(key), str)), "")
-    return find_image(pictures, stem, file_name) or find_named_image(pictures, annotations, file_name)
+    return (find_image(pictures, stem, file_name) or find_named_image(pictures, annotations, file_name)
+            or image_in_subfolder(pictures, annotations, stem, file_name))
 
 
 def _annotated_size(content: object) -> tuple[int, int] | None:

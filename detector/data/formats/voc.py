@@ -3,7 +3,8 @@
 A split is `trainval` if the root itself has these folders, or `VOC2007/trainval` if a folder below the root has them;
 `2007/trainval` is short for the latter. Trees without lists are read as well, as labelImg, Roboflow and others write
 them: the split `train` is then a folder with XML files, train/Annotations, train or Annotations/train, and `all` is
-every XML file of Annotations or of the root. Images are in JPEGImages or images, or beside their XML files.
+every XML file of Annotations or of the root. Images are in JPEGImages or images, in any folder below it, beside their
+XML files, or, where there is none of these, in any folder of the root that has no other XML files.
 """
 
 import os
@@ -16,6 +17,7 @@ from detector.data.formats.file_index import (
     FileIndex,
     find_image,
     find_named_image,
+    image_in_subfolder,
     is_there,
     read_listed_stems,
 )
@@ -43,6 +45,7 @@ class Tree:
     list_file: str         # "": the split is all annotation files
     annotations: FileIndex
     images: FileIndex
+    searched: FileIndex      # the folder of images, or the root where there is none; images in sub-folders count, too
     recursive: bool = True  # without a list: annotation files in sub-folders count, too
     warnings: tuple[str, ...] = ()
 
@@ -120,6 +123,7 @@ def annotation_file(tree: Tree, stem: str) -> str:
 def _image_file(tree: Tree, stem: str, file_name: str) -> str:
     """Returns the path of an image, below the root or absolute; of a missing one, the path where it should be."""
     return (find_image(tree.images, stem, file_name) or find_named_image(tree.images, tree.annotations, file_name)
+            or image_in_subfolder(tree.searched, tree.annotations, stem, file_name)
             or os.path.join(tree.images.folder, f"{stem}.jpg"))
 
 
@@ -166,8 +170,9 @@ def _tree(root: str, base: str, annotations: str, images: str, list_file: str = 
         beside = [path for path in (annotations, base)
                   if FileIndex(root, path, IMAGE_EXTENSIONS).stems(recursive and bool(path))]
         folder = beside[0] if beside else _first_folder(root, list(IMAGE_FOLDERS)) or folders[0]
-    return Tree(list_file, FileIndex(root, annotations, (".xml",)), FileIndex(root, folder, IMAGE_EXTENSIONS),
-                recursive)
+    index = FileIndex(root, folder, IMAGE_EXTENSIONS)
+    searched = index if is_there(os.path.join(root, folder)) else FileIndex(root, "", IMAGE_EXTENSIONS)
+    return Tree(list_file, FileIndex(root, annotations, (".xml",)), index, searched, recursive)
 
 
 def _first_folder(root: str, folders: list[str]) -> str:

@@ -19,7 +19,7 @@ from detector.data.formats.yolo_folders import image_sources, images_of
 from detector.data.formats.yolo_label_files import LabelFiles
 from detector.data.formats.yolo_own_images import folder_names, images_below, lists_and_names
 from detector.data.image_sizes import read_missing_sizes
-from detector.data.image_walk import USUAL_EXTENSIONS
+from detector.data.image_walk import USUAL_EXTENSIONS, describe_heic, list_images
 from detector.data.text_files import read_text
 from detector.errors import BadInput, combine_mistakes, count_of, shorten
 from detector.structures import Dataset, build_dataset
@@ -101,7 +101,7 @@ def _warnings(unlabelled: list[str], names: tuple[str, ...] | None, no_scores: l
                 + f"; first: {unlabelled[0]}",) if unlabelled else ()
     if names is None:
         warnings += ("no class names: neither data.yaml nor classes.txt states them; the classes are called class 0, "
-                     "class 1, ...",)
+                     "class 1, ... Write a classes.txt with one name a line",)
     if no_scores:
         warnings += (f"{len(no_scores)} lines have a sixth value outside 0 ... 1, so that it is no score; it was left "
                      f"out. Angles of rotated boxes are not read; first: {no_scores[0]}",)
@@ -110,10 +110,15 @@ def _warnings(unlabelled: list[str], names: tuple[str, ...] | None, no_scores: l
 
 def _without_image(labels: LabelFiles, paths: list[str], used: list[str], root: str) -> tuple[str, ...]:
     """Returns a sentence about label files with objects that no image belongs to, as in a partial copy."""
-    files = [_relative(file, root) for file in labels.without_image(paths, used) if _has_objects(file)]
+    texts = [file for file in labels.without_image(paths, used) if _has_objects(file)]
+    stems = {os.path.splitext(os.path.basename(file))[0] for file in texts}
+    heic = [path for folder in sorted({*map(os.path.dirname, paths)}) for path in list_images(folder).heic
+            if os.path.splitext(os.path.basename(path))[0] in stems] if texts else []
+    files = [_relative(file, root) for file in texts]
     count = count_of(len(files), "label file has no image and is left out",
                      "label files have no image and are left out")
-    return (f"{count}: {shorten(files, EXAMPLES)}. Add the images, or remove these files",) if files else ()
+    remedy = describe_heic(heic) if heic else "Add the images, or remove these files"
+    return (f"{count}: {shorten(files, EXAMPLES)}. {remedy}",) if files else ()
 
 
 def _has_objects(path: str) -> bool:

@@ -121,8 +121,10 @@ def find_entry(root: str, data: DataFile, entry: str, split: str) -> str:
     if re.match("[a-z]+://", entry):
         raise BadInput(f"{data.path}: {split}: {entry} is an address, from which nothing is fetched. Fetch and "
                        "unpack it, and write the folder of the images into the file")
+    remedy = "name a folder below data.root as data.train" if split == "train" else \
+        "name a folder below data.root as data.val, or hold out a share of the training images with data.val=0.2"
     raise BadInput(f"{data.path}: {split}: {entry} is neither there nor below {folder}. Correct the path in the file, "
-                   f"or name a folder below data.root as data.{'train' if split == 'train' else 'val'}")
+                   f"or {remedy}")
 
 
 def images_of(root: str, split: str) -> list[str]:

@@ -21,13 +21,15 @@ def test_the_images_and_their_order_are_the_same_after_the_first_label_and_other
     folder = photographs(tmp_path / below, 2)
     photographs(folder / "day", 1)
     Image.new("RGB", (60, 40)).save(folder / "1.jpg")  # beside 1.png
+    (folder / "IMG_7.HEIC").touch()
     starts = []
     for _ in range(3):
         labels, notes = open_source(str(tmp_path), ["cat"], "", False)
         starts.append((labels.images, sorted(notes), labels.split))
         save(labels, len(starts) % 2, *labels.load(len(starts) % 2).objects, BOX)
     assert starts[0] == starts[1] == starts[2] and starts[0][0] == [str(folder / "0.png"), str(folder / "1.jpg")]
-    assert len(starts[0][1]) == 2 and "1.png" in starts[0][1][0] and "day/0.png" in starts[0][1][1]
+    told = "\n".join(starts[0][1])
+    assert len(starts[0][1]) == 3 and "1.png" in told and "day/0.png" in told and "1 file is HEIC" in told
 
 
 def test_images_in_sub_folders_that_have_a_json_file_are_shown(tmp_path):
@@ -38,6 +40,18 @@ def test_images_in_sub_folders_that_have_a_json_file_are_shown(tmp_path):
     (tmp_path / "labels" / "0.json").write_text(json.dumps({"labels": [], "boxes": []}))
     labels, notes = open_source(str(tmp_path), [], "", False)
     assert sorted(map(labels.name, labels.indices)) == ["0.png", "a/b/0.png"] and "a/b/1.png" in notes[0]
+
+
+def test_json_files_in_one_folder_of_images_in_several_are_changed_where_they_are(tmp_path):
+    photographs(tmp_path / "images" / "ants", 2)
+    (tmp_path / "labels").mkdir()
+    for name in "01":
+        (tmp_path / "labels" / f"{name}.json").write_text(json.dumps({"labels": ["cat"], "boxes": [[1, 1, 9, 9]]}))
+    labels, _ = open_source(str(tmp_path), [], "", False)
+    assert sorted(map(labels.name, labels.indices)) == ["0.png", "1.png"] and set(labels.states.values()) == {"labelled"}
+    save(labels, 0, *labels.load(0).objects, BOX)
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.json"))
+    assert files == ["labels/0.json", "labels/1.json"] and len(labels.load(0).objects) == 2
 
 
 @pytest.mark.parametrize("layout", ["json", "voc"])

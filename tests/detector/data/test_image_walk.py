@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from detector.data.image_walk import image_files, list_images
+from detector.data.image_walk import describe_heic, image_files, list_images
 from detector.errors import BadInput
 
 
@@ -22,6 +22,15 @@ def names(source, **options) -> list[str]:
 def test_hidden_files_and_folders_are_left_out(tmp_path):
     touch(tmp_path, "a.jpg", "._a.jpg", ".ipynb_checkpoints/b.jpg", "c/.d.png", "c/e.png")
     assert names(tmp_path) == ["a.jpg", "c/e.png"]
+
+
+def test_heic_files_are_named_unless_an_image_is_their_copy(tmp_path):
+    touch(tmp_path, "a.HEIC", "a.jpg", "sub/b.heif", "c.heic")
+    listing = list_images(str(tmp_path))
+    assert [os.path.relpath(path, tmp_path) for path in listing.heic] == ["c.heic", "sub/b.heif"]
+    assert describe_heic(listing.heic) == f"2 files are HEIC, which is not read; first: {tmp_path}/c.heic. Save as JPEG"
+    with pytest.raises(BadInput, match="no image in .*1 file is HEIC, which is not read; first: .*b.heif. Save as JPEG"):
+        list_images(str(tmp_path / "sub"))
 
 
 def test_a_hidden_folder_that_is_the_source_is_read(tmp_path):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from detector.data.image_walk import image_files
 from detector.errors import BadInput
+from detector.inference.predict import describe_folders, describe_missing
 from detector.inference.sources import Frame, batch_frames, is_video, open_frames
 from detector.structures import Resize
 
@@ -100,3 +101,13 @@ def test_the_padded_size_depends_on_the_size_divisor():
     frames = [frame(1, 64, 97), frame(2, 64, 100), frame(3, 64, 97), frame(4, 64, 100)]  # one padded size for divisor 32
     for divisor, expected in ((32, [[1, 2], [3, 4]]), (1, [[1, 3], [2, 4]])):
         assert [[frame.number for frame in batch] for batch in batch_frames(frames, 2, RESIZE, divisor)] == expected
+
+
+def test_photographs_that_are_heic_are_left_out_with_a_word(tmp_path):
+    Image.new("RGB", (8, 9)).save(tmp_path / "a.jpg")
+    for name in ("a.HEIC", "IMG_2.HEIC", "IMG_1.heic"):
+        (tmp_path / name).touch()
+    with open_frames(str(tmp_path)) as source:
+        assert source.count == 1 and describe_folders(source) == (
+            f"left out: 2 files are HEIC, which is not read; first: {tmp_path}/IMG_1.heic. Save as JPEG")
+        assert describe_missing(source, 0, 1) == ["2 HEIC files were left out"]

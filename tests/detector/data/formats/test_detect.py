@@ -87,6 +87,27 @@ def test_no_validation_at_all_is_an_error_with_remedy_and_a_share_is_one(tmp_pat
     assert read_datasets(options(tmp_path, val=()))[1] is None
 
 
+def test_folders_of_classes_are_named_all_in_the_remedy_which_works(tmp_path):
+    text(tmp_path / "classes.txt", "cat\ndog\nred panda\n")
+    for number, name in enumerate(("cat", "dog", "red panda")):
+        for place in range(2):
+            text(tmp_path / name / f"{place}.txt", f"{number} .5 .5 .2 .2")
+            image(tmp_path / name / f"{place}.png")
+    with pytest.raises(BadInput, match=r"Name one, such as data.train=cat, or several: data.train=\[cat,dog,red panda\]$") as caught:
+        detect_format(options(tmp_path, val=("0.5",)))
+    value = str(caught.value).rpartition("=")[2]
+    train, val = read_datasets(options(tmp_path, val=("0.5",), train=tuple(value.strip("[]").split(","))))
+    assert (len(train) + len(val), train.classes) == (6, ("cat", "dog", "red panda"))
+
+
+def test_a_data_file_whose_validation_images_are_not_there_may_hold_out_a_share(tmp_path):
+    yolo(tmp_path)
+    text(tmp_path / "data.yaml", "train: ../images/train\nval: ../valid/images\nnames: [cat]\n")
+    with pytest.raises(BadInput, match=r"val: ../valid/images is neither there .* hold out a share .* with data.val=0.2$"):
+        detect_format(options(tmp_path))
+    assert detect_format(options(tmp_path, val=("0.2",)))[0].val == ("0.2",)
+
+
 def test_training_images_alone_can_be_read_and_validation_images_alone(tmp_path):
     coco(tmp_path, "annotations/instances_train.json", "train")
     assert detect_splits(options(tmp_path), ("train",))[0].format == "coco"

@@ -168,6 +168,13 @@ def test_images_and_json_files_may_lie_in_many_places(tmp_path, image, target, s
     assert per_image_json.sources(str(tmp_path), split) == [str(tmp_path / target / "a.json")]
 
 
+def test_images_may_lie_in_folders_of_their_class(tmp_path):
+    add(tmp_path, "a", content(("dog", 0, 0, 6, 4)), "images/dog", "labels")
+    add(tmp_path, "b", content(), "images/cat", "labels")
+    dataset = per_image_json.read(str(tmp_path), "all")
+    assert [os.path.relpath(dataset.path(i), tmp_path) for i in range(2)] == ["images/dog/a.png", "images/cat/b.png"]
+
+
 def test_a_folder_of_images_may_be_named(tmp_path):
     add(tmp_path, "a", content(), "photos", "labels")
     for images in ("photos", str(tmp_path / "photos")):

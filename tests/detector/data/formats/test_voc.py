@@ -182,6 +182,19 @@ def test_sub_folders_and_spaces(tmp_path):
     assert images_of(tmp_path, "all") == ["JPEGImages/camera 1/a b.png"]
 
 
+@pytest.mark.parametrize("annotations, image, split", [
+    ("ANNOTATIONS", "IMAGES/a.jpg", "ANNOTATIONS"), ("lable", "1/a.jpg", "lable"),
+    ("train/annotations", "train/images/rust/a.jpg", "train"), ("Annotations", "photos/a.jpg", "all"),
+    ("Annotations", "JPEGImages/train/a.jpg", "all"), ("annots", "train/a.jpg", "annots")])
+def test_images_in_folders_of_any_name(tmp_path, annotations, image, split):
+    (tmp_path / annotations).mkdir(parents=True)
+    (tmp_path / annotations / "a.xml").write_text(annotation_text().replace("other.jpg", "a.jpg"))
+    save(tmp_path / "SegmentationClass", "a.png")
+    assert not (tmp_path / images_of(tmp_path, split)[0]).exists(), "a mask is no photograph"
+    save((tmp_path / image).parent, "a.jpg")
+    assert images_of(tmp_path, split) == [image]
+
+
 @pytest.mark.parametrize("images", ["photos", "absolute"])
 def test_a_folder_of_images_may_be_named(tmp_path, images):
     root = tree(tmp_path, {"a": annotation_text(size=None)}, {"train": "a"})

@@ -126,7 +126,7 @@ def test_without_names_classes_are_numbered_with_a_word_about_it(tmp_path):
     labelled(tmp_path, LINE.replace("0 ", "2 ", 1), names="")
     dataset = read(tmp_path, "all")
     assert dataset.classes == ("class 0", "class 1", "class 2") and dataset.labels.tolist() == [3]
-    assert "no class names" in dataset.warnings[0]
+    assert "no class names" in dataset.warnings[0] and dataset.warnings[0].endswith("Write a classes.txt with one name a line")
 
 
 def test_of_images_with_one_label_file_the_jpeg_counts_and_others_are_an_error(tmp_path):

@@ -107,6 +107,10 @@ def test_label_files_without_an_image_are_warned_about(tmp_path, images, labels)
     warning, = [line for line in reader.read(str(tmp_path), "train").warnings if "no image" in line]
     listed = ", ".join(f"{labels}/{name}.txt" for name in "bcd")
     assert warning == f"5 label files have no image and are left out: {listed} and 2 more. Add the images, or remove these files"
+    for name in ("c.HEIC", "other.heic"):
+        (tmp_path / images / name).touch()
+    warning, = [line for line in reader.read(str(tmp_path), "train").warnings if "no image" in line]
+    assert warning.endswith(f" 2 more. 1 file is HEIC, which is not read; first: {tmp_path / images}/c.HEIC. Save as JPEG")
 
 
 def test_label_files_of_the_images_of_other_splits_have_an_image(tmp_path):
