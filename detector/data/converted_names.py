@@ -1,9 +1,10 @@
 """The names of splits and images in the layout that `convert` writes, which every layout and file system can hold."""
 
+import itertools
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from detector.data.image_walk import USUAL_EXTENSIONS
 from detector.data.layout_writers import RESERVED
@@ -32,12 +33,10 @@ def split_names(splits: Sequence[str]) -> list[str]:
     return names
 
 
-def _unused(name: str, used: Sequence[str]) -> str:
-    number = 2
-    candidate = name
-    while candidate in used:
-        candidate, number = f"{name}_{number}", number + 1
-    return candidate
+def _unused(name: str, used: Collection[str], key: Callable[[str], str] = str) -> str:
+    """Returns the name, or the first of NAME_2, NAME_3, ... whose key is not among those in use."""
+    numbered = (f"{name}_{number}" for number in itertools.count(2))
+    return next(candidate for candidate in itertools.chain([name], numbered) if key(candidate) not in used)
 
 
 def file_names(parts: list[Dataset], root: str) -> list[list[str]]:
@@ -79,11 +78,7 @@ def _name_entries(entries: list[tuple[str, int]], root: str) -> dict[tuple[str, 
     for path, variant in dict.fromkeys(entries):
         base, ending = os.path.splitext(os.path.basename(path))
         below = os.path.splitext(os.path.relpath(path, root))[0].replace("../", "")
-        candidates = [_safe(base), _safe(below)]
-        stem = next((stem for stem in candidates if _key(stem) not in used), candidates[-1])
-        number = 2
-        while _key(stem) in used:
-            stem, number = f"{candidates[-1]}_{number}", number + 1
+        stem = _safe(base) if _key(_safe(base)) not in used else _unused(_safe(below), used, _key)
         used.add(_key(stem))
         names[path, variant] = stem + (ending if ending.lower() in USUAL_EXTENSIONS else _ending(path))
     return names
