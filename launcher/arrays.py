@@ -20,7 +20,8 @@ from detector.run.lock import refuse_second_start
 from detector.run.status import read_status
 from launcher.backends import JobState
 from launcher.job import Job
-from launcher.preflight import cluster_problems, cores_per_process, job_problems, run_folder_problems
+from launcher.partitions import cluster_problems
+from launcher.preflight import cores_per_process, job_problems, run_folder_problems
 from launcher.run_info import job_records
 from launcher.slurm_commands import slurm
 from launcher.submission import is_finished

@@ -10,7 +10,7 @@ import pytest
 
 from detector.config.load import to_yaml
 from detector.errors import BadInput
-from launcher import arrays, cli, preflight
+from launcher import arrays, cli, partitions
 from launcher.arrays import describe_cores, parse_array_option, read_rows, split_line
 from launcher.backends import JobState, sbatch
 from launcher.job import Job, Resources
@@ -34,9 +34,9 @@ def cluster(tmp_path, monkeypatch):
             state["scripts"].append(Path(command[1]).read_text())
             return "Submitted batch job 7\n"
         return SINFO if command[0] == "sinfo" else "MaxArraySize            = 5\n"
-    for module in (preflight, arrays, sbatch):
+    for module in (partitions, arrays, sbatch):
         monkeypatch.setattr(module, "slurm", slurm)
-    monkeypatch.setattr(preflight, "has_slurm", lambda: True)
+    monkeypatch.setattr(partitions, "has_slurm", lambda: True)
     monkeypatch.setattr(sbatch, "queued_jobs", lambda: state["queue"])
     return state
 

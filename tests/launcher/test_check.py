@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from detector.errors import BAD_INPUT, OK
-from launcher import cli, preflight
+from launcher import cli, partitions, preflight
 from launcher.job import Job
 
 SINFO = "gpu|gpu*|up|1-00:00:00|4|64|gpu:8\n"
@@ -18,8 +18,8 @@ def config(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     (tmp_path / "mine.yaml").write_text("data: {root: /x}\n")
-    monkeypatch.setattr(preflight, "has_slurm", lambda: True)
-    monkeypatch.setattr(preflight, "slurm", lambda *command: SINFO)
+    monkeypatch.setattr(partitions, "has_slurm", lambda: True)
+    monkeypatch.setattr(partitions, "slurm", lambda *command: SINFO)
     monkeypatch.setattr(preflight, "run_once", lambda *_: (0, "", "sbatch: Job 5 to start at 2030-01-31T12:00:00 using 8 processors"))
     monkeypatch.setattr("launcher.backends.submitit.script", lambda launch: f"#SBATCH --gpus={launch.job.resources.gpus}")
     return "mine.yaml"
@@ -84,7 +84,7 @@ def test_a_check_is_of_one_run(config, capsys):
 
 
 def test_a_check_for_this_machine_does_not_ask_slurm(config, monkeypatch, capfd):
-    monkeypatch.setattr(preflight, "slurm", lambda *command: pytest.fail("asked Slurm"))
+    monkeypatch.setattr(partitions, "slurm", lambda *command: pytest.fail("asked Slurm"))
     started = fake_detector(monkeypatch, "fine", OK)
     assert cli.main(["check", config]) == OK and started[0].arguments == (config,) and capfd.readouterr().out == "fine\n"
 

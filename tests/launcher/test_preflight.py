@@ -8,9 +8,9 @@ import pytest
 from detector.config.load import load_config
 from detector.errors import BadInput
 from detector.run.files import write_text
-from launcher import preflight
+from launcher import partitions, preflight
 from launcher.job import Job, Resources
-from launcher.preflight import Partition, parse_limit, parse_partitions
+from launcher.partitions import Partition, parse_limit, parse_partitions
 
 SINFO = """gpu|gpu*|up|1-00:00:00|4|64|gpu:8(S:0-1)
 gpu|gpu*|up|1-00:00:00|2|32|gpu:a100:4
@@ -22,8 +22,8 @@ old|old|down|30:00|2|8|gpu:k80:1,gpu:m40:1,tmpfs:3
 
 @pytest.fixture
 def slurm(monkeypatch):
-    monkeypatch.setattr(preflight, "has_slurm", lambda: True)
-    monkeypatch.setattr(preflight, "slurm", lambda *command: SINFO)
+    monkeypatch.setattr(partitions, "has_slurm", lambda: True)
+    monkeypatch.setattr(partitions, "slurm", lambda *command: SINFO)
 
 
 def problem_lines(resources: Resources, run: Path, *overrides: str) -> str:
@@ -49,8 +49,8 @@ def test_nodes_that_sinfo_does_not_show_count_and_may_have_any_size(tmp_path, mo
     output = {"sinfo": "cloud|cloud*|up|infinite|0|0|(null)\nmixed|mixed|up|infinite|1|4|gpu:1\nseen|seen|up|infinite|2|4|gpu:1\n",
               "scontrol": "PartitionName=cloud Nodes=c[1-4] TotalNodes=4 State=UP\nPartitionName=mixed TotalNodes=2\n"
                           "PartitionName=seen TotalNodes=2\nPartitionName=none Nodes=(null)\n"}
-    monkeypatch.setattr(preflight, "has_slurm", lambda: True)
-    monkeypatch.setattr(preflight, "slurm", lambda *command: output[command[0]])
+    monkeypatch.setattr(partitions, "has_slurm", lambda: True)
+    monkeypatch.setattr(partitions, "slurm", lambda *command: output[command[0]])
     fits = dict(gpus=8, gpu_type="h100", cores=12)
     assert problem_lines(Resources(nodes=1, **fits), tmp_path) == problem_lines(Resources(partition="mixed", **fits), tmp_path) == ""
     assert "nodes=5: partition cloud has 4 nodes" in problem_lines(Resources(nodes=5, gpus=1), tmp_path)
@@ -63,8 +63,8 @@ def test_a_site_that_keeps_its_nodes_private_is_asked_for_its_partitions_alone(t
         if command[0] == "sinfo":
             raise BadInput("sinfo: slurm_load_node: Access/permission denied")
         return "PartitionName=gpu Default=YES MaxTime=1-00:00:00 TotalNodes=4 State=UP\nPartitionName=old State=DOWN TotalNodes=1\n"
-    monkeypatch.setattr(preflight, "has_slurm", lambda: True)
-    monkeypatch.setattr(preflight, "slurm", run)
+    monkeypatch.setattr(partitions, "has_slurm", lambda: True)
+    monkeypatch.setattr(partitions, "slurm", run)
     assert problem_lines(Resources(nodes=2, gpus=8, gpu_type="h100", cores=12), tmp_path) == ""
     assert "partition=cpu: there is no such partition. Partitions: gpu, old" in problem_lines(Resources(partition="cpu"), tmp_path)
     assert "hours=25: partition gpu allows 24 hours" in problem_lines(Resources(hours=25), tmp_path)
@@ -140,16 +140,16 @@ def test_a_run_folder_behind_a_link_that_leads_nowhere_is_named(slurm, tmp_path)
 
 
 def test_no_slurm_and_a_slurm_without_sinfo_are_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr(preflight, "has_slurm", lambda: False)
+    monkeypatch.setattr(partitions, "has_slurm", lambda: False)
     assert "sbatch: there is none on" in problem_lines(Resources(gpus=8), tmp_path)
-    monkeypatch.setattr(preflight, "has_slurm", lambda: True)
+    monkeypatch.setattr(partitions, "has_slurm", lambda: True)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "no sinfo on this machine" in problem_lines(Resources(gpus=8), tmp_path)
 
 
 def test_without_a_default_partition_the_user_must_name_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(preflight, "has_slurm", lambda: True)
-    monkeypatch.setattr(preflight, "slurm", lambda *command: SINFO.replace("*", ""))
+    monkeypatch.setattr(partitions, "has_slurm", lambda: True)
+    monkeypatch.setattr(partitions, "slurm", lambda *command: SINFO.replace("*", ""))
     assert "partition: the cluster has no default partition. Name one of: cpu, gpu, old" in problem_lines(Resources(gpus=8), tmp_path)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import cli, preflight
+from launcher import cli, partitions
 from launcher.backends import sbatch, submitit
 from launcher.job import TEMPLATES, Job, Resources
 from launcher.submission import Submission
@@ -106,7 +106,7 @@ def test_options_of_srun_typed_gpus_and_memory_per_core_are_in_every_script(monk
 
 
 def test_dry_run_prints_the_script_where_there_is_no_slurm(tmp_path, monkeypatch, capsys):
-    for module in (sbatch, preflight):
+    for module in (sbatch, partitions):
         monkeypatch.setattr(module, "has_slurm", lambda: False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("data: {root: /data}\n")
