@@ -12,9 +12,10 @@ from detector.annotation.yolo_layout import YoloFiles
 from detector.config.schema import Data
 from detector.data.formats import coco, per_image_json, voc, yolo
 from detector.data.formats.detect import detect_layout
-from detector.data.formats.file_index import FileIndex, image_in_subfolder
+from detector.data.formats.file_index import FileIndex
 from detector.data.formats.layouts import LAYOUTS
 from detector.data.formats.listing import forget_folders
+from detector.data.formats.subfolder_images import image_in_subfolder
 from detector.data.formats.unusable import unusable_splits
 from detector.data.formats.yolo_data_file import find_split, listed_names
 from detector.data.formats.yolo_folders import images_of

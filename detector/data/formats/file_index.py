@@ -1,13 +1,11 @@
 """Files that belong together by their names: the image of an annotation file, and the files that a list names."""
 
-import filecmp
 import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from detector.data.formats.split_names import SPLIT_NAMES, same_splits
 from detector.data.image_walk import IMAGE_EXTENSIONS, USUAL_EXTENSIONS
 from detector.data.text_files import cannot_read, list_names, read_lines
 from detector.errors import BadInput
@@ -40,7 +38,7 @@ class FileIndex:
         """
         parent, base = os.path.split(stem)
         folder, listing = self._list(parent)
-        names = listing.get(_normal(base), [])
+        names = listing.get(normal_name(base), [])
         exact = [name for name in names if os.path.splitext(name)[0] == base]
         return [os.path.join(folder, name) for name in exact or names]
 
@@ -75,12 +73,12 @@ class FileIndex:
             path, listing = os.path.join(self.root, folder), {}
             for name in list_names(path) if os.path.isdir(path) else []:
                 if name.lower().endswith(self.endings):
-                    listing.setdefault(_normal(os.path.splitext(name)[0]), []).append(name)
+                    listing.setdefault(normal_name(os.path.splitext(name)[0]), []).append(name)
             self.listings[parent] = folder, listing
         return self.listings[parent]
 
 
-def _normal(name: str) -> str:
+def normal_name(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
@@ -111,16 +109,16 @@ def find_image(images: FileIndex, stem: str, file_name: str = "") -> str:
     Raises:
         BadInput: there are several images, and none of these rules applies.
     """
-    return _choose_image(images.find(stem), stem, file_name)
+    return choose_image(images.find(stem), stem, file_name)
 
 
-def _choose_image(candidates: list[str], stem: str, file_name: str) -> str:
+def choose_image(candidates: list[str], stem: str, file_name: str) -> str:
     if len(candidates) < 2:
         return candidates[0] if candidates else ""
-    named = _normal(os.path.basename(file_name.replace("\\", "/")))
+    named = normal_name(os.path.basename(file_name.replace("\\", "/")))
     jpegs = [path for path in candidates if path.lower().endswith(".jpg")]
-    choices = [[path for path in candidates if _normal(os.path.basename(path)) == named],
-               [path for path in candidates if _normal(os.path.basename(path)).lower() == named.lower()],
+    choices = [[path for path in candidates if normal_name(os.path.basename(path)) == named],
+               [path for path in candidates if normal_name(os.path.basename(path)).lower() == named.lower()],
                jpegs, [path for path in jpegs if path.endswith(".jpg")],
                [path for path in candidates if path.lower().endswith(USUAL_EXTENSIONS)]]
     for choice in choices:
@@ -142,65 +140,6 @@ def find_named_image(images: FileIndex, annotations: FileIndex, file_name: str) 
         if path and not annotations.find(os.path.splitext(candidate)[0]):
             return path
     return ""
-
-
-def image_in_subfolder(images: FileIndex, annotations: FileIndex, stem: str, file_name: str) -> str:
-    """Returns the path of an image in any sub-folder of the folder of images, such as one of its class; "" if none.
-
-    Only names are compared: of the image without ending, and of the annotation file. An image with another ending than
-    the annotation says is not taken, because it may be a mask.
-
-    Raises:
-        BadInput: several images have this name, and differ.
-    """
-    if not images.below:
-        images.below[""] = []  # searched
-        for path in _paths_in_subfolders(images, annotations):
-            images.below.setdefault(_normal(os.path.splitext(os.path.basename(path))[0]), []).append(path)
-    ending = os.path.splitext(file_name.strip())[1].lower()
-    candidates = images.below.get(_normal(os.path.basename(stem)), [])
-    if ending in IMAGE_EXTENSIONS:
-        candidates = [path for path in candidates if path.lower().endswith(ending)]
-    paths = [os.path.join(images.root, path) for path in candidates]
-    if all(filecmp.cmp(paths[0], path, shallow=False) for path in paths[1:]):  # copies
-        candidates = candidates[:1]
-    return _choose_image(candidates, stem, file_name)
-
-
-def _paths_in_subfolders(images: FileIndex, annotations: FileIndex) -> list[str]:
-    """Returns the paths of the images below the folder of images, except those that belong to other annotation files.
-
-    These are beside annotation files other than `annotations`, or below a folder that holds a folder of such files, as
-    train/images and train/labels do when the split `test` is read, or below one that is called like another split.
-    """
-    top, own = os.path.join(images.root, images.folder), os.path.join(annotations.root, annotations.folder)
-    folders, annotated, visited = {}, [], set()
-    for folder, names, files in os.walk(top, followlinks=True):
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        if os.path.realpath(folder) in visited:  # a link to a folder above
-            names.clear()
-            continue
-        visited.add(os.path.realpath(folder))
-        folders[folder] = sorted(name for name in files if name.lower().endswith(images.endings)
-                                 and not name.startswith("."))
-        if any(name.lower().endswith(annotations.endings) for name in files) and not _is_within(folder, own):
-            annotated.append(folder)
-    taken = {*annotated, *(os.path.dirname(folder) for folder in annotated)} - {os.path.normpath(top)}
-    split = _split_of(annotations.folder)
-    kept = [folder for folder in folders if not any(_is_within(folder, other) for other in taken)
-            and not (split and _split_of(os.path.relpath(folder, top)) not in ("", split))]
-    return [os.path.normpath(os.path.join(images.folder, os.path.relpath(folder, top), name))
-            for folder in kept for name in folders[folder]]
-
-
-def _split_of(folder: str) -> str:
-    """Returns which split the folders of a path are called like: train, val or test; "" for none."""
-    names = {name for part in folder.split("/") for name in same_splits(part)}
-    return next((split for split in SPLIT_NAMES if split in names), "")
-
-
-def _is_within(folder: str, other: str) -> bool:
-    return f"{os.path.abspath(folder)}/".startswith(f"{os.path.abspath(other)}/")
 
 
 def read_listed_stems(path: str, annotations: FileIndex, folders: Iterable[str], numbered: bool = False) -> list[str]:

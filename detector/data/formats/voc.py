@@ -13,14 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from detector import structures
-from detector.data.formats.file_index import (
-    FileIndex,
-    find_image,
-    find_named_image,
-    image_in_subfolder,
-    is_there,
-    read_listed_stems,
-)
+from detector.data.formats.file_index import FileIndex, find_image, find_named_image, is_there, read_listed_stems
+from detector.data.formats.subfolder_images import image_in_subfolder
 from detector.data.formats.voc_xml import read_xml
 from detector.data.image_sizes import read_missing_sizes
 from detector.data.image_walk import IMAGE_EXTENSIONS
